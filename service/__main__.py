@@ -1,0 +1,118 @@
+"""posewright-serve: flags -> Settings -> uvicorn."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from service import settings as settings_
+from service.app import create_app, package_version
+from service.pose.bundle import BundleError
+from service.settings import Settings, SettingsError
+
+
+class StartError(Exception):
+    """The server cannot start."""
+
+
+class AnnouncingServer(uvicorn.Server):
+    """Prints one line as soon as it accepts connections."""
+
+    def __init__(self, config: uvicorn.Config, announcement: str) -> None:
+        super().__init__(config)
+        self._announcement = announcement
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, then say so."""
+        await super().startup(sockets)
+        if self.started:
+            print(self._announcement, flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until interrupted; the exit status."""
+    flags = {name: value for name, value in vars(_parser().parse_args(arguments)).items() if value is not None}
+    try:
+        settings = settings_.load(os.environ, flags)
+        logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        app = create_app(settings)
+        listener = _listen(settings)
+    except (SettingsError, BundleError, StartError) as error:
+        print(f"posewright-serve: {error}", file=sys.stderr)
+        return 1
+    with listener:
+        config = uvicorn.Config(
+            app,
+            log_level=settings.log_level,
+            access_log=settings.log_level == "debug",
+            server_header=False,
+            timeout_graceful_shutdown=int(settings.deadline_s) + 1,
+        )
+        AnnouncingServer(config, _announcement(app, settings, listener)).run(sockets=[listener])
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    """One flag for each setting, described by the setting itself."""
+    parser = argparse.ArgumentParser(
+        prog="posewright-serve",
+        description="Serve human poses over HTTP. Each flag can also be set as POSEWRIGHT_<NAME> in the environment.",
+    )
+    parser.add_argument("--version", action="version", version=f"posewright {package_version()}")
+    for name, field in Settings.model_fields.items():
+        default = f" (default: {field.default})" if field.default not in {None, ()} else ""
+        described = (str(field.description) + default).replace("%", "%%")
+        parser.add_argument(f"--{name.replace('_', '-')}", metavar="VALUE", help=described)
+    return parser
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """Bind the port before anything else happens on it.
+
+    Raises:
+        StartError: It is taken, or the address is none of this machine's.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise StartError(
+            f"expected an address of this machine, got host {settings.host!r}: {error.strerror}"
+        ) from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        raise StartError(
+            f"cannot listen on port {settings.port} of {settings.host}: {error.strerror}; "
+            "stop the program that holds it, or choose another port with --port"
+        ) from error
+    return listener
+
+
+def _announcement(app: FastAPI, settings: Settings, listener: socket.socket) -> str:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    models: dict[str, Any] = app.state.shelf.models
+    loaded = ", ".join(
+        f"{model.manifest.name} {model.manifest.version}" + ("" if model.network else " (unavailable)")
+        for model in models.values()
+    )
+    return (
+        f"posewright {package_version()} at http://{host}:{listener.getsockname()[1]} (docs at /docs) with {loaded}; "
+        f"{settings.worker_count} workers x {settings.thread_count} threads"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""create_app(settings): wiring only."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
+
+from service import formats, openapi, rest
+from service.errors import PROBLEM_TYPE, ServiceError, from_validation, http_problem, problem
+from service.middleware import SCOPE_KEY, Exchange
+from service.rest import Service
+from service.scheduler import Scheduler
+from service.settings import Settings
+from service.shelf import Shelf, open_shelf
+
+
+def package_version() -> str:
+    """Version of the installed distribution; 0 in a bare checkout."""
+    try:
+        return version("posewright")
+    except PackageNotFoundError:
+        return "0"
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Build the application.
+
+    Raises:
+        BundleError: The models folder is not fit to serve from.
+    """
+    shelf = open_shelf(settings)
+    app = FastAPI(
+        title="posewright",
+        version=package_version(),
+        description="Real-time human pose inference: people and their keypoints in pictures.",
+        lifespan=_lifespan(settings, shelf),
+        redoc_url=None,
+    )
+    app.state.shelf = shelf
+    app.include_router(rest.router)
+    openapi.describe(app)
+    app.add_exception_handler(ServiceError, _on_service_error)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.cors_origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["Server-Timing", "X-Request-Id", "Retry-After", "traceparent"],
+        )
+    app.add_middleware(Exchange)
+    return app
+
+
+def _lifespan(settings: Settings, shelf: Shelf):  # type: ignore[no-untyped-def] # noqa: ANN202 - FastAPI's own type is private
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        scheduler = Scheduler(settings.worker_count, settings.queue_size, settings.deadline_s)
+        app.state.service = Service(settings, shelf, scheduler)
+        # Beside the loop: /healthz answers meanwhile, and /readyz tells when it is done.
+        warming = threading.Thread(target=shelf.warm_up, name="warm-up", daemon=True)
+        warming.start()
+        yield
+        scheduler.close()
+        warming.join()
+
+    return lifespan
+
+
+def _problem_response(document: dict[str, object], status: int, headers: dict[str, str]) -> Response:
+    return Response(formats.dumps(document), status_code=status, headers=headers, media_type=PROBLEM_TYPE)
+
+
+async def _on_service_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ServiceError)
+    document = problem(error, request.url.path, request.scope[SCOPE_KEY])
+    return _problem_response(document, error.status, error.headers)
+
+
+async def _on_validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return await _on_service_error(request, from_validation(error.errors()))
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    detail = f"{request.method} {request.url.path}: {error.detail}; see /docs for what there is"
+    document = http_problem(error.status_code, detail, request.url.path, request.scope[SCOPE_KEY])
+    return _problem_response(document, error.status_code, dict(error.headers or {}))

@@ -1,0 +1,213 @@
+"""Request bodies: read within a limit, then take the pictures out of raw bytes, JSON or multipart."""
+
+from __future__ import annotations
+
+import binascii
+import json
+from typing import TYPE_CHECKING, Literal
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from starlette.requests import Request
+
+from service.errors import BadParameter, BadRequest, EmptyBody, TooLarge, UnsupportedType
+
+if TYPE_CHECKING:  # the library has it for type checkers only
+    from python_multipart.multipart import MultipartCallbacks
+
+Form = Literal["raw", "json", "multipart"]
+
+# "application/octet-stream" is what HTTP libraries send for bytes they know nothing about: the bytes themselves tell.
+_FORMS: dict[str, Form] = {
+    "image/jpeg": "raw",
+    "image/png": "raw",
+    "image/webp": "raw",
+    "application/octet-stream": "raw",
+    "application/json": "json",
+    "multipart/form-data": "multipart",
+}
+ENVELOPE_BYTES = 65_536
+"""What multipart or JSON may add around a picture."""
+
+
+def form_of(content_type: str | None, allowed: tuple[Form, ...] = ("raw", "json", "multipart")) -> Form:
+    """Tell the form of a body from its Content-Type; without one it is taken for a picture.
+
+    Raises:
+        UnsupportedType: Another type.
+    """
+    media_type = (content_type or "application/octet-stream").partition(";")[0].strip().lower()
+    form = _FORMS.get(media_type)
+    if form in allowed:
+        return form
+    expected = [name for name, form in _FORMS.items() if form in allowed]
+    raise UnsupportedType(
+        f"expected a Content-Type of {', '.join(expected)}, got {media_type!r}; name the type of what is sent",
+        expected=expected,
+        got=media_type,
+    )
+
+
+def limit_for(form: Form, max_bytes: int) -> int:
+    """Largest body in bytes for a picture of ``max_bytes``; base64 makes four bytes of three."""
+    limits = {"raw": max_bytes, "multipart": max_bytes + ENVELOPE_BYTES, "json": max_bytes * 4 // 3 + ENVELOPE_BYTES}
+    return limits[form]
+
+
+async def read(request: Request, limit: int) -> list[bytes]:
+    """Read a body chunk by chunk, and not a byte more than needed to know that it is too large.
+
+    Raises:
+        EmptyBody: Nothing came.
+        TooLarge: More than ``limit`` bytes.
+    """
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > limit:
+        raise _too_many_bytes(int(announced), limit)
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise _too_many_bytes(size, limit)
+        chunks.append(chunk)
+    if not size:
+        raise EmptyBody("expected a picture in the body, got 0 bytes; send a JPEG, PNG or WebP")
+    return chunks
+
+
+def picture(chunks: list[bytes], content_type: str | None, max_bytes: int) -> bytes:
+    """Take the one picture out of a body; takes time, so not for the event loop.
+
+    Raises:
+        BadRequest: The body cannot be taken apart.
+        BadParameter: There are fields that mean nothing here.
+        TooLarge: The picture has more than ``max_bytes``.
+    """
+    form = form_of(content_type)
+    body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    if form == "raw":
+        content = body
+    elif form == "json":
+        content = _from_json(body)
+    else:
+        pictures = from_multipart(body, content_type)
+        if len(pictures) != 1:
+            raise BadRequest(
+                f"expected one multipart field 'image', got {len(pictures)}; several go to /predict/batch",
+                images=len(pictures),
+            )
+        content = pictures[0]
+    return require_size(content, max_bytes)
+
+
+def require_size(content: bytes, max_bytes: int) -> bytes:
+    """Return the picture's bytes.
+
+    Raises:
+        TooLarge: They are more than ``max_bytes``.
+    """
+    if len(content) > max_bytes:
+        raise _too_many_bytes(len(content), max_bytes)
+    return content
+
+
+def from_multipart(body: bytes, content_type: str | None) -> list[bytes]:
+    """Take the ``image`` parts out of a multipart body, in their order.
+
+    Raises:
+        BadRequest: No multipart, or one that broke off.
+        BadParameter: A field that is not ``image``.
+    """
+    boundary = parse_options_header(content_type)[1].get(b"boundary")
+    if not boundary:
+        raise BadRequest("expected a boundary in the Content-Type, got none; let the HTTP library set the header")
+    parts = _Parts()
+    try:
+        parser = MultipartParser(boundary, parts.callbacks())
+        parser.write(body)
+    except FormParserError as error:
+        raise BadRequest(f"expected multipart/form-data (RFC 7578), got a body where: {error}; see /docs") from None
+    if not parts.ended:
+        raise BadRequest("expected multipart/form-data to its last boundary, got a body that breaks off; send it again")
+    for name, _ in parts.parts:
+        if name != "image":
+            raise BadParameter(
+                f"expected multipart fields named 'image', got {name[:80]!r}; parameters go into the query",
+                got=name[:80],
+            )
+    return [content for _, content in parts.parts]
+
+
+class _Parts:
+    """Collects what `MultipartParser` reports: slices of the one body, name by name."""
+
+    def __init__(self) -> None:
+        self.parts: list[tuple[str, bytes]] = []
+        self.ended = False
+        self._header, self._value, self._name = b"", b"", ""
+        self._slices: list[bytes] = []
+
+    def callbacks(self) -> MultipartCallbacks:
+        """List what the parser calls."""
+        return {
+            "on_part_begin": self._begin,
+            "on_header_field": self._on_field,
+            "on_header_value": self._on_value,
+            "on_header_end": self._on_header_end,
+            "on_part_data": self._on_data,
+            "on_part_end": self._on_part_end,
+            "on_end": self._on_end,
+        }
+
+    def _begin(self) -> None:
+        self._name, self._slices = "", []
+
+    def _on_field(self, data: bytes, start: int, end: int) -> None:
+        self._header += data[start:end]
+
+    def _on_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _on_header_end(self) -> None:
+        if self._header.lower() == b"content-disposition":
+            self._name = parse_options_header(self._value)[1].get(b"name", b"").decode(errors="replace")
+        self._header, self._value = b"", b""
+
+    def _on_data(self, data: bytes, start: int, end: int) -> None:
+        self._slices.append(data[start:end])
+
+    def _on_part_end(self) -> None:
+        self.parts.append((self._name, b"".join(self._slices)))
+
+    def _on_end(self) -> None:
+        self.ended = True
+
+
+def _from_json(body: bytes) -> bytes:
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f'expected JSON {{"image": "<base64>"}}, got something else: {error}; see /docs') from None
+    if not isinstance(document, dict) or not isinstance(document.get("image"), str):
+        got = f"the fields {sorted(document)[:10]}" if isinstance(document, dict) else f"a {type(document).__name__}"
+        raise BadParameter(f'expected JSON {{"image": "<base64>"}}, got {got}; put the picture into the field "image"')
+    if unknown := sorted(set(document) - {"image"}):
+        raise BadParameter(
+            f"expected only the field 'image', got also {unknown[:10]}; parameters go into the query",
+            unknown=unknown[:10],
+        )
+    text = document["image"]
+    if text.startswith("data:"):
+        text = text.partition(",")[2]
+    try:
+        content = binascii.a2b_base64("".join(text.split()), strict_mode=True)
+    except ValueError as error:  # binascii.Error, or letters beyond ASCII
+        raise BadRequest(f"expected base64 in the field 'image', got: {error}; encode the file's bytes") from None
+    if not content:
+        raise EmptyBody("expected a picture in the field 'image', got 0 bytes; send a JPEG, PNG or WebP")
+    return content
+
+
+def _too_many_bytes(got: int, limit: int) -> TooLarge:
+    return TooLarge(f"expected at most {limit} bytes, got {got}; send a smaller picture", bytes=got, max_bytes=limit)

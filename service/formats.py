@@ -1,0 +1,124 @@
+"""Poses to JSON, in every format of the wire. Coordinates carry two decimals, scores four."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.pose.boxes import to_xywh
+from service.pose.skeleton import Skeleton
+from service.pose.types import Poses
+from service.prediction import Comparison, Prediction
+from service.shelf import Model
+from service.wire import SCHEMA, Format
+
+
+def dumps(document: object) -> bytes:
+    """Write JSON as compactly as it goes."""
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def pose_list(
+    poses: Poses,
+    skeleton: Skeleton,
+    layout: Format,
+    keypoint_threshold: float,
+    *,
+    image_id: int = 0,
+    fallen_back: NDArray[np.bool_] | None = None,
+) -> list[dict[str, Any]]:
+    """Write people in one of the formats.
+
+    Args:
+        poses: N people.
+        skeleton: Names their keypoints.
+        layout: The format's name.
+        keypoint_threshold: From this score on a keypoint is visible.
+        image_id: For ``coco``.
+        fallen_back: bool (N,): for whom the teacher stepped in.
+    """
+    scores, boxes = _rounded(poses.person_scores, 4), _rounded(to_xywh(poses.boxes), 2)
+    points, point_scores = _rounded(poses.keypoints, 2), _rounded(poses.scores, 4)
+    if layout == "coco":
+        triples = np.concatenate([poses.keypoints, poses.scores[..., None]], axis=2).reshape(len(poses), -1)
+        rows = _rounded(triples, 4)
+        return [
+            {"image_id": image_id, "category_id": 1, "keypoints": row, "score": score, "bbox": box}
+            for row, score, box in zip(rows, scores, boxes, strict=True)
+        ]
+    visible = (poses.scores >= keypoint_threshold).tolist()
+    people = []
+    for i in range(len(poses)):
+        keypoints: list[Any]
+        if layout == "compact":
+            keypoints = [[x, y, score] for (x, y), score in zip(points[i], point_scores[i], strict=True)]
+        else:
+            columns = zip(skeleton.keypoints, points[i], point_scores[i], visible[i], strict=True)
+            keypoints = [
+                {"name": name, "x": x, "y": y, "score": score, "visible": seen} for name, (x, y), score, seen in columns
+            ]
+        person = {"id": None, "score": scores[i], "box": boxes[i], "keypoints": keypoints}
+        if fallen_back is not None and fallen_back[i]:
+            person["fallback"] = "low_confidence"
+        people.append(person)
+    return people
+
+
+def prediction_head(prediction: Prediction, request_id: str) -> dict[str, Any]:
+    """Write what stands before the people in a ``pose.v1`` reply."""
+    return {
+        "schema": SCHEMA,
+        "id": request_id,
+        "model": model_ref(prediction.model, prediction.fallback),
+        "image": image_info(prediction),
+        "skeleton": prediction.model.estimator.skeleton.name,
+    }
+
+
+def model_ref(model: Model, fallback: str | None = None) -> dict[str, Any]:
+    """Write who answered."""
+    manifest = model.manifest
+    return {
+        "name": manifest.name,
+        "version": manifest.version,
+        "sha256": model.sha256,
+        "role": manifest.role,
+        "backend": model.backend,
+        "fallback": fallback,
+    }
+
+
+def image_info(answer: Prediction | Comparison) -> dict[str, int]:
+    """Write the picture's upright size."""
+    width, height = answer.picture.size
+    return {"width": width, "height": height, "exif_orientation": answer.picture.exif_orientation}
+
+
+def matches(comparison: Comparison) -> list[dict[str, Any]]:
+    """Write how far apart the two models are, person by person."""
+    relative = comparison.distances / np.maximum(comparison.sizes, 1e-6)[:, None]
+    columns = zip(_rounded(comparison.oks, 4), _rounded(comparison.distances, 2), _rounded(relative, 4), strict=True)
+    return [
+        {"student": i, "teacher": i, "oks": oks, "distances_px": px, "distances_relative": share}
+        for i, (oks, px, share) in enumerate(columns)
+    ]
+
+
+def timings(laps_ms: Mapping[str, float]) -> dict[str, float]:
+    """Write stages in ms."""
+    return {stage: round(lap_ms, 2) for stage, lap_ms in laps_ms.items()}
+
+
+def server_timing(laps_ms: Mapping[str, float]) -> str:
+    """Write stages as a ``Server-Timing`` header (www.w3.org/TR/server-timing)."""
+    return ", ".join(f"{stage};dur={lap_ms:.2f}" for stage, lap_ms in laps_ms.items())
+
+
+def _rounded(array: NDArray[np.floating], decimals: int) -> list[Any]:
+    """Round as float64: rounded float32 would print with their noise."""
+    rows: list[Any] = np.round(array.astype(np.float64), decimals).tolist()
+    return rows

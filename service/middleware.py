@@ -1,0 +1,74 @@
+"""What every HTTP exchange gets: a request id, its trace context back, and a problem document whatever happens."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import secrets
+import time
+
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.errors import PROBLEM_TYPE, ServiceError, problem
+
+log = logging.getLogger(__name__)
+
+_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_REQUEST_ID = re.compile(rb"[!-~]{1,128}")
+_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-[!-~]{0,64})?")
+SCOPE_KEY = "posewright.request_id"
+
+
+def new_id() -> str:
+    """Make a ULID (github.com/ulid/spec): 48 bits of milliseconds, 80 random ones; sorts by time."""
+    number = time.time_ns() // 1_000_000 << 80 | secrets.randbits(80)
+    return "".join(_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5))
+
+
+class Exchange:
+    """Pure ASGI: costs a function call, not a task, per request."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the call on; answer what nobody below answered."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        came = dict(scope["headers"])
+        request_id = came.get(b"x-request-id", b"")
+        if not _REQUEST_ID.fullmatch(request_id):  # nothing that could break a log line or a header
+            request_id = new_id().encode()
+        added = [(b"x-request-id", request_id)]
+        if _TRACEPARENT.fullmatch(came.get(b"traceparent", b"")):
+            added.append((b"traceparent", came[b"traceparent"]))
+        scope[SCOPE_KEY] = request_id.decode()
+        started = False
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                message["headers"] = [*message.get("headers", ()), *added]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_with_headers)
+        except ClientDisconnect:
+            log.debug("%s: the client left before its body was read", scope[SCOPE_KEY])
+        except Exception:
+            log.exception("%s: %s %s failed", scope[SCOPE_KEY], scope["method"], scope["path"])
+            if started:
+                raise
+            await _send_internal_error(scope, send_with_headers)
+
+
+async def _send_internal_error(scope: Scope, send: Send) -> None:
+    error = ServiceError("expected an answer, got an error inside the server; report the request id to its operator")
+    body = json.dumps(problem(error, scope["path"], scope[SCOPE_KEY])).encode()
+    headers = [(b"content-type", PROBLEM_TYPE.encode()), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

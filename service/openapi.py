@@ -1,0 +1,149 @@
+"""What /docs says of every route: body forms, replies and problems.
+
+The routes read bodies and write replies themselves, so FastAPI cannot know them; the types of `service.wire` are put
+into the document by hand, and tests hold replies against them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic.json_schema import models_json_schema
+
+from service import wire
+from service.errors import (
+    PROBLEM_TYPE,
+    BadParameter,
+    BadRequest,
+    DeadlineExceeded,
+    EmptyBody,
+    NotAcceptable,
+    NotReady,
+    QueueFull,
+    ServiceError,
+    TooLarge,
+    Unavailable,
+    UndecodableImage,
+    UnknownModel,
+    UnsupportedType,
+)
+
+_REF = "#/components/schemas/"
+_TYPES = (
+    wire.Reply, wire.CocoResult, wire.ComparisonReply, wire.Models, wire.ModelDetail, wire.State, wire.Problem,
+    wire.BatchFault,
+)  # fmt: skip
+
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_MULTIPART_FILE = {"type": "string", "format": "binary"}
+_RAW_FORMS = {"image/jpeg": _BINARY, "image/png": _BINARY, "image/webp": _BINARY}
+_ONE_PICTURE = {
+    "requestBody": {
+        "required": True,
+        "description": "One picture: its bytes, or a multipart field `image`, or base64 in JSON.",
+        "content": {
+            **_RAW_FORMS,
+            "multipart/form-data": {
+                "schema": {"type": "object", "required": ["image"], "properties": {"image": _MULTIPART_FILE}}
+            },
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["image"],
+                    "additionalProperties": False,
+                    "properties": {"image": {"type": "string", "contentEncoding": "base64"}},
+                }
+            },
+        },
+    }
+}
+_SEVERAL_PICTURES = {
+    "requestBody": {
+        "required": True,
+        "description": "Several multipart fields `image`.",
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["image"],
+                    "properties": {"image": {"type": "array", "items": _MULTIPART_FILE}},
+                }
+            }
+        },
+    }
+}
+
+
+def _ref(model: type) -> dict[str, str]:
+    return {"$ref": _REF + model.__name__}
+
+
+def _problems(*errors: type[ServiceError]) -> dict[int | str, Any]:
+    """Document the problems of a route, those of one status together."""
+    responses: dict[int | str, Any] = {}
+    for error in errors:
+        line = f"`{error.slug}`: {error.title}."
+        known = responses.get(error.status)
+        if known:
+            known["description"] += " " + line
+        else:
+            responses[error.status] = {"description": line, "content": {PROBLEM_TYPE: {"schema": _ref(wire.Problem)}}}
+    return responses
+
+
+def _route(reply: dict[str, Any], problems: dict[int | str, Any], body: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Arguments of a route's decorator.
+
+    Args:
+        reply: Media type to schema.
+        problems: From `_problems`.
+        body: The request's.
+    """
+    content = {media_type: {"schema": schema} for media_type, schema in reply.items()}
+    answered = {"description": "The answer.", "content": content}
+    return {
+        "response_model": None,
+        "responses": {200: answered, **problems},
+        "openapi_extra": body or {},
+    }
+
+
+_JSON = "application/json"
+_PICTURE_PROBLEMS = _problems(
+    EmptyBody, BadRequest, UnknownModel, NotAcceptable, TooLarge, UnsupportedType, UndecodableImage, BadParameter,
+    NotReady, Unavailable, QueueFull, DeadlineExceeded,
+)  # fmt: skip
+_COCO = {"type": "array", "items": _ref(wire.CocoResult)}
+_ANSWER = {"anyOf": [_ref(wire.Reply), _COCO]}
+
+PREDICT = _route(
+    {_JSON: _ANSWER, "image/jpeg": _BINARY["schema"], "image/png": _BINARY["schema"]}, _PICTURE_PROBLEMS, _ONE_PICTURE
+)
+BATCH = _route(
+    {_JSON: {"type": "array", "items": {"anyOf": [_ref(wire.Reply), _COCO, _ref(wire.BatchFault)]}}},
+    _PICTURE_PROBLEMS,
+    _SEVERAL_PICTURES,
+)
+COMPARE = _route({_JSON: _ref(wire.ComparisonReply)}, _PICTURE_PROBLEMS, _ONE_PICTURE)
+MODELS = _route({_JSON: _ref(wire.Models)}, {})
+MODEL = _route({_JSON: _ref(wire.ModelDetail)}, _problems(UnknownModel))
+HEALTHZ = _route({_JSON: _ref(wire.State)}, {})
+READYZ = _route({_JSON: _ref(wire.State)}, _problems(NotReady))
+
+
+def describe(app: FastAPI) -> None:
+    """Put the wire's types into the document of ``app``."""
+    write = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = write()
+            _, definitions = models_json_schema(
+                [(model, "serialization") for model in _TYPES], ref_template=_REF + "{model}"
+            )
+            document.setdefault("components", {}).setdefault("schemas", {}).update(definitions["$defs"])
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign] # FastAPI's documented way to extend the document

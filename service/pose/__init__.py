@@ -1,0 +1,1 @@
+"""The pose runtime: crop, run, decode. Needs numpy, OpenCV, pydantic and onnxruntime only."""

@@ -1,0 +1,53 @@
+"""People's boxes: xyxy arithmetic, overlap, suppression."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.pose.types import Boxes, Floats
+
+
+def from_xywh(boxes: NDArray[np.floating] | list[list[float]]) -> Boxes:
+    """Turn COCO boxes (N, 4) xywh into float32 (N, 4) xyxy, same pixels."""
+    xywh = np.asarray(boxes, np.float32).reshape(-1, 4)
+    return np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
+
+
+def to_xywh(boxes: Boxes) -> Floats:
+    """Turn (N, 4) xyxy into COCO's float32 (N, 4) xywh, same pixels."""
+    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+
+
+def areas(boxes: Boxes) -> Floats:
+    """Area of each box in px², float32 (N,)."""
+    return np.asarray((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]), np.float32)
+
+
+def clip(boxes: Boxes, image_size: tuple[int, int]) -> Boxes:
+    """Clip boxes (N, 4) xyxy to a picture of ``image_size`` (width, height)."""
+    width, height = image_size
+    return np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
+
+
+def iou(a: Boxes, b: Boxes) -> Floats:
+    """Intersection over union of every pair, float32 (len(a), len(b)), 0..1."""
+    corner_low = np.maximum(a[:, None, :2], b[None, :, :2])
+    corner_high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    overlap = np.clip(corner_high - corner_low, 0, None).prod(axis=2)
+    union = areas(a)[:, None] + areas(b)[None, :] - overlap
+    return np.asarray(overlap / np.maximum(union, 1e-9), np.float32)
+
+
+def suppress(boxes: Boxes, scores: Floats, iou_threshold: float) -> NDArray[np.intp]:
+    """Greedy non-maximum suppression: indices of the kept boxes, best score first.
+
+    A box goes when it overlaps a better kept one by more than ``iou_threshold``.
+    """
+    order = np.argsort(-scores, kind="stable")
+    overlaps = iou(boxes[order], boxes[order]) > iou_threshold
+    kept = np.ones(len(order), bool)
+    for i in range(len(order)):
+        if kept[i]:
+            kept[i + 1 :] &= ~overlaps[i, i + 1 :]
+    return order[kept]

@@ -1,0 +1,156 @@
+"""Bundles: a trained network as a folder — the only thing that crosses from training to service.
+
+A bundle holds ``manifest.json``, ``model.onnx`` (uint8 RGB NHWC in, normalisation inside) and ``MODEL_CARD.md``. The
+manifest lists the sha256 of the other two; `read` refuses a bundle whose bytes differ.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+ONNX = "model.onnx"
+CARD = "MODEL_CARD.md"
+
+
+class BundleError(Exception):
+    """A bundle is missing, unreadable or not what its manifest says."""
+
+
+class Manifest(BaseModel):
+    """What a bundle holds and how to feed and read it.
+
+    Attributes:
+        format_version: Layout of the bundle.
+        name: Name on the wire, e.g. ``student-s``.
+        version: Changes with every training.
+        role: What the service uses it for.
+        files: sha256 (hex) of each other file.
+        skeleton: Name in `skeleton.SKELETONS`; None for a finder.
+        input_size: (width, height) of the graph's input in px; for a finder its area is a budget (`finder.grid`).
+        heatmap_size: (w, h) in cells; None for a finder.
+        box_padding: Factor on a box before it is cut; None for a finder.
+        decoder: How the outputs are read.
+        parameters: Count of weights.
+        gflops: 10⁹ multiply-adds for one input of `input_size`.
+        metrics: Measured figures, e.g. ``{"ap": 0.5}``.
+        calibration: What `score` means; None says uncalibrated.
+        trained_by: revision, recipe_sha256, guides, data.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: Literal[1] = FORMAT_VERSION
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    version: str
+    role: Literal["finder", "student", "teacher"]
+    files: dict[str, str]
+    skeleton: str | None
+    input_size: tuple[int, int]
+    heatmap_size: tuple[int, int] | None
+    box_padding: float | None
+    decoder: Literal["heatmap", "finder"]
+    parameters: int
+    gflops: float
+    metrics: dict[str, float] = {}
+    calibration: str | None = None
+    trained_by: dict[str, Any] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A verified bundle in memory.
+
+    Attributes:
+        path: Where it was read.
+        manifest: Its description.
+        onnx: The graph's bytes, as verified.
+        card: The model card, Markdown.
+    """
+
+    path: Path
+    manifest: Manifest
+    onnx: bytes
+    card: str
+
+
+def sha256(content: bytes) -> str:
+    """Hash ``content``, lower-case hex."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def read(path: Path) -> Bundle:
+    """Read a bundle and verify every file against its manifest.
+
+    Raises:
+        BundleError: Folder or file missing, manifest invalid, or a hash differs (names the bundle and both hashes).
+    """
+    manifest = _read_manifest(path)
+    contents = {}
+    for name in (ONNX, CARD):
+        expected = manifest.files.get(name)
+        if expected is None:
+            raise BundleError(
+                f"bundle {path.name!r} ({path}): expected the manifest to list {name}, got {sorted(manifest.files)}"
+            )
+        try:
+            contents[name] = (path / name).read_bytes()
+        except OSError as error:
+            raise BundleError(
+                f"bundle {path.name!r}: expected {path / name}, got {error.strerror}; copy it again"
+            ) from error
+        got = sha256(contents[name])
+        if got != expected:
+            raise BundleError(
+                f"bundle {path.name!r}: {path / name} is not what its manifest says: "
+                f"expected sha256 {expected}, got {got}; the file was damaged or changed, copy the bundle again"
+            )
+    return Bundle(path, manifest, contents[ONNX], contents[CARD].decode())
+
+
+def _read_manifest(path: Path) -> Manifest:
+    try:
+        return Manifest.model_validate_json((path / MANIFEST).read_bytes())
+    except OSError as error:
+        raise BundleError(
+            f"bundle {path.name!r}: expected a folder with {MANIFEST} at {path}, got {error.strerror}; "
+            "check the models folder"
+        ) from error
+    except ValidationError as error:
+        raise BundleError(f"bundle {path.name!r}: {path / MANIFEST} is no valid manifest: {error}") from error
+
+
+def write(path: Path, manifest: Manifest, onnx: bytes, card: str) -> Bundle:
+    """Write a bundle whole: into a folder beside, flushed, then renamed over ``path``.
+
+    Args:
+        path: Folder to create or replace.
+        manifest: ``files`` is filled in here.
+        onnx: The graph.
+        card: The model card, Markdown.
+    """
+    contents = {ONNX: onnx, CARD: card.encode()}
+    manifest = manifest.model_copy(update={"files": {name: sha256(content) for name, content in contents.items()}})
+    contents[MANIFEST] = (manifest.model_dump_json(indent=2) + "\n").encode()
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.mkdir(parents=True)
+    try:
+        for name, content in contents.items():
+            with (partial / name).open("wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+        if path.exists():
+            shutil.rmtree(path)
+        partial.rename(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return Bundle(path, manifest, onnx, card)

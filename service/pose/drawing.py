@@ -1,0 +1,47 @@
+"""Draw skeletons on pictures."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from service.pose.skeleton import Skeleton
+from service.pose.types import Image, Poses
+
+# Colour-blind-safe (Okabe and Ito): left blue, right orange, middle green, RGB.
+LEFT, RIGHT, MIDDLE = (86, 180, 233), (230, 159, 0), (0, 200, 140)
+SUBPIXEL_BITS = 3
+
+
+def draw(image: Image, poses: Poses, skeleton: Skeleton, keypoint_threshold: float = 0.3) -> Image:
+    """Draw people on a copy of the picture.
+
+    Args:
+        image: uint8 (H, W, 3) RGB.
+        poses: Who to draw.
+        skeleton: Gives the edges; sides are coloured by the names' ``left_`` and ``right_``.
+        keypoint_threshold: Keypoints with a lower score are left out, with their edges.
+    """
+    canvas = image.copy()
+    for points, scores, box in zip(poses.keypoints, poses.scores, poses.boxes, strict=True):
+        # Lines grow with the person, so that a crowd stays readable and a portrait is not a hairline.
+        thickness = int(np.clip(np.sqrt((box[2] - box[0]) * (box[3] - box[1])) / 60, 1, 8))
+        fixed = np.round(points * (1 << SUBPIXEL_BITS)).astype(int)
+        for start, end in skeleton.edges:
+            if min(scores[start], scores[end]) >= keypoint_threshold:
+                color = _color(skeleton.keypoints[start], skeleton.keypoints[end])
+                cv2.line(
+                    canvas, fixed[start].tolist(), fixed[end].tolist(), color, thickness, cv2.LINE_AA, SUBPIXEL_BITS
+                )
+        for name, point, score in zip(skeleton.keypoints, fixed, scores, strict=True):
+            if score >= keypoint_threshold:
+                radius = (thickness + 1) << SUBPIXEL_BITS
+                cv2.circle(canvas, point.tolist(), radius, (255, 255, 255), -1, cv2.LINE_AA, SUBPIXEL_BITS)
+                cv2.circle(canvas, point.tolist(), radius * 2 // 3, _color(name), -1, cv2.LINE_AA, SUBPIXEL_BITS)
+    return canvas
+
+
+def _color(*names: str) -> tuple[int, int, int]:
+    if all(name.startswith("left_") for name in names):
+        return LEFT
+    return RIGHT if all(name.startswith("right_") for name in names) else MIDDLE

@@ -1,0 +1,75 @@
+"""Keypoints to heatmaps and back; both directions here so that they cannot drift apart.
+
+A keypoint at crop pixel x lies at cell coordinate (x + 1/2) / stride - 1/2 (convention: `service.pose.crop`).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from service.pose.types import Floats, Heatmaps
+
+
+def encode(keypoints_crop: Floats, heatmap_size: tuple[int, int], stride: float, sigma_cells: float) -> Heatmaps:
+    """Draw Gaussians of height 1.
+
+    Args:
+        keypoints_crop: float32 (N, K, 2), crop px.
+        heatmap_size: (w, h) in cells.
+        stride: Crop pixels per cell.
+        sigma_cells: Standard deviation in cells.
+
+    Returns:
+        float32 (N, K, h, w); sampled at the cells' centres, so a peak between cells stays below 1.
+    """
+    w, h = heatmap_size
+    centers = (keypoints_crop + 0.5) / stride - 0.5
+    along_x = np.exp(-((np.arange(w, dtype=np.float32) - centers[..., 0:1]) ** 2) / (2 * sigma_cells**2))
+    along_y = np.exp(-((np.arange(h, dtype=np.float32) - centers[..., 1:2]) ** 2) / (2 * sigma_cells**2))
+    return np.asarray(along_y[..., :, None] * along_x[..., None, :], np.float32)
+
+
+def decode(heatmaps: Heatmaps, stride: float) -> tuple[Floats, Floats]:
+    """Read keypoints off heatmaps with sub-cell precision.
+
+    DARK's Taylor step (arXiv 1910.06278, eq. 9): near its peak a Gaussian's logarithm is a parabola, whose top one
+    Newton step finds. Instead of DARK's blur of the map, the logarithms around the peak are smoothed with
+    [1 2 1] / 4, which leaves a parabola's top where it is. All people and keypoints at once.
+
+    Args:
+        heatmaps: float32 (N, K, h, w), h and w at least 5.
+        stride: Crop pixels per cell.
+
+    Returns:
+        Keypoints float32 (N, K, 2) in crop px and scores float32 (N, K), the peaks' heights clipped to 0..1.
+    """
+    n, k, h, w = heatmaps.shape
+    flat = heatmaps.reshape(n * k, h * w)
+    rows = np.arange(n * k)
+    peak = flat.argmax(axis=1)
+    scores = np.clip(flat[rows, peak], 0, 1)
+    peak_y, peak_x = np.divmod(peak, w)
+    # The 5 x 5 window stays inside; from there the Newton step still reaches a peak at the border.
+    center_y, center_x = np.clip(peak_y, 2, h - 3), np.clip(peak_x, 2, w - 3)
+    around = np.arange(-2, 3)
+    window = flat[
+        rows[:, None, None], ((center_y[:, None] + around) * w)[:, :, None] + (center_x[:, None] + around)[:, None]
+    ]
+    logs = np.log(np.maximum(window, 1e-8))
+    logs = (logs[:, :-2] + 2 * logs[:, 1:-1] + logs[:, 2:]) / 4
+    logs = (logs[:, :, :-2] + 2 * logs[:, :, 1:-1] + logs[:, :, 2:]) / 4  # (n·k, 3, 3)
+
+    dx = (logs[:, 1, 2] - logs[:, 1, 0]) / 2
+    dy = (logs[:, 2, 1] - logs[:, 0, 1]) / 2
+    dxx = logs[:, 1, 2] - 2 * logs[:, 1, 1] + logs[:, 1, 0]
+    dyy = logs[:, 2, 1] - 2 * logs[:, 1, 1] + logs[:, 0, 1]
+    dxy = (logs[:, 2, 2] - logs[:, 2, 0] - logs[:, 0, 2] + logs[:, 0, 0]) / 4
+    det = dxx * dyy - dxy**2
+    has_top = (det > 1e-9) & (dxx < 0)
+    det = np.where(has_top, det, 1)
+    x = np.where(has_top, center_x - (dyy * dx - dxy * dy) / det, peak_x)
+    y = np.where(has_top, center_y - (dxx * dy - dxy * dx) / det, peak_y)
+    # A top further than one cell from the largest cell is not this peak's.
+    cells = np.stack([np.clip(x, peak_x - 1, peak_x + 1), np.clip(y, peak_y - 1, peak_y + 1)], axis=1)
+    keypoints_crop = (cells + 0.5) * stride - 0.5
+    return keypoints_crop.reshape(n, k, 2).astype(np.float32), scores.reshape(n, k).astype(np.float32)

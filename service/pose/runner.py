@@ -1,0 +1,58 @@
+"""Run a bundle's graph."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+
+class Runner(Protocol):
+    """Anything that answers uint8 pictures with the graph's outputs."""
+
+    backend: str
+
+    def run(self, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        """Run uint8 (N, H, W, 3) RGB through the graph; outputs in the graph's order. Safe from several threads."""
+        ...
+
+
+class OnnxRunner:
+    """onnxruntime on the CPU."""
+
+    backend = "onnxruntime-cpu"
+
+    def __init__(self, onnx: bytes, threads: int) -> None:
+        """Load a graph.
+
+        Args:
+            onnx: The graph's bytes.
+            threads: Threads inside one call. They sleep when idle: spinning steals the cores of other calls.
+        """
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._session = ort.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+        self._input_name = self._session.get_inputs()[0].name
+
+    def run(self, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        """See `Runner.run`."""
+        return list(self._session.run(None, {self._input_name: pixels}))
+
+
+def available_cores() -> int:
+    """Cores that this process may use: its affinity, or less where a cgroup's quota says so; at least 1."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return cores
+    if quota == "max":
+        return cores
+    return max(1, min(cores, math.ceil(int(quota) / int(period))))

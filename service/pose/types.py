@@ -1,0 +1,79 @@
+"""What travels between the rooms of the pose runtime.
+
+Letters: N people, K keypoints, H x W image pixels, h x w heatmap cells. ``*_size`` is (width, height); points are
+(x, y); boxes are xyxy. Coordinates are image pixels unless a suffix says otherwise (``_crop``, ``_cells``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.uint8]
+"""uint8 (H, W, 3), RGB."""
+Boxes = NDArray[np.float32]
+"""float32 (N, 4), xyxy, image px."""
+Heatmaps = NDArray[np.float32]
+"""float32 (N, K, h, w), a confident keypoint peaks at 1."""
+Floats = NDArray[np.float32]
+"""float32 of a shape that the docstring beside it names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Crops:
+    """People cut out of one picture, with the way back.
+
+    Attributes:
+        pixels: uint8 (N, H, W, 3) RGB.
+        to_image: float32 (N, 2, 3), affine from crop pixels to image pixels.
+    """
+
+    pixels: NDArray[np.uint8]
+    to_image: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Poses:
+    """The people of one picture.
+
+    Attributes:
+        keypoints: float32 (N, K, 2), xy in image px.
+        scores: float32 (N, K), 0..1.
+        boxes: float32 (N, 4), xyxy in image px.
+        box_scores: float32 (N,), 0..1; 1 where the caller gave the box.
+    """
+
+    keypoints: Floats
+    scores: Floats
+    boxes: Boxes
+    box_scores: Floats
+
+    def __len__(self) -> int:
+        return len(self.keypoints)
+
+    @property
+    def person_scores(self) -> Floats:
+        """Score of each person, float32 (N,), 0..1: box score x mean keypoint score.
+
+        The product is the ranking of the field (SimpleBaseline, arXiv 1804.06208, sec. 4.1, there with rescoring
+        over confident keypoints only; the plain mean measured the same here and needs no threshold).
+        """
+        if not len(self):
+            return np.zeros(0, np.float32)
+        return np.asarray(self.box_scores * self.scores.mean(axis=1), np.float32)
+
+    def select(self, index: NDArray[np.intp] | NDArray[np.bool_]) -> Poses:
+        """Keep the people that ``index`` (integers or a mask over N) names, in its order."""
+        return Poses(self.keypoints[index], self.scores[index], self.boxes[index], self.box_scores[index])
+
+    @staticmethod
+    def empty(keypoint_count: int) -> Poses:
+        """Make the answer for a picture without people."""
+        return Poses(
+            np.zeros((0, keypoint_count, 2), np.float32),
+            np.zeros((0, keypoint_count), np.float32),
+            np.zeros((0, 4), np.float32),
+            np.zeros(0, np.float32),
+        )

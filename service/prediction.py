@@ -1,0 +1,176 @@
+"""One picture to people: decode, find, pose, fall back. Read this after `service.pose.estimator`."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service import images
+from service.errors import BadParameter
+from service.images import Picture
+from service.pose import boxes as boxes_
+from service.pose.oks import oks
+from service.pose.types import Boxes, Floats, Poses
+from service.shelf import Choice, Fallback, Model, Shelf
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a caller wants to know of a picture, checked and complete.
+
+    Attributes:
+        choice: Who answers.
+        boxes: float32 (N, 4) xyxy, upright image px; None lets the finder look.
+        max_people: Most people to find.
+        min_score: Poses with a lower score are left out.
+        max_pixels: Largest picture.
+    """
+
+    choice: Choice
+    boxes: Boxes | None
+    max_people: int
+    min_score: float
+    max_pixels: int
+
+
+@dataclass(slots=True)
+class Stopwatch:
+    """Milliseconds per stage, in the order in which they were measured."""
+
+    laps_ms: dict[str, float] = field(default_factory=dict)
+    _last_s: float = field(default_factory=time.perf_counter)
+
+    def lap(self, stage: str) -> None:
+        """End a stage, which began at the end of the previous one."""
+        now_s = time.perf_counter()
+        self.laps_ms[stage] = (now_s - self._last_s) * 1e3
+        self._last_s = now_s
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The people of one picture.
+
+    Attributes:
+        picture: Decoded.
+        model: Who answered: the fallback's model only where it answered for everyone.
+        fallback: Why the teacher answered, for everyone or for some.
+        poses: The people.
+        fallen_back: bool (N,), for whom the teacher answered.
+    """
+
+    picture: Picture
+    model: Model
+    fallback: Fallback | None
+    poses: Poses
+    fallen_back: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two models' answers for the same boxes: person i of one is person i of the other.
+
+    Attributes:
+        picture: Decoded.
+        student: The student's people.
+        teacher: The teacher's, the reference.
+        oks: float32 (N,), 0..1.
+        distances: float32 (N, K), between the two models' keypoints in px.
+        sizes: float32 (N,), square root of the box's area in px: what relative distances are relative to.
+    """
+
+    picture: Picture
+    student: Poses
+    teacher: Poses
+    oks: Floats
+    distances: Floats
+    sizes: Floats
+
+
+def predict(shelf: Shelf, content: bytes, wish: Wish, watch: Stopwatch) -> Prediction:
+    """Answer one picture.
+
+    Raises:
+        ServiceError: The picture cannot be read, or the boxes do not fit it.
+    """
+    picture, boxes, scores = _locate(shelf, content, wish, watch)
+    choice = wish.choice
+    model, fallback = choice.model, choice.fallback
+    poses = model.estimator.estimate(picture.pixels, boxes, scores)
+    fallen_back = np.full(len(poses), fallback is not None)
+    if choice.backup is not None:
+        fallen_back = poses.person_scores < choice.backup_below
+        if fallen_back.any():
+            poses = _replace(poses, fallen_back, choice.backup, picture)
+            fallback = "low_confidence"
+            model = choice.backup if fallen_back.all() else model
+    kept = np.flatnonzero(poses.person_scores >= wish.min_score)
+    if wish.boxes is None:
+        kept = kept[np.argsort(-poses.person_scores[kept], kind="stable")]
+    watch.lap("pose")
+    return Prediction(picture, model, fallback, poses.select(kept), fallen_back[kept])
+
+
+def compare(shelf: Shelf, content: bytes, wish: Wish, student: Model, watch: Stopwatch) -> Comparison:
+    """Let ``student`` and ``wish.choice.model``, the teacher, answer for the same boxes.
+
+    A person stays when either of them is sure enough; people come in the order of the teacher's scores.
+    """
+    picture, boxes, scores = _locate(shelf, content, wish, watch)
+    by_student = student.estimator.estimate(picture.pixels, boxes, scores)
+    watch.lap("student")
+    by_teacher = wish.choice.model.estimator.estimate(picture.pixels, boxes, scores)
+    watch.lap("teacher")
+    kept = np.flatnonzero(np.maximum(by_student.person_scores, by_teacher.person_scores) >= wish.min_score)
+    if wish.boxes is None:
+        kept = kept[np.argsort(-by_teacher.person_scores[kept], kind="stable")]
+    by_student, by_teacher = by_student.select(kept), by_teacher.select(kept)
+    areas = boxes_.areas(by_teacher.boxes)
+    sigmas = wish.choice.model.estimator.skeleton.sigma_array
+    return Comparison(
+        picture,
+        by_student,
+        by_teacher,
+        np.diagonal(oks(by_student.keypoints, by_teacher.keypoints, areas, sigmas)),
+        np.linalg.norm(by_student.keypoints - by_teacher.keypoints, axis=2),
+        np.sqrt(areas),
+    )
+
+
+def _locate(shelf: Shelf, content: bytes, wish: Wish, watch: Stopwatch) -> tuple[Picture, Boxes, Floats | None]:
+    picture = images.decode(content, wish.max_pixels)
+    watch.lap("decode")
+    if wish.boxes is None:
+        # A pose's score never exceeds its box's, so no box below min_score can lead to a pose that stays.
+        boxes, scores = shelf.finder.find(picture.pixels, wish.max_people, wish.min_score)
+    else:
+        boxes, scores = wish.boxes, None
+        _require_inside(boxes, picture.size)
+    watch.lap("find")
+    return picture, boxes, scores
+
+
+def _replace(poses: Poses, chosen: NDArray[np.bool_], teacher: Model, picture: Picture) -> Poses:
+    """Let the teacher answer for the ``chosen`` (N,) people."""
+    better = teacher.estimator.estimate(picture.pixels, poses.boxes[chosen], poses.box_scores[chosen])
+    keypoints, scores = poses.keypoints.copy(), poses.scores.copy()
+    keypoints[chosen], scores[chosen] = better.keypoints, better.scores
+    return Poses(keypoints, scores, poses.boxes, poses.box_scores)
+
+
+def _require_inside(boxes: Boxes, size: tuple[int, int]) -> None:
+    """Refuse boxes that show nothing of the picture; they may reach beyond its edge."""
+    clipped = boxes_.clip(boxes, size)
+    for i in np.flatnonzero((clipped[:, 2:] <= clipped[:, :2]).any(axis=1)):
+        box = boxes_.to_xywh(boxes[i : i + 1])[0].tolist()
+        raise BadParameter(
+            f"boxes[{i}]: expected a box that overlaps the picture of {size[0]} x {size[1]} px, got {box}; "
+            "boxes are [x, y, width, height] in px of the upright picture",
+            index=int(i),
+            box=box,
+            width=size[0],
+            height=size[1],
+        )

@@ -1,0 +1,241 @@
+"""The REST routes. A handler checks what the caller wants, reads the body and hands the rest to an inference thread."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from service import accept, bodies, formats, images, openapi, wire
+from service.errors import BadRequest, ServiceError, problem
+from service.middleware import SCOPE_KEY
+from service.pose.drawing import draw
+from service.prediction import Prediction, Stopwatch, Wish, compare, predict
+from service.scheduler import Scheduler
+from service.settings import Settings
+from service.shelf import Model, Shelf
+from service.wire import Options, parse_boxes
+
+router = APIRouter()
+Asked = Annotated[Options, Query()]
+JSON = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What the routes work with; ``app.state.service``."""
+
+    settings: Settings
+    shelf: Shelf
+    scheduler: Scheduler
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One picture's way through /predict, once the body is there."""
+
+    service: Service
+    wish: Wish
+    options: Options
+    media_type: str
+    request_id: str
+
+    @property
+    def keypoint_threshold(self) -> float:
+        """The caller's, or the server's."""
+        asked = self.options.keypoint_threshold
+        return self.service.settings.keypoint_threshold if asked is None else asked
+
+
+def _call(request: Request, options: Options, media_type: str) -> Call:
+    """Check all that can be checked before the body is read."""
+    service: Service = request.app.state.service
+    service.shelf.require_ready()
+    settings = service.settings
+    boxes = None if options.boxes is None else parse_boxes(options.boxes)
+    min_score = options.min_score
+    if min_score is None:
+        min_score = settings.min_score if boxes is None else 0.0
+    max_people = options.max_people or settings.max_people
+    wish = Wish(service.shelf.choose(options.model), boxes, max_people, min_score, settings.max_pixels)
+    return Call(service, wish, options, media_type, request.scope[SCOPE_KEY])
+
+
+async def _read_picture(request: Request, call: Call) -> tuple[list[bytes], str | None]:
+    content_type = request.headers.get("content-type")
+    form = bodies.form_of(content_type)
+    return await bodies.read(request, bodies.limit_for(form, call.service.settings.max_bytes)), content_type
+
+
+@router.post("/predict", **openapi.PREDICT)
+async def predict_one(request: Request, options: Asked) -> Response:
+    """Find the people in one picture and their keypoints."""
+    call = _call(request, options, accept.choose(request.headers.get("accept"), accept.JSON_OR_PICTURE))
+    chunks, content_type = await _read_picture(request, call)
+
+    def work(waited_ms: float) -> tuple[bytes, dict[str, float]]:
+        watch = Stopwatch({"queue": waited_ms})
+        content = bodies.picture(chunks, content_type, call.service.settings.max_bytes)
+        return _answer(call, content, watch, call.options.image_id)
+
+    body, laps_ms = await call.service.scheduler.run(work)
+    return _response(body, call.media_type, laps_ms)
+
+
+@router.post("/predict/batch", **openapi.BATCH)
+async def predict_batch(request: Request, options: Asked) -> Response:
+    """Answer several pictures, in their order; a bad one is an entry with a problem, not a failed call."""
+    call = _call(request, options, accept.choose(request.headers.get("accept"), (JSON,)))
+    content_type = request.headers.get("content-type")
+    bodies.form_of(content_type, ("multipart",))
+    scheduler, settings = call.service.scheduler, call.service.settings
+    chunks = await bodies.read(request, settings.max_batch_bytes)
+    contents = await scheduler.run(lambda _: bodies.from_multipart(b"".join(chunks), content_type))
+    if not 1 <= len(contents) <= settings.max_batch:
+        raise BadRequest(
+            f"expected 1 to {settings.max_batch} multipart fields 'image', got {len(contents)}; send several calls",
+            images=len(contents),
+            max_batch=settings.max_batch,
+        )
+    # The batch was let in once; its pictures then take turns with other calls, never more than there are workers.
+    turn = asyncio.Semaphore(scheduler.workers)
+
+    async def answer(i: int) -> bytes:
+        def work(waited_ms: float) -> bytes:
+            watch = Stopwatch({"queue": waited_ms})
+            content = bodies.require_size(contents[i], settings.max_bytes)
+            return _answer(call, content, watch, options.image_id + i)[0]
+
+        async with turn:
+            try:
+                return await scheduler.run(work, admitted=True)
+            except ServiceError as error:
+                return formats.dumps({"problem": problem(error, request.url.path, call.request_id)})
+
+    entries = await asyncio.gather(*(answer(i) for i in range(len(contents))))
+    return Response(b"[" + b",".join(entries) + b"]", media_type=JSON)
+
+
+@router.post("/compare", **openapi.COMPARE)
+async def compare_models(request: Request, options: Asked) -> Response:
+    """Answer one picture with the student and the teacher, and measure how far apart they are."""
+    asked = options.model_copy(update={"model": "teacher"})
+    call = _call(request, asked, accept.choose(request.headers.get("accept"), (JSON,)))
+    shelf = call.service.shelf
+    student = shelf.choose("student" if options.model == "auto" else options.model).model
+    chunks, content_type = await _read_picture(request, call)
+
+    def work(waited_ms: float) -> tuple[bytes, dict[str, float]]:
+        watch = Stopwatch({"queue": waited_ms})
+        content = bodies.picture(chunks, content_type, call.service.settings.max_bytes)
+        return _compare(call, content, student, watch)
+
+    body, laps_ms = await call.service.scheduler.run(work)
+    return _response(body, JSON, laps_ms)
+
+
+def _answer(call: Call, content: bytes, watch: Stopwatch, image_id: int) -> tuple[bytes, dict[str, float]]:
+    """Predict and write the reply, on an inference thread."""
+    prediction = predict(call.service.shelf, content, call.wish, watch)
+    if call.media_type != JSON:
+        return _drawn(call, prediction, watch)
+    skeleton = prediction.model.estimator.skeleton
+    fallen_back = prediction.fallen_back if prediction.fallback == "low_confidence" else None
+    people = formats.pose_list(
+        prediction.poses, skeleton, call.options.format, call.keypoint_threshold, image_id=image_id, fallen_back=fallen_back
+    )
+    if call.options.format == "coco":
+        body = formats.dumps(people)
+        return body, _finish(watch)
+    # Two pieces, so that the time of writing the people can stand behind them.
+    front = formats.dumps(formats.prediction_head(prediction, call.request_id) | {"poses": people})
+    laps_ms = _finish(watch)
+    return front[:-1] + b',"timings_ms":' + formats.dumps(formats.timings(laps_ms)) + b"}", laps_ms
+
+
+def _drawn(call: Call, prediction: Prediction, watch: Stopwatch) -> tuple[bytes, dict[str, float]]:
+    skeleton = prediction.model.estimator.skeleton
+    canvas = draw(prediction.picture.pixels, prediction.poses, skeleton, call.keypoint_threshold)
+    return images.encode(canvas, call.media_type), _finish(watch)
+
+
+def _compare(call: Call, content: bytes, student: Model, watch: Stopwatch) -> tuple[bytes, dict[str, float]]:
+    """Compare and write the reply, on an inference thread."""
+    teacher = call.wish.choice.model
+    comparison = compare(call.service.shelf, content, call.wish, student, watch)
+    skeleton = teacher.estimator.skeleton
+    sides = {}
+    for name, model, poses in (("student", student, comparison.student), ("teacher", teacher, comparison.teacher)):
+        sides[name] = {
+            "model": formats.model_ref(model),
+            "poses": formats.pose_list(
+                poses, skeleton, call.options.format, call.keypoint_threshold, image_id=call.options.image_id
+            ),
+            "pose_ms": round(watch.laps_ms[name], 2),
+        }
+    document: dict[str, Any] = {
+        "schema": wire.SCHEMA,
+        "id": call.request_id,
+        "image": formats.image_info(comparison),
+        "skeleton": skeleton.name,
+        **sides,
+        "matches": formats.matches(comparison),
+    }
+    laps_ms = _finish(watch)
+    document["timings_ms"] = formats.timings(laps_ms)
+    return formats.dumps(document), laps_ms
+
+
+def _finish(watch: Stopwatch) -> dict[str, float]:
+    watch.lap("encode")
+    return watch.laps_ms | {"total": sum(watch.laps_ms.values())}
+
+
+def _response(body: bytes, media_type: str, laps_ms: dict[str, float]) -> Response:
+    return Response(body, media_type=media_type, headers={"Server-Timing": formats.server_timing(laps_ms)})
+
+
+@router.get("/models", **openapi.MODELS)
+async def list_models(request: Request) -> Response:
+    """List what is on the shelf."""
+    service: Service = request.app.state.service
+    entries = [_entry(service, model) for model in service.shelf.models.values()]
+    return Response(formats.dumps({"models": entries}), media_type=JSON)
+
+
+@router.get("/models/{name}", **openapi.MODEL)
+async def show_model(request: Request, name: str) -> Response:
+    """Show one model with its card."""
+    service: Service = request.app.state.service
+    model = service.shelf.find_model(name)
+    return Response(formats.dumps(_entry(service, model) | {"card": model.card}), media_type=JSON)
+
+
+def _entry(service: Service, model: Model) -> dict[str, Any]:
+    ref = formats.model_ref(model)
+    del ref["fallback"]
+    state = "unavailable" if model.network is None else "ready" if service.shelf.ready else "warming_up"
+    return ref | {
+        "state": state,
+        "failure": model.failure,
+        "default": service.shelf.is_default(model),
+        "metrics": model.manifest.metrics,
+        "manifest": model.manifest.model_dump(mode="json"),
+    }
+
+
+@router.get("/healthz", **openapi.HEALTHZ)
+async def healthz() -> Response:
+    """Tell that the process is alive."""
+    return Response(b'{"status":"ok"}', media_type=JSON)
+
+
+@router.get("/readyz", **openapi.READYZ)
+async def readyz(request: Request) -> Response:
+    """Tell whether calls can be answered: the models are loaded and warm."""
+    service: Service = request.app.state.service
+    service.shelf.require_ready()
+    return Response(b'{"status":"ready"}', media_type=JSON)

@@ -1,0 +1,159 @@
+"""The inference threads, the bounded queue before them, and the deadline of every call.
+
+Decoding, inference and drawing never run on the event loop: a call hands its whole work to `Scheduler.run` as one
+function and awaits the answer. What would have to wait too long is refused at once, so that the calls which are
+admitted are answered in time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+from service.errors import DeadlineExceeded, QueueFull, Unavailable
+
+T = TypeVar("T")
+MEAN_WEIGHT = 0.1
+"""Weight of the newest call in the running mean of service times."""
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    """One call on its way; lives on the loop's thread except where a worker runs ``work``."""
+
+    work: Callable[[float], Any]
+    answer: asyncio.Future[Any]
+    arrived_s: float
+    waiting: bool = True
+
+
+class Scheduler:
+    """Runs calls on a fixed number of threads; first come, first served."""
+
+    def __init__(self, workers: int, queue_size: int, deadline_s: float) -> None:
+        """Start the threads.
+
+        Args:
+            workers: Calls worked on at the same time.
+            queue_size: Calls that may wait beyond those.
+            deadline_s: From arrival to answer.
+        """
+        self.workers = workers
+        self._capacity = workers + queue_size
+        self._deadline_s = deadline_s
+        self._queue: deque[_Job] = deque()
+        self._changed = threading.Condition()
+        self._in_flight = 0  # waiting and running
+        self._closed = False
+        self._mean_s = 0.05
+        self._threads = [
+            threading.Thread(target=self._serve, name=f"inference-{i}", daemon=True) for i in range(workers)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Calls that no thread has taken yet."""
+        return len(self._queue)
+
+    async def run(self, work: Callable[[float], T], *, admitted: bool = False) -> T:
+        """Run ``work(waited_ms)`` on a thread and return what it returns.
+
+        Args:
+            work: Told how long it waited, in ms.
+            admitted: Part of a call that was let in before (a batch): waits, even where the queue is full.
+
+        Raises:
+            QueueFull: Too many calls wait.
+            Unavailable: The server is stopping.
+            DeadlineExceeded: No answer in time; work that has not begun by then never does.
+        """
+        loop = asyncio.get_running_loop()
+        job = _Job(work, loop.create_future(), time.perf_counter())
+        with self._changed:
+            if self._closed:
+                raise Unavailable("expected a running server, got one that is stopping; try another", retry_after_s=1)
+            if self._in_flight >= self._capacity and not admitted:
+                raise self._refusal()
+            self._in_flight += 1
+            self._queue.append(job)
+            self._changed.notify()
+        timer = loop.call_later(self._deadline_s, self._expire, job)
+        try:
+            return cast("T", await job.answer)
+        finally:
+            timer.cancel()
+            self._withdraw(job)
+
+    def close(self) -> None:
+        """Let the threads finish what waits, then end them."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join(self._deadline_s)
+
+    def _refusal(self) -> QueueFull:
+        wait_s = max(1, math.ceil(self._in_flight * self._mean_s / self.workers))
+        return QueueFull(
+            f"expected fewer than {self._capacity} calls at once, got one more; try again in {wait_s} s",
+            headers={"Retry-After": str(wait_s)},
+            retry_after_s=wait_s,
+            capacity=self._capacity,
+        )
+
+    def _expire(self, job: _Job) -> None:
+        if not job.answer.done():
+            state = "was still waiting for a worker" if job.waiting else "was still being worked on"
+            job.answer.set_exception(
+                DeadlineExceeded(
+                    f"expected an answer within {self._deadline_s:g} s, but the call {state}; "
+                    "send fewer calls at once or smaller pictures",
+                    deadline_s=self._deadline_s,
+                )
+            )
+
+    def _withdraw(self, job: _Job) -> None:
+        """Take a job that nobody awaits any more out of the queue."""
+        with self._changed, suppress(ValueError):
+            self._queue.remove(job)
+            self._in_flight -= 1
+
+    def _serve(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._queue or self._closed)
+                if not self._queue:
+                    return
+                job = self._queue.popleft()
+                job.waiting = False
+            started_s = time.perf_counter()
+            result, error = None, None
+            try:
+                result = job.work((started_s - job.arrived_s) * 1e3)
+            except BaseException as raised:  # noqa: BLE001 - it is raised where the call is awaited
+                error = raised
+            with self._changed:
+                self._in_flight -= 1
+                self._mean_s += MEAN_WEIGHT * (time.perf_counter() - started_s - self._mean_s)
+            # The loop may be gone when the server was stopped while we worked.
+            with suppress(RuntimeError):
+                job.answer.get_loop().call_soon_threadsafe(_settle, job.answer, result, error)
+            del job, result, error  # a waiting thread must not keep the last picture alive
+
+
+def _settle(answer: asyncio.Future[Any], result: object, error: BaseException | None) -> None:
+    if answer.done():  # the deadline was faster, or the call was cancelled
+        return
+    if error is None:
+        answer.set_result(result)
+    else:
+        answer.set_exception(error)

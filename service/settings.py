@@ -1,0 +1,105 @@
+"""Settings: what an operator may choose, read once from ``POSEWRIGHT_*`` variables and flags."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from service.pose.runner import available_cores
+
+PREFIX = "POSEWRIGHT_"
+
+
+class SettingsError(ValueError):
+    """A setting is not what it must be."""
+
+
+def _comma_separated(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+class Settings(BaseModel):
+    """All settings, frozen. ``POSEWRIGHT_<NAME>`` in the environment or ``--<name>`` as a flag; flags win."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    models_dir: Path = Field(Path(__file__).parent / "models", description="Folder of the bundles, one folder each.")
+    student: str = Field("student-s", description="Bundle that answers by default.")
+    teacher: str = Field("teacher", description="Bundle that answers where the student cannot, and in /compare.")
+    finder: str = Field("finder", description="Bundle that finds people.")
+    workers: int = Field(
+        0, ge=0, le=64, description="Inference threads: calls worked on at the same time; 0 = one per two cores."
+    )
+    threads: int = Field(
+        0, ge=0, le=256, description="onnxruntime threads inside one call; 0 = the available cores shared by workers."
+    )
+    queue_size: int = Field(
+        32, ge=0, le=10_000, description="Calls that may wait for a worker; one more gets 503 with Retry-After."
+    )
+    deadline_s: float = Field(
+        10.0, gt=0, le=3600, description="Seconds from a call's arrival to its answer; later it gets 504."
+    )
+    max_bytes: int = Field(20_000_000, ge=1, description="Largest picture, in bytes as sent.")
+    max_pixels: int = Field(32_000_000, ge=1, description="Largest picture, in pixels; read from its header.")
+    max_batch: int = Field(32, ge=1, le=1000, description="Most pictures in one /predict/batch call.")
+    max_batch_bytes: int = Field(64_000_000, ge=1, description="Largest body of one /predict/batch call.")
+    max_people: int = Field(20, ge=1, le=100, description="People per picture where the caller names no number.")
+    min_score: float = Field(
+        0.2, ge=0, le=1, description="Poses with a lower score are left out where the caller names no score."
+    )
+    keypoint_threshold: float = Field(
+        0.3, ge=0, le=1, description="Keypoint score from which `visible` is true where the caller names none."
+    )
+    fallback_score: float | None = Field(
+        None, ge=0, le=1, description="Students' poses with a lower score are answered by the teacher; unset = never."
+    )
+    cors_origins: Annotated[tuple[str, ...], BeforeValidator(_comma_separated)] = Field(
+        (), description="Origins of web pages that may call, separated by commas; * for all."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe message that is logged; debug also logs every call."
+    )
+
+    @property
+    def worker_count(self) -> int:
+        """Inference threads after ``0 = one per two cores`` is worked out."""
+        return self.workers or max(1, available_cores() // 2)
+
+    @property
+    def thread_count(self) -> int:
+        """Threads of onnxruntime per call after ``0`` is worked out."""
+        return self.threads or max(1, available_cores() // self.worker_count)
+
+
+def load(environ: Mapping[str, str], flags: Mapping[str, Any] | None = None) -> Settings:
+    """Read the settings.
+
+    Args:
+        environ: ``os.environ``; other variables, and ours when empty, are left alone.
+        flags: By field name; these win.
+
+    Raises:
+        SettingsError: One line that names each wrong setting, what it must be and what came.
+    """
+    given: dict[str, Any] = {}
+    for name in Settings.model_fields:
+        value = environ.get(PREFIX + name.upper(), "").strip()
+        # For a Service called "posewright" Kubernetes sets POSEWRIGHT_PORT=tcp://10.0.0.1:80, not meant for us.
+        if value and not value.startswith("tcp://"):
+            given[name] = value
+    given.update(flags or {})
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        faults = [_sentence(fault["loc"], fault["msg"], fault["input"]) for fault in error.errors()]
+        raise SettingsError("; ".join(faults)) from error
+
+
+def _sentence(location: tuple[int | str, ...], message: str, got: object) -> str:
+    name = str(location[0])
+    return f"{PREFIX}{name.upper()} (--{name.replace('_', '-')}): {message}, got {got!r}"

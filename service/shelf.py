@@ -1,0 +1,229 @@
+"""The model shelf: bundles on disk to estimators; student first, teacher where the student cannot."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from service.errors import NotReady, Unavailable, UnknownModel
+from service.pose import bundle as bundles
+from service.pose.bundle import Bundle, BundleError, Manifest
+from service.pose.estimator import PoseEstimator
+from service.pose.finder import PersonFinder
+from service.pose.runner import OnnxRunner
+from service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+Fallback = Literal["student_unavailable", "low_confidence"]
+WARM_UP_SIZE = (1280, 720)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A bundle on the shelf.
+
+    Attributes:
+        manifest: Its description.
+        card: Its model card, Markdown.
+        backend: What runs it.
+        network: Ready to run; None where it could not be loaded.
+        failure: Why it could not be loaded.
+    """
+
+    manifest: Manifest
+    card: str
+    backend: str
+    network: PoseEstimator | PersonFinder | None
+    failure: str | None = None
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the network's file."""
+        return self.manifest.files[bundles.ONNX]
+
+    @property
+    def estimator(self) -> PoseEstimator:
+        """The pose network.
+
+        Raises:
+            Unavailable: It could not be loaded, or is no pose network.
+        """
+        if isinstance(self.network, PoseEstimator):
+            return self.network
+        raise Unavailable(
+            f"expected model {self.manifest.name!r} to be loaded, got: {self.failure or 'it finds people'}; "
+            "ask for another model",
+            model=self.manifest.name,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Who answers a call.
+
+    Attributes:
+        model: Answers.
+        fallback: Why it is not the student.
+        backup: Answers for people of whom ``model`` is less sure than ``backup_below``.
+        backup_below: Score, 0..1.
+    """
+
+    model: Model
+    fallback: Fallback | None = None
+    backup: Model | None = None
+    backup_below: float = 0.0
+
+
+class Shelf:
+    """All models of one folder, loaded once."""
+
+    def __init__(self, models: Mapping[str, Model], settings: Settings) -> None:
+        self.models = models
+        self._settings = settings
+        self._warm = threading.Event()
+        self._failure: str | None = None
+        network = models[settings.finder].network
+        assert isinstance(network, PersonFinder)
+        self.finder = network
+
+    @property
+    def ready(self) -> bool:
+        """Whether the warm-up is over and went well."""
+        return self._warm.is_set() and self._failure is None
+
+    def require_ready(self) -> None:
+        """Refuse calls before the warm-up is over.
+
+        Raises:
+            NotReady: It is not.
+        """
+        if not self.ready:
+            state = self._failure or "models that are still warming up"
+            raise NotReady(
+                f"expected warm models, got {state}; try again in a second",
+                headers={"Retry-After": "1"},
+                retry_after_s=1,
+            )
+
+    def warm_up(self) -> None:
+        """Run every network once: the first run of a graph allocates its memory."""
+        blank = np.zeros((WARM_UP_SIZE[1], WARM_UP_SIZE[0], 3), np.uint8)
+        whole = np.array([[0, 0, *WARM_UP_SIZE]], np.float32)
+        try:
+            for model in self.models.values():
+                if isinstance(model.network, PersonFinder):
+                    model.network.find(blank)
+                elif model.network is not None:
+                    model.network.estimate(blank, whole)
+        except Exception as error:
+            self._failure = f"a model that cannot run: {_line(error)}"
+            log.exception("the warm-up failed")
+        self._warm.set()
+
+    def wait_until_warm(self, timeout_s: float) -> bool:
+        """Wait for the end of the warm-up; False where it took longer."""
+        return self._warm.wait(timeout_s)
+
+    def find_model(self, name: str) -> Model:
+        """Look a model up by its name.
+
+        Raises:
+            UnknownModel: There is none.
+        """
+        if name in self.models:
+            return self.models[name]
+        known = sorted(self.models)
+        raise UnknownModel(f"expected a model of {known}, got {name!r}; see /models", model=name, models=known)
+
+    def is_default(self, model: Model) -> bool:
+        """Whether the model answers ``auto``."""
+        return self.choose("auto").model is model
+
+    def choose(self, wanted: str) -> Choice:
+        """Decide who answers: ``auto``, ``student``, ``teacher`` or a name.
+
+        Only ``auto`` falls back: who names a model gets this one or an error.
+
+        Raises:
+            UnknownModel: There is none.
+            Unavailable: It could not be loaded.
+        """
+        names = {"student": self._settings.student, "teacher": self._settings.teacher}
+        if wanted != "auto":
+            model = self.find_model(names.get(wanted, wanted))
+            model.estimator  # noqa: B018 - refuses what cannot answer
+            return Choice(model)
+        student, teacher = self.models.get(self._settings.student), self.models.get(self._settings.teacher)
+        if teacher is not None and teacher.network is None:
+            teacher = None
+        if student is None or student.network is None:
+            assert teacher is not None, "open() refuses a shelf without student and teacher"
+            return Choice(teacher, "student_unavailable")
+        if self._settings.fallback_score is None:
+            return Choice(student)
+        return Choice(student, backup=teacher, backup_below=self._settings.fallback_score)
+
+
+def open_shelf(settings: Settings) -> Shelf:
+    """Read, verify and load every bundle in the models folder.
+
+    A damaged bundle refuses the start: its answers could be anything. A student or teacher that is missing or that
+    onnxruntime cannot load does not, as long as the other one can answer.
+
+    Raises:
+        BundleError: A bundle is damaged, the finder is missing or cannot run, or nobody can answer.
+    """
+    folder = settings.models_dir
+    expected = {settings.finder, settings.student, settings.teacher}
+    models = {}
+    for path in _bundle_paths(folder, expected):
+        bundle = bundles.read(path)
+        if bundle.manifest.name != path.name:
+            raise BundleError(
+                f"bundle {path}: expected its manifest to name {path.name!r}, got {bundle.manifest.name!r}"
+            )
+        models[path.name] = _load(bundle, settings.thread_count)
+    finder = models.get(settings.finder)
+    if finder is None or not isinstance(finder.network, PersonFinder):
+        got = f"found {sorted(models)}" if finder is None else finder.failure or "it is no finder"
+        raise BundleError(f"expected a finder {settings.finder!r} in {folder}, got: {got}; set models_dir or finder")
+    able = [name for name in (settings.student, settings.teacher) if name in models and models[name].network]
+    if not able:
+        raise BundleError(
+            f"expected a student {settings.student!r} or a teacher {settings.teacher!r} in {folder} that runs, "
+            f"found {sorted(models)}; set models_dir, student or teacher"
+        )
+    if settings.student not in able:
+        log.warning("student %r is not available: %r answers in its place", settings.student, settings.teacher)
+    return Shelf(models, settings)
+
+
+def _bundle_paths(folder: Path, expected: set[str]) -> list[Path]:
+    """Folders that hold a manifest, and the expected ones even without: these must not vanish unnoticed."""
+    try:
+        paths = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except OSError as error:
+        raise BundleError(f"expected a folder of bundles at {folder}, got {error.strerror}; set models_dir") from error
+    return [path for path in paths if path.name in expected or (path / bundles.MANIFEST).is_file()]
+
+
+def _load(bundle: Bundle, threads: int) -> Model:
+    manifest = bundle.manifest
+    try:
+        runner = OnnxRunner(bundle.onnx, threads)
+    except Exception as error:  # noqa: BLE001 - onnxruntime's errors share no base class
+        log.error("bundle %r cannot be loaded: %s", manifest.name, error)  # noqa: TRY400 - its trace tells nothing
+        return Model(manifest, bundle.card, OnnxRunner.backend, None, _line(error))
+    network = PersonFinder(bundle, runner) if manifest.role == "finder" else PoseEstimator(bundle, runner)
+    return Model(manifest, bundle.card, runner.backend, network)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,84 @@
+"""A real server: uvicorn on a free port in a thread, onnxruntime on networks that see spots."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+import spots
+import uvicorn
+from fastapi import FastAPI
+
+from service.app import create_app
+from service.settings import Settings
+from service.shelf import Shelf
+
+PATIENCE_S = 60.0
+
+
+class _Server(uvicorn.Server):
+    """Tells when it accepts connections."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = threading.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that answers."""
+
+    app: FastAPI
+    url: str
+    http: httpx.Client
+
+    @property
+    def shelf(self) -> Shelf:
+        return self.app.state.shelf
+
+    def predict(self, content: bytes, content_type: str = "image/png", **query: object) -> httpx.Response:
+        return self.http.post("/predict", content=content, params=query, headers={"Content-Type": content_type})
+
+
+@contextmanager
+def serving(settings: Settings, *, warm: bool = True) -> Iterator[Running]:
+    """Serve until the block ends; ``warm`` waits for the warm-up."""
+    app = create_app(settings)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server = _Server(uvicorn.Config(app, log_level="warning", access_log=False))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            assert server.listening.wait(PATIENCE_S)
+            if warm:
+                assert app.state.shelf.wait_until_warm(PATIENCE_S)
+            with httpx.Client(base_url=url, timeout=PATIENCE_S) as http:
+                yield Running(app, url, http)
+        finally:
+            server.should_exit = True
+            thread.join(PATIENCE_S)
+
+
+@pytest.fixture(scope="session")
+def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return spots.write_models(tmp_path_factory.mktemp("shelf") / "models")
+
+
+@pytest.fixture(scope="session")
+def server(models_dir: Path) -> Iterator[Running]:
+    """Serve with the defaults, small limits apart."""
+    settings = Settings(models_dir=models_dir, max_bytes=4_000_000, max_batch_bytes=8_000_000, max_pixels=4_000_000)
+    with serving(settings) as running:
+        yield running

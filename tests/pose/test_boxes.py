@@ -1,0 +1,48 @@
+"""Boxes: arithmetic and suppression."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.pose import boxes as boxes_
+
+numbers = st.lists(
+    st.tuples(st.floats(0, 500), st.floats(0, 500), st.floats(1, 300), st.floats(1, 300)), min_size=1, max_size=12
+)
+
+
+@given(numbers)
+def test_xywh_round_trip(xywh: list[tuple[float, float, float, float]]) -> None:
+    expected = np.array(xywh, np.float32)
+    np.testing.assert_allclose(boxes_.to_xywh(boxes_.from_xywh(expected)), expected, atol=1e-3)
+
+
+@given(numbers)
+def test_iou_is_symmetric_and_one_with_itself(xywh: list[tuple[float, float, float, float]]) -> None:
+    found = boxes_.from_xywh(np.array(xywh, np.float32))
+    overlap = boxes_.iou(found, found)
+    np.testing.assert_allclose(overlap, overlap.T, atol=1e-5)
+    np.testing.assert_allclose(np.diag(overlap), 1, atol=1e-3)
+    assert (overlap <= 1 + 1e-3).all()
+
+
+@given(numbers, st.floats(0.1, 0.9))
+def test_suppression_keeps_the_best_and_no_overlapping_pair(
+    xywh: list[tuple[float, float, float, float]], threshold: float
+) -> None:
+    found = boxes_.from_xywh(np.array(xywh, np.float32))
+    scores = np.linspace(0.1, 0.9, len(found)).astype(np.float32)
+    kept = boxes_.suppress(found, scores, threshold)
+    assert kept[0] == scores.argmax()
+    assert (np.diff(scores[kept]) < 0).all()
+    overlap = boxes_.iou(found[kept], found[kept])
+    assert (overlap[~np.eye(len(kept), dtype=bool)] <= threshold + 1e-6).all()
+    # Whatever went overlaps something better that stayed.
+    for gone in set(range(len(found))) - set(kept.tolist()):
+        better = kept[scores[kept] > scores[gone]]
+        assert boxes_.iou(found[gone : gone + 1], found[better]).max() > threshold
+
+
+def test_no_boxes() -> None:
+    assert boxes_.suppress(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), 0.5).shape == (0,)
+    assert boxes_.from_xywh([]).shape == (0, 4)

@@ -1,0 +1,188 @@
+"""Bytes to upright RGB: kinds, orientations, damage."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+import spots
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image as PillowImage
+from skimage import data
+
+from service import images
+from service.errors import EmptyBody, ServiceError, TooLarge, UndecodableImage, UnsupportedType
+
+LIMIT = 32_000_000
+ASTRONAUT = data.astronaut()
+SMALL = cv2.resize(ASTRONAUT, (96, 64), interpolation=cv2.INTER_AREA)
+FILES = {kind: spots.encode(SMALL, kind, orientation=6) for kind in ("JPEG", "PNG", "WEBP")}
+PROGRESSIVE = spots.encode(SMALL, "JPEG", progressive=True)
+
+
+def mean_difference(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.abs(a.astype(float) - b.astype(float)).mean())
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_all_orientations_come_out_upright(kind: str, orientation: int) -> None:
+    stored = spots.stored_as(SMALL, orientation)
+
+    picture = images.decode(spots.encode(stored, kind, orientation), LIMIT)
+
+    assert picture.exif_orientation == orientation
+    assert picture.size == (96, 64)
+    assert mean_difference(picture.pixels, SMALL) < 4
+    assert picture.pixels.flags.c_contiguous
+
+
+def test_stored_as_agrees_with_pillow() -> None:
+    from PIL import ImageOps
+
+    for orientation in range(1, 9):
+        content = spots.encode(spots.stored_as(SMALL, orientation), "PNG", orientation)
+        upright = ImageOps.exif_transpose(PillowImage.open(io.BytesIO(content)))
+        np.testing.assert_array_equal(np.asarray(upright), SMALL)
+
+
+def test_big_endian_exif_is_read() -> None:
+    tiff = b"MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 0x0112, 3, 1, 8, 0, 0)
+    content = FILES["JPEG"]
+    plain = spots.encode(SMALL, "JPEG")
+    segment = b"\xff\xe1" + struct.pack(">H", 2 + 6 + len(tiff)) + b"Exif\0\0" + tiff
+    assert images.decode(content, LIMIT).exif_orientation == 6
+    assert images.decode(plain[:2] + segment + plain[2:], LIMIT).exif_orientation == 8
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "1", "CMYK"])
+def test_grey_palette_and_cmyk_become_rgb(mode: str) -> None:
+    source = PillowImage.fromarray(ASTRONAUT).convert(mode)
+    stream = io.BytesIO()
+    source.save(stream, "JPEG" if mode == "CMYK" else "PNG", **({"quality": 95} if mode == "CMYK" else {}))
+
+    picture = images.decode(stream.getvalue(), LIMIT)
+
+    assert picture.pixels.shape == ASTRONAUT.shape
+    assert mean_difference(picture.pixels, np.asarray(source.convert("RGB"))) < 3
+
+
+def test_sixteen_bits_become_eight() -> None:
+    for channels in (slice(0, 1), slice(None)):
+        wide = SMALL[..., channels].astype(np.uint16) * 257
+        content = cv2.imencode(".png", wide[..., ::-1])[1].tobytes()
+        expected = np.broadcast_to(SMALL[..., channels], SMALL.shape)
+        assert np.abs(images.decode(content, LIMIT).pixels.astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_transparency_is_laid_over_white(bits: int) -> None:
+    alpha = np.tile(np.linspace(0, 255, SMALL.shape[1]).astype(np.uint8), (SMALL.shape[0], 1))
+    bgra = np.dstack([SMALL[..., ::-1], alpha])
+    if bits == 16:
+        bgra = bgra.astype(np.uint16) * 257
+    content = cv2.imencode(".png", bgra)[1].tobytes()
+    share = alpha[..., None] / 255
+
+    expected = SMALL * share + 255 * (1 - share)
+
+    assert np.abs(images.decode(content, LIMIT).pixels - expected).max() <= 1.01
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "PA"])
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_fully_transparent_pictures_are_white(mode: str, kind: str) -> None:
+    clear = PillowImage.fromarray(np.dstack([SMALL, np.zeros(SMALL.shape[:2], np.uint8)]))
+    clear = clear.quantize(16) if mode == "PA" else clear.convert(mode)
+    stream = io.BytesIO()
+    clear.save(stream, kind, **({"lossless": True} if kind == "WEBP" else {}))
+
+    assert (images.decode(stream.getvalue(), LIMIT).pixels == 255).all()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "progressive"])
+@given(fraction=st.floats(0, 1, exclude_max=True))
+def test_a_truncated_file_is_refused_at_every_byte(kind: str, fraction: float) -> None:
+    whole = PROGRESSIVE if kind == "progressive" else FILES[kind]
+
+    with pytest.raises((UndecodableImage, EmptyBody)):
+        images.decode(whole[: int(fraction * len(whole))], LIMIT)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@given(at=st.integers(0, 2**16), value=st.integers(0, 255))
+def test_a_damaged_byte_is_refused_or_survived(kind: str, at: int, value: int) -> None:
+    content = bytearray(FILES[kind])
+    content[at % len(content)] = value
+    try:
+        picture = images.decode(bytes(content), 1_000_000)
+    except ServiceError as error:
+        assert error.status in {413, 415, 422}
+    else:
+        assert picture.pixels.dtype == np.uint8
+        assert picture.pixels.shape[2] == 3
+
+
+@given(content=st.binary(max_size=200), magic=st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFFxxxxWEBP"]))
+def test_noise_is_refused(content: bytes, magic: bytes) -> None:
+    with pytest.raises(ServiceError) as caught:
+        images.decode(magic + content, LIMIT)
+    assert caught.value.status in {400, 413, 415, 422}
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_what_cameras_append_is_ignored(kind: str) -> None:
+    picture = images.decode(FILES[kind] + FILES[kind], LIMIT)
+    np.testing.assert_array_equal(picture.pixels, images.decode(FILES[kind], LIMIT).pixels)
+
+
+def png_bomb(side: int = 12_000) -> bytes:
+    """A well-formed PNG of ``side``² black pixels, made without holding them."""
+    compress = zlib.compressobj(9)
+    row = b"\0" * (1 + 3 * side)
+    packed = b"".join(compress.compress(row) for _ in range(side)) + compress.flush()
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+
+
+def test_too_many_pixels_are_refused_from_the_header() -> None:
+    with pytest.raises(TooLarge, match=r"at most 32000000 pixels, got 12000 x 12000 = 144000000") as caught:
+        images.decode(png_bomb(), LIMIT)
+    assert caught.value.extras == {"width": 12000, "height": 12000, "pixels": 144_000_000, "max_pixels": LIMIT}
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_the_limit_itself_is_allowed(kind: str) -> None:
+    assert images.decode(FILES[kind], 96 * 64).size == (64, 96)
+    with pytest.raises(TooLarge):
+        images.decode(FILES[kind], 96 * 64 - 1)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("GIF", "a GIF"), ("PNG", "animated PNG"), ("WEBP", "animated WebP")])
+def test_animations_are_refused(kind: str, name: str) -> None:
+    frames = [PillowImage.fromarray(SMALL), PillowImage.fromarray(SMALL[::-1])]
+    stream = io.BytesIO()
+    frames[0].save(stream, kind, save_all=True, append_images=frames[1:])
+    with pytest.raises(UnsupportedType, match=name):
+        images.decode(stream.getvalue(), LIMIT)
+
+
+@pytest.mark.parametrize("kind", ["BMP", "TIFF"])
+def test_other_kinds_are_named(kind: str) -> None:
+    with pytest.raises(UnsupportedType, match=f"expected a JPEG, PNG or WebP, got a {kind}"):
+        images.decode(spots.encode(SMALL, kind), LIMIT)
+
+
+@pytest.mark.parametrize("media_type", ["image/jpeg", "image/png"])
+def test_encode_and_decode_round_trip(media_type: str) -> None:
+    picture = images.decode(images.encode(ASTRONAUT, media_type), LIMIT)
+    assert mean_difference(picture.pixels, ASTRONAUT) < 3

@@ -1,0 +1,96 @@
+"""Settings: environment, flags, messages."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from service import settings as settings_
+from service.settings import PREFIX, Settings, SettingsError
+
+# Every setting with a text that an operator may write, and what becomes of it.
+SPELLED = {
+    "host": ("0.0.0.0", "0.0.0.0"),
+    "port": ("9000", 9000),
+    "models_dir": ("/srv/models", "/srv/models"),
+    "student": ("student-m", "student-m"),
+    "teacher": ("teacher-l", "teacher-l"),
+    "finder": ("finder-2", "finder-2"),
+    "workers": ("3", 3),
+    "threads": ("2", 2),
+    "queue_size": ("5", 5),
+    "deadline_s": ("2.5", 2.5),
+    "max_bytes": ("1000", 1000),
+    "max_pixels": ("2000", 2000),
+    "max_batch": ("4", 4),
+    "max_batch_bytes": ("3000", 3000),
+    "max_people": ("7", 7),
+    "min_score": ("0.4", 0.4),
+    "keypoint_threshold": ("0.6", 0.6),
+    "fallback_score": ("0.5", 0.5),
+    "cors_origins": ("https://a.example, https://b.example", ("https://a.example", "https://b.example")),
+    "log_level": ("debug", "debug"),
+}
+
+
+def test_every_setting_is_tried_here_and_described() -> None:
+    assert set(SPELLED) == set(Settings.model_fields)
+    for field in Settings.model_fields.values():
+        assert field.description
+        assert field.description.endswith(".")
+
+
+@pytest.mark.parametrize("name", SPELLED)
+@pytest.mark.parametrize("source", ["environment", "flag"])
+def test_every_setting_is_read(name: str, source: str) -> None:
+    text, expected = SPELLED[name]
+    environ, flags = ({PREFIX + name.upper(): text}, {}) if source == "environment" else ({}, {name: text})
+
+    value = getattr(settings_.load(environ, flags), name)
+
+    assert (str(value) if name == "models_dir" else value) == expected
+
+
+def test_flags_win_and_empty_variables_count_for_nothing() -> None:
+    environ = {"POSEWRIGHT_PORT": "1", "POSEWRIGHT_HOST": "", "POSEWRIGHT_FALLBACK_SCORE": " ", "PORT": "3"}
+    settings = settings_.load(environ, {"port": "2"})
+    assert (settings.port, settings.host, settings.fallback_score) == (2, "127.0.0.1", None)
+
+
+def test_service_links_of_kubernetes_are_ignored() -> None:
+    assert settings_.load({"POSEWRIGHT_PORT": "tcp://10.0.0.1:80"}).port == 8000
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("port", "70000"), ("port", "eighty"), ("deadline_s", "0"), ("max_people", "0"), ("min_score", "2"),
+        ("keypoint_threshold", "nan"), ("workers", "-1"), ("log_level", "loud"),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_is_named(name: str, text: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        settings_.load({PREFIX + name.upper(): text})
+    message = str(caught.value)
+    assert PREFIX + name.upper() in message
+    assert "--" + name.replace("_", "-") in message
+    assert repr(text) in message
+    assert "\n" not in message
+
+
+def test_all_wrong_values_are_named_at_once() -> None:
+    with pytest.raises(SettingsError, match=r"POSEWRIGHT_PORT.*POSEWRIGHT_WORKERS"):
+        settings_.load({"POSEWRIGHT_PORT": "x", "POSEWRIGHT_WORKERS": "x"})
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValidationError):
+        Settings().port = 1  # type: ignore[misc]
+
+
+def test_threads_are_shared_by_workers() -> None:
+    automatic = Settings()
+    assert automatic.worker_count >= 1
+    assert automatic.thread_count >= 1
+    assert Settings(workers=1, threads=3).thread_count == 3
+    assert Settings(workers=64).thread_count == 1

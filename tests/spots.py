@@ -1,0 +1,246 @@
+"""Real, tiny networks that see coloured spots, and pictures that show them: every answer is known exactly.
+
+A person is a marker at the centre of a box, which the finder sees, and 17 spots around it, one colour per keypoint,
+which the pose network sees. The whole path — decoding, resizing, onnxruntime, heatmaps, boxes — is the real one.
+
+The finder has no idea of size: it answers `HALF_BOX` on every marker, in px of its input. Pictures of `FINDER_SIZE`,
+upright or turned, go in unscaled.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image as PillowImage
+
+from service.pose.bundle import Manifest, write
+from service.pose.skeleton import COCO17
+from service.pose.types import Image
+
+BACKGROUND = (114, 114, 114)
+MARKER = (255, 0, 255)
+COLORS = tuple(
+    color
+    for color in product((0, 128, 255), repeat=3)
+    if color not in {(128, 128, 128), (0, 0, 0), (255, 255, 255), MARKER}
+)[: len(COCO17)]
+TOLERANCE = 60.0
+"""Distance in RGB at which a colour is no longer seen."""
+
+FINDER_SIZE = (640, 384)
+POSE_SIZE = (192, 256)
+STRIDE, FINDER_STRIDE = 4, 8
+HALF_BOX = (60, 100)
+"""Half the width and height of every box."""
+MARKER_RADIUS, SPOT_RADIUS = 10, 6
+
+# A standing figure: offsets of the keypoints from the box's centre in px, in COCO's order, clear of the marker.
+FIGURE = np.array(
+    [
+        (0, -84), (16, -92), (-16, -92), (32, -80), (-32, -80),
+        (26, -52), (-26, -52), (42, -26), (-42, -26), (48, 4), (-48, 4),
+        (18, 24), (-18, 24), (20, 54), (-20, 54), (22, 86), (-22, 86),
+    ],
+    np.float32,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A person to paint.
+
+    Attributes:
+        center: Of the box, px; coordinates 8·n + 4 lie in the middle of the finder's cells.
+        marker_radius: A smaller marker is a less certain person.
+    """
+
+    center: tuple[int, int]
+    marker_radius: int = MARKER_RADIUS
+
+    @property
+    def keypoints(self) -> np.ndarray:
+        """float32 (17, 2), image px."""
+        return np.asarray(self.center, np.float32) + FIGURE
+
+    @property
+    def box_xywh(self) -> list[float]:
+        """What the finder answers, COCO."""
+        (x, y), (half_w, half_h) = self.center, HALF_BOX
+        return [x - half_w, y - half_h, 2 * half_w, 2 * half_h]
+
+
+SURE, UNSURE = Person((180, 188)), Person((444, 164), marker_radius=4)
+
+
+def paint(*people: Person, size: tuple[int, int] = FINDER_SIZE) -> Image:
+    """Paint people on grey, uint8 (H, W, 3) RGB."""
+    canvas = np.full((size[1], size[0], 3), BACKGROUND, np.uint8)
+    for person in people:
+        _spot(canvas, np.asarray(person.center, np.float32) - 0.5, person.marker_radius, MARKER)
+        for point, color in zip(person.keypoints, COLORS, strict=True):
+            _spot(canvas, point, SPOT_RADIUS, color)
+    return canvas
+
+
+def _spot(canvas: Image, center: np.ndarray, radius: float, color: tuple[int, int, int]) -> None:
+    fixed = np.round(center * 16).astype(int).tolist()
+    cv2.circle(canvas, fixed, round(radius * 16), color, -1, cv2.LINE_AA, 4)
+
+
+def encode(pixels: np.ndarray, kind: str = "PNG", orientation: int | None = None, **options: Any) -> bytes:
+    """Encode with Pillow, which shares no code with the service; ``orientation`` goes into EXIF."""
+    if orientation is not None:
+        exif = PillowImage.Exif()
+        exif[0x0112] = orientation
+        options["exif"] = exif
+    if kind == "JPEG":
+        options = {"quality": 95, "subsampling": 0} | options
+    if kind == "WEBP":
+        options = {"quality": 95} | options
+    stream = io.BytesIO()
+    PillowImage.fromarray(pixels).save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def stored_as(upright: Image, orientation: int) -> Image:
+    """Turn an upright picture so that it needs ``orientation`` to look upright again (CIPA DC-008, 4.6.4)."""
+    turns = {
+        1: lambda it: it,
+        2: lambda it: it[:, ::-1],
+        3: lambda it: it[::-1, ::-1],
+        4: lambda it: it[::-1],
+        5: lambda it: it.transpose(1, 0, 2),
+        6: lambda it: np.rot90(it),
+        7: lambda it: np.rot90(it, 2).transpose(1, 0, 2),
+        8: lambda it: np.rot90(it, -1),
+    }
+    return np.ascontiguousarray(turns[orientation](upright))
+
+
+def pose_network(shift_cells: int = 0, gain: float = 4.0) -> bytes:
+    """Build uint8 (N, H, W, 3) -> heatmaps (N, 17, H/4, W/4).
+
+    Args:
+        shift_cells: Every keypoint is seen so many cells too far right.
+        gain: On the maps; at 4 every spot's peak is above 1, so that its score is exactly 1.
+    """
+    graph = _Graph()
+    seen = graph.likeness(COLORS)
+    pooled = graph.add("AveragePool", [seen], kernel_shape=[STRIDE] * 2, strides=[STRIDE] * 2)
+    # A Gaussian, so that the peak is one to the decoder; moved in its window, it moves the peak.
+    steps = np.arange(-3, 4, dtype=np.float32)
+    along = np.exp(-(steps**2) / (2 * 1.2**2))
+    moved = np.exp(-((steps + shift_cells) ** 2) / (2 * 1.2**2))
+    kernel = along[:, None] * moved[None]
+    kernel *= gain / (along.sum() ** 2)
+    weights = np.broadcast_to(kernel, (len(COLORS), 1, 7, 7)).astype(np.float32)
+    graph.add("Conv", [pooled, graph.constant(weights)], "heatmaps", group=len(COLORS), pads=[3] * 4)
+    return graph.build({"heatmaps": ["n", len(COLORS), "h", "w"]})
+
+
+def finder_network() -> bytes:
+    """Build uint8 (1, H, W, 3) -> centers (1, 1, h, w) and distances (1, 4, h, w), as `service.pose.finder` reads them."""
+    graph = _Graph()
+    seen = graph.likeness((MARKER,))
+    cells = graph.add("AveragePool", [seen], kernel_shape=[FINDER_STRIDE] * 2, strides=[FINDER_STRIDE] * 2)
+    highest = graph.add("MaxPool", [cells], kernel_shape=[3, 3], pads=[1] * 4)
+    peak = graph.add("Cast", [graph.add("Equal", [cells, highest])], to=TensorProto.FLOAT)
+    graph.add("Mul", [cells, peak], "centers")
+    sides = np.array([*HALF_BOX, *HALF_BOX], np.float32).reshape(1, 4, 1, 1)
+    zeros = graph.add("Mul", [cells, graph.constant(np.zeros((1, 1, 1, 1), np.float32))])
+    graph.add("Add", [zeros, graph.constant(sides)], "distances")
+    return graph.build({"centers": [1, 1, "h", "w"], "distances": [1, 4, "h", "w"]})
+
+
+class _Graph:
+    """Collects the nodes of one ONNX graph over ``pixels``."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+
+    def add(self, kind: str, inputs: list[str], output: str = "", **attributes: Any) -> str:
+        output = output or f"{kind}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, inputs, [output], **attributes))
+        return output
+
+    def constant(self, array: np.ndarray) -> str:
+        name = f"constant_{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        return name
+
+    def likeness(self, colors: tuple[tuple[int, int, int], ...]) -> str:
+        """(N, C, H, W): max(0, 1 - |rgb - color|² / TOLERANCE²) for each colour."""
+        rgb = self.add("Transpose", [self.add("Cast", ["pixels"], to=TensorProto.FLOAT)], perm=[0, 3, 1, 2])
+        squared = self.add("Mul", [rgb, rgb])
+        palette = np.asarray(colors, np.float32)
+        # |x - c|² = Σx² - 2 c·x + |c|²
+        cross = self.add("Conv", [rgb, self.constant(2 * palette[:, :, None, None] / TOLERANCE**2)])
+        norm = self.add("Conv", [squared, self.constant(np.full((len(colors), 3, 1, 1), 1 / TOLERANCE**2, np.float32))])
+        offset = self.constant((1 - (palette**2).sum(axis=1) / TOLERANCE**2).reshape(1, -1, 1, 1))
+        return self.add("Relu", [self.add("Add", [self.add("Sub", [cross, norm]), offset])])
+
+    def build(self, outputs: dict[str, list[int | str]]) -> bytes:
+        pixels = helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["n", "height", "width", 3])
+        results = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()]
+        graph = helper.make_graph(self.nodes, "spots", [pixels], results, self.constants)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+        onnx.checker.check_model(model)
+        return model.SerializeToString()
+
+
+def write_pose_bundle(
+    folder: Path, name: str, role: Literal["student", "teacher"], onnx_bytes: bytes | None = None, **network: Any
+) -> Path:
+    """Write a pose bundle; ``network`` goes to `pose_network` where no bytes are given."""
+    manifest = Manifest(
+        name=name,
+        version="1",
+        role=role,
+        files={},
+        skeleton="coco17",
+        input_size=POSE_SIZE,
+        heatmap_size=(POSE_SIZE[0] // STRIDE, POSE_SIZE[1] // STRIDE),
+        box_padding=1.25,
+        decoder="heatmap",
+        parameters=len(COLORS) * 3,
+        gflops=0.01,
+        metrics={"ap": 1.0},
+    )
+    content = pose_network(**network) if onnx_bytes is None else onnx_bytes
+    return write(folder / name, manifest, content, f"# {name}\n").path
+
+
+def write_finder_bundle(folder: Path, name: str = "finder") -> Path:
+    """Write the finder's bundle."""
+    manifest = Manifest(
+        name=name,
+        version="1",
+        role="finder",
+        files={},
+        skeleton=None,
+        input_size=FINDER_SIZE,
+        heatmap_size=None,
+        box_padding=None,
+        decoder="finder",
+        parameters=3,
+        gflops=0.01,
+    )
+    return write(folder / name, manifest, finder_network(), f"# {name}\n").path
+
+
+def write_models(folder: Path) -> Path:
+    """Fill a models folder: finder, a student, and a teacher that sees every keypoint one cell too far right."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_finder_bundle(folder)
+    write_pose_bundle(folder, "student-s", "student")
+    write_pose_bundle(folder, "teacher", "teacher", shift_cells=1)
+    return folder

@@ -1,0 +1,72 @@
+"""posewright-train: the verbs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one verb; returns the exit status."""
+    # OpenMP threads that spin while they wait cost several times their gain beside any other process.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    options = _parser().parse_args(arguments)
+    from training import verbs  # noqa: PLC0415 (torch takes seconds: --help must not wait for it)
+
+    try:
+        return int(verbs.VERBS[options.verb](options))
+    except verbs.EXPECTED_ERRORS as error:
+        print(f"posewright-train: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="posewright-train", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    label = verbs.add_parser("label", help="complete a data set's labels by guides")
+    _source(label)
+    label.add_argument("--pose-guide", type=Path, required=True, help="PP-TinyPose ONNX")
+    label.add_argument("--box-guide", type=Path, help="RTMDet person ONNX; boxes stay as they are without it")
+    label.add_argument("--out", type=Path, required=True, help="COCO json to write")
+
+    crops = verbs.add_parser("crops", help="cut every labelled person once, for training")
+    _source(crops)
+    crops.add_argument("--out", type=Path, required=True, help="folder to write")
+    crops.add_argument("--skip", type=int, default=0, help="hold out pictures whose id this number divides")
+
+    train = verbs.add_parser("train", help="train a recipe, from its last checkpoint where there is one")
+    train.add_argument("recipe", type=Path)
+    train.add_argument("--data", type=Path, required=True, help="folder that the recipe's paths start from")
+    train.add_argument("--run", type=Path, required=True, help="folder for checkpoints and log")
+    train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the recipe")
+    train.add_argument("--threads", type=int, default=1, help="CPU threads of this process")
+
+    evaluate = verbs.add_parser("evaluate", help="COCO AP of a bundle, through the estimator that serves")
+    evaluate.add_argument("bundle", type=Path)
+    _source(evaluate)
+    evaluate.add_argument("--finder", type=Path, help="finder bundle: score whole pictures instead of labelled boxes")
+    evaluate.add_argument("--every", type=int, default=1, help="only pictures whose id this number divides")
+
+    export = verbs.add_parser("export", help="turn a checkpoint into a bundle; refuses where ONNX and torch differ")
+    export.add_argument("checkpoint", type=Path)
+    export.add_argument("--out", type=Path, required=True, help="bundle folder to write, e.g. service/models/student-s")
+    export.add_argument("--version", default="1")
+    export.add_argument("--metrics", type=Path, help="json of figures for the manifest and the card")
+
+    bench = verbs.add_parser("bench", help="latency of bundles and rivals, interleaved, one thread")
+    bench.add_argument("bundles", type=Path, nargs="+")
+    bench.add_argument("--peers", type=Path, help="folder with the rivals' ONNX files")
+    bench.add_argument("--rounds", type=int, default=100)
+    return parser
+
+
+def _source(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--annotations", type=Path, required=True, help="COCO json")
+    parser.add_argument("--images", type=Path, required=True, help="folder of its pictures")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

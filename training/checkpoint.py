@@ -1,0 +1,77 @@
+"""Checkpoints: everything that a training needs to go on, and what made it."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training import files, recipe
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is missing or unreadable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A training's state after ``step`` steps.
+
+    Attributes:
+        step: Steps done.
+        network: Weights as trained.
+        ema: Averaged weights, the ones to use.
+        optimiser: Its state.
+        recipe: What is trained, resolved.
+        revision: Git revision of the code, ``unknown`` outside a repository.
+    """
+
+    step: int
+    network: dict[str, torch.Tensor]
+    ema: dict[str, torch.Tensor]
+    optimiser: dict[str, Any]
+    recipe: recipe.Recipe
+    revision: str
+
+
+def save(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint, whole or not at all."""
+    content = io.BytesIO()
+    torch.save(
+        {
+            "step": checkpoint.step,
+            "network": checkpoint.network,
+            "ema": checkpoint.ema,
+            "optimiser": checkpoint.optimiser,
+            "recipe": recipe.dump(checkpoint.recipe),
+            "revision": checkpoint.revision,
+        },
+        content,
+    )
+    files.write(path, content.getvalue())
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint onto the CPU.
+
+    Raises:
+        CheckpointError: Missing or not a checkpoint of ours.
+    """
+    try:
+        tree = torch.load(path, map_location="cpu", weights_only=True)
+        return Checkpoint(**{**tree, "recipe": recipe.parse(tree["recipe"], str(path))})
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: expected a checkpoint, got no file; train first") from error
+    except Exception as error:
+        raise CheckpointError(f"{path}: not a checkpoint of posewright-train: {error}") from error
+
+
+def revision() -> str:
+    """Git revision of the running code, ``unknown`` outside a repository."""
+    here = Path(__file__).parent
+    answer = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)  # noqa: S607
+    return answer.stdout.strip() or "unknown"

@@ -1,0 +1,119 @@
+"""The crop cache: every person of the training data, cut once.
+
+A canvas is larger than a network's view: 1.5 times its size and field, so that augmentation can rotate, shift and
+zoom inside it. On disk: ``pixels.npy`` uint8 (N, 384, 288, 3), opened as a memory map, and ``labels.npz``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from service.pose import boxes as boxes_
+from service.pose import crop
+from service.pose.skeleton import COCO17
+from service.pose.types import Floats
+from training import coco, pictures
+from training.guides import joint_weights
+
+CANVAS_SIZE = (288, 384)
+"""(width, height) of a canvas in px."""
+CANVAS_ZOOM = 1.5
+"""A canvas shows this many times what a network's crop shows, in either direction."""
+BOX_PADDING = 1.25
+"""Box padding of a network's crop."""
+
+
+@dataclass(frozen=True, slots=True)
+class CropCache:
+    """People as canvases with targets.
+
+    Attributes:
+        pixels: uint8 (N, 384, 288, 3) RGB, possibly memory-mapped.
+        keypoints: float32 (N, K, 2), canvas px.
+        weights: float32 (N, K), 0..1: 1 for a label, a ramp of the score for a guide's joint, 0 for none.
+    """
+
+    pixels: NDArray[np.uint8]
+    keypoints: Floats
+    weights: Floats
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+
+def build(source: coco.Source, out: Path, min_height: float = 40, min_joints: float = 4, skip: int = 0) -> None:
+    """Cut every person of a labelled source whose targets weigh enough.
+
+    Args:
+        source: Pictures and a COCO file, completed by `labelling.label` or not.
+        out: Folder to write; readable only once complete (labels.npz comes last).
+        min_height: Boxes lower than this (px) are left out.
+        min_joints: People whose joints weigh less than this together are left out.
+        skip: Leave out each picture whose id is divisible by this, as held out; 0 keeps all.
+    """
+    data = coco.load(source.annotations)
+    people = [a for a in data.anns.values() if _useful(a, min_height) and not (skip and a["image_id"] % skip == 0)]
+    people.sort(key=lambda a: (a["image_id"], a["id"]))
+    targets, weights = _targets(people)
+    kept = np.flatnonzero(weights.sum(axis=1) >= min_joints)
+    out.mkdir(parents=True, exist_ok=True)
+    pixels = np.lib.format.open_memmap(
+        out / "pixels.npy", "w+", np.uint8, (len(kept), CANVAS_SIZE[1], CANVAS_SIZE[0], 3)
+    )
+    keypoints = np.zeros((len(kept), len(COCO17), 2), np.float32)
+    opened: tuple[int, np.ndarray] | None = None
+    for i, person in enumerate(tqdm(kept, desc=f"cut {source.name}", unit="person")):
+        image_id = people[person]["image_id"]
+        if opened is None or opened[0] != image_id:
+            opened = (image_id, pictures.read(source.images / data.imgs[image_id]["file_name"]))
+        box = boxes_.from_xywh([people[person]["bbox"]])
+        crops = crop.cut(opened[1], box, CANVAS_SIZE, BOX_PADDING * CANVAS_ZOOM)
+        pixels[i] = crops.pixels[0]
+        keypoints[i] = crop.transform(targets[person : person + 1], crop.invert(crops.to_image))[0]
+    pixels.flush()
+    np.savez(out / "labels.npz", keypoints=keypoints, weights=weights[kept])
+
+
+def open_cache(folders: Sequence[Path]) -> list[CropCache]:
+    """Open caches that `build` wrote.
+
+    Raises:
+        DatasetError: A folder holds no complete cache.
+    """
+    caches = []
+    for folder in folders:
+        if not (folder / "labels.npz").is_file():
+            raise coco.DatasetError(f"{folder}: expected a crop cache, got no labels.npz; run posewright-train crops")
+        with np.load(folder / "labels.npz") as labels:
+            pixels = np.load(folder / "pixels.npy", mmap_mode="r")
+            caches.append(CropCache(pixels, labels["keypoints"], labels["weights"]))
+    return caches
+
+
+def _useful(person: dict, min_height: float) -> bool:
+    return not person.get("iscrowd") and person["bbox"][3] >= min_height and person["bbox"][2] >= 8
+
+
+def _targets(people: list[dict]) -> tuple[Floats, Floats]:
+    """Merge labels and guides: targets float32 (N, K, 2) image px, weights float32 (N, K).
+
+    A label counts fully, unless the guide is sure (above .8) of another place: labels of LSP-extended are wrong or
+    mirrored in a few per cent, and there neither is believed.
+    """
+    count = len(COCO17)
+    labels = np.array([p.get("keypoints") or [0] * 3 * count for p in people], np.float32).reshape(-1, count, 3)
+    guides = np.array([p.get("guide_keypoints") or [0] * 3 * count for p in people], np.float32).reshape(-1, count, 3)
+    areas = np.array([p["bbox"][2] * p["bbox"][3] for p in people], np.float32)
+    labelled = labels[..., 2] > 0
+    distance = np.linalg.norm(labels[..., :2] - guides[..., :2], axis=2) / np.sqrt(areas)[:, None]
+    disputed = labelled & (guides[..., 2] > 0.8) & (distance > 4 * COCO17.sigma_array)
+    weights = np.where(labelled, 1.0, joint_weights(guides[..., 2]))
+    weights = np.where(disputed, 0.0, weights).astype(np.float32)
+    targets = np.where(labelled[..., None], labels[..., :2], guides[..., :2]).astype(np.float32)
+    return targets, weights

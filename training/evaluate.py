@@ -1,0 +1,95 @@
+"""COCO AP through the estimator that serves."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from tqdm import tqdm
+
+from service.pose import boxes as boxes_
+from service.pose.estimator import PoseEstimator
+from service.pose.finder import PersonFinder
+from service.pose.types import Poses
+from training import coco, pictures
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """COCO figures, 0..1; -1 where nothing was labelled."""
+
+    ap: float
+    ap50: float
+    ap75: float
+    ar: float
+    pictures: int
+    people: int
+
+
+def score_poses(
+    source: coco.Source, estimator: PoseEstimator, finder: PersonFinder | None = None, every: int = 1
+) -> Score:
+    """Score keypoints with pycocotools.
+
+    Args:
+        source: Labelled pictures.
+        estimator: What is scored.
+        finder: Finds the people on the pictures marked ``official_complete``; None gives the labelled boxes of all.
+        every: Only pictures whose id this number divides.
+    """
+    truth = coco.load(source.annotations)
+    ids = [
+        i
+        for i in sorted(truth.imgs)
+        if i % every == 0 and (finder is None or truth.imgs[i].get("official_complete", True))
+    ]
+    results = []
+    for image_id in tqdm(ids, desc=f"evaluate {estimator.manifest.name}", unit="picture"):
+        image = pictures.read(source.images / truth.imgs[image_id]["file_name"])
+        if finder is None:
+            people = [a for a in truth.imgToAnns[image_id] if not a["iscrowd"] and a.get("num_keypoints")]
+            poses = estimator.estimate(image, boxes_.from_xywh([a["bbox"] for a in people]))
+        else:
+            poses = estimator.estimate(image, *finder.find(image, max_people=100, min_score=0.05))
+        results += as_results(image_id, poses)
+    stats = _coco_eval(truth, results, ids, "keypoints")
+    return Score(*stats[[0, 1, 2, 5]].tolist(), pictures=len(ids), people=len(results))
+
+
+def score_boxes(source: coco.Source, finder: PersonFinder, every: int = 1) -> Score:
+    """Score a finder's boxes with pycocotools on the pictures marked ``official_complete``."""
+    truth = coco.load(source.annotations)
+    ids = [i for i in sorted(truth.imgs) if i % every == 0 and truth.imgs[i].get("official_complete", True)]
+    results = []
+    for image_id in tqdm(ids, desc=f"evaluate {finder.manifest.name}", unit="picture"):
+        image = pictures.read(source.images / truth.imgs[image_id]["file_name"])
+        boxes, scores = finder.find(image, max_people=100, min_score=0.02)
+        for box, score in zip(boxes_.to_xywh(boxes), scores, strict=True):
+            results.append({"image_id": image_id, "category_id": 1, "bbox": box.tolist(), "score": float(score)})
+    stats = _coco_eval(truth, results, ids, "bbox")
+    return Score(*stats[[0, 1, 2, 8]].tolist(), pictures=len(ids), people=len(results))
+
+
+def as_results(image_id: int, poses: Poses) -> list[dict]:
+    """Turn poses into COCO keypoint results."""
+    joints = np.concatenate([poses.keypoints, poses.scores[..., None]], axis=2)
+    return [
+        {"image_id": image_id, "category_id": 1, "keypoints": person.ravel().tolist(), "score": float(score)}
+        for person, score in zip(joints, poses.person_scores, strict=True)
+    ]
+
+
+def _coco_eval(truth: COCO, results: list[dict], ids: list[int], kind: str) -> np.ndarray:
+    if not results:
+        return np.zeros(12)
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation = COCOeval(truth, truth.loadRes(results), kind)
+        evaluation.params.imgIds = ids
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return np.asarray(evaluation.stats)

@@ -1,0 +1,155 @@
+"""Checkpoint -> ONNX -> bundle. Refuses a graph whose answers differ from torch's."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from service.pose import bundle
+from service.pose.bundle import Bundle, Manifest
+from service.pose.runner import OnnxRunner
+from service.pose.skeleton import COCO17
+from training import card, networks, recipe
+from training.checkpoint import Checkpoint
+from training.crops import BOX_PADDING
+from training.networks.finder import FinderNetwork, ServedFinder
+from training.networks.plain import PlainUnit
+from training.networks.pose import ServedPose
+
+TOLERANCE = 2e-3
+"""Largest difference allowed between torch and ONNX, relative to the largest output."""
+
+
+class ExportError(ValueError):
+    """The exported graph does not answer as the network does."""
+
+
+def export(checkpoint: Checkpoint, out: Path, version: str, metrics: dict[str, float]) -> Bundle:
+    """Write a checkpoint's averaged weights as a bundle.
+
+    Args:
+        checkpoint: What was trained.
+        out: Bundle folder to create or replace.
+        version: Version of the bundle.
+        metrics: Measured figures, for manifest and card.
+
+    Raises:
+        ExportError: ONNX and torch differ by more than `TOLERANCE`.
+    """
+    plan = checkpoint.recipe
+    network = networks.build(plan, pretrained=False)
+    network.load_state_dict(checkpoint.ema)
+    served = served_network(network, plan)
+    onnx = to_onnx(served, plan)
+    check(served, onnx, plan)
+    width, height = plan.network.input_size
+    is_pose = plan.network.kind == "pose"
+    manifest = Manifest(
+        name=plan.name,
+        version=version,
+        role=plan.role,
+        files={},
+        skeleton=COCO17.name if is_pose else None,
+        input_size=(width, height),
+        heatmap_size=(width // 4, height // 4) if is_pose else None,
+        box_padding=BOX_PADDING if is_pose else None,
+        decoder="heatmap" if is_pose else "finder",
+        parameters=sum(p.numel() for p in network.parameters()),
+        gflops=round(multiply_adds(network, plan) / 1e9, 4),
+        metrics=metrics,
+        calibration=None,
+        trained_by={
+            "revision": checkpoint.revision,
+            "recipe_sha256": recipe.digest(plan),
+            "steps": checkpoint.step,
+            "guides": ["PP-TinyPose 256x192"] if is_pose else ["RTMDet-nano person 416"],
+            "data": [data.name for data in plan.data],
+        },
+    )
+    return bundle.write(out, manifest, onnx, card.write(manifest, plan))
+
+
+def served_network(network: networks.Network, plan: recipe.Recipe) -> nn.Module:
+    """Wrap a network as it serves: evaluation mode, branches fused, uint8 in, heatmaps or maps of people out."""
+    network.eval()
+    for part in network.modules():
+        if isinstance(part, PlainUnit):
+            part.fuse()
+    if isinstance(network, FinderNetwork):
+        return ServedFinder(network).eval()
+    return ServedPose(network, plan.network.sigma_cells).eval()
+
+
+def to_onnx(served: nn.Module, plan: recipe.Recipe) -> bytes:
+    """Export with a free batch axis; a finder's height and width are free too."""
+    width, height = plan.network.input_size
+    is_pose = plan.network.kind == "pose"
+    outputs = ["heatmaps"] if is_pose else ["centers", "distances"]
+    axes: dict[str, dict[int, str]] = {name: {0: "people" if is_pose else "pictures"} for name in ["pixels", *outputs]}
+    if not is_pose:
+        axes["pixels"] |= {1: "height", 2: "width"}
+        for name in outputs:
+            axes[name] |= {2: "rows", 3: "columns"}
+    stream = io.BytesIO()
+    with warnings.catch_warnings():
+        # The exporter that needs no further package calls itself deprecated.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            served,
+            (torch.zeros(1, height, width, 3, dtype=torch.uint8),),
+            stream,  # type: ignore[arg-type]  # the stub knows paths only
+            dynamo=False,
+            opset_version=17,
+            input_names=["pixels"],
+            output_names=outputs,
+            dynamic_axes=axes,
+        )
+    return stream.getvalue()
+
+
+@torch.no_grad()
+def check(served: nn.Module, onnx: bytes, plan: recipe.Recipe) -> None:
+    """Compare torch and onnxruntime on random pictures, batches of 1 and 3.
+
+    Raises:
+        ExportError: They differ.
+    """
+    width, height = plan.network.input_size
+    runner = OnnxRunner(onnx, threads=1)
+    rng = np.random.default_rng(0)
+    for count in (1, 3):
+        coarse = rng.integers(0, 256, (count, height // 8, width // 8, 3), np.uint8)
+        pixels = coarse.repeat(8, axis=1).repeat(8, axis=2)
+        expected = served(torch.from_numpy(pixels))
+        expected = expected if isinstance(expected, tuple) else (expected,)
+        for want, got in zip(expected, runner.run(pixels), strict=True):
+            difference = float(np.abs(want.numpy() - got).max() / max(1e-6, float(want.abs().max())))
+            if not difference <= TOLERANCE:
+                raise ExportError(
+                    f"{plan.name}: ONNX and torch differ by {difference:.2g} of the largest output, "
+                    f"expected at most {TOLERANCE}; the bundle was not written"
+                )
+
+
+def multiply_adds(network: nn.Module, plan: recipe.Recipe) -> int:
+    """Count the convolutions' multiply-adds for one input."""
+    total = 0
+
+    def count(layer: nn.Module, _: tuple, output: torch.Tensor) -> None:
+        nonlocal total
+        assert isinstance(layer, nn.Conv2d)
+        kernel = layer.kernel_size[0] * layer.kernel_size[1]
+        total += output.numel() * kernel * layer.in_channels // layer.groups
+
+    hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, nn.Conv2d)]
+    width, height = plan.network.input_size
+    with torch.no_grad():
+        network(torch.zeros(1, height, width, 3, dtype=torch.uint8))
+    for hook in hooks:
+        hook.remove()
+    return total

@@ -1,0 +1,158 @@
+"""What a finder learns from: whole pictures with people's boxes, and the loss on its two maps."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from service.pose import crop
+from service.pose.boxes import from_xywh
+from service.pose.types import Boxes, Floats, Image
+from training import augment, coco, losses, pictures
+from training.networks.finder import STRIDE
+from training.recipe import Phase, Recipe
+
+SURE_BOX_SCORE = 0.5
+"""A guide's box below this score is neither a person nor background."""
+
+
+class FinderTask:
+    """Draws batches as a function of the step alone."""
+
+    def __init__(self, recipe: Recipe, data_root: Path) -> None:
+        """Index the recipe's annotation files.
+
+        Raises:
+            DatasetError: A file or picture is missing.
+        """
+        self._recipe = recipe
+        self._sources = []
+        for data in recipe.data:
+            self._sources.append(_read_source(data_root / data.path, data_root / data.images))
+        shares = np.array([data.share for data in recipe.data])
+        self._shares = shares / shares.sum()
+
+    def batch(self, step: int, rank: int, phase: Phase) -> tuple[Tensor, ...]:
+        """Draw a batch.
+
+        Returns:
+            Pictures uint8 (N, H, W, 3); centre targets (N, 1, h, w) and their weights; distance targets (N, 4, h, w)
+            in input px and their weights (N, 1, h, w).
+        """
+        rng = np.random.default_rng([self._recipe.seed, step, rank])
+        strength = augment.STRENGTHS[phase.augment]
+        # Served upright and flat alike: `service.pose.finder.grid` follows the picture.
+        size = phase.size if rng.random() < 0.65 else (phase.size[1], phase.size[0])
+        samples = []
+        for source in rng.choice(len(self._sources), phase.batch, p=self._shares):
+            entries = self._sources[source]
+            path, boxes, sure = entries[rng.integers(len(entries))]
+            pixels, boxes = place(_read(path), boxes, size, rng)
+            pixels = augment.disturb_pixels(pixels, strength, rng)
+            samples.append((np.ascontiguousarray(pixels), *encode(boxes, sure, size)))
+        return tuple(torch.from_numpy(np.stack(part)) for part in zip(*samples, strict=True))
+
+    def loss(self, outputs: tuple[Tensor, Tensor], *targets: Tensor) -> Tensor:
+        """Focal loss of the centres plus twice the GIoU loss of the boxes (the ratio is ours)."""
+        logits, predicted = outputs
+        centers, center_weights, distances, distance_weights = targets
+        boxes_loss = losses.giou(predicted, distances, distance_weights)
+        return losses.center_focal(logits, centers, center_weights) + 2 * boxes_loss
+
+
+@lru_cache(maxsize=4096)
+def _read(path: Path) -> Image:
+    return pictures.read(path)
+
+
+def _read_source(annotations: Path, images: Path) -> list[tuple[Path, Boxes, np.ndarray]]:
+    """List pictures as (file, boxes float32 (N, 4) xyxy, sure bool (N,)); crowds are unsure boxes."""
+    data = coco.load(annotations)
+    entries = []
+    for image_id in sorted(data.imgs):
+        people = [a for a in data.imgToAnns[image_id] if min(a["bbox"][2:]) >= 1]
+        sure = [not a.get("iscrowd") and a.get("box_score", 1.0) >= SURE_BOX_SCORE for a in people]
+        entries.append(
+            (images / data.imgs[image_id]["file_name"], from_xywh([a["bbox"] for a in people]), np.array(sure, bool))
+        )
+    return entries
+
+
+def place(image: Image, boxes: Boxes, size: tuple[int, int], rng: np.random.Generator) -> tuple[Image, Boxes]:
+    """Zoom, stretch, shift and mirror a picture into a frame of ``size`` (width, height).
+
+    Returns:
+        Pixels uint8 (H, W, 3) and boxes float32 (N, 4) in the frame's px, not clipped.
+    """
+    height, width = image.shape[:2]
+    fit = max(width / size[0], height / size[1])  # picture px per frame px that shows the whole picture
+    zoom = fit * math.exp(rng.uniform(math.log(0.5), math.log(1.25)))
+    stretch = math.exp(rng.uniform(-0.2, 0.2))
+    scale = np.array([zoom * stretch, zoom / stretch])
+    slack = np.array([width, height]) - scale * size  # negative: the frame shows more than the picture
+    offset = (
+        np.minimum(slack, 0) / 2
+        + np.maximum(slack, 0) * rng.uniform(0, 1, 2)
+        + np.minimum(slack, 0) * rng.uniform(-0.5, 0.5, 2)
+    )
+    to_image = np.array([[scale[0], 0, offset[0]], [0, scale[1], offset[1]]], np.float32)
+    pixels = crop.warp(image, to_image, size)
+    boxes = ((boxes - np.tile(offset, 2)) / np.tile(scale, 2)).astype(np.float32)
+    if rng.random() < 0.5:
+        pixels = pixels[:, ::-1]
+        boxes = boxes[:, [2, 1, 0, 3]] * np.array([-1, 1, -1, 1], np.float32) + np.array(
+            [size[0], 0, size[0], 0], np.float32
+        )
+    return pixels, boxes
+
+
+def encode(boxes: Boxes, sure: np.ndarray, size: tuple[int, int]) -> tuple[Floats, Floats, Floats, Floats]:
+    """Draw the maps that a perfect finder would answer.
+
+    Args:
+        boxes: float32 (N, 4) xyxy in the frame's px; clipped to it here.
+        sure: bool (N,); an unsure box silences the centres inside it instead of making one.
+        size: (width, height) of the frame in px.
+
+    Returns:
+        Centres (1, h, w), weights (1, h, w), distances (4, h, w), weights (1, h, w).
+    """
+    w, h = size[0] // STRIDE, size[1] // STRIDE
+    centers, center_weights = np.zeros((1, h, w), np.float32), np.ones((1, h, w), np.float32)
+    distances, distance_weights = np.ones((4, h, w), np.float32), np.zeros((1, h, w), np.float32)
+    x, y = (np.arange(w, dtype=np.float32) + 0.5) * STRIDE, (np.arange(h, dtype=np.float32) + 0.5) * STRIDE
+    full_areas = np.maximum((boxes[:, 2:] - boxes[:, :2]).prod(axis=1), 1)
+    boxes = np.clip(boxes, 0, np.array([*size, *size], np.float32))
+    sides = boxes[:, 2:] - boxes[:, :2]
+    # Cut down to a sliver by the frame: nobody can tell.
+    sure = sure & (sides.prod(axis=1) > 0.25 * full_areas) & (sides.min(axis=1) > 4)
+    for i in np.argsort(-sides.prod(axis=1)):  # small people last: they win the cells they share with large ones
+        left, top, right, bottom = boxes[i]
+        if right <= left or bottom <= top:
+            continue
+        if not sure[i]:
+            inside = ((x >= left) & (x <= right))[None, :] & ((y >= top) & (y <= bottom))[:, None]
+            center_weights[0][inside & (centers[0] < 1)] = 0
+            continue
+        middle = np.array([(left + right) / 2, (top + bottom) / 2])
+        sigma = np.maximum(sides[i] / 12, STRIDE / 3)
+        bump = np.exp(
+            -((y[:, None] - middle[1]) ** 2) / (2 * sigma[1] ** 2) - (x[None, :] - middle[0]) ** 2 / (2 * sigma[0] ** 2)
+        )
+        row, column = min(int(middle[1] / STRIDE), h - 1), min(int(middle[0] / STRIDE), w - 1)
+        centers[0] = np.maximum(centers[0], bump)
+        centers[0, row, column], center_weights[0, row, column] = 1, 1
+        learned = bump > 0.6
+        learned[row, column] = True
+        sizes = np.stack(
+            np.broadcast_arrays((x - left)[None], (y - top)[:, None], (right - x)[None], (bottom - y)[:, None])
+        )
+        distances[:, learned] = np.maximum(sizes[:, learned], 0.1)
+        # Each person counts alike, however many cells learn it.
+        distance_weights[0][learned] = bump[learned] / bump[learned].sum() if learned.sum() > 1 else 1
+    return centers, center_weights, distances, distance_weights

@@ -1,0 +1,28 @@
+"""Networks of our own, built from recipes."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from training.networks.finder import FinderNetwork
+from training.networks.pose import PoseNetwork
+from training.recipe import Recipe
+
+Network = PoseNetwork | FinderNetwork
+
+
+def build(recipe: Recipe, pretrained: bool = True) -> Network:
+    """Build the recipe's network, its backbone from ImageNet where weights exist and ``pretrained`` is set."""
+    settings = recipe.network
+    if settings.kind == "finder":
+        return FinderNetwork(settings.backbone, settings.decoder_width, pretrained)
+    return PoseNetwork(settings.backbone, settings.decoder_width, pretrained=pretrained)
+
+
+def load_matching(network: nn.Module, weights: dict[str, torch.Tensor]) -> int:
+    """Copy the weights whose name and shape match; returns how many did."""
+    mine = network.state_dict()
+    matching = {k: v for k, v in weights.items() if k in mine and mine[k].shape == v.shape}
+    network.load_state_dict(matching, strict=False)
+    return len(matching)

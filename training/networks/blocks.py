@@ -1,0 +1,81 @@
+"""Parts that several networks share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def normalise(pixels: Tensor) -> Tensor:
+    """Turn uint8 (N, H, W, 3) RGB into float (N, 3, H, W), about -1..1 (EfficientNet-Lite's (x - 127) / 128)."""
+    return (pixels.permute(0, 3, 1, 2).float() - 127) / 128
+
+
+class ConvNorm(nn.Sequential):
+    """Convolution, batch norm, ReLU6 unless ``act`` is off."""
+
+    def __init__(
+        self, width_in: int, width: int, kernel: int = 1, stride: int = 1, groups: int = 1, act: bool = True
+    ) -> None:
+        super().__init__(
+            nn.Conv2d(width_in, width, kernel, stride, kernel // 2, groups=groups, bias=False),
+            nn.BatchNorm2d(width),
+            *([nn.ReLU6(inplace=True)] if act else []),
+        )
+
+    @property
+    def convolution(self) -> nn.Conv2d:
+        """The convolution, typed."""
+        layer = self[0]
+        assert isinstance(layer, nn.Conv2d)
+        return layer
+
+    @property
+    def norm(self) -> nn.BatchNorm2d:
+        """The batch norm, typed."""
+        layer = self[1]
+        assert isinstance(layer, nn.BatchNorm2d)
+        return layer
+
+
+class TopDown(nn.Module):
+    """Merge a backbone's levels from coarse to fine: nearest x 2, lateral 1 x 1, depthwise 5 x 5, pointwise.
+
+    A feature pyramid (arXiv 1612.03144) with depthwise smoothing: on a CPU its cost is that of its 1 x 1 convolutions.
+    """
+
+    def __init__(self, widths: tuple[int, ...], width: int) -> None:
+        """Build it for levels of ``widths`` channels, finest first, and ``width`` channels throughout."""
+        super().__init__()
+        self.lateral = nn.ModuleList(ConvNorm(w, width, act=False) for w in widths)
+        self.smooth = nn.ModuleList(
+            nn.Sequential(ConvNorm(width, width, 5, groups=width), ConvNorm(width, width)) for _ in widths[:-1]
+        )
+
+    def forward(self, levels: list[Tensor]) -> Tensor:
+        """Merge levels, finest first; returns the finest level's size."""
+        merged = self.lateral[-1](levels[-1])
+        for i in range(len(self.smooth) - 1, -1, -1):
+            merged = self.smooth[i](
+                F.interpolate(merged, scale_factor=2.0, mode="nearest") + self.lateral[i](levels[i])
+            )
+        return torch.as_tensor(merged)
+
+
+def head(width: int, outputs: int) -> nn.Sequential:
+    """Build what reads a decoder: depthwise 5 x 5, pointwise, and a plain 1 x 1 that starts near zero."""
+    last = nn.Conv2d(width, outputs, 1)
+    built = nn.Sequential(ConvNorm(width, width, 5, groups=width), ConvNorm(width, width), last)
+    initialise(built)
+    nn.init.normal_(last.weight, std=0.01)
+    return built
+
+
+def initialise(module: nn.Module) -> None:
+    """Start convolutions as He et al. (arXiv 1502.01852, fan out) and norms at one."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)

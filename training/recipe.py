@@ -1,0 +1,207 @@
+"""One strict TOML recipe -> frozen dataclasses. The resolved copy is saved with the weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+
+class RecipeError(ValueError):
+    """A recipe is not valid; the message names each key, what was expected and what came."""
+
+
+_STRICT = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """Which network is trained.
+
+    Attributes:
+        kind: ``pose`` or ``finder``.
+        backbone: See `networks.pose.backbone`.
+        decoder_width: Channels of the decoder.
+        input_size: (width, height) in px that the bundle serves at.
+        sigma_cells: Deviation of the target Gaussians, in cells (pose).
+    """
+
+    __pydantic_config__ = _STRICT
+    kind: Literal["pose", "finder"]
+    backbone: str
+    decoder_width: int
+    input_size: tuple[int, int]
+    sigma_cells: float = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """One source of samples.
+
+    Attributes:
+        name: Short name; the card lists it.
+        path: Crop cache (pose) or COCO json (finder), relative to the data folder.
+        share: Share of each batch; shares are normalised.
+        images: Pictures' folder (finder), relative to the data folder.
+    """
+
+    __pydantic_config__ = _STRICT
+    name: str
+    path: str
+    share: float
+    images: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A stretch of training at one input size.
+
+    Attributes:
+        steps: Optimiser steps.
+        batch: Samples a step and process.
+        size: (width, height) of the input in px.
+        augment: ``strong`` or ``light``.
+        frozen_blocks: The backbone's stem and so many first blocks stay as they are; 0 trains all.
+    """
+
+    __pydantic_config__ = _STRICT
+    steps: int
+    batch: int
+    size: tuple[int, int]
+    augment: Literal["strong", "light"] = "strong"
+    frozen_blocks: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Optimiser:
+    """AdamW with linear warm-up and cosine decay.
+
+    Attributes:
+        lr: Highest learning rate.
+        backbone_lr_scale: Factor on it for the backbone, which starts from ImageNet.
+        weight_decay: On convolution weights only.
+        warmup_steps: Steps from 0 to ``lr``.
+        final_lr_share: Where the cosine ends, as a share of ``lr``.
+        ema_decay: Of the averaged weights, which are what is exported.
+    """
+
+    __pydantic_config__ = _STRICT
+    lr: float = 1e-3
+    backbone_lr_scale: float = 0.5
+    weight_decay: float = 0.02
+    warmup_steps: int = 200
+    final_lr_share: float = 0.02
+    ema_decay: float = 0.999
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A whole training.
+
+    Attributes:
+        name: Name of the run and its bundle.
+        role: Role of the bundle.
+        seed: Of weights, sampling and augmentation.
+        network: What is trained.
+        data: Where samples come from.
+        phases: In order.
+        optimiser: How.
+        init_from: Checkpoint whose weights of equal name and shape are the start; empty for ImageNet's.
+    """
+
+    __pydantic_config__ = _STRICT
+    name: str
+    role: Literal["finder", "student", "teacher"]
+    network: Network
+    data: tuple[Data, ...]
+    phases: tuple[Phase, ...]
+    optimiser: Optimiser = Optimiser()
+    seed: int = 0
+    init_from: str = ""
+
+    @property
+    def steps(self) -> int:
+        """All steps of all phases."""
+        return sum(phase.steps for phase in self.phases)
+
+    def phase_at(self, step: int) -> Phase:
+        """The phase that a step (0-based) belongs to."""
+        for phase in self.phases:
+            if step < phase.steps:
+                return phase
+            step -= phase.steps
+        raise IndexError(f"step beyond the recipe's {self.steps}")
+
+
+def load(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        path: TOML file.
+        overrides: ``a.b=value`` each, value in TOML; list items by number, e.g. ``phases.0.steps=10``.
+
+    Raises:
+        RecipeError: No such file, bad TOML, unknown or missing key, wrong type.
+    """
+    try:
+        tree = tomllib.loads(path.read_text())
+        for override in overrides:
+            _override(tree, override)
+    except OSError as error:
+        raise RecipeError(f"{path}: expected a recipe, got {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{path}: not valid TOML: {error}") from error
+    return parse(tree, str(path))
+
+
+def parse(tree: dict[str, Any], origin: str) -> Recipe:
+    """Turn a plain tree into a recipe; ``origin`` is named in errors.
+
+    Raises:
+        RecipeError: Unknown or missing key, wrong type.
+    """
+    try:
+        return TypeAdapter(Recipe).validate_python(tree)
+    except ValidationError as error:
+        lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']}, got {e['input']!r}" for e in error.errors()]
+        raise RecipeError("\n".join([f"{origin}: not a valid recipe:", *lines])) from error
+
+
+def dump(recipe: Recipe) -> dict[str, Any]:
+    """Turn a recipe into a plain tree that `parse` reads."""
+    return asdict(recipe)
+
+
+def digest(recipe: Recipe) -> str:
+    """sha256 (hex) of the resolved recipe."""
+    return hashlib.sha256(json.dumps(dump(recipe), sort_keys=True).encode()).hexdigest()
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    key, separator, value = override.partition("=")
+    if not separator:
+        raise RecipeError(f"--set {override!r}: expected key=value, e.g. optimiser.lr=0.001")
+    *parents, leaf = key.strip().split(".")
+    node: Any = tree
+    try:
+        for parent in parents:
+            node = node[int(parent)] if isinstance(node, list) else node.setdefault(parent, {})
+        parsed = _toml_value(value)
+        if isinstance(node, list):
+            node[int(leaf)] = parsed
+        else:
+            node[leaf] = parsed
+    except (IndexError, ValueError, TypeError) as error:
+        raise RecipeError(f"--set {override!r}: no such place in the recipe ({error})") from error
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text  # a bare word is a string

@@ -1,0 +1,96 @@
+"""What each verb of posewright-train does with its options."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from dataclasses import asdict
+
+import cv2
+import torch
+
+from service.pose import bundle
+from service.pose.bundle import Bundle, BundleError
+from service.pose.estimator import PoseEstimator
+from service.pose.finder import PersonFinder
+from service.pose.runner import OnnxRunner
+from training import bench, checkpoint, coco, crops, evaluate, export, guides, labelling, loop, recipe
+from training.finder_task import FinderTask
+from training.pose_task import PoseTask
+
+EXPECTED_ERRORS = (
+    recipe.RecipeError,
+    coco.DatasetError,
+    checkpoint.CheckpointError,
+    export.ExportError,
+    BundleError,
+)
+
+
+def run_label(options: Namespace) -> int:
+    """See `labelling.label`."""
+    box_guide = guides.RtmDetGuide(options.box_guide) if options.box_guide else None
+    labelling.label(_source(options), options.out, guides.TinyPoseGuide(options.pose_guide), box_guide)
+    return 0
+
+
+def run_crops(options: Namespace) -> int:
+    """See `crops.build`."""
+    crops.build(_source(options), options.out, skip=options.skip)
+    return 0
+
+
+def run_train(options: Namespace) -> int:
+    """See `loop.fit`."""
+    torch.set_num_threads(options.threads)
+    cv2.setNumThreads(options.threads)
+    plan = recipe.load(options.recipe, tuple(options.set))
+    task = FinderTask(plan, options.data) if plan.network.kind == "finder" else PoseTask(plan, options.data)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    loop.fit(plan, task, options.run, device)
+    return 0
+
+
+def run_evaluate(options: Namespace) -> int:
+    """See `evaluate.score_poses` and `evaluate.score_boxes`; prints one line of json."""
+    opened = bundle.read(options.bundle)
+    if opened.manifest.role == "finder":
+        score = evaluate.score_boxes(_source(options), _finder(opened), options.every)
+    else:
+        estimator = PoseEstimator(opened, OnnxRunner(opened.onnx, threads=1))
+        finder = _finder(bundle.read(options.finder)) if options.finder else None
+        score = evaluate.score_poses(_source(options), estimator, finder, options.every)
+    print(json.dumps({"bundle": opened.manifest.name, **asdict(score)}))
+    return 0
+
+
+def run_export(options: Namespace) -> int:
+    """See `export.export`."""
+    metrics = json.loads(options.metrics.read_text()) if options.metrics else {}
+    written = export.export(checkpoint.load(options.checkpoint), options.out, options.version, metrics)
+    print(f"{written.path}: {len(written.onnx) / 1e6:.1f} MB, sha256 {written.manifest.files[bundle.ONNX]}")
+    return 0
+
+
+def run_bench(options: Namespace) -> int:
+    """See `bench.measure`."""
+    print(bench.table(bench.measure(options.bundles, options.peers, options.rounds)))
+    return 0
+
+
+def _source(options: Namespace) -> coco.Source:
+    return coco.Source(options.annotations.stem, options.annotations, options.images)
+
+
+def _finder(opened: Bundle) -> PersonFinder:
+    return PersonFinder(opened, OnnxRunner(opened.onnx, threads=1))
+
+
+VERBS = {
+    "label": run_label,
+    "crops": run_crops,
+    "train": run_train,
+    "evaluate": run_evaluate,
+    "export": run_export,
+    "bench": run_bench,
+}
