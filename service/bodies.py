@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Literal
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
-
 from starlette.requests import Request
 
 from service.errors import BadParameter, BadRequest, EmptyBody, TooLarge, UnsupportedType

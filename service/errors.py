@@ -127,9 +127,7 @@ def problem(error: ServiceError, instance: str, request_id: str) -> dict[str, An
         instance: Path of the call.
         request_id: As in ``X-Request-Id``.
     """
-    document = _document(
-        error.slug, error.title, error.status, error.detail, instance=instance, request_id=request_id
-    )
+    document = _document(error.slug, error.title, error.status, error.detail, instance=instance, request_id=request_id)
     return document | error.extras
 
 

@@ -44,8 +44,10 @@ def pose_list(
     scores, boxes = _rounded(poses.person_scores, 4), _rounded(to_xywh(poses.boxes), 2)
     points, point_scores = _rounded(poses.keypoints, 2), _rounded(poses.scores, 4)
     if layout == "coco":
-        triples = np.concatenate([poses.keypoints, poses.scores[..., None]], axis=2).reshape(len(poses), -1)
-        rows = _rounded(triples, 4)
+        rows = [
+            [number for (x, y), score in zip(*person, strict=True) for number in (x, y, score)]
+            for person in zip(points, point_scores, strict=True)
+        ]
         return [
             {"image_id": image_id, "category_id": 1, "keypoints": row, "score": score, "bbox": box}
             for row, score, box in zip(rows, scores, boxes, strict=True)

@@ -6,9 +6,10 @@ into the document by hand, and tests hold replies against them.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import FastAPI
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from service import wire
@@ -133,16 +134,23 @@ READYZ = _route({_JSON: _ref(wire.State)}, _problems(NotReady))
 
 
 def describe(app: FastAPI) -> None:
-    """Put the wire's types into the document of ``app``."""
+    """Put the wire's types into the document of ``app``, in the place of FastAPI's own error type."""
     write = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             document = write()
-            _, definitions = models_json_schema(
-                [(model, "serialization") for model in _TYPES], ref_template=_REF + "{model}"
-            )
-            document.setdefault("components", {}).setdefault("schemas", {}).update(definitions["$defs"])
+            types: list[tuple[type[BaseModel], Literal["validation", "serialization"]]]
+            types = [(model, "serialization") for model in _TYPES]
+            _, definitions = models_json_schema(types, ref_template=_REF + "{model}")
+            schemas = document.setdefault("components", {}).setdefault("schemas", {})
+            schemas.update(definitions["$defs"])
+            for path in document["paths"].values():
+                for operation in path.values():
+                    if "HTTPValidationError" in str(operation["responses"].get("422")):
+                        del operation["responses"]["422"]
+            for foreign in ("HTTPValidationError", "ValidationError"):
+                schemas.pop(foreign, None)
             app.openapi_schema = document
         return app.openapi_schema
 

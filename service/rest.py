@@ -145,7 +145,12 @@ def _answer(call: Call, content: bytes, watch: Stopwatch, image_id: int) -> tupl
     skeleton = prediction.model.estimator.skeleton
     fallen_back = prediction.fallen_back if prediction.fallback == "low_confidence" else None
     people = formats.pose_list(
-        prediction.poses, skeleton, call.options.format, call.keypoint_threshold, image_id=image_id, fallen_back=fallen_back
+        prediction.poses,
+        skeleton,
+        call.options.format,
+        call.keypoint_threshold,
+        image_id=image_id,
+        fallen_back=fallen_back,
     )
     if call.options.format == "coco":
         body = formats.dumps(people)

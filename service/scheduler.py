@@ -26,7 +26,7 @@ MEAN_WEIGHT = 0.1
 
 @dataclass(slots=True, eq=False)
 class _Job:
-    """One call on its way; lives on the loop's thread except where a worker runs ``work``."""
+    """One call on its way; ``waiting`` tells whether it is in the queue, and changes under its lock."""
 
     work: Callable[[float], Any]
     answer: asyncio.Future[Any]
@@ -123,9 +123,10 @@ class Scheduler:
 
     def _withdraw(self, job: _Job) -> None:
         """Take a job that nobody awaits any more out of the queue."""
-        with self._changed, suppress(ValueError):
-            self._queue.remove(job)
-            self._in_flight -= 1
+        with self._changed:
+            if job.waiting:
+                self._queue.remove(job)
+                self._in_flight -= 1
 
     def _serve(self) -> None:
         while True:

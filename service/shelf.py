@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +16,7 @@ from service.pose.bundle import Bundle, BundleError, Manifest
 from service.pose.estimator import PoseEstimator
 from service.pose.finder import PersonFinder
 from service.pose.runner import OnnxRunner
+from service.pose.types import Image
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -50,18 +50,9 @@ class Model:
 
     @property
     def estimator(self) -> PoseEstimator:
-        """The pose network.
-
-        Raises:
-            Unavailable: It could not be loaded, or is no pose network.
-        """
-        if isinstance(self.network, PoseEstimator):
-            return self.network
-        raise Unavailable(
-            f"expected model {self.manifest.name!r} to be loaded, got: {self.failure or 'it finds people'}; "
-            "ask for another model",
-            model=self.manifest.name,
-        )
+        """The network of a model that `Shelf.choose` gave out."""
+        assert isinstance(self.network, PoseEstimator)
+        return self.network
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +75,7 @@ class Choice:
 class Shelf:
     """All models of one folder, loaded once."""
 
-    def __init__(self, models: Mapping[str, Model], settings: Settings) -> None:
+    def __init__(self, models: dict[str, Model], settings: Settings) -> None:
         self.models = models
         self._settings = settings
         self._warm = threading.Event()
@@ -113,18 +104,18 @@ class Shelf:
             )
 
     def warm_up(self) -> None:
-        """Run every network once: the first run of a graph allocates its memory."""
+        """Run every network once: the first run of a graph allocates its memory, and shows whether it runs at all."""
         blank = np.zeros((WARM_UP_SIZE[1], WARM_UP_SIZE[0], 3), np.uint8)
-        whole = np.array([[0, 0, *WARM_UP_SIZE]], np.float32)
-        try:
-            for model in self.models.values():
-                if isinstance(model.network, PersonFinder):
-                    model.network.find(blank)
-                elif model.network is not None:
-                    model.network.estimate(blank, whole)
-        except Exception as error:
-            self._failure = f"a model that cannot run: {_line(error)}"
-            log.exception("the warm-up failed")
+        for name, model in list(self.models.items()):
+            try:
+                _try(model, blank)
+            except Exception as error:
+                log.exception("model %r failed its warm-up", name)
+                self.models[name] = replace(model, network=None, failure=_line(error))
+        if self.models[self._settings.finder].network is None:
+            self._failure = f"a finder that cannot run: {self.models[self._settings.finder].failure}"
+        elif not any(self._able(name) for name in (self._settings.student, self._settings.teacher)):
+            self._failure = "neither a student nor a teacher that can run"
         self._warm.set()
 
     def wait_until_warm(self, timeout_s: float) -> bool:
@@ -144,7 +135,7 @@ class Shelf:
 
     def is_default(self, model: Model) -> bool:
         """Whether the model answers ``auto``."""
-        return self.choose("auto").model is model
+        return model is (self._able(self._settings.student) or self._able(self._settings.teacher))
 
     def choose(self, wanted: str) -> Choice:
         """Decide who answers: ``auto``, ``student``, ``teacher`` or a name.
@@ -155,20 +146,30 @@ class Shelf:
             UnknownModel: There is none.
             Unavailable: It could not be loaded.
         """
-        names = {"student": self._settings.student, "teacher": self._settings.teacher}
+        student, teacher = self._able(self._settings.student), self._able(self._settings.teacher)
         if wanted != "auto":
-            model = self.find_model(names.get(wanted, wanted))
-            model.estimator  # noqa: B018 - refuses what cannot answer
-            return Choice(model)
-        student, teacher = self.models.get(self._settings.student), self.models.get(self._settings.teacher)
-        if teacher is not None and teacher.network is None:
-            teacher = None
-        if student is None or student.network is None:
-            assert teacher is not None, "open() refuses a shelf without student and teacher"
-            return Choice(teacher, "student_unavailable")
+            names = {"student": self._settings.student, "teacher": self._settings.teacher}
+            return Choice(self._find_pose_model(names.get(wanted, wanted)))
+        if student is None:
+            return Choice(teacher or self._find_pose_model(self._settings.teacher), "student_unavailable")
         if self._settings.fallback_score is None:
             return Choice(student)
         return Choice(student, backup=teacher, backup_below=self._settings.fallback_score)
+
+    def _able(self, name: str) -> Model | None:
+        model = self.models.get(name)
+        return None if model is None or model.network is None else model
+
+    def _find_pose_model(self, name: str) -> Model:
+        model = self.find_model(name)
+        if model.manifest.role == "finder":
+            known = sorted(other for other, it in self.models.items() if it.manifest.role != "finder")
+            raise UnknownModel(f"expected a pose model of {known}, got the finder {name!r}", model=name, models=known)
+        if model.network is None:
+            raise Unavailable(
+                f"expected model {name!r} to run, got: {model.failure}; ask for another model", model=name
+            )
+        return model
 
 
 def open_shelf(settings: Settings) -> Shelf:
@@ -223,6 +224,21 @@ def _load(bundle: Bundle, threads: int) -> Model:
         return Model(manifest, bundle.card, OnnxRunner.backend, None, _line(error))
     network = PersonFinder(bundle, runner) if manifest.role == "finder" else PoseEstimator(bundle, runner)
     return Model(manifest, bundle.card, runner.backend, network)
+
+
+def _try(model: Model, picture: Image) -> None:
+    """Run a network once; raises what it raises, or `BundleError` for answers of the wrong shape."""
+    if isinstance(model.network, PersonFinder):
+        model.network.find(picture)
+    elif model.network is not None:
+        height, width = picture.shape[:2]
+        poses = model.network.estimate(picture, np.array([[0, 0, width, height]], np.float32))
+        expected = (1, len(model.network.skeleton), 2)
+        if poses.keypoints.shape != expected:
+            raise BundleError(
+                f"bundle {model.manifest.name!r}: expected keypoints {expected}, got {poses.keypoints.shape}; "
+                "its graph does not fit its manifest"
+            )
 
 
 def _line(error: Exception) -> str:

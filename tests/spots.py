@@ -10,6 +10,8 @@ upright or turned, go in unscaled.
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -118,11 +120,24 @@ def stored_as(upright: Image, orientation: int) -> Image:
         3: lambda it: it[::-1, ::-1],
         4: lambda it: it[::-1],
         5: lambda it: it.transpose(1, 0, 2),
-        6: lambda it: np.rot90(it),
+        6: np.rot90,
         7: lambda it: np.rot90(it, 2).transpose(1, 0, 2),
         8: lambda it: np.rot90(it, -1),
     }
     return np.ascontiguousarray(turns[orientation](upright))
+
+
+def png_bomb(side: int = 12_000) -> bytes:
+    """A well-formed PNG of ``side``² black pixels, made without holding them."""
+    compress = zlib.compressobj(9)
+    row = b"\0" * (1 + 3 * side)
+    packed = b"".join(compress.compress(row) for _ in range(side)) + compress.flush()
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
 
 
 def pose_network(shift_cells: int = 0, gain: float = 4.0) -> bytes:
@@ -147,7 +162,7 @@ def pose_network(shift_cells: int = 0, gain: float = 4.0) -> bytes:
 
 
 def finder_network() -> bytes:
-    """Build uint8 (1, H, W, 3) -> centers (1, 1, h, w) and distances (1, 4, h, w), as `service.pose.finder` reads them."""
+    """Build uint8 (1, H, W, 3) -> centers (1, 1, h, w) and distances (1, 4, h, w) for `service.pose.finder`."""
     graph = _Graph()
     seen = graph.likeness((MARKER,))
     cells = graph.add("AveragePool", [seen], kernel_shape=[FINDER_STRIDE] * 2, strides=[FINDER_STRIDE] * 2)

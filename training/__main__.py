@@ -42,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--data", type=Path, required=True, help="folder that the recipe's paths start from")
     train.add_argument("--run", type=Path, required=True, help="folder for checkpoints and log")
     train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the recipe")
+    train.add_argument("--until", type=int, help="stop after so many steps of the recipe")
     train.add_argument("--threads", type=int, default=1, help="CPU threads of this process")
 
     evaluate = verbs.add_parser("evaluate", help="COCO AP of a bundle, through the estimator that serves")

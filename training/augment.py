@@ -110,7 +110,7 @@ def _half_body(
     box = np.concatenate([known.min(axis=0), known.max(axis=0)])
     margin = np.tile(0.15 * (box[2:] - box[:2]).max(), 2)
     box = np.concatenate([box[:2] - margin, box[2:] + margin]).astype(np.float32)
-    return crop.crop_to_image(box[None], crop_size, 1.25)[0]
+    return np.asarray(crop.crop_to_image(box[None], crop_size, 1.25)[0], np.float32)
 
 
 def disturb_pixels(pixels: Image, strength: Strength, rng: np.random.Generator) -> Image:
@@ -118,16 +118,21 @@ def disturb_pixels(pixels: Image, strength: Strength, rng: np.random.Generator) 
     if rng.random() < strength.color_chance:
         pixels = _recolor(pixels, rng)
     if rng.random() < strength.soften_chance:
-        height, width = pixels.shape[:2]
-        factor = rng.uniform(0.3, 0.8)
-        small = cv2.resize(
-            pixels, (max(8, int(width * factor)), max(8, int(height * factor))), interpolation=cv2.INTER_AREA
-        )
-        if rng.random() < 0.5:
-            quality = int(rng.integers(20, 70))
-            small = cv2.imdecode(cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
-        pixels = np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+        pixels = _soften(pixels, rng)
     return pixels
+
+
+def _soften(pixels: Image, rng: np.random.Generator) -> Image:
+    """Lose detail as a distant camera does: shrink, half of the time compress, enlarge."""
+    height, width = pixels.shape[:2]
+    factor = rng.uniform(0.3, 0.8)
+    size = (max(8, int(width * factor)), max(8, int(height * factor)))
+    small = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+    if rng.random() < 0.5:
+        quality = int(rng.integers(20, 70))
+        encoded = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+        small = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR), np.uint8)
+    return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
 def _recolor(pixels: Image, rng: np.random.Generator) -> Image:

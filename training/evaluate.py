@@ -57,7 +57,8 @@ def score_poses(
             poses = estimator.estimate(image, *finder.find(image, max_people=100, min_score=0.05))
         results += as_results(image_id, poses)
     stats = _coco_eval(truth, results, ids, "keypoints")
-    return Score(*stats[[0, 1, 2, 5]].tolist(), pictures=len(ids), people=len(results))
+    ap, ap50, ap75, ar = stats[[0, 1, 2, 5]].tolist()
+    return Score(ap, ap50, ap75, ar, len(ids), len(results))
 
 
 def score_boxes(source: coco.Source, finder: PersonFinder, every: int = 1) -> Score:
@@ -71,7 +72,8 @@ def score_boxes(source: coco.Source, finder: PersonFinder, every: int = 1) -> Sc
         for box, score in zip(boxes_.to_xywh(boxes), scores, strict=True):
             results.append({"image_id": image_id, "category_id": 1, "bbox": box.tolist(), "score": float(score)})
     stats = _coco_eval(truth, results, ids, "bbox")
-    return Score(*stats[[0, 1, 2, 8]].tolist(), pictures=len(ids), people=len(results))
+    ap, ap50, ap75, ar = stats[[0, 1, 2, 8]].tolist()
+    return Score(ap, ap50, ap75, ar, len(ids), len(results))
 
 
 def as_results(image_id: int, poses: Poses) -> list[dict]:

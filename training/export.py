@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from service.pose import bundle
 from service.pose.bundle import Bundle, Manifest
@@ -128,12 +129,26 @@ def check(served: nn.Module, onnx: bytes, plan: recipe.Recipe) -> None:
         expected = served(torch.from_numpy(pixels))
         expected = expected if isinstance(expected, tuple) else (expected,)
         for want, got in zip(expected, runner.run(pixels), strict=True):
-            difference = float(np.abs(want.numpy() - got).max() / max(1e-6, float(want.abs().max())))
+            difference = _difference(want, torch.from_numpy(got))
             if not difference <= TOLERANCE:
                 raise ExportError(
                     f"{plan.name}: ONNX and torch differ by {difference:.2g} of the largest output, "
                     f"expected at most {TOLERANCE}; the bundle was not written"
                 )
+
+
+def _difference(want: torch.Tensor, got: torch.Tensor) -> float:
+    """Largest difference relative to the largest output.
+
+    In a map of peaks (one channel) rounding may move a peak between two equal neighbours: there each value is held
+    against the nearest values of the other's 3 x 3 window.
+    """
+    apart = (want - got).abs()
+    if want.shape[1] == 1:
+        above_got = (want - F.max_pool2d(got, 3, 1, 1)).clamp_min(0)
+        above_want = (got - F.max_pool2d(want, 3, 1, 1)).clamp_min(0)
+        apart = torch.maximum(above_got, above_want)
+    return float(apart.max() / want.abs().max().clamp_min(1e-6))
 
 
 def multiply_adds(network: nn.Module, plan: recipe.Recipe) -> int:

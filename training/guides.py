@@ -36,7 +36,7 @@ def joint_weights(scores: Floats, low: float = 0.4, high: float = 0.8) -> Floats
     Ours. PP-TinyPose's joints lie within 3 % of the box height of the COCO label for 97 % of joints above .8, 82 %
     at .6-.8, 55 % at .4-.6 and 30 % below.
     """
-    return np.clip((scores - low) / (high - low), 0, 1).astype(np.float32)
+    return np.asarray(np.clip((scores - low) / (high - low), 0, 1), np.float32)
 
 
 def open_session(path: Path, threads: int = 1) -> ort.InferenceSession:

@@ -37,7 +37,7 @@ def label(
         DatasetError: See `coco.load`; or a picture cannot be read.
     """
     data = coco.load(source.annotations)
-    annotations = []
+    annotations: list[dict] = []
     for image_id in tqdm(sorted(data.imgs), desc=f"label {source.name}", unit="picture"):
         info = data.imgs[image_id]
         image = pictures.read(source.images / info["file_name"])

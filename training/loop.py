@@ -30,7 +30,14 @@ class Task(Protocol):
         ...
 
 
-def fit(recipe: Recipe, task: Task, run: Path, device: torch.device, save_every_s: float = 120) -> Checkpoint:
+def fit(
+    recipe: Recipe,
+    task: Task,
+    run: Path,
+    device: torch.device,
+    save_every_s: float = 120,
+    until: int | None = None,
+) -> Checkpoint:
     """Train until the recipe's last step, from the last checkpoint in ``run`` where there is one.
 
     Args:
@@ -39,6 +46,7 @@ def fit(recipe: Recipe, task: Task, run: Path, device: torch.device, save_every_
         run: Folder for ``last.pt`` and ``log.csv``.
         device: ``cuda`` trains in bf16, ``cpu`` in float32.
         save_every_s: Seconds between checkpoints.
+        until: Stop after so many steps; a later call goes on from there.
 
     Raises:
         CheckpointError: ``run`` holds a checkpoint of another recipe.
@@ -60,7 +68,8 @@ def fit(recipe: Recipe, task: Task, run: Path, device: torch.device, save_every_
         tqdm(total=recipe.steps, initial=step, desc=recipe.name, unit="step", disable=rank > 0),
     )
     mean_loss, phase = 0.0, None
-    while step < recipe.steps:
+    last = min(recipe.steps, until or recipe.steps)
+    while step < last:
         if recipe.phase_at(step) is not phase:
             phase = recipe.phase_at(step)
             network.backbone.freeze(phase.frozen_blocks)
@@ -83,7 +92,7 @@ def fit(recipe: Recipe, task: Task, run: Path, device: torch.device, save_every_
         if step % 50 == 0 and rank == 0:
             progress.set_postfix(loss=f"{mean_loss:.4f}")
             _log(run / "log.csv", step, mean_loss)
-        if rank == 0 and (step == recipe.steps or time.monotonic() - saved > save_every_s):
+        if rank == 0 and (step == last or time.monotonic() - saved > save_every_s):
             checkpoint.save(run / "last.pt", _state(step, network, ema, optimiser, recipe))
             saved = time.monotonic()
     progress.close()

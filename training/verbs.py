@@ -47,7 +47,7 @@ def run_train(options: Namespace) -> int:
     plan = recipe.load(options.recipe, tuple(options.set))
     task = FinderTask(plan, options.data) if plan.network.kind == "finder" else PoseTask(plan, options.data)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    loop.fit(plan, task, options.run, device)
+    loop.fit(plan, task, options.run, device, until=options.until)
     return 0
 
 

@@ -88,7 +88,7 @@ def _shrink(image: Image, to_image: Floats, crop_size: tuple[int, int], step: in
     region = region[: cells_h * step, : cells_w * step]
     small = np.asarray(cv2.resize(region, (cells_w, cells_h), interpolation=cv2.INTER_AREA), np.uint8)
     # Image x -> small x: (x - low + 1/2) / step - 1/2.
-    onto = to_image / step
+    onto = np.asarray(to_image / step, np.float32)
     onto[:, 2] = (to_image[:, 2] - low + 0.5) / step - 0.5
     return small, onto
 
@@ -99,6 +99,6 @@ def transform(points: Floats, affines: Floats) -> Floats:
 
 
 def invert(affines: Floats) -> Floats:
-    """Turn affines (N, 2, 3) around: ``transform(transform(p, a), invert(a)) == p``."""
+    """Turn affines (N, 2, 3) around, so that `transform` by both gives the points back."""
     linear = np.linalg.inv(affines[:, :, :2])
     return np.concatenate([linear, -linear @ affines[:, :, 2:]], axis=2).astype(np.float32)

@@ -15,14 +15,17 @@ JSON, JPEG, PNG = accept.JSON_OR_PICTURE
     [
         (None, JSON), ("", JSON), ("*/*", JSON), ("application/*", JSON), ("image/jpeg", JPEG), ("IMAGE/PNG", PNG),
         ("image/*", JPEG), ("image/png;q=0.9, image/jpeg;q=0.5", PNG), ("text/html, */*;q=0.1", JSON),
-        ("image/*;q=0.8, image/jpeg;q=0.1", PNG), ("application/json;q=0, */*", JPEG), ("image/png, application/json", JSON),
+        ("image/*;q=0.8, image/jpeg;q=0.1", PNG), ("application/json;q=0, */*", JPEG),
+        ("image/png, application/json", JSON),
     ],
 )  # fmt: skip
 def test_the_best_liked_type_wins(header: str | None, expected: str) -> None:
     assert accept.choose(header, accept.JSON_OR_PICTURE) == expected
 
 
-@pytest.mark.parametrize("header", ["text/html", "image/webp", "application/json;q=0", "application/json;q=x", "nonsense"])
+@pytest.mark.parametrize(
+    "header", ["text/html", "image/webp", "application/json;q=0", "application/json;q=x", "nonsense"]
+)
 def test_nothing_acceptable_is_refused(header: str) -> None:
     with pytest.raises(NotAcceptable, match="expected an Accept header that allows"):
         accept.choose(header, accept.JSON_OR_PICTURE)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import io
 import struct
-import zlib
+from contextlib import suppress
 
 import cv2
 import numpy as np
 import pytest
-import spots
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as PillowImage
+from PIL import ImageOps
 from skimage import data
 
 from service import images
 from service.errors import EmptyBody, ServiceError, TooLarge, UndecodableImage, UnsupportedType
+from tests import spots
 
 LIMIT = 32_000_000
 ASTRONAUT = data.astronaut()
@@ -43,8 +44,6 @@ def test_all_orientations_come_out_upright(kind: str, orientation: int) -> None:
 
 
 def test_stored_as_agrees_with_pillow() -> None:
-    from PIL import ImageOps
-
     for orientation in range(1, 9):
         content = spots.encode(spots.stored_as(SMALL, orientation), "PNG", orientation)
         upright = ImageOps.exif_transpose(PillowImage.open(io.BytesIO(content)))
@@ -119,16 +118,16 @@ def test_a_truncated_file_is_refused_at_every_byte(kind: str, fraction: float) -
 def test_a_damaged_byte_is_refused_or_survived(kind: str, at: int, value: int) -> None:
     content = bytearray(FILES[kind])
     content[at % len(content)] = value
-    try:
+    with suppress(TooLarge, UnsupportedType, UndecodableImage):
         picture = images.decode(bytes(content), 1_000_000)
-    except ServiceError as error:
-        assert error.status in {413, 415, 422}
-    else:
         assert picture.pixels.dtype == np.uint8
         assert picture.pixels.shape[2] == 3
 
 
-@given(content=st.binary(max_size=200), magic=st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFFxxxxWEBP"]))
+@given(
+    content=st.binary(max_size=200),
+    magic=st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFFxxxxWEBP"]),
+)
 def test_noise_is_refused(content: bytes, magic: bytes) -> None:
     with pytest.raises(ServiceError) as caught:
         images.decode(magic + content, LIMIT)
@@ -141,22 +140,9 @@ def test_what_cameras_append_is_ignored(kind: str) -> None:
     np.testing.assert_array_equal(picture.pixels, images.decode(FILES[kind], LIMIT).pixels)
 
 
-def png_bomb(side: int = 12_000) -> bytes:
-    """A well-formed PNG of ``side``² black pixels, made without holding them."""
-    compress = zlib.compressobj(9)
-    row = b"\0" * (1 + 3 * side)
-    packed = b"".join(compress.compress(row) for _ in range(side)) + compress.flush()
-
-    def chunk(name: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-
-    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
-
-
 def test_too_many_pixels_are_refused_from_the_header() -> None:
     with pytest.raises(TooLarge, match=r"at most 32000000 pixels, got 12000 x 12000 = 144000000") as caught:
-        images.decode(png_bomb(), LIMIT)
+        images.decode(spots.png_bomb(), LIMIT)
     assert caught.value.extras == {"width": 12000, "height": 12000, "pixels": 144_000_000, "max_pixels": LIMIT}
 
 

@@ -1,0 +1,57 @@
+"""POST /predict/batch."""
+
+from __future__ import annotations
+
+from service import wire
+from tests import spots
+from tests.conftest import Running
+from tests.spots import SURE, UNSURE
+
+GOOD = spots.encode(spots.paint(SURE))
+BOTH = spots.encode(spots.paint(SURE, UNSURE), "JPEG")
+
+
+def post(server: Running, contents: list[bytes], **query: object):
+    files = [("image", (f"{i}", content)) for i, content in enumerate(contents)]
+    return server.http.post("/predict/batch", files=files, params=query)
+
+
+def test_answers_come_in_order_and_a_bad_one_is_an_entry(server: Running) -> None:
+    contents = [BOTH, b"hello", GOOD, GOOD[:-1], spots.encode(spots.paint()), spots.png_bomb(), b""] * 2
+
+    response = post(server, contents)
+
+    assert response.status_code == 200
+    entries = response.json()
+    assert [len(entry["poses"]) if "poses" in entry else entry["problem"]["status"] for entry in entries] == [
+        2, 422, 1, 422, 0, 413, 400,
+    ] * 2  # fmt: skip
+    for entry in entries:
+        (wire.Reply if "poses" in entry else wire.BatchFault).model_validate(entry)
+        request_id = entry["id"] if "poses" in entry else entry["problem"]["request_id"]
+        assert request_id == response.headers["x-request-id"]
+
+
+def test_more_pictures_than_the_queue_holds_are_answered(server: Running) -> None:
+    count = server.app.state.service.settings.max_batch
+    entries = post(server, [GOOD] * count).json()
+    assert [len(entry["poses"]) for entry in entries] == [1] * count
+
+
+def test_coco_counts_image_ids(server: Running) -> None:
+    entries = post(server, [GOOD, BOTH], format="coco", image_id=7).json()
+    assert [[result["image_id"] for result in entry] for entry in entries] == [[7], [8, 8]]
+
+
+def test_the_whole_call_is_refused_where_it_is_none(server: Running) -> None:
+    count = server.app.state.service.settings.max_batch
+    assert post(server, [GOOD] * (count + 1)).status_code == 400
+    assert server.http.post("/predict/batch", content=GOOD, headers={"Content-Type": "image/png"}).status_code == 415
+    assert post(server, [b"\0" * 9_000_000]).status_code == 413
+    assert post(server, [GOOD], model="nobody").status_code == 404
+
+
+def test_one_picture_too_many_bytes_is_an_entry(server: Running) -> None:
+    entries = post(server, [GOOD, GOOD + b"\0" * 4_000_000]).json()
+    assert len(entries[0]["poses"]) == 1
+    assert entries[1]["problem"]["type"] == "urn:posewright:problem:image-too-large"

@@ -1,0 +1,209 @@
+"""The shelf as seen from outside: /models, readiness, fallback, overload."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from service import wire
+from service.app import create_app
+from service.pose.bundle import BundleError
+from service.rest import Service
+from service.scheduler import Scheduler
+from service.settings import Settings
+from tests import spots
+from tests.conftest import PATIENCE_S, Running, serving
+from tests.spots import SURE, UNSURE
+
+PICTURE = spots.encode(spots.paint(SURE, UNSURE))
+
+
+def test_models_are_listed_and_shown(server: Running) -> None:
+    listed = server.http.get("/models").json()
+    wire.Models.model_validate(listed)
+    assert [entry["name"] for entry in listed["models"]] == ["finder", "student-s", "teacher"]
+    assert [entry["default"] for entry in listed["models"]] == [False, True, False]
+    for entry in listed["models"]:
+        shown = server.http.get(f"/models/{entry['name']}").json()
+        wire.ModelDetail.model_validate(shown)
+        assert shown == entry | {"card": f"# {entry['name']}\n"}
+        assert entry["state"] == "ready"
+        assert entry["sha256"] == entry["manifest"]["files"]["model.onnx"]
+
+
+def test_alive_and_ready(server: Running) -> None:
+    assert server.http.get("/healthz").json() == {"status": "ok"}
+    assert server.http.get("/readyz").json() == {"status": "ready"}
+
+
+def test_not_ready_before_the_warm_up_is_over(models_dir: Path) -> None:
+    settings = Settings(models_dir=models_dir)
+    app = create_app(settings)
+    # Without its lifespan nothing warms the app up: the moment before stands still.
+    app.state.service = Service(settings, app.state.shelf, Scheduler(1, 1, PATIENCE_S))
+
+    async def main() -> None:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as http:
+            assert (await http.get("/healthz")).status_code == 200
+            for response in (await http.get("/readyz"), await http.post("/predict", content=PICTURE)):
+                assert response.status_code == 503
+                assert response.json()["type"] == "urn:posewright:problem:not-ready"
+                assert response.headers["retry-after"] == "1"
+            listed = (await http.get("/models")).json()["models"]
+            assert {entry["state"] for entry in listed} == {"warming_up"}
+            app.state.shelf.warm_up()
+            assert (await http.get("/readyz")).status_code == 200
+            assert (await http.post("/predict", content=PICTURE)).status_code == 200
+
+    try:
+        asyncio.run(main())
+    finally:
+        app.state.service.scheduler.close()
+
+
+@pytest.fixture
+def folder(models_dir: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(models_dir, tmp_path / "models"))
+
+
+@pytest.mark.parametrize("damage", ["missing", "not loadable", "not runnable"])
+def test_the_teacher_answers_for_a_student_that_cannot(folder: Path, damage: str) -> None:
+    shutil.rmtree(folder / "student-s")
+    if damage == "not loadable":  # whole, as its hashes say, but no graph that onnxruntime knows
+        spots.write_pose_bundle(folder, "student-s", "student", b"no graph")
+    elif damage == "not runnable":  # loads, but its answers are no keypoints
+        spots.write_pose_bundle(folder, "student-s", "student", spots.finder_network())
+    with serving(Settings(models_dir=folder)) as running:
+        reply = running.predict(PICTURE).json()
+        assert (reply["model"]["name"], reply["model"]["fallback"]) == ("teacher", "student_unavailable")
+        assert len(reply["poses"]) == 2
+        named = running.predict(PICTURE, model="student")
+        assert named.status_code == (404 if damage == "missing" else 503)
+        if damage != "missing":
+            entry = running.http.get("/models/student-s").json()
+            assert entry["state"] == "unavailable"
+            assert entry["failure"]
+        assert running.http.get("/readyz").status_code == 200
+
+
+def test_a_shelf_without_a_teacher(folder: Path) -> None:
+    shutil.rmtree(folder / "teacher")
+    with serving(Settings(models_dir=folder, fallback_score=1)) as running:
+        assert running.predict(PICTURE).json()["model"]["fallback"] is None
+        assert running.http.post("/compare", content=PICTURE).status_code == 404
+
+
+class TestLowConfidence:
+    """A student that sees every keypoint only faintly; the teacher's are one cell further right."""
+
+    @pytest.fixture
+    def faint(self, folder: Path) -> Path:
+        spots.write_pose_bundle(folder, "student-s", "student", gain=1.6)
+        return folder
+
+    @staticmethod
+    def offset(pose: dict, person: spots.Person) -> float:
+        points = np.array([[point["x"], point["y"]] for point in pose["keypoints"]])
+        return float((points - person.keypoints)[:, 0].mean())
+
+    def test_the_teacher_answers_for_those_people_only(self, faint: Path) -> None:
+        boxes = json.dumps([UNSURE.box_xywh, SURE.box_xywh])
+        with serving(Settings(models_dir=faint)) as running:
+            scores = [pose["score"] for pose in running.predict(PICTURE).json()["poses"]]
+            assert running.predict(PICTURE).json()["model"]["fallback"] is None
+        assert 0.2 < scores[1] < scores[0] < 1
+        with serving(Settings(models_dir=faint, fallback_score=sum(scores) / 2)) as running:
+            reply = running.predict(PICTURE).json()
+            assert (reply["model"]["name"], reply["model"]["fallback"]) == ("student-s", "low_confidence")
+            # Now the surer one: its keypoints are the teacher's, so it comes first.
+            marks = {round(self.offset(pose, person)): pose.get("fallback") for pose, person in self.pairs(reply)}
+            assert marks == {0: None, 4: "low_confidence"}
+            assert running.predict(PICTURE, boxes=boxes).json()["model"]["fallback"] is None
+            assert running.predict(PICTURE, model="student").json()["model"]["fallback"] is None
+
+    def test_it_is_named_where_it_answers_for_everyone(self, faint: Path) -> None:
+        with serving(Settings(models_dir=faint, fallback_score=1)) as running:
+            reply = running.predict(PICTURE).json()
+            assert (reply["model"]["name"], reply["model"]["fallback"]) == ("teacher", "low_confidence")
+            wire.Reply.model_validate(reply)
+            assert running.predict(spots.encode(spots.paint())).json()["model"]["fallback"] is None
+
+    @staticmethod
+    def pairs(reply: dict) -> list[tuple[dict, spots.Person]]:
+        people = {tuple(person.box_xywh): person for person in (SURE, UNSURE)}
+        return [(pose, people[tuple(pose["box"])]) for pose in reply["poses"]]
+
+
+class TestOverload:
+    def test_a_full_queue_refuses_and_the_others_are_answered(self, models_dir: Path) -> None:
+        settings = Settings(models_dir=models_dir, workers=1, queue_size=1)
+        with serving(settings) as running, ThreadPoolExecutor(12) as pool:
+            responses = list(pool.map(lambda _: running.predict(PICTURE), range(48)))
+            codes = [response.status_code for response in responses]
+            assert set(codes) == {200, 503}
+            refused = responses[codes.index(503)]
+            assert refused.json()["type"] == "urn:posewright:problem:queue-full"
+            assert int(refused.headers["retry-after"]) >= 1
+            assert running.predict(PICTURE).status_code == 200
+
+    def test_late_answers_are_timeouts(self, models_dir: Path) -> None:
+        with serving(Settings(models_dir=models_dir, deadline_s=1e-4)) as running:
+            response = running.predict(PICTURE)
+            assert response.status_code == 504
+            assert response.json()["type"] == "urn:posewright:problem:deadline-exceeded"
+            assert running.http.get("/healthz").status_code == 200
+
+    def test_many_callers_get_their_own_people(self, server: Running) -> None:
+        def ask(i: int) -> bool:
+            person = spots.Person((100 + 8 * (i % 40), 188))
+            (pose,) = server.predict(spots.encode(spots.paint(person))).json()["poses"]
+            return pose["box"] == person.box_xywh
+
+        with ThreadPoolExecutor(8) as pool:
+            assert all(pool.map(ask, range(80)))
+
+
+class TestStart:
+    def test_a_damaged_bundle_refuses_the_start(self, folder: Path) -> None:
+        onnx = folder / "student-s" / "model.onnx"
+        onnx.write_bytes(onnx.read_bytes()[:-1] + b"\0")
+        with pytest.raises(BundleError, match=r"'student-s'.*expected sha256 [0-9a-f]{64}, got [0-9a-f]{64}"):
+            create_app(Settings(models_dir=folder))
+
+    @pytest.mark.parametrize(
+        ("gone", "named"), [(["finder"], "a finder 'finder'"), (["student-s", "teacher"], "a student 'student-s'")]
+    )
+    def test_a_shelf_that_cannot_answer_refuses_the_start(self, folder: Path, gone: list[str], named: str) -> None:
+        for name in gone:
+            shutil.rmtree(folder / name)
+        with pytest.raises(BundleError, match=f"expected {named}"):
+            create_app(Settings(models_dir=folder))
+
+    def test_a_bundle_under_another_name_refuses_the_start(self, folder: Path) -> None:
+        (folder / "teacher").rename(folder / "teacher-2")
+        with pytest.raises(BundleError, match="expected its manifest to name 'teacher-2', got 'teacher'"):
+            create_app(Settings(models_dir=folder))
+
+    def test_a_missing_folder_refuses_the_start(self, tmp_path: Path) -> None:
+        with pytest.raises(BundleError, match="expected a folder of bundles"):
+            create_app(Settings(models_dir=tmp_path / "nowhere"))
+
+    def test_other_folders_are_left_alone(self, folder: Path) -> None:
+        (folder / ".partial").mkdir()
+        (folder / "lost+found").mkdir()
+        assert sorted(create_app(Settings(models_dir=folder)).state.shelf.models) == ["finder", "student-s", "teacher"]
+
+
+def test_cors_is_for_the_named_origins(models_dir: Path) -> None:
+    with serving(Settings(models_dir=models_dir, cors_origins=("https://a.example",))) as running:
+        allowed = running.http.get("/healthz", headers={"Origin": "https://a.example"})
+        assert allowed.headers["access-control-allow-origin"] == "https://a.example"
+        other = running.http.get("/healthz", headers={"Origin": "https://b.example"})
+        assert "access-control-allow-origin" not in other.headers

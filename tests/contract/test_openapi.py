@@ -1,0 +1,45 @@
+"""The OpenAPI document describes what the server does."""
+
+from __future__ import annotations
+
+import re
+
+from service.wire import Options
+from tests.conftest import Running
+
+
+def test_every_reference_resolves_and_every_route_is_described(server: Running) -> None:
+    response = server.http.get("/openapi.json")
+    document = response.json()
+
+    assert document["openapi"].startswith("3.1")
+    for name in re.findall(r'"#/components/schemas/([^"]+)"', response.text):
+        assert name in document["components"]["schemas"]
+    assert sorted(document["paths"]) == [
+        "/compare", "/healthz", "/models", "/models/{name}", "/predict", "/predict/batch", "/readyz",
+    ]  # fmt: skip
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            assert operation["description"]
+            assert "HTTPValidationError" not in str(operation)
+
+
+def test_predict_names_its_forms_parameters_replies_and_problems(server: Running) -> None:
+    operation = server.http.get("/openapi.json").json()["paths"]["/predict"]["post"]
+    assert set(operation["requestBody"]["content"]) == {
+        "image/jpeg", "image/png", "image/webp", "multipart/form-data", "application/json",
+    }  # fmt: skip
+    assert {parameter["name"] for parameter in operation["parameters"]} == set(Options.model_fields)
+    assert all(parameter["description"] for parameter in operation["parameters"])
+    responses = operation["responses"]
+    assert set(responses["200"]["content"]) == {"application/json", "image/jpeg", "image/png"}
+    assert set(responses) == {"200", "400", "404", "406", "413", "415", "422", "503", "504"}
+    for status in set(responses) - {"200"}:
+        assert list(responses[status]["content"]) == ["application/problem+json"]
+    assert "queue-full" in responses["503"]["description"]
+
+
+def test_docs_are_served(server: Running) -> None:
+    response = server.http.get("/docs")
+    assert response.status_code == 200
+    assert "/openapi.json" in response.text

@@ -1,0 +1,190 @@
+"""Whatever comes in: a problem document that says what to do, and a server that goes on."""
+
+from __future__ import annotations
+
+import base64
+import json
+import socket
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from service import wire
+from tests import spots
+from tests.conftest import Running
+from tests.spots import SURE
+
+PICTURE = spots.encode(spots.paint(SURE))
+SMALL = {kind: spots.encode(spots.paint(SURE)[80:300, 100:260], kind) for kind in ("JPEG", "PNG", "WEBP")}
+
+
+def assert_problem(response: httpx.Response, status: int, slug: str) -> dict[str, Any]:
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    document = response.json()
+    wire.Problem.model_validate(document)
+    assert document["type"] == f"urn:posewright:problem:{slug}"
+    assert document["status"] == status
+    assert document["instance"] == response.request.url.path
+    assert document["request_id"] == response.headers["x-request-id"]
+    return document
+
+
+@pytest.fixture(autouse=True)
+def _goes_on(server: Running) -> Any:
+    yield
+    assert len(server.predict(PICTURE).json()["poses"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "content_type", "status", "slug"),
+    [
+        pytest.param(b"", "image/jpeg", 400, "empty-body", id="empty"),
+        pytest.param(b"", "application/json", 400, "empty-body", id="empty-json"),
+        pytest.param(b"hello", "image/jpeg", 422, "undecodable-image", id="text-as-jpeg"),
+        pytest.param(b"hello", "text/plain", 415, "unsupported-type", id="text"),
+        pytest.param(PICTURE, "application/x-www-form-urlencoded", 415, "unsupported-type", id="curl-default"),
+        pytest.param(PICTURE, "image/gif", 415, "unsupported-type", id="png-as-gif"),
+        pytest.param(spots.encode(spots.paint(), "GIF"), "image/png", 415, "unsupported-type", id="gif-as-png"),
+        pytest.param(SMALL["JPEG"][:-2], "image/jpeg", 422, "undecodable-image", id="truncated-jpeg"),
+        pytest.param(SMALL["PNG"][:-1], "image/png", 422, "undecodable-image", id="truncated-png"),
+        pytest.param(SMALL["WEBP"][:-1], "image/webp", 422, "undecodable-image", id="truncated-webp"),
+        pytest.param(spots.png_bomb(), "image/png", 413, "image-too-large", id="144-megapixels"),
+        pytest.param(b"\xff\xd8\xff" + b"\0" * 5_000_000, "image/jpeg", 413, "image-too-large", id="too-many-bytes"),
+        pytest.param(b"{", "application/json", 400, "malformed-request", id="bad-json"),
+        pytest.param(b"[" * 100_000, "application/json", 400, "malformed-request", id="deep-json"),
+        pytest.param(b"\xff\xfe\xfa", "application/json", 400, "malformed-request", id="json-not-utf8"),
+        pytest.param(b"[]", "application/json", 422, "bad-parameter", id="json-list"),
+        pytest.param(b'{"picture": ""}', "application/json", 422, "bad-parameter", id="json-no-image"),
+        pytest.param(b'{"image": 3}', "application/json", 422, "bad-parameter", id="json-number"),
+        pytest.param(b'{"image": ""}', "application/json", 400, "empty-body", id="json-empty"),
+        pytest.param(b'{"image": "*"}', "application/json", 400, "malformed-request", id="bad-base64"),
+        pytest.param(b'{"image": "abc"}', "application/json", 400, "malformed-request", id="base64-cut"),
+        pytest.param('{"image": "é"}'.encode(), "application/json", 400, "malformed-request", id="base64-accent"),
+        pytest.param(b'{"image": "aGVsbG8="}', "application/json", 422, "undecodable-image", id="base64-text"),
+        pytest.param(b'{"image": "", "boxes": []}', "application/json", 422, "bad-parameter", id="json-unknown"),
+        pytest.param(b"x", "multipart/form-data", 400, "malformed-request", id="no-boundary"),
+        pytest.param(b"x", "multipart/form-data; boundary=b", 400, "malformed-request", id="no-multipart"),
+        pytest.param(b"--b--\r\n", "multipart/form-data; boundary=b", 400, "malformed-request", id="multipart-empty"),
+        pytest.param(
+            b'--b\r\nContent-Disposition: form-data; name="image"\r\n\r\nhello', "multipart/form-data; boundary=b",
+            400, "malformed-request", id="multipart-cut",
+        ),
+    ],
+)  # fmt: skip
+def test_bad_bodies(server: Running, content: bytes, content_type: str, status: int, slug: str) -> None:
+    assert_problem(server.predict(content, content_type), status, slug)
+
+
+def test_the_bomb_is_small() -> None:
+    assert len(spots.png_bomb()) < 500_000
+
+
+@pytest.mark.parametrize(
+    ("query", "named"),
+    [
+        ({"boxes": "[[NaN,0,1,1]]"}, "boxes[0]"), ({"boxes": "[[0,0,1e999,1]]"}, "boxes[0]"),
+        ({"boxes": "x"}, "boxes"), ({"max_people": "0"}, "max_people"), ({"max_people": "many"}, "max_people"),
+        ({"min_score": "nan"}, "min_score"),
+        ({"min_score": "1.1"}, "min_score"), ({"keypoint_threshold": "-1"}, "keypoint_threshold"),
+        ({"format": "xml"}, "format"), ({"image_id": "a"}, "image_id"), ({"max_peple": "3"}, "max_peple"),
+    ],
+)  # fmt: skip
+def test_bad_parameters(server: Running, query: dict[str, str], named: str) -> None:
+    document = assert_problem(server.predict(PICTURE, **query), 422, "bad-parameter")
+    assert named in document["detail"]
+    assert "got" in document["detail"]
+
+
+def test_an_unknown_model(server: Running) -> None:
+    document = assert_problem(server.predict(PICTURE, model="nobody"), 404, "unknown-model")
+    assert document["models"] == ["finder", "student-s", "teacher"]
+    document = assert_problem(server.predict(PICTURE, model="finder"), 404, "unknown-model")
+    assert document["models"] == ["student-s", "teacher"]
+    assert_problem(server.http.get("/models/nobody"), 404, "unknown-model")
+
+
+def test_an_accept_that_cannot_be_met(server: Running) -> None:
+    response = server.http.post("/predict", content=PICTURE, headers={"Accept": "text/html"})
+    assert assert_problem(response, 406, "not-acceptable")["offered"] == ["application/json", "image/jpeg", "image/png"]
+    for path in ("/compare", "/predict/batch"):
+        response = server.http.post(path, content=PICTURE, headers={"Accept": "image/jpeg"})
+        assert_problem(response, 406, "not-acceptable")
+
+
+def test_paths_and_methods_of_the_framework(server: Running) -> None:
+    assert_problem(server.http.get("/nowhere"), 404, "not-found")
+    response = server.http.get("/predict")
+    assert_problem(response, 405, "method-not-allowed")
+    assert response.headers["allow"] == "POST"
+
+
+@pytest.mark.parametrize("form", ["raw", "json", "multipart", "chunked"])
+def test_too_many_bytes_in_every_form(server: Running, form: str) -> None:
+    content = spots.encode(np.zeros((8, 8, 3), np.uint8)) + b"\0" * 4_000_000
+    if form == "json":
+        response = server.http.post("/predict", json={"image": base64.b64encode(content).decode()})
+    elif form == "multipart":
+        response = server.http.post("/predict", files={"image": content})
+    elif form == "chunked":
+        chunks = (content[i : i + 65536] for i in range(0, len(content), 65536))
+        response = server.http.post("/predict", content=chunks)
+    else:
+        response = server.predict(content)
+    document = assert_problem(response, 413, "image-too-large")
+    assert document["bytes"] > document["max_bytes"] >= 4_000_000
+
+
+def test_the_byte_limit_itself_is_allowed(server: Running) -> None:
+    content = PICTURE + b"\0" * (4_000_000 - len(PICTURE))
+    assert server.predict(content).status_code == 200
+    assert server.http.post("/predict", files={"image": content}).status_code == 200
+    assert server.http.post("/predict", json={"image": base64.b64encode(content).decode()}).status_code == 200
+    for response in (server.predict(content + b"\0"), server.http.post("/predict", files={"image": content + b"\0"})):
+        assert assert_problem(response, 413, "image-too-large")["max_bytes"] == 4_000_000
+
+
+def test_several_pictures_are_for_the_batch(server: Running) -> None:
+    files = [("image", ("a", PICTURE)), ("image", ("b", PICTURE))]
+    document = assert_problem(server.http.post("/predict", files=files), 400, "malformed-request")
+    assert "/predict/batch" in document["detail"]
+
+
+def test_other_fields_are_not_ignored(server: Running) -> None:
+    response = server.http.post("/predict", files={"image": PICTURE}, data={"boxes": "[]"})
+    assert "'boxes'" in assert_problem(response, 422, "bad-parameter")["detail"]
+
+
+def test_a_client_that_leaves_midway(server: Running) -> None:
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 999\r\n\r\n"
+        connection.sendall(head + b"abc")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_picture_cut_or_damaged_anywhere(server: Running, kind: str, data: st.DataObject) -> None:
+    content = SMALL[kind]
+    at = data.draw(st.integers(0, len(content) - 1))
+    if data.draw(st.booleans()):
+        assert server.predict(content[:at], f"image/{kind.lower()}").status_code in {400, 422}
+    else:
+        damaged = content[:at] + bytes([data.draw(st.integers(0, 255))]) + content[at + 1 :]
+        assert server.predict(damaged, f"image/{kind.lower()}").status_code in {200, 413, 415, 422}
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    content=st.binary(max_size=300),
+    content_type=st.sampled_from(["image/jpeg", "application/json", "multipart/form-data; boundary=b"]),
+)
+def test_noise(server: Running, content: bytes, content_type: str) -> None:
+    response = server.predict(content, content_type)
+    assert response.status_code in {400, 422}
+    assert json.loads(response.content)["detail"]

@@ -1,0 +1,65 @@
+"""Bundles are refused unless every byte is what the manifest says."""
+
+from pathlib import Path
+
+import pytest
+
+from service.pose import bundle
+from tests import spots
+
+
+@pytest.fixture
+def student(tmp_path: Path) -> Path:
+    return spots.write_pose_bundle(tmp_path, "student-s", "student")
+
+
+def test_what_is_written_is_read(student: Path) -> None:
+    opened = bundle.read(student)
+    assert opened.onnx == spots.pose_network()
+    assert opened.card == "# student-s\n"
+    assert opened.manifest.files == {
+        "model.onnx": bundle.sha256(opened.onnx),
+        "MODEL_CARD.md": bundle.sha256(b"# student-s\n"),
+    }
+
+
+@pytest.mark.parametrize("position", [0, 1000, -1])
+def test_a_flipped_byte_is_refused_with_name_and_both_hashes(student: Path, position: int) -> None:
+    content = bytearray((student / "model.onnx").read_bytes())
+    expected = bundle.sha256(bytes(content))
+    content[position] ^= 1
+    (student / "model.onnx").write_bytes(content)
+    with pytest.raises(bundle.BundleError) as refusal:
+        bundle.read(student)
+    message = str(refusal.value)
+    assert "student-s" in message
+    assert expected in message
+    assert bundle.sha256(bytes(content)) in message
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "model.onnx", "MODEL_CARD.md"])
+def test_a_missing_file_is_named(student: Path, name: str) -> None:
+    (student / name).unlink()
+    with pytest.raises(bundle.BundleError, match=name):
+        bundle.read(student)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"format_version": 2}', "not json"])
+def test_a_bad_manifest_is_refused(student: Path, text: str) -> None:
+    (student / "manifest.json").write_text(text)
+    with pytest.raises(bundle.BundleError, match="no valid manifest"):
+        bundle.read(student)
+
+
+def test_an_unlisted_file_is_refused(student: Path) -> None:
+    opened = bundle.read(student)
+    manifest = opened.manifest.model_copy(update={"files": {"model.onnx": opened.manifest.files["model.onnx"]}})
+    (student / "manifest.json").write_text(manifest.model_dump_json())
+    with pytest.raises(bundle.BundleError, match=r"to list MODEL_CARD\.md"):
+        bundle.read(student)
+
+
+def test_rewriting_replaces_and_leaves_nothing_beside(student: Path) -> None:
+    spots.write_pose_bundle(student.parent, "student-s", "student", shift_cells=1)
+    assert bundle.read(student).onnx == spots.pose_network(shift_cells=1)
+    assert [path.name for path in student.parent.iterdir()] == ["student-s"]

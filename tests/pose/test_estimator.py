@@ -1,0 +1,84 @@
+"""Picture to keypoints through real onnxruntime, with exactly known answers."""
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.pose import bundle
+from service.pose.boxes import from_xywh
+from service.pose.bundle import BundleError
+from service.pose.drawing import draw
+from service.pose.estimator import PoseEstimator
+from service.pose.finder import PersonFinder
+from service.pose.runner import OnnxRunner
+from service.pose.skeleton import COCO17
+from tests import spots
+
+PEOPLE = [spots.Person((100, 180)), spots.Person((300, 200)), spots.Person((500, 150))]
+
+
+@pytest.fixture(scope="module")
+def estimator(tmp_path_factory: pytest.TempPathFactory) -> PoseEstimator:
+    opened = bundle.read(spots.write_pose_bundle(tmp_path_factory.mktemp("models"), "student-s", "student"))
+    return PoseEstimator(opened, OnnxRunner(opened.onnx, threads=1))
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_finds_every_spot_of_everyone(estimator: PoseEstimator, count: int) -> None:
+    image = spots.paint(*PEOPLE[:count])
+    boxes = from_xywh([p.box_xywh for p in PEOPLE[:count]])
+    poses = estimator.estimate(image, boxes)
+    for person, found in zip(PEOPLE, poses.keypoints, strict=False):
+        np.testing.assert_allclose(found, person.keypoints, atol=1.0)
+    assert poses.scores.min() == 1
+    np.testing.assert_array_equal(poses.person_scores, np.ones(count))
+
+
+def test_people_in_one_call_equal_people_one_by_one(estimator: PoseEstimator) -> None:
+    image, boxes = spots.paint(*PEOPLE), from_xywh([p.box_xywh for p in PEOPLE])
+    together = estimator.estimate(image, boxes)
+    for i in range(len(PEOPLE)):
+        np.testing.assert_allclose(
+            estimator.estimate(image, boxes[i : i + 1]).keypoints[0], together.keypoints[i], atol=1e-3
+        )
+
+
+def test_nobody(estimator: PoseEstimator) -> None:
+    poses = estimator.estimate(spots.paint(), np.zeros((0, 4), np.float32))
+    assert len(poses) == 0
+    assert poses.person_scores.shape == (0,)
+
+
+def test_from_several_threads(estimator: PoseEstimator) -> None:
+    image, boxes = spots.paint(*PEOPLE), from_xywh([p.box_xywh for p in PEOPLE])
+    expected, answers = estimator.estimate(image, boxes).keypoints, []
+    threads = [
+        threading.Thread(target=lambda: answers.append(estimator.estimate(image, boxes).keypoints)) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == 8
+    for answer in answers:
+        np.testing.assert_array_equal(answer, expected)
+
+
+def test_roles_are_not_mixed_up(tmp_path: Path) -> None:
+    opened = bundle.read(spots.write_pose_bundle(tmp_path, "student-s", "student"))
+    with pytest.raises(BundleError, match="expected decoder 'finder'"):
+        PersonFinder(opened, OnnxRunner(opened.onnx, threads=1))
+
+
+def test_drawing_changes_a_copy_near_the_joints_alone(estimator: PoseEstimator) -> None:
+    image = spots.paint(PEOPLE[0])
+    before = image.copy()
+    poses = estimator.estimate(image, from_xywh([PEOPLE[0].box_xywh]))
+    drawn = draw(image, poses, COCO17, keypoint_threshold=0.3)
+    np.testing.assert_array_equal(image, before)
+    rows, columns = np.nonzero((drawn != image).any(axis=2))
+    assert columns.max() < PEOPLE[0].box_xywh[0] + 140
+    assert len(rows) > 500
+    np.testing.assert_array_equal(draw(image, poses, COCO17, keypoint_threshold=1.1), image)

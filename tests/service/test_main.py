@@ -1,0 +1,104 @@
+"""posewright-serve as a process."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from service.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_S = 60.0
+
+
+def command(*flags: object) -> list[str]:
+    return [sys.executable, "-m", "service", *map(str, flags)]
+
+
+def environment(**settings: object) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("POSEWRIGHT_")}
+    return kept | {f"POSEWRIGHT_{name.upper()}": str(value) for name, value in settings.items()}
+
+
+def run(*flags: object, **settings: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*flags),
+        env=environment(**settings),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+
+
+def assert_one_line(result: subprocess.CompletedProcess[str]) -> str:
+    assert result.returncode == 1
+    assert not result.stdout
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("posewright-serve: ")
+    return lines[0]
+
+
+def test_it_serves_says_where_and_stops(models_dir: Path) -> None:
+    with subprocess.Popen(
+        command("--port", 0),
+        env=environment(models_dir=models_dir, port=1),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        found = re.search(r"at (http://127\.0\.0\.1:\d+) ", line)
+        assert found
+        for name in ("finder 1", "student-s 1", "teacher 1"):
+            assert name in line
+        assert httpx.get(found[1] + "/healthz").json() == {"status": "ok"}
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE_S) in {0, -signal.SIGTERM}
+
+
+def test_a_damaged_bundle_is_one_line(models_dir: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(models_dir, tmp_path / "models"))
+    (folder / "teacher" / "model.onnx").write_bytes(b"damaged")
+    line = assert_one_line(run("--models-dir", folder, "--port", 0))
+    assert "'teacher'" in line
+    assert len(re.findall(r"[0-9a-f]{64}", line)) == 2
+
+
+def test_a_taken_port_is_one_line(models_dir: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        line = assert_one_line(run("--models-dir", models_dir, "--port", port))
+    assert f"port {port}" in line
+    assert "--port" in line
+
+
+def test_a_strange_host_is_one_line(models_dir: Path) -> None:
+    result = run("--models-dir", models_dir, "--host", "no.such.host.invalid")
+    assert "'no.such.host.invalid'" in assert_one_line(result)
+
+
+@pytest.mark.parametrize("where", ["flag", "environment"])
+def test_a_wrong_setting_is_one_line(where: str) -> None:
+    line = assert_one_line(run("--port", "eighty") if where == "flag" else run(port="eighty"))
+    assert "POSEWRIGHT_PORT" in line
+
+
+def test_help_describes_every_setting() -> None:
+    text = " ".join(run("--help").stdout.split())
+    for name in Settings.model_fields:
+        assert f"--{name.replace('_', '-')} " in text

@@ -1,0 +1,104 @@
+"""What HTTP costs: /predict of one picture against the same steps called in-process, interleaved in one run.
+
+python -m tests.system.bench_server [photo.jpg] [--rounds N]: prints medians and their ratio. The server runs in a
+process of its own with as many onnxruntime threads as the in-process side; the client keeps its connection.
+"""
+
+import argparse
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from http.client import HTTPConnection
+from pathlib import Path
+
+import cv2
+import skimage.data
+
+from service import images
+from service import settings as settings_
+from service.pose import bundle
+from service.pose.estimator import PoseEstimator
+from service.pose.finder import PersonFinder
+from service.pose.runner import OnnxRunner
+from service.settings import Settings
+
+SIZE = (1280, 720)
+WARM_UP = 20
+
+
+def portrait() -> bytes:
+    """A 1280 x 720 JPEG with one person: the astronaut before a blurred enlargement of herself."""
+    photo = skimage.data.astronaut()[..., ::-1]
+    canvas = cv2.GaussianBlur(cv2.resize(photo, SIZE), (0, 0), 40)
+    canvas[208:, 384:896] = photo
+    return bytes(cv2.imencode(".jpg", canvas, [cv2.IMWRITE_JPEG_QUALITY, 90])[1])
+
+
+def in_process(settings: Settings, content: bytes) -> Callable[[], int]:
+    """Decode, find, pose, without a server; the call answers how many people."""
+    opened = {name: bundle.read(settings.models_dir / name) for name in (settings.finder, settings.student)}
+    runners = {name: OnnxRunner(it.onnx, settings.thread_count) for name, it in opened.items()}
+    finder = PersonFinder(opened[settings.finder], runners[settings.finder])
+    estimator = PoseEstimator(opened[settings.student], runners[settings.student])
+
+    def call() -> int:
+        picture = images.decode(content, settings.max_pixels)
+        boxes, scores = finder.find(picture.pixels, settings.max_people, settings.min_score)
+        poses = estimator.estimate(picture.pixels, boxes, scores)
+        return int((poses.person_scores >= settings.min_score).sum())
+
+    return call
+
+
+def ask(client: HTTPConnection, method: str, path: str, content: bytes | None = None) -> tuple[int, bytes]:
+    client.request(method, path, content, {"Content-Type": "image/jpeg"})
+    reply = client.getresponse()
+    return reply.status, reply.read()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("photo", type=Path, nargs="?")
+    parser.add_argument("--rounds", type=int, default=300)
+    options = parser.parse_args()
+    content = options.photo.read_bytes() if options.photo else portrait()
+    direct = in_process(settings_.load(os.environ), content)
+    command = [sys.executable, "-m", "service", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) as server:
+        try:
+            assert server.stdout
+            address = re.search(r"http://([\d.]+):(\d+)", server.stdout.readline())
+            assert address
+            # The standard library's client: lighter than others, so that it is the server that is measured.
+            client = HTTPConnection(address[1], int(address[2]), timeout=60)
+            while ask(client, "GET", "/readyz")[0] != 200:
+                time.sleep(0.05)
+            times: dict[str, list[float]] = {"in-process": [], "/predict": []}
+            for turn in range(options.rounds + WARM_UP):
+                start = time.perf_counter()
+                people = direct()
+                middle = time.perf_counter()
+                status, reply = ask(client, "POST", "/predict", content)
+                end = time.perf_counter()
+                assert status == 200, reply
+                if turn >= WARM_UP:
+                    times["in-process"].append(1000 * (middle - start))
+                    times["/predict"].append(1000 * (end - middle))
+        finally:
+            server.terminate()
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    found = len(json.loads(reply)["poses"])
+    print(f"{people} people in-process, {found} in the reply, {options.rounds} rounds")
+    for name, value in medians.items():
+        print(f"{name:12s} median {value:.2f} ms")
+    print(f"ratio        {medians['/predict'] / medians['in-process']:.3f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""The bundles that ship, on a real photo: NASA's portrait of Eileen Collins, which scikit-image carries."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.data
+
+from service.pose import bundle
+from service.pose.boxes import iou
+from service.pose.estimator import PoseEstimator
+from service.pose.finder import PersonFinder
+from service.pose.runner import OnnxRunner
+
+MODELS = Path(bundle.__file__).parent.parent / "models"
+NAMES = ("finder", "student-s", "teacher")
+BOX = np.array([[0, 0, 512, 512]], np.float32)
+# Read off the photo by eye, px; a person facing the camera has her left on the picture's right.
+JOINTS = {
+    "nose": (221, 125),
+    "left_eye": (239, 103),
+    "right_eye": (203, 105),
+    "left_shoulder": (330, 270),
+    "right_shoulder": (120, 270),
+}
+
+
+@pytest.fixture(scope="module")
+def photo() -> np.ndarray:
+    return np.asarray(skimage.data.astronaut(), np.uint8)
+
+
+def opened(name: str) -> tuple[bundle.Bundle, OnnxRunner]:
+    found = bundle.read(MODELS / name)
+    return found, OnnxRunner(found.onnx, threads=1)
+
+
+def test_together_they_are_small_enough_to_ship() -> None:
+    assert sum(path.stat().st_size for path in MODELS.rglob("*") if path.is_file()) < 40e6
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_has_a_card_with_figures_data_and_limits(name: str) -> None:
+    found = bundle.read(MODELS / name)
+    assert found.manifest.metrics
+    for section in ("## Figures", "## Training", "## Terms of the data", "## Limits"):
+        assert section in found.card
+    assert found.manifest.trained_by["data"]
+
+
+def test_the_finder_finds_her_alone(photo: np.ndarray) -> None:
+    boxes, scores = PersonFinder(*opened("finder")).find(photo, min_score=0.3)
+    assert len(boxes) == 1
+    assert scores[0] > 0.3
+    assert iou(boxes, np.array([[30, 5, 480, 512]], np.float32))[0, 0] > 0.6
+
+
+@pytest.mark.parametrize("name", ["student-s", "teacher"])
+def test_joints_are_where_they_are(photo: np.ndarray, name: str) -> None:
+    estimator = PoseEstimator(*opened(name))
+    poses = estimator.estimate(photo, BOX)
+    for joint, place in JOINTS.items():
+        k = estimator.skeleton.keypoints.index(joint)
+        assert np.linalg.norm(poses.keypoints[0, k] - place) < 40, joint
+        assert poses.scores[0, k] > 0.3, joint
+
+
+@pytest.mark.parametrize("name", ["student-s", "teacher"])
+def test_a_mirrored_photo_gives_mirrored_joints(photo: np.ndarray, name: str) -> None:
+    estimator = PoseEstimator(*opened(name))
+    poses = estimator.estimate(photo, BOX)
+    mirrored = estimator.estimate(np.ascontiguousarray(photo[:, ::-1]), BOX - np.array([1, 0, 1, 0], np.float32))
+    back = mirrored.keypoints[0][list(estimator.skeleton.flip)]
+    back[:, 0] = 511 - back[:, 0]
+    seen = poses.scores[0] > 0.5
+    assert seen.sum() >= 5
+    assert np.median(np.linalg.norm(back - poses.keypoints[0], axis=1)[seen]) < 12

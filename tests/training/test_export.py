@@ -1,0 +1,93 @@
+"""A bundle is written only where ONNX and torch agree."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from service.pose.bundle import read
+from service.pose.finder import PersonFinder
+from service.pose.runner import OnnxRunner
+from tests.training.conftest import tiny_recipe
+from training import checkpoint, export, networks
+from training.checkpoint import Checkpoint
+from training.networks.plain import PlainUnit
+
+
+def fresh(kind: str = "pose", **changes: object) -> Checkpoint:
+    plan = tiny_recipe(kind, **changes)
+    torch.manual_seed(0)
+    network = networks.build(plan, pretrained=False)
+    network(torch.randint(0, 256, (4, 128, 96, 3), dtype=torch.uint8))  # statistics of the norms are not the default
+    with torch.no_grad():
+        for part in network.modules():  # heads start near zero: give the maps some relief
+            if isinstance(part, nn.Conv2d) and part.bias is not None:
+                part.weight *= 100
+    return Checkpoint(1, network.state_dict(), network.state_dict(), {}, plan, "test")
+
+
+@pytest.mark.parametrize("backbone", ["plain-s", "lite0-stride16-narrow"])
+def test_pose_bundle_answers_as_torch(tmp_path: Path, backbone: str) -> None:
+    network = {"kind": "pose", "backbone": backbone, "decoder_width": 16, "input_size": [96, 128]}
+    state = fresh(network=network)
+    written = export.export(state, tmp_path / "tiny", "7", {"ap": 0.25})
+    opened = read(tmp_path / "tiny")
+    assert opened == written
+    assert opened.manifest.heatmap_size == (24, 32)
+    assert opened.manifest.metrics == {"ap": 0.25}
+    assert "| ap | 0.250 |" in opened.card
+    maps = OnnxRunner(opened.onnx, threads=1).run(np.zeros((2, 128, 96, 3), np.uint8))[0]
+    assert maps.shape == (2, 17, 32, 24)
+    # A probability over cells, scaled so that a sure Gaussian of the recipe's sigma would peak at 1.
+    np.testing.assert_allclose(maps.sum(axis=(2, 3)), 2 * np.pi * state.recipe.network.sigma_cells**2, rtol=1e-4)
+
+
+def test_finder_bundle_takes_upright_and_flat_pictures(tmp_path: Path) -> None:
+    network = {"kind": "finder", "backbone": "plain-s", "decoder_width": 16, "input_size": [160, 128]}
+    export.export(fresh("finder", network=network), tmp_path / "finder", "1", {})
+    opened = read(tmp_path / "finder")
+    finder = PersonFinder(opened, OnnxRunner(opened.onnx, threads=1))
+    for shape in ((90, 160, 3), (300, 90, 3), (33, 31, 3)):
+        boxes, scores = finder.find(np.zeros(shape, np.uint8), max_people=5, min_score=0.0)
+        assert len(boxes) == len(scores) <= 5
+        assert (boxes[:, 2:] <= [shape[1], shape[0]]).all()
+
+
+def test_a_graph_that_differs_is_refused(tmp_path: Path) -> None:
+    state = fresh()
+    plan = state.recipe
+    network = networks.build(plan, pretrained=False)
+    network.load_state_dict(state.ema)
+    onnx = export.to_onnx(export.served_network(network, plan), plan)
+    other = networks.build(plan, pretrained=False)
+    with pytest.raises(export.ExportError, match="ONNX and torch differ"):
+        export.check(export.served_network(other, plan), onnx, plan)
+
+
+def test_fusing_keeps_the_answer() -> None:
+    torch.manual_seed(1)
+    for stride in (1, 2):
+        unit = PlainUnit(8, 12, stride)
+        for _ in range(3):
+            unit(torch.randn(4, 8, 16, 16))
+        unit.eval()
+        x = torch.randn(2, 8, 16, 16)
+        expected = unit(x)
+        unit.fuse()
+        torch.testing.assert_close(unit(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_checkpoints_survive_and_rubbish_is_refused(tmp_path: Path) -> None:
+    state = fresh()
+    checkpoint.save(tmp_path / "last.pt", state)
+    loaded = checkpoint.load(tmp_path / "last.pt")
+    assert loaded.recipe == state.recipe
+    assert all(torch.equal(loaded.ema[k], v) for k, v in state.ema.items())
+    assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
+    (tmp_path / "last.pt").write_bytes((tmp_path / "last.pt").read_bytes()[:1000])
+    with pytest.raises(checkpoint.CheckpointError, match="not a checkpoint"):
+        checkpoint.load(tmp_path / "last.pt")
+    with pytest.raises(checkpoint.CheckpointError, match="train first"):
+        checkpoint.load(tmp_path / "none.pt")

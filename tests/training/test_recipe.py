@@ -1,0 +1,57 @@
+"""Recipes are strict and say what is wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from training import recipe
+from training.recipe import RecipeError
+
+RECIPES = sorted((Path(recipe.__file__).parent / "recipes").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_shipped_recipes_are_valid_and_survive_a_round_trip(path: Path) -> None:
+    plan = recipe.load(path)
+    again = recipe.parse(recipe.dump(plan), "dump")
+    assert again == plan
+    assert recipe.digest(again) == recipe.digest(plan)
+    assert plan.phases[-1].size == plan.network.input_size
+
+
+def test_overrides_reach_every_depth() -> None:
+    plan = recipe.load(RECIPES[0], ("optimiser.lr=0.5", "phases.0.steps=7", "name=mine", "network.input_size=[64, 96]"))
+    assert (plan.optimiser.lr, plan.phases[0].steps, plan.name, plan.network.input_size) == (0.5, 7, "mine", (64, 96))
+    assert recipe.digest(plan) != recipe.digest(recipe.load(RECIPES[0]))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimiser.speed=1", "optimiser.speed"),
+        ("phases.0.steps=many", "phases.0.steps"),
+        ("phases.9.steps=1", "no such place"),
+        ("lr", "expected key=value"),
+        ("role=boss", "role"),
+    ],
+)
+def test_a_wrong_key_or_value_is_named(override: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        recipe.load(RECIPES[0], (override,))
+
+
+def test_a_missing_file_and_bad_toml_are_named(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"nothing\.toml"):
+        recipe.load(tmp_path / "nothing.toml")
+    (tmp_path / "bad.toml").write_text("name = ")
+    with pytest.raises(RecipeError, match=r"bad\.toml: not valid TOML"):
+        recipe.load(tmp_path / "bad.toml")
+
+
+def test_phases_follow_each_other() -> None:
+    plan = recipe.load(RECIPES[0])
+    assert plan.phase_at(0) is plan.phases[0]
+    assert plan.phase_at(plan.phases[0].steps) is plan.phases[1]
+    assert plan.phase_at(plan.steps - 1) is plan.phases[-1]
+    with pytest.raises(IndexError):
+        plan.phase_at(plan.steps)
