@@ -7,13 +7,15 @@ PORT ?= 8000
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 PIP = $(VENV)/bin/pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: serve test check fix clean
+.PHONY: serve test train-setup check fix clean
 
 serve: $(VENV)/.runtime
 	$(VENV)/bin/posewright-serve --host $(HOST) --port $(PORT)
 
 test: $(VENV)/.dev
 	$(VENV)/bin/python -m pytest
+
+train-setup: $(VENV)/.dev
 
 check: $(VENV)/.dev
 	$(VENV)/bin/ruff check .

@@ -61,6 +61,8 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("bundles", type=Path, nargs="+")
     bench.add_argument("--peers", type=Path, help="folder with the rivals' ONNX files")
     bench.add_argument("--rounds", type=int, default=100)
+    designs = verbs.add_parser("designs", help="latency of student designs before any is trained")
+    designs.add_argument("--rounds", type=int, default=50)
     return parser
 
 

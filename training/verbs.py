@@ -14,7 +14,7 @@ from service.pose.bundle import Bundle, BundleError
 from service.pose.estimator import PoseEstimator
 from service.pose.finder import PersonFinder
 from service.pose.runner import OnnxRunner
-from training import bench, checkpoint, coco, crops, evaluate, export, guides, labelling, loop, recipe
+from training import bench, checkpoint, coco, crops, designs, evaluate, export, guides, labelling, loop, recipe
 from training.finder_task import FinderTask
 from training.pose_task import PoseTask
 
@@ -78,6 +78,12 @@ def run_bench(options: Namespace) -> int:
     return 0
 
 
+def run_designs(options: Namespace) -> int:
+    """See `designs.compare`."""
+    print(designs.compare(options.rounds))
+    return 0
+
+
 def _source(options: Namespace) -> coco.Source:
     return coco.Source(options.annotations.stem, options.annotations, options.images)
 
@@ -93,4 +99,5 @@ VERBS = {
     "evaluate": run_evaluate,
     "export": run_export,
     "bench": run_bench,
+    "designs": run_designs,
 }

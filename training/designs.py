@@ -1,0 +1,57 @@
+"""Compare student designs before training one: latency of the exported graph, untrained, one thread, interleaved."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+
+from service.pose.runner import OnnxRunner
+from training import export, networks
+from training.recipe import Network, Recipe
+
+DESIGNS = (
+    ("plain-s", 64, (192, 256)),
+    ("plain-m", 64, (192, 256)),
+    ("lite0-stride16-narrow", 64, (192, 256)),
+    ("lite0-stride16", 64, (144, 192)),
+    ("lite0-stride16", 64, (160, 224)),
+    ("lite0-stride16", 64, (192, 256)),
+    ("lite0", 64, (160, 192)),
+    ("lite0", 64, (192, 256)),
+    ("lite0", 128, (192, 256)),
+)
+"""(backbone, decoder width, input (width, height))."""
+
+
+def compare(rounds: int) -> str:
+    """Time every design once a round; returns a Markdown table of medians."""
+    runners, figures, pixels = {}, {}, {}
+    for backbone, width, size in DESIGNS:
+        network = Network("pose", backbone, width, size)
+        plan = replace(_PLAN, network=network)
+        built = networks.build(plan, pretrained=False)
+        parameters = sum(p.numel() for p in built.parameters())
+        figures[network] = parameters / 1e6, export.multiply_adds(built, plan) / 1e9
+        runners[network] = OnnxRunner(export.to_onnx(export.served_network(built, plan), plan), threads=1)
+        pixels[network] = np.random.default_rng(0).integers(0, 256, (1, size[1], size[0], 3), np.uint8)
+    times: dict[Network, list[float]] = {network: [] for network in runners}
+    for _ in range(rounds):
+        for network, runner in runners.items():
+            start = time.perf_counter()
+            runner.run(pixels[network])
+            times[network].append(1000 * (time.perf_counter() - start))
+    lines = ["| backbone | decoder | input | M parameters | G multiply-adds | ms |", "|---|---|---|---|---|---|"]
+    medians = {network: float(np.median(times[network])) for network in runners}
+    for network in sorted(medians, key=lambda network: medians[network]):
+        width, height = network.input_size
+        millions, operations = figures[network]
+        lines.append(
+            f"| {network.backbone} | {network.decoder_width} | {width} x {height} "
+            f"| {millions:.2f} | {operations:.3f} | {medians[network]:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+_PLAN = Recipe("design", "student", Network("pose", "plain-s", 64, (192, 256)), (), ())
