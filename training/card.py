@@ -13,6 +13,7 @@ TERMS = {
     "PASCAL": "PASCAL VOC 2007-2012: pictures under Flickr's terms of use.",
     "Open Images": "Open Images: pictures CC BY 2.0, annotations CC BY 4.0.",
     "AI Challenger": "AI Challenger keypoint pictures (web pictures; collection CC BY 4.0): research use.",
+    "MPII": "MPII Human Pose (Andriluka et al., CVPR 2014): research use.",
     "Yoga": "Yoga pictures from the web: research use.",
 }
 LIMITS = {
