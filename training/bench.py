@@ -55,10 +55,13 @@ def contenders(bundles: list[Path], peers: Path | None) -> dict[str, Contender]:
     for path in bundles:
         opened = bundle.read(path)
         runner = OnnxRunner(opened.onnx, threads=1)
+        name = opened.manifest.name
+        if name in found:  # another version of the same bundle
+            name = str(path)
         if opened.manifest.role == "finder":
-            found[opened.manifest.name] = Contender("finder", PersonFinder(opened, runner).find)
+            found[name] = Contender("finder", PersonFinder(opened, runner).find)
         else:
-            found[opened.manifest.name] = Contender("pose", partial(PoseEstimator(opened, runner).estimate, boxes=box))
+            found[name] = Contender("pose", partial(PoseEstimator(opened, runner).estimate, boxes=box))
     for name, file in PEERS.items() if peers else ():
         assert peers is not None
         if name.startswith("RTMDet"):

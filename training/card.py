@@ -26,46 +26,73 @@ LIMITS = {
 }
 
 
+GUIDES = {
+    "PP-TinyPose": "PP-TinyPose 256x192 (PaddleDetection, Apache-2.0; itself trained on COCO and AI Challenger)",
+    "RTMDet": "RTMDet-nano person 416 (OpenMMLab, Apache-2.0; itself trained on COCO and Objects365)",
+}
+
+
+def guides(plan: Recipe) -> list[str]:
+    """Name the guides that labelled what the recipe's sources lacked; the sources' names say which did."""
+    return [guide for key, guide in GUIDES.items() if any(key in data.name for data in plan.data)]
+
+
 def write(manifest: Manifest, plan: Recipe) -> str:
-    """Write the card: what it is, figures, data and terms, limits."""
-    kind = plan.network.kind
-    guide = "PP-TinyPose 256x192 (PaddleDetection)" if kind == "pose" else "RTMDet-nano person (OpenMMLab)"
-    figures = [f"| {name} | {value:.3f} |" for name, value in manifest.metrics.items()] or ["| none measured | |"]
-    terms = [f"- {term}" for key, term in TERMS.items() if any(key in data.name for data in plan.data)]
-    data = [f"- {data.name}, share {data.share:g}" for data in plan.data]
+    """Write the card: what it is, figures, training, data and terms, limits."""
+    width, height = manifest.input_size
+    trained_by = manifest.trained_by
     return "\n".join(
         [
             f"# {manifest.name} {manifest.version}",
             "",
             f"A {manifest.role} of posewright: {plan.network.backbone}, {manifest.parameters / 1e6:.2f} M parameters,",
-            f"input {manifest.input_size[0]} x {manifest.input_size[1]} (width x height),",
-            f"{manifest.gflops:.3f} G multiply-adds. Apache-2.0, subject to the terms of the data below.",
+            f"input {width} x {height} (width x height), {manifest.gflops:.3f} G multiply-adds.",
+            "Apache-2.0, subject to the terms of the data below.",
             "",
             "## Figures",
             "",
-            "Measured on 250 COCO val2017 pictures that no training saw, pycocotools, through the serving code.",
-            "",
-            "| figure | value |",
-            "|---|---|",
-            *figures,
+            *_figures(manifest),
             "",
             "## Training",
             "",
-            f"Recipe sha256 `{manifest.trained_by['recipe_sha256']}`, seed {plan.seed},",
-            f"{manifest.trained_by['steps']} steps, revision `{manifest.trained_by['revision']}`.",
-            "The backbone starts from EfficientNet-Lite0's ImageNet weights (Apache-2.0).",
-            f"Where nobody had labelled, {guide}, Apache-2.0, did; its own training data",
-            "(COCO, AI Challenger, Objects365) has terms of its own.",
+            f"Recipe sha256 `{trained_by['recipe_sha256']}`, seed {plan.seed}, {trained_by['steps']} steps,",
+            f"revision `{trained_by['revision']}`.",
+            *_start(manifest, plan),
             "",
-            *data,
+            *(f"- {data.name}, share {data.share:g}" for data in plan.data),
+            "",
+            *(f"Guide: {guide}." for guide in trained_by["guides"]),
             "",
             "## Terms of the data",
             "",
-            *terms,
+            *(f"- {term}" for key, term in TERMS.items() if any(key in data.name for data in plan.data)),
             "",
             "## Limits",
             "",
-            LIMITS[kind],
+            LIMITS[plan.network.kind],
             "",
         ]
     )
+
+
+def _figures(manifest: Manifest) -> list[str]:
+    if not manifest.metrics:
+        return ["None measured."]
+    return [
+        "COCO AP (pycocotools) on 250 COCO val2017 pictures that no training saw, through the serving code.",
+        "",
+        "| figure | value |",
+        "|---|---|",
+        *(f"| {name} | {value:.3f} |" for name, value in manifest.metrics.items()),
+    ]
+
+
+def _start(manifest: Manifest, plan: Recipe) -> list[str]:
+    ancestors = manifest.trained_by["started_from"]
+    lines = [
+        f"It went on from `{it['recipe']}` (recipe sha256 `{it['recipe_sha256']}`) after {it['steps']} steps."
+        for it in ancestors
+    ]
+    if plan.network.backbone.startswith("lite0"):
+        lines.append("The backbone began with EfficientNet-Lite0's ImageNet weights (Apache-2.0).")
+    return lines

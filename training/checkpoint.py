@@ -70,8 +70,25 @@ def load(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path}: not a checkpoint of posewright-train: {error}") from error
 
 
+def ancestors(checkpoint: Checkpoint) -> list[dict[str, Any]]:
+    """Follow ``init_from`` back: recipe, its sha256 and steps of each checkpoint that came before, newest first.
+
+    Raises:
+        CheckpointError: One of them is gone.
+    """
+    found = []
+    while checkpoint.recipe.init_from:
+        checkpoint = load(Path(checkpoint.recipe.init_from))
+        plan = checkpoint.recipe
+        found.append({"recipe": plan.name, "recipe_sha256": recipe.digest(plan), "steps": checkpoint.step})
+    return found
+
+
 def revision() -> str:
-    """Git revision of the running code, ``unknown`` outside a repository."""
-    here = Path(__file__).parent
-    answer = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)  # noqa: S607
-    return answer.stdout.strip() or "unknown"
+    """Git revision of the running code, with ``-dirty`` where it was changed; ``unknown`` outside a repository."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        answer = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)  # noqa: S603
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return answer.stdout.strip()

@@ -6,6 +6,7 @@ zoom inside it. On disk: ``pixels.npy`` uint8 (N, 384, 288, 3), opened as a memo
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from service.pose import boxes as boxes_
 from service.pose import crop
 from service.pose.skeleton import COCO17
 from service.pose.types import Floats
-from training import coco, pictures
+from training import coco, files, pictures
 from training.guides import joint_weights
 
 CANVAS_SIZE = (288, 384)
@@ -52,7 +53,8 @@ def build(source: coco.Source, out: Path, min_height: float = 40, min_joints: fl
 
     Args:
         source: Pictures and a COCO file, completed by `labelling.label` or not.
-        out: Folder to write; readable only once complete (labels.npz comes last).
+        out: Folder to write; `open_cache` refuses it until it is complete. A training that has an older cache there
+            open keeps the older one.
         min_height: Boxes lower than this (px) are left out.
         min_joints: People whose joints weigh less than this together are left out.
         skip: Leave out each picture whose id is divisible by this, as held out; 0 keeps all.
@@ -63,9 +65,9 @@ def build(source: coco.Source, out: Path, min_height: float = 40, min_joints: fl
     targets, weights = _targets(people)
     kept = np.flatnonzero(weights.sum(axis=1) >= min_joints)
     out.mkdir(parents=True, exist_ok=True)
-    pixels = np.lib.format.open_memmap(
-        out / "pixels.npy", "w+", np.uint8, (len(kept), CANVAS_SIZE[1], CANVAS_SIZE[0], 3)
-    )
+    (out / "labels.npz").unlink(missing_ok=True)
+    partial = out / ".pixels.npy.partial"
+    pixels = np.lib.format.open_memmap(partial, "w+", np.uint8, (len(kept), CANVAS_SIZE[1], CANVAS_SIZE[0], 3))
     keypoints = np.zeros((len(kept), len(COCO17), 2), np.float32)
     opened: tuple[int, np.ndarray] | None = None
     for i, person in enumerate(tqdm(kept, desc=f"cut {source.name}", unit="person")):
@@ -77,7 +79,10 @@ def build(source: coco.Source, out: Path, min_height: float = 40, min_joints: fl
         pixels[i] = crops.pixels[0]
         keypoints[i] = crop.transform(targets[person : person + 1], crop.invert(crops.to_image))[0]
     pixels.flush()
-    np.savez(out / "labels.npz", keypoints=keypoints, weights=weights[kept])
+    partial.replace(out / "pixels.npy")
+    labels = io.BytesIO()
+    np.savez(labels, keypoints=keypoints, weights=weights[kept])
+    files.write(out / "labels.npz", labels.getvalue())
 
 
 def open_cache(folders: Sequence[Path]) -> list[CropCache]:
@@ -92,7 +97,13 @@ def open_cache(folders: Sequence[Path]) -> list[CropCache]:
             raise coco.DatasetError(f"{folder}: expected a crop cache, got no labels.npz; run posewright-train crops")
         with np.load(folder / "labels.npz") as labels:
             pixels = np.load(folder / "pixels.npy", mmap_mode="r")
-            caches.append(CropCache(pixels, labels["keypoints"], labels["weights"]))
+            cache = CropCache(pixels, labels["keypoints"], labels["weights"])
+        if not len(cache) == len(cache.keypoints) > 0:
+            raise coco.DatasetError(
+                f"{folder}: expected a crop cache with people, got {len(cache)} crops and "
+                f"{len(cache.keypoints)} labels; run posewright-train crops again"
+            )
+        caches.append(cache)
     return caches
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 
 import numpy as np
 
@@ -12,30 +11,30 @@ from training import export, networks
 from training.recipe import Network, Recipe
 
 DESIGNS = (
-    ("plain-s", 64, (192, 256)),
-    ("plain-m", 64, (192, 256)),
-    ("lite0-stride16-narrow", 64, (192, 256)),
-    ("lite0-stride16", 64, (144, 192)),
-    ("lite0-stride16", 64, (160, 224)),
-    ("lite0-stride16", 64, (192, 256)),
-    ("lite0", 64, (160, 192)),
-    ("lite0", 64, (192, 256)),
-    ("lite0", 128, (192, 256)),
+    Network("pose", "plain-s", 64, (192, 256)),
+    Network("pose", "plain-m", 64, (192, 256)),
+    Network("pose", "lite0-stride16-narrow", 64, (192, 256)),
+    Network("pose", "lite0-stride16", 64, (144, 192)),
+    Network("pose", "lite0-stride16", 64, (160, 224)),
+    Network("pose", "lite0-stride16", 64, (192, 256)),
+    Network("pose", "lite0", 64, (160, 192)),
+    Network("pose", "lite0", 64, (192, 256)),
+    Network("pose", "lite0", 128, (192, 256)),
 )
-"""(backbone, decoder width, input (width, height))."""
 
 
 def compare(rounds: int) -> str:
     """Time every design once a round; returns a Markdown table of medians."""
     runners, figures, pixels = {}, {}, {}
-    for backbone, width, size in DESIGNS:
-        network = Network("pose", backbone, width, size)
-        plan = replace(_PLAN, network=network)
+    for network in DESIGNS:
+        plan = Recipe("design", "student", network, (), ())
         built = networks.build(plan, pretrained=False)
+        served = export.served_network(built, plan)
         parameters = sum(p.numel() for p in built.parameters())
         figures[network] = parameters / 1e6, export.multiply_adds(built, plan) / 1e9
-        runners[network] = OnnxRunner(export.to_onnx(export.served_network(built, plan), plan), threads=1)
-        pixels[network] = np.random.default_rng(0).integers(0, 256, (1, size[1], size[0], 3), np.uint8)
+        runners[network] = OnnxRunner(export.to_onnx(served, plan), threads=1)
+        width, height = network.input_size
+        pixels[network] = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8)
     times: dict[Network, list[float]] = {network: [] for network in runners}
     for _ in range(rounds):
         for network, runner in runners.items():
@@ -52,6 +51,3 @@ def compare(rounds: int) -> str:
             f"| {millions:.2f} | {operations:.3f} | {medians[network]:.2f} |"
         )
     return "\n".join(lines)
-
-
-_PLAN = Recipe("design", "student", Network("pose", "plain-s", 64, (192, 256)), (), ())

@@ -27,7 +27,7 @@ class Score:
     ap75: float
     ar: float
     pictures: int
-    people: int
+    predictions: int
 
 
 def score_poses(
@@ -51,7 +51,7 @@ def score_poses(
     for image_id in tqdm(ids, desc=f"evaluate {estimator.manifest.name}", unit="picture"):
         image = pictures.read(source.images / truth.imgs[image_id]["file_name"])
         if finder is None:
-            people = [a for a in truth.imgToAnns[image_id] if not a["iscrowd"] and a.get("num_keypoints")]
+            people = [a for a in truth.imgToAnns[image_id] if not a.get("iscrowd") and a.get("num_keypoints")]
             poses = estimator.estimate(image, boxes_.from_xywh([a["bbox"] for a in people]))
         else:
             poses = estimator.estimate(image, *finder.find(image, max_people=100, min_score=0.05))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,12 @@ from service.pose.bundle import Bundle, Manifest
 from service.pose.runner import OnnxRunner
 from service.pose.skeleton import COCO17
 from training import card, networks, recipe
+from training import checkpoint as checkpoint_
 from training.checkpoint import Checkpoint
 from training.crops import BOX_PADDING
 from training.networks.finder import FinderNetwork, ServedFinder
 from training.networks.plain import PlainUnit
+from training.networks.pose import STRIDE as POSE_STRIDE
 from training.networks.pose import ServedPose
 
 TOLERANCE = 2e-3
@@ -57,7 +60,7 @@ def export(checkpoint: Checkpoint, out: Path, version: str, metrics: dict[str, f
         files={},
         skeleton=COCO17.name if is_pose else None,
         input_size=(width, height),
-        heatmap_size=(width // 4, height // 4) if is_pose else None,
+        heatmap_size=(width // POSE_STRIDE, height // POSE_STRIDE) if is_pose else None,
         box_padding=BOX_PADDING if is_pose else None,
         decoder="heatmap" if is_pose else "finder",
         parameters=sum(p.numel() for p in network.parameters()),
@@ -68,7 +71,8 @@ def export(checkpoint: Checkpoint, out: Path, version: str, metrics: dict[str, f
             "revision": checkpoint.revision,
             "recipe_sha256": recipe.digest(plan),
             "steps": checkpoint.step,
-            "guides": ["PP-TinyPose 256x192"] if is_pose else ["RTMDet-nano person 416"],
+            "started_from": checkpoint_.ancestors(checkpoint),
+            "guides": card.guides(plan),
             "data": [data.name for data in plan.data],
         },
     )
@@ -115,7 +119,7 @@ def to_onnx(served: nn.Module, plan: recipe.Recipe) -> bytes:
 
 @torch.no_grad()
 def check(served: nn.Module, onnx: bytes, plan: recipe.Recipe) -> None:
-    """Compare torch and onnxruntime on random pictures, batches of 1 and 3.
+    """Compare torch and onnxruntime on random pictures, batches of 1 and 3, a finder upright and flat.
 
     Raises:
         ExportError: They differ.
@@ -123,8 +127,9 @@ def check(served: nn.Module, onnx: bytes, plan: recipe.Recipe) -> None:
     width, height = plan.network.input_size
     runner = OnnxRunner(onnx, threads=1)
     rng = np.random.default_rng(0)
-    for count in (1, 3):
-        coarse = rng.integers(0, 256, (count, height // 8, width // 8, 3), np.uint8)
+    sizes = [(width, height)] if plan.network.kind == "pose" else [(width, height), (height, width)]
+    for count, (columns, rows) in product((1, 3), sizes):
+        coarse = rng.integers(0, 256, (count, rows // 8, columns // 8, 3), np.uint8)
         pixels = coarse.repeat(8, axis=1).repeat(8, axis=2)
         expected = served(torch.from_numpy(pixels))
         expected = expected if isinstance(expected, tuple) else (expected,)

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from service.pose import crop
 from service.pose.boxes import from_xywh
+from service.pose.finder import STRIDE
 from service.pose.types import Boxes, Floats, Image
 from training import augment, coco, losses, pictures
-from training.networks.finder import STRIDE
 from training.recipe import Phase, Recipe
 
 SURE_BOX_SCORE = 0.5
@@ -65,7 +65,7 @@ class FinderTask:
         return losses.center_focal(logits, centers, center_weights) + 2 * boxes_loss
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=512)
 def _read(path: Path) -> Image:
     return pictures.read(path)
 
@@ -75,11 +75,14 @@ def _read_source(annotations: Path, images: Path) -> list[tuple[Path, Boxes, np.
     data = coco.load(annotations)
     entries = []
     for image_id in sorted(data.imgs):
+        path = images / data.imgs[image_id]["file_name"]
+        if not path.is_file():
+            raise coco.DatasetError(f"{path}: named in {annotations} but not there; check the recipe's images folder")
         people = [a for a in data.imgToAnns[image_id] if min(a["bbox"][2:]) >= 1]
         sure = [not a.get("iscrowd") and a.get("box_score", 1.0) >= SURE_BOX_SCORE for a in people]
-        entries.append(
-            (images / data.imgs[image_id]["file_name"], from_xywh([a["bbox"] for a in people]), np.array(sure, bool))
-        )
+        entries.append((path, from_xywh([a["bbox"] for a in people]), np.array(sure, bool)))
+    if not entries:
+        raise coco.DatasetError(f"{annotations}: expected pictures, got none")
     return entries
 
 
@@ -100,7 +103,9 @@ def place(image: Image, boxes: Boxes, size: tuple[int, int], rng: np.random.Gene
         + np.maximum(slack, 0) * rng.uniform(0, 1, 2)
         + np.minimum(slack, 0) * rng.uniform(-0.5, 0.5, 2)
     )
-    to_image = np.array([[scale[0], 0, offset[0]], [0, scale[1], offset[1]]], np.float32)
+    # Edges map as the boxes do, frame 0 to the picture's offset; pixel centres lie half a pixel inside of them.
+    centers = offset + (scale - 1) / 2
+    to_image = np.array([[scale[0], 0, centers[0]], [0, scale[1], centers[1]]], np.float32)
     pixels = crop.warp(image, to_image, size)
     boxes = ((boxes - np.tile(offset, 2)) / np.tile(scale, 2)).astype(np.float32)
     if rng.random() < 0.5:

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from service.pose import boxes as boxes_
 from service.pose import crop, heatmap
+from service.pose.runner import open_session
 from service.pose.types import Boxes, Floats, Image
+from training.coco import DatasetError
 
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
@@ -39,13 +41,12 @@ def joint_weights(scores: Floats, low: float = 0.4, high: float = 0.8) -> Floats
     return np.asarray(np.clip((scores - low) / (high - low), 0, 1), np.float32)
 
 
-def open_session(path: Path, threads: int = 1) -> ort.InferenceSession:
-    """Open an ONNX file on the CPU with ``threads`` threads that sleep when idle."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+def _open(path: Path, threads: int) -> ort.InferenceSession:
+    if not path.is_file():
+        raise DatasetError(
+            f"{path}: expected a guide's ONNX file, got nothing there; check --pose-guide and --box-guide"
+        )
+    return open_session(path, threads)
 
 
 class TinyPoseGuide:
@@ -56,7 +57,7 @@ class TinyPoseGuide:
     """
 
     def __init__(self, path: Path, threads: int = 1) -> None:
-        self._session = open_session(path, threads)
+        self._session = _open(path, threads)
         self._input = self._session.get_inputs()[0]
         self.crop_size = (int(self._input.shape[3]), int(self._input.shape[2]))
 
@@ -89,7 +90,7 @@ class RtmDetGuide:
     STD_BGR = np.array([57.375, 57.12, 58.395], np.float32)
 
     def __init__(self, path: Path, threads: int = 1) -> None:
-        self._session = open_session(path, threads)
+        self._session = _open(path, threads)
         self._input = self._session.get_inputs()[0]
         self._side = int(self._input.shape[2])
 

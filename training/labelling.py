@@ -62,8 +62,10 @@ def label(
 
 def _missing_people(people: list[dict], crowds: list[dict], found: np.ndarray, scores: np.ndarray) -> list[dict]:
     """Make annotations of the found boxes that no labelled person or crowd explains."""
-    known = boxes_.from_xywh([a["bbox"] for a in people + crowds])
+    known, regions = (boxes_.from_xywh([a["bbox"] for a in group]) for group in (people, crowds))
     free = boxes_.iou(found, known).max(axis=1, initial=0) < 0.5
+    # Against a crowd COCO counts the share of the found box that lies inside.
+    free &= boxes_.overlap(found, regions).max(axis=1, initial=0) < 0.5 * boxes_.areas(found)
     return [
         {
             "category_id": 1,

@@ -13,9 +13,17 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from training import checkpoint, networks
+from training import checkpoint, files, networks
 from training.checkpoint import Checkpoint
 from training.recipe import Phase, Recipe
+
+MAX_GRADIENT = 5.0
+"""Gradients are scaled down to this norm."""
+LOG_EVERY = 50
+
+
+class DivergedError(ArithmeticError):
+    """Training has left the range of numbers."""
 
 
 class Task(Protocol):
@@ -49,62 +57,102 @@ def fit(
         until: Stop after so many steps; a later call goes on from there.
 
     Raises:
-        CheckpointError: ``run`` holds a checkpoint of another recipe.
+        CheckpointError: ``run`` holds a checkpoint of another recipe, or ``init_from`` does not fit.
+        DivergedError: A gradient is not finite.
     """
-    rank, processes = _join()
+    rank, processes = _join(device)
     torch.manual_seed(recipe.seed)
-    network = networks.build(recipe).to(device)
+    begun = (run / "last.pt").exists()
+    network = networks.build(recipe, pretrained=not begun).to(device)
     ema = networks.build(recipe, pretrained=False).to(device)
     for module in (network, ema):
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stub lacks it
-    if recipe.init_from:
+    if recipe.init_from and not begun:
         networks.load_matching(network, checkpoint.load(Path(recipe.init_from)).ema)
     ema.load_state_dict(network.state_dict())
     optimiser = torch.optim.AdamW(_groups(network, recipe), lr=0.0)
-    step = _resume(run / "last.pt", recipe, network, ema, optimiser)
+    step = _resume(run / "last.pt", recipe, network, ema, optimiser) if begun else 0
+    _require_same(step, processes)
+    log = Log(run / "log.csv", step) if rank == 0 else None
+    revision = checkpoint.revision()
+    last = recipe.steps if until is None else min(recipe.steps, until)
     network.train()
-    saved, progress = (
-        time.monotonic(),
-        tqdm(total=recipe.steps, initial=step, desc=recipe.name, unit="step", disable=rank > 0),
-    )
-    mean_loss, phase = 0.0, None
-    last = min(recipe.steps, until or recipe.steps)
-    while step < last:
-        if recipe.phase_at(step) is not phase:
-            phase = recipe.phase_at(step)
-            network.backbone.freeze(phase.frozen_blocks)
-        assert phase is not None
-        inputs, *targets = (t.to(device, non_blocking=True) for t in task.batch(step, rank, phase))
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            outputs = network(inputs)
-        loss = task.loss(_as_float(outputs), *targets)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        if processes > 1:
-            _average_gradients(network, processes)
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-        _set_rates(optimiser, recipe, step)
-        optimiser.step()
-        _average(ema, network, min(recipe.optimiser.ema_decay, (1 + step) / (10 + step)))
-        step += 1
-        mean_loss += (float(loss.detach()) - mean_loss) / min(step, 50)
-        progress.update()
-        if step % 50 == 0 and rank == 0:
-            progress.set_postfix(loss=f"{mean_loss:.4f}")
-            _log(run / "log.csv", step, mean_loss)
-        if rank == 0 and (step == last or time.monotonic() - saved > save_every_s):
-            checkpoint.save(run / "last.pt", _state(step, network, ema, optimiser, recipe))
-            saved = time.monotonic()
-    progress.close()
-    return _state(step, network, ema, optimiser, recipe)
+    saved, phase = time.monotonic(), None
+    with tqdm(total=recipe.steps, initial=step, desc=recipe.name, unit="step", disable=rank > 0) as progress:
+        while step < last:
+            if recipe.phase_at(step) is not phase:
+                phase = recipe.phase_at(step)
+                network.backbone.freeze(phase.frozen_blocks)
+            assert phase is not None
+            inputs, *targets = (t.to(device, non_blocking=True) for t in task.batch(step, rank, phase))
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                outputs = network(inputs)
+            loss = task.loss(_as_float(outputs), *targets)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            if processes > 1:
+                _average_gradients(network, processes)
+            norm = torch.nn.utils.clip_grad_norm_(network.parameters(), MAX_GRADIENT)
+            if not torch.isfinite(norm):
+                raise DivergedError(
+                    f"{recipe.name}: expected finite gradients, got {norm.item()} at step {step}; "
+                    f"{run / 'last.pt'} is from before, go on from it with a lower optimiser.lr"
+                )
+            _set_rates(optimiser, recipe, step)
+            optimiser.step()
+            _average(ema, network, min(recipe.optimiser.ema_decay, (1 + step) / (10 + step)))
+            step += 1
+            progress.update()
+            if log is not None and log.add(step, float(loss.detach())):
+                progress.set_postfix(loss=f"{log.mean:.4f}")
+            if rank == 0 and (step == last or time.monotonic() - saved > save_every_s):
+                checkpoint.save(run / "last.pt", _state(step, network, ema, optimiser, recipe, revision))
+                saved = time.monotonic()
+    return _state(step, network, ema, optimiser, recipe, revision)
 
 
-def _join() -> tuple[int, int]:
+class Log:
+    """``log.csv``: a row every 50 steps with the mean loss of about as many. After a resume, rows beyond it go."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        self.mean = 0.0
+        self._path = path
+        self._seen = 0
+        rows = path.read_text().splitlines()[1:] if path.exists() else []
+        kept = [row for row in rows if int(row.partition(",")[0]) <= step]
+        files.write(path, "\n".join(["step,loss", *kept, ""]).encode())
+
+    def add(self, step: int, loss: float) -> bool:
+        """Take a step's loss in; tells whether a row was written."""
+        self._seen += 1
+        self.mean += (loss - self.mean) / min(self._seen, LOG_EVERY)
+        if step % LOG_EVERY:
+            return False
+        with self._path.open("a") as stream:
+            stream.write(f"{step},{self.mean:.5f}\n")
+        return True
+
+
+def _join(device: torch.device) -> tuple[int, int]:
     """Join torchrun's group, where there is one: (rank, processes)."""
     processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if processes > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    return (dist.get_rank(), processes) if processes > 1 else (0, 1)
+    if processes == 1:
+        return 0, 1
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return dist.get_rank(), processes
+
+
+def _require_same(step: int, processes: int) -> None:
+    """Refuse to start processes at different steps: each needs the run folder's checkpoint."""
+    if processes == 1:
+        return
+    steps: list[int] = [0] * processes
+    dist.all_gather_object(steps, step)
+    if len(set(steps)) > 1:
+        raise checkpoint.CheckpointError(
+            f"expected every process at the same step, got {steps}; give all machines the same run folder"
+        )
 
 
 def _groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
@@ -158,9 +206,7 @@ def _as_float(outputs: Any) -> Any:
 
 
 def _resume(path: Path, recipe: Recipe, network: nn.Module, ema: nn.Module, optimiser: torch.optim.Optimizer) -> int:
-    """Load ``path`` where it exists; returns the steps done."""
-    if not path.exists():
-        return 0
+    """Load a checkpoint of this recipe; returns the steps done."""
     state = checkpoint.load(path)
     if state.recipe != recipe:
         raise checkpoint.CheckpointError(
@@ -174,15 +220,11 @@ def _resume(path: Path, recipe: Recipe, network: nn.Module, ema: nn.Module, opti
 
 
 def _state(
-    step: int, network: nn.Module, ema: nn.Module, optimiser: torch.optim.Optimizer, recipe: Recipe
+    step: int,
+    network: nn.Module,
+    ema: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    recipe: Recipe,
+    revision: str,
 ) -> Checkpoint:
-    return Checkpoint(
-        step, network.state_dict(), ema.state_dict(), optimiser.state_dict(), recipe, checkpoint.revision()
-    )
-
-
-def _log(path: Path, step: int, loss: float) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = not path.exists()
-    with path.open("a") as stream:
-        stream.write(("step,loss\n" if new else "") + f"{step},{loss:.5f}\n")
+    return Checkpoint(step, network.state_dict(), ema.state_dict(), optimiser.state_dict(), recipe, revision)

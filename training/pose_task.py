@@ -11,6 +11,7 @@ from torch import Tensor
 from service.pose import crop, heatmap
 from service.pose.skeleton import COCO17
 from training import augment, crops, losses
+from training.networks.pose import STRIDE
 from training.recipe import Phase, Recipe
 
 
@@ -48,9 +49,8 @@ class PoseTask:
                 )
             )
         pixels, keypoints, weights = (np.stack(part) for part in zip(*samples, strict=True))
-        stride = 4
-        size = (phase.size[0] // stride, phase.size[1] // stride)
-        targets = heatmap.encode(keypoints, size, stride, self._recipe.network.sigma_cells)
+        size = (phase.size[0] // STRIDE, phase.size[1] // STRIDE)
+        targets = heatmap.encode(keypoints, size, STRIDE, self._recipe.network.sigma_cells)
         return torch.from_numpy(pixels), torch.from_numpy(targets), torch.from_numpy(weights.astype(np.float32))
 
     def loss(self, outputs: Tensor, *targets: Tensor) -> Tensor:

@@ -7,9 +7,9 @@ import json
 import tomllib
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 
 class RecipeError(ValueError):
@@ -17,6 +17,10 @@ class RecipeError(ValueError):
 
 
 _STRICT = ConfigDict(extra="forbid")
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Size = tuple[Count, Count]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +37,15 @@ class Network:
 
     __pydantic_config__ = _STRICT
     kind: Literal["pose", "finder"]
-    backbone: str
-    decoder_width: int
-    input_size: tuple[int, int]
-    sigma_cells: float = 1.5
+    backbone: Literal["lite0", "lite0-stride16", "lite0-stride16-narrow", "plain-s", "plain-m"]
+    decoder_width: Count
+    input_size: Size
+    sigma_cells: Positive = 1.5
+
+    @property
+    def coarsest_stride(self) -> int:
+        """Input pixels per cell of the deepest level: sizes must be multiples."""
+        return 16 if "stride16" in self.backbone else 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +62,7 @@ class Data:
     __pydantic_config__ = _STRICT
     name: str
     path: str
-    share: float
+    share: Positive
     images: str = ""
 
 
@@ -70,11 +79,11 @@ class Phase:
     """
 
     __pydantic_config__ = _STRICT
-    steps: int
-    batch: int
-    size: tuple[int, int]
+    steps: Count
+    batch: Count
+    size: Size
     augment: Literal["strong", "light"] = "strong"
-    frozen_blocks: int = 0
+    frozen_blocks: Annotated[int, Field(ge=0)] = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +100,12 @@ class Optimiser:
     """
 
     __pydantic_config__ = _STRICT
-    lr: float = 1e-3
-    backbone_lr_scale: float = 0.5
-    weight_decay: float = 0.02
-    warmup_steps: int = 200
-    final_lr_share: float = 0.02
-    ema_decay: float = 0.999
+    lr: Positive = 1e-3
+    backbone_lr_scale: Positive = 0.5
+    weight_decay: Annotated[float, Field(ge=0)] = 0.02
+    warmup_steps: Annotated[int, Field(ge=0)] = 200
+    final_lr_share: Share = 0.02
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,14 +124,31 @@ class Recipe:
     """
 
     __pydantic_config__ = _STRICT
-    name: str
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
     role: Literal["finder", "student", "teacher"]
     network: Network
-    data: tuple[Data, ...]
-    phases: tuple[Phase, ...]
+    data: Annotated[tuple[Data, ...], Field(min_length=1)]
+    phases: Annotated[tuple[Phase, ...], Field(min_length=1)]
     optimiser: Optimiser = Optimiser()
     seed: int = 0
     init_from: str = ""
+
+    def __post_init__(self) -> None:
+        if (self.role == "finder") != (self.network.kind == "finder"):
+            raise ValueError(f"expected role finder for a finder network and no other, got {self.role!r}")
+        stride = self.network.coarsest_stride
+        for phase in self.phases:
+            if any(side % stride for side in (*phase.size, *self.network.input_size)):
+                raise ValueError(
+                    f"expected sizes in multiples of {stride} for {self.network.backbone}, got {phase.size}"
+                )
+            if phase.frozen_blocks and self.network.backbone.startswith("plain"):
+                raise ValueError(f"expected frozen_blocks 0 for {self.network.backbone}, which has no ImageNet weights")
+        if self.network.kind == "pose" and self.phases and self.phases[-1].size != self.network.input_size:
+            raise ValueError(
+                f"expected the last phase at network.input_size {self.network.input_size}, got {self.phases[-1].size}: "
+                "a pose network answers well at the size that it saw last"
+            )
 
     @property
     def steps(self) -> int:
@@ -196,7 +222,7 @@ def _override(tree: dict[str, Any], override: str) -> None:
             node[int(leaf)] = parsed
         else:
             node[leaf] = parsed
-    except (IndexError, ValueError, TypeError) as error:
+    except (IndexError, ValueError, TypeError, AttributeError) as error:
         raise RecipeError(f"--set {override!r}: no such place in the recipe ({error})") from error
 
 

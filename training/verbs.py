@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from argparse import Namespace
 from dataclasses import asdict
 
@@ -24,6 +25,9 @@ EXPECTED_ERRORS = (
     checkpoint.CheckpointError,
     export.ExportError,
     BundleError,
+    loop.DivergedError,
+    OSError,
+    json.JSONDecodeError,
 )
 
 
@@ -46,7 +50,10 @@ def run_train(options: Namespace) -> int:
     cv2.setNumThreads(options.threads)
     plan = recipe.load(options.recipe, tuple(options.set))
     task = FinderTask(plan, options.data) if plan.network.kind == "finder" else PoseTask(plan, options.data)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
     loop.fit(plan, task, options.run, device, until=options.until)
     return 0
 
@@ -67,6 +74,7 @@ def run_evaluate(options: Namespace) -> int:
 def run_export(options: Namespace) -> int:
     """See `export.export`."""
     metrics = json.loads(options.metrics.read_text()) if options.metrics else {}
+    metrics = {name: value for name, value in metrics.items() if isinstance(value, int | float)}
     written = export.export(checkpoint.load(options.checkpoint), options.out, options.version, metrics)
     print(f"{written.path}: {len(written.onnx) / 1e6:.1f} MB, sha256 {written.manifest.files[bundle.ONNX]}")
     return 0

@@ -30,13 +30,18 @@ def clip(boxes: Boxes, image_size: tuple[int, int]) -> Boxes:
     return np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
 
 
-def iou(a: Boxes, b: Boxes) -> Floats:
-    """Intersection over union of every pair, float32 (len(a), len(b)), 0..1."""
+def overlap(a: Boxes, b: Boxes) -> Floats:
+    """Area that every pair shares in px², float32 (len(a), len(b))."""
     corner_low = np.maximum(a[:, None, :2], b[None, :, :2])
     corner_high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    overlap = np.clip(corner_high - corner_low, 0, None).prod(axis=2)
-    union = areas(a)[:, None] + areas(b)[None, :] - overlap
-    return np.asarray(overlap / np.maximum(union, 1e-9), np.float32)
+    return np.asarray(np.clip(corner_high - corner_low, 0, None).prod(axis=2), np.float32)
+
+
+def iou(a: Boxes, b: Boxes) -> Floats:
+    """Intersection over union of every pair, float32 (len(a), len(b)), 0..1."""
+    shared = overlap(a, b)
+    union = areas(a)[:, None] + areas(b)[None, :] - shared
+    return np.asarray(shared / np.maximum(union, 1e-9), np.float32)
 
 
 def suppress(boxes: Boxes, scores: Floats, iou_threshold: float) -> NDArray[np.intp]:

@@ -128,18 +128,30 @@ def _read_manifest(path: Path) -> Manifest:
 
 
 def write(path: Path, manifest: Manifest, onnx: bytes, card: str) -> Bundle:
-    """Write a bundle whole: into a folder beside, flushed, then renamed over ``path``.
+    """Write a bundle whole: into a folder beside, flushed, then renamed to ``path``.
+
+    An older bundle there is moved aside first and removed last.
 
     Args:
         path: Folder to create or replace.
         manifest: ``files`` is filled in here.
         onnx: The graph.
         card: The model card, Markdown.
+
+    Raises:
+        BundleError: ``path`` is something else than a bundle.
     """
+    if path.exists() and not (path / MANIFEST).is_file():
+        raise BundleError(
+            f"{path}: expected no folder, or a bundle to replace, got a folder without {MANIFEST}; "
+            "name the bundle's own folder"
+        )
     contents = {ONNX: onnx, CARD: card.encode()}
     manifest = manifest.model_copy(update={"files": {name: sha256(content) for name, content in contents.items()}})
     contents[MANIFEST] = (manifest.model_dump_json(indent=2) + "\n").encode()
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    shutil.rmtree(partial, ignore_errors=True)  # left by a killed process of the same number
     partial.mkdir(parents=True)
     try:
         for name, content in contents.items():
@@ -148,8 +160,9 @@ def write(path: Path, manifest: Manifest, onnx: bytes, card: str) -> Bundle:
                 stream.flush()
                 os.fsync(stream.fileno())
         if path.exists():
-            shutil.rmtree(path)
+            path.rename(old)
         partial.rename(path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
     return Bundle(path, manifest, onnx, card)

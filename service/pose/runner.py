@@ -32,18 +32,23 @@ class OnnxRunner:
 
         Args:
             onnx: The graph's bytes.
-            threads: Threads inside one call. They sleep when idle: spinning steals the cores of other calls.
+            threads: Threads inside one call.
         """
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = ort.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+        self._session = open_session(onnx, threads)
         self._input_name = self._session.get_inputs()[0].name
 
     def run(self, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         """See `Runner.run`."""
         return list(self._session.run(None, {self._input_name: pixels}))
+
+
+def open_session(onnx: bytes | Path, threads: int) -> ort.InferenceSession:
+    """Open a graph on the CPU. Its threads sleep when idle: spinning would steal the cores of other calls."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return ort.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
 
 
 def available_cores() -> int:

@@ -63,3 +63,11 @@ def test_rewriting_replaces_and_leaves_nothing_beside(student: Path) -> None:
     spots.write_pose_bundle(student.parent, "student-s", "student", shift_cells=1)
     assert bundle.read(student).onnx == spots.pose_network(shift_cells=1)
     assert [path.name for path in student.parent.iterdir()] == ["student-s"]
+
+
+def test_nothing_but_a_bundle_is_replaced(student: Path) -> None:
+    """The bundle's name forgotten, the whole models folder named."""
+    opened = bundle.read(student)
+    with pytest.raises(bundle.BundleError, match="name the bundle's own folder"):
+        bundle.write(student.parent, opened.manifest, opened.onnx, opened.card)
+    assert bundle.read(student) == opened

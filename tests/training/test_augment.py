@@ -32,20 +32,25 @@ def test_every_point_keeps_its_colour(canvas: tuple[np.ndarray, np.ndarray], see
         assert distance < 60
 
 
-def test_mirroring_swaps_sides(canvas: tuple[np.ndarray, np.ndarray]) -> None:
+def test_mirroring_swaps_sides_and_weights(canvas: tuple[np.ndarray, np.ndarray]) -> None:
     still = augment.Strength(0, 0, (1, 1), 0, 0, 0, 0, 0)
     view = np.array([[1, 0, 0], [0, 1, 0]], np.float32)
     image, keypoints = canvas
-    seen = {}
-    for seed in range(20):
-        _, points, _ = augment.augment_person(
-            image, keypoints, np.ones(17, np.float32), view, CANVAS_SIZE, COCO17, still, np.random.default_rng(seed)
-        )
-        seen[bool(points[5, 0] > points[6, 0])] = points
-    assert len(seen) == 1, "the left shoulder stays on the picture's right for a person who faces the camera"
-    mirrored = keypoints[list(COCO17.flip)].copy()
+    given = np.linspace(0.1, 1, 17, dtype=np.float32)
+    flip = list(COCO17.flip)
+    mirrored = keypoints[flip]
     mirrored[:, 0] = CANVAS_SIZE[0] - 1 - mirrored[:, 0]
-    assert np.abs(seen[True] - keypoints).max() < 0.01 or np.abs(seen[True] - mirrored).max() < 0.01
+    kinds = set()
+    for seed in range(20):
+        pixels, points, weights = augment.augment_person(
+            image, keypoints, given, view, CANVAS_SIZE, COCO17, still, np.random.default_rng(seed)
+        )
+        is_mirrored = bool(np.abs(points - keypoints).max() > 0.01)
+        np.testing.assert_allclose(points, mirrored if is_mirrored else keypoints, atol=0.01)
+        np.testing.assert_array_equal(weights, given[flip] if is_mirrored else given)
+        np.testing.assert_array_equal(pixels, image[:, ::-1] if is_mirrored else image)
+        kinds.add(is_mirrored)
+    assert kinds == {True, False}
 
 
 def test_the_same_seed_gives_the_same_sample(canvas: tuple[np.ndarray, np.ndarray]) -> None:

@@ -23,25 +23,90 @@ from training.pose_task import PoseTask
 CPU = torch.device("cpu")
 
 
-def test_resumed_equals_uninterrupted_bit_for_bit(data_root: Path, tmp_path: Path) -> None:
-    plan = tiny_recipe(phases=[{"steps": 6, "batch": 2, "size": [96, 128]}])
+FROZEN_THEN_FREE = [
+    {"steps": 3, "batch": 2, "size": [96, 128], "frozen_blocks": 3},
+    {"steps": 3, "batch": 2, "size": [96, 128]},
+]
+LITE = {"kind": "pose", "backbone": "lite0-stride16-narrow", "decoder_width": 16, "input_size": [96, 128]}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"phases": [{"steps": 6, "batch": 2, "size": [96, 128]}]}, {"phases": FROZEN_THEN_FREE, "network": LITE}],
+    ids=["plain", "frozen-then-free"],
+)
+@pytest.mark.parametrize("stop", [3, 4])
+def test_resumed_equals_uninterrupted_bit_for_bit(
+    data_root: Path, tmp_path: Path, changes: dict[str, object], stop: int
+) -> None:
+    plan = tiny_recipe(**changes)
     whole = loop.fit(plan, PoseTask(plan, data_root), tmp_path / "whole", CPU)
 
     class Interrupted(PoseTask):
         def batch(self, step: int, rank: int, phase: recipe.Phase) -> tuple[torch.Tensor, ...]:
-            if step == 4:
+            if step == stop:
                 raise KeyboardInterrupt
             return super().batch(step, rank, phase)
 
     with pytest.raises(KeyboardInterrupt):
         loop.fit(plan, Interrupted(plan, data_root), tmp_path / "parts", CPU, save_every_s=0)
-    assert checkpoint.load(tmp_path / "parts" / "last.pt").step == 4
+    assert checkpoint.load(tmp_path / "parts" / "last.pt").step == stop
     resumed = loop.fit(plan, PoseTask(plan, data_root), tmp_path / "parts", CPU)
     assert resumed.step == whole.step == 6
-    for name, weights in whole.ema.items():
-        assert torch.equal(weights, resumed.ema[name]), name
-    for name, weights in whole.network.items():
-        assert torch.equal(weights, resumed.network[name]), name
+    for kind in ("ema", "network"):
+        for name, weights in getattr(whole, kind).items():
+            assert torch.equal(weights, getattr(resumed, kind)[name]), name
+
+
+def test_frozen_blocks_stay_bit_for_bit_and_then_learn(data_root: Path, tmp_path: Path) -> None:
+    plan = tiny_recipe(phases=FROZEN_THEN_FREE, network=LITE)
+    states = [loop.fit(plan, PoseTask(plan, data_root), tmp_path, CPU, until=until).ema for until in (1, 3, 6)]
+    first, border, last = ({k: v.clone() for k, v in state.items()} for state in states)
+    frozen = [k for k in first if k.startswith(("backbone.stem.", *(f"backbone.blocks.{i}." for i in range(3))))]
+    assert len(frozen) > 20
+    assert all(torch.equal(first[k], border[k]) for k in frozen)
+    assert not torch.equal(first["backbone.blocks.3.project.0.weight"], border["backbone.blocks.3.project.0.weight"])
+    assert not torch.equal(border["backbone.stem.0.weight"], last["backbone.stem.0.weight"])
+
+
+def test_a_network_goes_on_from_a_smaller_one(data_root: Path, tmp_path: Path) -> None:
+    small = tiny_recipe(network=LITE)
+    state = loop.fit(small, PoseTask(small, data_root), tmp_path / "small", CPU)
+    network = {**LITE, "backbone": "lite0"}
+    large = tiny_recipe(network=network, name="large", init_from=str(tmp_path / "small" / "last.pt"))
+    started = loop.fit(large, PoseTask(large, data_root), tmp_path / "large", CPU, until=0)
+    key = "backbone.blocks.4.project.0.weight"
+    assert torch.equal(started.network[key], state.ema[key])
+    (ancestor,) = checkpoint.ancestors(started)
+    assert ancestor == {"recipe": "tiny", "recipe_sha256": recipe.digest(small), "steps": 3}
+    alien = tiny_recipe(name="alien", init_from=str(tmp_path / "small" / "last.pt"))
+    assert alien.network.backbone == "plain-s"
+    loop.fit(alien, PoseTask(alien, data_root), tmp_path / "alien", CPU, until=0)  # the decoder fits
+
+
+def test_the_log_has_no_row_twice_and_no_cliff(data_root: Path, tmp_path: Path) -> None:
+    log = loop.Log(tmp_path / "log.csv", 0)
+    for step in range(1, 151):
+        log.add(step, 2.0)
+    log = loop.Log(tmp_path / "log.csv", 120)  # killed at 150, the last checkpoint at 120
+    for step in range(121, 201):
+        log.add(step, 2.0)
+    rows = (tmp_path / "log.csv").read_text().splitlines()
+    assert rows == ["step,loss", "50,2.00000", "100,2.00000", "150,2.00000", "200,2.00000"]
+
+
+def test_a_diverged_training_leaves_its_checkpoint(data_root: Path, tmp_path: Path) -> None:
+    class Exploding(PoseTask):
+        def loss(self, outputs: torch.Tensor, *targets: torch.Tensor) -> torch.Tensor:
+            self.calls = getattr(self, "calls", 0) + 1
+            return super().loss(outputs, *targets) * (float("nan") if self.calls == 3 else 1)
+
+    plan = tiny_recipe()
+    with pytest.raises(loop.DivergedError, match=r"lower optimiser\.lr"):
+        loop.fit(plan, Exploding(plan, data_root), tmp_path, CPU, save_every_s=0)
+    state = checkpoint.load(tmp_path / "last.pt")
+    assert state.step == 2
+    assert all(torch.isfinite(v).all() for v in state.network.values())
 
 
 def test_another_recipe_does_not_continue_a_run(data_root: Path, tmp_path: Path) -> None:
@@ -63,7 +128,7 @@ def test_painted_people_are_learned_exported_and_found(painted: coco.Source, dat
     opened = read(tmp_path / "bundles" / "tiny")
     estimator = PoseEstimator(opened, OnnxRunner(opened.onnx, threads=1))
     score = evaluate.score_poses(painted, estimator)
-    assert score.people == 12
+    assert score.predictions == 12
     assert score.ap > 0.5
 
     phases = [{"steps": 150, "batch": 3, "size": [224, 160], "augment": "light"}]

@@ -7,6 +7,7 @@ import pytest
 from training import recipe
 from training.recipe import RecipeError
 
+STUDENT = Path(recipe.__file__).parent / "recipes" / "student-s.toml"
 RECIPES = sorted((Path(recipe.__file__).parent / "recipes").glob("*.toml"))
 
 
@@ -20,9 +21,9 @@ def test_shipped_recipes_are_valid_and_survive_a_round_trip(path: Path) -> None:
 
 
 def test_overrides_reach_every_depth() -> None:
-    plan = recipe.load(RECIPES[0], ("optimiser.lr=0.5", "phases.0.steps=7", "name=mine", "network.input_size=[64, 96]"))
-    assert (plan.optimiser.lr, plan.phases[0].steps, plan.name, plan.network.input_size) == (0.5, 7, "mine", (64, 96))
-    assert recipe.digest(plan) != recipe.digest(recipe.load(RECIPES[0]))
+    plan = recipe.load(STUDENT, ("optimiser.lr=0.5", "phases.0.steps=7", "name=mine", "phases.0.size=[64, 96]"))
+    assert (plan.optimiser.lr, plan.phases[0].steps, plan.name, plan.phases[0].size) == (0.5, 7, "mine", (64, 96))
+    assert recipe.digest(plan) != recipe.digest(recipe.load(STUDENT))
 
 
 @pytest.mark.parametrize(
@@ -33,11 +34,20 @@ def test_overrides_reach_every_depth() -> None:
         ("phases.9.steps=1", "no such place"),
         ("lr", "expected key=value"),
         ("role=boss", "role"),
+        ("role=finder", "role finder for a finder network"),
+        ("network.backbone=nope", "network.backbone"),
+        ("phases=[]", "phases"),
+        ("phases.0.batch=0", "phases.0.batch"),
+        ("optimiser.lr=nan", "optimiser.lr"),
+        ("phases.0.size=[100, 140]", "multiples of"),
+        ("network.input_size=[96, 128]", "expected the last phase at network.input_size"),
+        ("name=Capital Letters", "name"),
+        ("name.x.y=1", "no such place"),
     ],
 )
 def test_a_wrong_key_or_value_is_named(override: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
-        recipe.load(RECIPES[0], (override,))
+        recipe.load(STUDENT, (override,))
 
 
 def test_a_missing_file_and_bad_toml_are_named(tmp_path: Path) -> None:
@@ -49,7 +59,7 @@ def test_a_missing_file_and_bad_toml_are_named(tmp_path: Path) -> None:
 
 
 def test_phases_follow_each_other() -> None:
-    plan = recipe.load(RECIPES[0])
+    plan = recipe.load(STUDENT)
     assert plan.phase_at(0) is plan.phases[0]
     assert plan.phase_at(plan.phases[0].steps) is plan.phases[1]
     assert plan.phase_at(plan.steps - 1) is plan.phases[-1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from training.checkpoint import CheckpointError
 from training.networks.finder import FinderNetwork
 from training.networks.pose import PoseNetwork
 from training.recipe import Recipe
@@ -21,8 +22,14 @@ def build(recipe: Recipe, pretrained: bool = True) -> Network:
 
 
 def load_matching(network: nn.Module, weights: dict[str, torch.Tensor]) -> int:
-    """Copy the weights whose name and shape match; returns how many did."""
+    """Copy the weights whose name and shape match; returns how many did.
+
+    Raises:
+        CheckpointError: None does.
+    """
     mine = network.state_dict()
     matching = {k: v for k, v in weights.items() if k in mine and mine[k].shape == v.shape}
+    if not matching:
+        raise CheckpointError("init_from: expected a checkpoint with weights of this network, got none that fit")
     network.load_state_dict(matching, strict=False)
     return len(matching)

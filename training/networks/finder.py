@@ -6,10 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from service.pose.finder import STRIDE
 from training.networks.blocks import TopDown, head, initialise, normalise
 from training.networks.pose import backbone
-
-STRIDE = 8
 
 
 class FinderNetwork(nn.Module):

@@ -53,6 +53,8 @@ class PlainUnit(nn.Module):
             bias += norm.bias - norm.running_mean * scale
         fused.load_state_dict({"weight": weight, "bias": bias})
         self.fused = fused
+        del self.three, self.one
+        self.identity = None
 
 
 class Plain(nn.Module):
@@ -74,15 +76,8 @@ class Plain(nn.Module):
         self.levels = nn.ModuleList(levels)
 
     def freeze(self, blocks: int) -> None:
-        """Refuse: a backbone from scratch has nothing worth keeping.
-
-        Raises:
-            ValueError: ``blocks`` is not 0.
-        """
-        if blocks:
-            raise ValueError(
-                f"phases.frozen_blocks: expected 0 for a plain backbone (no ImageNet weights), got {blocks}"
-            )
+        """Free all: a backbone from scratch has nothing worth keeping, and recipes refuse another number than 0."""
+        assert blocks == 0
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Map normalised (N, 3, H, W) to levels, finest first."""

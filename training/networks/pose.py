@@ -11,13 +11,12 @@ from training.networks.blocks import TopDown, head, initialise, normalise
 from training.networks.efficientnet_lite import EfficientNetLite0
 from training.networks.plain import Plain
 
+STRIDE = 4
+"""Crop pixels per heatmap cell: the finest level of every backbone."""
+
 
 def backbone(name: str, pretrained: bool) -> EfficientNetLite0 | Plain:
-    """Build a backbone by its recipe name.
-
-    Raises:
-        ValueError: No such backbone; the message lists them.
-    """
+    """Build a backbone by its name in `recipe.Network`."""
     match name:
         case "lite0":
             return EfficientNetLite0(7, pretrained)
@@ -29,9 +28,7 @@ def backbone(name: str, pretrained: bool) -> EfficientNetLite0 | Plain:
             return Plain((32, 64, 128, 192), (2, 3, 5, 2))
         case "plain-m":
             return Plain((48, 96, 192, 256), (2, 4, 6, 2))
-    raise ValueError(
-        f"network.backbone: expected lite0, lite0-stride16, lite0-stride16-narrow, plain-s or plain-m, got {name!r}"
-    )
+    raise AssertionError(f"a recipe let backbone {name!r} through")
 
 
 class PoseNetwork(nn.Module):

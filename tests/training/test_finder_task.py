@@ -1,0 +1,45 @@
+"""The finder's samples: boxes stay on what they frame."""
+
+import numpy as np
+
+from training.finder_task import encode, place
+
+
+def test_placed_boxes_frame_their_rectangles() -> None:
+    """To a tenth of a pixel, through zoom, stretch, shift and mirror: the centroids of rectangle and box."""
+    image = np.full((900, 1200, 3), 114, np.uint8)  # the grey of the border
+    image[240:660, 400:800] = 255
+    rows, columns = np.mgrid[:256, :320]
+    whole = 0
+    for seed in range(40):
+        pixels, boxes = place(
+            image, np.array([[400, 240, 800, 660]], np.float32), (320, 256), np.random.default_rng(seed)
+        )
+        left, top, right, bottom = boxes[0]
+        if min(left, top) < 1 or right > 319 or bottom > 255:
+            continue  # cut by the frame
+        mass = pixels[..., 0].astype(float) - 114
+        # Pixel centres lie half a pixel inside the edges that boxes are made of.
+        center = np.array([(mass * (columns + 0.5)).sum(), (mass * (rows + 0.5)).sum()]) / mass.sum()
+        np.testing.assert_allclose(center, [(left + right) / 2, (top + bottom) / 2], atol=0.1)
+        whole += 1
+    assert whole > 20
+
+
+def test_doubtful_people_are_neither_taught_nor_denied() -> None:
+    boxes = np.array([[40, 40, 120, 200], [180, 40, 260, 200]], np.float32)
+    centers, weights, _, distance_weights = encode(boxes, np.array([True, False]), (320, 256))
+    assert (centers == 1).sum() == 1
+    row, column = np.argwhere(centers[0] == 1)[0]
+    assert (column, row) == (10, 15)
+    assert weights[0, row, column] == 1
+    assert weights[0, 15, 27] == 0
+    assert distance_weights[0, 15, 27] == 0
+    np.testing.assert_allclose(distance_weights.sum(), 1, rtol=1e-5)
+
+
+def test_an_empty_picture_teaches_emptiness() -> None:
+    centers, weights, _, distance_weights = encode(np.zeros((0, 4), np.float32), np.zeros(0, bool), (96, 64))
+    assert centers.max() == 0
+    assert weights.min() == 1
+    assert distance_weights.max() == 0
