@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from service import accept, bodies, formats, images, openapi, wire
 from service.errors import BadRequest, ServiceError, problem
@@ -201,6 +201,12 @@ def _finish(watch: Stopwatch) -> dict[str, float]:
 
 def _response(body: bytes, media_type: str, laps_ms: dict[str, float]) -> Response:
     return Response(body, media_type=media_type, headers={"Server-Timing": formats.server_timing(laps_ms)})
+
+
+@router.get("/", include_in_schema=False)
+async def index() -> Response:
+    """Lead a browser to the description of the API."""
+    return RedirectResponse("/docs")
 
 
 @router.get("/models", **openapi.MODELS)
