@@ -32,9 +32,9 @@ GUIDES = {
 }
 
 
-def guides(plan: Recipe) -> list[str]:
-    """Name the guides that labelled what the recipe's sources lacked; the sources' names say which did."""
-    return [guide for key, guide in GUIDES.items() if any(key in data.name for data in plan.data)]
+def guides(data: list[str]) -> list[str]:
+    """Name the guides that labelled what sources of these names lacked; the names say which did."""
+    return [guide for key, guide in GUIDES.items() if any(key in name for name in data)]
 
 
 def write(manifest: Manifest, plan: Recipe) -> str:
@@ -59,13 +59,13 @@ def write(manifest: Manifest, plan: Recipe) -> str:
             f"revision `{trained_by['revision']}`.",
             *_start(manifest, plan),
             "",
-            *(f"- {data.name}, share {data.share:g}" for data in plan.data),
+            *(f"- {name}" for name in trained_by["data"]),
             "",
             *(f"Guide: {guide}." for guide in trained_by["guides"]),
             "",
             "## Terms of the data",
             "",
-            *(f"- {term}" for key, term in TERMS.items() if any(key in data.name for data in plan.data)),
+            *(f"- {term}" for key, term in TERMS.items() if any(key in name for name in trained_by["data"])),
             "",
             "## Limits",
             "",

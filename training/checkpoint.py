@@ -70,17 +70,16 @@ def load(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path}: not a checkpoint of posewright-train: {error}") from error
 
 
-def ancestors(checkpoint: Checkpoint) -> list[dict[str, Any]]:
-    """Follow ``init_from`` back: recipe, its sha256 and steps of each checkpoint that came before, newest first.
+def ancestors(checkpoint: Checkpoint) -> list[Checkpoint]:
+    """Follow ``init_from`` back to the checkpoints that came before, newest first.
 
     Raises:
         CheckpointError: One of them is gone.
     """
-    found = []
+    found: list[Checkpoint] = []
     while checkpoint.recipe.init_from:
         checkpoint = load(Path(checkpoint.recipe.init_from))
-        plan = checkpoint.recipe
-        found.append({"recipe": plan.name, "recipe_sha256": recipe.digest(plan), "steps": checkpoint.step})
+        found.append(checkpoint)
     return found
 
 

@@ -46,6 +46,9 @@ def export(checkpoint: Checkpoint, out: Path, version: str, metrics: dict[str, f
         ExportError: ONNX and torch differ by more than `TOLERANCE`.
     """
     plan = checkpoint.recipe
+    ancestors = checkpoint_.ancestors(checkpoint)
+    # A source that only an earlier stage saw is in the weights too.
+    data = list(dict.fromkeys(source.name for it in [checkpoint, *ancestors] for source in it.recipe.data))
     network = networks.build(plan, pretrained=False)
     network.load_state_dict(checkpoint.ema)
     served = served_network(network, plan)
@@ -71,9 +74,12 @@ def export(checkpoint: Checkpoint, out: Path, version: str, metrics: dict[str, f
             "revision": checkpoint.revision,
             "recipe_sha256": recipe.digest(plan),
             "steps": checkpoint.step,
-            "started_from": checkpoint_.ancestors(checkpoint),
-            "guides": card.guides(plan),
-            "data": [data.name for data in plan.data],
+            "started_from": [
+                {"recipe": it.recipe.name, "recipe_sha256": recipe.digest(it.recipe), "steps": it.step}
+                for it in ancestors
+            ],
+            "guides": card.guides(data),
+            "data": data,
         },
     )
     return bundle.write(out, manifest, onnx, card.write(manifest, plan))
