@@ -55,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("checkpoint", type=Path)
     export.add_argument("--out", type=Path, required=True, help="bundle folder to write, e.g. service/models/student-s")
     export.add_argument("--version", default="1")
+    export.add_argument("--flip-test", action="store_true", help="average with the mirrored crop, in the graph")
     export.add_argument("--metrics", type=Path, help="json of figures for the manifest and the card")
 
     bench = verbs.add_parser("bench", help="latency of bundles and rivals, interleaved, one thread")

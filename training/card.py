@@ -47,6 +47,7 @@ def write(manifest: Manifest, plan: Recipe) -> str:
             "",
             f"A {manifest.role} of posewright: {plan.network.backbone}, {manifest.parameters / 1e6:.2f} M parameters,",
             f"input {width} x {height} (width x height), {manifest.gflops:.3f} G multiply-adds.",
+            *(["Its graph averages over the crop and its mirror image."] if trained_by["flip_test"] else []),
             "Apache-2.0, subject to the terms of the data below.",
             "",
             "## Figures",

@@ -31,7 +31,7 @@ def compare(rounds: int) -> str:
         built = networks.build(plan, pretrained=False)
         served = export.served_network(built, plan)
         parameters = sum(p.numel() for p in built.parameters())
-        figures[network] = parameters / 1e6, export.multiply_adds(built, plan) / 1e9
+        figures[network] = parameters / 1e6, export.multiply_adds(served, plan) / 1e9
         runners[network] = OnnxRunner(export.to_onnx(served, plan), threads=1)
         width, height = network.input_size
         pixels[network] = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8)

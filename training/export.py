@@ -33,7 +33,13 @@ class ExportError(ValueError):
     """The exported graph does not answer as the network does."""
 
 
-def export(checkpoint: Checkpoint, out: Path, version: str, metrics: dict[str, float]) -> Bundle:
+def export(
+    checkpoint: Checkpoint,
+    out: Path,
+    version: str,
+    metrics: dict[str, float],
+    flip_test: bool = False,
+) -> Bundle:
     """Write a checkpoint's averaged weights as a bundle.
 
     Args:
@@ -41,6 +47,7 @@ def export(checkpoint: Checkpoint, out: Path, version: str, metrics: dict[str, f
         out: Bundle folder to create or replace.
         version: Version of the bundle.
         metrics: Measured figures, for manifest and card.
+        flip_test: The graph of a pose network averages over the crop and its mirror image, at twice the cost.
 
     Raises:
         ExportError: ONNX and torch differ by more than `TOLERANCE`.
@@ -51,7 +58,7 @@ def export(checkpoint: Checkpoint, out: Path, version: str, metrics: dict[str, f
     data = list(dict.fromkeys(source.name for it in [checkpoint, *ancestors] for source in it.recipe.data))
     network = networks.build(plan, pretrained=False)
     network.load_state_dict(checkpoint.ema)
-    served = served_network(network, plan)
+    served = served_network(network, plan, flip_test)
     onnx = to_onnx(served, plan)
     check(served, onnx, plan)
     width, height = plan.network.input_size
@@ -67,13 +74,14 @@ def export(checkpoint: Checkpoint, out: Path, version: str, metrics: dict[str, f
         box_padding=BOX_PADDING if is_pose else None,
         decoder="heatmap" if is_pose else "finder",
         parameters=sum(p.numel() for p in network.parameters()),
-        gflops=round(multiply_adds(network, plan) / 1e9, 4),
+        gflops=round(multiply_adds(served, plan) / 1e9, 4),
         metrics=metrics,
         calibration=None,
         trained_by={
             "revision": checkpoint.revision,
             "recipe_sha256": recipe.digest(plan),
             "steps": checkpoint.step,
+            "flip_test": flip_test,
             "started_from": [
                 {"recipe": it.recipe.name, "recipe_sha256": recipe.digest(it.recipe), "steps": it.step}
                 for it in ancestors
@@ -85,7 +93,7 @@ def export(checkpoint: Checkpoint, out: Path, version: str, metrics: dict[str, f
     return bundle.write(out, manifest, onnx, card.write(manifest, plan))
 
 
-def served_network(network: networks.Network, plan: recipe.Recipe) -> nn.Module:
+def served_network(network: networks.Network, plan: recipe.Recipe, flip_test: bool = False) -> nn.Module:
     """Wrap a network as it serves: evaluation mode, branches fused, uint8 in, heatmaps or maps of people out."""
     network.eval()
     for part in network.modules():
@@ -93,7 +101,8 @@ def served_network(network: networks.Network, plan: recipe.Recipe) -> nn.Module:
             part.fuse()
     if isinstance(network, FinderNetwork):
         return ServedFinder(network).eval()
-    return ServedPose(network, plan.network.sigma_cells).eval()
+    flip = COCO17.flip if flip_test else None
+    return ServedPose(network, plan.network.sigma_cells, flip).eval()
 
 
 def to_onnx(served: nn.Module, plan: recipe.Recipe) -> bytes:

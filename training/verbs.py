@@ -75,7 +75,9 @@ def run_export(options: Namespace) -> int:
     """See `export.export`."""
     metrics = json.loads(options.metrics.read_text()) if options.metrics else {}
     metrics = {name: value for name, value in metrics.items() if isinstance(value, int | float)}
-    written = export.export(checkpoint.load(options.checkpoint), options.out, options.version, metrics)
+    written = export.export(
+        checkpoint.load(options.checkpoint), options.out, options.version, metrics, options.flip_test
+    )
     print(f"{written.path}: {len(written.onnx) / 1e6:.1f} MB, sha256 {written.manifest.files[bundle.ONNX]}")
     return 0
 

@@ -10,6 +10,7 @@ from torch import nn
 from service.pose.bundle import read
 from service.pose.finder import PersonFinder
 from service.pose.runner import OnnxRunner
+from service.pose.skeleton import COCO17
 from tests.training.conftest import tiny_recipe
 from training import checkpoint, export, networks
 from training.checkpoint import Checkpoint
@@ -42,6 +43,18 @@ def test_pose_bundle_answers_as_torch(tmp_path: Path, backbone: str) -> None:
     assert maps.shape == (2, 17, 32, 24)
     # A probability over cells, scaled so that a sure Gaussian of the recipe's sigma would peak at 1.
     np.testing.assert_allclose(maps.sum(axis=(2, 3)), 2 * np.pi * state.recipe.network.sigma_cells**2, rtol=1e-4)
+
+
+def test_a_flip_tested_bundle_answers_mirrored_crops_with_mirrored_joints(tmp_path: Path) -> None:
+    once = export.export(fresh(), tmp_path / "once", "1", {})
+    twice = export.export(fresh(), tmp_path / "twice", "1", {}, flip_test=True)
+    assert twice.manifest.gflops == pytest.approx(2 * once.manifest.gflops, rel=0.01)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 128, 96, 3), np.uint8)
+    for written, symmetric in ((once, False), (twice, True)):
+        runner = OnnxRunner(written.onnx, threads=1)
+        maps = runner.run(pixels)[0]
+        mirrored = runner.run(np.ascontiguousarray(pixels[:, :, ::-1]))[0][:, list(COCO17.flip), :, ::-1]
+        assert np.allclose(maps, mirrored, atol=1e-3 * maps.max()) == symmetric
 
 
 def test_finder_bundle_takes_upright_and_flat_pictures(tmp_path: Path) -> None:

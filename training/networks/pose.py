@@ -60,11 +60,24 @@ def heatmaps(logits: Tensor, sigma_cells: float) -> Tensor:
 class ServedPose(nn.Module):
     """What is exported: uint8 crops in, heatmaps out."""
 
-    def __init__(self, network: PoseNetwork, sigma_cells: float) -> None:
+    def __init__(self, network: PoseNetwork, sigma_cells: float, flip: tuple[int, ...] | None = None) -> None:
+        """Wrap a network.
+
+        Args:
+            network: Its logits become heatmaps.
+            sigma_cells: Of the training targets.
+            flip: Mirror partners of the keypoints: the heatmaps are averaged with the mirrored crop's, mirrored back
+                (flip test, arXiv 1603.06937, sec. 5), at twice the cost. None answers from one look.
+        """
         super().__init__()
         self.network = network
         self.sigma_cells = sigma_cells
+        self.flip = flip
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Map uint8 (N, H, W, 3) RGB to heatmaps float (N, K, h, w)."""
-        return heatmaps(self.network(pixels), self.sigma_cells)
+        maps = heatmaps(self.network(pixels), self.sigma_cells)
+        if self.flip is None:
+            return maps
+        mirrored = heatmaps(self.network(pixels.flip(2)), self.sigma_cells)
+        return (maps + mirrored.flip(3)[:, list(self.flip)]) / 2
