@@ -101,8 +101,7 @@ def served_network(network: networks.Network, plan: recipe.Recipe, flip_test: bo
             part.fuse()
     if isinstance(network, FinderNetwork):
         return ServedFinder(network).eval()
-    flip = COCO17.flip if flip_test else None
-    return ServedPose(network, plan.network.sigma_cells, flip).eval()
+    return ServedPose(network, plan.network.input_size, plan.network.sigma_cells, flip_test).eval()
 
 
 def to_onnx(served: nn.Module, plan: recipe.Recipe) -> bytes:
