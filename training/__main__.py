@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     train = verbs.add_parser("train", help="train a recipe, from its last checkpoint where there is one")
     train.add_argument("recipe", type=Path)
     train.add_argument("--data", type=Path, required=True, help="folder that the recipe's paths start from")
-    train.add_argument("--run", type=Path, required=True, help="folder for checkpoints and log")
+    train.add_argument("--out", type=Path, required=True, help="folder for checkpoints and log")
     train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the recipe")
     train.add_argument("--until", type=int, help="stop after so many steps of the recipe")
     train.add_argument("--threads", type=int, default=1, help="CPU threads of this process")

@@ -54,7 +54,7 @@ def run_train(options: Namespace) -> int:
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
-    loop.fit(plan, task, options.run, device, until=options.until)
+    loop.fit(plan, task, options.out, device, until=options.until)
     return 0
 
 

@@ -35,7 +35,7 @@ def toml(plan: recipe.Recipe) -> str:
 
 def test_from_recipe_to_table(painted: coco.Source, data_root: Path, tmp_path: Path) -> None:
     (tmp_path / "tiny.toml").write_text(toml(tiny_recipe()))
-    train = ("train", tmp_path / "tiny.toml", "--data", data_root, "--run", tmp_path / "run")
+    train = ("train", tmp_path / "tiny.toml", "--data", data_root, "--out", tmp_path / "run")
     run(*train, "--until", 2)
     run(*train)
     exported = run("export", tmp_path / "run" / "last.pt", "--out", tmp_path / "bundles" / "tiny")
@@ -53,7 +53,7 @@ def test_from_recipe_to_table(painted: coco.Source, data_root: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("train", "none.toml", "--data", ".", "--run", "run"), "none.toml: expected a recipe"),
+        (("train", "none.toml", "--data", ".", "--out", "run"), "none.toml: expected a recipe"),
         (("export", "none.pt", "--out", "bundle"), "none.pt: expected a checkpoint"),
         (("evaluate", "none", "--annotations", "a.json", "--images", "."), "expected a folder with manifest.json"),
         (("crops", "--annotations", "a.json", "--images", ".", "--out", "crops"), "a.json: expected a COCO annotation"),
