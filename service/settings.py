@@ -50,7 +50,7 @@ class Settings(BaseModel):
     max_batch_bytes: int = Field(64_000_000, ge=1, description="Largest body of one /predict/batch call.")
     max_people: int = Field(20, ge=1, le=100, description="People per picture where the caller names no number.")
     min_score: float = Field(
-        0.2, ge=0, le=1, description="Poses with a lower score are left out where the caller names no score."
+        0.15, ge=0, le=1, description="Poses with a lower score are left out where the caller names no score."
     )
     keypoint_threshold: float = Field(
         0.3, ge=0, le=1, description="Keypoint score from which `visible` is true where the caller names none."
