@@ -8,6 +8,12 @@ import sys
 from pathlib import Path
 
 
+# Keys of ablate.ROWS, without torch.
+ROWS = [
+    "plain", "teacher", "chain", "dense", "drop", "binarize", "classify", "dskd", "plain-cells", "kd-cells", "dskd-cells",
+]  # fmt: skip
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; returns the exit status."""
     # OpenMP threads that spin while they wait cost several times their gain beside any other process.
@@ -35,15 +41,21 @@ def _parser() -> argparse.ArgumentParser:
     crops = verbs.add_parser("crops", help="cut every labelled person once, for training")
     _source(crops)
     crops.add_argument("--out", type=Path, required=True, help="folder to write")
+    crops.add_argument("--height", type=int, default=384, help="of a canvas in px: 1.5 times the input's, a multiple of 4")
     crops.add_argument("--skip", type=int, default=0, help="hold out pictures whose id this number divides")
 
     train = verbs.add_parser("train", help="train a recipe, from its last checkpoint where there is one")
-    train.add_argument("recipe", type=Path)
-    train.add_argument("--data", type=Path, required=True, help="folder that the recipe's paths start from")
-    train.add_argument("--out", type=Path, required=True, help="folder for checkpoints and log")
-    train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the recipe")
+    _training(train)
     train.add_argument("--until", type=int, help="stop after so many steps of the recipe")
-    train.add_argument("--threads", type=int, default=1, help="CPU threads of this process")
+
+    distill = verbs.add_parser("distill", help="train a chain of recipes: teacher, assistants, student")
+    _training(distill)
+
+    ablate = verbs.add_parser("ablate", help="train and score a student with and without each part of DSKD")
+    _training(ablate)
+    ablate.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS, metavar="ROW", help=f"of {', '.join(ROWS)}")
+    ablate.add_argument("--seeds", nargs="+", type=int, default=[0])
+    ablate.add_argument("--students", nargs="+", default=[], metavar="NAME", help="of the recipe's students; all")
 
     evaluate = verbs.add_parser("evaluate", help="COCO AP of a bundle, through the estimator that serves")
     evaluate.add_argument("bundle", type=Path)
@@ -65,6 +77,14 @@ def _parser() -> argparse.ArgumentParser:
     designs = verbs.add_parser("designs", help="latency of student designs before any is trained")
     designs.add_argument("--rounds", type=int, default=50)
     return parser
+
+
+def _training(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("--data", type=Path, required=True, help="folder that the recipe's paths start from")
+    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and logs")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the recipe")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of this process")
 
 
 def _source(parser: argparse.ArgumentParser) -> None:

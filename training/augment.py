@@ -1,19 +1,22 @@
-"""Augmentation: functions of pictures, points and a random generator. The same seed gives the same sample.
+"""Augmentation in batches, on whatever device the pictures lie. The same generator gives the same samples.
 
-Strengths follow RTMPose's two phases (arXiv 2303.07399, sec. 3.4): `STRONG` for most of a training, `LIGHT` to end it.
+Where a crop is cut from its canvas is drawn in numpy, as the labels must follow; pixels change in torch, all crops of
+a batch at once. Strengths follow RTMPose's two phases (arXiv 2303.07399, sec. 3.4): `STRONG` for most of a long
+training, `LIGHT` to end it.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
 
 from service.pose import crop
-from service.pose.skeleton import Skeleton
-from service.pose.types import Floats, Image
+from service.pose.types import Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,137 +30,232 @@ class Strength:
     half_body_chance: float
     color_chance: float
     soften_chance: float
+    noise_chance: float
+    block_chance: float
     cutout_chance: float
 
 
-STRONG = Strength(30, 0.6, (0.75, 1.35), 0.08, 0.2, 0.7, 0.25, 0.4)
-LIGHT = Strength(20, 0.4, (0.85, 1.2), 0.04, 0.05, 0.4, 0.1, 0.1)
+STRONG = Strength(30, 0.6, (0.75, 1.35), 0.08, 0.2, 0.7, 0.25, 0.15, 0.15, 0.4)
+LIGHT = Strength(20, 0.4, (0.85, 1.2), 0.04, 0.05, 0.4, 0.1, 0.05, 0.05, 0.1)
 STRENGTHS = {"strong": STRONG, "light": LIGHT}
 
 UPPER_BODY = 11  # COCO-17: nose to wrists come before hips, knees, ankles.
+SOFTENINGS = (0.35, 0.5, 0.7)
+"""Shares of the resolution that softened pictures keep."""
+LUMA = (0.299, 0.587, 0.114)
 
 
-def augment_person(
-    canvas: Image,
+def place(
     keypoints: Floats,
     weights: Floats,
     view: Floats,
     crop_size: tuple[int, int],
-    skeleton: Skeleton,
     strength: Strength,
     rng: np.random.Generator,
-) -> tuple[Image, Floats, Floats]:
-    """Cut a randomly placed, turned, mirrored and disturbed crop out of a canvas.
+) -> tuple[Floats, NDArray[np.bool_]]:
+    """Draw where each crop lies on its canvas: turned, zoomed, shifted, half of them mirrored.
 
     Args:
-        canvas: uint8 (H, W, 3) RGB.
-        keypoints: float32 (K, 2), canvas px.
-        weights: float32 (K,), 0 where a target is unknown.
+        keypoints: float32 (N, K, 2), canvas px.
+        weights: float32 (N, K), 0 where a joint is unknown.
         view: float32 (2, 3), the undisturbed affine from crop px to canvas px.
-        crop_size: (width, height) of the crop in px.
-        skeleton: Gives the mirror partners.
+        crop_size: (width, height) of a crop in px.
         strength: How far to go.
         rng: The only source of chance.
 
     Returns:
-        Crop uint8 (height, width, 3), keypoints float32 (K, 2) in crop px, weights (K,), 0 also outside the crop.
+        Affines from crop px to canvas px, float32 (N, 2, 3), and whether each mirrors, bool (N,).
     """
-    if rng.random() < strength.half_body_chance:
-        view = _half_body(view, keypoints, weights, crop_size, rng)
-    to_canvas = view @ _disturbance(crop_size, strength, rng)
-    pixels = crop.warp(canvas, to_canvas, crop_size)
-    keypoints_crop = crop.transform(keypoints[None], crop.invert(to_canvas[None]))[0]
-    if rng.random() < 0.5:
-        pixels = pixels[:, ::-1]
-        keypoints_crop = keypoints_crop[list(skeleton.flip)]
-        keypoints_crop[:, 0] = crop_size[0] - 1 - keypoints_crop[:, 0]
-        weights = weights[list(skeleton.flip)]
-    pixels = disturb_pixels(pixels, strength, rng)
-    if rng.random() < strength.cutout_chance:
-        pixels = _cut_out(pixels, keypoints_crop, rng)
-    inside = ((keypoints_crop >= -0.5) & (keypoints_crop <= np.array(crop_size) - 0.5)).all(axis=1)
-    return np.ascontiguousarray(pixels), keypoints_crop, weights * inside
+    count = len(keypoints)
+    boxes, enough = _half_bodies(keypoints, weights, rng.random(count) < 0.6)
+    halved = enough & (rng.random(count) < strength.half_body_chance)
+    views = np.where(halved[:, None, None], crop.crop_to_image(boxes, crop_size, 1.25), view)
+    mirrored = rng.random(count) < 0.5
+    mirror = np.broadcast_to(np.eye(3), (count, 3, 3)).copy()
+    mirror[mirrored, 0] = [-1, 0, crop_size[0] - 1]
+    return (views @ _disturbances(count, crop_size, strength, rng) @ mirror).astype(np.float32), mirrored
 
 
-def _disturbance(crop_size: tuple[int, int], strength: Strength, rng: np.random.Generator) -> Floats:
-    """Random similarity about the crop's centre, float32 (3, 3), crop px to crop px."""
-    width, height = crop_size
-    angle = 0.0
-    if rng.random() < strength.rotation_chance:
-        angle = math.radians(
-            float(np.clip(rng.normal(0, strength.rotation), -2 * strength.rotation, 2 * strength.rotation))
+def _disturbances(count: int, crop_size: tuple[int, int], strength: Strength, rng: np.random.Generator) -> Floats:
+    """Random similarities about the crop's centre, (N, 3, 3), crop px to crop px."""
+    size = np.array(crop_size)
+    angle = np.radians(np.clip(rng.normal(0, strength.rotation, count), -2 * strength.rotation, 2 * strength.rotation))
+    angle *= rng.random(count) < strength.rotation_chance
+    zoom = np.exp(rng.uniform(*np.log(strength.zoom), count))
+    shift = rng.uniform(-strength.shift, strength.shift, (count, 2)) * size
+    cos, sin = zoom * np.cos(angle), zoom * np.sin(angle)
+    matrices = np.zeros((count, 3, 3), np.float32)
+    matrices[:, 0, 0], matrices[:, 0, 1], matrices[:, 1, 0], matrices[:, 1, 1] = cos, -sin, sin, cos
+    center = (size - 1) / 2
+    matrices[:, :2, 2] = center + shift - matrices[:, :2, :2] @ center
+    matrices[:, 2, 2] = 1
+    return matrices
+
+
+def _half_bodies(
+    keypoints: Floats, weights: Floats, is_upper: NDArray[np.bool_]
+) -> tuple[Floats, NDArray[np.bool_]]:
+    """Boxes (N, 4) of the upper or lower joints alone, and where enough of them are known (arXiv 1812.00324)."""
+    upper = np.arange(keypoints.shape[1]) < UPPER_BODY
+    known = (weights > 0) & (upper == is_upper[:, None])
+    low = np.where(known[..., None], keypoints, np.inf).min(axis=1)
+    high = np.where(known[..., None], keypoints, -np.inf).max(axis=1)
+    enough = known.sum(axis=1) >= 4
+    low, high = np.where(enough[:, None], low, 0), np.where(enough[:, None], high, 1)
+    margin = 0.15 * (high - low).max(axis=1, keepdims=True)
+    return np.concatenate([low - margin, high + margin], axis=1).astype(np.float32), enough
+
+
+def sample(canvases: Tensor, to_canvas: Tensor, crop_size: tuple[int, int]) -> Tensor:
+    """Cut the crops out of their canvases, bilinear, the serving crop's grey beyond the edge.
+
+    Args:
+        canvases: uint8 (N, H, W, 3) RGB.
+        to_canvas: float32 (N, 2, 3), crop px to canvas px.
+        crop_size: (width, height) in px.
+
+    Returns:
+        float32 (N, 3, height, width), 0..255.
+    """
+    # Planes: on a CPU grid_sample is several times faster on them than on interleaved channels.
+    pixels = canvases.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+    pixels.sub_(crop.BORDER_RGB[0])
+    step = int(to_canvas[:, :, :2].det().abs().sqrt().median() + 0.1)
+    if step >= 2:  # bilinear sampling would skip pixels
+        pixels = F.avg_pool2d(pixels, step)
+        to_canvas = to_canvas / step
+        to_canvas[:, :, 2] += 0.5 / step - 0.5
+    return warp(pixels, to_canvas, crop_size).add_(crop.BORDER_RGB[0])
+
+
+def warp(maps: Tensor, to_maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resample maps (N, C, H, W), bilinear, 0 beyond the edge, to (N, C, height, width).
+
+    Args:
+        maps: float.
+        to_maps: float32 (N, 2, 3): from the result's pixels to the maps' pixels.
+        size: (width, height) of the result.
+    """
+    width, height = size
+    x = torch.arange(width, device=maps.device, dtype=torch.float32)
+    y = torch.arange(height, device=maps.device, dtype=torch.float32)
+    points = torch.stack([*torch.meshgrid(x, y, indexing="xy"), torch.ones(height, width, device=maps.device)], dim=-1)
+    grid = torch.einsum("hwj,nij->nhwi", points, to_maps)
+    span = torch.tensor([maps.shape[3], maps.shape[2]], device=maps.device)
+    return F.grid_sample(maps, (2 * grid + 1) / span - 1, align_corners=False)
+
+
+def disturb(pixels: Tensor, strength: Strength, rng: np.random.Generator) -> Tensor:
+    """Change colours, sharpness, noise and compression of some of the pictures, float (N, 3, h, w) 0..255.
+
+    h and w must be multiples of 8.
+    """
+    for chance, change in (
+        (strength.color_chance, recolor),
+        (strength.soften_chance, soften),
+        (strength.noise_chance, add_noise),
+        (strength.block_chance, compress),
+    ):
+        chosen = np.flatnonzero(rng.random(len(pixels)) < chance)
+        if len(chosen):
+            rows = torch.from_numpy(chosen).to(pixels.device)
+            pixels = pixels.index_copy(0, rows, change(pixels[rows], rng).clamp(0, 255))
+    return pixels
+
+
+def recolor(pixels: Tensor, rng: np.random.Generator) -> Tensor:
+    """Gamma, gain per channel, offset, and for some a step towards grey."""
+    count = len(pixels)
+    gamma = np.exp(rng.uniform(-0.3, 0.3, (count, 1, 1, 1)))
+    gain = rng.uniform(0.7, 1.3, (count, 1, 1, 1)) * rng.uniform(0.9, 1.1, (count, 3, 1, 1))
+    offset = rng.uniform(-25, 25, (count, 1, 1, 1))
+    grey = rng.uniform(0.3, 1.0, (count, 1, 1, 1)) * (rng.random((count, 1, 1, 1)) < 0.3)
+    gamma_, gain_, offset_, grey_ = (_like(pixels, v) for v in (gamma, gain, offset, grey))
+    pixels = (pixels / 255).clamp_min(1e-4) ** gamma_ * 255 * gain_ + offset_
+    luma = (pixels * _like(pixels, np.array(LUMA)).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
+    return pixels + grey_ * (luma - pixels)
+
+
+def soften(pixels: Tensor, rng: np.random.Generator) -> Tensor:
+    """Lose detail as a distant camera does: shrink over areas, enlarge."""
+    height, width = pixels.shape[2:]
+    softened = torch.empty_like(pixels)
+    level = rng.integers(0, len(SOFTENINGS), len(pixels))
+    for i, share in enumerate(SOFTENINGS):
+        rows = torch.from_numpy(np.flatnonzero(level == i)).to(pixels.device)
+        small = F.interpolate(
+            pixels[rows], size=(round(height * share), round(width * share)), mode="bilinear", antialias=True
         )
-    zoom = math.exp(rng.uniform(math.log(strength.zoom[0]), math.log(strength.zoom[1])))
-    shift = rng.uniform(-strength.shift, strength.shift, 2) * [width, height]
-    cos, sin = zoom * math.cos(angle), zoom * math.sin(angle)
-    center = np.array([(width - 1) / 2, (height - 1) / 2])
-    linear = np.array([[cos, -sin], [sin, cos]])
-    matrix = np.eye(3, dtype=np.float32)
-    matrix[:2, :2] = linear
-    matrix[:2, 2] = center + shift - linear @ center
-    return matrix
+        softened[rows] = F.interpolate(small, size=(height, width), mode="bilinear")
+    return softened
 
 
-def _half_body(
-    view: Floats, keypoints: Floats, weights: Floats, crop_size: tuple[int, int], rng: np.random.Generator
-) -> Floats:
-    """Look at the upper or lower half of the joints alone, where enough of them are known (arXiv 1812.00324)."""
-    upper = np.arange(len(keypoints)) < UPPER_BODY
-    half = upper if rng.random() < 0.6 else ~upper
-    known = keypoints[half & (weights > 0)]
-    if len(known) < 4:
-        return view
-    box = np.concatenate([known.min(axis=0), known.max(axis=0)])
-    margin = np.tile(0.15 * (box[2:] - box[:2]).max(), 2)
-    box = np.concatenate([box[:2] - margin, box[2:] + margin]).astype(np.float32)
-    return np.asarray(crop.crop_to_image(box[None], crop_size, 1.25)[0], np.float32)
+def add_noise(pixels: Tensor, rng: np.random.Generator) -> Tensor:
+    """A sensor's noise: Gaussian, deviation 2 to 12 of 255."""
+    generator = torch.Generator(pixels.device).manual_seed(int(rng.integers(2**62)))
+    deviation = _like(pixels, rng.uniform(2, 12, (len(pixels), 1, 1, 1)))
+    return pixels + deviation * torch.randn(pixels.shape, generator=generator, device=pixels.device)
 
 
-def disturb_pixels(pixels: Image, strength: Strength, rng: np.random.Generator) -> Image:
-    """Change colours and sharpness of uint8 (H, W, 3) RGB."""
-    if rng.random() < strength.color_chance:
-        pixels = _recolor(pixels, rng)
-    if rng.random() < strength.soften_chance:
-        pixels = _soften(pixels, rng)
-    return pixels
+def compress(pixels: Tensor, rng: np.random.Generator) -> Tensor:
+    """JPEG's artefacts: 8 x 8 cosine transform, quantised by the standard's luma table (ITU T.81, table K.1).
+
+    Channels are treated alike and none is subsampled: the blocks are what a network meets, not the exact codec.
+    """
+    count, channels, height, width = pixels.shape
+    quality = rng.uniform(15, 60, (count, 1, 1, 1, 1, 1))
+    scale = np.where(quality < 50, 50 / quality, 2 - quality / 50)  # libjpeg's jpeg_quality_scaling
+    table = _like(pixels, np.maximum(JPEG_LUMA.reshape(1, 1, 1, 1, 8, 8) * scale, 1))
+    cosines = _like(pixels, _cosines())
+    blocks = pixels.reshape(count, channels, height // 8, 8, width // 8, 8).transpose(3, 4)
+    spectrum = cosines @ (blocks - 128) @ cosines.T
+    blocks = cosines.T @ ((spectrum / table).round() * table) @ cosines + 128
+    return blocks.transpose(3, 4).reshape(pixels.shape)
 
 
-def _soften(pixels: Image, rng: np.random.Generator) -> Image:
-    """Lose detail as a distant camera does: shrink, half of the time compress, enlarge."""
-    height, width = pixels.shape[:2]
-    factor = rng.uniform(0.3, 0.8)
-    size = (max(8, int(width * factor)), max(8, int(height * factor)))
-    small = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
-    if rng.random() < 0.5:
-        quality = int(rng.integers(20, 70))
-        encoded = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-        small = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR), np.uint8)
-    return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+def cut_out(pixels: Tensor, keypoints_crop: Floats, strength: Strength, rng: np.random.Generator) -> Tensor:
+    """Cover a rectangle near a joint of some people with one colour (arXiv 1708.04552).
+
+    Args:
+        pixels: float (N, 3, h, w), 0..255.
+        keypoints_crop: float32 (N, K, 2), crop px.
+        strength: Gives the chance.
+        rng: The only source of chance.
+    """
+    count, _, height, width = pixels.shape
+    chosen = rng.random(count) < strength.cutout_chance
+    joint = keypoints_crop[np.arange(count), rng.integers(0, keypoints_crop.shape[1], count)]
+    middle = _like(pixels, joint + rng.normal(0, 0.05 * height, (count, 2)))
+    half = _like(pixels, rng.uniform(0.05, 0.18, (count, 2)) * height * chosen[:, None])
+    color = _like(pixels, rng.uniform(0, 255, (count, 3, 1, 1)))
+    x, y = (torch.arange(side, device=pixels.device) for side in (width, height))
+    in_x = (x - middle[:, :1]).abs() < half[:, :1]
+    in_y = (y - middle[:, 1:]).abs() < half[:, 1:]
+    return torch.where((in_y[:, :, None] & in_x[:, None, :])[:, None], color, pixels)
 
 
-def _recolor(pixels: Image, rng: np.random.Generator) -> Image:
-    """Per-channel gain and offset, gamma, and partial greying, as one table and one blend."""
-    gain = rng.uniform(0.7, 1.3) * rng.uniform(0.9, 1.1, 3)
-    offset = rng.uniform(-25, 25)
-    gamma = math.exp(rng.uniform(-0.3, 0.3))
-    ramp = (np.arange(256)[:, None] / 255) ** gamma * 255
-    table = np.clip(ramp * gain + offset, 0, 255).astype(np.uint8)
-    pixels = np.asarray(cv2.LUT(np.ascontiguousarray(pixels), table[None]), np.uint8)
-    if rng.random() < 0.3:
-        grey = cv2.cvtColor(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-        share = rng.uniform(0.3, 1.0)
-        pixels = np.asarray(cv2.addWeighted(grey, share, pixels, 1 - share, 0), np.uint8)
-    return pixels
+def to_bytes(pixels: Tensor) -> Tensor:
+    """Turn float (N, 3, h, w) 0..255 into what networks take, uint8 (N, h, w, 3)."""
+    return pixels.clamp(0, 255).round().to(torch.uint8).permute(0, 2, 3, 1)
 
 
-def _cut_out(pixels: Image, keypoints_crop: Floats, rng: np.random.Generator) -> Image:
-    """Cover a rectangle near a joint with one colour or with noise (arXiv 1708.04552)."""
-    pixels = np.array(pixels)
-    height, width = pixels.shape[:2]
-    x, y = keypoints_crop[rng.integers(len(keypoints_crop))] + rng.normal(0, 0.05 * height, 2)
-    half_w, half_h = rng.uniform(0.05, 0.18) * height, rng.uniform(0.05, 0.18) * height
-    left, right = (int(np.clip(v, 0, width)) for v in (x - half_w, x + half_w))
-    top, bottom = (int(np.clip(v, 0, height)) for v in (y - half_h, y + half_h))
-    shape = pixels[top:bottom, left:right].shape
-    pixels[top:bottom, left:right] = rng.integers(0, 256, shape if rng.random() < 0.3 else (1, 1, 3))
-    return pixels
+JPEG_LUMA = np.array(
+    [
+        [16, 11, 10, 16, 24, 40, 51, 61], [12, 12, 14, 19, 26, 58, 60, 55],
+        [14, 13, 16, 24, 40, 57, 69, 56], [14, 17, 22, 29, 51, 87, 80, 62],
+        [18, 22, 37, 56, 68, 109, 103, 77], [24, 35, 55, 64, 81, 104, 113, 92],
+        [49, 64, 78, 87, 103, 121, 120, 101], [72, 92, 95, 98, 112, 100, 103, 99],
+    ]
+)  # fmt: skip
+
+
+def _cosines() -> Floats:
+    """The orthonormal cosine transform's matrix, (8, 8): row = frequency."""
+    row, column = np.arange(8)[:, None], np.arange(8)[None]
+    matrix = np.cos((2 * column + 1) * row * np.pi / 16) / 2
+    matrix[0] /= np.sqrt(2)
+    return matrix.astype(np.float32)
+
+
+def _like(pixels: Tensor, values: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.asarray(values, np.float32)).to(pixels.device, non_blocking=True)

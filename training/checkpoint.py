@@ -28,6 +28,7 @@ class Checkpoint:
         optimiser: Its state.
         recipe: What is trained, resolved.
         revision: Git revision of the code, ``unknown`` outside a repository.
+        run: Folder that it lies in; not stored.
     """
 
     step: int
@@ -36,6 +37,7 @@ class Checkpoint:
     optimiser: dict[str, Any]
     recipe: recipe.Recipe
     revision: str
+    run: Path = Path()
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
@@ -63,11 +65,16 @@ def load(path: Path) -> Checkpoint:
     """
     try:
         tree = torch.load(path, map_location="cpu", weights_only=True)
-        return Checkpoint(**{**tree, "recipe": recipe.parse(tree["recipe"], str(path))})
+        return Checkpoint(**{**tree, "recipe": recipe.parse(tree["recipe"], str(path)), "run": path.parent})
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: expected a checkpoint, got no file; train first") from error
     except Exception as error:
         raise CheckpointError(f"{path}: not a checkpoint of posewright-train: {error}") from error
+
+
+def locate(reference: str, root: Path, run: Path) -> Path:
+    """The file that a recipe means: ``@NAME`` is the run folder NAME beside ``run``, else a path from ``root``."""
+    return run.parent / reference[1:] / "last.pt" if reference.startswith("@") else root / reference
 
 
 def ancestors(checkpoint: Checkpoint) -> list[Checkpoint]:
@@ -78,7 +85,7 @@ def ancestors(checkpoint: Checkpoint) -> list[Checkpoint]:
     """
     found: list[Checkpoint] = []
     while checkpoint.recipe.init_from:
-        checkpoint = load(Path(checkpoint.recipe.init_from))
+        checkpoint = load(locate(checkpoint.recipe.init_from, Path(), checkpoint.run))
         found.append(checkpoint)
     return found
 

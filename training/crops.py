@@ -1,7 +1,7 @@
 """The crop cache: every person of the training data, cut once.
 
 A canvas is larger than a network's view: 1.5 times its size and field, so that augmentation can rotate, shift and
-zoom inside it. On disk: ``pixels.npy`` uint8 (N, 384, 288, 3), opened as a memory map, and ``labels.npz``.
+zoom inside it. On disk: ``pixels.npy`` uint8 (N, H, W, 3), opened as a memory map, and ``labels.npz``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from tqdm import tqdm
 
 from service.pose import boxes as boxes_
@@ -23,7 +25,7 @@ from training import coco, files, pictures
 from training.guides import joint_weights
 
 CANVAS_SIZE = (288, 384)
-"""(width, height) of a canvas in px."""
+"""(width, height) of a canvas in px: sharp enough for a network of 192 x 256."""
 CANVAS_ZOOM = 1.5
 """A canvas shows this many times what a network's crop shows, in either direction."""
 BOX_PADDING = 1.25
@@ -35,20 +37,31 @@ class CropCache:
     """People as canvases with targets.
 
     Attributes:
-        pixels: uint8 (N, 384, 288, 3) RGB, possibly memory-mapped.
+        path: Its folder.
+        pixels: uint8 (N, H, W, 3) RGB, memory-mapped.
         keypoints: float32 (N, K, 2), canvas px.
         weights: float32 (N, K), 0..1: 1 for a label, a ramp of the score for a guide's joint, 0 for none.
+        labelled: bool (N, K), where somebody marked the joint; elsewhere a guide did, or nobody.
     """
 
+    path: Path
     pixels: NDArray[np.uint8]
     keypoints: Floats
     weights: Floats
+    labelled: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.pixels)
 
 
-def build(source: coco.Source, out: Path, min_height: float = 40, min_joints: float = 4, skip: int = 0) -> None:
+def build(
+    source: coco.Source,
+    out: Path,
+    min_height: float = 40,
+    min_joints: float = 4,
+    skip: int = 0,
+    size: tuple[int, int] = CANVAS_SIZE,
+) -> None:
     """Cut every person of a labelled source whose targets weigh enough.
 
     Args:
@@ -58,16 +71,17 @@ def build(source: coco.Source, out: Path, min_height: float = 40, min_joints: fl
         min_height: Boxes lower than this (px) are left out.
         min_joints: People whose joints weigh less than this together are left out.
         skip: Leave out each picture whose id is divisible by this, as held out; 0 keeps all.
+        size: (width, height) of a canvas in px; 1.5 times the largest input that will be trained loses nothing.
     """
     data = coco.load(source.annotations)
     people = [a for a in data.anns.values() if _useful(a, min_height) and not (skip and a["image_id"] % skip == 0)]
     people.sort(key=lambda a: (a["image_id"], a["id"]))
-    targets, weights = _targets(people)
+    targets, weights, labelled = _targets(people)
     kept = np.flatnonzero(weights.sum(axis=1) >= min_joints)
     out.mkdir(parents=True, exist_ok=True)
     (out / "labels.npz").unlink(missing_ok=True)
     partial = out / ".pixels.npy.partial"
-    pixels = np.lib.format.open_memmap(partial, "w+", np.uint8, (len(kept), CANVAS_SIZE[1], CANVAS_SIZE[0], 3))
+    pixels = np.lib.format.open_memmap(partial, "w+", np.uint8, (len(kept), size[1], size[0], 3))
     keypoints = np.zeros((len(kept), len(COCO17), 2), np.float32)
     opened: tuple[int, np.ndarray] | None = None
     for i, person in enumerate(tqdm(kept, desc=f"cut {source.name}", unit="person")):
@@ -75,13 +89,13 @@ def build(source: coco.Source, out: Path, min_height: float = 40, min_joints: fl
         if opened is None or opened[0] != image_id:
             opened = (image_id, pictures.read(source.images / data.imgs[image_id]["file_name"]))
         box = boxes_.from_xywh([people[person]["bbox"]])
-        crops = crop.cut(opened[1], box, CANVAS_SIZE, BOX_PADDING * CANVAS_ZOOM)
+        crops = crop.cut(opened[1], box, size, BOX_PADDING * CANVAS_ZOOM)
         pixels[i] = crops.pixels[0]
         keypoints[i] = crop.transform(targets[person : person + 1], crop.invert(crops.to_image))[0]
     pixels.flush()
     partial.replace(out / "pixels.npy")
     labels = io.BytesIO()
-    np.savez(labels, keypoints=keypoints, weights=weights[kept])
+    np.savez(labels, keypoints=keypoints, weights=weights[kept], labelled=labelled[kept])
     files.write(out / "labels.npz", labels.getvalue())
 
 
@@ -96,23 +110,56 @@ def open_cache(folders: Sequence[Path]) -> list[CropCache]:
         if not (folder / "labels.npz").is_file():
             raise coco.DatasetError(f"{folder}: expected a crop cache, got no labels.npz; run posewright-train crops")
         with np.load(folder / "labels.npz") as labels:
+            if "labelled" not in labels:
+                raise coco.DatasetError(
+                    f"{folder}: expected a crop cache of this version, got an older one; run posewright-train crops"
+                )
             pixels = np.load(folder / "pixels.npy", mmap_mode="r")
-            cache = CropCache(pixels, labels["keypoints"], labels["weights"])
+            cache = CropCache(folder, pixels, labels["keypoints"], labels["weights"], labels["labelled"])
         if not len(cache) == len(cache.keypoints) > 0:
             raise coco.DatasetError(
                 f"{folder}: expected a crop cache with people, got {len(cache)} crops and "
                 f"{len(cache.keypoints)} labels; run posewright-train crops again"
             )
+        if caches and caches[0].pixels.shape[1:] != cache.pixels.shape[1:]:
+            raise coco.DatasetError(
+                f"{folder}: expected canvases of one size, got {cache.pixels.shape[1:]} here and "
+                f"{caches[0].pixels.shape[1:]} in {caches[0].path}; cut them again with the same --height"
+            )
         caches.append(cache)
     return caches
+
+
+class Rows:
+    """Rows of several uint8 arrays, gathered by (array, row): memory maps for a CPU, tensors on an accelerator."""
+
+    def __init__(self, arrays: Sequence[NDArray[np.uint8]], device: torch.device) -> None:
+        """Take arrays (Ni, ...) of one shape but for Ni; an accelerator's memory holds them whole from here on."""
+        self._arrays = arrays
+        self._device = device
+        self._tensors = []
+        if device.type != "cpu":
+            self._tensors = [torch.from_numpy(np.array(array)).to(device) for array in arrays]
+
+    def take(self, sources: NDArray[np.intp], rows: NDArray[np.intp]) -> Tensor:
+        """Gather rows ``rows`` (N,) of the arrays ``sources`` (N,): uint8 (N, ...) on the device."""
+        if not self._tensors:
+            return torch.from_numpy(np.stack([self._arrays[s][r] for s, r in zip(sources, rows, strict=True)]))
+        shape = (len(rows), *self._arrays[0].shape[1:])
+        taken = torch.empty(shape, dtype=torch.uint8, device=self._device)
+        for source in np.unique(sources):
+            where = np.flatnonzero(sources == source)
+            there = torch.from_numpy(rows[where]).to(self._device)
+            taken[torch.from_numpy(where).to(self._device)] = self._tensors[source][there]
+        return taken
 
 
 def _useful(person: dict, min_height: float) -> bool:
     return not person.get("iscrowd") and person["bbox"][3] >= min_height and person["bbox"][2] >= 8
 
 
-def _targets(people: list[dict]) -> tuple[Floats, Floats]:
-    """Merge labels and guides: targets float32 (N, K, 2) image px, weights float32 (N, K).
+def _targets(people: list[dict]) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+    """Merge labels and guides: targets float32 (N, K, 2) image px, weights float32 (N, K), labelled bool (N, K).
 
     A label counts fully, unless the guide is sure (above .8) of another place: labels of LSP-extended are wrong or
     mirrored in a few per cent, and there neither is believed.
@@ -127,4 +174,4 @@ def _targets(people: list[dict]) -> tuple[Floats, Floats]:
     weights = np.where(labelled, 1.0, joint_weights(guides[..., 2]))
     weights = np.where(disputed, 0.0, weights).astype(np.float32)
     targets = np.where(labelled[..., None], labels[..., :2], guides[..., :2]).astype(np.float32)
-    return targets, weights
+    return targets, weights, labelled & ~disputed

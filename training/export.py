@@ -23,7 +23,7 @@ from training.crops import BOX_PADDING
 from training.networks.finder import FinderNetwork, ServedFinder
 from training.networks.plain import PlainUnit
 from training.networks.pose import STRIDE as POSE_STRIDE
-from training.networks.pose import ServedPose
+from training.networks.pose import ServedPose, ServedSimcc
 
 TOLERANCE = 2e-3
 """Largest difference allowed between torch and ONNX, relative to the largest output."""
@@ -101,7 +101,9 @@ def served_network(network: networks.Network, plan: recipe.Recipe, flip_test: bo
             part.fuse()
     if isinstance(network, FinderNetwork):
         return ServedFinder(network).eval()
-    return ServedPose(network, plan.network.input_size, plan.network.sigma_cells, flip_test).eval()
+    network.adapter = None  # only training compares features
+    wrapper = ServedSimcc if plan.network.head == "simcc" else ServedPose
+    return wrapper(network, plan.network, flip_test).eval()
 
 
 def to_onnx(served: nn.Module, plan: recipe.Recipe) -> bytes:

@@ -15,6 +15,7 @@ from service.pose.boxes import from_xywh
 from service.pose.finder import STRIDE
 from service.pose.types import Boxes, Floats, Image
 from training import augment, coco, losses, pictures
+from training.networks.finder import FinderNetwork
 from training.recipe import Phase, Recipe
 
 SURE_BOX_SCORE = 0.5
@@ -24,13 +25,14 @@ SURE_BOX_SCORE = 0.5
 class FinderTask:
     """Draws batches as a function of the step alone."""
 
-    def __init__(self, recipe: Recipe, data_root: Path) -> None:
-        """Index the recipe's annotation files.
+    def __init__(self, recipe: Recipe, data_root: Path, device: torch.device) -> None:
+        """Index the recipe's annotation files; batches are made on ``device``.
 
         Raises:
             DatasetError: A file or picture is missing.
         """
         self._recipe = recipe
+        self._device = device
         self._sources = []
         for data in recipe.data:
             self._sources.append(_read_source(data_root / data.path, data_root / data.images))
@@ -53,16 +55,21 @@ class FinderTask:
             entries = self._sources[source]
             path, boxes, sure = entries[rng.integers(len(entries))]
             pixels, boxes = place(_read(path), boxes, size, rng)
-            pixels = augment.disturb_pixels(pixels, strength, rng)
-            samples.append((np.ascontiguousarray(pixels), *encode(boxes, sure, size)))
-        return tuple(torch.from_numpy(np.stack(part)) for part in zip(*samples, strict=True))
+            samples.append((pixels, *encode(boxes, sure, size)))
+        pixels, *targets = (torch.from_numpy(np.stack(it)).to(self._device) for it in zip(*samples, strict=True))
+        disturbed = augment.disturb(pixels.permute(0, 3, 1, 2).float(), strength, rng)
+        return augment.to_bytes(disturbed), *targets
 
-    def loss(self, outputs: tuple[Tensor, Tensor], *targets: Tensor) -> Tensor:
-        """Focal loss of the centres plus twice the GIoU loss of the boxes (the ratio is ours)."""
-        logits, predicted = outputs
-        centers, center_weights, distances, distance_weights = targets
-        boxes_loss = losses.giou(predicted, distances, distance_weights)
-        return losses.center_focal(logits, centers, center_weights) + 2 * boxes_loss
+    def loss(
+        self, network: FinderNetwork, past: FinderNetwork, batch: tuple[Tensor, ...], step: int
+    ) -> dict[str, Tensor]:
+        """Focal loss of the centres and twice the GIoU loss of the boxes (the ratio is ours)."""
+        pixels, centers, center_weights, distances, distance_weights = batch
+        logits, predicted = network(pixels)
+        return {
+            "centers": losses.center_focal(logits.float(), centers, center_weights),
+            "boxes": 2 * losses.giou(predicted.float(), distances, distance_weights),
+        }
 
 
 @lru_cache(maxsize=512)

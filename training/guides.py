@@ -1,7 +1,8 @@
 """Guides: networks whose answers teach ours.
 
-A pose guide labels joints that nobody labelled; a box guide finds the people that an annotation left out. Imported
-ONNX files are run by onnxruntime. Guides err: `joint_weights` says how far each joint is to be trusted.
+A map guide answers a crop with heatmaps: a teacher or an assistant of our own, or an imported ONNX. A pose guide labels
+joints that nobody labelled; a box guide finds the people that an annotation left out. Guides err: `joint_weights` and
+`guide_maps.Reliability` say how far each joint is to be trusted.
 """
 
 from __future__ import annotations
@@ -12,14 +13,20 @@ from typing import Protocol
 import cv2
 import numpy as np
 import onnxruntime as ort
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
 
 from service.pose import boxes as boxes_
 from service.pose import crop, heatmap
 from service.pose.runner import open_session
 from service.pose.types import Boxes, Floats, Image
+from training import checkpoint, networks, recipe
 from training.coco import DatasetError
+from training.networks.pose import SIMCC_BINS, STRIDE, PoseNetwork, axis_distributions, heatmaps
 
+CPU_BATCH = 4
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
 
@@ -49,17 +56,112 @@ def _open(path: Path, threads: int) -> ort.InferenceSession:
     return open_session(path, threads)
 
 
-class TinyPoseGuide:
-    """PP-TinyPose (PaddleDetection, Apache-2.0) as an ONNX file with heatmap output.
+class MapGuide(Protocol):
+    """Anything that answers crops with heatmaps.
 
-    Takes float (N, 3, H, W) RGB with ImageNet's mean and deviation. Its cell x decodes as pixel 4·x, without the
-    half-pixel terms of our convention, because it was trained so.
+    Attributes:
+        crop_size: (width, height) of the crops that it takes, px.
+        to_crop: float32 (2, 3), affine from its heatmaps' cells to its crop's px.
+    """
+
+    crop_size: tuple[int, int]
+    to_crop: Floats
+
+    def maps(self, pixels: Tensor) -> Tensor:
+        """Answer crops uint8 (N, H, W, 3) RGB with heatmaps float (N, K, h, w), 0 or more, 1 where sure."""
+        ...
+
+
+def cells_to_crop(stride: float) -> Floats:
+    """The affine (2, 3) from cells to crop px of our convention: cell i's centre is (i + 1/2) · stride - 1/2."""
+    half = (stride - 1) / 2
+    return np.array([[stride, 0, half], [0, stride, half]], np.float32)
+
+
+class NetworkGuide:
+    """A network of our own: a teacher or an assistant, from its checkpoint's averaged weights."""
+
+    def __init__(self, path: Path, device: torch.device) -> None:
+        """Load it.
+
+        Raises:
+            CheckpointError: No checkpoint there.
+            DatasetError: It is a finder's.
+        """
+        plan = checkpoint.load(path)
+        if plan.recipe.network.kind != "pose":
+            raise DatasetError(f"{path}: expected a pose network as guide, got a {plan.recipe.network.kind}")
+        self._settings = plan.recipe.network
+        network = networks.build(plan.recipe, pretrained=False)
+        assert isinstance(network, PoseNetwork)
+        network.load_state_dict(plan.ema)
+        self._network = network.eval().to(device, memory_format=torch.channels_last)
+        self._network.requires_grad_(False)
+        self._device = device
+        self.crop_size = self._settings.input_size
+        self.to_crop = cells_to_crop(STRIDE)
+
+    @torch.no_grad()
+    def maps(self, pixels: Tensor) -> Tensor:
+        """See `MapGuide.maps`."""
+        # Few at a time on a CPU: what fits its caches runs more than twice as fast.
+        few = CPU_BATCH if self._device.type == "cpu" else len(pixels)
+        return torch.cat([self._maps(part) for part in pixels.split(max(1, few))])
+
+    def _maps(self, pixels: Tensor) -> Tensor:
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
+            outputs = self._network(pixels.to(self._device))
+        if isinstance(outputs, tuple):
+            along_x, along_y = axis_distributions((outputs[0].float(), outputs[1].float()), self._settings.sigma_cells)
+            return outer_maps(along_x, along_y)
+        return heatmaps(outputs.float() * self._settings.temperature, self._settings.sigma_cells)
+
+
+def outer_maps(along_x: Tensor, along_y: Tensor) -> Tensor:
+    """Heatmaps (N, K, H / 4, W / 4) of SimCC distributions (N, K, W * 2) and (N, K, H * 2), 1 at a sure peak."""
+    bins = STRIDE * SIMCC_BINS
+    coarse_x, coarse_y = F.max_pool1d(along_x, bins), F.max_pool1d(along_y, bins)
+    return coarse_y[..., :, None] * coarse_x[..., None, :]
+
+
+class OnnxGuide:
+    """An imported ONNX network on onnxruntime, on the CPU or, with its GPU build, on CUDA.
+
+    Takes float (N, 3, H, W) RGB with ImageNet's mean and deviation.
     """
 
     def __init__(self, path: Path, threads: int = 1) -> None:
         self._session = _open(path, threads)
         self._input = self._session.get_inputs()[0]
         self.crop_size = (int(self._input.shape[3]), int(self._input.shape[2]))
+
+    def _answer(self, pixels: NDArray[np.uint8]) -> list[Floats]:
+        normal = ((pixels.astype(np.float32) / 255 - IMAGENET_MEAN) / IMAGENET_STD).transpose(0, 3, 1, 2)
+        return list(self._session.run(None, {self._input.name: np.ascontiguousarray(normal)}))
+
+
+class SimccGuide(OnnxGuide):
+    """A network with two outputs, along x and y, two bins a pixel: RTMPose's exports (OpenMMLab, Apache-2.0)."""
+
+    to_crop = cells_to_crop(STRIDE)
+
+    def maps(self, pixels: Tensor) -> Tensor:
+        """See `MapGuide.maps`. Its outputs are already near 1 at a sure joint; below 0 nothing is there."""
+        along_x, along_y = (torch.from_numpy(out).clamp(0, 1) for out in self._answer(pixels.cpu().numpy()))
+        return outer_maps(along_x, along_y).to(pixels.device)
+
+
+class TinyPoseGuide(OnnxGuide):
+    """PP-TinyPose (PaddleDetection, Apache-2.0) as an ONNX file with heatmap output.
+
+    Its cell x decodes as pixel 4·x, without the half-pixel terms of our convention, because it was trained so.
+    """
+
+    to_crop = np.array([[4, 0, 0], [0, 4, 0]], np.float32)
+
+    def maps(self, pixels: Tensor) -> Tensor:
+        """See `MapGuide.maps`."""
+        return torch.from_numpy(self._answer(pixels.cpu().numpy())[0]).clamp_min(0).to(pixels.device)
 
     def keypoints(self, image: Image, boxes: Boxes) -> tuple[Floats, Floats]:
         """See `PoseGuide.keypoints`."""
@@ -71,12 +173,27 @@ class TinyPoseGuide:
         """Label crops uint8 (N, H, W, 3) RGB of `crop_size`: keypoints (N, K, 2) in crop px and scores (N, K)."""
         if not len(pixels):
             return np.zeros((0, 17, 2), np.float32), np.zeros((0, 17), np.float32)
-        normal = ((pixels.astype(np.float32) / 255 - IMAGENET_MEAN) / IMAGENET_STD).transpose(0, 3, 1, 2)
-        heatmaps = self._session.run(None, {self._input.name: np.ascontiguousarray(normal)})[0]
-        blurred = np.stack([cv2.GaussianBlur(m, (3, 3), 0) for m in heatmaps.reshape(-1, *heatmaps.shape[2:])])
-        keypoints_crop, _ = heatmap.decode(blurred.reshape(heatmaps.shape), stride=4)
-        scores = np.clip(heatmaps.max(axis=(2, 3)), 0, 1)
+        maps = self._answer(pixels)[0]
+        blurred = np.stack([cv2.GaussianBlur(m, (3, 3), 0) for m in maps.reshape(-1, *maps.shape[2:])])
+        keypoints_crop, _ = heatmap.decode(blurred.reshape(maps.shape), stride=4)
+        scores = np.clip(maps.max(axis=(2, 3)), 0, 1)
         return keypoints_crop - 1.5, scores  # decode() added the half-pixel terms: 4·(x + 1/2) - 1/2 = 4·x + 3/2
+
+
+def open_guide(settings: recipe.Guide, path: Path, device: torch.device) -> MapGuide:
+    """Open what a recipe names.
+
+    Raises:
+        DatasetError: No such file.
+        CheckpointError: No such checkpoint.
+    """
+    match settings.kind:
+        case "checkpoint":
+            return NetworkGuide(path, device)
+        case "simcc":
+            return SimccGuide(path)
+        case "tinypose":
+            return TinyPoseGuide(path)
 
 
 class RtmDetGuide:

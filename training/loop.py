@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,12 +30,12 @@ class DivergedError(ArithmeticError):
 class Task(Protocol):
     """What is learned: a batch is a function of the step, so a resumed training repeats an uninterrupted one."""
 
-    def batch(self, step: int, rank: int, phase: Phase) -> tuple[Tensor, ...]:
-        """Draw inputs, then whatever `loss` takes."""
+    def batch(self, step: int, rank: int, phase: Phase) -> Any:
+        """Draw whatever `loss` takes, on the training's device."""
         ...
 
-    def loss(self, outputs: Any, *targets: Tensor) -> Tensor:
-        """Scalar loss of the network's outputs."""
+    def loss(self, network: Any, past: Any, batch: Any, step: int) -> dict[str, Tensor]:
+        """Named scalar terms, whose sum is minimised, of a network and its averaged past on a batch."""
         ...
 
 
@@ -68,8 +69,10 @@ def fit(
     for module in (network, ema):
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stub lacks it
     if recipe.init_from and not begun:
-        networks.load_matching(network, checkpoint.load(Path(recipe.init_from)).ema)
+        start = checkpoint.load(checkpoint.locate(recipe.init_from, Path(), run))
+        networks.load_matching(network, start.ema)
     ema.load_state_dict(network.state_dict())
+    ema.requires_grad_(requires_grad=False)
     optimiser = torch.optim.AdamW(_groups(network, recipe), lr=0.0)
     step = _resume(run / "last.pt", recipe, network, ema, optimiser) if begun else 0
     _require_same(step, processes)
@@ -78,16 +81,16 @@ def fit(
     last = recipe.steps if until is None else min(recipe.steps, until)
     network.train()
     saved, phase = time.monotonic(), None
+    draw = Ahead(task, rank, recipe, last, device)
     with tqdm(total=recipe.steps, initial=step, desc=recipe.name, unit="step", disable=rank > 0) as progress:
         while step < last:
             if recipe.phase_at(step) is not phase:
                 phase = recipe.phase_at(step)
                 network.backbone.freeze(phase.frozen_blocks)
             assert phase is not None
-            inputs, *targets = (t.to(device, non_blocking=True) for t in task.batch(step, rank, phase))
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                outputs = network(inputs)
-            loss = task.loss(_as_float(outputs), *targets)
+                terms = task.loss(network, ema, draw.batch(step), step)
+            loss = torch.stack(list(terms.values())).sum()
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             if processes > 1:
@@ -103,33 +106,63 @@ def fit(
             _average(ema, network, min(recipe.optimiser.ema_decay, (1 + step) / (10 + step)))
             step += 1
             progress.update()
-            if log is not None and log.add(step, float(loss.detach())):
+            if log is not None and log.add(step, {"loss": loss.detach(), **terms}):
                 progress.set_postfix(loss=f"{log.mean:.4f}")
             if rank == 0 and (step == last or time.monotonic() - saved > save_every_s):
-                checkpoint.save(run / "last.pt", _state(step, network, ema, optimiser, recipe, revision))
+                checkpoint.save(run / "last.pt", _state(step, network, ema, optimiser, recipe, revision, run))
                 saved = time.monotonic()
-    return _state(step, network, ema, optimiser, recipe, revision)
+    return _state(step, network, ema, optimiser, recipe, revision, run)
+
+
+class Ahead:
+    """Draws the next batch while an accelerator works on this one; on a CPU there is nothing to gain."""
+
+    def __init__(self, task: Task, rank: int, recipe: Recipe, last: int, device: torch.device) -> None:
+        self._task, self._rank, self._recipe, self._last = task, rank, recipe, last
+        self._pool = ThreadPoolExecutor(1) if device.type == "cuda" else None
+        self._next: Future[Any] | None = None
+
+    def batch(self, step: int) -> Any:
+        """The batch of a step; steps are asked for in order."""
+        batch = self._next.result() if self._next else self._draw(step)
+        if self._pool is not None:
+            self._next = self._pool.submit(self._draw, step + 1) if step + 1 < self._last else None
+        return batch
+
+    def _draw(self, step: int) -> Any:
+        return self._task.batch(step, self._rank, self._recipe.phase_at(step))
 
 
 class Log:
-    """``log.csv``: a row every 50 steps with the mean loss of about as many. After a resume, rows beyond it go."""
+    """``log.csv``: a row every 50 steps with the means since the row before. After a resume, rows beyond it go."""
 
     def __init__(self, path: Path, step: int) -> None:
         self.mean = 0.0
         self._path = path
+        self._sums: dict[str, Tensor] = {}
         self._seen = 0
-        rows = path.read_text().splitlines()[1:] if path.exists() else []
-        kept = [row for row in rows if int(row.partition(",")[0]) <= step]
-        files.write(path, "\n".join(["step,loss", *kept, ""]).encode())
+        self._rows = path.read_text().splitlines() if path.exists() else []
+        self._rows = self._rows[:1] + [row for row in self._rows[1:] if int(row.partition(",")[0]) <= step]
+        if self._rows:
+            files.write(path, "\n".join([*self._rows, ""]).encode())
 
-    def add(self, step: int, loss: float) -> bool:
-        """Take a step's loss in; tells whether a row was written."""
+    def add(self, step: int, terms: dict[str, Tensor]) -> bool:
+        """Take a step's loss and its terms in; tells whether a row was written.
+
+        Sums stay on the device until then: reading each step's loss would make an accelerator wait.
+        """
         self._seen += 1
-        self.mean += (loss - self.mean) / min(self._seen, LOG_EVERY)
+        for name, term in terms.items():
+            self._sums[name] = self._sums.get(name, 0) + term.detach()
         if step % LOG_EVERY:
             return False
+        means = {name: float(value) / self._seen for name, value in self._sums.items()}
+        self.mean, self._sums, self._seen = means["loss"], {}, 0
+        if not self._rows:
+            self._rows = [",".join(["step", *means])]
+            files.write(self._path, f"{self._rows[0]}\n".encode())
         with self._path.open("a") as stream:
-            stream.write(f"{step},{self.mean:.5f}\n")
+            stream.write(",".join([str(step), *(f"{value:.5f}" for value in means.values())]) + "\n")
         return True
 
 
@@ -201,10 +234,6 @@ def _average(ema: nn.Module, network: nn.Module, decay: float) -> None:
             mine.copy_(theirs)
 
 
-def _as_float(outputs: Any) -> Any:
-    return tuple(o.float() for o in outputs) if isinstance(outputs, tuple) else outputs.float()
-
-
 def _resume(path: Path, recipe: Recipe, network: nn.Module, ema: nn.Module, optimiser: torch.optim.Optimizer) -> int:
     """Load a checkpoint of this recipe; returns the steps done."""
     state = checkpoint.load(path)
@@ -226,5 +255,6 @@ def _state(
     optimiser: torch.optim.Optimizer,
     recipe: Recipe,
     revision: str,
+    run: Path,
 ) -> Checkpoint:
-    return Checkpoint(step, network.state_dict(), ema.state_dict(), optimiser.state_dict(), recipe, revision)
+    return Checkpoint(step, network.state_dict(), ema.state_dict(), optimiser.state_dict(), recipe, revision, run)

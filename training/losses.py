@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -24,7 +26,107 @@ def cell_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor) -> Tens
     flat = targets.flatten(2)
     share = flat / flat.sum(dim=2, keepdim=True).clamp_min(1e-6)
     per_joint = -(share * logits.flatten(2).log_softmax(dim=2)).sum(dim=2)
-    return (per_joint * weights).sum() / weights.sum().clamp_min(1e-6)
+    return weighted_mean(per_joint, weights)
+
+
+def cell_bce(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """Ask of each cell whether the keypoint is there: binary cross-entropy (*paper*'s idea; this form *ours*, 5b).
+
+    Cells of the target count as much together as all the empty ones, so that the answer "nowhere" does not pay.
+
+    Args:
+        logits: (N, K, h, w).
+        targets: (N, K, h, w), 0..1.
+        weights: (N, K), 0..1.
+
+    Returns:
+        Scalar: weighted mean of (mean over the target's mass + mean over the empty mass) / 2.
+    """
+    positive = (F.softplus(-logits) * targets).sum(dim=(2, 3)) / targets.sum(dim=(2, 3)).clamp_min(1e-6)
+    empty = (F.softplus(logits) * (1 - targets)).sum(dim=(2, 3)) / (1 - targets).sum(dim=(2, 3)).clamp_min(1e-6)
+    return weighted_mean((positive + empty) / 2, weights)
+
+
+def axis_cross_entropy(outputs: Tensor | tuple[Tensor, Tensor], targets: Tensor, weights: Tensor) -> Tensor:
+    """Classify x and y apart, as SimCC does (arXiv 2107.03332); METHOD's 5c.
+
+    Args:
+        outputs: Logits (N, K, bins) along x and along y, or logits (N, K, h, w), whose marginals are held to it.
+        targets: (N, K, h, w), each map's sum positive where its weight is.
+        weights: (N, K), 0..1.
+
+    Returns:
+        Scalar: weighted mean of the sum of both axes' cross-entropies.
+    """
+    total = torch.zeros((), device=targets.device)
+    for logs, target in zip(axis_logs(outputs), marginals(outputs, targets), strict=True):
+        total = total + weighted_mean(-(target * logs).sum(dim=2), weights)
+    return total
+
+
+def axis_logs(outputs: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Log-probabilities along x (N, K, bins) and y (N, K, bins)."""
+    if isinstance(outputs, tuple):
+        return outputs[0].log_softmax(dim=2), outputs[1].log_softmax(dim=2)
+    logs = outputs.flatten(2).log_softmax(dim=2).view(outputs.shape)
+    return logs.logsumexp(dim=2), logs.logsumexp(dim=3)
+
+
+def marginals(outputs: Tensor | tuple[Tensor, Tensor], maps: Tensor) -> tuple[Tensor, Tensor]:
+    """Distributions of maps (N, K, h, w) along x and y, in as many bins as ``outputs`` have; sums are 1 or 0."""
+    sizes = (outputs[0].shape[2], outputs[1].shape[2]) if isinstance(outputs, tuple) else (maps.shape[3], maps.shape[2])
+    found = []
+    for side, size in zip((maps.sum(dim=2), maps.sum(dim=3)), sizes, strict=True):
+        fine = F.interpolate(side, size=size, mode="linear") if size != side.shape[2] else side
+        found.append(fine / fine.sum(dim=2, keepdim=True).clamp_min(1e-6))
+    return found[0], found[1]
+
+
+def squared(outputs: Tensor, targets: Tensor, weights: Tensor, sigma_cells: float) -> Tensor:
+    """Squared error of heatmaps (*paper*; METHOD's 3 and 4).
+
+    In units of a target's own energy, pi sigma²: an empty answer to a sure Gaussian costs 1, whatever the map's size.
+
+    Args:
+        outputs: (N, K, h, w).
+        targets: (N, K, h, w).
+        weights: (N, K), 0..1.
+        sigma_cells: Deviation of the target Gaussians.
+    """
+    return weighted_mean((outputs - targets).square().sum(dim=(2, 3)), weights) / (math.pi * sigma_cells**2)
+
+
+def divergence(outputs: Tensor | tuple[Tensor, Tensor], targets: Tensor, weights: Tensor) -> Tensor:
+    """Kullback-Leibler divergence of a student's distribution over cells from a guide's (Hinton et al. 2015).
+
+    Args:
+        outputs: Logits (N, K, h, w), or (N, K, bins) along x and y.
+        targets: The guide's maps (N, K, h, w), 0 or more; normalised here.
+        weights: (N, K), 0..1.
+
+    Returns:
+        Scalar, 0 where both agree.
+    """
+    if isinstance(outputs, tuple):
+        parts = zip(axis_logs(outputs), marginals(outputs, targets), strict=True)
+    else:
+        flat = targets.flatten(2)
+        share = flat / flat.sum(dim=2, keepdim=True).clamp_min(1e-6)
+        parts = zip((outputs.flatten(2).log_softmax(dim=2),), (share,), strict=True)
+    total = torch.zeros((), device=targets.device)
+    for logs, target in parts:
+        total = total + weighted_mean((target * (target.clamp_min(1e-12).log() - logs)).sum(dim=2), weights)
+    return total
+
+
+def feature_distance(student: Tensor, guide: Tensor) -> Tensor:
+    """Mean over cells of 1 - cosine between features (N, C, h, w); scale-free, so no layer needs matching norms."""
+    return 1 - F.cosine_similarity(student, guide, dim=1).mean()
+
+
+def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
+    """Mean of values (N, K) by weights (N, K); 0 where all weights are."""
+    return (values * weights).sum() / weights.sum().clamp_min(1e-6)
 
 
 def center_focal(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:

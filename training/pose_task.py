@@ -1,7 +1,8 @@
-"""What a pose network learns from: batches of crops with target heatmaps, and the loss on them."""
+"""What a pose network learns from: batches of crops with targets and guides' heatmaps, and the loss on them."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,49 +11,130 @@ from torch import Tensor
 
 from service.pose import crop, heatmap
 from service.pose.skeleton import COCO17
-from training import augment, crops, losses
-from training.networks.pose import STRIDE
+from training import augment, checkpoint, crops, distill, guide_maps, guides, losses
+from training.distill import Lesson
+from training.guide_maps import BatchGuide, BesideGuide, CachedGuide, Placed, Reliability
+from training.networks.blocks import normalise
+from training.networks.efficientnet_lite import EfficientNetLite0
+from training.networks.pose import FEATURE_LEVEL, STRIDE, PoseNetwork
 from training.recipe import Phase, Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class PoseBatch:
+    """Crops uint8 (N, H, W, 3) and what they are to teach."""
+
+    pixels: Tensor
+    lesson: Lesson
 
 
 class PoseTask:
     """Draws batches as a function of the step alone, so that a resumed training sees what it would have seen."""
 
-    def __init__(self, recipe: Recipe, data_root: Path) -> None:
-        """Open the recipe's crop caches.
+    def __init__(self, recipe: Recipe, data_root: Path, device: torch.device, run: Path) -> None:
+        """Open the recipe's crop caches and guides; guides that have not looked at the crops do so now.
+
+        Args:
+            recipe: What is trained.
+            data_root: Folder that the recipe's paths start from; guides' maps are cached in ``guides`` below it.
+            device: Where batches are made.
+            run: The run's folder, beside which ``@NAME`` is looked for.
 
         Raises:
-            DatasetError: A cache is missing.
+            DatasetError: A cache or an imported guide is missing.
+            CheckpointError: A guide's checkpoint is missing.
         """
         self._recipe = recipe
+        self._device = device
         self._caches = crops.open_cache([data_root / data.path for data in recipe.data])
+        self._canvases = crops.Rows([cache.pixels for cache in self._caches], device)
         shares = np.array([data.share for data in recipe.data])
         self._shares = shares / shares.sum()
+        self._guides = [self._open(it, data_root, run) for it in recipe.losses.guides] if _guided(recipe) else []
+        self._features: EfficientNetLite0 | None = None
+        if recipe.losses.features:
+            self._features = EfficientNetLite0(stages=5).eval().requires_grad_(requires_grad=False).to(device)
 
-    def batch(self, step: int, rank: int, phase: Phase) -> tuple[Tensor, Tensor, Tensor]:
-        """Draw a batch.
+    def _open(self, settings: guides.recipe.Guide, data_root: Path, run: Path) -> BatchGuide:
+        path = checkpoint.locate(settings.path, data_root, run)
+        guide = guides.open_guide(settings, path, self._device)
+        if not settings.cached:
+            nothing = np.zeros(guide_maps.BINS, np.int64)
+            return BesideGuide(guide, settings.flip, Reliability(nothing, nothing))
+        folders = []
+        for cache in self._caches:
+            folder = guide_maps.folder_of(data_root / "guides", settings.name, path, settings.flip, cache)
+            guide_maps.look_once(guide, settings.name, cache, folder, settings.flip, self._device)
+            folders.append(folder)
+        return CachedGuide(folders, self._device)
 
-        Returns:
-            Crops uint8 (N, H, W, 3), targets float (N, K, h, w), weights float (N, K).
-        """
+    def batch(self, step: int, rank: int, phase: Phase) -> PoseBatch:
+        """Draw a batch."""
         rng = np.random.default_rng([self._recipe.seed, step, rank])
         strength = augment.STRENGTHS[phase.augment]
-        full_view = np.array([[0, 0, *crops.CANVAS_SIZE]], np.float32) - 0.5
-        view = crop.crop_to_image(full_view, phase.size, 1 / crops.CANVAS_ZOOM)[0]
-        samples = []
-        for source in rng.choice(len(self._caches), phase.batch, p=self._shares):
-            cache = self._caches[source]
-            i = rng.integers(len(cache))
-            samples.append(
-                augment.augment_person(
-                    cache.pixels[i], cache.keypoints[i], cache.weights[i], view, phase.size, COCO17, strength, rng
-                )
-            )
-        pixels, keypoints, weights = (np.stack(part) for part in zip(*samples, strict=True))
-        size = (phase.size[0] // STRIDE, phase.size[1] // STRIDE)
-        targets = heatmap.encode(keypoints, size, STRIDE, self._recipe.network.sigma_cells)
-        return torch.from_numpy(pixels), torch.from_numpy(targets), torch.from_numpy(weights.astype(np.float32))
+        sources = rng.choice(len(self._caches), phase.batch, p=self._shares)
+        rows = (rng.random(phase.batch) * [len(self._caches[s]) for s in sources]).astype(np.intp)
+        picked = [(self._caches[s], r) for s, r in zip(sources, rows, strict=True)]
+        keypoints = np.stack([cache.keypoints[r] for cache, r in picked])
+        weights = np.stack([cache.weights[r] for cache, r in picked])
+        if not self._recipe.losses.guesses:
+            weights = weights * np.stack([cache.labelled[r] for cache, r in picked])
+        view = guide_maps.undisturbed(self._caches[0], phase.size)
+        to_canvas, mirrored = augment.place(keypoints, weights, view, phase.size, strength, rng)
+        keypoints_crop = crop.transform(keypoints, crop.invert(to_canvas))
+        partners = list(COCO17.flip)
+        keypoints_crop[mirrored] = keypoints_crop[mirrored][:, partners]
+        weights[mirrored] = weights[mirrored][:, partners]
+        inside = ((keypoints_crop >= -0.5) & (keypoints_crop <= np.array(phase.size) - 0.5)).all(axis=2)
 
-    def loss(self, outputs: Tensor, *targets: Tensor) -> Tensor:
-        """Cell cross-entropy of the network's logits (N, K, h, w)."""
-        return losses.cell_cross_entropy(outputs, *targets)
+        canvases = self._canvases.take(sources, rows)
+        affines = torch.from_numpy(to_canvas).to(self._device)
+        pixels = augment.disturb(augment.sample(canvases, affines, phase.size), strength, rng)
+        pixels = augment.to_bytes(augment.cut_out(pixels, keypoints_crop, strength, rng))
+        placed = Placed(pixels, to_canvas, mirrored, sources, rows)
+        return PoseBatch(pixels, self._lesson(placed, keypoints_crop, weights * inside, rng))
+
+    def _lesson(self, placed: Placed, keypoints_crop: np.ndarray, weights: np.ndarray, rng: np.random.Generator) -> Lesson:
+        along_y, along_x = heatmap.profiles(keypoints_crop, placed.grid, STRIDE, self._recipe.network.sigma_cells)
+        along_y, along_x = (torch.from_numpy(it).to(self._device) for it in (along_y, along_x))
+        maps = along_y[..., :, None] * along_x[..., None, :]
+        weights_ = torch.from_numpy(weights.astype(np.float32)).to(self._device)
+        if not self._guides:
+            none = torch.zeros(0, *maps.shape, device=self._device)
+            return Lesson(maps, weights_, none, none[..., 0, 0])
+        looks = [guide.look(placed) for guide in self._guides]
+        settings = self._recipe.losses
+        seen = distill.binarize(torch.stack([look[0] for look in looks]), settings.binarize, settings.binary)
+        trust = torch.stack([look[1] for look in looks])
+        return Lesson(maps, weights_, seen, distill.drop_one(trust, rng) if settings.drop else trust)
+
+    def loss(self, network: PoseNetwork, past: PoseNetwork, batch: PoseBatch, step: int) -> dict[str, Tensor]:
+        """DSKD's terms on the network's answer; see `distill.total`.
+
+        Args:
+            network: What is trained.
+            past: Its averaged weights.
+            batch: Of `batch`.
+            step: 0-based.
+        """
+        settings = self._recipe.losses
+        outputs, features = network.with_features(batch.pixels)
+        then = None
+        if settings.past:
+            with torch.no_grad():
+                then = _as_float(past.eval()(batch.pixels))
+        progress = step / self._recipe.steps
+        terms = distill.total(_as_float(outputs), then, batch.lesson, settings, self._recipe.network, progress)
+        if self._features is not None and features is not None:
+            with torch.no_grad():
+                known = self._features(normalise(batch.pixels))[FEATURE_LEVEL]
+            terms["features"] = settings.features * losses.feature_distance(features.float(), known.float())
+        return terms
+
+
+def _guided(recipe: Recipe) -> bool:
+    return bool(recipe.losses.dense or recipe.losses.classification)
+
+
+def _as_float(outputs: Tensor | tuple[Tensor, Tensor]) -> Tensor | tuple[Tensor, Tensor]:
+    return (outputs[0].float(), outputs[1].float()) if isinstance(outputs, tuple) else outputs.float()

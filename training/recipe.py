@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -33,14 +33,30 @@ class Network:
         decoder_width: Channels of the decoder.
         input_size: (width, height) in px that the bundle serves at.
         sigma_cells: Deviation of the target Gaussians, in cells (pose).
+        head: ``heatmap``, or ``simcc``: a distribution along each axis (pose).
+        temperature: Factor on the outputs before a softmax over cells. 1 for a network that learns by cross-entropy;
+            about 10 where `Losses.regression` holds the outputs themselves to 0..1.
     """
 
     __pydantic_config__ = _STRICT
     kind: Literal["pose", "finder"]
-    backbone: Literal["lite0", "lite0-stride16", "lite0-stride16-narrow", "plain-s", "plain-m"]
+    backbone: Literal[
+        "lite0", "lite0-stride16", "lite0-stride16-narrow", "plain-s", "plain-m", "shuffle-s", "shuffle-m"
+    ]
     decoder_width: Count
     input_size: Size
     sigma_cells: Positive = 1.5
+    head: Literal["heatmap", "simcc"] = "heatmap"
+    temperature: Positive = 1.0
+
+    def __post_init__(self) -> None:
+        if self.head == "simcc" and self.temperature != 1:
+            raise ValueError(f"expected temperature 1 with a simcc head, got {self.temperature}")
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether the backbone has ImageNet weights."""
+        return self.backbone.startswith("lite0")
 
     @property
     def coarsest_stride(self) -> int:
@@ -109,6 +125,75 @@ class Optimiser:
 
 
 @dataclass(frozen=True, slots=True)
+class Guide:
+    """A network that teaches a pose network by its heatmaps.
+
+    Attributes:
+        name: Short name, for logs and the card.
+        kind: ``checkpoint`` of ours, or an imported ONNX: ``tinypose`` (heatmaps) or ``simcc`` (two outputs).
+        path: File, relative to the data folder; ``@NAME`` is the checkpoint of the run folder NAME beside this run's.
+        cached: Look at every crop once and keep the maps on disk; otherwise it runs beside the student.
+        flip: Average over the mirrored crop.
+    """
+
+    __pydantic_config__ = _STRICT
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]*$")]
+    kind: Literal["checkpoint", "tinypose", "simcc"]
+    path: str
+    cached: bool = True
+    flip: bool = False
+
+
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """What a pose network is held to: DSKD's terms, each with its weight; see `distill`.
+
+    Attributes:
+        guides: Teacher first, then assistants.
+        guesses: Joints that a guide marked in the crop cache count as targets too, by their weight.
+        regression: Squared error against the labels' Gaussians.
+        dense: Distance to each guide's heatmaps.
+        dense_form: ``squared`` error, or ``divergence`` of the distributions over cells.
+        drop: Leave one guide out of each batch, by chance (DGKD).
+        binarize: Guides' cells below this share of the peak are taken for noise; 0 is off.
+        binary: ``denoised`` keeps the heights above it, ``hard`` makes them 1.
+        classification: Classify each joint's cell.
+        classification_form: ``cells``: cross-entropy over cells; ``bce``: yes or no per cell; ``axes``: x and y apart.
+        past: Distance to the student's own averaged past (self-distillation).
+        past_ramp: Share of the training after which ``past`` has its full weight.
+        features: Distance of the backbone's stride-16 features to those of ImageNet's EfficientNet-Lite0.
+    """
+
+    __pydantic_config__ = _STRICT
+    guides: tuple[Guide, ...] = ()
+    guesses: bool = True
+    regression: Weight = 0.0
+    dense: Weight = 0.0
+    dense_form: Literal["squared", "divergence"] = "divergence"
+    drop: bool = False
+    binarize: Share = 0.0
+    binary: Literal["denoised", "hard"] = "denoised"
+    classification: Weight = 1.0
+    classification_form: Literal["cells", "bce", "axes"] = "cells"
+    past: Weight = 0.0
+    past_ramp: Share = 0.5
+    features: Weight = 0.0
+
+    def __post_init__(self) -> None:
+        if self.regression + self.dense + self.classification == 0:
+            raise ValueError("expected a positive weight of regression, dense or classification, got none")
+        if self.dense and not self.guides:
+            raise ValueError("expected guides where dense is positive, got none")
+        if self.drop and len(self.guides) < 2:
+            raise ValueError(f"expected at least two guides to drop one of, got {len(self.guides)}")
+        if len({guide.name for guide in self.guides}) < len(self.guides):
+            raise ValueError("expected guides of different names")
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """A whole training.
 
@@ -120,7 +205,9 @@ class Recipe:
         data: Where samples come from.
         phases: In order.
         optimiser: How.
-        init_from: Checkpoint whose weights of equal name and shape are the start; empty for ImageNet's.
+        losses: What a pose network is held to.
+        init_from: Checkpoint whose weights of equal name and shape are the start; empty for ImageNet's. ``@NAME`` is
+            the checkpoint of the run folder NAME beside this run's.
     """
 
     __pydantic_config__ = _STRICT
@@ -130,6 +217,7 @@ class Recipe:
     data: Annotated[tuple[Data, ...], Field(min_length=1)]
     phases: Annotated[tuple[Phase, ...], Field(min_length=1)]
     optimiser: Optimiser = Optimiser()
+    losses: Losses = Losses()
     seed: int = 0
     init_from: str = ""
 
@@ -142,13 +230,18 @@ class Recipe:
                 raise ValueError(
                     f"expected sizes in multiples of {stride} for {self.network.backbone}, got {phase.size}"
                 )
-            if phase.frozen_blocks and self.network.backbone.startswith("plain"):
+            if phase.frozen_blocks and not self.network.pretrained:
                 raise ValueError(f"expected frozen_blocks 0 for {self.network.backbone}, which has no ImageNet weights")
         if self.network.kind == "pose" and self.phases and self.phases[-1].size != self.network.input_size:
             raise ValueError(
                 f"expected the last phase at network.input_size {self.network.input_size}, got {self.phases[-1].size}: "
                 "a pose network answers well at the size that it saw last"
             )
+        if self.network.head == "simcc":
+            if any(phase.size != self.network.input_size for phase in self.phases):
+                raise ValueError("expected every phase at network.input_size with a simcc head, which knows no other")
+            if self.losses.regression or (self.losses.dense and self.losses.dense_form == "squared"):
+                raise ValueError("expected no squared loss with a simcc head, which has no heatmap")
 
     @property
     def steps(self) -> int:
@@ -176,8 +269,8 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
     """
     try:
         tree = tomllib.loads(path.read_text())
-        for override in overrides:
-            _override(tree, override)
+        for setting in overrides:
+            override(tree, setting)
     except OSError as error:
         raise RecipeError(f"{path}: expected a recipe, got {error.strerror}") from error
     except tomllib.TOMLDecodeError as error:
@@ -204,14 +297,32 @@ def dump(recipe: Recipe) -> dict[str, Any]:
 
 
 def digest(recipe: Recipe) -> str:
-    """sha256 (hex) of the resolved recipe."""
-    return hashlib.sha256(json.dumps(dump(recipe), sort_keys=True).encode()).hexdigest()
+    """sha256 (hex) of what the recipe says beyond the defaults, so that a new key does not rename old recipes."""
+    return hashlib.sha256(json.dumps(_stated(recipe), sort_keys=True).encode()).hexdigest()
 
 
-def _override(tree: dict[str, Any], override: str) -> None:
-    key, separator, value = override.partition("=")
+def _stated(part: Any) -> Any:
+    """Plain tree of the values that differ from their dataclass's defaults."""
+    if isinstance(part, tuple):
+        return [_stated(item) for item in part]
+    if not is_dataclass(part):
+        return part
+    return {
+        field.name: _stated(getattr(part, field.name))
+        for field in fields(part)
+        if getattr(part, field.name) != field.default
+    }
+
+
+def override(tree: dict[str, Any], setting: str) -> None:
+    """Apply one ``key=value`` to a plain tree.
+
+    Raises:
+        RecipeError: No such place.
+    """
+    key, separator, value = setting.partition("=")
     if not separator:
-        raise RecipeError(f"--set {override!r}: expected key=value, e.g. optimiser.lr=0.001")
+        raise RecipeError(f"--set {setting!r}: expected key=value, e.g. optimiser.lr=0.001")
     *parents, leaf = key.strip().split(".")
     node: Any = tree
     try:
@@ -223,7 +334,7 @@ def _override(tree: dict[str, Any], override: str) -> None:
         else:
             node[leaf] = parsed
     except (IndexError, ValueError, TypeError, AttributeError) as error:
-        raise RecipeError(f"--set {override!r}: no such place in the recipe ({error})") from error
+        raise RecipeError(f"--set {setting!r}: no such place in the recipe ({error})") from error
 
 
 def _toml_value(text: str) -> Any:

@@ -6,6 +6,7 @@ import json
 import os
 from argparse import Namespace
 from dataclasses import asdict
+from pathlib import Path
 
 import cv2
 import torch
@@ -15,7 +16,21 @@ from service.pose.bundle import Bundle, BundleError
 from service.pose.estimator import PoseEstimator
 from service.pose.finder import PersonFinder
 from service.pose.runner import OnnxRunner
-from training import bench, checkpoint, coco, crops, designs, evaluate, export, guides, labelling, loop, recipe
+from training import (
+    ablate,
+    bench,
+    chain,
+    checkpoint,
+    coco,
+    crops,
+    designs,
+    evaluate,
+    export,
+    guides,
+    labelling,
+    loop,
+    recipe,
+)
 from training.finder_task import FinderTask
 from training.pose_task import PoseTask
 
@@ -40,22 +55,28 @@ def run_label(options: Namespace) -> int:
 
 def run_crops(options: Namespace) -> int:
     """See `crops.build`."""
-    crops.build(_source(options), options.out, skip=options.skip)
+    width = options.height * crops.CANVAS_SIZE[0] // crops.CANVAS_SIZE[1]
+    crops.build(_source(options), options.out, skip=options.skip, size=(width, options.height))
     return 0
 
 
 def run_train(options: Namespace) -> int:
     """See `loop.fit`."""
-    torch.set_num_threads(options.threads)
-    cv2.setNumThreads(options.threads)
+    _set_threads(options.threads)
     plan = recipe.load(options.recipe, tuple(options.set))
-    task = FinderTask(plan, options.data) if plan.network.kind == "finder" else PoseTask(plan, options.data)
+    train(plan, options.data, options.out, options.until)
+    return 0
+
+
+def train(plan: recipe.Recipe, data_root: Path, run: Path, until: int | None = None) -> checkpoint.Checkpoint:
+    """Train one recipe on the accelerator where there is one."""
     device = torch.device("cpu")
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
-    loop.fit(plan, task, options.out, device, until=options.until)
-    return 0
+    is_finder = plan.network.kind == "finder"
+    task = FinderTask(plan, data_root, device) if is_finder else PoseTask(plan, data_root, device, run)
+    return loop.fit(plan, task, run, device, until=until)
 
 
 def run_evaluate(options: Namespace) -> int:
@@ -82,6 +103,37 @@ def run_export(options: Namespace) -> int:
     return 0
 
 
+def run_distill(options: Namespace) -> int:
+    """See `chain.load`: trains every stage in turn."""
+    _set_threads(options.threads)
+    for plan in chain.load(options.recipe, tuple(options.set)):
+        train(plan, options.data, options.out / plan.name)
+    return 0
+
+
+def run_ablate(options: Namespace) -> int:
+    """See `ablate.run`; prints the table."""
+    _set_threads(options.threads)
+    ablation = ablate.load(options.recipe, tuple(options.set))
+    results = ablate.run(
+        ablation,
+        options.data,
+        options.out,
+        lambda plan, folder: train(plan, options.data, folder),
+        options.rows,
+        options.seeds,
+        options.students,
+    )
+    ablate.plot(ablation, results, options.out / "ablation.svg")
+    print(ablate.table(ablation, results))
+    return 0
+
+
+def _set_threads(count: int) -> None:
+    torch.set_num_threads(count)
+    cv2.setNumThreads(count)
+
+
 def run_bench(options: Namespace) -> int:
     """See `bench.measure`."""
     print(bench.table(bench.measure(options.bundles, options.peers, options.rounds)))
@@ -106,6 +158,8 @@ VERBS = {
     "label": run_label,
     "crops": run_crops,
     "train": run_train,
+    "distill": run_distill,
+    "ablate": run_ablate,
     "evaluate": run_evaluate,
     "export": run_export,
     "bench": run_bench,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -37,6 +39,45 @@ class ConvNorm(nn.Sequential):
         layer = self[1]
         assert isinstance(layer, nn.BatchNorm2d)
         return layer
+
+
+class LevelStack(nn.Module):
+    """A backbone from scratch: a stem of stride 2, then levels of equal units, each level of half the size.
+
+    Attributes:
+        widths: Channels of each level, finest first.
+    """
+
+    def __init__(
+        self,
+        unit: Callable[[int, int, int], nn.Module],
+        stem: ConvNorm,
+        widths: tuple[int, ...],
+        depths: tuple[int, ...],
+    ) -> None:
+        """Stack ``depths`` units of ``widths`` channels; ``unit`` takes channels in and out, and the stride."""
+        super().__init__()
+        self.widths = widths
+        self.stem = stem
+        width_in, levels = stem.convolution.out_channels, []
+        for width, depth in zip(widths, depths, strict=True):
+            units = [unit(width_in if i == 0 else width, width, 2 if i == 0 else 1) for i in range(depth)]
+            levels.append(nn.Sequential(*units))
+            width_in = width
+        self.levels = nn.ModuleList(levels)
+
+    def freeze(self, blocks: int) -> None:
+        """Free all: a backbone from scratch has nothing worth keeping, and recipes refuse another number than 0."""
+        assert blocks == 0
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Map normalised (N, 3, H, W) to levels, finest first."""
+        x = self.stem(x)
+        found = []
+        for level in self.levels:
+            x = level(x)
+            found.append(x)
+        return found
 
 
 class TopDown(nn.Module):

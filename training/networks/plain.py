@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.networks.blocks import ConvNorm
+from training.networks.blocks import ConvNorm, LevelStack
 
 
 class PlainUnit(nn.Module):
@@ -57,33 +57,8 @@ class PlainUnit(nn.Module):
         self.identity = None
 
 
-class Plain(nn.Module):
-    """Four levels of plain units at strides 4, 8, 16, 32.
+class Plain(LevelStack):
+    """Four levels of plain units at strides 4, 8, 16, 32."""
 
-    Attributes:
-        widths: Channels of each level, finest first.
-    """
-
-    def __init__(self, widths: tuple[int, ...] = (48, 96, 192, 256), depths: tuple[int, ...] = (2, 4, 6, 2)) -> None:
-        super().__init__()
-        self.widths = widths
-        self.stem = ConvNorm(3, widths[0], 3, 2)
-        width_in, levels = widths[0], []
-        for width, depth in zip(widths, depths, strict=True):
-            units = [PlainUnit(width_in if i == 0 else width, width, 2 if i == 0 else 1) for i in range(depth)]
-            levels.append(nn.Sequential(*units))
-            width_in = width
-        self.levels = nn.ModuleList(levels)
-
-    def freeze(self, blocks: int) -> None:
-        """Free all: a backbone from scratch has nothing worth keeping, and recipes refuse another number than 0."""
-        assert blocks == 0
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """Map normalised (N, 3, H, W) to levels, finest first."""
-        x = self.stem(x)
-        found = []
-        for level in self.levels:
-            x = level(x)
-            found.append(x)
-        return found
+    def __init__(self, widths: tuple[int, ...], depths: tuple[int, ...]) -> None:
+        super().__init__(PlainUnit, ConvNorm(3, widths[0], 3, 2), widths, depths)

@@ -8,15 +8,25 @@ import torch
 from torch import Tensor, nn
 
 from service.pose.skeleton import COCO17, Skeleton
-from training.networks.blocks import TopDown, head, initialise, normalise
+from training.networks.blocks import LevelStack, TopDown, head, initialise, normalise
 from training.networks.efficientnet_lite import EfficientNetLite0
 from training.networks.plain import Plain
+from training.networks.shuffle import Shuffle
+from training.recipe import Network
 
 STRIDE = 4
 """Crop pixels per heatmap cell: the finest level of every backbone."""
 
 
-def backbone(name: str, pretrained: bool) -> EfficientNetLite0 | Plain:
+FEATURE_LEVEL = 2
+"""The level at stride 16, where feature guidance compares."""
+FEATURE_WIDTH = 112
+"""Channels of EfficientNet-Lite0 there."""
+SIMCC_BINS = 2
+"""Bins per crop pixel of a SimCC head (arXiv 2107.03332, sec. 3.2: the splitting factor)."""
+
+
+def backbone(name: str, pretrained: bool) -> EfficientNetLite0 | LevelStack:
     """Build a backbone by its name in `recipe.Network`."""
     match name:
         case "lite0":
@@ -29,24 +39,73 @@ def backbone(name: str, pretrained: bool) -> EfficientNetLite0 | Plain:
             return Plain((32, 64, 128, 192), (2, 3, 5, 2))
         case "plain-m":
             return Plain((48, 96, 192, 256), (2, 4, 6, 2))
+        case "shuffle-s":
+            return Shuffle((48, 96, 160, 224), (2, 3, 5, 2))
+        case "shuffle-m":
+            return Shuffle((64, 128, 224, 320), (2, 4, 7, 3))
     raise AssertionError(f"a recipe let backbone {name!r} through")
+
+
+class SimccHead(nn.Module):
+    """A distribution along x and one along y for each keypoint, instead of a map (SimCC, arXiv 2107.03332)."""
+
+    def __init__(self, width: int, keypoint_count: int, input_size: tuple[int, int]) -> None:
+        super().__init__()
+        self.maps = head(width, keypoint_count)
+        cells = (input_size[0] // STRIDE) * (input_size[1] // STRIDE)
+        self.along_x = nn.Linear(cells, input_size[0] * SIMCC_BINS, bias=False)
+        self.along_y = nn.Linear(cells, input_size[1] * SIMCC_BINS, bias=False)
+        nn.init.normal_(self.maps[-1].weight, std=0.1)  # type: ignore[arg-type]  # the head's last is a convolution
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Map (N, width, h, w) to logits along x (N, K, bins) and y (N, K, bins)."""
+        flat = self.maps(features).flatten(2)
+        return self.along_x(flat), self.along_y(flat)
+
+
+Outputs = Tensor | tuple[Tensor, Tensor]
+"""Logits (N, K, h, w) of heatmaps, or (N, K, bins) along x and y of a SimCC head."""
 
 
 class PoseNetwork(nn.Module):
     """Pictures of one person in, a logit per keypoint and cell out; a softmax over the cells says where."""
 
-    def __init__(
-        self, backbone_name: str, decoder_width: int, keypoint_count: int = 17, pretrained: bool = True
-    ) -> None:
+    def __init__(self, settings: Network, pretrained: bool = True, adapts: bool = False) -> None:
+        """Build it.
+
+        Args:
+            settings: Backbone, decoder, head.
+            pretrained: Start the backbone from ImageNet's weights, where there are any.
+            adapts: Feature guidance needs a projection of the backbone's features beside the network.
+        """
         super().__init__()
-        self.backbone = backbone(backbone_name, pretrained)
-        self.decoder = TopDown(self.backbone.widths, decoder_width)
-        self.head = head(decoder_width, keypoint_count)
+        keypoint_count = len(COCO17)
+        self.backbone = backbone(settings.backbone, pretrained)
+        self.decoder = TopDown(self.backbone.widths, settings.decoder_width)
+        self.head: nn.Module
+        if settings.head == "simcc":
+            self.head = SimccHead(settings.decoder_width, keypoint_count, settings.input_size)
+        else:
+            self.head = head(settings.decoder_width, keypoint_count)
+        self.adapter = nn.Conv2d(self.backbone.widths[FEATURE_LEVEL], FEATURE_WIDTH, 1) if adapts else None
         initialise(self.decoder)
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Map uint8 (N, H, W, 3) RGB to logits float (N, K, H / 4, W / 4)."""
-        return torch.as_tensor(self.head(self.decoder(self.backbone(normalise(pixels)))))
+    def forward(self, pixels: Tensor) -> Outputs:
+        """Map uint8 (N, H, W, 3) RGB to logits float (N, K, H / 4, W / 4), or along the axes."""
+        return self.with_features(pixels)[0]
+
+    def with_features(self, pixels: Tensor) -> tuple[Outputs, Tensor | None]:
+        """Answer as `forward` does, and give the projected stride-16 features (N, 112, H / 16, W / 16)."""
+        levels = self.backbone(normalise(pixels))
+        features = self.adapter(levels[FEATURE_LEVEL]) if self.adapter is not None else None
+        return self.head(self.decoder(levels)), features
+
+
+def axis_distributions(outputs: tuple[Tensor, Tensor], sigma_cells: float) -> tuple[Tensor, Tensor]:
+    """Turn a SimCC head's logits into probabilities relative to that of a sure Gaussian's top, as `heatmaps` does."""
+    scale = math.sqrt(2 * math.pi) * sigma_cells * STRIDE * SIMCC_BINS
+    along_x, along_y = outputs
+    return along_x.softmax(dim=2) * scale, along_y.softmax(dim=2) * scale
 
 
 def heatmaps(logits: Tensor, sigma_cells: float) -> Tensor:
@@ -96,28 +155,56 @@ class OksBlur(nn.Module):
 class ServedPose(nn.Module):
     """What is exported: uint8 crops in, heatmaps out."""
 
-    def __init__(
-        self, network: PoseNetwork, size: tuple[int, int], sigma_cells: float, flip_test: bool = False
-    ) -> None:
+    def __init__(self, network: PoseNetwork, settings: Network, flip_test: bool = False) -> None:
         """Wrap a network.
 
         Args:
             network: Its logits become heatmaps.
-            size: (width, height) of the crops in px.
-            sigma_cells: Of the training targets.
+            settings: Its description.
             flip_test: Average the heatmaps with the mirrored crop's, mirrored back (arXiv 1603.06937, sec. 5), at twice
                 the cost.
         """
         super().__init__()
         self.network = network
-        self.blur = OksBlur(COCO17, (size[0] // STRIDE, size[1] // STRIDE), sigma_cells)
-        self.sigma_cells = sigma_cells
+        width, height = settings.input_size
+        self.blur = OksBlur(COCO17, (width // STRIDE, height // STRIDE), settings.sigma_cells)
+        self.settings = settings
         self.flip_test = flip_test
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Map uint8 (N, H, W, 3) RGB to heatmaps float (N, K, h, w)."""
-        maps = heatmaps(self.network(pixels), self.sigma_cells)
+        maps = self._maps(pixels)
         if self.flip_test:
-            mirrored = heatmaps(self.network(pixels.flip(2)), self.sigma_cells)
-            maps = (maps + mirrored.flip(3)[:, list(COCO17.flip)]) / 2
+            maps = (maps + mirror_maps(self._maps(pixels.flip(2)))) / 2
         return torch.as_tensor(self.blur(maps))
+
+    def _maps(self, pixels: Tensor) -> Tensor:
+        logits = self.network(pixels)
+        assert isinstance(logits, Tensor)
+        return heatmaps(logits * self.settings.temperature, self.settings.sigma_cells)
+
+
+class ServedSimcc(nn.Module):
+    """What is exported of a SimCC head: uint8 crops in, a distribution along x and one along y out."""
+
+    def __init__(self, network: PoseNetwork, settings: Network, flip_test: bool = False) -> None:
+        """Wrap a network; see `ServedPose`."""
+        super().__init__()
+        self.network = network
+        self.settings = settings
+        self.flip_test = flip_test
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Map uint8 (N, H, W, 3) RGB to distributions along x (N, K, W * 2) and y (N, K, H * 2), 1 at a sure peak."""
+        along_x, along_y = axis_distributions(self.network(pixels), self.settings.sigma_cells)
+        if self.flip_test:
+            mirrored_x, mirrored_y = axis_distributions(self.network(pixels.flip(2)), self.settings.sigma_cells)
+            partners = list(COCO17.flip)
+            along_x = (along_x + mirrored_x.flip(2)[:, partners]) / 2
+            along_y = (along_y + mirrored_y[:, partners]) / 2
+        return along_x, along_y
+
+
+def mirror_maps(maps: Tensor) -> Tensor:
+    """Mirror heatmaps (N, K, h, w): columns the other way round, left and right joints exchanged."""
+    return maps.flip(3)[:, list(COCO17.flip)]

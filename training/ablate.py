@@ -1,0 +1,245 @@
+"""DSKD's ladder at a fixed budget: the same student, data, samples and seeds, one part of the method more a row.
+
+The recipe is DSKD in full; every row is that recipe with parts switched off, so that whatever the table compares is
+what the recipe trains. Each run is a run folder of its own: killed, a later call goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from service.pose import bundle
+from service.pose.estimator import PoseEstimator
+from service.pose.runner import OnnxRunner
+from training import chain, coco, evaluate, export, files, recipe
+from training.checkpoint import Checkpoint
+from training.evaluate import Score
+from training.recipe import Losses, Recipe, RecipeError
+
+_STRICT = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """Labelled pictures that score the students; none of them may be among the recipe's data.
+
+    Attributes:
+        name: Column in the table.
+        annotations: COCO json, relative to the data folder.
+        images: Folder of its pictures, likewise.
+        every: Only pictures whose id this number divides: those that `crops --skip` held out.
+    """
+
+    __pydantic_config__ = _STRICT
+    name: str
+    annotations: str
+    images: str
+    every: Annotated[int, Field(ge=1)] = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Ablation:
+    """What is compared.
+
+    Attributes:
+        plans: DSKD in full, for each student.
+        trials: What scores them; the plot shows the first.
+    """
+
+    plans: tuple[Recipe, ...]
+    trials: tuple[Trial, ...]
+
+
+def load(path: Path, overrides: tuple[str, ...] = ()) -> Ablation:
+    """Read an ablation: ``[[trials]]``, ``[defaults]`` and ``[[students]]``, a recipe each over the defaults.
+
+    Raises:
+        RecipeError: No such file, or not valid.
+    """
+    try:
+        tree = tomllib.loads(path.read_text())
+        for setting in overrides:
+            recipe.override(tree, setting)
+        unknown = set(tree) - {"trials", "defaults", "students"}
+        if unknown or not tree.get("students") or not tree.get("trials"):
+            raise RecipeError(f"{path}: expected [[trials]], [defaults] and [[students]], got {', '.join(tree)}")
+        trials = TypeAdapter(tuple[Trial, ...]).validate_python(tuple(tree["trials"]))
+    except OSError as error:
+        raise RecipeError(f"{path}: expected an ablation, got {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, ValidationError) as error:
+        raise RecipeError(f"{path}: not a valid ablation: {error}") from error
+    plans = tuple(
+        recipe.parse(chain.merge(tree.get("defaults", {}), student), f"{path}, student {i}")
+        for i, student in enumerate(tree["students"])
+    )
+    for plan in plans:
+        if len(plan.losses.guides) < 2:
+            raise RecipeError(f"{path}, {plan.name}: expected a teacher and an assistant among losses.guides")
+    return Ablation(plans, trials)
+
+
+def ladder(full: Losses) -> dict[str, Losses]:
+    """METHOD's rows by name, from plain training to DSKD, then three to hold it against.
+
+    Args:
+        full: DSKD's losses; guides from the teacher to the last assistant.
+    """
+    teacher, last = full.guides[:1], full.guides[-1:]
+    label_weight = full.regression + full.dense
+    plain = Losses(guesses=full.guesses, regression=label_weight, classification=0)
+    dense = replace(plain, regression=full.regression, dense=full.dense, dense_form=full.dense_form, guides=full.guides)
+    dropping = replace(dense, drop=full.drop)
+    binary = replace(dropping, binarize=full.binarize, binary=full.binary)
+    classifying = replace(
+        binary, classification=full.classification, classification_form=full.classification_form
+    )
+    return {
+        "plain": plain,
+        "teacher": replace(dense, guides=teacher),
+        "chain": replace(dense, guides=last),
+        "dense": dense,
+        "drop": dropping,
+        "binarize": binary,
+        "classify": classifying,
+        "dskd": replace(classifying, past=full.past, past_ramp=full.past_ramp, features=full.features),
+        "plain-cells": replace(plain, regression=0, classification=1),
+        "kd-cells": Losses(guesses=full.guesses, guides=teacher, dense=1, dense_form="divergence"),
+        "dskd-cells": replace(full, regression=0, dense=1, dense_form="divergence", classification=1),
+    }
+
+
+ROWS = {
+    "plain": "plain: squared error on labels",
+    "teacher": "+ teacher",
+    "chain": "chain: the last assistant alone",
+    "dense": "dense: teacher and assistants",
+    "drop": "+ stochastic drop",
+    "binarize": "+ binarization",
+    "classify": "+ classification loss",
+    "dskd": "+ self-distillation = DSKD",
+    "plain-cells": "baseline: cell cross-entropy on labels",
+    "kd-cells": "baseline: cell cross-entropy, teacher's divergence",
+    "dskd-cells": "DSKD without squared errors",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One run's figures, by trial."""
+
+    student: str
+    row: str
+    seed: int
+    scores: dict[str, dict[str, float]]
+
+
+Train = Callable[[Recipe, Path], Checkpoint]
+
+
+def run(
+    ablation: Ablation, data_root: Path, out: Path, train: Train, rows: list[str], seeds: list[int], students: list[str]
+) -> list[Result]:
+    """Train and score what is still missing below ``out``; afterwards everything that lies there is tabulated.
+
+    Args:
+        ablation: What is compared.
+        data_root: Folder that paths start from.
+        out: ``STUDENT-ROW-SEED`` run folders, ``ablation.md``, ``ablation.svg``.
+        train: Trains a recipe in a run folder.
+        rows: Keys of `ROWS`.
+        seeds: Each run once a seed.
+        students: Names of the ablation's recipes; all when empty.
+    """
+    for seed in seeds:
+        for plan in ablation.plans:
+            for row in rows:
+                if students and plan.name not in students:
+                    continue
+                folder = out / f"{plan.name}-{row}-{seed}"
+                if not (folder / "score.json").exists():
+                    trained = train(replace(plan, seed=seed, losses=ladder(plan.losses)[row]), folder)
+                    scores = score(trained, ablation.trials, data_root, folder)
+                    files.write(folder / "score.json", json.dumps(scores).encode())
+    results = collect(ablation, out)
+    files.write(out / "ablation.md", table(ablation, results).encode())
+    return results
+
+
+def score(trained: Checkpoint, trials: tuple[Trial, ...], data_root: Path, folder: Path) -> dict[str, dict[str, float]]:
+    """Score a student with labelled boxes through the code that serves."""
+    export.export(trained, folder / "bundle", "0", {})
+    opened = bundle.read(folder / "bundle")
+    estimator = PoseEstimator(opened, OnnxRunner(opened.onnx, threads=1))
+    found: dict[str, Score] = {}
+    for trial in trials:
+        source = coco.Source(trial.name, data_root / trial.annotations, data_root / trial.images)
+        found[trial.name] = evaluate.score_poses(source, estimator, None, trial.every)
+    return {name: asdict(it) for name, it in found.items()}
+
+
+def collect(ablation: Ablation, out: Path) -> list[Result]:
+    """Read every finished run below ``out``."""
+    results = []
+    for plan in ablation.plans:
+        for row in ROWS:
+            for path in sorted(out.glob(f"{plan.name}-{row}-*/score.json")):
+                seed = path.parent.name.removeprefix(f"{plan.name}-{row}-")
+                if seed.isdigit():
+                    results.append(Result(plan.name, row, int(seed), json.loads(path.read_text())))
+    return results
+
+
+def table(ablation: Ablation, results: list[Result]) -> str:
+    """Write Markdown: a row of the ladder a line; AP in points, mean over seeds and half of their range."""
+    columns = [(plan.name, trial.name) for plan in ablation.plans for trial in ablation.trials]
+    lines = [
+        "| row | " + " | ".join(f"{student}, {trial}" for student, trial in columns) + " |",
+        "|---|" + "---|" * len(columns),
+    ]
+    for row, title in ROWS.items():
+        cells = [_cell([r.scores[trial]["ap"] for r in results if (r.student, r.row) == (student, row)])
+                 for student, trial in columns]  # fmt: skip
+        if any(cells):
+            lines.append(f"| {title} (`{row}`) | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, ""])
+
+
+def _cell(values: list[float]) -> str:
+    if not values:
+        return ""
+    points = 100 * np.array(values)
+    spread = f" ± {(points.max() - points.min()) / 2:.1f}" if len(points) > 1 else ""
+    return f"{points.mean():.1f}{spread}"
+
+
+def plot(ablation: Ablation, results: list[Result], out: Path) -> None:
+    """Draw the table's first trial as bars, a point a seed."""
+    from matplotlib.figure import Figure  # noqa: PLC0415 (takes a second, and only plots need it)
+
+    trial = ablation.trials[0].name
+    rows = [row for row in ROWS if any(r.row == row for r in results)]
+    figure = Figure(figsize=(8, 0.4 * len(rows) * len(ablation.plans) ** 0.5 + 1.2), layout="constrained")
+    axes: Any = figure.subplots()
+    height = 0.8 / len(ablation.plans)
+    for i, plan in enumerate(ablation.plans):
+        for y, row in enumerate(rows):
+            values = [100 * r.scores[trial]["ap"] for r in results if (r.student, r.row) == (plan.name, row)]
+            if values:
+                at = y + (i - (len(ablation.plans) - 1) / 2) * height
+                axes.barh(at, np.mean(values), height * 0.9, color=f"C{i}", label=plan.name if y == 0 else None)
+                axes.plot(values, [at] * len(values), "k.", markersize=3)
+    axes.set_yticks(range(len(rows)), [ROWS[row] for row in rows])
+    axes.invert_yaxis()
+    axes.set_xlabel(f"AP with labelled boxes, {trial} (points)")
+    axes.legend(frameon=False)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    figure.savefig(out)

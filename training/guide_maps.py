@@ -1,0 +1,257 @@
+"""What guides see on the crops of a batch: looked up in a cache that was made once, or asked beside the student.
+
+A guide looks at each canvas once, undisturbed; augmentation then moves its heatmaps exactly as it moves the pixels. On
+disk, one folder a guide and crop cache: ``maps.npy`` uint8 (N, K, h, w), a memory map, and ``scores.npz``. The folders
+are named by the content of both, so that a changed guide or cache is looked at anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from service.pose import crop, heatmap
+from service.pose.skeleton import COCO17
+from service.pose.types import Floats
+from training import augment, crops, files
+from training.crops import CropCache, Rows
+from training.guides import MapGuide, cells_to_crop, joint_weights
+from training.networks.pose import STRIDE, mirror_maps
+
+BINS = 20
+"""Of the scores 0..1, in `Reliability`."""
+ENOUGH = 200
+"""Labelled joints from which on a guide's reliability is measured; with fewer the ramp of `joint_weights` serves."""
+CHUNK = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A batch's crops and where they lie on their canvases.
+
+    Attributes:
+        pixels: uint8 (N, H, W, 3) on the training's device.
+        to_canvas: float32 (N, 2, 3), crop px to canvas px, mirroring included.
+        mirrored: bool (N,).
+        sources: Cache of each crop, (N,).
+        rows: Row in that cache, (N,).
+    """
+
+    pixels: Tensor
+    to_canvas: Floats
+    mirrored: NDArray[np.bool_]
+    sources: NDArray[np.intp]
+    rows: NDArray[np.intp]
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(w, h) of the student's heatmaps."""
+        return self.pixels.shape[2] // STRIDE, self.pixels.shape[1] // STRIDE
+
+
+class BatchGuide(Protocol):
+    """Anything that answers a batch on the student's grid."""
+
+    def look(self, placed: Placed) -> tuple[Tensor, Tensor]:
+        """Heatmaps float (N, K, h, w) and how far each is believed, float (N, K), 0..1."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """How often a guide is right, by its score: measured where joints are labelled.
+
+    Attributes:
+        hits: Joints within 3 % of the person's height of the label, per bin of the score, (20,).
+        counts: All labelled joints, per bin, (20,).
+    """
+
+    hits: NDArray[np.int64]
+    counts: NDArray[np.int64]
+
+    def weights(self, scores: Floats) -> Floats:
+        """Trust (N, K), 0..1: none below a precision of 1/2, whole from 9/10 on; never falling with the score."""
+        if self.counts.sum() < ENOUGH:
+            return joint_weights(scores)
+        share = (self.hits + 0.5) / (self.counts + 1)
+        share = np.maximum.accumulate(np.where(self.counts >= 10, share, 0))
+        trust = np.clip((share - 0.5) / 0.4, 0, 1)
+        return np.asarray(trust[_bin(scores)], np.float32)
+
+
+def _bin(scores: Floats) -> NDArray[np.intp]:
+    return np.clip((scores * BINS).astype(np.intp), 0, BINS - 1)
+
+
+def look_once(guide: MapGuide, name: str, cache: CropCache, out: Path, flip: bool, device: torch.device) -> None:
+    """Write a guide's heatmaps of every crop of a cache; killed, a later call goes on behind the last chunk.
+
+    Args:
+        guide: Who looks.
+        name: For the progress bar.
+        cache: At what.
+        out: Folder to write; `CachedGuide` takes it once ``scores.npz`` is there.
+        flip: Average over the mirrored crop.
+        device: Where crops are cut.
+    """
+    if (out / "scores.npz").is_file():
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    count, partial, progress = len(cache), out / ".maps.npy.partial", out / ".progress.json"
+    width, height = (side // int(guide.to_crop[0, 0]) for side in guide.crop_size)
+    done = json.loads(progress.read_text())["done"] if progress.exists() and partial.exists() else 0
+    if done:
+        maps = np.lib.format.open_memmap(partial, "r+")
+    else:
+        maps = np.lib.format.open_memmap(partial, "w+", np.uint8, (count, len(COCO17), height, width))
+    view = undisturbed(cache, guide.crop_size)
+    with tqdm(total=count, initial=done, desc=f"{name} looks at {cache.path.name}", unit="crop") as bar:
+        for start in range(done, count, CHUNK):
+            rows = np.arange(start, min(start + CHUNK, count))
+            canvases = torch.from_numpy(np.array(cache.pixels[rows[0] : rows[-1] + 1])).to(device)
+            affine = torch.from_numpy(np.broadcast_to(view, (len(rows), 2, 3)).copy()).to(device)
+            pixels = augment.to_bytes(augment.sample(canvases, affine, guide.crop_size))
+            seen = ask(guide, pixels, flip)
+            maps[rows] = (seen.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+            bar.update(len(rows))
+            if start // CHUNK % 16 == 15:
+                maps.flush()
+                files.write(progress, json.dumps({"done": int(rows[-1]) + 1}).encode())
+    maps.flush()
+    _finish(guide, cache, maps, view, out)
+
+
+def _finish(guide: MapGuide, cache: CropCache, maps: NDArray[np.uint8], view: Floats, out: Path) -> None:
+    """Measure the guide on the cache's labelled joints, then put everything in its final place."""
+    scores, hits = np.zeros(maps.shape[:2], np.float32), np.zeros(BINS, np.int64)
+    counts = np.zeros(BINS, np.int64)
+    to_canvas = view @ _square(guide.to_crop)
+    near = 0.03 * cache.pixels.shape[1] / (crops.BOX_PADDING * crops.CANVAS_ZOOM)
+    for start in range(0, len(maps), 1024):
+        chunk = slice(start, start + 1024)
+        cells, scores[chunk] = heatmap.decode(maps[chunk].astype(np.float32) / 255, stride=1)
+        there = crop.transform(cells, np.broadcast_to(to_canvas, (len(cells), 2, 3)))
+        hit = np.linalg.norm(there - cache.keypoints[chunk], axis=2) < near
+        known = cache.labelled[chunk]
+        counts += np.bincount(_bin(scores[chunk])[known], minlength=BINS)
+        hits += np.bincount(_bin(scores[chunk])[known & hit], minlength=BINS)
+    (out / ".maps.npy.partial").replace(out / "maps.npy")
+    content = io.BytesIO()
+    np.savez(content, scores=scores, hits=hits, counts=counts, to_canvas=to_canvas.astype(np.float32))
+    files.write(out / "scores.npz", content.getvalue())
+    (out / ".progress.json").unlink(missing_ok=True)
+
+
+def undisturbed(cache: CropCache, size: tuple[int, int]) -> Floats:
+    """The affine (2, 3) from an undisturbed crop of ``size`` (width, height) to a cache's canvas."""
+    box = np.array([[0, 0, cache.pixels.shape[2], cache.pixels.shape[1]]], np.float32) - 0.5
+    return np.asarray(crop.crop_to_image(box, size, 1 / crops.CANVAS_ZOOM)[0], np.float32)
+
+
+def ask(guide: MapGuide, pixels: Tensor, flip: bool) -> Tensor:
+    """A guide's heatmaps of crops uint8 (N, H, W, 3) of its size, with ``flip`` averaged over the mirror image."""
+    maps = guide.maps(pixels)
+    if not flip:
+        return maps
+    # Mirrored cells fall on cells where the guide has our half-pixel terms; TinyPose's lie half a cell beside.
+    mirrored = mirror_maps(guide.maps(pixels.flip(2)))
+    offset = float(guide.crop_size[0] - 1 - 2 * guide.to_crop[0, 2]) / float(guide.to_crop[0, 0]) - maps.shape[3] + 1
+    if abs(offset) > 1e-3:
+        shift = torch.tensor([[1.0, 0, -offset], [0, 1, 0]], device=maps.device).expand(len(maps), 2, 3)
+        mirrored = augment.warp(mirrored, shift, (maps.shape[3], maps.shape[2]))
+    return (maps + mirrored) / 2
+
+
+def folder_of(root: Path, name: str, guide_file: Path, flip: bool, cache: CropCache) -> Path:
+    """Where a guide's maps of a cache lie below ``root``: named by the content of both."""
+    guide = hashlib.sha256(guide_file.read_bytes() + (b"flip" if flip else b"")).hexdigest()[:12]
+    labels = hashlib.sha256((cache.path / "labels.npz").read_bytes() + str(cache.pixels.shape).encode())
+    return root / f"{name}-{guide}" / f"{cache.path.name}-{labels.hexdigest()[:12]}"
+
+
+class CachedGuide:
+    """Looks a batch up in what `look_once` wrote."""
+
+    def __init__(self, folders: Sequence[Path], device: torch.device) -> None:
+        """Open one folder a crop cache, in the recipe's order."""
+        opened = []
+        for folder in folders:
+            with np.load(folder / "scores.npz") as stored:
+                opened.append({name: stored[name] for name in stored.files})
+        self._maps = Rows([np.load(folder / "maps.npy", mmap_mode="r") for folder in folders], device)
+        self.reliability = Reliability(sum(it["hits"] for it in opened), sum(it["counts"] for it in opened))
+        self._trust = [self.reliability.weights(it["scores"]) for it in opened]
+        self._scores = [it["scores"] for it in opened]
+        self._from_canvas = np.linalg.inv(_square(opened[0]["to_canvas"]))
+
+    def look(self, placed: Placed) -> tuple[Tensor, Tensor]:
+        """See `BatchGuide.look`."""
+        maps = self._maps.take(placed.sources, placed.rows).float() / 255
+        trust, scores = (
+            np.stack([table[s][r] for s, r in zip(placed.sources, placed.rows, strict=True)])
+            for table in (self._trust, self._scores)
+        )
+        to_maps = self._from_canvas[:2] @ _square(placed.to_canvas) @ _square(cells_to_crop(STRIDE))
+        return _moved(maps, to_maps, placed, trust, scores)
+
+
+class BesideGuide:
+    """Asks a guide about the very crops that the student sees: dearer, but it also sees the disturbance."""
+
+    def __init__(self, guide: MapGuide, flip: bool, reliability: Reliability) -> None:
+        self._guide = guide
+        self._flip = flip
+        self._reliability = reliability
+
+    @torch.no_grad()
+    def look(self, placed: Placed) -> tuple[Tensor, Tensor]:
+        """See `BatchGuide.look`."""
+        width, height = self._guide.crop_size
+        pixels = placed.pixels
+        zoom = np.array([width / pixels.shape[2], height / pixels.shape[1]])
+        if tuple(pixels.shape[1:3]) != (height, width):
+            resized = F.interpolate(
+                pixels.permute(0, 3, 1, 2).float(), size=(height, width), mode="bilinear", antialias=True
+            )
+            pixels = augment.to_bytes(resized)
+        maps = ask(self._guide, pixels, self._flip).to(placed.pixels.device)
+        scores = maps.amax(dim=(2, 3)).clamp(0, 1).cpu().numpy()
+        resize = np.array([[zoom[0], 0, (zoom[0] - 1) / 2], [0, zoom[1], (zoom[1] - 1) / 2], [0, 0, 1]])
+        to_maps = np.linalg.inv(_square(self._guide.to_crop))[:2] @ resize @ _square(cells_to_crop(STRIDE))
+        moved = augment.warp(maps, _tensor(np.broadcast_to(to_maps, (len(maps), 2, 3)), maps.device), placed.grid)
+        return moved, _tensor(self._reliability.weights(scores), maps.device)
+
+
+def _moved(
+    maps: Tensor, to_maps: Floats, placed: Placed, trust: Floats, scores: Floats
+) -> tuple[Tensor, Tensor]:
+    """Move cached maps as their crops were moved; a joint that left the crop is not believed."""
+    moved = augment.warp(maps, _tensor(to_maps, maps.device), placed.grid)
+    partners = list(COCO17.flip)
+    flags = torch.from_numpy(placed.mirrored).to(maps.device)
+    moved = torch.where(flags[:, None, None, None], moved[:, partners], moved)
+    trust, scores = (np.where(placed.mirrored[:, None], it[:, partners], it) for it in (trust, scores))
+    there = moved.amax(dim=(2, 3)) >= 0.5 * _tensor(scores, maps.device)
+    return moved, _tensor(trust, maps.device) * there
+
+
+def _square(affines: Floats) -> Floats:
+    """Affines (..., 2, 3) as matrices (..., 3, 3)."""
+    last = np.broadcast_to(np.array([0, 0, 1], np.float32), (*affines.shape[:-2], 1, 3))
+    return np.concatenate([affines, last], axis=-2)
+
+
+def _tensor(values: np.ndarray, device: torch.device) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values, np.float32)).to(device)
