@@ -22,11 +22,19 @@ def encode(keypoints_crop: Floats, heatmap_size: tuple[int, int], stride: float,
     Returns:
         float32 (N, K, h, w); sampled at the cells' centres, so a peak between cells stays below 1.
     """
+    along_y, along_x = profiles(keypoints_crop, heatmap_size, stride, sigma_cells)
+    return np.asarray(along_y[..., :, None] * along_x[..., None, :], np.float32)
+
+
+def profiles(
+    keypoints_crop: Floats, heatmap_size: tuple[int, int], stride: float, sigma_cells: float
+) -> tuple[Floats, Floats]:
+    """The two factors of `encode`: Gaussians along y, float32 (N, K, h), and along x, float32 (N, K, w)."""
     w, h = heatmap_size
     centers = (keypoints_crop + 0.5) / stride - 0.5
     along_x = np.exp(-((np.arange(w, dtype=np.float32) - centers[..., 0:1]) ** 2) / (2 * sigma_cells**2))
     along_y = np.exp(-((np.arange(h, dtype=np.float32) - centers[..., 1:2]) ** 2) / (2 * sigma_cells**2))
-    return np.asarray(along_y[..., :, None] * along_x[..., None, :], np.float32)
+    return along_y.astype(np.float32), along_x.astype(np.float32)
 
 
 def decode(heatmaps: Heatmaps, stride: float) -> tuple[Floats, Floats]:
