@@ -7,11 +7,8 @@ import os
 import sys
 from pathlib import Path
 
-
-# Keys of ablate.ROWS, without torch.
-ROWS = [
-    "plain", "teacher", "chain", "dense", "drop", "binarize", "classify", "dskd", "plain-cells", "kd-cells", "dskd-cells",
-]  # fmt: skip
+LADDER = "plain teacher chain dense drop binarize classify dskd plain-cells kd-cells dskd-cells".split()  # noqa: SIM905
+"""Keys of `ablate.ROWS`, known without torch."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -41,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     crops = verbs.add_parser("crops", help="cut every labelled person once, for training")
     _source(crops)
     crops.add_argument("--out", type=Path, required=True, help="folder to write")
-    crops.add_argument("--height", type=int, default=384, help="of a canvas in px: 1.5 times the input's, a multiple of 4")
+    crops.add_argument("--height", type=int, default=384, help="of a canvas in px: 1.5 times the input's")
     crops.add_argument("--skip", type=int, default=0, help="hold out pictures whose id this number divides")
 
     train = verbs.add_parser("train", help="train a recipe, from its last checkpoint where there is one")
@@ -53,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
 
     ablate = verbs.add_parser("ablate", help="train and score a student with and without each part of DSKD")
     _training(ablate)
-    ablate.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS, metavar="ROW", help=f"of {', '.join(ROWS)}")
+    ablate.add_argument("--rows", nargs="+", choices=LADDER, default=LADDER, metavar="ROW", help=", ".join(LADDER))
     ablate.add_argument("--seeds", nargs="+", type=int, default=[0])
     ablate.add_argument("--students", nargs="+", default=[], metavar="NAME", help="of the recipe's students; all")
 
@@ -74,6 +71,12 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("bundles", type=Path, nargs="+")
     bench.add_argument("--peers", type=Path, help="folder with the rivals' ONNX files")
     bench.add_argument("--rounds", type=int, default=100)
+    report = verbs.add_parser("report", help="one page of curves, AP, mistakes and people, for a run or a bundle")
+    report.add_argument("folder", type=Path, help="run folder, or bundle folder")
+    _source(report, required=False)
+    report.add_argument("--every", type=int, default=1, help="only pictures whose id this number divides")
+    report.add_argument("--out", type=Path, help="folder for report.html and report.json; a run's own by default")
+
     designs = verbs.add_parser("designs", help="latency of student designs before any is trained")
     designs.add_argument("--rounds", type=int, default=50)
     return parser
@@ -87,9 +90,9 @@ def _training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of this process")
 
 
-def _source(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--annotations", type=Path, required=True, help="COCO json")
-    parser.add_argument("--images", type=Path, required=True, help="folder of its pictures")
+def _source(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    parser.add_argument("--annotations", type=Path, required=required, help="COCO json")
+    parser.add_argument("--images", type=Path, required=required, help="folder of its pictures")
 
 
 if __name__ == "__main__":

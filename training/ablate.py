@@ -98,9 +98,7 @@ def ladder(full: Losses) -> dict[str, Losses]:
     dense = replace(plain, regression=full.regression, dense=full.dense, dense_form=full.dense_form, guides=full.guides)
     dropping = replace(dense, drop=full.drop)
     binary = replace(dropping, binarize=full.binarize, binary=full.binary)
-    classifying = replace(
-        binary, classification=full.classification, classification_form=full.classification_form
-    )
+    classifying = replace(binary, classification=full.classification, classification_form=full.classification_form)
     return {
         "plain": plain,
         "teacher": replace(dense, guides=teacher),

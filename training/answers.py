@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 from tqdm import tqdm
 
 from service.pose import boxes
@@ -19,7 +16,7 @@ from service.pose.skeleton import Skeleton
 from service.pose.types import Floats, Poses
 from training import coco, mistakes, pictures
 from training.coco import DatasetError
-from training.evaluate import as_results
+from training.evaluate import as_results, coco_eval
 
 COCO_FIGURES = ("AP", "AP50", "AP75", "AP medium", "AP large", "AR", "AR50", "AR75", "AR medium", "AR large")
 """pycocotools' figures for keypoints, in its order. Medium people cover 32² to 96² px, large ones more."""
@@ -163,13 +160,8 @@ def coco_figures(truth: COCO, answers: Answers) -> dict[str, float]:
     results = []
     for image_id in np.unique(answers.image_ids).tolist():
         results += as_results(image_id, answers.poses.select(answers.image_ids == image_id))
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(truth, truth.loadRes(results), "keypoints")
-        evaluation.params.imgIds = answers.picture_ids
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return dict(zip(COCO_FIGURES, np.asarray(evaluation.stats).tolist(), strict=True))
+    stats = coco_eval(truth, results, answers.picture_ids, "keypoints")
+    return dict(zip(COCO_FIGURES, stats.tolist(), strict=True))
 
 
 def without(answers: Answers, kind: int) -> Answers:

@@ -81,7 +81,7 @@ def _disturbances(count: int, crop_size: tuple[int, int], strength: Strength, rn
     size = np.array(crop_size)
     angle = np.radians(np.clip(rng.normal(0, strength.rotation, count), -2 * strength.rotation, 2 * strength.rotation))
     angle *= rng.random(count) < strength.rotation_chance
-    zoom = np.exp(rng.uniform(*np.log(strength.zoom), count))
+    zoom = np.exp(rng.uniform(np.log(strength.zoom[0]), np.log(strength.zoom[1]), count))
     shift = rng.uniform(-strength.shift, strength.shift, (count, 2)) * size
     cos, sin = zoom * np.cos(angle), zoom * np.sin(angle)
     matrices = np.zeros((count, 3, 3), np.float32)
@@ -92,9 +92,7 @@ def _disturbances(count: int, crop_size: tuple[int, int], strength: Strength, rn
     return matrices
 
 
-def _half_bodies(
-    keypoints: Floats, weights: Floats, is_upper: NDArray[np.bool_]
-) -> tuple[Floats, NDArray[np.bool_]]:
+def _half_bodies(keypoints: Floats, weights: Floats, is_upper: NDArray[np.bool_]) -> tuple[Floats, NDArray[np.bool_]]:
     """Boxes (N, 4) of the upper or lower joints alone, and where enough of them are known (arXiv 1812.00324)."""
     upper = np.arange(keypoints.shape[1]) < UPPER_BODY
     known = (weights > 0) & (upper == is_upper[:, None])
@@ -205,7 +203,7 @@ def compress(pixels: Tensor, rng: np.random.Generator) -> Tensor:
     count, channels, height, width = pixels.shape
     quality = rng.uniform(15, 60, (count, 1, 1, 1, 1, 1))
     scale = np.where(quality < 50, 50 / quality, 2 - quality / 50)  # libjpeg's jpeg_quality_scaling
-    table = _like(pixels, np.maximum(JPEG_LUMA.reshape(1, 1, 1, 1, 8, 8) * scale, 1))
+    table = _like(pixels, np.maximum(np.round(JPEG_LUMA.reshape(1, 1, 1, 1, 8, 8) * scale), 1))
     cosines = _like(pixels, _cosines())
     blocks = pixels.reshape(count, channels, height // 8, 8, width // 8, 8).transpose(3, 4)
     spectrum = cosines @ (blocks - 128) @ cosines.T

@@ -28,13 +28,16 @@ LIMITS = {
 
 GUIDES = {
     "PP-TinyPose": "PP-TinyPose 256x192 (PaddleDetection, Apache-2.0; itself trained on COCO and AI Challenger)",
+    "tinypose": "PP-TinyPose 256x192 (PaddleDetection, Apache-2.0; itself trained on COCO and AI Challenger)",
     "RTMDet": "RTMDet-nano person 416 (OpenMMLab, Apache-2.0; itself trained on COCO and Objects365)",
+    "simcc": "an imported network with SimCC outputs",
 }
 
 
-def guides(data: list[str]) -> list[str]:
-    """Name the guides that labelled what sources of these names lacked; the names say which did."""
-    return [guide for key, guide in GUIDES.items() if any(key in name for name in data)]
+def guides(names: list[str]) -> list[str]:
+    """Name those who taught: guides of the recipes, and those that labelled the sources whose names say so."""
+    imported = [guide for key, guide in GUIDES.items() if any(key in name for name in names)]
+    return list(dict.fromkeys(imported))
 
 
 def write(manifest: Manifest, plan: Recipe) -> str:

@@ -1,7 +1,7 @@
 """Several recipes in one file: teacher, assistants and student, one after the other, each from where it was left.
 
-A chain's file holds ``[[stages]]``, each a recipe, and optionally ``[defaults]``, which every stage starts from. A stage
-is called by its ``name``; a later one names it ``@name`` as guide or as start.
+A chain's file holds ``[[stages]]``, each a recipe, and optionally ``[defaults]``, which every stage starts from. A
+stage is called by its ``name``; a later one names it ``@name`` as guide or as start.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> list[Recipe]:
     for plan in plans:
         for reference in _references(plan):
             if reference not in known:
+                earlier = ", ".join(sorted(known)) or "none"
                 raise RecipeError(
-                    f"{path}, stage {plan.name}: expected @ and an earlier stage ({', '.join(sorted(known)) or 'none'}), "
-                    f"got @{reference}"
+                    f"{path}, stage {plan.name}: expected @ and an earlier stage ({earlier}), got @{reference}"
                 )
         if plan.name in known:
             raise RecipeError(f"{path}: expected stages of different names, got {plan.name} twice")

@@ -105,7 +105,7 @@ def open_cache(folders: Sequence[Path]) -> list[CropCache]:
     Raises:
         DatasetError: A folder holds no complete cache.
     """
-    caches = []
+    caches: list[CropCache] = []
     for folder in folders:
         if not (folder / "labels.npz").is_file():
             raise coco.DatasetError(f"{folder}: expected a crop cache, got no labels.npz; run posewright-train crops")

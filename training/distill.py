@@ -91,7 +91,8 @@ def classification(outputs: Outputs, lesson: Lesson, settings: Losses, network: 
     maps, weights = lesson.maps, lesson.weights
     if len(lesson.guides):
         trusted = lesson.trust.sum(dim=0)
-        consensus = (lesson.guides * lesson.trust[..., None, None]).sum(dim=0) / trusted.clamp_min(1e-6)[..., None, None]
+        consensus = (lesson.guides * lesson.trust[..., None, None]).sum(dim=0)
+        consensus = consensus / trusted.clamp_min(1e-6)[..., None, None]
         unlabelled = weights == 0
         maps = torch.where(unlabelled[..., None, None], consensus, maps)
         weights = torch.where(unlabelled, trusted / len(lesson.guides), weights)

@@ -56,7 +56,7 @@ def score_poses(
         else:
             poses = estimator.estimate(image, *finder.find(image, max_people=100, min_score=0.05))
         results += as_results(image_id, poses)
-    stats = _coco_eval(truth, results, ids, "keypoints")
+    stats = coco_eval(truth, results, ids, "keypoints")
     ap, ap50, ap75, ar = stats[[0, 1, 2, 5]].tolist()
     return Score(ap, ap50, ap75, ar, len(ids), len(results))
 
@@ -71,7 +71,7 @@ def score_boxes(source: coco.Source, finder: PersonFinder, every: int = 1) -> Sc
         boxes, scores = finder.find(image, max_people=100, min_score=0.02)
         for box, score in zip(boxes_.to_xywh(boxes), scores, strict=True):
             results.append({"image_id": image_id, "category_id": 1, "bbox": box.tolist(), "score": float(score)})
-    stats = _coco_eval(truth, results, ids, "bbox")
+    stats = coco_eval(truth, results, ids, "bbox")
     ap, ap50, ap75, ar = stats[[0, 1, 2, 8]].tolist()
     return Score(ap, ap50, ap75, ar, len(ids), len(results))
 
@@ -85,7 +85,8 @@ def as_results(image_id: int, poses: Poses) -> list[dict]:
     ]
 
 
-def _coco_eval(truth: COCO, results: list[dict], ids: list[int], kind: str) -> np.ndarray:
+def coco_eval(truth: COCO, results: list[dict], ids: list[int], kind: str) -> np.ndarray:
+    """The figures (10 for ``keypoints``, 12 for ``bbox``) that pycocotools prints, over pictures ``ids``."""
     if not results:
         return np.zeros(12)
     with contextlib.redirect_stdout(io.StringIO()):

@@ -25,6 +25,7 @@ from training.networks.plain import PlainUnit
 from training.networks.pose import STRIDE as POSE_STRIDE
 from training.networks.pose import ServedPose, ServedSimcc
 
+OUTPUTS = {"heatmap": ["heatmaps"], "simcc": ["along_x", "along_y"], "finder": ["centers", "distances"]}
 TOLERANCE = 2e-3
 """Largest difference allowed between torch and ONNX, relative to the largest output."""
 
@@ -72,8 +73,8 @@ def export(
         input_size=(width, height),
         heatmap_size=(width // POSE_STRIDE, height // POSE_STRIDE) if is_pose else None,
         box_padding=BOX_PADDING if is_pose else None,
-        decoder="heatmap" if is_pose else "finder",
-        parameters=sum(p.numel() for p in network.parameters()),
+        decoder=plan.network.head if is_pose else "finder",
+        parameters=sum(p.numel() for p in served.parameters()),
         gflops=round(multiply_adds(served, plan) / 1e9, 4),
         metrics=metrics,
         calibration=None,
@@ -86,11 +87,18 @@ def export(
                 {"recipe": it.recipe.name, "recipe_sha256": recipe.digest(it.recipe), "steps": it.step}
                 for it in ancestors
             ],
-            "guides": card.guides(data),
+            "guides": _guides([checkpoint, *ancestors], data),
             "data": data,
         },
     )
     return bundle.write(out, manifest, onnx, card.write(manifest, plan))
+
+
+def _guides(stages: list[Checkpoint], data: list[str]) -> list[str]:
+    """Who taught in these stages: imported networks, whose names or sources say so, and our own."""
+    used = [guide for it in stages for guide in it.recipe.losses.guides]
+    own = [f"{guide.name}, trained by this project" for guide in used if guide.kind == "checkpoint"]
+    return list(dict.fromkeys([*card.guides([*data, *(guide.kind for guide in used)]), *own]))
 
 
 def served_network(network: networks.Network, plan: recipe.Recipe, flip_test: bool = False) -> nn.Module:
@@ -110,7 +118,7 @@ def to_onnx(served: nn.Module, plan: recipe.Recipe) -> bytes:
     """Export with a free batch axis; a finder's height and width are free too."""
     width, height = plan.network.input_size
     is_pose = plan.network.kind == "pose"
-    outputs = ["heatmaps"] if is_pose else ["centers", "distances"]
+    outputs = OUTPUTS[plan.network.head if is_pose else "finder"]
     axes: dict[str, dict[int, str]] = {name: {0: "people" if is_pose else "pictures"} for name in ["pixels", *outputs]}
     if not is_pose:
         axes["pixels"] |= {1: "height", 2: "width"}

@@ -56,14 +56,15 @@ class FinderTask:
             path, boxes, sure = entries[rng.integers(len(entries))]
             pixels, boxes = place(_read(path), boxes, size, rng)
             samples.append((pixels, *encode(boxes, sure, size)))
-        pixels, *targets = (torch.from_numpy(np.stack(it)).to(self._device) for it in zip(*samples, strict=True))
-        disturbed = augment.disturb(pixels.permute(0, 3, 1, 2).float(), strength, rng)
+        seen, *targets = (torch.from_numpy(np.stack(it)).to(self._device) for it in zip(*samples, strict=True))
+        disturbed = augment.disturb(seen.permute(0, 3, 1, 2).float(), strength, rng)
         return augment.to_bytes(disturbed), *targets
 
     def loss(
         self, network: FinderNetwork, past: FinderNetwork, batch: tuple[Tensor, ...], step: int
     ) -> dict[str, Tensor]:
         """Focal loss of the centres and twice the GIoU loss of the boxes (the ratio is ours)."""
+        del past, step  # a finder learns from labels alone, alike at every step
         pixels, centers, center_weights, distances, distance_weights = batch
         logits, predicted = network(pixels)
         return {

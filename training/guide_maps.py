@@ -7,6 +7,7 @@ are named by the content of both, so that a changed guide or cache is looked at 
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import json
@@ -98,6 +99,8 @@ def _bin(scores: Floats) -> NDArray[np.intp]:
 def look_once(guide: MapGuide, name: str, cache: CropCache, out: Path, flip: bool, device: torch.device) -> None:
     """Write a guide's heatmaps of every crop of a cache; killed, a later call goes on behind the last chunk.
 
+    Of several processes that want the same maps one looks, the others wait for it.
+
     Args:
         guide: Who looks.
         name: For the progress bar.
@@ -106,9 +109,14 @@ def look_once(guide: MapGuide, name: str, cache: CropCache, out: Path, flip: boo
         flip: Average over the mirrored crop.
         device: Where crops are cut.
     """
-    if (out / "scores.npz").is_file():
-        return
     out.mkdir(parents=True, exist_ok=True)
+    with (out / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the system lets go of it when a process dies
+        if not (out / "scores.npz").is_file():
+            _look(guide, name, cache, out, flip, device)
+
+
+def _look(guide: MapGuide, name: str, cache: CropCache, out: Path, flip: bool, device: torch.device) -> None:
     count, partial, progress = len(cache), out / ".maps.npy.partial", out / ".progress.json"
     width, height = (side // int(guide.to_crop[0, 0]) for side in guide.crop_size)
     done = json.loads(progress.read_text())["done"] if progress.exists() and partial.exists() else 0
@@ -141,7 +149,7 @@ def _finish(guide: MapGuide, cache: CropCache, maps: NDArray[np.uint8], view: Fl
     near = 0.03 * cache.pixels.shape[1] / (crops.BOX_PADDING * crops.CANVAS_ZOOM)
     for start in range(0, len(maps), 1024):
         chunk = slice(start, start + 1024)
-        cells, scores[chunk] = heatmap.decode(maps[chunk].astype(np.float32) / 255, stride=1)
+        cells, scores[chunk] = heatmap.decode((maps[chunk] / 255).astype(np.float32), stride=1)
         there = crop.transform(cells, np.broadcast_to(to_canvas, (len(cells), 2, 3)))
         hit = np.linalg.norm(there - cache.keypoints[chunk], axis=2) < near
         known = cache.labelled[chunk]
@@ -194,7 +202,7 @@ class CachedGuide:
         self.reliability = Reliability(sum(it["hits"] for it in opened), sum(it["counts"] for it in opened))
         self._trust = [self.reliability.weights(it["scores"]) for it in opened]
         self._scores = [it["scores"] for it in opened]
-        self._from_canvas = np.linalg.inv(_square(opened[0]["to_canvas"]))
+        self._from_canvas = np.linalg.inv(_square(opened[0]["to_canvas"])).astype(np.float32)
 
     def look(self, placed: Placed) -> tuple[Tensor, Tensor]:
         """See `BatchGuide.look`."""
@@ -234,9 +242,7 @@ class BesideGuide:
         return moved, _tensor(self._reliability.weights(scores), maps.device)
 
 
-def _moved(
-    maps: Tensor, to_maps: Floats, placed: Placed, trust: Floats, scores: Floats
-) -> tuple[Tensor, Tensor]:
+def _moved(maps: Tensor, to_maps: np.ndarray, placed: Placed, trust: Floats, scores: Floats) -> tuple[Tensor, Tensor]:
     """Move cached maps as their crops were moved; a joint that left the crop is not believed."""
     moved = augment.warp(maps, _tensor(to_maps, maps.device), placed.grid)
     partners = list(COCO17.flip)

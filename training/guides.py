@@ -95,8 +95,8 @@ class NetworkGuide:
         network = networks.build(plan.recipe, pretrained=False)
         assert isinstance(network, PoseNetwork)
         network.load_state_dict(plan.ema)
-        self._network = network.eval().to(device, memory_format=torch.channels_last)
-        self._network.requires_grad_(False)
+        self._network = network.eval().requires_grad_(requires_grad=False).to(device)
+        self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stub lacks it
         self._device = device
         self.crop_size = self._settings.input_size
         self.to_crop = cells_to_crop(STRIDE)
@@ -106,7 +106,7 @@ class NetworkGuide:
         """See `MapGuide.maps`."""
         # Few at a time on a CPU: what fits its caches runs more than twice as fast.
         few = CPU_BATCH if self._device.type == "cpu" else len(pixels)
-        return torch.cat([self._maps(part) for part in pixels.split(max(1, few))])
+        return torch.cat([self._maps(part) for part in torch.split(pixels, max(1, few))])
 
     def _maps(self, pixels: Tensor) -> Tensor:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):

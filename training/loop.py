@@ -106,7 +106,8 @@ def fit(
             _average(ema, network, min(recipe.optimiser.ema_decay, (1 + step) / (10 + step)))
             step += 1
             progress.update()
-            if log is not None and log.add(step, {"loss": loss.detach(), **terms}):
+            rate = optimiser.param_groups[-1]["lr"]
+            if log is not None and log.add(step, {"loss": loss, **terms}, rate):
                 progress.set_postfix(loss=f"{log.mean:.4f}")
             if rank == 0 and (step == last or time.monotonic() - saved > save_every_s):
                 checkpoint.save(run / "last.pt", _state(step, network, ema, optimiser, recipe, revision, run))
@@ -146,8 +147,8 @@ class Log:
         if self._rows:
             files.write(path, "\n".join([*self._rows, ""]).encode())
 
-    def add(self, step: int, terms: dict[str, Tensor]) -> bool:
-        """Take a step's loss and its terms in; tells whether a row was written.
+    def add(self, step: int, terms: dict[str, Tensor], rate: float) -> bool:
+        """Take a step's loss, its terms and the learning rate in; tells whether a row was written.
 
         Sums stay on the device until then: reading each step's loss would make an accelerator wait.
         """
@@ -159,10 +160,10 @@ class Log:
         means = {name: float(value) / self._seen for name, value in self._sums.items()}
         self.mean, self._sums, self._seen = means["loss"], {}, 0
         if not self._rows:
-            self._rows = [",".join(["step", *means])]
+            self._rows = [",".join(["step", *means, "lr"])]
             files.write(self._path, f"{self._rows[0]}\n".encode())
         with self._path.open("a") as stream:
-            stream.write(",".join([str(step), *(f"{value:.5f}" for value in means.values())]) + "\n")
+            stream.write(",".join([str(step), *(f"{value:.5f}" for value in means.values()), f"{rate:.3g}"]) + "\n")
         return True
 
 

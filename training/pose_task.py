@@ -11,13 +11,14 @@ from torch import Tensor
 
 from service.pose import crop, heatmap
 from service.pose.skeleton import COCO17
+from service.pose.types import Floats
 from training import augment, checkpoint, crops, distill, guide_maps, guides, losses
 from training.distill import Lesson
 from training.guide_maps import BatchGuide, BesideGuide, CachedGuide, Placed, Reliability
 from training.networks.blocks import normalise
 from training.networks.efficientnet_lite import EfficientNetLite0
 from training.networks.pose import FEATURE_LEVEL, STRIDE, PoseNetwork
-from training.recipe import Phase, Recipe
+from training.recipe import Guide, Phase, Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class PoseTask:
         if recipe.losses.features:
             self._features = EfficientNetLite0(stages=5).eval().requires_grad_(requires_grad=False).to(device)
 
-    def _open(self, settings: guides.recipe.Guide, data_root: Path, run: Path) -> BatchGuide:
+    def _open(self, settings: Guide, data_root: Path, run: Path) -> BatchGuide:
         path = checkpoint.locate(settings.path, data_root, run)
         guide = guides.open_guide(settings, path, self._device)
         if not settings.cached:
@@ -94,9 +95,9 @@ class PoseTask:
         placed = Placed(pixels, to_canvas, mirrored, sources, rows)
         return PoseBatch(pixels, self._lesson(placed, keypoints_crop, weights * inside, rng))
 
-    def _lesson(self, placed: Placed, keypoints_crop: np.ndarray, weights: np.ndarray, rng: np.random.Generator) -> Lesson:
-        along_y, along_x = heatmap.profiles(keypoints_crop, placed.grid, STRIDE, self._recipe.network.sigma_cells)
-        along_y, along_x = (torch.from_numpy(it).to(self._device) for it in (along_y, along_x))
+    def _lesson(self, placed: Placed, keypoints_crop: Floats, weights: Floats, rng: np.random.Generator) -> Lesson:
+        profiles = heatmap.profiles(keypoints_crop, placed.grid, STRIDE, self._recipe.network.sigma_cells)
+        along_y, along_x = (torch.from_numpy(it).to(self._device) for it in profiles)
         maps = along_y[..., :, None] * along_x[..., None, :]
         weights_ = torch.from_numpy(weights.astype(np.float32)).to(self._device)
         if not self._guides:

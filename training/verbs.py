@@ -27,9 +27,11 @@ from training import (
     evaluate,
     export,
     guides,
+    history,
     labelling,
     loop,
     recipe,
+    report,
 )
 from training.finder_task import FinderTask
 from training.pose_task import PoseTask
@@ -39,6 +41,8 @@ EXPECTED_ERRORS = (
     coco.DatasetError,
     checkpoint.CheckpointError,
     export.ExportError,
+    history.HistoryError,
+    report.ReportError,
     BundleError,
     loop.DivergedError,
     OSError,
@@ -146,6 +150,15 @@ def run_designs(options: Namespace) -> int:
     return 0
 
 
+def run_report(options: Namespace) -> int:
+    """See `report.write`."""
+    if (options.annotations is None) != (options.images is None):
+        raise report.ReportError("expected --annotations and --images together, got one; give both, or none for curves")
+    source = None if options.annotations is None else _source(options)
+    print(report.write(options.folder, options.out, source, options.every))
+    return 0
+
+
 def _source(options: Namespace) -> coco.Source:
     return coco.Source(options.annotations.stem, options.annotations, options.images)
 
@@ -163,5 +176,6 @@ VERBS = {
     "evaluate": run_evaluate,
     "export": run_export,
     "bench": run_bench,
+    "report": run_report,
     "designs": run_designs,
 }

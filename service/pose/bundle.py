@@ -35,7 +35,7 @@ class Manifest(BaseModel):
         files: sha256 (hex) of each other file.
         skeleton: Name in `skeleton.SKELETONS`; None for a finder.
         input_size: (width, height) of the graph's input in px; for a finder its area is a budget (`finder.grid`).
-        heatmap_size: (w, h) in cells; None for a finder.
+        heatmap_size: (w, h) in cells, the network's own where it answers along the axes; None for a finder.
         box_padding: Factor on a box before it is cut; None for a finder.
         decoder: How the outputs are read.
         parameters: Count of weights.
@@ -56,7 +56,7 @@ class Manifest(BaseModel):
     input_size: tuple[int, int]
     heatmap_size: tuple[int, int] | None
     box_padding: float | None
-    decoder: Literal["heatmap", "finder"]
+    decoder: Literal["heatmap", "simcc", "finder"]
     parameters: int
     gflops: float
     metrics: dict[str, float] = {}

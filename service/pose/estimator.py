@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from service.pose import crop, heatmap
+from service.pose import crop, heatmap, simcc
 from service.pose.bundle import Bundle, BundleError
 from service.pose.runner import Runner
 from service.pose.skeleton import SKELETONS
@@ -16,9 +16,10 @@ class PoseEstimator:
 
     def __init__(self, bundle: Bundle, runner: Runner) -> None:
         manifest = bundle.manifest
-        if manifest.decoder != "heatmap" or manifest.heatmap_size is None or manifest.box_padding is None:
+        if manifest.decoder == "finder" or manifest.heatmap_size is None or manifest.box_padding is None:
             raise BundleError(
-                f"bundle {manifest.name!r}: expected a pose network with heatmaps, got {manifest.decoder!r}"
+                f"bundle {manifest.name!r}: expected a pose network, decoder heatmap or simcc with heatmap_size and "
+                f"box_padding, got {manifest.decoder!r}"
             )
         if manifest.skeleton not in SKELETONS:
             raise BundleError(
@@ -44,8 +45,12 @@ class PoseEstimator:
         if not len(boxes):
             return Poses.empty(len(self.skeleton))
         crops = crop.cut(image, boxes, self.manifest.input_size, self._padding)
-        heatmaps = self._runner.run(crops.pixels)[0]
-        keypoints_crop, scores = heatmap.decode(heatmaps, self._stride)
+        keypoints_crop, scores = self._decode(self._runner.run(crops.pixels))
         if box_scores is None:
             box_scores = np.ones(len(boxes), np.float32)
         return Poses(crop.transform(keypoints_crop, crops.to_image), scores, boxes, box_scores)
+
+    def _decode(self, outputs: list[Floats]) -> tuple[Floats, Floats]:
+        if self.manifest.decoder == "simcc":
+            return simcc.decode(outputs[0], outputs[1], self.manifest.input_size)
+        return heatmap.decode(outputs[0], self._stride)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from service.pose.bundle import read
+from service.pose.estimator import PoseEstimator
 from service.pose.finder import PersonFinder
 from service.pose.runner import OnnxRunner
 from service.pose.skeleton import COCO17
@@ -29,7 +30,7 @@ def fresh(kind: str = "pose", **changes: object) -> Checkpoint:
     return Checkpoint(1, network.state_dict(), network.state_dict(), {}, plan, "test")
 
 
-@pytest.mark.parametrize("backbone", ["plain-s", "lite0-stride16-narrow"])
+@pytest.mark.parametrize("backbone", ["plain-s", "shuffle-s", "lite0-stride16-narrow"])
 def test_pose_bundle_answers_as_torch(tmp_path: Path, backbone: str) -> None:
     network = {"kind": "pose", "backbone": backbone, "decoder_width": 16, "input_size": [96, 128]}
     state = fresh(network=network)
@@ -54,6 +55,28 @@ def test_a_flip_tested_bundle_answers_mirrored_crops_with_mirrored_joints(tmp_pa
         maps = runner.run(pixels)[0]
         mirrored = runner.run(np.ascontiguousarray(pixels[:, :, ::-1]))[0][:, list(COCO17.flip), :, ::-1]
         assert np.allclose(maps, mirrored, atol=1e-3 * maps.max()) == symmetric
+
+
+def test_a_simcc_bundle_answers_along_the_axes_and_is_served(tmp_path: Path) -> None:
+    network = {"kind": "pose", "backbone": "plain-s", "decoder_width": 16, "input_size": [96, 128], "head": "simcc"}
+    state = fresh(network=network)
+    export.export(state, tmp_path / "tiny", "1", {}, flip_test=True)
+    opened = read(tmp_path / "tiny")
+    assert opened.manifest.decoder == "simcc"
+    runner = OnnxRunner(opened.onnx, threads=1)
+    along_x, along_y = runner.run(np.zeros((2, 128, 96, 3), np.uint8))
+    assert (along_x.shape, along_y.shape) == ((2, 17, 192), (2, 17, 256))
+    poses = PoseEstimator(opened, runner).estimate(np.zeros((200, 100, 3), np.uint8), np.array([[10, 20, 60, 150]]))
+    assert poses.keypoints.shape == (1, 17, 2)
+    assert np.isfinite(poses.keypoints).all()
+
+
+def test_feature_guidance_leaves_no_weights_in_the_bundle(tmp_path: Path) -> None:
+    plain, guided = (
+        export.export(fresh(losses={"features": weight}), tmp_path / str(weight), "1", {}) for weight in (0.0, 1.0)
+    )
+    assert plain.manifest.parameters == guided.manifest.parameters
+    assert len(plain.onnx) == len(guided.onnx)
 
 
 def test_finder_bundle_takes_upright_and_flat_pictures(tmp_path: Path) -> None:

@@ -20,6 +20,10 @@ from training.guides import RtmDetGuide, TinyPoseGuide
 class PoseStandIn(nn.Module):
     """PP-TinyPose's interface: normalised RGB NCHW in, heatmaps whose cell x is pixel 4·x."""
 
+    def __init__(self, gain: float = 3.0) -> None:
+        super().__init__()
+        self.gain = gain
+
     def forward(self, normal: Tensor) -> Tensor:
         std, mean = torch.tensor(guides.IMAGENET_STD), torch.tensor(guides.IMAGENET_MEAN)
         rgb = (normal * std.view(1, 3, 1, 1) + mean.view(1, 3, 1, 1)) * 255
@@ -27,7 +31,7 @@ class PoseStandIn(nn.Module):
         seen = (1 - ((rgb[:, None] - palette) ** 2).sum(dim=2) / spots.TOLERANCE**2).clamp_min(0)
         steps = torch.arange(-6, 7, dtype=torch.float32)
         along = torch.exp(-(steps**2) / (2 * 3.0**2))
-        kernel = (along[:, None] * along[None] / along.sum() ** 2 * 3).expand(len(spots.COLORS), 1, 13, 13)
+        kernel = (along[:, None] * along[None] / along.sum() ** 2 * self.gain).expand(len(spots.COLORS), 1, 13, 13)
         return F.conv2d(seen, kernel, stride=4, padding=6, groups=len(spots.COLORS)).clamp(0, 1)
 
 

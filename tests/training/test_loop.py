@@ -18,9 +18,14 @@ from tests.training.conftest import tiny_recipe
 from training import checkpoint, coco, evaluate, export, loop, networks, recipe
 from training.checkpoint import CheckpointError
 from training.finder_task import FinderTask
-from training.pose_task import PoseTask
+from training.networks.pose import PoseNetwork
+from training.pose_task import PoseBatch, PoseTask
 
 CPU = torch.device("cpu")
+
+
+def pose_task(plan: recipe.Recipe, data_root: Path) -> PoseTask:
+    return PoseTask(plan, data_root, CPU, data_root / "runs" / plan.name)
 
 
 FROZEN_THEN_FREE = [
@@ -32,26 +37,30 @@ LITE = {"kind": "pose", "backbone": "lite0-stride16-narrow", "decoder_width": 16
 
 @pytest.mark.parametrize(
     "changes",
-    [{"phases": [{"steps": 6, "batch": 2, "size": [96, 128]}]}, {"phases": FROZEN_THEN_FREE, "network": LITE}],
-    ids=["plain", "frozen-then-free"],
+    [
+        {"phases": [{"steps": 6, "batch": 2, "size": [96, 128]}]},
+        {"phases": FROZEN_THEN_FREE, "network": LITE},
+        {"phases": [{"steps": 6, "batch": 2, "size": [96, 128]}], "losses": {"past": 0.5, "features": 0.5}},
+    ],
+    ids=["plain", "frozen-then-free", "self-and-features"],
 )
 @pytest.mark.parametrize("stop", [3, 4])
 def test_resumed_equals_uninterrupted_bit_for_bit(
     data_root: Path, tmp_path: Path, changes: dict[str, object], stop: int
 ) -> None:
     plan = tiny_recipe(**changes)
-    whole = loop.fit(plan, PoseTask(plan, data_root), tmp_path / "whole", CPU)
+    whole = loop.fit(plan, pose_task(plan, data_root), tmp_path / "whole", CPU)
 
     class Interrupted(PoseTask):
-        def batch(self, step: int, rank: int, phase: recipe.Phase) -> tuple[torch.Tensor, ...]:
+        def batch(self, step: int, rank: int, phase: recipe.Phase) -> PoseBatch:
             if step == stop:
                 raise KeyboardInterrupt
             return super().batch(step, rank, phase)
 
     with pytest.raises(KeyboardInterrupt):
-        loop.fit(plan, Interrupted(plan, data_root), tmp_path / "parts", CPU, save_every_s=0)
+        loop.fit(plan, Interrupted(plan, data_root, CPU, tmp_path / "parts"), tmp_path / "parts", CPU, save_every_s=0)
     assert checkpoint.load(tmp_path / "parts" / "last.pt").step == stop
-    resumed = loop.fit(plan, PoseTask(plan, data_root), tmp_path / "parts", CPU)
+    resumed = loop.fit(plan, pose_task(plan, data_root), tmp_path / "parts", CPU)
     assert resumed.step == whole.step == 6
     for kind in ("ema", "network"):
         for name, weights in getattr(whole, kind).items():
@@ -60,7 +69,7 @@ def test_resumed_equals_uninterrupted_bit_for_bit(
 
 def test_frozen_blocks_stay_bit_for_bit_and_then_learn(data_root: Path, tmp_path: Path) -> None:
     plan = tiny_recipe(phases=FROZEN_THEN_FREE, network=LITE)
-    states = [loop.fit(plan, PoseTask(plan, data_root), tmp_path, CPU, until=until).ema for until in (1, 3, 6)]
+    states = [loop.fit(plan, pose_task(plan, data_root), tmp_path, CPU, until=until).ema for until in (1, 3, 6)]
     first, border, last = ({k: v.clone() for k, v in state.items()} for state in states)
     frozen = [k for k in first if k.startswith(("backbone.stem.", *(f"backbone.blocks.{i}." for i in range(3))))]
     assert len(frozen) > 20
@@ -71,10 +80,10 @@ def test_frozen_blocks_stay_bit_for_bit_and_then_learn(data_root: Path, tmp_path
 
 def test_a_network_goes_on_from_a_smaller_one(data_root: Path, tmp_path: Path) -> None:
     small = tiny_recipe(network=LITE)
-    state = loop.fit(small, PoseTask(small, data_root), tmp_path / "small", CPU)
+    state = loop.fit(small, pose_task(small, data_root), tmp_path / "small", CPU)
     network = {**LITE, "backbone": "lite0"}
     large = tiny_recipe(network=network, name="large", init_from=str(tmp_path / "small" / "last.pt"))
-    started = loop.fit(large, PoseTask(large, data_root), tmp_path / "large", CPU, until=0)
+    started = loop.fit(large, pose_task(large, data_root), tmp_path / "large", CPU, until=0)
     key = "backbone.blocks.4.project.0.weight"
     assert torch.equal(started.network[key], state.ema[key])
     (ancestor,) = checkpoint.ancestors(started)
@@ -86,23 +95,23 @@ def test_a_network_goes_on_from_a_smaller_one(data_root: Path, tmp_path: Path) -
 def test_the_log_has_no_row_twice_and_no_cliff(data_root: Path, tmp_path: Path) -> None:
     log = loop.Log(tmp_path / "log.csv", 0)
     for step in range(1, 151):
-        log.add(step, 2.0)
+        log.add(step, {"loss": torch.tensor(2.0), "dense": torch.tensor(0.5)}, 1e-3)
     log = loop.Log(tmp_path / "log.csv", 120)  # killed at 150, the last checkpoint at 120
     for step in range(121, 201):
-        log.add(step, 2.0)
+        log.add(step, {"loss": torch.tensor(2.0), "dense": torch.tensor(0.5)}, 1e-3)
     rows = (tmp_path / "log.csv").read_text().splitlines()
-    assert rows == ["step,loss", "50,2.00000", "100,2.00000", "150,2.00000", "200,2.00000"]
+    assert rows == ["step,loss,dense,lr", *(f"{step},2.00000,0.50000,0.001" for step in (50, 100, 150, 200))]
 
 
 def test_a_diverged_training_leaves_its_checkpoint(data_root: Path, tmp_path: Path) -> None:
     class Exploding(PoseTask):
-        def loss(self, outputs: torch.Tensor, *targets: torch.Tensor) -> torch.Tensor:
-            self.calls = getattr(self, "calls", 0) + 1
-            return super().loss(outputs, *targets) * (float("nan") if self.calls == 3 else 1)
+        def loss(self, network: PoseNetwork, past: PoseNetwork, batch: PoseBatch, step: int) -> dict[str, torch.Tensor]:
+            factor = float("nan") if step == 2 else 1.0
+            return {name: term * factor for name, term in super().loss(network, past, batch, step).items()}
 
     plan = tiny_recipe()
     with pytest.raises(loop.DivergedError, match=r"lower optimiser\.lr"):
-        loop.fit(plan, Exploding(plan, data_root), tmp_path, CPU, save_every_s=0)
+        loop.fit(plan, Exploding(plan, data_root, CPU, tmp_path), tmp_path, CPU, save_every_s=0)
     state = checkpoint.load(tmp_path / "last.pt")
     assert state.step == 2
     assert all(torch.isfinite(v).all() for v in state.network.values())
@@ -110,10 +119,10 @@ def test_a_diverged_training_leaves_its_checkpoint(data_root: Path, tmp_path: Pa
 
 def test_another_recipe_does_not_continue_a_run(data_root: Path, tmp_path: Path) -> None:
     plan = tiny_recipe()
-    loop.fit(plan, PoseTask(plan, data_root), tmp_path, CPU)
+    loop.fit(plan, pose_task(plan, data_root), tmp_path, CPU)
     other = tiny_recipe(seed=1)
     with pytest.raises(CheckpointError, match="expected a checkpoint of this recipe"):
-        loop.fit(other, PoseTask(other, data_root), tmp_path, CPU)
+        loop.fit(other, pose_task(other, data_root), tmp_path, CPU)
 
 
 @pytest.mark.slow
@@ -122,7 +131,7 @@ def test_painted_people_are_learned_exported_and_found(painted: coco.Source, dat
     phases = [{"steps": 150, "batch": 6, "size": [96, 128], "augment": "light"}]
     optimiser = {"lr": 3e-3, "backbone_lr_scale": 1.0, "warmup_steps": 20, "ema_decay": 0.97}
     plan = tiny_recipe(phases=phases, optimiser=optimiser)
-    trained = loop.fit(plan, PoseTask(plan, data_root), tmp_path / "pose", CPU)
+    trained = loop.fit(plan, pose_task(plan, data_root), tmp_path / "pose", CPU)
     export.export(trained, tmp_path / "bundles" / "tiny", "1", {})
     opened = read(tmp_path / "bundles" / "tiny")
     estimator = PoseEstimator(opened, OnnxRunner(opened.onnx, threads=1))
@@ -133,7 +142,7 @@ def test_painted_people_are_learned_exported_and_found(painted: coco.Source, dat
     phases = [{"steps": 150, "batch": 3, "size": [224, 160], "augment": "light"}]
     network = {"kind": "finder", "backbone": "plain-s", "decoder_width": 16, "input_size": [224, 160]}
     plan = tiny_recipe("finder", phases=phases, optimiser=optimiser, network=network)
-    trained = loop.fit(plan, FinderTask(plan, data_root), tmp_path / "finder", CPU)
+    trained = loop.fit(plan, FinderTask(plan, data_root, CPU), tmp_path / "finder", CPU)
     export.export(trained, tmp_path / "bundles" / "finder", "1", {})
     opened = read(tmp_path / "bundles" / "finder")
     finder = PersonFinder(opened, OnnxRunner(opened.onnx, threads=1))
@@ -147,8 +156,10 @@ def test_kill_9_leaves_a_checkpoint_to_go_on_from(data_root: Path, tmp_path: Pat
     script = (
         "import sys, torch; from pathlib import Path; from tests.training.conftest import tiny_recipe;"
         "from training import loop; from training.pose_task import PoseTask; torch.set_num_threads(1);"
+        "cpu = torch.device('cpu');"
         "plan = tiny_recipe(phases=[{'steps': 100000, 'batch': 1, 'size': [96, 128]}]);"
-        "loop.fit(plan, PoseTask(plan, Path(sys.argv[1])), Path(sys.argv[2]), torch.device('cpu'), save_every_s=0)"
+        "run = Path(sys.argv[2]);"
+        "loop.fit(plan, PoseTask(plan, Path(sys.argv[1]), cpu, run), run, cpu, save_every_s=0)"
     )
     command = [sys.executable, "-c", script, str(data_root), str(tmp_path)]
     process = subprocess.Popen(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from training import recipe
+from training import ablate, chain, recipe
 from training.recipe import RecipeError
 
 STUDENT = Path(recipe.__file__).parent / "recipes" / "student-s.toml"
@@ -13,11 +13,19 @@ RECIPES = sorted((Path(recipe.__file__).parent / "recipes").glob("*.toml"))
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_shipped_recipes_are_valid_and_survive_a_round_trip(path: Path) -> None:
-    plan = recipe.load(path)
-    again = recipe.parse(recipe.dump(plan), "dump")
-    assert again == plan
-    assert recipe.digest(again) == recipe.digest(plan)
-    assert plan.phases[-1].size == plan.network.input_size
+    plans = ablate.load(path).plans if path.stem == "ablation" else chain.load(path)
+    for plan in plans:
+        again = recipe.parse(recipe.dump(plan), "dump")
+        assert again == plan
+        assert recipe.digest(again) == recipe.digest(plan)
+        assert plan.phases[-1].size == plan.network.input_size
+
+
+def test_the_digest_names_what_a_recipe_says_not_how_many_keys_there_are() -> None:
+    """A key that is left at its default, whether written or not and however new, changes nothing."""
+    plan = recipe.load(STUDENT)
+    assert recipe.digest(recipe.load(STUDENT, ("losses.past=0.0", "seed=1"))) == recipe.digest(plan)
+    assert recipe.digest(recipe.load(STUDENT, ("losses.past=0.1",))) != recipe.digest(plan)
 
 
 def test_overrides_reach_every_depth() -> None:
@@ -43,6 +51,10 @@ def test_overrides_reach_every_depth() -> None:
         ("network.input_size=[96, 128]", "expected the last phase at network.input_size"),
         ("name=Capital Letters", "name"),
         ("name.x.y=1", "no such place"),
+        ("losses.dense=1", "expected guides where dense is positive"),
+        ("losses.classification=0", "expected a positive weight"),
+        ("losses.drop=true", "at least two guides"),
+        ("network.temperature=0", "network.temperature"),
     ],
 )
 def test_a_wrong_key_or_value_is_named(override: str, message: str) -> None:

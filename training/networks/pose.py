@@ -26,24 +26,22 @@ SIMCC_BINS = 2
 """Bins per crop pixel of a SimCC head (arXiv 2107.03332, sec. 3.2: the splitting factor)."""
 
 
+FROM_SCRATCH: dict[str, tuple[type[Plain | Shuffle], tuple[int, ...], tuple[int, ...]]] = {
+    "plain-s": (Plain, (32, 64, 128, 192), (2, 3, 5, 2)),
+    "plain-m": (Plain, (48, 96, 192, 256), (2, 4, 6, 2)),
+    "shuffle-s": (Shuffle, (48, 96, 160, 224), (2, 3, 5, 2)),
+    "shuffle-m": (Shuffle, (64, 128, 224, 320), (2, 4, 7, 3)),
+}
+"""Backbones without ImageNet weights: units, channels and units of each level, finest first."""
+
+
 def backbone(name: str, pretrained: bool) -> EfficientNetLite0 | LevelStack:
     """Build a backbone by its name in `recipe.Network`."""
-    match name:
-        case "lite0":
-            return EfficientNetLite0(7, pretrained)
-        case "lite0-stride16":
-            return EfficientNetLite0(5, pretrained)
-        case "lite0-stride16-narrow":
-            return EfficientNetLite0(4, pretrained)
-        case "plain-s":
-            return Plain((32, 64, 128, 192), (2, 3, 5, 2))
-        case "plain-m":
-            return Plain((48, 96, 192, 256), (2, 4, 6, 2))
-        case "shuffle-s":
-            return Shuffle((48, 96, 160, 224), (2, 3, 5, 2))
-        case "shuffle-m":
-            return Shuffle((64, 128, 224, 320), (2, 4, 7, 3))
-    raise AssertionError(f"a recipe let backbone {name!r} through")
+    stages = {"lite0": 7, "lite0-stride16": 5, "lite0-stride16-narrow": 4}
+    if name in stages:
+        return EfficientNetLite0(stages[name], pretrained)
+    kind, widths, depths = FROM_SCRATCH[name]
+    return kind(widths, depths)
 
 
 class SimccHead(nn.Module):

@@ -23,7 +23,7 @@ class ShuffleUnit(nn.Module):
         self.main = nn.Sequential(
             ConvNorm(branch_in, half), ConvNorm(half, half, 5, stride, groups=half, act=False), ConvNorm(half, half)
         )
-        self.side = nn.Identity()
+        self.side: nn.Module = nn.Identity()
         if not self.halves:
             self.side = nn.Sequential(
                 ConvNorm(width_in, width_in, 5, stride, groups=width_in, act=False), ConvNorm(width_in, half)

@@ -1,0 +1,40 @@
+"""Read keypoints off SimCC outputs: a distribution along x and one along y for each keypoint (arXiv 2107.03332)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from service.pose.types import Floats
+
+
+def decode(along_x: Floats, along_y: Floats, input_size: tuple[int, int]) -> tuple[Floats, Floats]:
+    """Take each axis's highest bin, then the top of the parabola through its logarithm and its neighbours'.
+
+    Bin i of b bins a pixel lies at crop px (i + 1/2) / b - 1/2 (convention: `service.pose.crop`).
+
+    Args:
+        along_x: float32 (N, K, bins), at least 3 bins; 1 where a keypoint is sure.
+        along_y: float32 (N, K, bins).
+        input_size: (width, height) of the crop in px.
+
+    Returns:
+        Keypoints float32 (N, K, 2) in crop px and scores float32 (N, K), 0..1: the lower of both axes' heights.
+    """
+    (x, score_x), (y, score_y) = (_top(axis, side) for axis, side in zip((along_x, along_y), input_size, strict=True))
+    return np.stack([x, y], axis=2).astype(np.float32), np.minimum(score_x, score_y)
+
+
+def _top(axis: Floats, side: int) -> tuple[Floats, Floats]:
+    """Position in crop px (N, K) and height (N, K), clipped to 0..1, of distributions (N, K, bins) over ``side`` px."""
+    bins = axis.shape[2]
+    peak = axis.argmax(axis=2)
+    center = np.clip(peak, 1, bins - 2)
+    left, middle, right = (
+        np.log(np.maximum(np.take_along_axis(axis, (center + d)[..., None], axis=2)[..., 0], 1e-8)) for d in (-1, 0, 1)
+    )
+    bend = left - 2 * middle + right
+    has_top = bend < -1e-9
+    step = np.where(has_top, (left - right) / (2 * np.where(has_top, bend, 1)), peak - center)
+    position = np.clip(center + step, peak - 1, peak + 1)
+    height = np.clip(np.take_along_axis(axis, peak[..., None], axis=2)[..., 0], 0, 1)
+    return (position + 0.5) * side / bins - 0.5, height.astype(np.float32)

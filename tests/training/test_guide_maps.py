@@ -1,0 +1,190 @@
+"""What a guide saw once on the canvases moves exactly as the crops do."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from service.pose import heatmap
+from service.pose.skeleton import COCO17
+from tests.training.conftest import tiny_recipe
+from tests.training.test_guides import PoseStandIn, save
+from training import augment, crops, guide_maps, guides, loop, recipe
+from training.guide_maps import BINS, BesideGuide, CachedGuide, Reliability
+from training.guides import MapGuide, NetworkGuide, TinyPoseGuide
+from training.networks.pose import mirror_maps
+from training.pose_task import PoseTask
+from training.recipe import Losses
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def pose_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save(PoseStandIn(), (1, 3, 256, 192), tmp_path_factory.mktemp("guide") / "pose.onnx", free=True)
+
+
+def guided(file: Path, **changes: object) -> recipe.Recipe:
+    """A recipe taught by the stand-in."""
+    taught = {"guides": [{"name": "spots", "kind": "tinypose", "path": str(file), **changes}], "dense": 1.0}
+    return tiny_recipe(losses=taught, phases=[{"steps": 4, "batch": 6, "size": [96, 128]}])
+
+
+@pytest.mark.parametrize("changes", [{}, {"cached": False}], ids=["cached", "beside"])
+@pytest.mark.parametrize("step", range(4))
+def test_guides_maps_peak_where_the_joints_went(
+    pose_file: Path, data_root: Path, changes: dict[str, object], step: int, tmp_path: Path
+) -> None:
+    """Through zoom, turn, shift and mirror, against the labels' own Gaussians, to half a cell of 4 px."""
+    plan = guided(pose_file, **changes)
+    task = PoseTask(plan, data_root, CPU, tmp_path / "run")
+    lesson = task.batch(step, 0, plan.phases[0]).lesson
+    (maps,), (trust,) = lesson.guides, lesson.trust
+    known = (lesson.weights > 0) & (trust > 0.5) & (maps.amax(dim=(2, 3)) > 0.3)
+    assert known.float().mean() > 0.3
+    found, _ = heatmap.decode(maps.numpy(), stride=4)
+    expected, _ = heatmap.decode(lesson.maps.numpy(), stride=4)
+    apart = np.linalg.norm(found - expected, axis=2)
+    if changes:
+        # A person knows left from right in a mirrored picture; the stand-in only knows colours.
+        partner = np.linalg.norm(found - expected[:, list(COCO17.flip)], axis=2)
+        apart = np.minimum(apart, partner)
+    apart = apart[known.numpy()]
+    assert np.median(apart) < 1
+    # A spot that a neighbour's colour covers, or that disturbance hid, may be elsewhere.
+    assert np.mean(apart < 4) > 0.9
+
+
+def test_a_flipped_look_finds_the_middle_joint_in_the_same_place(data_root: Path, tmp_path: Path) -> None:
+    """The stand-in's cells lie 1.5 px beside ours: mirroring must not move what lies in the middle."""
+    guide = TinyPoseGuide(save(PoseStandIn(gain=0.9), (1, 3, 256, 192), tmp_path / "pose.onnx", free=True))
+    (cache,) = crops.open_cache([data_root / "crops"])
+    canvases = torch.from_numpy(np.array(cache.pixels))
+    view = torch.from_numpy(np.repeat(guide_maps.undisturbed(cache, guide.crop_size)[None], len(cache), axis=0))
+    pixels = augment.to_bytes(augment.sample(canvases, view, guide.crop_size))
+    once, both = (guide_maps.ask(guide, pixels, flip)[:, :1].numpy() for flip in (False, True))
+    (there, _), (again, scores) = heatmap.decode(once, stride=4), heatmap.decode(both, stride=4)
+    np.testing.assert_allclose(there, again, atol=0.5)
+    assert scores.min() > 0.3
+
+
+def test_a_flipped_look_at_the_mirrored_crop_is_the_mirrored_look(data_root: Path, tmp_path: Path) -> None:
+    plan = tiny_recipe()
+    loop.fit(plan, PoseTask(plan, data_root, CPU, tmp_path), tmp_path, CPU)
+    guide = NetworkGuide(tmp_path / "last.pt", CPU)
+    pixels = torch.randint(0, 256, (3, 128, 96, 3), dtype=torch.uint8)
+    maps = guide_maps.ask(guide, pixels, flip=True)
+    torch.testing.assert_close(guide_maps.ask(guide, pixels.flip(2), flip=True), mirror_maps(maps))
+    assert not torch.allclose(guide.maps(pixels.flip(2)), mirror_maps(guide.maps(pixels)))
+
+
+def test_a_killed_look_goes_on_and_equals_a_whole_one(
+    pose_file: Path, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guide_maps, "CHUNK", 1)
+    (cache,) = crops.open_cache([data_root / "crops"])
+    many = replace(
+        cache,
+        pixels=np.tile(cache.pixels, (2, 1, 1, 1)),
+        keypoints=np.tile(cache.keypoints, (2, 1, 1)),
+        labelled=np.tile(cache.labelled, (2, 1)),
+        weights=np.tile(cache.weights, (2, 1)),
+    )
+
+    class Dying(TinyPoseGuide):
+        asked = 0
+
+        def maps(self, pixels: torch.Tensor) -> torch.Tensor:
+            self.asked += 1
+            if self.asked == 20:
+                raise KeyboardInterrupt
+            return super().maps(pixels)
+
+    dying, living = Dying(pose_file), Dying(pose_file)
+    with pytest.raises(KeyboardInterrupt):
+        guide_maps.look_once(dying, "spots", many, tmp_path / "parts", flip=False, device=CPU)
+    assert not (tmp_path / "parts" / "scores.npz").exists()
+    living.asked = -1000
+    guide_maps.look_once(living, "spots", many, tmp_path / "parts", flip=False, device=CPU)
+    assert living.asked == -1000 + len(many) - 16  # sixteen had been written down
+    guide_maps.look_once(TinyPoseGuide(pose_file), "spots", many, tmp_path / "whole", flip=False, device=CPU)
+    for name in ("maps.npy", "scores.npz"):
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    asked = living.asked
+    guide_maps.look_once(living, "spots", many, tmp_path / "parts", flip=False, device=CPU)
+    assert living.asked == asked  # nothing is looked at twice
+
+
+def test_trust_is_what_was_measured() -> None:
+    """Right half of the time or less is not believed at all; nine times of ten is believed wholly."""
+    counts = np.full(BINS, 1000)
+    share = np.concatenate([np.full(8, 0.3), np.linspace(0.5, 0.9, 8), np.full(4, 0.97)])
+    weights = Reliability((share * counts).astype(int), counts).weights(np.linspace(0, 1, 101).astype(np.float32))
+    assert (weights[:40] == 0).all()
+    assert (weights[80:] == 1).all()
+    assert (np.diff(weights) >= 0).all()
+
+
+def test_a_bin_that_was_hardly_measured_is_not_believed() -> None:
+    counts = np.zeros(BINS, int)
+    counts[5], counts[10] = 5, 500
+    weights = Reliability(counts.copy(), counts).weights(np.array([0.27, 0.52, 0.9], np.float32))
+    np.testing.assert_allclose(weights, [0, 1, 1])
+
+
+def test_without_labels_the_ramp_serves() -> None:
+    nothing = Reliability(np.zeros(BINS, int), np.zeros(BINS, int))
+    np.testing.assert_allclose(nothing.weights(np.array([0.4, 0.6, 0.8], np.float32)), [0, 0.5, 1], atol=1e-6)
+
+
+@pytest.mark.parametrize("head", ["heatmap", "simcc"])
+def test_our_own_network_guides_as_it_answers(data_root: Path, tmp_path: Path, head: str) -> None:
+    """A teacher asked beside the student about the student's own crops gives the teacher's maps, cell for cell."""
+    network = {"kind": "pose", "backbone": "plain-s", "decoder_width": 16, "input_size": [96, 128], "head": head}
+    plan = tiny_recipe(network=network)
+    loop.fit(plan, PoseTask(plan, data_root, CPU, tmp_path / "teacher"), tmp_path / "teacher", CPU)
+    guide: MapGuide = NetworkGuide(tmp_path / "teacher" / "last.pt", CPU)
+    nothing = Reliability(np.zeros(BINS, int), np.zeros(BINS, int))
+    task = PoseTask(plan, data_root, CPU, tmp_path / "student")
+    pixels = task.batch(0, 0, plan.phases[0]).pixels
+    identity = np.repeat(np.eye(3, dtype=np.float32)[None, :2], len(pixels), axis=0)
+    zeros = np.zeros(len(pixels), np.intp)
+    placed = guide_maps.Placed(pixels, identity, zeros.astype(bool), zeros, zeros)
+    maps, trust = BesideGuide(guide, flip=False, reliability=nothing).look(placed)
+    torch.testing.assert_close(maps, guide.maps(pixels), atol=1e-5, rtol=1e-4)
+    assert maps.shape == (len(pixels), 17, 32, 24)
+    assert trust.shape == (len(pixels), 17)
+
+
+def test_a_simcc_onnx_guides(tmp_path: Path, data_root: Path) -> None:
+    """An imported network with two outputs, here one that sees the stand-in's spots along each axis."""
+
+    class Axes(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.maps = PoseStandIn(gain=0.7)  # a top instead of a plateau
+
+        def forward(self, normal: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            maps = self.maps(normal)
+            # Cell x of the stand-in is pixel 4x, which is bin 8x + 1/2 of half-pixel bins.
+            fine = [torch.nn.functional.interpolate(maps.amax(dim=d), scale_factor=8.0, mode="nearest") for d in (2, 3)]
+            return fine[0].roll(-4, dims=2), fine[1].roll(-4, dims=2)
+
+    file = save(Axes(), (1, 3, 256, 192), tmp_path / "axes.onnx", free=True)
+    (cache,) = crops.open_cache([data_root / "crops"])
+    folder = tmp_path / "maps"
+    guide = guides.open_guide(recipe.Guide("axes", "simcc", str(file)), file, CPU)
+    guide_maps.look_once(guide, "axes", cache, folder, flip=False, device=CPU)
+    with np.load(folder / "scores.npz") as stored:
+        assert stored["counts"].sum() == cache.labelled.sum()
+        assert stored["hits"].sum() > 0.9 * stored["counts"].sum()
+    assert CachedGuide([folder], CPU).reliability.counts.sum() == cache.labelled.sum()
+
+
+def test_a_missing_guide_is_named(data_root: Path, tmp_path: Path) -> None:
+    plan = guided(tmp_path / "none.onnx")
+    with pytest.raises(guides.DatasetError, match=r"none\.onnx"):
+        PoseTask(plan, data_root, CPU, tmp_path / "run")
+    assert Losses().guides == ()
