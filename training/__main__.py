@@ -54,6 +54,11 @@ def _parser() -> argparse.ArgumentParser:
     ablate.add_argument("--seeds", nargs="+", type=int, default=[0])
     ablate.add_argument("--students", nargs="+", default=[], metavar="NAME", help="of the recipe's students; all")
 
+    speed = verbs.add_parser("speed", help="pictures a second of a recipe's training, and where the time goes")
+    _training(speed)
+    speed.add_argument("--rounds", type=int, default=10)
+    verbs.add_parser("keys", help="every key of a recipe, its default and its meaning")
+
     evaluate = verbs.add_parser("evaluate", help="COCO AP of a bundle, through the estimator that serves")
     evaluate.add_argument("bundle", type=Path)
     _source(evaluate)

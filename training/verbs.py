@@ -31,7 +31,9 @@ from training import (
     labelling,
     loop,
     recipe,
+    reference,
     report,
+    speed,
 )
 from training.finder_task import FinderTask
 from training.pose_task import PoseTask
@@ -74,13 +76,22 @@ def run_train(options: Namespace) -> int:
 
 def train(plan: recipe.Recipe, data_root: Path, run: Path, until: int | None = None) -> checkpoint.Checkpoint:
     """Train one recipe on the accelerator where there is one."""
-    device = torch.device("cpu")
-    if torch.cuda.is_available():
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        torch.cuda.set_device(device)
-    is_finder = plan.network.kind == "finder"
-    task = FinderTask(plan, data_root, device) if is_finder else PoseTask(plan, data_root, device, run)
-    return loop.fit(plan, task, run, device, until=until)
+    device = _device()
+    return loop.fit(plan, _task(plan, data_root, device, run), run, device, until=until)
+
+
+def _device() -> torch.device:
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    torch.cuda.set_device(device)
+    return device
+
+
+def _task(plan: recipe.Recipe, data_root: Path, device: torch.device, run: Path) -> loop.Task:
+    if plan.network.kind == "finder":
+        return FinderTask(plan, data_root, device)
+    return PoseTask(plan, data_root, device, run)
 
 
 def run_evaluate(options: Namespace) -> int:
@@ -150,6 +161,23 @@ def run_designs(options: Namespace) -> int:
     return 0
 
 
+def run_speed(options: Namespace) -> int:
+    """See `speed.measure`."""
+    _set_threads(options.threads)
+    for plan in chain.load(options.recipe, tuple(options.set)):
+        device = _device()
+        task = _task(plan, options.data, device, options.out / plan.name)
+        print(speed.table(plan, speed.measure(plan, task, device, options.rounds), device))
+    return 0
+
+
+def run_keys(options: Namespace) -> int:
+    """See `reference.table`."""
+    del options
+    print(reference.table())
+    return 0
+
+
 def run_report(options: Namespace) -> int:
     """See `report.write`."""
     if (options.annotations is None) != (options.images is None):
@@ -175,6 +203,8 @@ VERBS = {
     "ablate": run_ablate,
     "evaluate": run_evaluate,
     "export": run_export,
+    "speed": run_speed,
+    "keys": run_keys,
     "bench": run_bench,
     "report": run_report,
     "designs": run_designs,
