@@ -33,9 +33,9 @@ $(VENV)/.runtime: $(VENV)/bin/pip pyproject.toml constraints.txt
 	$(PIP) --editable .
 	touch $@
 
-$(VENV)/.dev: $(VENV)/.runtime
+$(VENV)/.dev: $(VENV)/.runtime clients/python/pyproject.toml
 	$(VENV)/bin/python -c 'import torch' 2>/dev/null || $(PIP) --no-deps --retries 1 torch $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
-	$(PIP) --editable '.[training,dev]'
+	$(PIP) --editable '.[training,dev]' --editable ./clients/python
 	touch $@
 
 clean:

@@ -26,7 +26,8 @@ from training import checkpoint, networks, recipe
 from training.coco import DatasetError
 from training.networks.pose import SIMCC_BINS, STRIDE, PoseNetwork, axis_distributions, heatmaps
 
-CPU_BATCH = 4
+CPU_BATCH = 8
+"""Crops at a time for a network that only answers: what fits a CPU's caches takes half the time."""
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
 
@@ -104,7 +105,6 @@ class NetworkGuide:
     @torch.no_grad()
     def maps(self, pixels: Tensor) -> Tensor:
         """See `MapGuide.maps`."""
-        # Few at a time on a CPU: what fits its caches runs more than twice as fast.
         few = CPU_BATCH if self._device.type == "cpu" else len(pixels)
         return torch.cat([self._maps(part) for part in torch.split(pixels, max(1, few))])
 

@@ -1,0 +1,274 @@
+"""`Client` and `AsyncClient`: two thin shells around the same calls and the same stream."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar, Unpack
+
+import httpx
+
+from posewright_client import _calls
+from posewright_client._calls import Options, Steps, Wait, exchange
+from posewright_client._errors import ProblemError
+from posewright_client._frames import Frame, StreamOptions, StreamWishes
+from posewright_client._pictures import Picture, load
+from posewright_client._results import Comparison, Model, Prediction
+from posewright_client._retries import Retries
+from posewright_client._stream import AsyncStream, Gate
+from posewright_client._sync_stream import Stream
+
+T = TypeVar("T")
+DEFAULT_URL = "http://localhost:8000"
+USER_AGENT = "posewright-client/0.1.0"
+
+
+class _Address:
+    """What both clients are made of but the I/O."""
+
+    def __init__(
+        self,
+        url: str,
+        timeout_s: float,
+        retries: Retries,
+        api_key: str | None,
+        headers: Mapping[str, str] | None,
+        ssl_context: ssl.SSLContext | None,
+    ) -> None:
+        if httpx.URL(url).scheme not in {"http", "https"}:
+            raise ValueError(f"url: expected http://… or https://…, got {url!r}")
+        if not timeout_s > 0:
+            raise ValueError(f"timeout_s: expected more than 0 seconds, got {timeout_s}")
+        self.url, self.timeout_s, self.retries, self.ssl_context = url, timeout_s, retries, ssl_context
+        self.headers = {"User-Agent": USER_AGENT} | dict(headers or {})
+        if api_key is not None:
+            self.headers["Authorization"] = f"Bearer {api_key}"
+
+    def http_options(self) -> dict[str, Any]:
+        """Return what `httpx.Client` and `httpx.AsyncClient` take alike."""
+        verify: ssl.SSLContext | bool = True if self.ssl_context is None else self.ssl_context
+        return {"base_url": self.url, "timeout": self.timeout_s, "headers": self.headers, "verify": verify}
+
+    def gate(self) -> Gate:
+        """Return how a stream is opened."""
+        address = httpx.URL(self.url)
+        scheme = "wss" if address.scheme == "https" else "ws"
+        path = address.path.rstrip("/") + "/stream"
+        headers = {name: value for name, value in self.headers.items() if name != "User-Agent"}
+        return Gate(str(address.copy_with(scheme=scheme, path=path)), headers, self.timeout_s, self.ssl_context)
+
+
+class Client:
+    """Ask a posewright server; blocking. Use it as a context manager, or `close` it.
+
+    A client may be shared by threads.
+    """
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        timeout_s: float = 30.0,
+        retries: Retries | None = None,
+        api_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        """Prepare to ask; nothing is sent yet.
+
+        Args:
+            url: Of the server, with a path where it lives below one.
+            timeout_s: Longest silence while connecting, sending and waiting for an answer, seconds.
+            retries: When to ask again; `Retries()` by default.
+            api_key: Sent as ``Authorization: Bearer``.
+            headers: To send with every call.
+            ssl_context: For servers with certificates of their own.
+            transport: Takes httpx's place on the network; streams do not use it.
+        """
+        self._address = _Address(url, timeout_s, retries or Retries(), api_key, headers, ssl_context)
+        self._http = httpx.Client(transport=transport, **self._address.http_options())
+
+    def predict(self, picture: Picture, **options: Unpack[Options]) -> Prediction:
+        """Find the people in a picture and their keypoints.
+
+        Args:
+            picture: A path, the bytes of a JPEG, PNG or WebP, or pixels uint8 (H, W, 3) RGB (sent as JPEG).
+            options: See `Options`.
+
+        Raises:
+            ProblemError: The server refused; its classes say why.
+            TransportError: No usable answer came.
+            OSError: The path cannot be read.
+        """
+        return self._run(exchange(_calls.predict(load(picture), options), self._address.retries))
+
+    def predict_batch(self, pictures: Iterable[Picture], **options: Unpack[Options]) -> list[Prediction | ProblemError]:
+        """Answer several pictures in one call, in order; a bad one becomes a `ProblemError` in the list.
+
+        Raises:
+            ProblemError, TransportError, OSError: As `predict`, for the call as a whole.
+        """
+        contents = [load(picture) for picture in pictures]
+        return self._run(exchange(_calls.predict_batch(contents, options), self._address.retries))
+
+    def compare(self, picture: Picture, **options: Unpack[Options]) -> Comparison:
+        """Ask the student and the teacher about the same picture, and how far apart they are.
+
+        Raises:
+            ProblemError, TransportError, OSError: As `predict`.
+        """
+        return self._run(exchange(_calls.compare(load(picture), options), self._address.retries))
+
+    def models(self) -> tuple[Model, ...]:
+        """List what the server has loaded."""
+        return self._run(exchange(_calls.models(), self._address.retries))
+
+    def model(self, name: str) -> Model:
+        """Show one model, with its card."""
+        return self._run(exchange(_calls.model(name), self._address.retries))
+
+    def ready(self) -> bool:
+        """Tell whether the server can answer; False while it warms up.
+
+        Raises:
+            TransportError: It cannot be reached at all.
+        """
+        return self._run(_calls.readiness(_calls.ready()))
+
+    def stream(self, frames: Iterable[Picture | Frame], **options: Unpack[StreamWishes]) -> Stream:
+        """Send frames, get their poses as they come. Iterate over the result; see `StreamOptions`.
+
+        The frames are taken in a thread of their own, as fast as they come (``latest``) or as the server answers
+        (``all``). Close the stream, or use it as a context manager, where you leave it early.
+
+        Args:
+            frames: Pictures, or `Frame`s where the time that they show is known.
+            options: See `StreamOptions`.
+
+        Raises (while iterating):
+            StreamClosed, ProblemError, TransportError: The stream could not be opened, or not again.
+        """
+        return Stream(AsyncStream(frames, StreamOptions(**options), self._address.gate()))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self, steps: Steps[T]) -> T:
+        try:
+            step = next(steps)
+            while True:
+                if isinstance(step, Wait):
+                    time.sleep(step.seconds)
+                    step = next(steps)
+                    continue
+                try:
+                    response = self._http.send(step.request(self._http))
+                except httpx.TransportError as error:
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(response)
+        except StopIteration as end:
+            answer: T = end.value
+            return answer
+
+
+class AsyncClient:
+    """Ask a posewright server; for asyncio. Use it as an async context manager, or `aclose` it."""
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        timeout_s: float = 30.0,
+        retries: Retries | None = None,
+        api_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+        limits: httpx.Limits | None = None,
+    ) -> None:
+        """Prepare to ask; the arguments are those of `Client`, and ``limits`` of the connection pool."""
+        self._address = _Address(url, timeout_s, retries or Retries(), api_key, headers, ssl_context)
+        pool = limits or httpx.Limits(max_connections=100, max_keepalive_connections=20)
+        self._http = httpx.AsyncClient(transport=transport, limits=pool, **self._address.http_options())
+
+    async def predict(self, picture: Picture, **options: Unpack[Options]) -> Prediction:
+        """As `Client.predict`."""
+        return await self._run(exchange(_calls.predict(await _load(picture), options), self._address.retries))
+
+    async def predict_batch(
+        self, pictures: Iterable[Picture], **options: Unpack[Options]
+    ) -> list[Prediction | ProblemError]:
+        """As `Client.predict_batch`."""
+        contents: Sequence[bytes] = [await _load(picture) for picture in pictures]
+        return await self._run(exchange(_calls.predict_batch(contents, options), self._address.retries))
+
+    async def compare(self, picture: Picture, **options: Unpack[Options]) -> Comparison:
+        """As `Client.compare`."""
+        return await self._run(exchange(_calls.compare(await _load(picture), options), self._address.retries))
+
+    async def models(self) -> tuple[Model, ...]:
+        """As `Client.models`."""
+        return await self._run(exchange(_calls.models(), self._address.retries))
+
+    async def model(self, name: str) -> Model:
+        """As `Client.model`."""
+        return await self._run(exchange(_calls.model(name), self._address.retries))
+
+    async def ready(self) -> bool:
+        """As `Client.ready`."""
+        return await self._run(_calls.readiness(_calls.ready()))
+
+    def stream(
+        self, frames: Iterable[Picture | Frame] | AsyncIterable[Picture | Frame], **options: Unpack[StreamWishes]
+    ) -> AsyncStream:
+        """As `Client.stream`, over frames of either kind; iterate with ``async for``, close with `aclose`."""
+        return AsyncStream(frames, StreamOptions(**options), self._address.gate())
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def _run(self, steps: Steps[T]) -> T:
+        try:
+            step = next(steps)
+            while True:
+                if isinstance(step, Wait):
+                    await asyncio.sleep(step.seconds)
+                    step = next(steps)
+                    continue
+                try:
+                    response = await self._http.send(step.request(self._http))
+                except httpx.TransportError as error:
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(response)
+        except StopIteration as end:
+            answer: T = end.value
+            return answer
+
+
+async def _load(picture: Picture) -> bytes:
+    """Read files and encode pixels beside the event loop."""
+    return picture if isinstance(picture, bytes) else await asyncio.to_thread(load, picture)

@@ -1,0 +1,159 @@
+"""Videos: frames with their exact times in, pictures out under a name that appears only when all is there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from posewright_client._errors import PosewrightError
+from posewright_client._pictures import require_cv2
+
+MAX_FPS = 60.0
+EVEN_WITHIN_MS = 1.0
+"""Containers such as Matroska round times to a millisecond."""
+
+
+@dataclass(frozen=True, slots=True)
+class MovieFrame:
+    """One frame.
+
+    Attributes:
+        index: From 0.
+        time_us: Of its timestamp in the container, from the video's beginning, µs.
+        bgr: Pixels uint8 (H, W, 3), blue first, as OpenCV reads and writes them.
+    """
+
+    index: int
+    time_us: int
+    bgr: NDArray[np.uint8]
+
+
+class Movie:
+    """A video file that can be read.
+
+    Attributes:
+        frames: How many the container says there are; an estimate, 0 where it says nothing.
+        fps: As the container says.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Look into the file.
+
+        Raises:
+            FileNotFoundError: There is none.
+            PosewrightError: It is no video that OpenCV reads.
+            MissingExtra: OpenCV is not installed.
+        """
+        self._cv2 = require_cv2("reading videos")
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: there is no such file")
+        self.path = path
+        capture = self._open()
+        self.frames = max(0, int(capture.get(self._cv2.CAP_PROP_FRAME_COUNT)))
+        self.fps = float(capture.get(self._cv2.CAP_PROP_FPS))
+        capture.release()
+
+    def _open(self) -> Any:
+        capture = self._cv2.VideoCapture(str(self.path))
+        if not capture.isOpened():
+            raise PosewrightError(f"{self.path}: expected a video that OpenCV reads, e.g. MP4, MKV, AVI or WebM")
+        return capture
+
+    def read(self, start: int = 0) -> Iterator[MovieFrame]:
+        """Read the frames from ``start`` on.
+
+        Seeking lands on key frames, and counts differently in every container: earlier frames are decoded and left.
+        """
+        cv2, capture = self._cv2, self._open()
+        try:
+            index, time_us = 0, -1
+            while capture.grab():
+                # After a grab this is the frame's own time. A stream without times stands still: then the rate counts.
+                stamp_us = round(capture.get(cv2.CAP_PROP_POS_MSEC) * 1000)
+                time_us = stamp_us if stamp_us > time_us else time_us + round(1e6 / (self.fps or 25))
+                if index >= start:
+                    ok, bgr = capture.retrieve()
+                    if not ok:
+                        raise PosewrightError(f"{self.path}: frame {index} cannot be decoded")
+                    yield MovieFrame(index, time_us, bgr)
+                index += 1
+        finally:
+            capture.release()
+
+
+def even_fps(times_us: Sequence[int], fps: float) -> float:
+    """Return a rate on whose grid all frames find a place: the video's own, or that of its shortest interval.
+
+    Args:
+        times_us: Of the frames, µs.
+        fps: As the container says.
+    """
+    intervals_ms = np.diff(np.asarray(times_us, np.float64)) / 1000
+    if len(intervals_ms) == 0 or intervals_ms.min() <= 0:
+        return fps or 25.0
+    if np.ptp(intervals_ms) <= 2 * EVEN_WITHIN_MS:
+        return fps or float(1000 / intervals_ms.mean())
+    return float(min(MAX_FPS, 1000 / intervals_ms.min()))
+
+
+class MovieWriter:
+    """Writes pictures at a constant rate so that each is shown from its own time on, to within half a period."""
+
+    def __init__(self, writer: Any, fps: float) -> None:
+        self._writer, self._fps = writer, fps
+        self._written = 0
+        self._last: NDArray[np.uint8] | None = None
+
+    def write(self, bgr: NDArray[np.uint8], time_us: int) -> None:
+        """Show a picture from this time on."""
+        if self._last is not None:
+            self._show_until(round(time_us * self._fps / 1e6))
+        self._last = bgr
+
+    def finish(self) -> None:
+        """Show the last picture, for one period."""
+        self._show_until(self._written + 1)
+
+    def _show_until(self, slot: int) -> None:
+        while self._written < slot and self._last is not None:
+            self._writer.write(self._last)
+            self._written += 1
+
+
+@contextmanager
+def writing(path: Path, fps: float, size: tuple[int, int]) -> Iterator[MovieWriter]:
+    """Write a video that appears under its name only when it is whole.
+
+    Args:
+        path: Of the file; its ending names the container.
+        fps: Pictures per second.
+        size: Width and height, px.
+
+    Raises:
+        PosewrightError: OpenCV cannot write such a video.
+    """
+    cv2 = require_cv2("writing videos")
+    part = path.with_name(f".{path.stem}.part{path.suffix}")
+    fourcc = cv2.VideoWriter.fourcc(*("MJPG" if path.suffix.lower() == ".avi" else "mp4v"))
+    writer = cv2.VideoWriter(str(part), fourcc, fps, size)
+    if not writer.isOpened():
+        raise PosewrightError(f"{path}: OpenCV cannot write such a video; expected an ending .mp4, .mkv or .avi")
+    movie = MovieWriter(writer, fps)
+    try:
+        yield movie
+        movie.finish()
+    except BaseException:
+        writer.release()
+        part.unlink(missing_ok=True)
+        raise
+    writer.release()
+    with part.open("rb+") as file:
+        os.fsync(file.fileno())
+    part.replace(path)

@@ -1,0 +1,153 @@
+"""Documents of the wire (schema ``pose.v1``) -> results. Unknown fields are ignored, missing ones are a `BadReply`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from posewright_client._errors import BadReply, ProblemError
+from posewright_client._results import (
+    Box,
+    Comparison,
+    Keypoint,
+    Match,
+    Model,
+    ModelRef,
+    Pose,
+    Prediction,
+    Raw,
+    Side,
+)
+from posewright_client._skeleton import KEYPOINTS
+
+
+def parse_prediction(document: Any) -> Prediction:
+    """Read the reply of /predict.
+
+    Raises:
+        BadReply: It is not one.
+    """
+    with Reading("/predict"):
+        return Prediction(
+            str(document["id"]),
+            model_ref(document["model"]),
+            _size(document["image"]),
+            parse_poses(document["poses"]),
+            dict(document.get("timings_ms") or {}),
+            document,
+        )
+
+
+def parse_batch(document: Any) -> list[Prediction | ProblemError]:
+    """Read the reply of /predict/batch.
+
+    Raises:
+        BadReply: It is not one.
+    """
+    with Reading("/predict/batch"):
+        if not isinstance(document, list):
+            raise TypeError(f"a list, got {type(document).__name__}")
+        return [
+            ProblemError.from_document(entry["problem"]) if "problem" in entry else parse_prediction(entry)
+            for entry in document
+        ]
+
+
+def parse_comparison(document: Any) -> Comparison:
+    """Read the reply of /compare.
+
+    Raises:
+        BadReply: It is not one.
+    """
+    with Reading("/compare"):
+        student, teacher = (
+            Side(model_ref(side["model"]), parse_poses(side["poses"]), float(side["pose_ms"]))
+            for side in (document["student"], document["teacher"])
+        )
+        matches = tuple(
+            Match(it["student"], it["teacher"], it["oks"], tuple(it["distances_px"]), tuple(it["distances_relative"]))
+            for it in document["matches"]
+        )
+        timings_ms = dict(document.get("timings_ms") or {})
+        return Comparison(
+            str(document["id"]), _size(document["image"]), student, teacher, matches, timings_ms, document
+        )
+
+
+def parse_models(document: Any) -> tuple[Model, ...]:
+    """Read the reply of /models.
+
+    Raises:
+        BadReply: It is not one.
+    """
+    with Reading("/models"):
+        return tuple(parse_model(entry) for entry in document["models"])
+
+
+def parse_model(entry: Any) -> Model:
+    """Read the reply of /models/{name}, or an entry of /models.
+
+    Raises:
+        BadReply: It is not one.
+    """
+    with Reading("/models/{name}"):
+        metrics, default = dict(entry.get("metrics") or {}), bool(entry.get("default", False))
+        name, version, role, state = (str(entry[key]) for key in ("name", "version", "role", "state"))
+        return Model(name, version, role, state, default, metrics, entry.get("card"), entry.get("failure"), entry)
+
+
+def parse_poses(entries: Sequence[Any]) -> tuple[Pose, ...]:
+    """Read people, with keypoints of the format ``pose`` or ``compact``.
+
+    Raises:
+        KeyError, TypeError, ValueError: They are neither.
+    """
+    return tuple(
+        Pose(
+            None if it.get("id") is None else str(it["id"]),
+            float(it["score"]),
+            _box(it["box"]),
+            tuple(_keypoint(i, point) for i, point in enumerate(it["keypoints"])),
+            it.get("fallback"),
+        )
+        for it in entries
+    )
+
+
+def _keypoint(index: int, point: Any) -> Keypoint:
+    if isinstance(point, Mapping):
+        return Keypoint(point["name"], float(point["x"]), float(point["y"]), float(point["score"]), point["visible"])
+    x, y, score = point
+    return Keypoint(KEYPOINTS[index], float(x), float(y), float(score))
+
+
+def _box(numbers: Sequence[float]) -> Box:
+    x, y, width, height = numbers
+    return float(x), float(y), float(width), float(height)
+
+
+def _size(image: Raw) -> tuple[int, int]:
+    return int(image["width"]), int(image["height"])
+
+
+def model_ref(entry: Raw) -> ModelRef:
+    """Read who answered."""
+    name, version, role = (str(entry[key]) for key in ("name", "version", "role"))
+    return ModelRef(name, version, role, entry.get("sha256", ""), entry.get("backend", ""), entry.get("fallback"))
+
+
+class Reading:
+    """Turns what a document of another shape raises into one error that says so."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, KeyError | TypeError | ValueError | IndexError | AttributeError):
+            raise BadReply(
+                f"the reply of {self.what} is not of schema pose.v1: {type(error).__name__} {error}; "
+                "is this the address of a posewright server?"
+            ) from error

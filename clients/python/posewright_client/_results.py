@@ -1,0 +1,215 @@
+"""What comes back, as frozen dataclasses. Fields that this version does not know are left in ``raw``.
+
+Coordinates are pixels of the upright picture (EXIF applied), origin top left, pixel centres at integers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from posewright_client._errors import MissingExtra
+from posewright_client._skeleton import KEYPOINTS
+
+Raw = Mapping[str, Any]
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Keypoint:
+    """One of a person's keypoints.
+
+    Attributes:
+        name: COCO's, e.g. ``left_wrist``.
+        x: px.
+        y: px.
+        score: 0..1.
+        visible: The score reaches the threshold of the call; None where the server was not asked (streams).
+    """
+
+    name: str
+    x: float
+    y: float
+    score: float
+    visible: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pose:
+    """A person: always all keypoints, in COCO's order.
+
+    Attributes:
+        id: Of the track, stable within a session of a stream; None elsewhere.
+        score: 0..1.
+        box: x, y, width, height; px.
+        keypoints: 17.
+        fallback: Why the teacher answered for this person, or None.
+    """
+
+    id: str | None
+    score: float
+    box: Box
+    keypoints: tuple[Keypoint, ...]
+    fallback: str | None = None
+
+    def __getitem__(self, name: str) -> Keypoint:
+        """Return a keypoint by its name.
+
+        Raises:
+            KeyError: No such keypoint.
+        """
+        for keypoint in self.keypoints:
+            if keypoint.name == name:
+                return keypoint
+        raise KeyError(f"expected one of {[it.name for it in self.keypoints]}, got {name!r}")
+
+
+class People:
+    """What everything with ``poses`` can be turned into."""
+
+    __slots__ = ()
+    poses: tuple[Pose, ...]
+
+    def to_numpy(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return keypoints float32 (N, 17, 2) xy px, and their scores float32 (N, 17)."""
+        rows = [[(it.x, it.y, it.score) for it in pose.keypoints] for pose in self.poses]
+        count = len(rows[0]) if rows else len(KEYPOINTS)
+        table = np.asarray(rows, np.float32).reshape(len(rows), count, 3)
+        return np.ascontiguousarray(table[..., :2]), np.ascontiguousarray(table[..., 2])
+
+    def to_supervision(self) -> Any:
+        """Return `supervision.KeyPoints`, with the boxes as ``data["xywh"]`` and the tracks' ids as ``data["id"]``.
+
+        Raises:
+            MissingExtra: supervision 0.29 or newer is not installed.
+        """
+        try:
+            from supervision import KeyPoints  # noqa: PLC0415 - not installed by default
+        except ImportError as error:
+            raise MissingExtra("to_supervision() needs: pip install 'posewright-client[supervision]'") from error
+        keypoints, scores = self.to_numpy()
+        boxes = np.asarray([pose.box for pose in self.poses], np.float32).reshape(-1, 4)
+        return KeyPoints(
+            xy=keypoints,
+            class_id=np.zeros(len(self.poses), int),
+            keypoint_confidence=scores,
+            detection_confidence=np.asarray([pose.score for pose in self.poses], np.float32),
+            data={"xywh": boxes, "id": np.asarray([pose.id or "" for pose in self.poses], str)},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """Who answered.
+
+    Attributes:
+        name: Of the bundle.
+        version: Of the bundle.
+        role: ``student`` or ``teacher``.
+        sha256: Of the network's file.
+        backend: What ran it.
+        fallback: Why the teacher answered, or None.
+    """
+
+    name: str
+    version: str
+    role: str
+    sha256: str = ""
+    backend: str = ""
+    fallback: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction(People):
+    """The people in one picture.
+
+    Attributes:
+        id: Of the request, to find it in the server's logs.
+        model: Who answered.
+        image_size: Width and height of the upright picture, px.
+        poses: N people.
+        timings_ms: By stage, on the server; ``total`` from the body's arrival to the reply.
+        raw: The reply as it came.
+    """
+
+    id: str
+    model: ModelRef
+    image_size: tuple[int, int]
+    poses: tuple[Pose, ...]
+    timings_ms: Mapping[str, float]
+    raw: Raw = field(repr=False, compare=False)
+
+    def __len__(self) -> int:
+        return len(self.poses)
+
+
+@dataclass(frozen=True, slots=True)
+class Side(People):
+    """One model's part of a comparison; ``pose_ms`` is what its network took."""
+
+    model: ModelRef
+    poses: tuple[Pose, ...]
+    pose_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """One person in both answers.
+
+    Attributes:
+        student: Index into the student's poses.
+        teacher: Index into the teacher's poses.
+        oks: Object keypoint similarity, the teacher as reference, 0..1.
+        distances_px: Between the keypoints, (17,).
+        distances_relative: The same, divided by the square root of the box's area.
+    """
+
+    student: int
+    teacher: int
+    oks: float
+    distances_px: tuple[float, ...]
+    distances_relative: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Student and teacher on the same picture."""
+
+    id: str
+    image_size: tuple[int, int]
+    student: Side
+    teacher: Side
+    matches: tuple[Match, ...]
+    timings_ms: Mapping[str, float]
+    raw: Raw = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model on the server's shelf.
+
+    Attributes:
+        name: To ask for it by.
+        version: Of the bundle.
+        role: ``finder``, ``student`` or ``teacher``.
+        state: ``ready``, ``warming_up`` or ``unavailable``.
+        default: Whether it answers where nobody names a model.
+        metrics: As measured, e.g. ``ap``.
+        card: Markdown; only where one model was asked for.
+        failure: Why it is unavailable.
+        raw: The entry as it came, with the manifest.
+    """
+
+    name: str
+    version: str
+    role: str
+    state: str
+    default: bool
+    metrics: Mapping[str, float]
+    card: str | None
+    failure: str | None
+    raw: Raw = field(repr=False, compare=False)

@@ -1,0 +1,186 @@
+"""Streams against the real server."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import posewright_client as pw
+from service.app import create_app
+from service.settings import Settings
+from tests import spots
+from tests.client.hosts import PATIENCE_S, hosting
+from tests.conftest import Running, serving
+from tests.spots import SURE
+
+STEP_US = 40_000
+WITHIN_PX = 1.0
+
+
+def walk(count: int) -> list[spots.Person]:
+    """A person who walks to the right, 2 px a frame."""
+    return [spots.Person((SURE.center[0] + 2 * i, SURE.center[1])) for i in range(count)]
+
+
+def frames(people: list[spots.Person]) -> list[pw.Frame]:
+    return [pw.Frame(spots.encode(spots.paint(it)), i * STEP_US) for i, it in enumerate(people)]
+
+
+def gather_sync(url: str, source: object, **options: object) -> list[pw.StreamResult]:
+    with pw.Client(url) as client, client.stream(source, **options) as stream:
+        return list(stream)
+
+
+def gather_async(url: str, source: object, **options: object) -> list[pw.StreamResult]:
+    async def main() -> list[pw.StreamResult]:
+        async with pw.AsyncClient(url) as client, client.stream(source, **options) as stream:
+            return [result async for result in stream]
+
+    return asyncio.run(main())
+
+
+Gather = Callable[..., list[pw.StreamResult]]
+both = pytest.mark.parametrize("gather", [gather_sync, gather_async], ids=["sync", "async"])
+
+
+@both
+def test_everyone_is_where_they_were_painted(server: Running, gather: Gather) -> None:
+    people = walk(12)
+    results = gather(server.url, frames(people), policy="all", track=True, smooth=False)
+    assert [it.seq for it in results] == list(range(12))
+    for result, person in zip(results, people, strict=True):
+        assert result.problem is None
+        keypoints, scores = result.to_numpy()
+        assert keypoints.shape == (1, 17, 2)
+        assert np.abs(keypoints[0] - person.keypoints).max() < WITHIN_PX
+        assert scores.min() > 0.9
+        assert 0 < result.age_ms <= result.round_trip_ms
+    assert len({result.poses[0].id for result in results}) == 1
+    assert results[0].poses[0].id is not None
+    assert len({result.session for result in results}) == 1
+    assert {result.dropped for result in results} == {0}
+
+
+@both
+def test_without_tracking_nobody_has_an_id(server: Running, gather: Gather) -> None:
+    results = gather(server.url, frames(walk(2)), policy="all", track=False)
+    assert [it.poses[0].id for it in results] == [None, None]
+
+
+def test_the_newest_frame_wins(server: Running) -> None:
+    people = walk(30)
+    with pw.Client(server.url) as client, client.stream(frames(people), smooth=False) as stream:
+        results = list(stream)
+    assert results[-1].seq == 29
+    assert np.abs(results[-1].to_numpy()[0] - people[-1].keypoints).max() < WITHIN_PX
+    assert stream.stats.offered == 30 == stream.stats.answered + stream.stats.replaced + stream.stats.dropped
+
+
+def test_what_the_server_replaces_is_counted_alike(server: Running) -> None:
+    """With more in flight than may wait, the server drops; what is counted here must be what it says."""
+
+    async def source() -> AsyncIterator[pw.Frame]:
+        for frame in frames(walk(40)):
+            yield frame
+            for _ in range(5):  # turns of the event loop, in which the frame is sent
+                await asyncio.sleep(0)
+
+    async def main() -> tuple[pw.AsyncStream, list[pw.StreamResult]]:
+        async with pw.AsyncClient(server.url) as client, client.stream(source(), max_in_flight=40) as stream:
+            return stream, [result async for result in stream]
+
+    stream, results = asyncio.run(main())
+    assert stream.stats.dropped == sum(it.dropped for it in results) > 0
+    assert stream.stats.offered == 40 == stream.stats.answered + stream.stats.dropped + stream.stats.replaced
+
+
+@both
+def test_a_bad_frame_is_answered_with_its_problem(server: Running, gather: Gather) -> None:
+    good = frames(walk(3))
+    source = [good[0], pw.Frame(good[1].picture[:-40], STEP_US), pw.Frame(b"hello", 2 * STEP_US), good[2]]
+    results = gather(server.url, source, policy="all")
+    assert [type(it.problem) for it in results][::3] == [type(None)] * 2
+    assert all(isinstance(it.problem, pw.ProblemError) and it.problem.status in {415, 422} for it in results[1:3])
+
+
+@both
+def test_a_model_that_is_not_there(server: Running, gather: Gather) -> None:
+    with pytest.raises(pw.StreamClosed, match="nobody") as caught:
+        gather(server.url, frames(walk(1)), model="nobody")
+    assert caught.value.code == 4400
+    assert isinstance(caught.value.problem, pw.UnknownModel)
+
+
+@both
+def test_a_frame_beyond_the_limit(models_dir: Path, gather: Gather) -> None:
+    with serving(Settings(models_dir=models_dir, stream_max_bytes=50_000)) as running:
+        large = frames(walk(1))[0].picture + b"\0" * 60_000
+        with pytest.raises(pw.StreamClosed) as caught:
+            gather(running.url, [large])
+    assert caught.value.code == 1009
+
+
+def test_a_short_queue_is_never_filled(models_dir: Path) -> None:
+    with serving(Settings(models_dir=models_dir, stream_queue=2)) as running:
+        results = gather_sync(running.url, frames(walk(10)), policy="all", max_in_flight=50)
+    assert [it.seq for it in results] == list(range(10))
+
+
+def test_pings_keep_a_quiet_stream_open(models_dir: Path) -> None:
+    (picture,) = frames(walk(1))
+    passed = threading.Event()
+
+    def slow() -> Iterator[pw.Frame]:
+        yield picture
+        passed.wait(1.0)  # more than twice as long as the server allows
+        yield picture
+
+    with serving(Settings(models_dir=models_dir, stream_idle_s=0.4)) as running, pw.Client(running.url) as client:
+        stream = client.stream(slow())
+        assert [it.seq for it in stream] == [0, 1]
+    assert stream.stats.reconnects == 0
+
+
+@pytest.mark.parametrize("policy", ["all", "latest"])
+def test_a_server_that_restarts(models_dir: Path, policy: str) -> None:
+    """The first server drains after a few answers; the second one, at the same address, goes on."""
+    settings = Settings(models_dir=models_dir)
+    restarted, answered = threading.Event(), threading.Event()
+
+    def source() -> Iterator[pw.Frame]:
+        for i, frame in enumerate(frames(walk(20))):
+            if i == 10:
+                assert restarted.wait(PATIENCE_S)
+            yield frame
+
+    results: list[pw.StreamResult] = []
+
+    def read(url: str) -> None:
+        with pw.Client(url) as client:
+            stream = client.stream(source(), policy=policy)
+            for result in stream:
+                results.append(result)
+                answered.set()
+            stats.append(stream.stats)
+
+    stats: list[pw.StreamStats] = []
+    with hosting(create_app(settings), lifespan="on") as url:
+        reader = threading.Thread(target=read, args=[url])
+        reader.start()
+        assert answered.wait(PATIENCE_S)
+    with hosting(create_app(settings), lifespan="on", port=int(url.rpartition(":")[2])):
+        restarted.set()
+        reader.join(PATIENCE_S)
+        assert not reader.is_alive()
+
+    assert stats[0].reconnects >= 1
+    assert stats[0].offered == 20 == stats[0].answered + stats[0].replaced + stats[0].lost + stats[0].dropped
+    assert results[-1].seq == 19
+    assert len({it.session for it in results}) == 2
+    if policy == "all":
+        assert [it.seq for it in results] == list(range(20))

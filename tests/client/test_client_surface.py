@@ -1,0 +1,98 @@
+"""What strangers install: its names, its errors, its independence."""
+
+from __future__ import annotations
+
+import ast
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import posewright_client
+from posewright_client import _errors
+from posewright_client._client import USER_AGENT
+from posewright_client._frames import StreamOptions, StreamWishes
+from service import errors
+
+PACKAGE = Path(posewright_client.__file__).parent
+
+
+def test_every_name_is_there_and_documented() -> None:
+    for name in posewright_client.__all__:
+        thing = getattr(posewright_client, name)
+        assert not isinstance(thing, type) or thing.__doc__
+    public = {name for name in vars(posewright_client) if not name.startswith("_")} - {"annotations"}
+    assert public == set(posewright_client.__all__)
+
+
+def test_every_error_is_public() -> None:
+    kinds = {name for name, it in vars(_errors).items() if isinstance(it, type) and issubclass(it, Exception)}
+    assert kinds <= set(posewright_client.__all__)
+    for name in kinds:
+        assert name in _errors.__doc__
+
+
+def server_errors(kind: type[errors.ServiceError] = errors.ServiceError) -> list[type[errors.ServiceError]]:
+    return [it for child in kind.__subclasses__() for it in (child, *server_errors(child))]
+
+
+@pytest.mark.parametrize("kind", server_errors(), ids=lambda it: it.slug)
+def test_every_problem_of_the_server_has_its_class(kind: type[errors.ServiceError]) -> None:
+    document = errors.problem(kind("detail", fact=3), "/predict", "id")
+    problem = _errors.ProblemError.from_document(document)
+    assert type(problem) is not _errors.ProblemError
+    assert problem.slug == kind.slug
+    assert (problem.status, problem.detail, problem.extras, problem.request_id) == (
+        kind.status, "detail", {"fact": 3}, "id",
+    )  # fmt: skip
+
+
+def test_problems_survive_a_process_pool() -> None:
+    problem = _errors.QueueFull(503, "t", "title", "detail", request_id="r", retry_after_s=1.5, extras={"a": 1})
+    again = pickle.loads(pickle.dumps(problem))
+    assert type(again) is _errors.QueueFull
+    assert vars(again) == vars(problem)
+    assert str(again) == "503 title: detail"
+    assert str(pickle.loads(pickle.dumps(_errors.StreamClosed(1009, "too large")))).endswith("1009: too large")
+
+
+def test_a_document_without_anything() -> None:
+    problem = _errors.ProblemError.from_document({})
+    assert (problem.status, problem.type, problem.request_id) == (0, "about:blank", None)
+
+
+def test_stream_keywords_are_the_options() -> None:
+    assert list(StreamWishes.__annotations__) == list(StreamOptions.__dataclass_fields__)
+
+
+def test_it_imports_nothing_of_the_server() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [node.module] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            for name in names:
+                assert name.split(".")[0] not in {"service", "training", "tests"}, path
+
+
+def test_importing_it_loads_no_extra() -> None:
+    script = (
+        "import sys, posewright_client, posewright_client._cli;"
+        "print(sorted(set(sys.modules) & {'cv2', 'supervision', 'tqdm', 'service', 'fastapi', 'pydantic'}))"
+    )
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"
+
+
+def test_it_is_typed() -> None:
+    assert (PACKAGE / "py.typed").exists()
+
+
+@pytest.mark.parametrize("version", [posewright_client.__version__])
+def test_one_version_everywhere(version: str) -> None:
+    project = PACKAGE.parent / "pyproject.toml"
+    if not project.exists():
+        pytest.skip("not run from the checkout")
+    assert f'version = "{version}"' in project.read_text()
+    assert f"posewright-client/{version}" == USER_AGENT
