@@ -23,19 +23,19 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from service.pose import crop, heatmap
+from service.pose import crop
 from service.pose.skeleton import COCO17
 from service.pose.types import Floats
 from training import augment, crops, files
 from training.crops import CropCache, Rows
-from training.guides import MapGuide, cells_to_crop, joint_weights
+from training.guides import MapGuide, cells_to_crop
 from training.networks.pose import STRIDE, mirror_maps
+from training.reliability import Reliability, tally
 
-BINS = 20
-"""Of the scores 0..1, in `Reliability`."""
-ENOUGH = 200
-"""Labelled joints from which on a guide's reliability is measured; with fewer the ramp of `joint_weights` serves."""
 CHUNK = 64
+"""Crops looked at together."""
+TRIED = 256
+"""Crops of each cache on which a guide that runs beside the student is measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,32 +70,6 @@ class BatchGuide(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Reliability:
-    """How often a guide is right, by its score: measured where joints are labelled.
-
-    Attributes:
-        hits: Joints within 3 % of the person's height of the label, per bin of the score, (20,).
-        counts: All labelled joints, per bin, (20,).
-    """
-
-    hits: NDArray[np.int64]
-    counts: NDArray[np.int64]
-
-    def weights(self, scores: Floats) -> Floats:
-        """Trust (N, K), 0..1: none below a precision of 1/2, whole from 9/10 on; never falling with the score."""
-        if self.counts.sum() < ENOUGH:
-            return joint_weights(scores)
-        share = (self.hits + 0.5) / (self.counts + 1)
-        share = np.maximum.accumulate(np.where(self.counts >= 10, share, 0))
-        trust = np.clip((share - 0.5) / 0.4, 0, 1)
-        return np.asarray(trust[_bin(scores)], np.float32)
-
-
-def _bin(scores: Floats) -> NDArray[np.intp]:
-    return np.clip((scores * BINS).astype(np.intp), 0, BINS - 1)
-
-
 def look_once(guide: MapGuide, name: str, cache: CropCache, out: Path, flip: bool, device: torch.device) -> None:
     """Write a guide's heatmaps of every crop of a cache; killed, a later call goes on behind the last chunk.
 
@@ -124,42 +98,55 @@ def _look(guide: MapGuide, name: str, cache: CropCache, out: Path, flip: bool, d
         maps = np.lib.format.open_memmap(partial, "r+")
     else:
         maps = np.lib.format.open_memmap(partial, "w+", np.uint8, (count, len(COCO17), height, width))
-    view = undisturbed(cache, guide.crop_size)
     with tqdm(total=count, initial=done, desc=f"{name} looks at {cache.path.name}", unit="crop") as bar:
         for start in range(done, count, CHUNK):
             rows = np.arange(start, min(start + CHUNK, count))
-            canvases = torch.from_numpy(np.array(cache.pixels[rows[0] : rows[-1] + 1])).to(device)
-            affine = torch.from_numpy(np.broadcast_to(view, (len(rows), 2, 3)).copy()).to(device)
-            pixels = augment.to_bytes(augment.sample(canvases, affine, guide.crop_size))
-            seen = ask(guide, pixels, flip)
-            maps[rows] = (seen.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+            maps[rows] = (see(guide, cache, rows, flip, device).clamp(0, 1) * 255).round().byte().cpu().numpy()
             bar.update(len(rows))
             if start // CHUNK % 16 == 15:
                 maps.flush()
                 files.write(progress, json.dumps({"done": int(rows[-1]) + 1}).encode())
     maps.flush()
-    _finish(guide, cache, maps, view, out)
+    _finish(guide, cache, maps, out)
 
 
-def _finish(guide: MapGuide, cache: CropCache, maps: NDArray[np.uint8], view: Floats, out: Path) -> None:
+def _finish(guide: MapGuide, cache: CropCache, maps: NDArray[np.uint8], out: Path) -> None:
     """Measure the guide on the cache's labelled joints, then put everything in its final place."""
-    scores, hits = np.zeros(maps.shape[:2], np.float32), np.zeros(BINS, np.int64)
-    counts = np.zeros(BINS, np.int64)
-    to_canvas = view @ _square(guide.to_crop)
-    near = 0.03 * cache.pixels.shape[1] / (crops.BOX_PADDING * crops.CANVAS_ZOOM)
-    for start in range(0, len(maps), 1024):
-        chunk = slice(start, start + 1024)
-        cells, scores[chunk] = heatmap.decode((maps[chunk] / 255).astype(np.float32), stride=1)
-        there = crop.transform(cells, np.broadcast_to(to_canvas, (len(cells), 2, 3)))
-        hit = np.linalg.norm(there - cache.keypoints[chunk], axis=2) < near
-        known = cache.labelled[chunk]
-        counts += np.bincount(_bin(scores[chunk])[known], minlength=BINS)
-        hits += np.bincount(_bin(scores[chunk])[known & hit], minlength=BINS)
+    scores, measured = np.zeros(maps.shape[:2], np.float32), Reliability.unknown()
+    to_canvas = cells_to_canvas(guide, cache)
+    for rows in np.split(np.arange(len(maps)), range(1024, len(maps), 1024)):
+        scores[rows], part = tally((maps[rows] / 255).astype(np.float32), to_canvas, cache, rows)
+        measured += part
     (out / ".maps.npy.partial").replace(out / "maps.npy")
     content = io.BytesIO()
-    np.savez(content, scores=scores, hits=hits, counts=counts, to_canvas=to_canvas.astype(np.float32))
+    np.savez(content, scores=scores, hits=measured.hits, counts=measured.counts, to_canvas=to_canvas)
     files.write(out / "scores.npz", content.getvalue())
     (out / ".progress.json").unlink(missing_ok=True)
+
+
+def see(guide: MapGuide, cache: CropCache, rows: NDArray[np.intp], flip: bool, device: torch.device) -> Tensor:
+    """A guide's heatmaps (N, K, h, w) of some crops of a cache, undisturbed."""
+    view = np.repeat(undisturbed(cache, guide.crop_size)[None], len(rows), axis=0)
+    canvases = torch.from_numpy(np.array(cache.pixels[rows])).to(device)
+    sampled = augment.sample(canvases, torch.from_numpy(view).to(device), guide.crop_size)
+    return ask(guide, augment.to_bytes(sampled), flip)
+
+
+def measure(guide: MapGuide, caches: Sequence[CropCache], flip: bool, device: torch.device) -> Reliability:
+    """Try a guide on some labelled crops of each cache."""
+    found = Reliability.unknown()
+    for cache in caches:
+        labelled = np.flatnonzero(cache.labelled.any(axis=1))
+        for rows in np.split(labelled[:: max(1, len(labelled) // TRIED)], range(CHUNK, TRIED, CHUNK)):
+            if len(rows):
+                maps = see(guide, cache, rows, flip, device).clamp(0, 1).cpu().numpy()
+                found += tally(maps, cells_to_canvas(guide, cache), cache, rows)[1]
+    return found
+
+
+def cells_to_canvas(guide: MapGuide, cache: CropCache) -> Floats:
+    """The affine (2, 3) from the cells of a guide's undisturbed heatmaps to a cache's canvas."""
+    return np.asarray(undisturbed(cache, guide.crop_size) @ _square(guide.to_crop), np.float32)
 
 
 def undisturbed(cache: CropCache, size: tuple[int, int]) -> Floats:
@@ -199,7 +186,8 @@ class CachedGuide:
             with np.load(folder / "scores.npz") as stored:
                 opened.append({name: stored[name] for name in stored.files})
         self._maps = Rows([np.load(folder / "maps.npy", mmap_mode="r") for folder in folders], device)
-        self.reliability = Reliability(sum(it["hits"] for it in opened), sum(it["counts"] for it in opened))
+        parts = (Reliability(it["hits"], it["counts"]) for it in opened)
+        self.reliability = sum(parts, start=Reliability.unknown())
         self._trust = [self.reliability.weights(it["scores"]) for it in opened]
         self._scores = [it["scores"] for it in opened]
         self._from_canvas = np.linalg.inv(_square(opened[0]["to_canvas"])).astype(np.float32)

@@ -2,7 +2,7 @@
 
 A map guide answers a crop with heatmaps: a teacher or an assistant of our own, or an imported ONNX. A pose guide labels
 joints that nobody labelled; a box guide finds the people that an annotation left out. Guides err: `joint_weights` and
-`guide_maps.Reliability` say how far each joint is to be trusted.
+`reliability.Reliability` say how far each joint is to be trusted.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from service.pose.skeleton import COCO17
 from service.pose.types import Floats
 from training import augment, checkpoint, crops, distill, guide_maps, guides, losses
 from training.distill import Lesson
-from training.guide_maps import BatchGuide, BesideGuide, CachedGuide, Placed, Reliability
+from training.guide_maps import BatchGuide, BesideGuide, CachedGuide, Placed
 from training.guides import CPU_BATCH
 from training.networks.blocks import normalise
 from training.networks.efficientnet_lite import EfficientNetLite0
@@ -61,8 +61,9 @@ class PoseTask:
         path = checkpoint.locate(settings.path, data_root, run)
         guide = guides.open_guide(settings, path, self._device)
         if not settings.cached:
-            nothing = np.zeros(guide_maps.BINS, np.int64)
-            return BesideGuide(guide, settings.flip, Reliability(nothing, nothing))
+            return BesideGuide(
+                guide, settings.flip, guide_maps.measure(guide, self._caches, settings.flip, self._device)
+            )
         folders = []
         for cache in self._caches:
             folder = guide_maps.folder_of(data_root / "guides", settings.name, path, settings.flip, cache)
