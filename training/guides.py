@@ -15,14 +15,14 @@ import numpy as np
 import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from service.pose import boxes as boxes_
 from service.pose import crop, heatmap
 from service.pose.runner import open_session
 from service.pose.types import Boxes, Floats, Image
-from training import checkpoint, networks, recipe
+from training import checkpoint, networks, onnx_module, recipe
 from training.coco import DatasetError
 from training.networks.pose import SIMCC_BINS, STRIDE, PoseNetwork, axis_distributions, heatmaps
 
@@ -125,19 +125,30 @@ def outer_maps(along_x: Tensor, along_y: Tensor) -> Tensor:
 
 
 class OnnxGuide:
-    """An imported ONNX network on onnxruntime, on the CPU or, with its GPU build, on CUDA.
+    """An imported ONNX network: on onnxruntime, or on an accelerator as a torch module.
 
     Takes float (N, 3, H, W) RGB with ImageNet's mean and deviation.
     """
 
-    def __init__(self, path: Path, threads: int = 1) -> None:
+    def __init__(self, path: Path, threads: int = 1, device: torch.device | None = None) -> None:
         self._session = _open(path, threads)
         self._input = self._session.get_inputs()[0]
         self.crop_size = (int(self._input.shape[3]), int(self._input.shape[2]))
+        self._module: nn.Module | None = None
+        if device is not None and device.type != "cpu":
+            self._module = onnx_module.OnnxModule(path).eval().to(device)
 
     def _answer(self, pixels: NDArray[np.uint8]) -> list[Floats]:
         normal = ((pixels.astype(np.float32) / 255 - IMAGENET_MEAN) / IMAGENET_STD).transpose(0, 3, 1, 2)
         return list(self._session.run(None, {self._input.name: np.ascontiguousarray(normal)}))
+
+    def _outputs(self, pixels: Tensor) -> list[Tensor]:
+        """The network's answers to crops uint8 (N, H, W, 3), on the crops' device."""
+        if self._module is None:
+            return [torch.from_numpy(answer).to(pixels.device) for answer in self._answer(pixels.cpu().numpy())]
+        mean, std = (torch.from_numpy(it).to(pixels.device) for it in (IMAGENET_MEAN, IMAGENET_STD))
+        normal = ((pixels / 255 - mean) / std).permute(0, 3, 1, 2)
+        return [output.float() for output in self._module(normal)]
 
 
 class SimccGuide(OnnxGuide):
@@ -147,8 +158,8 @@ class SimccGuide(OnnxGuide):
 
     def maps(self, pixels: Tensor) -> Tensor:
         """See `MapGuide.maps`. Its outputs are already near 1 at a sure joint; below 0 nothing is there."""
-        along_x, along_y = (torch.from_numpy(out).clamp(0, 1) for out in self._answer(pixels.cpu().numpy()))
-        return outer_maps(along_x, along_y).to(pixels.device)
+        along_x, along_y = (output.clamp(0, 1) for output in self._outputs(pixels))
+        return outer_maps(along_x, along_y)
 
 
 class TinyPoseGuide(OnnxGuide):
@@ -161,7 +172,7 @@ class TinyPoseGuide(OnnxGuide):
 
     def maps(self, pixels: Tensor) -> Tensor:
         """See `MapGuide.maps`."""
-        return torch.from_numpy(self._answer(pixels.cpu().numpy())[0]).clamp_min(0).to(pixels.device)
+        return self._outputs(pixels)[0].clamp_min(0)
 
     def keypoints(self, image: Image, boxes: Boxes) -> tuple[Floats, Floats]:
         """See `PoseGuide.keypoints`."""
@@ -191,9 +202,9 @@ def open_guide(settings: recipe.Guide, path: Path, device: torch.device) -> MapG
         case "checkpoint":
             return NetworkGuide(path, device)
         case "simcc":
-            return SimccGuide(path)
+            return SimccGuide(path, device=device)
         case "tinypose":
-            return TinyPoseGuide(path)
+            return TinyPoseGuide(path, device=device)
 
 
 class RtmDetGuide:

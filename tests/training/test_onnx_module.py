@@ -1,0 +1,80 @@
+"""A graph run by torch answers as onnxruntime does."""
+
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from service.pose.runner import open_session
+from training import coco, guides
+from training.networks.blocks import TopDown, head
+from training.networks.efficientnet_lite import EfficientNetLite0
+from training.networks.plain import Plain
+from training.networks.shuffle import Shuffle
+from training.onnx_module import OnnxModule
+
+PEERS = Path(os.environ.get("POSEWRIGHT_PEERS", Path(__file__).parents[3] / "shared" / "peers"))
+
+
+class Whole(nn.Module):
+    """A backbone with decoder and head on normalised pictures, as imported networks have them."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.decoder = TopDown(backbone.widths, 16)  # type: ignore[arg-type]
+        self.head = head(16, 17)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        maps = self.head(self.decoder(self.backbone(x)))
+        return maps, torch.nn.functional.hardswish(maps).flatten(2).softmax(dim=2)
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        lambda: EfficientNetLite0(5, pretrained=False),
+        lambda: Plain((16, 16, 16, 16), (1, 1, 1, 1)),
+        lambda: Shuffle((16, 16, 16, 16), (2, 1, 1, 1)),
+    ],
+    ids=["lite0", "plain", "shuffle"],
+)
+def test_torch_and_onnxruntime_agree(backbone: type[nn.Module], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    path = tmp_path / "net.onnx"
+    with warnings.catch_warnings(action="ignore"):  # the exporter calls itself deprecated
+        torch.onnx.export(
+            Whole(backbone()).eval(), (torch.zeros(1, 3, 64, 64),), str(path), dynamo=False, input_names=["x"]
+        )
+    x = torch.randn(1, 3, 64, 64)
+    expected = open_session(path, threads=1).run(None, {"x": x.numpy()})
+    for want, got in zip(expected, OnnxModule(path)(x), strict=True):
+        np.testing.assert_allclose(got.numpy(), want, atol=1e-4 * np.abs(want).max())
+
+
+def test_an_unknown_operator_is_named(tmp_path: Path) -> None:
+    class Odd(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.erf(x)
+
+    path = tmp_path / "odd.onnx"
+    with warnings.catch_warnings(action="ignore"):
+        torch.onnx.export(Odd(), (torch.zeros(1, 3),), str(path), dynamo=False)
+    with pytest.raises(coco.DatasetError, match="Erf"):
+        OnnxModule(path)
+    with pytest.raises(coco.DatasetError, match="got nothing there"):
+        OnnxModule(tmp_path / "none.onnx")
+
+
+@pytest.mark.skipif(not PEERS.is_dir(), reason="needs the rivals' ONNX files: set POSEWRIGHT_PEERS to their folder")
+def test_pp_tinypose_runs_in_torch() -> None:
+    path = PEERS / "pp_tinypose_256x192_heatmap.onnx"
+    pixels = torch.randint(0, 256, (2, 256, 192, 3), dtype=torch.uint8)
+    guide = guides.TinyPoseGuide(path)
+    expected = guide.maps(pixels)
+    guide._module = OnnxModule(path)
+    torch.testing.assert_close(guide.maps(pixels), expected, atol=1e-4, rtol=1e-3)
