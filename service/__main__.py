@@ -10,12 +10,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import uvicorn
 from fastapi import FastAPI
 
 from service import settings as settings_
 from service.app import create_app, package_version
 from service.pose.bundle import BundleError
+from service.server import Server
 from service.settings import Settings, SettingsError
 
 
@@ -23,11 +23,11 @@ class StartError(Exception):
     """The server cannot start."""
 
 
-class AnnouncingServer(uvicorn.Server):
+class AnnouncingServer(Server):
     """Prints one line as soon as it accepts connections."""
 
-    def __init__(self, config: uvicorn.Config, announcement: str) -> None:
-        super().__init__(config)
+    def __init__(self, app: FastAPI, settings: Settings, announcement: str) -> None:
+        super().__init__(app, settings)
         self._announcement = announcement
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -49,14 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"posewright-serve: {error}", file=sys.stderr)
         return 1
     with listener:
-        config = uvicorn.Config(
-            app,
-            log_level=settings.log_level,
-            access_log=settings.log_level == "debug",
-            server_header=False,
-            timeout_graceful_shutdown=int(settings.deadline_s) + 1,
-        )
-        AnnouncingServer(config, _announcement(app, settings, listener)).run(sockets=[listener])
+        AnnouncingServer(app, settings, _announcement(app, settings, listener)).run(sockets=[listener])
     return 0
 
 

@@ -13,13 +13,15 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
-from service import formats, openapi, rest
+from service import formats, openapi, page, rest, stream
 from service.errors import PROBLEM_TYPE, ServiceError, from_validation, http_problem, problem
+from service.metrics import Metrics
 from service.middleware import SCOPE_KEY, Exchange
-from service.rest import Service
 from service.scheduler import Scheduler
 from service.settings import Settings
 from service.shelf import Shelf, open_shelf
+from service.state import Service
+from service.stream import Streams
 
 
 def package_version() -> str:
@@ -45,7 +47,10 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     app.state.shelf = shelf
+    app.state.metrics = Metrics()
     app.include_router(rest.router)
+    app.include_router(stream.router)
+    app.include_router(page.router)
     openapi.describe(app)
     app.add_exception_handler(ServiceError, _on_service_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
@@ -58,7 +63,7 @@ def create_app(settings: Settings) -> FastAPI:
             allow_headers=["*"],
             expose_headers=["Server-Timing", "X-Request-Id", "Retry-After", "traceparent"],
         )
-    app.add_middleware(Exchange)
+    app.add_middleware(Exchange, on_answer=app.state.metrics.request)
     return app
 
 
@@ -66,7 +71,9 @@ def _lifespan(settings: Settings, shelf: Shelf):  # type: ignore[no-untyped-def]
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         scheduler = Scheduler(settings.worker_count, settings.queue_size, settings.deadline_s)
-        app.state.service = Service(settings, shelf, scheduler)
+        app.state.service = Service(settings, shelf, scheduler, app.state.metrics)
+        app.state.metrics.watch_queue(scheduler)
+        app.state.streams = Streams(settings.stream_max_sessions)
         # Beside the loop: /healthz answers meanwhile, and /readyz tells when it is done.
         warming = threading.Thread(target=shelf.warm_up, name="warm-up", daemon=True)
         warming.start()
@@ -83,6 +90,7 @@ def _problem_response(document: dict[str, object], status: int, headers: dict[st
 
 async def _on_service_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServiceError)
+    request.app.state.metrics.rejected(error.slug)
     document = problem(error, request.url.path, request.scope[SCOPE_KEY])
     return _problem_response(document, error.status, error.headers)
 

@@ -119,6 +119,11 @@ class DeadlineExceeded(ServiceError):
     status, slug, title = 504, "deadline-exceeded", "The answer took too long"
 
 
+def internal_error() -> ServiceError:
+    """Make the error that tells nothing of our insides."""
+    return ServiceError("expected an answer, got an error inside the server; report the request id to its operator")
+
+
 def problem(error: ServiceError, instance: str, request_id: str) -> dict[str, Any]:
     """Describe an error as a problem document (RFC 9457, sec. 3).
 
@@ -151,12 +156,12 @@ def from_validation(faults: Sequence[Any]) -> ServiceError:
     parameters = []
     for fault in faults:
         where, name = str(fault["loc"][0]), ".".join(str(part) for part in fault["loc"][1:])
-        parameters.append({"in": where, "name": name, "expected": fault["msg"], "got": _shown(fault.get("input"))})
+        parameters.append({"in": where, "name": name, "expected": fault["msg"], "got": shown(fault.get("input"))})
     sentences = [f"{it['in']} parameter {it['name']!r}: {it['expected']}, got {it['got']}" for it in parameters]
     return BadParameter("; ".join(sentences) + "; see /docs for the parameters", parameters=parameters)
 
 
-def _shown(value: object, limit: int = 80) -> str:
+def shown(value: object, limit: int = 80) -> str:
     """Show what came, cut: a message must not echo megabytes."""
     text = repr(value)
     return text if len(text) <= limit else text[:limit] + "…"

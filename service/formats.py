@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service import layouts
+from service.layouts import Person
 from service.pose.boxes import to_xywh
 from service.pose.skeleton import Skeleton
 from service.pose.types import Poses
@@ -29,6 +31,7 @@ def pose_list(
     keypoint_threshold: float,
     *,
     image_id: int = 0,
+    ids: list[int] | None = None,
     fallen_back: NDArray[np.bool_] | None = None,
 ) -> list[dict[str, Any]]:
     """Write people in one of the formats.
@@ -39,35 +42,45 @@ def pose_list(
         layout: The format's name.
         keypoint_threshold: From this score on a keypoint is visible.
         image_id: For ``coco``.
+        ids: N numbers of tracks, where people are tracked.
         fallen_back: bool (N,): for whom the teacher stepped in.
     """
     scores, boxes = _rounded(poses.person_scores, 4), _rounded(to_xywh(poses.boxes), 2)
     points, point_scores = _rounded(poses.keypoints, 2), _rounded(poses.scores, 4)
-    if layout == "coco":
-        rows = [
-            [number for (x, y), score in zip(*person, strict=True) for number in (x, y, score)]
-            for person in zip(points, point_scores, strict=True)
-        ]
-        return [
-            {"image_id": image_id, "category_id": 1, "keypoints": row, "score": score, "bbox": box}
-            for row, score, box in zip(rows, scores, boxes, strict=True)
-        ]
     visible = (poses.scores >= keypoint_threshold).tolist()
-    people = []
-    for i in range(len(poses)):
-        keypoints: list[Any]
-        if layout == "compact":
-            keypoints = [[x, y, score] for (x, y), score in zip(points[i], point_scores[i], strict=True)]
-        else:
-            columns = zip(skeleton.keypoints, points[i], point_scores[i], visible[i], strict=True)
-            keypoints = [
-                {"name": name, "x": x, "y": y, "score": score, "visible": seen} for name, (x, y), score, seen in columns
-            ]
-        person = {"id": None, "score": scores[i], "box": boxes[i], "keypoints": keypoints}
-        if fallen_back is not None and fallen_back[i]:
-            person["fallback"] = "low_confidence"
-        people.append(person)
-    return people
+    people = [
+        Person(
+            None if ids is None else ids[i],
+            scores[i],
+            boxes[i],
+            points[i],
+            point_scores[i],
+            visible[i],
+            "low_confidence" if fallen_back is not None and fallen_back[i] else None,
+        )
+        for i in range(len(poses))
+    ]
+    write: dict[Format, Callable[[Person], dict[str, Any]]] = {
+        "pose": lambda person: layouts.pose(person, skeleton),
+        "compact": layouts.compact,
+        "coco": lambda person: layouts.coco(person, image_id),
+        "tfjs": lambda person: layouts.tfjs(person, skeleton),
+        "openpose": layouts.openpose,
+        "roboflow": lambda person: layouts.roboflow(person, skeleton),
+    }
+    return [write[layout](person) for person in people]
+
+
+def foreign_document(prediction: Prediction, people: list[dict[str, Any]], layout: Format) -> object | None:
+    """Write a whole reply in somebody else's format; None for our own, which has more to say."""
+    if layout in {"coco", "tfjs"}:
+        return people
+    if layout == "openpose":
+        return {"version": 1.3, "people": people}
+    if layout == "roboflow":
+        width, height = prediction.picture.size
+        return {"image": {"width": width, "height": height}, "predictions": people}
+    return None
 
 
 def prediction_head(prediction: Prediction, request_id: str) -> dict[str, Any]:

@@ -7,11 +7,12 @@ import logging
 import re
 import secrets
 import time
+from collections.abc import Callable
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import PROBLEM_TYPE, ServiceError, problem
+from service.errors import PROBLEM_TYPE, internal_error, problem
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +31,15 @@ def new_id() -> str:
 class Exchange:
     """Pure ASGI: costs a function call, not a task, per request."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, on_answer: Callable[[str, int, float], None] | None = None) -> None:
+        """Wrap ``app``.
+
+        Args:
+            app: What answers.
+            on_answer: Told of each answered call: its route, the status, and the seconds that it took.
+        """
         self.app = app
+        self._on_answer = on_answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the call on; answer what nobody below answered."""
@@ -46,12 +54,13 @@ class Exchange:
         if _TRACEPARENT.fullmatch(came.get(b"traceparent", b"")):
             added.append((b"traceparent", came[b"traceparent"]))
         scope[SCOPE_KEY] = request_id.decode()
-        started = False
+        status = 0
+        begun_s = time.perf_counter()
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal started
+            nonlocal status
             if message["type"] == "http.response.start":
-                started = True
+                status = message["status"]
                 message["headers"] = [*message.get("headers", ()), *added]
             await send(message)
 
@@ -61,13 +70,17 @@ class Exchange:
             log.debug("%s: the client left before its body was read", scope[SCOPE_KEY])
         except Exception:
             log.exception("%s: %s %s failed", scope[SCOPE_KEY], scope["method"], scope["path"])
-            if started:
+            if status:
                 raise
             await _send_internal_error(scope, send_with_headers)
+        if self._on_answer is not None and status:
+            # The router left its choice here. A path that it does not know is the caller's: no label of ours.
+            route = getattr(scope.get("route"), "path", "other")
+            self._on_answer(route, status, time.perf_counter() - begun_s)
 
 
 async def _send_internal_error(scope: Scope, send: Send) -> None:
-    error = ServiceError("expected an answer, got an error inside the server; report the request id to its operator")
+    error = internal_error()
     body = json.dumps(problem(error, scope["path"], scope[SCOPE_KEY])).encode()
     headers = [(b"content-type", PROBLEM_TYPE.encode()), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": error.status, "headers": headers})

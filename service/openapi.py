@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from service import wire
+from service import foreign, wire
 from service.errors import (
     PROBLEM_TYPE,
     BadParameter,
@@ -32,8 +32,8 @@ from service.errors import (
 
 _REF = "#/components/schemas/"
 _TYPES = (
-    wire.Reply, wire.CocoResult, wire.ComparisonReply, wire.Models, wire.ModelDetail, wire.State, wire.Problem,
-    wire.BatchFault,
+    wire.Reply, foreign.CocoResult, wire.ComparisonReply, wire.Models, wire.ModelDetail, wire.State, wire.Problem,
+    wire.BatchFault, foreign.TfjsPose, foreign.OpenPoseDocument, foreign.RoboflowDocument,
 )  # fmt: skip
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
@@ -115,20 +115,22 @@ _PICTURE_PROBLEMS = _problems(
     EmptyBody, BadRequest, UnknownModel, NotAcceptable, TooLarge, UnsupportedType, UndecodableImage, BadParameter,
     NotReady, Unavailable, QueueFull, DeadlineExceeded,
 )  # fmt: skip
-_COCO = {"type": "array", "items": _ref(wire.CocoResult)}
-_ANSWER = {"anyOf": [_ref(wire.Reply), _COCO]}
+_COCO = {"type": "array", "items": _ref(foreign.CocoResult)}
+_TFJS = {"type": "array", "items": _ref(foreign.TfjsPose)}
+_ANSWER = {"anyOf": [_ref(wire.Reply), _COCO, _TFJS, _ref(foreign.OpenPoseDocument), _ref(foreign.RoboflowDocument)]}
 
 PREDICT = _route(
     {_JSON: _ANSWER, "image/jpeg": _BINARY["schema"], "image/png": _BINARY["schema"]}, _PICTURE_PROBLEMS, _ONE_PICTURE
 )
 BATCH = _route(
-    {_JSON: {"type": "array", "items": {"anyOf": [_ref(wire.Reply), _COCO, _ref(wire.BatchFault)]}}},
+    {_JSON: {"type": "array", "items": {"anyOf": [*_ANSWER["anyOf"], _ref(wire.BatchFault)]}}},
     _PICTURE_PROBLEMS,
     _SEVERAL_PICTURES,
 )
 COMPARE = _route({_JSON: _ref(wire.ComparisonReply)}, _PICTURE_PROBLEMS, _ONE_PICTURE)
 MODELS = _route({_JSON: _ref(wire.Models)}, {})
 MODEL = _route({_JSON: _ref(wire.ModelDetail)}, _problems(UnknownModel))
+METRICS = _route({"text/plain": {"type": "string"}}, {})
 HEALTHZ = _route({_JSON: _ref(wire.State)}, {})
 READYZ = _route({_JSON: _ref(wire.State)}, _problems(NotReady))
 

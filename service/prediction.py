@@ -49,6 +49,11 @@ class Stopwatch:
         self.laps_ms[stage] = (now_s - self._last_s) * 1e3
         self._last_s = now_s
 
+    def finish(self) -> dict[str, float]:
+        """End the writing, the last stage; all stages and their total, ms."""
+        self.lap("encode")
+        return self.laps_ms | {"total": sum(self.laps_ms.values())}
+
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
@@ -63,6 +68,23 @@ class Prediction:
     """
 
     picture: Picture
+    model: Model
+    fallback: Fallback | None
+    poses: Poses
+    fallen_back: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a choice of models says of the people in given boxes.
+
+    Attributes:
+        model: Who answered: the backup only where it answered for everyone.
+        fallback: Why the teacher answered, for everyone or for some.
+        poses: The people, in the boxes' order.
+        fallen_back: bool (N,), for whom the teacher answered.
+    """
+
     model: Model
     fallback: Fallback | None
     poses: Poses
@@ -97,7 +119,24 @@ def predict(shelf: Shelf, content: bytes, wish: Wish, watch: Stopwatch) -> Predi
         ServiceError: The picture cannot be read, or the boxes do not fit it.
     """
     picture, boxes, scores = _locate(shelf, content, wish, watch)
-    choice = wish.choice
+    estimate = estimate_people(wish.choice, picture, boxes, scores)
+    poses = estimate.poses
+    kept = np.flatnonzero(poses.person_scores >= wish.min_score)
+    if wish.boxes is None:
+        kept = kept[np.argsort(-poses.person_scores[kept], kind="stable")]
+    watch.lap("pose")
+    return Prediction(picture, estimate.model, estimate.fallback, poses.select(kept), estimate.fallen_back[kept])
+
+
+def estimate_people(choice: Choice, picture: Picture, boxes: Boxes, scores: Floats | None) -> Estimate:
+    """Estimate the poses in ``boxes``; the choice's backup answers for those of whom its model is less sure.
+
+    Args:
+        choice: Who answers.
+        picture: Decoded.
+        boxes: float32 (N, 4) xyxy, image px.
+        scores: float32 (N,), 0..1; ones when None.
+    """
     model, fallback = choice.model, choice.fallback
     poses = model.estimator.estimate(picture.pixels, boxes, scores)
     fallen_back = np.full(len(poses), fallback is not None)
@@ -107,11 +146,7 @@ def predict(shelf: Shelf, content: bytes, wish: Wish, watch: Stopwatch) -> Predi
             poses = _replace(poses, fallen_back, choice.backup, picture)
             fallback = "low_confidence"
             model = choice.backup if fallen_back.all() else model
-    kept = np.flatnonzero(poses.person_scores >= wish.min_score)
-    if wish.boxes is None:
-        kept = kept[np.argsort(-poses.person_scores[kept], kind="stable")]
-    watch.lap("pose")
-    return Prediction(picture, model, fallback, poses.select(kept), fallen_back[kept])
+    return Estimate(model, fallback, poses, fallen_back)
 
 
 def compare(shelf: Shelf, content: bytes, wish: Wish, student: Model, watch: Stopwatch) -> Comparison:

@@ -7,30 +7,21 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
 from service import accept, bodies, formats, images, openapi, wire
 from service.errors import BadRequest, ServiceError, problem
+from service.metrics import CONTENT_TYPE
 from service.middleware import SCOPE_KEY
 from service.pose.drawing import draw
 from service.prediction import Prediction, Stopwatch, Wish, compare, predict
-from service.scheduler import Scheduler
-from service.settings import Settings
-from service.shelf import Model, Shelf
+from service.shelf import Model
+from service.state import Service
 from service.wire import Options, parse_boxes
 
 router = APIRouter()
 Asked = Annotated[Options, Query()]
 JSON = "application/json"
-
-
-@dataclass(frozen=True, slots=True)
-class Service:
-    """What the routes work with; ``app.state.service``."""
-
-    settings: Settings
-    shelf: Shelf
-    scheduler: Scheduler
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,31 +131,34 @@ async def compare_models(request: Request, options: Asked) -> Response:
 def _answer(call: Call, content: bytes, watch: Stopwatch, image_id: int) -> tuple[bytes, dict[str, float]]:
     """Predict and write the reply, on an inference thread."""
     prediction = predict(call.service.shelf, content, call.wish, watch)
-    if call.media_type != JSON:
-        return _drawn(call, prediction, watch)
-    skeleton = prediction.model.estimator.skeleton
-    fallen_back = prediction.fallen_back if prediction.fallback == "low_confidence" else None
+    if call.media_type == JSON:
+        body, laps_ms = _written(call, prediction, watch, image_id)
+    else:
+        canvas = draw(
+            prediction.picture.pixels, prediction.poses, prediction.model.estimator.skeleton, call.keypoint_threshold
+        )
+        body, laps_ms = images.encode(canvas, call.media_type), watch.finish()
+    call.service.metrics.fallback(prediction.fallback)
+    call.service.metrics.stages(laps_ms)
+    return body, laps_ms
+
+
+def _written(call: Call, prediction: Prediction, watch: Stopwatch, image_id: int) -> tuple[bytes, dict[str, float]]:
     people = formats.pose_list(
         prediction.poses,
-        skeleton,
+        prediction.model.estimator.skeleton,
         call.options.format,
         call.keypoint_threshold,
         image_id=image_id,
-        fallen_back=fallen_back,
+        fallen_back=prediction.fallen_back if prediction.fallback == "low_confidence" else None,
     )
-    if call.options.format == "coco":
-        body = formats.dumps(people)
-        return body, _finish(watch)
+    foreign = formats.foreign_document(prediction, people, call.options.format)
+    if foreign is not None:
+        return formats.dumps(foreign), watch.finish()
     # Two pieces, so that the time of writing the people can stand behind them.
     front = formats.dumps(formats.prediction_head(prediction, call.request_id) | {"poses": people})
-    laps_ms = _finish(watch)
+    laps_ms = watch.finish()
     return front[:-1] + b',"timings_ms":' + formats.dumps(formats.timings(laps_ms)) + b"}", laps_ms
-
-
-def _drawn(call: Call, prediction: Prediction, watch: Stopwatch) -> tuple[bytes, dict[str, float]]:
-    skeleton = prediction.model.estimator.skeleton
-    canvas = draw(prediction.picture.pixels, prediction.poses, skeleton, call.keypoint_threshold)
-    return images.encode(canvas, call.media_type), _finish(watch)
 
 
 def _compare(call: Call, content: bytes, student: Model, watch: Stopwatch) -> tuple[bytes, dict[str, float]]:
@@ -189,24 +183,14 @@ def _compare(call: Call, content: bytes, student: Model, watch: Stopwatch) -> tu
         **sides,
         "matches": formats.matches(comparison),
     }
-    laps_ms = _finish(watch)
+    laps_ms = watch.finish()
+    call.service.metrics.stages(laps_ms)
     document["timings_ms"] = formats.timings(laps_ms)
     return formats.dumps(document), laps_ms
 
 
-def _finish(watch: Stopwatch) -> dict[str, float]:
-    watch.lap("encode")
-    return watch.laps_ms | {"total": sum(watch.laps_ms.values())}
-
-
 def _response(body: bytes, media_type: str, laps_ms: dict[str, float]) -> Response:
     return Response(body, media_type=media_type, headers={"Server-Timing": formats.server_timing(laps_ms)})
-
-
-@router.get("/", include_in_schema=False)
-async def index() -> Response:
-    """Lead a browser to the description of the API."""
-    return RedirectResponse("/docs")
 
 
 @router.get("/models", **openapi.MODELS)
@@ -236,6 +220,13 @@ def _entry(service: Service, model: Model) -> dict[str, Any]:
         "metrics": model.manifest.metrics,
         "manifest": model.manifest.model_dump(mode="json"),
     }
+
+
+@router.get("/metrics", **openapi.METRICS)
+async def metrics(request: Request) -> Response:
+    """Tell what has been counted, in Prometheus' text format."""
+    service: Service = request.app.state.service
+    return Response(service.metrics.text(service.shelf.models.values()), headers={"Content-Type": CONTENT_TYPE})
 
 
 @router.get("/healthz", **openapi.HEALTHZ)

@@ -3,6 +3,10 @@
 Decoding, inference and drawing never run on the event loop: a call hands its whole work to `Scheduler.run` as one
 function and awaits the answer. What would have to wait too long is refused at once, so that the calls which are
 admitted are answered in time.
+
+Calls and streams wait in lanes of their own, which take turns while both have work: neither can starve the other,
+however many of it there are. Inside a lane the first come is the first served; a stream waits for one answer before it
+asks for the next, so that streams take turns too.
 """
 
 from __future__ import annotations
@@ -15,11 +19,13 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 from service.errors import DeadlineExceeded, QueueFull, Unavailable
 
 T = TypeVar("T")
+Lane = Literal["call", "stream"]
+LANES: tuple[Lane, ...] = ("call", "stream")
 MEAN_WEIGHT = 0.1
 """Weight of the newest call in the running mean of service times."""
 
@@ -29,28 +35,30 @@ class _Job:
     """One call on its way; ``waiting`` tells whether it is in the queue, and changes under its lock."""
 
     work: Callable[[float], Any]
+    lane: Lane
     answer: asyncio.Future[Any]
     arrived_s: float
     waiting: bool = True
 
 
 class Scheduler:
-    """Runs calls on a fixed number of threads; first come, first served."""
+    """Runs calls on a fixed number of threads; lanes by turns, in each lane first come, first served."""
 
     def __init__(self, workers: int, queue_size: int, deadline_s: float) -> None:
         """Start the threads.
 
         Args:
             workers: Calls worked on at the same time.
-            queue_size: Calls that may wait beyond those.
+            queue_size: Calls that may wait beyond those. Streams are not counted: their number is bounded elsewhere.
             deadline_s: From arrival to answer.
         """
         self.workers = workers
         self._capacity = workers + queue_size
         self._deadline_s = deadline_s
-        self._queue: deque[_Job] = deque()
+        self._queues: dict[Lane, deque[_Job]] = {lane: deque() for lane in LANES}
+        self._turns = deque(LANES)  # the lane that was served last stands last
         self._changed = threading.Condition()
-        self._in_flight = 0  # waiting and running
+        self._in_flight: dict[Lane, int] = dict.fromkeys(LANES, 0)  # waiting and running
         self._closed = False
         self._mean_s = 0.05
         self._threads = [
@@ -61,15 +69,20 @@ class Scheduler:
 
     @property
     def waiting(self) -> int:
-        """Calls that no thread has taken yet."""
-        return len(self._queue)
+        """Work that no thread has taken yet."""
+        return sum(self.waiting_in(lane) for lane in LANES)
 
-    async def run(self, work: Callable[[float], T], *, admitted: bool = False) -> T:
+    def waiting_in(self, lane: Lane) -> int:
+        """Work of one lane that no thread has taken yet."""
+        return len(self._queues[lane])
+
+    async def run(self, work: Callable[[float], T], *, lane: Lane = "call", admitted: bool = False) -> T:
         """Run ``work(waited_ms)`` on a thread and return what it returns.
 
         Args:
             work: Told how long it waited, in ms.
-            admitted: Part of a call that was let in before (a batch): waits, even where the queue is full.
+            lane: Whose turn it takes.
+            admitted: Part of what was let in before (a batch, a stream): waits, even where the queue is full.
 
         Raises:
             QueueFull: Too many calls wait.
@@ -77,14 +90,14 @@ class Scheduler:
             DeadlineExceeded: No answer in time; work that has not begun by then never does.
         """
         loop = asyncio.get_running_loop()
-        job = _Job(work, loop.create_future(), time.perf_counter())
+        job = _Job(work, lane, loop.create_future(), time.perf_counter())
         with self._changed:
             if self._closed:
                 raise Unavailable("expected a running server, got one that is stopping; try another", retry_after_s=1)
-            if self._in_flight >= self._capacity and not admitted:
+            if self._in_flight[lane] >= self._capacity and not admitted:
                 raise self._refusal()
-            self._in_flight += 1
-            self._queue.append(job)
+            self._in_flight[lane] += 1
+            self._queues[lane].append(job)
             self._changed.notify()
         timer = loop.call_later(self._deadline_s, self._expire, job)
         try:
@@ -102,7 +115,7 @@ class Scheduler:
             thread.join(self._deadline_s)
 
     def _refusal(self) -> QueueFull:
-        wait_s = max(1, math.ceil(self._in_flight * self._mean_s / self.workers))
+        wait_s = max(1, math.ceil(sum(self._in_flight.values()) * self._mean_s / self.workers))
         return QueueFull(
             f"expected fewer than {self._capacity} calls at once, got one more; try again in {wait_s} s",
             headers={"Retry-After": str(wait_s)},
@@ -125,17 +138,16 @@ class Scheduler:
         """Take a job that nobody awaits any more out of the queue."""
         with self._changed:
             if job.waiting:
-                self._queue.remove(job)
-                self._in_flight -= 1
+                self._queues[job.lane].remove(job)
+                self._in_flight[job.lane] -= 1
 
     def _serve(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._queue or self._closed)
-                if not self._queue:
+                self._changed.wait_for(lambda: self.waiting or self._closed)
+                if not self.waiting:
                     return
-                job = self._queue.popleft()
-                job.waiting = False
+                job = self._next()
             started_s = time.perf_counter()
             result, error = None, None
             try:
@@ -143,12 +155,21 @@ class Scheduler:
             except BaseException as raised:  # noqa: BLE001 - it is raised where the call is awaited
                 error = raised
             with self._changed:
-                self._in_flight -= 1
+                self._in_flight[job.lane] -= 1
                 self._mean_s += MEAN_WEIGHT * (time.perf_counter() - started_s - self._mean_s)
             # The loop may be gone when the server was stopped while we worked.
             with suppress(RuntimeError):
                 job.answer.get_loop().call_soon_threadsafe(_settle, job.answer, result, error)
             del job, result, error  # a waiting thread must not keep the last picture alive
+
+    def _next(self) -> _Job:
+        """Take the job whose turn it is; there must be one."""
+        lane = next(lane for lane in self._turns if self._queues[lane])
+        self._turns.remove(lane)
+        self._turns.append(lane)
+        job = self._queues[lane].popleft()
+        job.waiting = False
+        return job
 
 
 def _settle(answer: asyncio.Future[Any], result: object, error: BaseException | None) -> None:

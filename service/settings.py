@@ -58,8 +58,34 @@ class Settings(BaseModel):
     fallback_score: float | None = Field(
         None, ge=0, le=1, description="Students' poses with a lower score are answered by the teacher; unset = never."
     )
+    stream_max_sessions: int = Field(
+        32, ge=1, le=10_000, description="Streams at the same time; one more is closed with 1013."
+    )
+    stream_max_bytes: int = Field(
+        4_000_000, ge=1000, description="Largest frame of a stream, in bytes as sent; a larger one ends it with 1009."
+    )
+    stream_max_fps: float = Field(
+        60.0, gt=0, le=1000, description="Frames per second of one stream that are answered, if it asks for no fewer."
+    )
+    stream_queue: int = Field(
+        8, ge=1, le=1000, description="Frames that may wait in a stream of policy `all`, which then must slow down."
+    )
+    stream_idle_s: float = Field(
+        30.0, gt=0, le=3600, description="Seconds without a message after which a stream is closed with 4408."
+    )
+    stream_send_s: float = Field(
+        5.0, gt=0, le=3600, description="Seconds for which a client may leave unread what fills its buffers."
+    )
+    stream_find_every: int = Field(
+        10, ge=1, le=1000, description="Frames of a stream after which people are looked for anew; 1 = in every frame."
+    )
+    stream_most_misses: int = Field(
+        30, ge=0, le=1000, description="Frames in a row for which a person may be out of sight and keep the id."
+    )
     cors_origins: Annotated[tuple[str, ...], BeforeValidator(_comma_separated)] = Field(
-        (), description="Origins of web pages that may call, separated by commas; * for all."
+        (),
+        description="Origins of web pages that may call and open streams, separated by commas; * for all. Pages of "
+        "this server always may.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe message that is logged; debug also logs every call."

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.errors import BadParameter
+from service.foreign import CocoResult, OpenPosePerson, RoboflowPerson, TfjsPose
 from service.pose.boxes import from_xywh
 from service.pose.bundle import Manifest
 from service.pose.types import Boxes
@@ -22,7 +23,7 @@ MAX_BOXES = 100
 MAX_COORDINATE = 100_000.0
 """No picture is larger than 65,535 px a side; sums of larger numbers would only lose precision."""
 
-Format = Literal["pose", "compact", "coco"]
+Format = Literal["pose", "compact", "coco", "tfjs", "openpose", "roboflow"]
 Score = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
@@ -49,7 +50,11 @@ class Options(BaseModel):
     keypoint_threshold: Score | None = Field(
         None, description="Score from which a keypoint is `visible`, and drawn; never moves or removes a point."
     )
-    format: Format = Field("pose", description="Shape of the reply; `coco` is a list that pycocotools' loadRes takes.")
+    format: Format = Field(
+        "pose",
+        description="Shape of the reply; `coco` is a list that pycocotools' loadRes takes, `tfjs` the pose-detection "
+        "package's `Pose[]`, `openpose` OpenPose's JSON (BODY_25), `roboflow` what supervision's from_inference takes.",
+    )
     image_id: int = Field(0, ge=0, description="`image_id` of `format=coco`; counts up within a batch.")
 
 
@@ -105,16 +110,6 @@ class CompactPose(BaseModel):
     fallback: Literal["low_confidence"] | None = None
 
 
-class CocoResult(BaseModel):
-    """A person of ``format=coco``: the result format of cocodataset.org/#format-results."""
-
-    image_id: int
-    category_id: Literal[1]
-    keypoints: list[float] = Field(description="x, y, score of each keypoint.", min_length=51, max_length=51)
-    score: float
-    bbox: tuple[float, float, float, float]
-
-
 class Timings(BaseModel):
     """Milliseconds on the server; `total` runs from the body's arrival to the reply."""
 
@@ -152,7 +147,9 @@ class Side(BaseModel):
     """One model's answer in a comparison."""
 
     model: ModelRef
-    poses: list[Pose] | list[CompactPose] | list[CocoResult]
+    poses: (
+        list[Pose] | list[CompactPose] | list[CocoResult] | list[TfjsPose] | list[OpenPosePerson] | list[RoboflowPerson]
+    )
     pose_ms: float
 
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
 from fastapi import FastAPI
 
 from service.app import create_app
+from service.server import Server
 from service.settings import Settings
 from service.shelf import Shelf
 from tests import spots
@@ -22,11 +22,11 @@ from tests import spots
 PATIENCE_S = 60.0
 
 
-class _Server(uvicorn.Server):
+class _Server(Server):
     """Tells when it accepts connections."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
+    def __init__(self, app: FastAPI, settings: Settings) -> None:
+        super().__init__(app, settings)
         self.listening = threading.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -41,6 +41,12 @@ class Running:
     app: FastAPI
     url: str
     http: httpx.Client
+    stop: Callable[[], None]
+    """Asks the server to end; the block that serves waits for it."""
+
+    @property
+    def open_streams(self) -> int:
+        return len(self.app.state.streams)
 
     @property
     def shelf(self) -> Shelf:
@@ -57,7 +63,7 @@ def serving(settings: Settings, *, warm: bool = True) -> Iterator[Running]:
     with socket.socket(proto=socket.IPPROTO_TCP) as listener:  # without it asyncio leaves Nagle's 40 ms in
         listener.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server = _Server(uvicorn.Config(app, log_level="warning", access_log=False))
+        server = _Server(app, settings.model_copy(update={"log_level": "warning"}))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
@@ -65,7 +71,7 @@ def serving(settings: Settings, *, warm: bool = True) -> Iterator[Running]:
             if warm:
                 assert app.state.shelf.wait_until_warm(PATIENCE_S)
             with httpx.Client(base_url=url, timeout=PATIENCE_S) as http:
-                yield Running(app, url, http)
+                yield Running(app, url, http, lambda: setattr(server, "should_exit", True))
         finally:
             server.should_exit = True
             thread.join(PATIENCE_S)

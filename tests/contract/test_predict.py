@@ -12,7 +12,7 @@ import pytest
 from pycocotools.coco import COCO
 from skimage import data
 
-from service import wire
+from service import foreign, wire
 from service.pose.skeleton import COCO17
 from tests import spots
 from tests.conftest import Running
@@ -213,7 +213,35 @@ class TestFormats:
         assert len(loaded.anns) == 2
         keypoints = np.array(loaded.anns[1]["keypoints"]).reshape(17, 3)
         assert np.abs(keypoints[:, :2] - SURE.keypoints).max() < WITHIN_PX
-        assert [wire.CocoResult.model_validate(result).image_id for result in results] == [42, 42]
+        assert [foreign.CocoResult.model_validate(result).image_id for result in results] == [42, 42]
+
+    def test_tfjs(self, server: Running) -> None:
+        poses = server.predict(PICTURE, format="tfjs").json()
+        assert [foreign.TfjsPose.model_validate(pose).score for pose in poses] == [1, poses[1]["score"]]
+        assert_people({"poses": [pose | {"box": list(SURE.box_xywh)} for pose in poses[:1]]}, SURE)
+
+    def test_openpose(self, server: Running) -> None:
+        document = server.predict(PICTURE, format="openpose").json()
+        foreign.OpenPoseDocument.model_validate(document)
+        assert len(document["people"]) == 2
+        assert document["people"][0]["person_id"] == [-1]
+
+    def test_roboflow_loads_in_supervision(self, server: Running) -> None:
+        supervision = pytest.importorskip("supervision", reason="needs the package supervision")
+        document = server.predict(PICTURE, format="roboflow").json()
+        foreign.RoboflowDocument.model_validate(document)
+
+        points, boxes = supervision.KeyPoints.from_inference(document), supervision.Detections.from_inference(document)
+
+        assert points.xy.shape == (2, 17, 2)
+        assert np.abs(points.xy[0] - SURE.keypoints).max() < WITHIN_PX
+        assert points.keypoint_confidence[0].min() == 1
+        x, y, width, height = SURE.box_xywh
+        np.testing.assert_allclose(boxes.xyxy[0], [x, y, x + width, y + height], atol=0.01)
+        assert list(boxes.data["class_name"]) == ["person", "person"]
+        empty = server.predict(spots.encode(spots.paint()), format="roboflow").json()
+        assert len(supervision.Detections.from_inference(empty)) == 0
+        assert len(supervision.KeyPoints.from_inference(empty)) == 0
 
     @pytest.mark.parametrize("media_type", ["image/jpeg", "image/png"])
     @pytest.mark.parametrize("orientation", [1, 6])

@@ -186,5 +186,5 @@ def test_a_picture_cut_or_damaged_anywhere(server: Running, kind: str, data: st.
 )
 def test_noise(server: Running, content: bytes, content_type: str) -> None:
     response = server.predict(content, content_type)
-    assert response.status_code in {400, 422}
+    assert response.status_code in {400, 415, 422}  # two bytes make a BMP
     assert json.loads(response.content)["detail"]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from service import formats, wire
+from service import foreign, formats, wire
 from service.pose.skeleton import COCO17
 from service.pose.types import Poses
 
@@ -33,7 +33,7 @@ def poses(draw: st.DrawFn) -> Poses:
 
 
 @pytest.mark.parametrize(
-    ("layout", "model"), [("pose", wire.Pose), ("compact", wire.CompactPose), ("coco", wire.CocoResult)]
+    ("layout", "model"), [("pose", wire.Pose), ("compact", wire.CompactPose), ("coco", foreign.CocoResult)]
 )
 @given(people=poses(), threshold=st.floats(0, 1))
 def test_every_format_says_the_same(layout: wire.Format, model: type, people: Poses, threshold: float) -> None:
@@ -49,6 +49,54 @@ def test_every_format_says_the_same(layout: wire.Format, model: type, people: Po
             told = np.array(row["keypoints"]).reshape(K, 3)
         np.testing.assert_allclose(told[:, :2], points, rtol=0, atol=0.00501)
         np.testing.assert_allclose(told[:, 2], scores, rtol=0, atol=0.0000501)
+
+
+def written(layout: wire.Format, people: Poses, ids: list[int] | None = None) -> list[dict]:
+    return json.loads(formats.dumps(formats.pose_list(people, COCO17, layout, 0.3, ids=ids)))
+
+
+def close(told: object, true: np.ndarray, decimals: int) -> None:
+    np.testing.assert_allclose(np.array(told, float), true, rtol=1e-6, atol=1.01 * 10**-decimals)
+
+
+@given(poses())
+def test_tfjs_is_a_list_of_its_poses(people: Poses) -> None:
+    rows = written("tfjs", people)
+    for i, row in enumerate(rows):
+        foreign.TfjsPose.model_validate(row)
+        assert [point["name"] for point in row["keypoints"]] == list(COCO17.keypoints)
+        close([[point["x"], point["y"]] for point in row["keypoints"]], people.keypoints[i], 2)
+        close([point["score"] for point in row["keypoints"]], people.scores[i], 4)
+        close([row["box"][side] for side in ("xMin", "yMin", "xMax", "yMax")], people.boxes[i], 2)
+
+
+@given(poses())
+def test_openpose_is_body_25(people: Poses) -> None:
+    """Names by OpenPose's documentation; the neck is between the shoulders, the middle hip between the hips."""
+    names = (
+        "nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist",
+        "middle_hip", "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle", "right_eye",
+        "left_eye", "right_ear", "left_ear",
+    )  # fmt: skip
+    for i, row in enumerate(written("openpose", people)):
+        foreign.OpenPosePerson.model_validate(row)
+        told = np.array(row["pose_keypoints_2d"]).reshape(25, 3)
+        points = dict(zip(COCO17.keypoints, np.c_[people.keypoints[i], people.scores[i]].astype(float), strict=True))
+        for middle, part in (("neck", "shoulder"), ("middle_hip", "hip")):
+            left, right = points[f"left_{part}"], points[f"right_{part}"]
+            points[middle] = np.array([*(left[:2] + right[:2]) / 2, min(left[2], right[2])])
+        close(told[:19], np.array([points[name] for name in names]), 2)
+        assert not told[19:].any()  # toes and heels, of which COCO knows nothing
+
+
+def test_ids_are_where_each_format_has_them() -> None:
+    one = Poses(*(np.full(shape, 0.5, np.float32) for shape in ((1, K, 2), (1, K), (1, 4), (1,))))
+    for layout, key, tracked, alone in (
+        ("pose", "id", "7", None), ("compact", "id", "7", None), ("tfjs", "id", 7, "-"),
+        ("openpose", "person_id", [7], [-1]), ("roboflow", "tracker_id", 7, "-"),
+    ):  # fmt: skip
+        assert written(layout, one, [7])[0][key] == tracked
+        assert written(layout, one)[0].get(key, "-") == alone
 
 
 def test_numbers_are_rounded_as_they_are_read() -> None:

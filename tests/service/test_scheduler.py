@@ -157,3 +157,37 @@ def test_a_closed_scheduler_finishes_and_refuses() -> None:
 
     with running() as scheduler:
         asyncio.run(main(scheduler))
+
+
+def test_calls_and_streams_take_turns_however_many_wait() -> None:
+    async def main(scheduler: Scheduler) -> None:
+        hold, begun = Hold(), list[str]()
+        first = await started(scheduler, hold)
+        work = [scheduler.run(lambda _: begun.append("call"), lane="call") for _ in range(5)]
+        work += [scheduler.run(lambda _: begun.append("stream"), lane="stream", admitted=True) for _ in range(2)]
+        waiting = [asyncio.create_task(it) for it in work]
+        await asyncio.sleep(0)
+        assert (scheduler.waiting_in("call"), scheduler.waiting_in("stream"), scheduler.waiting) == (5, 2, 7)
+        hold.released.set()
+        await asyncio.gather(first, *waiting)
+        assert begun == ["stream", "call", "stream", "call", "call", "call", "call"]
+
+    with running(queue_size=5) as scheduler:
+        asyncio.run(main(scheduler))
+
+
+def test_streams_do_not_fill_the_queue_of_calls() -> None:
+    async def main(scheduler: Scheduler) -> None:
+        hold = Hold()
+        first = await started(scheduler, hold)
+        frames = [asyncio.create_task(scheduler.run(lambda _: 0, lane="stream", admitted=True)) for _ in range(10)]
+        call = asyncio.create_task(scheduler.run(lambda _: 1))
+        await asyncio.sleep(0)
+        with pytest.raises(QueueFull):
+            await scheduler.run(lambda _: None)
+        hold.released.set()
+        await asyncio.gather(first, *frames)
+        assert await call == 1
+
+    with running() as scheduler:
+        asyncio.run(main(scheduler))

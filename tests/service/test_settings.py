@@ -28,6 +28,14 @@ SPELLED = {
     "min_score": ("0.4", 0.4),
     "keypoint_threshold": ("0.6", 0.6),
     "fallback_score": ("0.5", 0.5),
+    "stream_max_sessions": ("6", 6),
+    "stream_max_bytes": ("5000", 5000),
+    "stream_max_fps": ("12.5", 12.5),
+    "stream_queue": ("3", 3),
+    "stream_idle_s": ("7.5", 7.5),
+    "stream_send_s": ("1.5", 1.5),
+    "stream_find_every": ("4", 4),
+    "stream_most_misses": ("9", 9),
     "cors_origins": ("https://a.example, https://b.example", ("https://a.example", "https://b.example")),
     "log_level": ("debug", "debug"),
 }
@@ -65,7 +73,8 @@ def test_service_links_of_kubernetes_are_ignored() -> None:
     ("name", "text"),
     [
         ("port", "70000"), ("port", "eighty"), ("deadline_s", "0"), ("max_people", "0"), ("min_score", "2"),
-        ("keypoint_threshold", "nan"), ("workers", "-1"), ("log_level", "loud"),
+        ("keypoint_threshold", "nan"), ("workers", "-1"), ("stream_max_fps", "0"), ("stream_find_every", "0"),
+        ("log_level", "loud"),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_named(name: str, text: str) -> None:

@@ -1,0 +1,127 @@
+"""WebSocket /stream: who may open one, how many there are, and their end when the server stops."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter, WebSocket
+from starlette.websockets import WebSocketDisconnect
+
+from service import events
+from service.events import SUBPROTOCOL
+from service.farewell import Farewell, leave
+from service.session import Session
+from service.state import Service
+
+router = APIRouter()
+_PORTS = {"http": 80, "https": 443}
+
+
+class Streams:
+    """The open streams of a server; lives on the event loop."""
+
+    def __init__(self, limit: int) -> None:
+        """Begin without any.
+
+        Args:
+            limit: Most at the same time.
+        """
+        self._limit = limit
+        self._open: set[Session] = set()
+        self._stopping = False
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def require_room(self) -> None:
+        """Refuse one more.
+
+        Raises:
+            Farewell: There are too many, or the server is stopping.
+        """
+        if self._stopping:
+            raise Farewell(events.RESTARTING, "the server is stopping; connect again in a moment")
+        if len(self) >= self._limit:
+            reason = f"expected at most {self._limit} streams at once, got one more; try again later"
+            raise Farewell(events.OVERLOADED, reason)
+
+    async def host(self, session: Session, service: Service) -> None:
+        """Let a session run to its end."""
+        self._open.add(session)
+        self._empty.clear()
+        service.metrics.sessions(len(self))
+        try:
+            await session.run()
+        finally:
+            self._open.discard(session)
+            service.metrics.sessions(len(self))
+            if not self._open:
+                self._empty.set()
+
+    async def drain(self, patience_s: float) -> None:
+        """Let every stream finish the answer it is making and say goodbye; take in no more."""
+        self._stopping = True
+        for session in self._open:
+            session.stop()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._empty.wait(), patience_s)
+
+
+@router.websocket("/stream")
+async def stream(socket: WebSocket) -> None:
+    """Take in a stream, or tell it why not: a browser's script sees nothing of a refused handshake but code 1006."""
+    service: Service = socket.app.state.service
+    streams: Streams = socket.app.state.streams
+    offered = socket.scope["subprotocols"]
+    with suppress(WebSocketDisconnect):
+        await socket.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
+        try:
+            _require_origin(socket, service.settings.cors_origins)
+            _require_subprotocol(offered)
+            streams.require_room()
+        except Farewell as farewell:
+            service.metrics.rejected(events.REASONS[farewell.code])
+            await leave(socket, farewell)
+            return
+        await streams.host(Session(socket, service), service)
+
+
+def _require_origin(socket: WebSocket, allowed: tuple[str, ...]) -> None:
+    """Refuse pages of other sites: browsers let any page open a WebSocket to anywhere, but say which one it is.
+
+    Programs send no Origin. A page of this very server is recognised by the Host that its browser asked for, whatever
+    scheme a proxy in between spoke.
+    """
+    origin = socket.headers.get("origin")
+    if origin is None or "*" in allowed or origin in allowed:
+        return
+    host = socket.headers.get("host", "")
+    if not _is_of(origin, host):
+        raise Farewell(
+            events.POLICY,
+            f"expected a page of {host!r} or of the origins allowed here, got {origin[:200]!r}; "
+            "add it to the server's cors_origins",
+        )
+
+
+def _is_of(origin: str, host: str) -> bool:
+    """Whether an origin is a page of ``host``, a name with or without a port; ``null`` and nonsense are nobody's."""
+    try:
+        page = urlsplit(origin)
+        here = urlsplit(f"{page.scheme}://{host}")
+        default = _PORTS[page.scheme]
+        same = (page.hostname, page.port or default) == (here.hostname, here.port or default)
+    except (KeyError, ValueError):
+        return False
+    return same and page.hostname is not None
+
+
+def _require_subprotocol(offered: list[str]) -> None:
+    """Refuse clients that speak other versions only; who offers nothing is taken to know what it does."""
+    if offered and SUBPROTOCOL not in offered:
+        reason = f"expected the subprotocol {SUBPROTOCOL!r}, got {', '.join(offered)[:200]!r}; offer it"
+        raise Farewell(events.BAD_HELLO, reason)

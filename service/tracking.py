@@ -1,0 +1,259 @@
+"""Who is who from frame to frame, and where to look next, so that the finder need not look at every frame.
+
+One frame goes: `Tracker.boxes` says where the known people must be now; where `Tracker.due`, the finder looks too, and
+what it finds elsewhere is added; the pose network looks into all boxes; `Tracker.update` says whose pose is whose.
+
+A pose's own box tells little about whose it is: in a crop that shows two people the network may choose the other one.
+So ids are given by how well poses fit to where their owners were heading (OKS and IoU, the best pairing as a whole). Of
+two poses that are one person the surer one stays; the track that is left without coasts on, and the finder looks for
+its person until he is back or given up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service import clock
+from service.assignment import pair
+from service.pose import boxes as boxes_
+from service.pose.oks import oks
+from service.pose.types import Boxes, Floats, Poses
+from service.track import Track, body_boxes
+
+SLOW_STEP_S = 0.15
+"""Between frames. In slower streams people may turn or stop meanwhile: they are expected ahead, and where they were."""
+LONG_STRIDE = 0.2
+"""In person sizes: whoever moves farther between two frames of a slow stream is not followed by the box alone."""
+BLIND_STEP_S = 0.3
+"""Between frames; after so long nobody is. (Not for all slow streams: in an overloaded server each look of the finder
+makes every stream slower still, and it would not get out of that again.)"""
+SAME_BOX_IOU = 0.3
+"""A found box that overlaps a track's so much is the same person's."""
+AGREEING_IOU = 0.6
+"""If it overlaps less than this, the track's is off, and the found one is looked into instead."""
+SAME_BODY_IOU = 0.3
+"""Of bodies, where one has the finder's word and the other has not."""
+SAME_POSE_OKS = 0.6
+"""Poses more alike than this are one person's (with `REACH`). Of 22,822 pairs of people in COCO pictures 0.4 % are so
+alike, and half of these are people who were labelled twice."""
+LEAST_LIKENESS = 0.15
+"""Least mean of OKS and IoU at which a pose can be the next one of a track."""
+REACH = 2.0
+"""Factor on the OKS' tolerance: its sigmas are annotators' errors; networks' are larger, and people move."""
+CROP_MARGIN = 0.15
+"""Share of a box's longer side by which a crop may reach beyond it: padding, and the network's aspect."""
+KEPT_SHARE = 0.6
+"""Of the score that a person needs to be taken up, the share that a known one needs to stay."""
+FALLEN_SHARE = 0.6
+"""Share of a track's usual keypoint score below which the finder is asked to look again."""
+URGENT_MISSES = 5
+"""For so many frames someone lost is looked for in every one, after that in every `LATER_EVERY`-th."""
+LATER_EVERY = 3
+UNCONFIRMED = 0.85
+"""Factor on the box score of a track that the finder looked for and did not see."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tracked:
+    """The people of one frame who are known.
+
+    Attributes:
+        index: intp (M,), into the poses that were given.
+        ids: Their numbers, M, ascending.
+        boxes: float32 (M, 4) xyxy, image px: around each person now.
+    """
+
+    index: NDArray[np.intp]
+    ids: list[int]
+    boxes: Boxes
+
+
+class Tracker:
+    """The people of one stream. Not for several threads at once."""
+
+    def __init__(self, sigmas: Floats, *, find_every: int, most_misses: int, max_people: int, min_score: float) -> None:
+        """Begin without people.
+
+        Args:
+            sigmas: float32 (K,), `Skeleton.sigma_array`.
+            find_every: The finder looks at every so many-th frame at least.
+            most_misses: Frames in a row for which a person may be unseen before he is given up.
+            max_people: Most people at once.
+            min_score: Score from which a person is taken up.
+        """
+        self._sigmas = sigmas
+        self._find_every = find_every
+        self._most_misses = most_misses
+        self._max_people = max_people
+        self._min_score = min_score
+        self._tracks: list[Track] = []
+        self._next_id = 1
+        self._since_find = 0  # frames since the finder looked
+        self._wanted = True
+        self._time_s: float | None = None
+        self._slow = False
+        self._backed: NDArray[np.bool_] | None = None  # which boxes have its word; None where it did not look
+        self._confirmed: dict[int, tuple[Boxes, float]] = {}
+
+    @property
+    def ids(self) -> set[int]:
+        """Everyone who is known, those who are not seen just now too."""
+        return {track.id for track in self._tracks}
+
+    @property
+    def due(self) -> bool:
+        """Whether the finder must look at the coming frame: nobody is known, someone is lost, or it is time."""
+        return self._wanted or not self._tracks or self._since_find + 1 >= self._find_every
+
+    def boxes(self, time_s: float) -> tuple[Boxes, Floats]:
+        """Predict where everyone is.
+
+        Args:
+            time_s: Of the coming frame, on the stream's clock; where it jumps, everyone is taken to stand still.
+
+        Returns:
+            Boxes float32 (T, 4) xyxy, image px, and scores float32 (T,), 0..1.
+        """
+        if self._time_s is not None:
+            step_s = clock.step(self._time_s, time_s)
+            self._slow = step_s is None or step_s > SLOW_STEP_S
+            self._wanted |= step_s is None or step_s > BLIND_STEP_S
+            self._wanted |= self._slow and any(track.stride(time_s) > LONG_STRIDE for track in self._tracks)
+            if step_s is None:
+                for track in self._tracks:
+                    track.halt(time_s)
+        self._time_s = time_s
+        boxes = [track.box_at(time_s) for track in self._tracks]
+        scores = [track.box_score for track in self._tracks]
+        return np.asarray(boxes, np.float32).reshape(-1, 4), np.asarray(scores, np.float32)
+
+    def add_found(self, boxes: Boxes, scores: Floats, found: Boxes, found_scores: Floats) -> tuple[Boxes, Floats]:
+        """Add what the finder saw to the predicted boxes.
+
+        Args:
+            boxes: float32 (T, 4), as `boxes` gave them.
+            scores: float32 (T,).
+            found: float32 (F, 4) xyxy, image px.
+            found_scores: float32 (F,).
+
+        Returns:
+            The predicted boxes, then the found ones of people who may be new, and all their scores.
+        """
+        # When it looks more often, because of somebody else, its silence says no more than at its usual pace.
+        share = min(1.0, (self._since_find + 1) / self._find_every)
+        self._since_find, self._wanted, self._confirmed = -1, False, {}
+        overlaps = boxes_.iou(found, boxes)
+        if self._slow and self._tracks:
+            overlaps = np.maximum(overlaps, boxes_.iou(found, np.stack([track.box for track in self._tracks])))
+        boxes, taken = boxes.copy(), set()
+        for i, j in pair(overlaps, SAME_BOX_IOU):
+            self._confirmed[j] = found[i], float(found_scores[i])
+            taken.add(i)
+            if overlaps[i, j] < AGREEING_IOU:
+                boxes[j] = found[i]
+        for j, track in enumerate(self._tracks):
+            if j not in self._confirmed:
+                track.box_score *= UNCONFIRMED**share
+        new = [i for i in range(len(found)) if i not in taken]
+        self._backed = np.array([j in self._confirmed for j in range(len(boxes))] + [True] * len(new), bool)
+        return np.concatenate([boxes, found[new]]), np.concatenate([scores, found_scores[new]])
+
+    def update(self, poses: Poses, image_size: tuple[int, int]) -> Tracked:
+        """Give the poses of a frame to their owners.
+
+        Args:
+            poses: In the order of the boxes from `boxes` or `add_found`.
+            image_size: (width, height), px.
+
+        Returns:
+            Who is in the frame.
+        """
+        assert self._time_s is not None, "boxes comes before update"
+        self._since_find += 1
+        candidates = self._distinct(poses)
+        pairs = dict(pair(self._likeness(poses.select(candidates)), LEAST_LIKENESS))
+        owners = {owner: int(candidates[row]) for row, owner in pairs.items()}
+        crowded = self._crowded()
+        seen: list[tuple[Track, int]] = []
+        for j, track in enumerate(self._tracks):
+            if j in owners:
+                i = owners[j]
+                track.follow(poses.keypoints[i], poses.scores[i], self._time_s, crowded=bool(crowded[j]))
+                if j in self._confirmed:
+                    track.confirm(*self._confirmed[j])
+                self._wanted |= track.fallen(FALLEN_SHARE)
+                seen.append((track, owners[j]))
+            else:
+                track.misses += 1
+                self._wanted |= track.misses <= URGENT_MISSES or track.misses % LATER_EVERY == 0
+        self._tracks = [it for it in self._tracks if it.misses <= self._most_misses and it.inside(image_size)]
+        rest = [int(i) for row, i in enumerate(candidates) if row not in pairs]
+        seen = [(track, i) for track, i in seen if track in self._tracks] + self._take_up(poses, rest)
+        seen.sort(key=lambda it: it[0].id)
+        self._confirmed, self._backed = {}, None
+        boxes = np.asarray([track.box for track, _ in seen], np.float32).reshape(-1, 4)
+        return Tracked(np.array([i for _, i in seen], np.intp), [track.id for track, _ in seen], boxes)
+
+    def _crowded(self) -> NDArray[np.bool_]:
+        """Whether others can be seen in the crop around each track's predicted box, bool (T,)."""
+        assert self._time_s is not None
+        boxes = np.asarray([track.box_at(self._time_s) for track in self._tracks], np.float32).reshape(-1, 4)
+        margin = CROP_MARGIN * (boxes[:, 2:] - boxes[:, :2]).max(axis=1, keepdims=True, initial=0)
+        boxes = np.concatenate([boxes[:, :2] - margin, boxes[:, 2:] + margin], axis=1)
+        return np.asarray((boxes_.overlap(boxes, boxes) > 0).sum(axis=1) > 1)
+
+    def _distinct(self, poses: Poses) -> NDArray[np.intp]:
+        """Indices of poses that are sure enough and nobody else's, surest first.
+
+        When the finder looked, its word counts: a pose in a box where it saw nobody gives way to a surer one that has
+        it and covers much of the same body. So tracks on their way into the void end.
+        """
+        scores = poses.person_scores
+        order = np.argsort(-scores, kind="stable")
+        order = order[scores[order] >= max(KEPT_SHARE * self._min_score, 1e-6)]
+        people = poses.select(order)
+        bodies = body_boxes(people.keypoints, people.scores)
+        alike = oks(people.keypoints, people.keypoints, REACH**2 * boxes_.areas(bodies), self._sigmas, people.scores)
+        same = alike > SAME_POSE_OKS
+        if self._backed is not None:
+            backed = self._backed[order]
+            same |= (boxes_.iou(bodies, bodies) > SAME_BODY_IOU) & ~backed[:, None] & backed[None]
+        kept = np.ones(len(order), bool)
+        for i in range(len(order)):
+            if kept[i]:
+                kept[i + 1 :] &= ~same[i + 1 :, i]
+        return order[kept]
+
+    def _likeness(self, poses: Poses) -> Floats:
+        """How well each pose fits each track, float32 (N, T): the mean of OKS and IoU with where it was heading."""
+        if not self._tracks or not len(poses):
+            return np.zeros((len(poses), len(self._tracks)), np.float32)
+        assert self._time_s is not None
+        heading = self._fit(poses, np.stack([track.keypoints_at(self._time_s) for track in self._tracks]))
+        if not self._slow:
+            return heading
+        return np.maximum(heading, self._fit(poses, np.stack([track.keypoints for track in self._tracks])))
+
+    def _fit(self, poses: Poses, expected: Floats) -> Floats:
+        """The mean of OKS and IoU with the tracks' expected keypoints (T, K, 2)."""
+        scores = np.stack([track.scores for track in self._tracks])
+        extents = body_boxes(expected, scores)
+        similarity = oks(poses.keypoints, expected, REACH**2 * boxes_.areas(extents), self._sigmas, scores)
+        overlaps = boxes_.iou(body_boxes(poses.keypoints, poses.scores), extents)
+        return np.asarray((similarity + overlaps) / 2, np.float32)
+
+    def _take_up(self, poses: Poses, rest: list[int]) -> list[tuple[Track, int]]:
+        """Begin tracks for poses that are nobody's, the surest first."""
+        assert self._time_s is not None
+        begun = []
+        for i in rest:
+            if poses.person_scores[i] < self._min_score or len(self._tracks) >= self._max_people:
+                continue
+            track = Track.begin(self._next_id, poses.select(np.array([i])), self._time_s)
+            self._next_id += 1
+            self._tracks.append(track)
+            begun.append((track, i))
+        return begun

@@ -1,0 +1,103 @@
+"""One stream's pictures to people: as `service.prediction`, with a memory of the pictures before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from service import images
+from service.pose import boxes as boxes_
+from service.pose.types import Poses
+from service.prediction import Estimate, Prediction, Stopwatch, Wish, estimate_people, predict
+from service.shelf import Shelf
+from service.smoothing import Smoother
+from service.tracking import Tracker
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """The people of one frame.
+
+    Attributes:
+        prediction: They.
+        ids: Their numbers; None where nobody is tracked.
+    """
+
+    prediction: Prediction
+    ids: list[int] | None
+
+
+class Watcher:
+    """Follows the people of one stream. Not for several threads at once."""
+
+    def __init__(
+        self, shelf: Shelf, wish: Wish, *, track: bool, smooth: bool, find_every: int, most_misses: int
+    ) -> None:
+        """Begin to watch.
+
+        Args:
+            shelf: Gives the finder.
+            wish: What is asked of every frame.
+            track: Whether people keep ids; otherwise every frame is answered as a picture of its own.
+            smooth: Whether keypoints of people with ids are smoothed.
+            find_every: See `Tracker`.
+            most_misses: See `Tracker`.
+        """
+        self._shelf = shelf
+        self._wish = wish
+        self._tracker: Tracker | None = None
+        self._smoother = Smoother() if smooth else None
+        if track:
+            self._tracker = Tracker(
+                wish.choice.model.estimator.skeleton.sigma_array,
+                find_every=find_every,
+                most_misses=most_misses,
+                max_people=wish.max_people,
+                min_score=wish.min_score,
+            )
+
+    def look(self, content: bytes, time_s: float, watch: Stopwatch) -> Sight:
+        """Answer one frame.
+
+        Args:
+            content: The picture's file.
+            time_s: When it was taken, on the stream's clock.
+            watch: Times the stages.
+
+        Raises:
+            ServiceError: The picture cannot be read. Whoever is tracked stays known.
+        """
+        if self._tracker is None:
+            sight = Sight(predict(self._shelf, content, self._wish, watch), None)
+            watch.lap("track")
+            return sight
+        picture = images.decode(content, self._wish.max_pixels)
+        watch.lap("decode")
+        boxes, scores = self._tracker.boxes(time_s)
+        if self._tracker.due:
+            found = self._shelf.finder.find(picture.pixels, self._wish.max_people, self._wish.min_score)
+            boxes, scores = self._tracker.add_found(boxes, scores, *found)
+        watch.lap("find")
+        estimate = estimate_people(self._wish.choice, picture, boxes, scores)
+        watch.lap("pose")
+        people, ids = self._recognise(self._tracker, estimate, picture.size, time_s)
+        watch.lap("track")
+        return Sight(Prediction(picture, people.model, people.fallback, people.poses, people.fallen_back), ids)
+
+    def _recognise(
+        self, tracker: Tracker, estimate: Estimate, image_size: tuple[int, int], time_s: float
+    ) -> tuple[Estimate, list[int]]:
+        """Keep the poses of known people, smoothed, with boxes around where they are now."""
+        tracked = tracker.update(estimate.poses, image_size)
+        poses = estimate.poses.select(tracked.index)
+        keypoints = poses.keypoints
+        if self._smoother is not None:
+            sizes = np.sqrt(boxes_.areas(tracked.boxes))
+            columns = zip(tracked.ids, keypoints, poses.scores, sizes, strict=True)
+            smoothed = [self._smoother.smooth(i, points, scores, size, time_s) for i, points, scores, size in columns]
+            keypoints = np.asarray(smoothed, np.float32).reshape(keypoints.shape)
+            self._smoother.keep(tracker.ids)
+        boxes = boxes_.clip(tracked.boxes, image_size)
+        shown = Poses(keypoints, poses.scores, boxes, poses.box_scores)
+        return Estimate(estimate.model, estimate.fallback, shown, estimate.fallen_back[tracked.index]), tracked.ids

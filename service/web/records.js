@@ -1,0 +1,121 @@
+/** What has been seen, for download: as JSON with everything, and as a COCO data set that labelling tools open. */
+
+import { EDGES, KEYPOINTS } from "./posewright.js";
+
+/** @typedef {import("./posewright.js").Pose} Pose */
+/** @typedef {import("./posewright.js").Size} Size */
+
+/** A minute and a half at 60 frames per second; the oldest go first. */
+const MOST_FRAMES = 5400;
+
+/**
+ * @typedef {object} Frame
+ * @property {number} time_s Since the first one.
+ * @property {Size} image
+ * @property {string} model Whose poses these are.
+ * @property {Pose[]} poses
+ * @property {Record<string, unknown>} [student] In comparisons; `poses` are the teacher's then.
+ * @property {{ student: number, teacher: number, oks: number }[]} [matches]
+ */
+
+export class Records {
+  /** @type {Frame[]} */
+  #frames = [];
+  #source = "";
+  #startedMs = 0;
+
+  get size() {
+    return this.#frames.length;
+  }
+
+  /** @param {string} source Name of what is looked at. */
+  begin(source) {
+    this.#frames = [];
+    this.#source = source;
+  }
+
+  /**
+   * @param {number} capturedMs
+   * @param {Omit<Frame, "time_s">} frame
+   */
+  add(capturedMs, frame) {
+    if (!this.#frames.length) this.#startedMs = capturedMs;
+    this.#frames.push({ time_s: round((capturedMs - this.#startedMs) / 1000, 3), ...frame });
+    if (this.#frames.length > MOST_FRAMES) this.#frames.shift();
+  }
+
+  /** Write all there is. */
+  json() {
+    return { schema: "pose.v1", created: new Date().toISOString(), source: this.#source, frames: this.#frames };
+  }
+
+  /**
+   * Write a COCO data set of keypoints (cocodataset.org/#format-data).
+   *
+   * @param {number} threshold Keypoints with a lower score are not labelled; all scores stay in `keypoint_scores`.
+   */
+  coco(threshold) {
+    const stem = this.#source.replace(/\.[^.]*$/, "") || "posewright";
+    /** @type {object[]} */
+    const annotations = [];
+    const images = this.#frames.map(({ image, poses, time_s }, i) => {
+      for (const pose of poses) annotations.push(annotation(pose, annotations.length + 1, i + 1, threshold));
+      const still = this.#frames.length === 1 && this.#source.includes(".");
+      const name = still ? this.#source : `${stem}-${String(i + 1).padStart(6, "0")}.jpg`;
+      return { id: i + 1, file_name: name, width: image.width, height: image.height, time_s };
+    });
+    const skeleton = EDGES.map(([a, b]) => [a + 1, b + 1]); // COCO counts from 1
+    const person = { id: 1, name: "person", supercategory: "person", keypoints: KEYPOINTS, skeleton };
+    return {
+      info: { description: `Poses found by posewright in ${this.#source}`, date_created: new Date().toISOString() },
+      licenses: [], images, annotations, categories: [person],
+    };
+  }
+}
+
+/**
+ * @param {Pose} pose
+ * @param {number} id
+ * @param {number} imageId
+ * @param {number} threshold
+ */
+function annotation(pose, id, imageId, threshold) {
+  const seen = pose.keypoints.map((it) => it.score >= threshold);
+  const { xMin, yMin, width, height } = pose.box;
+  return {
+    id,
+    image_id: imageId,
+    category_id: 1,
+    iscrowd: 0,
+    keypoints: pose.keypoints.flatMap((it, k) => (seen[k] ? [round(it.x), round(it.y), 2] : [0, 0, 0])),
+    num_keypoints: seen.filter(Boolean).length,
+    keypoint_scores: pose.keypoints.map((it) => it.score),
+    bbox: [xMin, yMin, width, height].map((it) => round(it)),
+    area: round(width * height),
+    score: pose.score,
+    ...(pose.id === undefined ? {} : { track_id: pose.id }),
+  };
+}
+
+/**
+ * Give a file to whoever sits there.
+ *
+ * @param {Blob} blob
+ * @param {string} name
+ */
+export function download(blob, name) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  // Browsers begin to read it a moment later.
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}
+
+/**
+ * @param {number} value
+ * @param {number} [decimals]
+ */
+function round(value, decimals = 2) {
+  return Number(value.toFixed(decimals));
+}

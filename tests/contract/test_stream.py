@@ -1,0 +1,318 @@
+"""WebSocket /stream against a running server: what the wire says."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from websockets.exceptions import ConnectionClosed
+
+from service import events
+from service.settings import Settings
+from tests import spots
+from tests.conftest import Running, serving
+from tests.spots import SURE, UNSURE, Person
+from tests.streaming import (
+    BINARY,
+    bare,
+    connected,
+    eventually,
+    frame,
+    hear,
+    hear_goodbye,
+    hear_until,
+    packed,
+    say,
+    streaming,
+)
+
+PICTURE = spots.encode(spots.paint(SURE, UNSURE), "JPEG")
+STAGES = ["queue", "decode", "find", "pose", "track", "encode", "total"]
+
+
+@pytest.fixture(autouse=True)
+def _leaves_nothing(server: Running) -> Iterator[None]:
+    yield
+    eventually(lambda: server.open_streams == 0)
+
+
+def test_a_hello_is_answered_by_ready(server: Running) -> None:
+    with connected(server) as connection:
+        assert connection.subprotocol == "pose.v1.json"
+        assert not connection.protocol.extensions
+        say(connection, type="hello", policy="all", track=False, smooth=True, max_fps=5, format="pose")
+        ready = hear(connection)
+    events.Ready.model_validate(ready)
+    assert (ready["type"], ready["schema"], ready["policy"], ready["format"]) == ("ready", "pose.v1", "all", "pose")
+    assert (ready["track"], ready["smooth"]) == (False, False)  # nobody can be smoothed without being known
+    assert ready["limits"] == {
+        "max_frame_bytes": 4_000_000, "max_pixels": 4_000_000, "max_fps": 5, "waiting_frames": 8,
+    }  # fmt: skip
+    assert ready["model"]["name"] == "student-s"
+    assert ready["idle_timeout_s"] == 30
+
+
+def test_a_frame_is_answered_by_a_result(server: Running) -> None:
+    with streaming(server) as connection:
+        connection.send(frame(PICTURE, 7, 123_456_789))
+        result = hear(connection)
+    events.Result.model_validate(result)
+    assert (result["type"], result["seq"], result["capture_us"], result["dropped"]) == ("result", 7, 123_456_789, 0)
+    assert list(result["timings_ms"]) == STAGES
+    # The age holds all stages, and the way from the inference thread.
+    assert result["age_ms"] >= result["timings_ms"]["total"] - 0.1
+    assert (result["model"], result["fallback"], result["image"]) == ("student-s", None, [640, 384])
+    assert [pose["id"] for pose in result["poses"]] == ["1", "2"]
+    for pose, person in zip(result["poses"], (SURE, UNSURE), strict=True):
+        assert np.abs(np.array(pose["keypoints"])[:, :2] - person.keypoints).max() < 2
+
+
+@pytest.mark.parametrize("layout", ["pose", "compact", "coco", "tfjs", "openpose", "roboflow"])
+def test_every_format_holds_the_people_of_predict(server: Running, layout: str) -> None:
+    with streaming(server, track=False, format=layout) as connection:
+        connection.send(PICTURE)
+        result = hear(connection)
+    events.Result.model_validate(result)
+    alone = server.predict(PICTURE, "image/jpeg", format=layout).json()
+    keys = {"openpose": "people", "roboflow": "predictions"}
+    assert result["poses"] == (alone if isinstance(alone, list) else alone[keys.get(layout, "poses")])
+
+
+def test_bare_pictures_are_counted_and_have_no_capture_time(server: Running) -> None:
+    with streaming(server, policy="all") as connection:
+        for content in (PICTURE, frame(PICTURE, 41, 5), PICTURE, frame(PICTURE, 2**32 - 1, 0), PICTURE):
+            connection.send(content)
+        results = [hear(connection) for _ in range(5)]
+    assert [(it["seq"], it["capture_us"]) for it in results] == [
+        (0, None),
+        (41, 5),
+        (42, None),
+        (2**32 - 1, 0),
+        (0, None),
+    ]
+
+
+def test_people_keep_their_ids_while_they_walk(server: Running) -> None:
+    with streaming(server, policy="all") as connection:
+        for i in range(25):
+            people = (Person((100 + 8 * i, 190)), Person((520, 190 - 2 * i)))
+            connection.send(frame(spots.encode(spots.paint(*people), "JPEG"), i, 1_000_000 + 33_333 * i))
+            result = hear(connection)
+            assert sorted(pose["id"] for pose in result["poses"]) == ["1", "2"]
+
+
+def test_terms_of_the_hello_are_kept(server: Running) -> None:
+    with streaming(server, max_people=1, min_score=0.2, keypoint_threshold=1, format="pose", model="teacher") as stream:
+        stream.send(PICTURE)
+        result = hear(stream)
+    (pose,) = result["poses"]
+    assert result["model"] == "teacher"
+    assert {point["visible"] for point in pose["keypoints"]} == {point["score"] == 1 for point in pose["keypoints"]}
+
+
+def test_max_fps_is_kept(server: Running) -> None:
+    with streaming(server, max_fps=20) as connection:
+        connection.send(PICTURE)
+        hear(connection)
+        begun_s, seen = time.monotonic(), 0  # within the first period; half a period is tolerated
+        while seen < 6:
+            connection.send(PICTURE)
+            seen += hear(connection)["type"] == "result"
+        assert time.monotonic() - begun_s > 4 / 20
+
+
+def test_policy_all_answers_everything_in_order_and_says_when_it_is_too_much(server: Running) -> None:
+    with streaming(server, policy="all") as connection:
+        for i in range(40):
+            connection.send(frame(PICTURE, i))
+        said = hear_until(connection, lambda event: event.get("seq") == 39)
+    assert [event["seq"] for event in said if event["type"] == "result"] == list(range(40))
+    slow = [event for event in said if event["type"] == "slow_down"]
+    assert 1 <= len(slow) < 20
+    assert all((event["waiting"], event["limit"]) == (8, 8) for event in slow)
+
+
+@pytest.mark.parametrize(
+    ("first", "expected"),
+    [
+        pytest.param("", "JSON object", id="empty"),
+        pytest.param("hello", "JSON object", id="no-json"),
+        pytest.param("[" * 10_000, "JSON object", id="deep"),
+        pytest.param("[1]", "JSON object", id="list"),
+        pytest.param("{}", "type: Field required", id="no-type"),
+        pytest.param('{"type":"ping"}', "got 'ping'", id="ping"),
+        pytest.param('{"type":"hello","polcy":"all"}', "polcy", id="typo"),
+        pytest.param('{"type":"hello","policy":"some"}', "got 'some'", id="policy"),
+        pytest.param('{"type":"hello","max_fps":"30"}', "max_fps", id="text-for-number"),
+        pytest.param('{"type":"hello","max_fps":0}', "max_fps", id="no-fps"),
+        pytest.param('{"type":"hello","max_fps":NaN}', "max_fps", id="nan"),
+        pytest.param('{"type":"hello","model":"nobody"}', "got 'nobody'", id="model"),
+        pytest.param('{"type":"hello","model":"finder"}', "finder", id="finder"),
+        pytest.param('{"type":"hello"' + " " * 20_000 + "}", "at most 16384 characters, got 20016", id="long"),
+        pytest.param(PICTURE, "before the first frame", id="frame"),
+    ],
+)
+def test_a_bad_hello_is_told_what_was_expected(server: Running, first: str | bytes, expected: str) -> None:
+    with connected(server) as connection:
+        connection.send(first)
+        bye = hear_goodbye(connection, events.BAD_HELLO)
+    events.Bye.model_validate(bye)
+    assert "expected" in bye["reason"]
+    assert expected in bye["reason"]
+    assert len(bye["reason"]) < 1000
+    assert bye["problem"]["instance"] == "/stream"
+
+
+@pytest.mark.parametrize("offered", [["pose.v2.json"], ["graphql-ws", "bearer.x"]])
+def test_other_subprotocols_are_refused(server: Running, offered: list[str]) -> None:
+    # Accepting none of those offered is an answer that the client's library lets pass.
+    with connected(server, subprotocols=offered) as connection:
+        assert connection.subprotocol is None
+        assert "pose.v1.json" in hear_goodbye(connection, events.BAD_HELLO)["reason"]
+
+
+@pytest.mark.parametrize("offered", [None, ["bearer.key", "pose.v1.json"]])
+def test_only_our_subprotocol_is_echoed(server: Running, offered: list[str] | None) -> None:
+    with connected(server, subprotocols=offered) as connection:
+        assert connection.subprotocol == (offered and "pose.v1.json")
+        say(connection, type="hello")
+        assert hear(connection)["type"] == "ready"
+
+
+class TestOrigin:
+    @pytest.mark.parametrize(
+        "origin", ["https://evil.example", "null", "http://127.0.0.1:1", "http://[::1", "http://x:y"]
+    )
+    def test_pages_of_others_are_refused(self, server: Running, origin: str) -> None:
+        with connected(server, origin=origin) as connection:
+            assert origin in hear_goodbye(connection, events.POLICY)["reason"]
+
+    @pytest.mark.parametrize("scheme", ["http", "https"])
+    def test_this_servers_pages_are_welcome(self, server: Running, scheme: str) -> None:
+        with connected(server, origin=server.url.replace("http", scheme)) as connection:
+            say(connection, type="hello")
+            assert hear(connection)["type"] == "ready"
+
+    def test_so_are_pages_that_are_named(self, models_dir: Path) -> None:
+        with serving(Settings(models_dir=models_dir, cors_origins=("https://a.example",))) as running:
+            with connected(running, origin="https://a.example") as connection:
+                say(connection, type="hello")
+                assert hear(connection)["type"] == "ready"
+            with connected(running, origin="https://b.example") as connection:
+                hear_goodbye(connection, events.POLICY)
+
+
+@pytest.mark.parametrize(
+    ("content", "slug"),
+    [
+        pytest.param(b"", "malformed-request", id="empty"),
+        pytest.param(b"\x01\x00\x00", "malformed-request", id="half-a-header"),
+        pytest.param(b"\x02" + bytes(15) + PICTURE, "malformed-request", id="version-2"),
+        pytest.param(bytes(500), "malformed-request", id="zeros"),
+        pytest.param(b"GIF89a" + bytes(90), "malformed-request", id="gif"),
+        pytest.param(frame(b"", 5), "empty-body", id="header-alone"),
+        pytest.param(frame(PICTURE[: len(PICTURE) // 2], 5), "undecodable-image", id="half-a-picture"),
+        pytest.param(PICTURE[:-2], "undecodable-image", id="truncated"),
+        pytest.param(frame(b"GIF89a" + bytes(90), 5), "unsupported-type", id="gif-with-header"),
+        pytest.param(spots.png_bomb(4000), "image-too-large", id="16-megapixels"),
+    ],
+)
+def test_a_bad_frame_is_an_error_and_the_stream_goes_on(server: Running, content: bytes, slug: str) -> None:
+    with streaming(server) as connection:
+        connection.send(frame(PICTURE, 3))
+        assert hear(connection)["seq"] == 3
+        connection.send(content)
+        error = hear(connection)
+        events.Fault.model_validate(error)
+        assert (error["type"], error["problem"]["type"]) == ("error", f"urn:posewright:problem:{slug}")
+        assert error["seq"] == (5 if content.startswith(b"\x01\x00\x00\x00") else 4)
+        assert "expected" in error["problem"]["detail"]
+        connection.send(frame(PICTURE, 6))
+        result = hear(connection)
+        assert (result["type"], result["seq"]) == ("result", 6)
+
+
+@pytest.mark.parametrize("text", ["nonsense", "{}", '{"type":"hello"}', '{"type":["ping"]}', "1"])
+def test_other_text_is_an_error_and_the_stream_goes_on(server: Running, text: str) -> None:
+    with streaming(server) as connection:
+        connection.send(text)
+        error = hear(connection)
+        events.Fault.model_validate(error)
+        assert (error["type"], error["seq"]) == ("error", None)
+        connection.send(PICTURE)
+        assert hear(connection)["type"] == "result"
+
+
+def test_ping_and_pong(server: Running) -> None:
+    with streaming(server) as connection:
+        say(connection, type="pong")
+        say(connection, type="ping")
+        assert hear(connection) == {"type": "pong"}
+
+
+def test_who_is_silent_is_sent_away(models_dir: Path) -> None:
+    with serving(Settings(models_dir=models_dir, stream_idle_s=0.2)) as running:
+        with streaming(running) as connection:
+            say(connection, type="ping")
+            assert hear(connection) == {"type": "pong"}
+            assert "0.2 s" in hear_goodbye(connection, events.IDLE)["reason"]
+        with connected(running) as connection:  # not even a hello
+            hear_goodbye(connection, events.IDLE)
+        with bare(running) as connection:  # half a frame is no message
+            connection.sendall(packed(BINARY, PICTURE)[: len(PICTURE) // 2])
+            eventually(lambda: running.open_streams == 0)
+
+
+def test_a_frame_that_is_too_large_ends_the_stream(server: Running) -> None:
+    # It may come while the rest is still sent.
+    with streaming(server) as connection, pytest.raises(ConnectionClosed) as caught:  # noqa: PT012
+        connection.send(bytes(4_000_001))
+        connection.recv()
+    assert caught.value.rcvd
+    assert caught.value.rcvd.code == 1009
+    assert "4000000" in caught.value.rcvd.reason
+
+
+def test_one_stream_too_many_is_sent_away(models_dir: Path) -> None:
+    with serving(Settings(models_dir=models_dir, stream_max_sessions=1)) as running:
+        with streaming(running) as first:
+            with connected(running) as second:
+                assert "at most 1" in hear_goodbye(second, events.OVERLOADED)["reason"]
+            first.send(PICTURE)
+            assert hear(first)["type"] == "result"
+        eventually(lambda: running.open_streams == 0)
+        with streaming(running) as again:
+            again.send(PICTURE)
+            assert hear(again)["type"] == "result"
+
+
+def test_a_server_that_stops_answers_says_goodbye_and_closes(models_dir: Path) -> None:
+    with serving(Settings(models_dir=models_dir)) as running, streaming(running) as busy, connected(running) as shy:
+        busy.send(frame(PICTURE, 9))
+        eventually(lambda: bool(b'outcome="answered"' in running.http.get("/metrics").content))
+        running.stop()
+        assert hear(busy)["seq"] == 9
+        for connection in (busy, shy):
+            hear_goodbye(connection, events.RESTARTING)
+
+
+def test_rest_and_streams_share_the_models(server: Running) -> None:
+    with streaming(server, track=False, format="pose") as connection:
+        for _ in range(5):
+            connection.send(PICTURE)
+            answer: Any = server.predict(PICTURE, "image/jpeg").json()
+            assert hear(connection)["poses"] == answer["poses"]
+
+
+def test_numbers_are_short(server: Running) -> None:
+    with streaming(server) as connection:
+        connection.send(PICTURE)
+        text = connection.recv()
+    assert isinstance(text, str)
+    assert len(text) < 2500
+    assert json.loads(text)["type"] == "result"

@@ -1,0 +1,223 @@
+"""What /stream does with clients who are too fast, do not read, break off or come in crowds."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import struct
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.errors import DeadlineExceeded
+from service.settings import Settings
+from tests import spots
+from tests.conftest import Running, serving
+from tests.spots import SURE, UNSURE
+from tests.streaming import (
+    BINARY,
+    PATIENCE_S,
+    PING,
+    TEXT,
+    bare,
+    connected,
+    eventually,
+    frame,
+    hear,
+    hear_until,
+    packed,
+    say,
+    streaming,
+)
+
+PICTURE = spots.encode(spots.paint(SURE, UNSURE), "JPEG")
+HELLO = packed(TEXT, b'{"type":"hello","policy":"latest"}')
+
+
+@pytest.fixture(scope="module")
+def strict(models_dir: Path) -> Iterator[Running]:
+    """One worker, and little patience with clients who do not read."""
+    with serving(Settings(models_dir=models_dir, workers=1, stream_send_s=0.3)) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _leaves_nothing(strict: Running) -> Iterator[None]:
+    yield
+    eventually(lambda: strict.open_streams == 0)
+    with streaming(strict) as connection:
+        connection.send(PICTURE)
+        assert hear(connection)["type"] == "result"
+
+
+def counted(running: Running) -> Counter[str]:
+    """Frames by outcome, as the metrics tell."""
+    families = text_string_to_metric_families(running.http.get("/metrics").text)
+    (family,) = (it for it in families if it.name == "posewright_stream_frames")
+    return Counter({it.labels["outcome"]: int(it.value) for it in family.samples if it.name.endswith("_total")})
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_every_frame_of_a_fast_sender_is_answered_refused_or_counted_as_dropped(strict: Running) -> None:
+    before, sent = counted(strict), 150
+    broken = {i for i in range(sent) if i % 7 == 3}
+    with streaming(strict) as connection:
+        for i in range(sent):
+            connection.send(b"\x02garbage" if i in broken else frame(PICTURE, i))
+        said = hear_until(connection, lambda event: event["type"] == "result" and event["seq"] == sent - 1)
+    results = [event for event in said if event["type"] == "result"]
+    errors = [event for event in said if event["type"] == "error"]
+    dropped = sum(event["dropped"] for event in said)
+    assert len(results) + len(errors) + dropped == sent
+    assert dropped > sent / 3
+    assert [it["seq"] for it in results] == sorted(it["seq"] for it in results)
+    assert {it["seq"] for it in errors} == broken
+    told = counted(strict) - before
+    assert told == Counter(answered=len(results), error=len(errors), dropped=dropped)
+
+
+def test_the_frame_that_is_answered_is_the_newest(strict: Running) -> None:
+    """While one turn is worked on, ten frames come; the next turn has the last of them."""
+    with streaming(strict) as connection:
+        for _ in range(5):
+            for i in range(10):
+                connection.send(frame(PICTURE, i))
+            seen = [event["seq"] for event in hear_until(connection, lambda event: event["seq"] == 9)]
+            assert len(seen) <= 5
+    assert seen == sorted(seen)
+
+
+@pytest.mark.parametrize("kind", ["pings", "text", "frames"])
+def test_who_never_reads_is_cut_off_and_costs_little(strict: Running, kind: str) -> None:
+    """The error that the client gets on sending is the proof: only a connection that was cut gives one."""
+    message = {
+        "pings": packed(PING, bytes(125)),
+        "text": packed(TEXT, b'{"type":"nonsense"}'),
+        "frames": packed(BINARY, b"\x02garbage"),
+    }[kind] * 50
+    with bare(strict) as connection:
+        connection.sendall(HELLO)
+        before = resident_bytes()
+        with pytest.raises(OSError, match=r"reset|Broken pipe|aborted"):  # noqa: PT012 - nobody knows which one it is
+            while True:
+                connection.sendall(message)
+        assert resident_bytes() - before < 50e6
+    eventually(lambda: strict.open_streams == 0)
+
+
+def test_a_flood_of_frames_that_nobody_reads_keeps_one_waiting(strict: Running) -> None:
+    before = resident_bytes()
+    with bare(strict) as connection:
+        connection.sendall(HELLO)
+        for i in range(300):
+            connection.sendall(packed(BINARY, frame(PICTURE + bytes(100_000), i)))
+        assert resident_bytes() - before < 50e6
+
+
+@pytest.mark.parametrize("broken_off", ["idle", "half a frame", "frames in flight", "before the hello"])
+def test_two_hundred_who_break_off_leave_nothing(strict: Running, broken_off: str) -> None:
+    threads, before = threading.active_count(), resident_bytes()
+    for _ in range(50):
+        with bare(strict) as connection:
+            if broken_off != "before the hello":
+                connection.sendall(HELLO)
+                assert connection.recv(1)
+            if broken_off == "half a frame":
+                connection.sendall(packed(BINARY, PICTURE)[:5000])
+            elif broken_off == "frames in flight":
+                connection.sendall(packed(BINARY, PICTURE) * 3)
+            # A reset instead of a close.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    eventually(lambda: strict.open_streams == 0)
+    assert threading.active_count() <= threads
+    assert resident_bytes() - before < 30e6
+
+
+def test_four_streams_are_served_alike(strict: Running) -> None:
+    """Each sends as fast as it can, and one of them larger pictures."""
+    together, enough = threading.Barrier(4), threading.Event()
+    large = spots.encode(spots.paint(SURE, size=(1280, 768)), "JPEG")
+
+    def stream(number: int) -> int:
+        with streaming(strict) as connection:
+            together.wait()
+            answered = 0
+            while not enough.is_set():
+                for _ in range(3):
+                    connection.send(large if number == 0 else PICTURE)
+                answered += hear(connection)["type"] == "result"
+                if answered >= 40:
+                    enough.set()
+            return answered
+
+    with ThreadPoolExecutor(4) as pool:
+        shares = list(pool.map(stream, range(4)))
+    assert sum(shares) ** 2 / (4 * sum(share**2 for share in shares)) > 0.95  # Jain's index
+
+
+def test_a_stream_and_many_calls_are_served_by_turns(strict: Running) -> None:
+    over = threading.Event()
+
+    def call(_: int) -> None:
+        while not over.is_set():
+            assert strict.predict(PICTURE, "image/jpeg").status_code in {200, 503}
+
+    with ThreadPoolExecutor(6) as pool, streaming(strict) as connection:
+        calls = pool.map(call, range(6))
+        queued = []
+        for _ in range(15):
+            connection.send(PICTURE)
+            result: dict[str, Any] = hear(connection)
+            queued.append(result["timings_ms"]["queue"] / result["timings_ms"]["pose"])
+        over.set()
+        list(calls)
+    # One call at a time goes before a frame, not six: their pose stage is about half of what they take.
+    assert sorted(queued)[len(queued) // 2] < 5
+
+
+def test_a_frame_past_its_deadline_is_an_error_and_the_stream_goes_on(models_dir: Path) -> None:
+    begun, released = threading.Event(), threading.Event()
+
+    def hold(_: float) -> None:
+        begun.set()
+        released.wait(PATIENCE_S)
+
+    with serving(Settings(models_dir=models_dir, workers=1, deadline_s=0.3)) as running:
+        scheduler = running.app.state.service.scheduler
+        with ThreadPoolExecutor(1) as pool, streaming(running) as connection:
+            holding = pool.submit(lambda: asyncio.run(scheduler.run(hold)))
+            assert begun.wait(PATIENCE_S)
+            connection.send(frame(PICTURE, 5))
+            late = hear(connection)
+            assert isinstance(holding.exception(PATIENCE_S), DeadlineExceeded)
+            released.set()
+            assert (late["type"], late["seq"]) == ("error", 5)
+            assert late["problem"]["type"] == "urn:posewright:problem:deadline-exceeded"
+            connection.send(frame(PICTURE, 6))
+            assert hear(connection)["seq"] == 6
+
+
+def test_policy_all_holds_a_fast_sender_back(strict: Running) -> None:
+    """It stops reading: all 120 frames of 100 kB can never be inside at once."""
+    padded = PICTURE + bytes(100_000)
+    before = resident_bytes()
+    with connected(strict) as connection:
+        say(connection, type="hello", policy="all")
+        assert hear(connection)["type"] == "ready"
+        sending = threading.Thread(target=lambda: [connection.send(frame(padded, i)) for i in range(120)])
+        sending.start()
+        said = hear_until(connection, lambda event: event.get("seq") == 119)
+        sending.join()
+    assert [event["seq"] for event in said if event["type"] == "result"] == list(range(120))
+    assert any(event["type"] == "slow_down" for event in said)
+    assert resident_bytes() - before < 30e6

@@ -1,0 +1,183 @@
+"""Streams against a server of its own: ages, answers and drops of every client, and what the server needs for them.
+
+python -m tests.system.bench_stream [--clients N] [--fps F] [--seconds S] [--policy latest|all] [photo.jpg ...]
+
+Without options it is one camera of 1280 x 720 at 30 fps; with ``--clients 8`` more than two cores can answer. Each
+client is a process that sends on time whatever comes back. Ages are the server's (last byte in, answer out) and the
+client's own (picture handed over, answer read), on one clock. The person sways.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import re
+import struct
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import skimage.data
+from websockets.sync.client import ClientConnection, connect
+
+SIZE = (1280, 720)
+STEPS = 30
+WARM_UP_S = 2.0
+PATIENCE_S = 30.0
+
+
+def offset(step: int) -> int:
+    """Where the photo's left edge is in a frame, px."""
+    return 384 + round(80 * np.sin(2 * np.pi * step / STEPS))
+
+
+def camera() -> list[bytes]:
+    """JPEGs of one second of a person who sways before a blurred enlargement of herself."""
+    photo = skimage.data.astronaut()[..., ::-1]
+    background = cv2.GaussianBlur(cv2.resize(photo, SIZE), (0, 0), 40)
+    pictures = []
+    for step in range(STEPS):
+        canvas = background.copy()
+        x = offset(step)
+        canvas[208:, x : x + 512] = photo
+        pictures.append(bytes(cv2.imencode(".jpg", canvas, [cv2.IMWRITE_JPEG_QUALITY, 85])[1]))
+    return pictures
+
+
+@dataclass
+class Tally:
+    """What one client saw; times in ms."""
+
+    sent: int
+    answered: int
+    errors: int
+    dropped: int
+    slow_downs: int
+    people: float
+    server_ages: list[float]
+    client_ages: list[float]
+    stages: dict[str, float]
+
+
+def run_client(url: str, pictures: list[bytes], options: argparse.Namespace) -> Tally:
+    """Send for so many seconds, then hear the rest."""
+    with connect(url, subprotocols=["pose.v1.json"], compression=None, max_size=None) as connection:
+        hello = {"type": "hello", "policy": options.policy, "track": not options.no_track, "max_fps": options.max_fps}
+        connection.send(json.dumps({name: value for name, value in hello.items() if value is not None}))
+        assert json.loads(connection.recv(PATIENCE_S))["type"] == "ready"
+        events: list[tuple[float, dict[str, Any]]] = []
+        last = round(options.fps * options.seconds) - 1
+        hearing = threading.Thread(target=_hear, args=(connection, last, events))
+        hearing.start()
+        begun_s = time.perf_counter()
+        for seq in range(last + 1):
+            time.sleep(max(0.0, begun_s + seq / options.fps - time.perf_counter()))
+            header = struct.pack(">BBHIQ", 1, 0, 0, seq, time.perf_counter_ns() // 1000)
+            connection.send(header + pictures[seq % len(pictures)])
+        hearing.join(PATIENCE_S)
+    results = [(at_s, event) for at_s, event in events if event["type"] == "result"]
+    stages = {
+        name: np.mean([event["timings_ms"][name] for _, event in results]) for name in results[0][1]["timings_ms"]
+    }
+    return Tally(
+        sent=last + 1,
+        answered=len(results),
+        errors=sum(event["type"] == "error" for _, event in events),
+        dropped=sum(event.get("dropped", 0) for _, event in events),
+        slow_downs=sum(event["type"] == "slow_down" for _, event in events),
+        people=float(np.mean([len(event["poses"]) for _, event in results])),
+        server_ages=[event["age_ms"] for _, event in results],
+        client_ages=[at_s * 1e3 - event["capture_us"] / 1e3 for at_s, event in results],
+        stages={name: float(value) for name, value in stages.items()},
+    )
+
+
+def _hear(connection: ClientConnection, last: int, events: list[tuple[float, dict[str, Any]]]) -> None:
+    while not events or events[-1][1].get("seq") != last:
+        event = json.loads(connection.recv(PATIENCE_S))
+        events.append((time.perf_counter(), event))
+
+
+def server_use(url: str) -> tuple[float, float]:
+    """Resident MB and CPU seconds so far, as /metrics tells."""
+    text = urllib.request.urlopen(url + "/metrics").read().decode()
+    resident, cpu = (re.search(rf"^process_{name} (\S+)$", text, re.MULTILINE) for name in (
+        "resident_memory_bytes", "cpu_seconds_total",
+    ))  # fmt: skip
+    assert resident
+    assert cpu
+    return float(resident[1]) / 1e6, float(cpu[1])
+
+
+def percentiles(values: Sequence[float]) -> str:
+    return "  ".join(f"p{q} {np.percentile(values, q):6.1f}" for q in (50, 95, 99))
+
+
+def report(tallies: list[Tally], seconds: float, before: tuple[float, float], after: tuple[float, float]) -> None:
+    rates = [tally.answered / seconds for tally in tallies]
+    total = {name: sum(getattr(it, name) for it in tallies) for name in ("sent", "answered", "errors", "dropped")}
+    lost = total["sent"] - total["answered"] - total["errors"] - total["dropped"]
+    print(f"frames       {total}, unaccounted {lost}, told to slow down {sum(it.slow_downs for it in tallies)} times")
+    print(f"answered/s   {'  '.join(f'{rate:.1f}' for rate in rates)}  sum {sum(rates):.1f}")
+    print(f"Jain index   {sum(rates) ** 2 / (len(rates) * sum(rate**2 for rate in rates)):.4f}")
+    print(f"server age   {percentiles([age for it in tallies for age in it.server_ages])} ms")
+    print(f"client age   {percentiles([age for it in tallies for age in it.client_ages])} ms")
+    means = {name: np.mean([it.stages[name] for it in tallies]) for name in tallies[0].stages}
+    print("stages, mean " + "  ".join(f"{name} {value:.2f}" for name, value in means.items()) + " ms")
+    print(f"people/frame {np.mean([it.people for it in tallies]):.2f}")
+    print(f"server RSS   {before[0]:.0f} -> {after[0]:.0f} MB")
+    print(f"server CPU   {(after[1] - before[1]) / seconds:.2f} of {os.cpu_count()} cores")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photos", type=Path, nargs="*", help="frames to send in turn; a painted second without")
+    parser.add_argument("--clients", type=int, default=1)
+    parser.add_argument("--fps", type=float, default=30)
+    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--policy", choices=["latest", "all"], default="latest")
+    parser.add_argument("--max-fps", type=float)
+    parser.add_argument("--no-track", action="store_true", help="the finder looks at every frame")
+    options = parser.parse_args()
+    pictures = [path.read_bytes() for path in options.photos] or camera()
+    command = [sys.executable, "-m", "service", "--port", "0", "--log-level", "warning"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) as server:
+        try:
+            assert server.stdout
+            line = server.stdout.readline()
+            address = re.search(r"http://[\d.]+:\d+", line)
+            assert address
+            print(line.strip())
+            url = address[0]
+            while not _ready(url):
+                time.sleep(0.05)
+            stream = url.replace("http", "ws") + "/stream"
+            with multiprocessing.get_context("spawn").Pool(options.clients) as pool:
+                warm_up = argparse.Namespace(**vars(options) | {"seconds": WARM_UP_S})
+                pool.starmap(run_client, [(stream, pictures, warm_up)] * options.clients, chunksize=1)
+                before = server_use(url)
+                tallies = pool.starmap(run_client, [(stream, pictures, options)] * options.clients, chunksize=1)
+            report(tallies, options.seconds, before, server_use(url))
+        finally:
+            server.terminate()
+    return 0
+
+
+def _ready(url: str) -> bool:
+    try:
+        urllib.request.urlopen(url + "/readyz").close()
+    except OSError:
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main())
