@@ -56,6 +56,7 @@ def test_curl_examples_answer(block: str, address: str, folder: Path) -> None:
 @pytest.mark.parametrize("block", PROGRAMS, ids=range(len(PROGRAMS)))
 def test_python_examples_run(block: str, address: str, folder: Path) -> None:
     program = block.replace("http://localhost:8000", address)
+    program = program.replace("ws://localhost:8000", address.replace("http", "ws", 1))
     answer = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.strip()
