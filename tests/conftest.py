@@ -57,11 +57,12 @@ class Running:
 
 
 @contextmanager
-def serving(settings: Settings, *, warm: bool = True) -> Iterator[Running]:
-    """Serve until the block ends; ``warm`` waits for the warm-up."""
+def serving(settings: Settings, *, warm: bool = True, port: int = 0) -> Iterator[Running]:
+    """Serve until the block ends; ``warm`` waits for the warm-up, ``port`` 0 is a free one."""
     app = create_app(settings)
     with socket.socket(proto=socket.IPPROTO_TCP) as listener:  # without it asyncio leaves Nagle's 40 ms in
-        listener.bind(("127.0.0.1", 0))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         server = _Server(app, settings.model_copy(update={"log_level": "warning"}))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

@@ -114,6 +114,13 @@ def ladder(full: Losses) -> dict[str, Losses]:
     }
 
 
+def at_row(plan: Recipe, row: str, seed: int) -> Recipe:
+    """The recipe of one row; where no guide speaks, pictures without labels are left out."""
+    chosen = ladder(plan.losses)[row]
+    data = plan.data if chosen.guides else tuple(source for source in plan.data if source.labels)
+    return replace(plan, seed=seed, losses=chosen, data=data)
+
+
 ROWS = {
     "plain": "plain: squared error on labels",
     "teacher": "+ teacher",
@@ -163,7 +170,7 @@ def run(
                     continue
                 folder = out / f"{plan.name}-{row}-{seed}"
                 if not (folder / "score.json").exists():
-                    trained = train(replace(plan, seed=seed, losses=ladder(plan.losses)[row]), folder)
+                    trained = train(at_row(plan, row, seed), folder)
                     scores = score(trained, ablation.trials, data_root, folder)
                     files.write(folder / "score.json", json.dumps(scores).encode())
     results = collect(ablation, out)

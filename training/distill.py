@@ -72,18 +72,20 @@ def ramp(progress: float, length: float) -> float:
 
 
 def dense(outputs: Outputs, lesson: Lesson, settings: Losses, network: Network) -> Tensor:
-    """Mean over the guides that speak of their distance to the student: every guide teaches it, not the last alone."""
-    total, speaking = torch.zeros((), device=lesson.maps.device), 0
+    """Mean distance to the guides: every guide teaches the student, not the last of a chain alone (*DGKD*).
+
+    The mean over guides is weighted by how far each is believed, joint by joint (*ours*): a weak assistant does not
+    talk down a sure teacher.
+    """
+    total, trusted = torch.zeros((), device=lesson.maps.device), lesson.trust.sum().clamp_min(1e-6)
     for maps, trust in zip(lesson.guides, lesson.trust, strict=True):
-        if not bool(trust.any()):
-            continue
-        speaking += 1
         if settings.dense_form == "squared":
             assert isinstance(outputs, Tensor)
-            total = total + losses.squared(outputs, maps, trust, network.sigma_cells)
+            distance = losses.squared(outputs, maps, trust, network.sigma_cells)
         else:
-            total = total + losses.divergence(_logits(outputs, network), maps, trust)
-    return total / max(1, speaking)
+            distance = losses.divergence(_logits(outputs, network), maps, trust)
+        total = total + distance * trust.sum() / trusted
+    return total
 
 
 def classification(outputs: Outputs, lesson: Lesson, settings: Losses, network: Network) -> Tensor:

@@ -179,14 +179,15 @@ def folder_of(root: Path, name: str, guide_file: Path, flip: bool, cache: CropCa
 class CachedGuide:
     """Looks a batch up in what `look_once` wrote."""
 
-    def __init__(self, folders: Sequence[Path], device: torch.device) -> None:
-        """Open one folder a crop cache, in the recipe's order."""
+    def __init__(self, folders: Sequence[Path], device: torch.device, measured: Sequence[bool] | None = None) -> None:
+        """Open one folder a crop cache, in the recipe's order; ``measured`` says whose labels may judge the guide."""
         opened = []
         for folder in folders:
             with np.load(folder / "scores.npz") as stored:
                 opened.append({name: stored[name] for name in stored.files})
         self._maps = Rows([np.load(folder / "maps.npy", mmap_mode="r") for folder in folders], device)
-        parts = (Reliability(it["hits"], it["counts"]) for it in opened)
+        judges = [True] * len(opened) if measured is None else measured
+        parts = (Reliability(it["hits"], it["counts"]) for it, judge in zip(opened, judges, strict=True) if judge)
         self.reliability = sum(parts, start=Reliability.unknown())
         self._trust = [self.reliability.weights(it["scores"]) for it in opened]
         self._scores = [it["scores"] for it in opened]

@@ -52,6 +52,7 @@ class PoseTask:
         self._canvases = crops.Rows([cache.pixels for cache in self._caches], device)
         shares = np.array([data.share for data in recipe.data])
         self._shares = shares / shares.sum()
+        self._has_labels = np.array([data.labels for data in recipe.data], np.float32)
         self._guides = [self._open(it, data_root, run) for it in recipe.losses.guides] if _guided(recipe) else []
         self._features: EfficientNetLite0 | None = None
         if recipe.losses.features:
@@ -69,7 +70,7 @@ class PoseTask:
             folder = guide_maps.folder_of(data_root / "guides", settings.name, path, settings.flip, cache)
             guide_maps.look_once(guide, settings.name, cache, folder, settings.flip, self._device)
             folders.append(folder)
-        return CachedGuide(folders, self._device)
+        return CachedGuide(folders, self._device, [data.labels for data in self._recipe.data])
 
     def batch(self, step: int, rank: int, phase: Phase) -> PoseBatch:
         """Draw a batch."""
@@ -80,6 +81,7 @@ class PoseTask:
         picked = [(self._caches[s], r) for s, r in zip(sources, rows, strict=True)]
         keypoints = np.stack([cache.keypoints[r] for cache, r in picked])
         weights = np.stack([cache.weights[r] for cache, r in picked])
+        weights *= self._has_labels[sources][:, None]
         if not self._recipe.losses.guesses:
             weights = weights * np.stack([cache.labelled[r] for cache, r in picked])
         view = guide_maps.undisturbed(self._caches[0], phase.size)

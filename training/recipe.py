@@ -73,6 +73,7 @@ class Data:
         path: Crop cache (pose) or COCO json (finder), relative to the data folder.
         share: Share of each batch; shares are normalised.
         images: Pictures' folder (finder), relative to the data folder.
+        labels: Whether its joints count as targets; otherwise only guides speak there (pose).
     """
 
     __pydantic_config__ = _STRICT
@@ -80,6 +81,7 @@ class Data:
     path: str
     share: Positive
     images: str = ""
+    labels: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,8 @@ BINS = 20
 """Of the scores 0..1."""
 NEAR = 0.03
 """A hit is at most this share of the person's height from the label."""
+LEAST = 0.25
+"""A guide that is right more rarely than this is not heard."""
 ENOUGH = 200
 """Labelled joints from which on a guide's reliability is measured; with fewer the ramp of `joint_weights` serves."""
 
@@ -37,13 +39,12 @@ class Reliability:
         return Reliability(self.hits + other.hits, self.counts + other.counts)
 
     def weights(self, scores: Floats) -> Floats:
-        """Trust (N, K), 0..1: none below a precision of 1/2, whole from 9/10 on; never falling with the score."""
+        """Trust (N, K), 0..1: as often as the guide was right at such a score; none below `LEAST`; never falling."""
         if self.counts.sum() < ENOUGH:
             return joint_weights(scores)
         share = (self.hits + 0.5) / (self.counts + 1)
         share = np.maximum.accumulate(np.where(self.counts >= 10, share, 0))
-        trust = np.clip((share - 0.5) / 0.4, 0, 1)
-        return np.asarray(trust[_bin(scores)], np.float32)
+        return np.asarray(np.where(share < LEAST, 0, share)[_bin(scores)], np.float32)
 
 
 def tally(maps: Heatmaps, to_canvas: Floats, cache: CropCache, rows: NDArray[np.intp]) -> tuple[Floats, Reliability]:

@@ -43,9 +43,3 @@ def test_docs_are_served(server: Running) -> None:
     response = server.http.get("/docs")
     assert response.status_code == 200
     assert "/openapi.json" in response.text
-
-
-def test_a_browser_at_the_root_is_led_to_the_description(server: Running) -> None:
-    reply = server.http.get("/", follow_redirects=True)
-    assert reply.status_code == 200
-    assert reply.url.path == "/docs"

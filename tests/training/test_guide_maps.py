@@ -119,12 +119,12 @@ def test_a_killed_look_goes_on_and_equals_a_whole_one(
 
 
 def test_trust_is_what_was_measured() -> None:
-    """Right half of the time or less is not believed at all; nine times of ten is believed wholly."""
+    """A guide is believed as often as it was right at such a score; hardly ever right is never believed."""
     counts = np.full(BINS, 1000)
-    share = np.concatenate([np.full(8, 0.3), np.linspace(0.5, 0.9, 8), np.full(4, 0.97)])
+    share = np.concatenate([np.full(8, 0.2), np.linspace(0.3, 0.9, 8), np.full(4, 0.97)])
     weights = Reliability((share * counts).astype(int), counts).weights(np.linspace(0, 1, 101).astype(np.float32))
     assert (weights[:40] == 0).all()
-    assert (weights[80:] == 1).all()
+    np.testing.assert_allclose(weights[80:], 0.97, atol=0.01)
     assert (np.diff(weights) >= 0).all()
 
 
@@ -144,7 +144,7 @@ def test_a_bin_that_was_hardly_measured_is_not_believed() -> None:
     counts = np.zeros(BINS, int)
     counts[5], counts[10] = 5, 500
     weights = Reliability(counts.copy(), counts).weights(np.array([0.27, 0.52, 0.9], np.float32))
-    np.testing.assert_allclose(weights, [0, 1, 1])
+    np.testing.assert_allclose(weights, [0, 1, 1], atol=0.01)
 
 
 def test_without_labels_the_ramp_serves() -> None:

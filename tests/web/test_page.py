@@ -1,0 +1,270 @@
+"""The page in a real browser, on spots: every point on it has a known place."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import cv2
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+
+from service.settings import Settings
+from tests import spots
+from tests.client.hosts import free_address
+from tests.conftest import Running, serving
+from tests.spots import SURE, UNSURE
+from tests.streaming import eventually
+from tests.web.chrome import Browser, Tab
+from tests.web.conftest import INSECURE_HOST
+
+MIDDLE, LEFT, RIGHT = [0, 200, 140, 255], [86, 180, 233, 255], [230, 159, 0, 255]
+NOSE_AND_SHOULDERS = [0, 5, 6]
+ROWS = "document.querySelectorAll('#people tbody tr').length"
+
+
+@pytest.fixture
+def page(tab: Tab, server: Running) -> Iterator[Tab]:
+    yield opened(tab, server.url)
+    assert tab.faults() == []
+    # Nothing from elsewhere; blobs are the page's own.
+    hosts = {urlsplit(it).netloc for it in tab.addresses() if not it.startswith("blob:")}
+    assert hosts == {urlsplit(server.url).netloc}
+
+
+def opened(tab: Tab, url: str, **options: Any) -> Tab:
+    tab.open(url + "/", **options)
+    tab.wait_for("document.querySelector('#server').dataset.state === 'ready'")
+    return tab
+
+
+def colors_at(tab: Tab, pane: str, points: np.ndarray, *, mirrored: bool = False) -> list[list[int]]:
+    """Colours of the drawing on points of the picture, whose width is that of the spots."""
+    script = """(pane, points, width, mirrored) => {
+      const canvas = document.querySelector(`${pane} .overlay`), scale = canvas.width / width;
+      return points.map(([x, y]) => {
+        const across = (x + 0.5) * scale;
+        const place = [mirrored ? canvas.width - across : across, (y + 0.5) * scale].map(Math.round);
+        return [...canvas.getContext("2d").getImageData(...place, 1, 1).data];
+      });
+    }"""
+    colors: list[list[int]] = tab.call(script, pane, points.tolist(), spots.FINDER_SIZE[0], mirrored)
+    return colors
+
+
+def rows(tab: Tab) -> list[list[str]]:
+    script = "[...document.querySelectorAll('#people tbody tr')].map((row) => [...row.cells].map((it) => it.textContent))"
+    table: list[list[str]] = tab.run(script)
+    return table
+
+
+def by_choice(tab: Tab, path: Path) -> None:
+    tab.choose("#file", path)
+
+
+def by_drop(tab: Tab, path: Path) -> None:
+    tab.drop("#stage", path)
+
+
+@pytest.mark.parametrize("bring", [by_choice, by_drop])
+def test_a_photo_gets_its_skeletons(page: Tab, picture: Path, bring: Callable[[Tab, Path], None]) -> None:
+    bring(page, picture)
+    page.wait_for(f"{ROWS} === 2")
+    for person in (SURE, UNSURE):
+        assert colors_at(page, "#pane-one", person.keypoints[NOSE_AND_SHOULDERS]) == [MIDDLE, LEFT, RIGHT]
+    assert colors_at(page, "#pane-one", np.array([[20, 20]])) == [[0, 0, 0, 0]]
+    assert [row[0] for row in rows(page)] == ["1", "2"]
+    assert {row[2] for row in rows(page)} == {"17 of 17"}
+    assert page.text("#answered") == "1"
+    assert re.fullmatch(r"\d+ ms", page.text("#p50").replace("\n", ""))
+    assert "decode" in page.text("#stages")
+    assert page.text("#announce") == "Found 2 people."
+
+
+def test_compare_shows_both_with_their_likeness(page: Tab, server: Running, picture: Path) -> None:
+    page.click("input[value=compare]")
+    page.choose("#file", picture)
+    page.wait_for(f"{ROWS} === 2")
+    reply = server.http.post("/compare", content=picture.read_bytes(), headers={"Content-Type": "image/png"}).json()
+    assert [row[3] for row in rows(page)] == [f"{it['oks']:.2f}" for it in reply["matches"]]
+    assert page.text("#pane-one figcaption").startswith("Student")
+    assert page.text("#pane-two figcaption").startswith("Teacher")
+    assert colors_at(page, "#pane-one", SURE.keypoints[NOSE_AND_SHOULDERS]) == [MIDDLE, LEFT, RIGHT]
+    # This teacher sees everything one cell too far right.
+    ours, theirs = ([it["x"] for it in reply[side]["poses"][0]["keypoints"]] for side in ("student", "teacher"))
+    shift = np.array([np.mean(theirs) - np.mean(ours), 0])
+    assert shift[0] > 2
+    assert colors_at(page, "#pane-two", SURE.keypoints[NOSE_AND_SHOULDERS] + shift) == [MIDDLE, LEFT, RIGHT]
+
+
+def test_the_keyboard_moves_the_thresholds(page: Tab, picture: Path) -> None:
+    page.choose("#file", picture)
+    page.wait_for(f"{ROWS} === 2")
+    focus, right, home = "document.querySelector('#{}').focus()", ("ArrowRight", 39), ("Home", 36)
+    page.run(focus.format("max-people"))
+    page.press(*home)
+    page.wait_for(f"{ROWS} === 1")
+    assert page.text("output[for=max-people]") == "1"
+    page.press(*right)
+    page.wait_for(f"{ROWS} === 2")
+    page.run(focus.format("min-score"))
+    page.press("End", 35)
+    page.press("ArrowLeft", 37)
+    page.wait_for(f"{ROWS} === 1")
+    assert page.text("output[for=min-score]") == "0.99"
+
+
+def test_a_keypoint_threshold_that_nobody_reaches_draws_nothing(page: Tab, picture: Path) -> None:
+    page.choose("#file", picture)
+    page.wait_for(f"{ROWS} === 2")
+    page.call("(it) => { const s = document.querySelector(it); s.max = 2; s.value = 2; s.dispatchEvent(new Event('input')); }", "#threshold")
+    assert colors_at(page, "#pane-one", SURE.keypoints[[0]]) == [[0, 0, 0, 0]]
+    assert {row[2] for row in rows(page)} == {"0 of 17"}
+
+
+def test_every_control_has_a_name_and_shows_its_focus(page: Tab) -> None:
+    nodes = page.send("Accessibility.getFullAXTree")["nodes"]
+    controls = [it for it in nodes if it.get("role", {}).get("value") in {"button", "slider", "radio", "combobox", "checkbox"}]
+    assert len(controls) >= 10
+    assert all(it["name"]["value"].strip() for it in controls)
+    seen = []
+    for _ in range(12):
+        page.press("Tab", 9)
+        seen.append(page.run("""(() => { const it = document.activeElement;
+          const shown = it.closest(".button, .choice label") ?? it;
+          return [it.id || it.value || it.className || it.tagName, getComputedStyle(shown).outlineStyle]; })()"""))
+    assert {"camera", "file", "which", "min-score", "threshold", "max-people"} <= {it[0] for it in seen}
+    assert {it[1] for it in seen} == {"solid"}, seen
+
+
+def test_results_are_downloaded(page: Tab, picture: Path, tmp_path: Path) -> None:
+    page.choose("#file", picture)
+    page.wait_for(f"{ROWS} === 2")
+    document = json.loads(page.download(tmp_path, lambda: page.click("#save-json")).read_text())
+    assert document["source"] == "people.png"
+    (frame,) = document["frames"]
+    assert frame["image"] == {"width": 640, "height": 384}
+    assert frame["poses"][0]["keypoints"][0]["x"] == pytest.approx(SURE.keypoints[0, 0], abs=1.5)
+
+    coco = COCO(str(page.download(tmp_path, lambda: page.click("#save-coco"))))
+    assert coco.imgs[1]["file_name"] == "people.png"
+    assert coco.cats[1]["keypoints"][5] == "left_shoulder"
+    assert [it["num_keypoints"] for it in coco.anns.values()] == [17, 17]
+    assert coco.anns[1]["bbox"] == pytest.approx(SURE.box_xywh, abs=1)
+    assert [it["id"] for it in coco.loadAnns(coco.getAnnIds(imgIds=[1]))] == [1, 2]
+
+    saved = cv2.imread(str(page.download(tmp_path, lambda: page.click("#save-picture"))))
+    assert saved.shape == (384, 640, 3)
+    x, y = np.round(SURE.keypoints[0]).astype(int)
+    assert np.abs(saved[y, x].astype(int) - MIDDLE[2::-1]).max() < 40
+
+
+def test_what_is_no_picture_is_said_to_be_none(page: Tab, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("hello")
+    page.choose("#file", tmp_path / "notes.txt")
+    page.wait_for("document.querySelector('.message')")
+    assert "notes.txt is no photo or video" in page.text("#messages")
+    page.click(".message button")
+    assert page.text("#messages") == ""
+
+
+def test_the_camera_is_followed_and_let_go(page: Tab, server: Running) -> None:
+    page.click("#camera")
+    page.wait_for("Number(document.querySelector('#answered').textContent) >= 15")
+    assert rows(page)[0][0] == "1"
+    # A mirror, as everybody expects of a camera that looks at them.
+    assert colors_at(page, "#pane-one", SURE.keypoints[NOSE_AND_SHOULDERS], mirrored=True) == [MIDDLE, LEFT, RIGHT]
+    page.click("#mirror")
+    assert colors_at(page, "#pane-one", SURE.keypoints[NOSE_AND_SHOULDERS]) == [MIDDLE, LEFT, RIGHT]
+    assert float(page.text("#fps")) > 1
+    page.click("#camera")
+    assert page.run("document.querySelector('#video').srcObject") is None
+    assert page.text("#welcome") != ""
+    eventually(lambda: server.open_streams == 0)
+
+
+def test_the_camera_is_compared_live(page: Tab) -> None:
+    page.click("input[value=compare]")
+    page.click("#camera")
+    page.wait_for("Number(document.querySelector('#answered').textContent) >= 3")
+    for pane in ("#pane-one", "#pane-two"):
+        assert colors_at(page, pane, np.array([[2, 2]])) == [[0, 0, 0, 0]]
+    assert colors_at(page, "#pane-one", SURE.keypoints[NOSE_AND_SHOULDERS], mirrored=True) == [MIDDLE, LEFT, RIGHT]
+    assert len(rows(page)[0]) == 4
+
+
+def test_a_video_plays_and_rests(page: Tab, tmp_path: Path) -> None:
+    path = tmp_path / "people.webm"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"VP80"), 10, spots.FINDER_SIZE)
+    assert writer.isOpened()
+    frame = np.ascontiguousarray(spots.paint(SURE, UNSURE)[:, :, ::-1])
+    for _ in range(20):
+        writer.write(frame)
+    writer.release()
+    page.choose("#file", path)
+    page.wait_for("Number(document.querySelector('#answered').textContent) >= 8")
+    assert colors_at(page, "#pane-one", SURE.keypoints[NOSE_AND_SHOULDERS]) == [MIDDLE, LEFT, RIGHT]
+    page.click("#pause")
+    assert page.run("document.querySelector('#video').paused")
+    assert page.text("#pause") == "Play"
+    # The picture at which it rests is answered anew when another model is asked.
+    page.click("input[value=teacher]")
+    page.wait_for("Number(document.querySelector('#answered').textContent) === 1")
+    assert page.run("document.querySelector('#video').paused")
+
+
+def test_a_camera_that_is_forbidden_is_explained(tab: Tab, server: Running) -> None:
+    opened(tab, server.url, camera="denied").click("#camera")
+    tab.wait_for("document.querySelector('.message')")
+    assert "blocked" in tab.text("#messages")
+    assert tab.run("document.querySelector('#messages').getAttribute('role')") == "alert"
+    assert tab.faults() == []
+
+
+def test_a_page_that_came_over_plain_http_explains_why_there_is_no_camera(
+    tab: Tab, server: Running, picture: Path
+) -> None:
+    address = f"http://{INSECURE_HOST}:{urlsplit(server.url).port}"
+    tab.open(address + "/", camera=None)
+    tab.click("#camera")
+    tab.wait_for("document.querySelector('.message')")
+    assert f"this one came from {address}" in tab.text("#messages")
+    tab.choose("#file", picture)
+    tab.wait_for(f"{ROWS} === 2")
+    assert tab.text("#messages") == ""
+
+
+def test_a_server_that_is_gone_is_missed_and_welcomed_back(tab: Tab, models_dir: Path, picture: Path) -> None:
+    port = int(free_address().rpartition(":")[2])
+    settings = Settings(models_dir=models_dir)
+    with serving(settings, port=port) as first:
+        opened(tab, first.url).click("#camera")
+        tab.wait_for("Number(document.querySelector('#answered').textContent) >= 3")
+    tab.wait_for("document.querySelector('#server').dataset.state === 'down'")
+    assert "Trying again" in tab.text("#messages")
+    with serving(settings, port=port):
+        tab.click(".message button")
+        tab.wait_for("document.querySelector('#messages').textContent === ''")
+        answered = int(tab.text("#answered"))
+        tab.wait_for(f"Number(document.querySelector('#answered').textContent) > {answered + 3}")
+        assert tab.text("#server-text") == "Ready"
+    # The same for a photo, which is asked about again without anybody doing anything.
+    tab.choose("#file", picture)
+    tab.wait_for("document.querySelector('#messages').textContent.includes('does not answer')")
+    with serving(settings, port=port):
+        tab.wait_for(f"{ROWS} === 2")
+
+
+def test_it_fits_a_phone(browser: Browser, server: Running, picture: Path) -> None:
+    with browser.tab((390, 844), phone=True) as phone:
+        opened(phone, server.url).choose("#file", picture)
+        phone.wait_for(f"{ROWS} === 2")
+        assert phone.run("document.documentElement.scrollWidth") == 390
+        assert colors_at(phone, "#pane-one", SURE.keypoints[NOSE_AND_SHOULDERS]) == [MIDDLE, LEFT, RIGHT]
+        sizes = phone.run("['#camera', '.button', '#which'].map((it) => document.querySelector(it).offsetHeight)")
+        assert min(sizes) >= 44
