@@ -754,7 +754,7 @@ function drawBox(context, a, b, width) {
  * @param {number} width Of the person's lines.
  */
 function drawLabel(context, text, { x, y }, width) {
-  const height = Math.min(Math.max(width * 5, 14), 40);
+  const height = Math.min(Math.max(width * 3.6, 14), 36);
   context.font = `600 ${height * 0.68}px system-ui, sans-serif`;
   context.textAlign = "center";
   context.textBaseline = "middle";

@@ -80,7 +80,7 @@ function onSight(sight) {
   shelf.isThere();
   sight.looks.forEach(({ poses, model, poseMs }, i) => {
     if (sight.picture) panes[i].showPicture(sight.picture, sight.image);
-    panes[i].caption = comparing ? `${i ? "Teacher" : "Student"}: ${model}, ${poseMs?.toFixed(1)} ms` : "";
+    panes[i].caption = comparing ? [i ? "Teacher" : "Student", `${model}, ${poseMs?.toFixed(1)} ms`] : null;
     panes[i].show(poses, sight.image, (pose, index) => {
       const name = nameOf(pose, index);
       return comparing ? `${name}  OKS ${sight.matches[index].oks.toFixed(2)}` : name;
@@ -224,7 +224,8 @@ function showSource() {
   button("pause").hidden = source?.kind !== "video";
   /** @type {HTMLElement} */ (at("seek").parentElement).hidden = source?.kind !== "video";
   const mirrored = source?.kind === "camera" && field("mirror").checked;
-  for (const pane of panes) Object.assign(pane, { mirrored, caption: "" });
+  /** @type {HTMLElement} */ (at("mirror").parentElement).hidden = source?.kind !== "camera";
+  for (const pane of panes) Object.assign(pane, { mirrored, caption: null });
   if (source?.kind === "photo") {
     for (const pane of panes) pane.showPicture(source.bitmap, source.bitmap);
   } else if (source) {
@@ -345,6 +346,7 @@ function wireDropping() {
   addEventListener("dragover", (event) => {
     if (!bringsFiles(event)) return;
     event.preventDefault();
+    if (event.dataTransfer) event.dataTransfer.dropEffect = "copy";
     stage.classList.add("dropping");
   });
   addEventListener("dragleave", (event) => {

@@ -31,9 +31,10 @@ export class Pane {
     if (width && height) this.#root.style.setProperty("--aspect", String(width / height));
   }
 
-  /** @param {string} text */
-  set caption(text) {
-    this.#caption.textContent = text;
+  /** @param {[string, string] | null} words What it shows, and more of it. */
+  set caption(words) {
+    const name = Object.assign(document.createElement("b"), { textContent: words?.[0] });
+    this.#caption.replaceChildren(...(words ? [name, words[1]] : []));
   }
 
   /** @param {number} threshold Of keypoints. */

@@ -88,7 +88,7 @@ export class Shelf {
   describe(model) {
     this.#model = model;
     const [student, teacher] = [this.#find("student"), this.#find("teacher")];
-    const words = { student: lineOf(student), teacher: lineOf(teacher), compare: "Both on the same people; OKS tells how alike." };
+    const words = { student: lineOf(student), teacher: lineOf(teacher), compare: "The same people, seen by both." };
     this.#at("model-hint").textContent = words[/** @type {keyof typeof words} */ (model)] || "\u00a0";
   }
 
