@@ -1,5 +1,5 @@
 /**
- * People and their 17 COCO keypoints in pictures and live video, from a posewright server. No build step, no dependency.
+ * People and their 17 COCO keypoints in pictures and live video, from a posewright server.
  *
  *     import { Posewright, draw } from "http://localhost:8000/posewright.js";
  *
@@ -12,8 +12,8 @@
  *       draw(overlay, poses, { image });
  *     }
  *
- * Coordinates are px of the picture that you gave, upright, origin top left, pixel centres at integers. A person has all
- * 17 keypoints, in the order of `KEYPOINTS`; a low score is yours to judge. Poses have the shape of `Pose` in
+ * Coordinates are px of the picture that you gave, upright, origin top left, pixel centres at integers. A person has
+ * all 17 keypoints, in the order of `KEYPOINTS`; a low score is yours to judge. Poses have the shape of `Pose` in
  * @tensorflow-models/pose-detection, so that code written for it goes on working.
  *
  * @license Apache-2.0
@@ -22,7 +22,7 @@
 
 /** @typedef {HTMLVideoElement | HTMLCanvasElement | OffscreenCanvas | HTMLImageElement | ImageBitmap} Drawable */
 /** @typedef {Drawable | Blob} Source A picture; a `File` is a `Blob`. */
-/** @typedef {HTMLVideoElement | HTMLCanvasElement | OffscreenCanvas} MovingSource What shows one picture after another. */
+/** @typedef {HTMLVideoElement | HTMLCanvasElement | OffscreenCanvas} MovingSource Shows one picture after another. */
 /** @typedef {{ width: number, height: number }} Size px. */
 /** @typedef {{ x: number, y: number, score: number, name: string }} Keypoint px; score 0..1. */
 /** @typedef {{ xMin: number, yMin: number, xMax: number, yMax: number, width: number, height: number }} Box px. */
@@ -31,7 +31,8 @@
 /**
  * @typedef {object} PredictOptions
  * @property {string} [model] `auto` (default), `student`, `teacher`, or a name of `models()`.
- * @property {[number, number, number, number][]} [boxes] [x, y, width, height], px: whom to look at; nobody is searched.
+ * @property {[number, number, number, number][]} [boxes] [x, y, width, height], px: whom to look at, instead of a
+ *   search.
  * @property {number} [maxPeople] Most people to find.
  * @property {number} [minScore] Poses with a lower score are left out.
  * @property {number} [maxSide] Longest side to send, px; larger frames are shrunk first. Blobs are sent as they are.
@@ -143,6 +144,7 @@
  * @property {boolean} [boxes] Draw boxes, too.
  * @property {(pose: Pose, index: number) => string} [label] Written above a person; the id where left out, "" for none.
  * @property {number} [lineWidth] px of the canvas; grows with the person where left out.
+ * @property {number} [pixelRatio] px of the canvas per px of the page: 1 (default) or `devicePixelRatio`.
  * @property {{ left: string, right: string, middle: string }} [colors] Of the person's own sides.
  */
 
@@ -610,10 +612,12 @@ export class PoseStream {
     try {
       const image = sizeOf(this.#source);
       const { blob, view } = await this.#canvas.encode(this.#source, maxSide, quality);
-      if (socket && socket === this.#socket) this.#post(socket, blob, { capturedMs, sentMs: performance.now(), view, image });
+      const sent = { capturedMs, sentMs: performance.now(), view, image };
+      if (socket && socket === this.#socket) this.#post(socket, blob, sent);
     } catch (cause) {
       // A canvas with pictures of other sites on it, most likely: it will not get better.
-      this.#end(new PosewrightError(`expected a source whose pixels may be read: ${cause}`, { cause, type: client("source") }));
+      const detail = `expected a source whose pixels may be read: ${cause}`;
+      this.#end(new PosewrightError(detail, { cause, type: client("source") }));
     } finally {
       this.#encoding = false;
     }
@@ -665,7 +669,7 @@ export function frameHeader(seq, captureUs) {
  */
 export function draw(context, poses, options = {}) {
   const { canvas } = context;
-  const { image = canvas, mirror = false, threshold = 0.3 } = options;
+  const { image = canvas, mirror = false, threshold = 0.3, pixelRatio = 1 } = options;
   const [scaleX, scaleY] = [canvas.width / image.width, canvas.height / image.height];
   const place = (/** @type {number} */ x, /** @type {number} */ y) => {
     // Poses count from the centre of the first pixel, a canvas from its corner.
@@ -676,13 +680,15 @@ export function draw(context, poses, options = {}) {
   context.lineCap = context.lineJoin = "round";
   poses.forEach((pose, index) => {
     const side = Math.sqrt(pose.box.width * scaleX * pose.box.height * scaleY);
-    const width = options.lineWidth ?? Math.min(Math.max(side / 70, 2), 10);
+    const width = options.lineWidth ?? Math.min(Math.max(side / 70, 2 * pixelRatio), 9 * pixelRatio);
     const points = pose.keypoints.map((it) => ({ ...place(it.x, it.y), name: it.name, seen: it.score >= threshold }));
-    if (options.boxes) drawBox(context, place(pose.box.xMin, pose.box.yMin), place(pose.box.xMax, pose.box.yMax), width);
+    const { xMin, yMin, xMax, yMax } = pose.box;
+    if (options.boxes) drawBox(context, place(xMin, yMin), place(xMax, yMax), width);
     drawSkeleton(context, points, width, options.colors ?? SIDES);
     const text = options.label ? options.label(pose, index) : String(pose.id ?? "");
-    const middle = pose.box.xMin + pose.box.width / 2;
-    if (text) drawLabel(context, text, place(middle, pose.box.yMin), width);
+    const middle = (xMin + xMax) / 2;
+    const height = Math.min(Math.max(width * 3.6, 14 * pixelRatio), 32 * pixelRatio);
+    if (text) drawLabel(context, text, place(middle, yMin), height);
   });
   context.restore();
 }
@@ -751,10 +757,9 @@ function drawBox(context, a, b, width) {
  * @param {Context} context
  * @param {string} text
  * @param {{ x: number, y: number }} point
- * @param {number} width Of the person's lines.
+ * @param {number} height
  */
-function drawLabel(context, text, { x, y }, width) {
-  const height = Math.min(Math.max(width * 3.6, 14), 36);
+function drawLabel(context, text, { x, y }, height) {
   context.font = `600 ${height * 0.68}px system-ui, sans-serif`;
   context.textAlign = "center";
   context.textBaseline = "middle";
@@ -836,7 +841,8 @@ class Canvas {
   async encode(source, maxSide, quality) {
     const { width, height } = sizeOf(source);
     if (!width || !height) {
-      throw new PosewrightError("expected a picture, got one of no size; wait until it is loaded", { type: client("source") });
+      const detail = "expected a picture, got one of no size; wait until it is loaded";
+      throw new PosewrightError(detail, { type: client("source") });
     }
     const shrink = Math.min(1, maxSide / Math.max(width, height));
     const [sentWidth, sentHeight] = [width, height].map((side) => Math.max(1, Math.round(side * shrink)));
@@ -1025,7 +1031,8 @@ function unreachable(url, cause) {
 async function refusal(response) {
   const retryAfter = Number.parseFloat(response.headers.get("Retry-After") ?? "");
   const problem = await response.json().catch(() => ({}));
-  const told = { status: response.status, detail: `the server answered ${response.status} ${response.statusText}`.trim() };
+  const { status, statusText } = response;
+  const told = { status, detail: `the server answered ${status} ${statusText}`.trim() };
   return PosewrightError.from({ ...told, ...problem }, Number.isNaN(retryAfter) ? null : retryAfter);
 }
 

@@ -55,12 +55,13 @@ export function whyNoCamera(error) {
   const name = error instanceof DOMException ? error.name : "";
   if (name === "InsecureError") {
     return (
-      `Browsers give the camera only to pages from https or from localhost, and this one came from ${location.origin}. ` +
+      "Browsers give the camera only to pages from https or from localhost, " +
+      `and this one came from ${location.origin}. ` +
       "Open it through https or localhost; photos and videos work here as well."
     );
   }
   if (name === "NotAllowedError") {
-    return "The camera is blocked for this page. Allow it beside the address bar, or in the system's settings, and start again.";
+    return "The camera is blocked for this page. Allow it beside the address bar, or in the system's settings.";
   }
   if (name === "NotFoundError" || name === "OverconstrainedError") {
     return "There is no such camera here. Plug one in or choose another; photos and videos work without.";

@@ -1,5 +1,7 @@
 /** The figures beside the picture: how many frames, how old, and where the time went. */
 
+import { atMostEvery } from "./unhurried.js";
+
 const WINDOW_MS = 3000;
 const MOST_AGES = 300;
 const RENDER_EVERY_MS = 250;
@@ -19,8 +21,8 @@ export class Figures {
   #stagesMs = new Map();
   /** @type {Counts} */
   #counts = { answered: 0, dropped: 0, skipped: 0 };
-  #renderedMs = 0;
   #live = false;
+  #renderSoon = atMostEvery(RENDER_EVERY_MS, () => this.#render());
 
   /** @param {(id: string) => HTMLElement} place Finds an element. */
   constructor(place) {
@@ -53,16 +55,10 @@ export class Figures {
       this.#stagesMs.set(stage, before === undefined ? ms : INERTIA * before + (1 - INERTIA) * ms);
     }
     this.#counts = { answered: counts.answered, dropped: counts.dropped, skipped: counts.skipped };
-    if (!this.#live || now - this.#renderedMs >= RENDER_EVERY_MS) this.#render();
-  }
-
-  /** Show the last figures, too, that came too quickly to be shown. */
-  finish() {
-    this.#render();
+    this.#renderSoon();
   }
 
   #render() {
-    this.#renderedMs = performance.now();
     const ages = this.#agesMs.toSorted((a, b) => a - b);
     this.#write("fps", this.#live ? this.#perSecond() : null, "", 1);
     this.#write("p50", quantile(ages, 0.5), "ms");
@@ -85,7 +81,8 @@ export class Figures {
   #write(id, value, unit = "", decimals = 0) {
     const place = this.#place(id);
     place.replaceChildren(value === null ? "–" : value.toFixed(decimals));
-    if (value !== null && unit) place.append(" ", Object.assign(document.createElement("small"), { textContent: unit }));
+    if (value === null || !unit) return;
+    place.append(" ", Object.assign(document.createElement("small"), { textContent: unit }));
   }
 
   #renderStages() {

@@ -1,4 +1,4 @@
-/** Three ways to look: a stream for what moves, comparisons one after the other for what moves, one call for a photo. */
+/** Three ways to look: a stream or comparisons one after the other for what moves, one call for a photo. */
 
 /** @typedef {import("./posewright.js").Posewright} Posewright */
 /** @typedef {import("./posewright.js").Pose} Pose */
@@ -18,7 +18,7 @@
 
 /**
  * @typedef {object} Sight What has been seen in one picture.
- * @property {{ model: string, poses: Pose[], poseMs?: number }[]} looks One model's, or the student's and the teacher's.
+ * @property {{ model: string, poses: Pose[], poseMs?: number }[]} looks One model's, or both.
  * @property {Match[]} matches In comparisons.
  * @property {Size} image
  * @property {CanvasImageSource | null} picture To be shown with it; null where the video goes on.

@@ -9,6 +9,7 @@ import { Pane } from "./pane.js";
 import { nameOf, People } from "./people.js";
 import { download, Records } from "./records.js";
 import { Shelf } from "./shelf.js";
+import { afterRest } from "./unhurried.js";
 
 /** @typedef {import("./looking.js").Sight} Sight */
 /** @typedef {import("./looking.js").Look} Look */
@@ -118,7 +119,8 @@ function onState(state, { error, retryMs = 0 }) {
   }
   if (state === "waiting") {
     const when = `Trying again in ${Math.max(1, Math.round(retryMs / 1000))} s.`;
-    messages.say("server", `The stream ended: ${error?.detail}. ${when}`, { action: ["Try now", () => look?.reconnect?.()] });
+    const action = /** @type {[string, () => void]} */ (["Try now", () => look?.reconnect?.()]);
+    messages.say("server", `The stream ended: ${error?.detail}. ${when}`, { action });
     shelf.isGone(null);
   }
   if (state === "closed" && error) messages.say("frame", error.detail, { action: ["Try again", restart] });
@@ -268,20 +270,6 @@ async function savePicture() {
 
 // Controls
 
-/**
- * Let quick changes come to rest first.
- *
- * @param {() => void} act
- */
-function unhurried(act) {
-  /** @type {ReturnType<typeof setTimeout> | undefined} */
-  let timer;
-  return () => {
-    clearTimeout(timer);
-    timer = setTimeout(act, 200);
-  };
-}
-
 function wireControls() {
   button("camera").addEventListener("click", () => (source?.kind === "camera" ? stop() : startCamera()));
   which.addEventListener("change", () => source?.kind === "camera" && startCamera());
@@ -295,7 +283,7 @@ function wireControls() {
     shelf.describe(chosenModel());
     restart();
   });
-  const restartSoon = unhurried(restart);
+  const restartSoon = afterRest(200, restart);
   for (const id of ["min-score", "threshold", "max-people"]) {
     field(id).addEventListener("input", () => {
       const output = /** @type {HTMLOutputElement} */ (document.querySelector(`output[for=${id}]`));
@@ -318,7 +306,7 @@ function showMirrored() {
 
 function showThreshold() {
   for (const pane of panes) pane.threshold = threshold();
-  if (lastSight?.picture) people.show(lastSight, threshold());
+  if (lastSight) people.show(lastSight, threshold());
 }
 
 function wireVideo() {

@@ -116,6 +116,7 @@ export class Pane {
     const context = canvas.getContext("2d");
     if (!context || !this.#shown || !canvas.width || !canvas.height) return;
     const { poses, image, label } = this.#shown;
-    draw(context, poses, { image, label, mirror: this.#mirrored, threshold: this.#threshold });
+    const [mirror, threshold] = [this.#mirrored, this.#threshold];
+    draw(context, poses, { image, label, mirror, threshold, pixelRatio: devicePixelRatio });
   }
 }

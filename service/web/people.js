@@ -1,5 +1,7 @@
 /** The table of the people in sight. */
 
+import { atMostEvery } from "./unhurried.js";
+
 /** @typedef {import("./looking.js").Sight} Sight */
 
 const RENDER_EVERY_MS = 250;
@@ -17,7 +19,10 @@ export function nameOf(pose, index) {
 export class People {
   #table;
   #nobody;
-  #renderedMs = 0;
+  /** @type {Sight | null} */
+  #sight = null;
+  #threshold = 0;
+  #renderSoon = atMostEvery(RENDER_EVERY_MS, () => this.#render());
 
   /**
    * @param {HTMLElement} table
@@ -29,6 +34,7 @@ export class People {
   }
 
   clear() {
+    this.#sight = null;
     this.#table.hidden = true;
     this.#nobody.hidden = false;
     this.#nobody.textContent = "Nobody yet.";
@@ -39,11 +45,15 @@ export class People {
    * @param {number} threshold Of keypoints.
    */
   show(sight, threshold) {
-    const now = performance.now();
-    if (sight.picture === null && now - this.#renderedMs < RENDER_EVERY_MS) return;
-    this.#renderedMs = now;
-    const comparing = sight.matches.length > 0;
-    const rows = comparing ? comparedRows(sight) : rowsOf(sight, threshold);
+    this.#sight = sight;
+    this.#threshold = threshold;
+    this.#renderSoon();
+  }
+
+  #render() {
+    if (!this.#sight) return;
+    const comparing = this.#sight.looks.length > 1;
+    const rows = comparing ? comparedRows(this.#sight) : rowsOf(this.#sight, this.#threshold);
     const heads = comparing ? ["No.", "Student", "Teacher", "OKS"] : ["No.", "Score", "Points seen"];
     this.#table.hidden = rows.length === 0;
     this.#nobody.hidden = rows.length > 0;

@@ -111,7 +111,9 @@ class Browser:
         for domain in ("Page", "Runtime", "Network", "Log"):
             tab.send(f"{domain}.enable")
         scale = 3 if phone else 1
-        tab.send("Emulation.setDeviceMetricsOverride", width=size[0], height=size[1], deviceScaleFactor=scale, mobile=phone)
+        tab.send(
+            "Emulation.setDeviceMetricsOverride", width=size[0], height=size[1], deviceScaleFactor=scale, mobile=phone
+        )
         tab.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         try:
             yield tab
@@ -148,7 +150,9 @@ class Tab:
 
     def run(self, script: str) -> Any:
         """Value of a JavaScript expression, awaited."""
-        answer = self.send("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True, userGesture=True)
+        answer = self.send(
+            "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True, userGesture=True
+        )
         fault = answer.get("exceptionDetails")
         assert fault is None, fault.get("exception", fault).get("description", fault)
         return answer["result"].get("value")
@@ -174,7 +178,9 @@ class Tab:
 
     def click(self, selector: str) -> None:
         """Click in the middle of an element, with a real mouse event."""
-        self.call("(it) => document.querySelector(it).scrollIntoView({block: 'nearest', behavior: 'instant'})", selector)
+        self.call(
+            "(it) => document.querySelector(it).scrollIntoView({block: 'nearest', behavior: 'instant'})", selector
+        )
         x, y = self.center(selector)
         for kind in ("mousePressed", "mouseReleased"):
             self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
@@ -199,7 +205,12 @@ class Tab:
         """Drag a file from outside onto an element and let go."""
         x, y = self.center(selector)
         data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
-        for kind in ("dragEnter", "dragOver", "dragOver", "drop"):  # Chromium drops only where the last move was welcome
+        for kind in (
+            "dragEnter",
+            "dragOver",
+            "dragOver",
+            "drop",
+        ):  # Chromium drops only where the last move was welcome
             self.send("Input.dispatchDragEvent", type=kind, x=x, y=y, data=data)
 
     def download(self, folder: Path, act: Callable[[], None]) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from tests.streaming import eventually
 from tests.web.chrome import Browser, Tab
 
 BOTH = spots.paint(SURE, UNSURE)
+Elsewhere = Callable[[str, str], Any]
 
 PRELUDE = """
 const { Posewright, PosewrightError, draw, frameHeader } = await import("/posewright.js");
@@ -30,6 +31,26 @@ const canvasOf = async (blob) => {
   const canvas = Object.assign(document.createElement("canvas"), { width: bitmap.width, height: bitmap.height });
   canvas.getContext("2d").drawImage(bitmap, 0, 0);
   return canvas;
+};
+const offscreenOf = (canvas) => {
+  const it = new OffscreenCanvas(canvas.width, canvas.height);
+  it.getContext("2d").drawImage(canvas, 0, 0);
+  return it;
+};
+const imageOf = async (blob) => {
+  const it = Object.assign(new Image(), { src: URL.createObjectURL(blob) });
+  await it.decode();
+  return it;
+};
+const until = async (condition) => {
+  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 5));
+};
+const outcomeOf = async (stream) => {
+  try {
+    for await (const result of stream) return result;
+  } catch (error) {
+    return told(error);
+  }
 };
 const told = (error) => ({ name: error.name, status: error.status, type: error.type, detail: error.detail });
 """
@@ -66,14 +87,14 @@ SOURCES = {
     "blob-of-unknown-type": "new Blob([a])",
     "bitmap": "await createImageBitmap(a)",
     "canvas": "await canvasOf(a)",
-    "offscreen": "(() => { const it = new OffscreenCanvas(640, 384); it.getContext('2d').drawImage(canvas, 0, 0); return it })()",
-    "img": "await (async () => { const it = new Image(); it.src = URL.createObjectURL(a); await it.decode(); return it })()",
+    "offscreen": "offscreenOf(await canvasOf(a))",
+    "img": "await imageOf(a)",
 }
 
 
 @pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
 def test_predict_takes_any_picture(page: Tab, source: str) -> None:
-    body = f"a = blobOf(a); const canvas = await canvasOf(a); return await server.predict({source});"
+    body = f"a = blobOf(a); return await server.predict({source});"
     got = run(page, body, packed(BOTH))
     assert got["image"] == {"width": 640, "height": 384}
     assert got["model"]["name"] == "student-s"
@@ -150,15 +171,22 @@ def test_a_call_that_is_ended_says_so_as_fetch_does(page: Tab) -> None:
 STREAMING = """
 const canvas = await canvasOf(blobOf(a));
 const context = canvas.getContext("2d");
-(function tick() { context.fillStyle = "rgb(114 114 114)"; context.fillRect(0, 0, 1, 1); requestAnimationFrame(tick); })();
+(function tick() {
+  context.fillStyle = "rgb(114 114 114)";
+  context.fillRect(0, 0, 1, 1);
+  requestAnimationFrame(tick);
+})();
 """
 
 
 def test_a_stream_is_read_with_for_await_and_ends_with_the_loop(page: Tab, server: Running) -> None:
-    body = STREAMING + """
+    body = (
+        STREAMING
+        + """
     const stream = server.stream(canvas, { maxFps: 100 }), results = [];
     for await (const result of stream) { results.push(result); if (results.length === 5) break; }
     return { results, stats: stream.stats, state: stream.state };"""
+    )
     got = run(page, body, packed(BOTH))
     assert got["state"] == "closed"
     last = got["results"][-1]
@@ -174,36 +202,32 @@ def test_a_stream_is_read_with_for_await_and_ends_with_the_loop(page: Tab, serve
 
 
 @pytest.fixture
-def elsewhere(page: Tab) -> Iterator[Any]:
-    """Streams a canvas to a scripted peer; tells of its states and what it counted when it ended."""
+def elsewhere(page: Tab) -> Elsewhere:
+    """Runs a script that has a canvas and ``other``, the server at an address."""
 
     def stream_to(url: str, script: str) -> Any:
         body = STREAMING + "const other = new Posewright(b), states = [];" + script
         return run(page, body, packed(BOTH), url)
 
-    yield stream_to
+    return stream_to
 
 
-def test_at_most_two_frames_are_unanswered_and_the_newest_goes_next(elsewhere: Any) -> None:
-    """The peer leaves two frames unanswered until a third would have been sent twenty times over."""
-    held: list[int] = []
-
-    def plan(line: Line, _number: int, seq: int) -> bool:
-        held.append(seq)
-        return seq >= 2
-
-    with hosting_stream(Peer(plan)) as url:
-        got = elsewhere(url, """
-        const stream = other.stream(canvas, { maxFps: 1000 });
-        await new Promise((resolve) => { const poll = () => (stream.stats.skipped >= 20 ? resolve() : setTimeout(poll, 5)); poll(); });
-        const stats = { ...stream.stats };
-        stream.close();
-        return stats;""")
-    assert got["sent"] == 2
-    assert held == [0, 1]
+def test_at_most_two_frames_are_unanswered_and_the_newest_goes_next(elsewhere: Elsewhere) -> None:
+    """The peer leaves two frames unanswered until a third could have been sent twenty times over."""
+    peer = Peer(lambda _line, _number, _seq: False)
+    script = """
+    const stream = other.stream(canvas, { maxFps: 1000 });
+    await until(() => stream.stats.skipped >= 20);
+    const stats = { ...stream.stats };
+    stream.close();
+    return stats;
+    """
+    with hosting_stream(peer) as url:
+        assert elsewhere(url, script)["sent"] == 2
+    assert peer.seqs == [0, 1]
 
 
-def test_a_broken_stream_is_opened_again(elsewhere: Any) -> None:
+def test_a_broken_stream_is_opened_again(elsewhere: Elsewhere) -> None:
     def plan(line: Line, number: int, seq: int) -> bool:
         if number == 1 and seq >= 3:
             line.cut()
@@ -211,12 +235,14 @@ def test_a_broken_stream_is_opened_again(elsewhere: Any) -> None:
         return True
 
     peer = Peer(plan)
+    script = """
+    const onState = (state, { retryMs = null }) => states.push([state, retryMs]);
+    const stream = other.stream(canvas, { minScore: 0.2, onState });
+    for await (const result of stream) if (stream.stats.reconnects && stream.stats.answered > 5) break;
+    return { stats: stream.stats, states };
+    """
     with hosting_stream(peer) as url:
-        got = elsewhere(url, """
-        const stream = other.stream(canvas, { minScore: 0.2, onState: (state, it) => states.push([state, it.retryMs ?? null]) });
-        let last = null;
-        for await (const result of stream) { last = result; if (stream.stats.reconnects && stream.stats.answered > 5) break; }
-        return { stats: stream.stats, states, last };""")
+        got = elsewhere(url, script)
     assert [it[0] for it in got["states"]] == ["connecting", "open", "waiting", "connecting", "open", "closed"]
     assert 250 <= got["states"][2][1] <= 500
     assert got["stats"]["reconnects"] == 1
@@ -227,23 +253,26 @@ def test_a_broken_stream_is_opened_again(elsewhere: Any) -> None:
 
 
 def test_a_stream_that_is_refused_is_not_opened_again(page: Tab) -> None:
-    body = STREAMING + """
+    script = """
     const stream = server.stream(canvas, { model: "nobody" });
-    try { for await (const result of stream) return result; } catch (error) { return { ...told(error), stats: stream.stats }; }"""
-    got = run(page, body, packed(BOTH))
-    assert (got["type"], got["status"]) == ("urn:posewright:problem:unknown-model", 404)
+    return { error: await outcomeOf(stream), stats: stream.stats };
+    """
+    got = run(page, STREAMING + script, packed(BOTH))
+    assert (got["error"]["type"], got["error"]["status"]) == ("urn:posewright:problem:unknown-model", 404)
     assert got["stats"]["reconnects"] == 0
 
 
-def test_it_gives_up_after_as_many_attempts_as_it_may(elsewhere: Any) -> None:
-    got = elsewhere(free_address(), """
+def test_it_gives_up_after_as_many_attempts_as_it_may(elsewhere: Elsewhere) -> None:
+    script = """
     const stream = other.stream(canvas, { maxRetries: 1, onState: (state) => states.push(state) });
-    try { for await (const result of stream) return result; } catch (error) { return { ...told(error), states }; }""")
+    return { error: await outcomeOf(stream), states };
+    """
+    got = elsewhere(free_address(), script)
     assert got["states"] == ["connecting", "waiting", "connecting", "closed"]
-    assert got["type"] == "urn:posewright:client:stream-closed-1006"
+    assert got["error"]["type"] == "urn:posewright:client:stream-closed-1006"
 
 
-def test_pings_are_answered_and_bad_frames_do_not_end_it(elsewhere: Any) -> None:
+def test_pings_are_answered_and_bad_frames_do_not_end_it(elsewhere: Elsewhere) -> None:
     problem = {"type": "urn:posewright:problem:undecodable-image", "status": 422, "detail": "no picture"}
 
     def plan(line: Line, _number: int, seq: int) -> bool:
@@ -254,18 +283,20 @@ def test_pings_are_answered_and_bad_frames_do_not_end_it(elsewhere: Any) -> None
         return seq != 1
 
     peer = Peer(plan)
+    script = """
+    const errors = [];
+    const stream = other.stream(canvas, { onError: (it) => errors.push(told(it)) });
+    for await (const result of stream) if (result.seq > 2) break;
+    return { errors, stats: stream.stats };
+    """
     with hosting_stream(peer) as url:
-        got = elsewhere(url, """
-        const errors = [];
-        const stream = other.stream(canvas, { onError: (it) => errors.push(told(it)) });
-        for await (const result of stream) if (result.seq > 2) break;
-        return { errors, stats: stream.stats };""")
+        got = elsewhere(url, script)
     assert got["errors"] == [{"name": "PosewrightError"} | problem]
     assert got["stats"]["failed"] == 1
     assert {"type": "pong"} in peer.texts
 
 
-def test_a_key_travels_beside_the_subprotocol(elsewhere: Any) -> None:
+def test_a_key_travels_beside_the_subprotocol(elsewhere: Elsewhere) -> None:
     peer = Peer()
     with hosting_stream(peer) as url:
         elsewhere(url, "for await (const result of new Posewright(b, { key: 'secret' }).stream(canvas)) return null;")
