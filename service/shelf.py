@@ -188,7 +188,8 @@ def open_shelf(settings: Settings) -> Shelf:
         bundle = bundles.read(path)
         if bundle.manifest.name != path.name:
             raise BundleError(
-                f"bundle {path}: expected its manifest to name {path.name!r}, got {bundle.manifest.name!r}"
+                f"bundle {path}: expected its manifest to name {path.name!r}, got {bundle.manifest.name!r}; "
+                f"rename the folder to {bundle.manifest.name}"
             )
         models[path.name] = _load(bundle, settings.thread_count)
     finder = models.get(settings.finder)

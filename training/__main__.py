@@ -39,7 +39,9 @@ def _parser() -> argparse.ArgumentParser:
     _source(crops)
     crops.add_argument("--out", type=Path, required=True, help="folder to write")
     crops.add_argument("--height", type=int, default=384, help="of a canvas in px: 1.5 times the input's")
-    crops.add_argument("--skip", type=int, default=0, help="hold out pictures whose id this number divides")
+    crops.add_argument(
+        "--skip", type=int, default=0, help="hold back pictures whose id this number divides; 0 holds back none"
+    )
 
     train = verbs.add_parser("train", help="train a recipe, from its last checkpoint where there is one")
     _training(train)
@@ -63,14 +65,15 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("bundle", type=Path)
     _source(evaluate)
     evaluate.add_argument("--finder", type=Path, help="finder bundle: score whole pictures instead of labelled boxes")
-    evaluate.add_argument("--every", type=int, default=1, help="only pictures whose id this number divides")
+    evaluate.add_argument("--every", type=_positive, default=1, help="only pictures whose id this number divides")
 
     export = verbs.add_parser("export", help="turn a checkpoint into a bundle; refuses where ONNX and torch differ")
     export.add_argument("checkpoint", type=Path)
     export.add_argument("--out", type=Path, required=True, help="bundle folder to write, e.g. service/models/student-s")
-    export.add_argument("--version", default="1")
+    export.add_argument("--version", default="1", help="of the bundle, as /models shows it")
     export.add_argument("--flip-test", action="store_true", help="average with the mirrored crop, in the graph")
-    export.add_argument("--metrics", type=Path, help="json of figures for the manifest and the card")
+    export.add_argument("--metrics", type=Path, help="json of figures for manifest and card, as evaluate prints it")
+    export.add_argument("--measured-on", default="", help="what pictures these figures are of, for the card")
 
     bench = verbs.add_parser("bench", help="latency of bundles and rivals, interleaved, one thread")
     bench.add_argument("bundles", type=Path, nargs="+")
@@ -79,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     report = verbs.add_parser("report", help="one page of curves, AP, mistakes and people, for a run or a bundle")
     report.add_argument("folder", type=Path, help="run folder, or bundle folder")
     _source(report, required=False)
-    report.add_argument("--every", type=int, default=1, help="only pictures whose id this number divides")
+    report.add_argument("--every", type=_positive, default=1, help="only pictures whose id this number divides")
     report.add_argument("--out", type=Path, help="folder for report.html and report.json; a run's own by default")
 
     designs = verbs.add_parser("designs", help="latency of student designs before any is trained")
@@ -93,6 +96,13 @@ def _training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and logs")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the recipe")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of this process")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected 1 or more, got {value}")
+    return value
 
 
 def _source(parser: argparse.ArgumentParser, required: bool = True) -> None:

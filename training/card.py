@@ -40,8 +40,8 @@ def guides(names: list[str]) -> list[str]:
     return list(dict.fromkeys(imported))
 
 
-def write(manifest: Manifest, plan: Recipe) -> str:
-    """Write the card: what it is, figures, training, data and terms, limits."""
+def write(manifest: Manifest, plan: Recipe, measured_on: str = "") -> str:
+    """Write the card: what it is, figures and what they are of, training, data and terms, limits."""
     width, height = manifest.input_size
     trained_by = manifest.trained_by
     return "\n".join(
@@ -55,7 +55,7 @@ def write(manifest: Manifest, plan: Recipe) -> str:
             "",
             "## Figures",
             "",
-            *_figures(manifest),
+            *_figures(manifest, measured_on),
             "",
             "## Training",
             "",
@@ -69,7 +69,7 @@ def write(manifest: Manifest, plan: Recipe) -> str:
             "",
             "## Terms of the data",
             "",
-            *(f"- {term}" for key, term in TERMS.items() if any(key in name for name in trained_by["data"])),
+            *_terms(trained_by["data"]),
             "",
             "## Limits",
             "",
@@ -79,11 +79,16 @@ def write(manifest: Manifest, plan: Recipe) -> str:
     )
 
 
-def _figures(manifest: Manifest) -> list[str]:
+def _terms(data: list[str]) -> list[str]:
+    known = [f"- {term}" for key, term in TERMS.items() if any(key in name for name in data)]
+    return known or ["Not stated: they are those of the pictures named above."]
+
+
+def _figures(manifest: Manifest, measured_on: str) -> list[str]:
     if not manifest.metrics:
         return ["None measured."]
     return [
-        "COCO AP (pycocotools) on 250 COCO val2017 pictures that no training saw, through the serving code.",
+        f"COCO AP (pycocotools), through the serving code, on {measured_on or 'pictures that nobody named'}.",
         "",
         "| figure | value |",
         "|---|---|",

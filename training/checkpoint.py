@@ -63,6 +63,8 @@ def load(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: Missing or not a checkpoint of ours.
     """
+    if path.is_dir():
+        raise CheckpointError(f"{path}: expected a checkpoint, got a folder; give {path / 'last.pt'}")
     try:
         tree = torch.load(path, map_location="cpu", weights_only=True)
         return Checkpoint(**{**tree, "recipe": recipe.parse(tree["recipe"], str(path)), "run": path.parent})

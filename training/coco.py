@@ -36,9 +36,7 @@ def load(annotations: Path) -> COCO:
         DatasetError: The file is missing or is not COCO json.
     """
     if not annotations.is_file():
-        raise DatasetError(
-            f"{annotations}: expected a COCO annotation file, got nothing there; check the recipe's path"
-        )
+        raise DatasetError(f"{annotations}: expected a COCO annotation file, got nothing there; check --annotations")
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             return COCO(str(annotations))

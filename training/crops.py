@@ -78,6 +78,11 @@ def build(
     people.sort(key=lambda a: (a["image_id"], a["id"]))
     targets, weights, labelled = _targets(people)
     kept = np.flatnonzero(weights.sum(axis=1) >= min_joints)
+    if not len(kept):
+        raise coco.DatasetError(
+            f"{source.annotations}: expected people with at least {min_joints} joints in boxes of {min_height} px, got "
+            f"none of {len(data.anns)} annotations; complete them with posewright-train label, or hold back less"
+        )
     out.mkdir(parents=True, exist_ok=True)
     (out / "labels.npz").unlink(missing_ok=True)
     partial = out / ".pixels.npy.partial"
@@ -97,6 +102,12 @@ def build(
     labels = io.BytesIO()
     np.savez(labels, keypoints=keypoints, weights=weights[kept], labelled=labelled[kept])
     files.write(out / "labels.npz", labels.getvalue())
+    held = sum(image_id % skip == 0 for image_id in data.imgs) if skip else 0
+    print(
+        f"{out}: {len(kept)} people of {len(data.imgs) - held} pictures, {held} pictures held back; "
+        f"of {len(data.anns)} annotations {len(data.anns) - len(people)} are held back, crowds or small, and "
+        f"{len(people) - len(kept)} have fewer than {min_joints:g} joints"
+    )
 
 
 def open_cache(folders: Sequence[Path]) -> list[CropCache]:

@@ -47,6 +47,7 @@ def score_poses(
         for i in sorted(truth.imgs)
         if i % every == 0 and (finder is None or truth.imgs[i].get("official_complete", True))
     ]
+    _require(ids, source, every)
     results = []
     for image_id in tqdm(ids, desc=f"evaluate {estimator.manifest.name}", unit="picture"):
         image = pictures.read(source.images / truth.imgs[image_id]["file_name"])
@@ -65,6 +66,7 @@ def score_boxes(source: coco.Source, finder: PersonFinder, every: int = 1) -> Sc
     """Score a finder's boxes with pycocotools on the pictures marked ``official_complete``."""
     truth = coco.load(source.annotations)
     ids = [i for i in sorted(truth.imgs) if i % every == 0 and truth.imgs[i].get("official_complete", True)]
+    _require(ids, source, every)
     results = []
     for image_id in tqdm(ids, desc=f"evaluate {finder.manifest.name}", unit="picture"):
         image = pictures.read(source.images / truth.imgs[image_id]["file_name"])
@@ -74,6 +76,15 @@ def score_boxes(source: coco.Source, finder: PersonFinder, every: int = 1) -> Sc
     stats = coco_eval(truth, results, ids, "bbox")
     ap, ap50, ap75, ar = stats[[0, 1, 2, 8]].tolist()
     return Score(ap, ap50, ap75, ar, len(ids), len(results))
+
+
+def _require(ids: list[int], source: coco.Source, every: int) -> None:
+    """Refuse to score nothing."""
+    if not ids:
+        raise coco.DatasetError(
+            f"{source.annotations}: expected pictures to score, got none whose id {every} divides"
+            " (whole pictures are scored only where official_complete is not false)"
+        )
 
 
 def as_results(image_id: int, poses: Poses) -> list[dict]:

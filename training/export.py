@@ -40,6 +40,7 @@ def export(
     version: str,
     metrics: dict[str, float],
     flip_test: bool = False,
+    measured_on: str = "",
 ) -> Bundle:
     """Write a checkpoint's averaged weights as a bundle.
 
@@ -49,6 +50,7 @@ def export(
         version: Version of the bundle.
         metrics: Measured figures, for manifest and card.
         flip_test: The graph of a pose network averages over the crop and its mirror image, at twice the cost.
+        measured_on: What pictures the figures are of, for the card.
 
     Raises:
         ExportError: ONNX and torch differ by more than `TOLERANCE`.
@@ -91,14 +93,19 @@ def export(
             "data": data,
         },
     )
-    return bundle.write(out, manifest, onnx, card.write(manifest, plan))
+    return bundle.write(out, manifest, onnx, card.write(manifest, plan, measured_on))
 
 
 def _guides(stages: list[Checkpoint], data: list[str]) -> list[str]:
     """Who taught in these stages: imported networks, whose names or sources say so, and our own."""
     used = [guide for it in stages for guide in it.recipe.losses.guides]
     own = [f"{guide.name}, trained by this project" for guide in used if guide.kind == "checkpoint"]
-    return list(dict.fromkeys([*card.guides([*data, *(guide.kind for guide in used)]), *own]))
+    features = ["EfficientNet-Lite0's ImageNet features (Apache-2.0)"] if _learns_features(stages) else []
+    return list(dict.fromkeys([*card.guides([*data, *(guide.kind for guide in used)]), *own, *features]))
+
+
+def _learns_features(stages: list[Checkpoint]) -> bool:
+    return any(it.recipe.losses.features for it in stages)
 
 
 def served_network(network: networks.Network, plan: recipe.Recipe, flip_test: bool = False) -> nn.Module:

@@ -52,9 +52,16 @@ def joint_weights(scores: Floats, low: float = 0.4, high: float = 0.8) -> Floats
 def _open(path: Path, threads: int) -> ort.InferenceSession:
     if not path.is_file():
         raise DatasetError(
-            f"{path}: expected a guide's ONNX file, got nothing there; check --pose-guide and --box-guide"
+            f"{path}: expected an ONNX file of PP-TinyPose, RTMDet or a network like them, got nothing there"
         )
-    return open_session(path, threads)
+    session = open_session(path, threads)
+    given = session.get_inputs()[0]
+    if given.type != "tensor(float)" or len(given.shape) != 4:
+        raise DatasetError(
+            f"{path}: expected an imported network that takes float (N, 3, H, W), got {given.type} {given.shape}; "
+            'a network of your own guides by its checkpoint, kind = "checkpoint"'
+        )
+    return session
 
 
 class MapGuide(Protocol):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from training import checkpoint, files, networks
+from training import recipe as recipe_
 from training.checkpoint import Checkpoint
 from training.recipe import Phase, Recipe
 
@@ -239,14 +240,24 @@ def _resume(path: Path, recipe: Recipe, network: nn.Module, ema: nn.Module, opti
     """Load a checkpoint of this recipe; returns the steps done."""
     state = checkpoint.load(path)
     if state.recipe != recipe:
+        keys = ", ".join(_different(recipe_.dump(state.recipe), recipe_.dump(recipe)))
         raise checkpoint.CheckpointError(
-            f"{path}: expected a checkpoint of this recipe, got another; "
+            f"{path}: expected a checkpoint of this recipe, got another, which differs in {keys}; "
             "choose an empty run folder or the recipe that began it"
         )
     network.load_state_dict(state.network)
     ema.load_state_dict(state.ema)
     optimiser.load_state_dict(state.optimiser)
     return state.step
+
+
+def _different(old: Any, new: Any, place: str = "") -> list[str]:
+    """Keys at which two plain trees differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return [key for name in {**old, **new} for key in _different(old.get(name), new.get(name), f"{place}.{name}")]
+    if isinstance(old, list | tuple) and isinstance(new, list | tuple) and len(old) == len(new):
+        return [key for i in range(len(old)) for key in _different(old[i], new[i], f"{place}.{i}")]
+    return [] if old == new else [place.lstrip(".")]
 
 
 def _state(

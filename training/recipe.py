@@ -31,7 +31,8 @@ class Network:
         kind: ``pose`` or ``finder``.
         backbone: See `networks.pose.backbone`.
         decoder_width: Channels of the decoder.
-        input_size: (width, height) in px that the bundle serves at.
+        input_size: (width, height) in px that the bundle serves at: multiples of 16 for ``lite0-stride16``
+            backbones, of 32 for the others. The last phase's size must be the same.
         sigma_cells: Deviation of the target Gaussians, in cells (pose).
         head: ``heatmap``, or ``simcc``: a distribution along each axis (pose).
         temperature: Factor on the outputs before a softmax over cells. 1 for a network that learns by cross-entropy;
@@ -227,11 +228,12 @@ class Recipe:
         if (self.role == "finder") != (self.network.kind == "finder"):
             raise ValueError(f"expected role finder for a finder network and no other, got {self.role!r}")
         stride = self.network.coarsest_stride
+        sizes = {"network.input_size": self.network.input_size}
+        sizes |= {f"phases.{i}.size": phase.size for i, phase in enumerate(self.phases)}
+        for key, size in sizes.items():
+            if any(side % stride for side in size):
+                raise ValueError(f"{key}: expected multiples of {stride} for {self.network.backbone}, got {size}")
         for phase in self.phases:
-            if any(side % stride for side in (*phase.size, *self.network.input_size)):
-                raise ValueError(
-                    f"expected sizes in multiples of {stride} for {self.network.backbone}, got {phase.size}"
-                )
             if phase.frozen_blocks and not self.network.pretrained:
                 raise ValueError(f"expected frozen_blocks 0 for {self.network.backbone}, which has no ImageNet weights")
         if self.network.kind == "pose" and self.phases and self.phases[-1].size != self.network.input_size:
@@ -277,6 +279,8 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
         raise RecipeError(f"{path}: expected a recipe, got {error.strerror}") from error
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{path}: not valid TOML: {error}") from error
+    if "stages" in tree:
+        raise RecipeError(f"{path}: expected one recipe, got a chain of stages; use posewright-train distill")
     return parse(tree, str(path))
 
 
@@ -289,8 +293,27 @@ def parse(tree: dict[str, Any], origin: str) -> Recipe:
     try:
         return TypeAdapter(Recipe).validate_python(tree)
     except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']}, got {e['input']!r}" for e in error.errors()]
-        raise RecipeError("\n".join([f"{origin}: not a valid recipe:", *lines])) from error
+        raise RecipeError("\n".join([f"{origin}: not a valid recipe:", *_lines(error)])) from error
+
+
+def _lines(error: ValidationError) -> list[str]:
+    """One line for each thing that is wrong: its key, what was expected, what came."""
+    lines = []
+    places = [e["loc"] for e in error.errors()]
+    for e in error.errors():
+        if e["type"] == "too_short" and any(place[: len(e["loc"])] == e["loc"] != place for place in places):
+            continue  # its items are named on lines of their own
+        key = ".".join(map(str, e["loc"]))
+        match e["type"]:
+            case "value_error":  # of ours: it says what came
+                lines.append(f"  {key}{': ' if key else ''}{e['ctx']['error']}")
+            case "unexpected_keyword_argument":
+                lines.append(f"  {key}: unknown key, got {e['input']!r}; posewright-train keys lists all")
+            case "string_pattern_mismatch":
+                lines.append(f"  {key}: expected lower-case letters, digits, '.', '_' and '-', got {e['input']!r}")
+            case _:
+                lines.append(f"  {key}: {e['msg']}, got {e['input']!r}")
+    return lines
 
 
 def dump(recipe: Recipe) -> dict[str, Any]:

@@ -112,9 +112,17 @@ def run_export(options: Namespace) -> int:
     metrics = json.loads(options.metrics.read_text()) if options.metrics else {}
     metrics = {name: value for name, value in metrics.items() if isinstance(value, int | float)}
     written = export.export(
-        checkpoint.load(options.checkpoint), options.out, options.version, metrics, options.flip_test
+        checkpoint.load(options.checkpoint),
+        options.out,
+        options.version,
+        metrics,
+        options.flip_test,
+        options.measured_on,
     )
     print(f"{written.path}: {len(written.onnx) / 1e6:.1f} MB, sha256 {written.manifest.files[bundle.ONNX]}")
+    name = written.manifest.name
+    if options.out.name != name:
+        print(f"A server knows a bundle by its folder's name: call the folder {name!r} before you serve it.")
     return 0
 
 

@@ -40,6 +40,8 @@ def test_pose_bundle_answers_as_torch(tmp_path: Path, backbone: str) -> None:
     assert opened.manifest.heatmap_size == (24, 32)
     assert opened.manifest.metrics == {"ap": 0.25}
     assert "| ap | 0.250 |" in opened.card
+    assert "pictures that nobody named" in opened.card
+    assert "Not stated" in opened.card
     maps = OnnxRunner(opened.onnx, threads=1).run(np.zeros((2, 128, 96, 3), np.uint8))[0]
     assert maps.shape == (2, 17, 32, 24)
     assert 0 < maps.max() < 1.05  # an untrained network is unsure
