@@ -102,7 +102,7 @@ class Track:
         Args:
             keypoints: float32 (K, 2), image px.
             scores: float32 (K,).
-            time_s: Later than before.
+            time_s: Later than before, or the time at which the track was halted.
             crowded: Whether other people are near.
         """
         if crowded:
@@ -113,11 +113,12 @@ class Track:
             scores = np.where(astray, STRAY_SCORE * scores, scores).astype(np.float32)
         weights = scores * self.scores + 1e-6
         scale, before, now = _similarity(self.keypoints, keypoints, weights)
-        # A person unseen for longer than a gap has still been followed from frame to frame.
-        step_s = max(time_s - self.time_s, SHORTEST_STEP_S)
-        # The first step of a new or halted track is taken at its word; later ones are averaged.
-        weight = 1.0 if not self.velocity.any() else CROWD_MOTION_WEIGHT if crowded else MOTION_WEIGHT
-        self.velocity = self.velocity + np.float32(weight) * ((now - before) / np.float32(step_s) - self.velocity)
+        if time_s > self.time_s:  # not just halted: then nobody knows how long the way took
+            # A person unseen for longer than a gap has still been followed from frame to frame.
+            step_s = max(time_s - self.time_s, SHORTEST_STEP_S)
+            # The first step of a new or halted track is taken at its word; later ones are averaged.
+            weight = 1.0 if not self.velocity.any() else CROWD_MOTION_WEIGHT if crowded else MOTION_WEIGHT
+            self.velocity = self.velocity + np.float32(weight) * ((now - before) / np.float32(step_s) - self.velocity)
         corners = (self.box.reshape(2, 2) - before) * scale + now
         self.box = _contain(corners.reshape(4), keypoints, scores)
         self.keypoints = keypoints

@@ -17,6 +17,7 @@ from service.pose.boxes import areas
 from service.pose.oks import oks
 from service.pose.skeleton import COCO17
 from service.pose.types import Poses
+from service.track import Track
 from service.tracking import Tracker
 from tests.spots import FIGURE, HALF_BOX
 
@@ -252,3 +253,22 @@ def test_any_clock_is_no_error(times: list[float]) -> None:
     scene = Scene([stands((200, 300)), stands((600, 300))], tracker(most_misses=2), keypoint_score=lambda t: 0.9)
     for t in times:
         scene.step(t if abs(t) < 1e12 else 0.0)
+
+
+def test_a_step_back_of_the_clock_throws_nobody_aside() -> None:
+    """A walker at 2 px a frame, whose camera's clock starts anew: nobody knows how long that one step took."""
+    shape = np.asarray(FIGURE, np.float32) + np.float32(300)
+    sure = np.full(len(shape), 0.9, np.float32)
+
+    def pose(x_px: float) -> Poses:
+        keypoints = (shape + np.array([x_px, 0], np.float32))[None]
+        box = np.array([[*keypoints[0].min(axis=0), *keypoints[0].max(axis=0)]], np.float32)
+        return Poses(keypoints, sure[None], box, np.ones(1, np.float32))
+
+    track = Track.begin(1, pose(0), 5.0)
+    track.halt(0.04)
+    track.follow(pose(2).keypoints[0], sure, 0.04, crowded=False)
+    left = track.box_at(0.08)[0] - track.box[0]
+    assert abs(left) < 1
+    track.follow(pose(4).keypoints[0], sure, 0.08, crowded=False)
+    np.testing.assert_allclose(track.velocity, [50, 0], atol=1)
