@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+import service
+from service.pose import bundle
 from training import ablate, chain, recipe
 from training.recipe import RecipeError
 
@@ -81,3 +83,12 @@ def test_phases_follow_each_other() -> None:
     assert plan.phase_at(plan.steps - 1) is plan.phases[-1]
     with pytest.raises(IndexError):
         plan.phase_at(plan.steps)
+
+
+@pytest.mark.parametrize(
+    ("name", "file"), [("student-s", "student-s-finish"), ("teacher", "teacher-finish"), ("finder", "finder")]
+)
+def test_shipped_bundles_name_the_recipes_that_made_them(name: str, file: str) -> None:
+    models = Path(service.__file__).parent / "models"
+    plan = recipe.load(STUDENT.parent / f"{file}.toml")
+    assert bundle.read(models / name).manifest.trained_by["recipe_sha256"] == recipe.digest(plan)

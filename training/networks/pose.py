@@ -179,7 +179,9 @@ class ServedPose(nn.Module):
     def _maps(self, pixels: Tensor) -> Tensor:
         logits = self.network(pixels)
         assert isinstance(logits, Tensor)
-        return heatmaps(logits * self.settings.temperature, self.settings.sigma_cells)
+        if self.settings.temperature != 1:  # a factor of 1 would be a node of the graph
+            logits = logits * self.settings.temperature
+        return heatmaps(logits, self.settings.sigma_cells)
 
 
 class ServedSimcc(nn.Module):
