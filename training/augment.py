@@ -115,6 +115,16 @@ def sample(canvases: Tensor, to_canvas: Tensor, crop_size: tuple[int, int]) -> T
     Returns:
         float32 (N, 3, height, width), 0..255.
     """
+    if canvases.device.type != "cpu":
+        return sample_together(canvases, to_canvas, crop_size)
+    # On a CPU the serving crop, one after the other, takes a tenth of the time.
+    pairs = zip(canvases.numpy(), to_canvas.numpy(), strict=True)
+    pixels = np.stack([crop.warp(canvas, affine, crop_size) for canvas, affine in pairs])
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+
+
+def sample_together(canvases: Tensor, to_canvas: Tensor, crop_size: tuple[int, int]) -> Tensor:
+    """`sample` for an accelerator: all crops of a batch in one call."""
     # Planes: on a CPU grid_sample is several times faster on them than on interleaved channels.
     pixels = canvases.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
     pixels.sub_(crop.BORDER_RGB[0])

@@ -23,7 +23,8 @@ def canvas() -> tuple[np.ndarray, np.ndarray]:
 
 
 def cut(canvases: np.ndarray, to_canvas: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    sampled = augment.sample(torch.from_numpy(canvases), torch.from_numpy(to_canvas), size)
+    """As on an accelerator."""
+    sampled = augment.sample_together(torch.from_numpy(canvases), torch.from_numpy(to_canvas), size)
     return augment.to_bytes(sampled).numpy()
 
 
@@ -53,6 +54,8 @@ def test_an_undisturbed_crop_is_the_serving_crop(canvas: tuple[np.ndarray, np.nd
         to_canvas = np.array([affine], np.float32)
         expected = crop.warp(image, to_canvas[0], (96, 128)).astype(float)
         found = cut(image[None], to_canvas, (96, 128))[0].astype(float)
+        alone = augment.sample(torch.from_numpy(image[None]), torch.from_numpy(to_canvas), (96, 128))[0]
+        np.testing.assert_array_equal(alone.permute(1, 2, 0).numpy(), expected)
         # cv2 interpolates with 1/32 px steps, and at the very edge it blends differently.
         assert np.abs(expected - found).mean() < 0.6
         assert np.percentile(np.abs(expected - found), 99) < 4
