@@ -7,7 +7,6 @@ what the recipe trains. Each run is a run folder of its own: killed, a later cal
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -64,17 +63,13 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> Ablation:
     Raises:
         RecipeError: No such file, or not valid.
     """
+    tree = recipe.read(path, overrides)
+    unknown = set(tree) - {"trials", "defaults", "students"}
+    if unknown or not tree.get("students") or not tree.get("trials"):
+        raise RecipeError(f"{path}: expected [[trials]], [defaults] and [[students]], got {', '.join(tree)}")
     try:
-        tree = tomllib.loads(path.read_text())
-        for setting in overrides:
-            recipe.override(tree, setting)
-        unknown = set(tree) - {"trials", "defaults", "students"}
-        if unknown or not tree.get("students") or not tree.get("trials"):
-            raise RecipeError(f"{path}: expected [[trials]], [defaults] and [[students]], got {', '.join(tree)}")
         trials = TypeAdapter(tuple[Trial, ...]).validate_python(tuple(tree["trials"]))
-    except OSError as error:
-        raise RecipeError(f"{path}: expected an ablation, got {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, ValidationError) as error:
+    except ValidationError as error:
         raise RecipeError(f"{path}: not a valid ablation: {error}") from error
     plans = tuple(
         recipe.parse(chain.merge(tree.get("defaults", {}), student), f"{path}, student {i}")

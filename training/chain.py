@@ -6,7 +6,6 @@ stage is called by its ``name``; a later one names it ``@name`` as guide or as s
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
@@ -26,14 +25,7 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> list[Recipe]:
     Raises:
         RecipeError: No such file, not valid, two stages of one name, or a stage that is named before it is trained.
     """
-    try:
-        tree = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise RecipeError(f"{path}: expected a chain of recipes, got {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"{path}: not valid TOML: {error}") from error
-    for override in overrides:
-        recipe.override(tree, override)
+    tree = recipe.read(path, overrides)
     if "stages" not in tree:
         return [recipe.parse(tree, str(path))]
     unknown = set(tree) - {"stages", "defaults"}

@@ -27,7 +27,7 @@ class Lesson:
     Attributes:
         maps: Gaussians of the labels, (N, K, h, w).
         weights: (N, K), 0 where a joint has no label.
-        guides: The guides' heatmaps, (G, N, K, h, w), as they are: not yet binarized.
+        guides: The guides' heatmaps, (G, N, K, h, w), binarized where the recipe says so.
         trust: (G, N, K), how far each guide's joint is believed, 0..1.
     """
 

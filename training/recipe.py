@@ -271,17 +271,27 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
     Raises:
         RecipeError: No such file, bad TOML, unknown or missing key, wrong type.
     """
+    tree = read(path, overrides)
+    if "stages" in tree:
+        raise RecipeError(f"{path}: expected one recipe, got a chain of stages; use posewright-train distill")
+    return parse(tree, str(path))
+
+
+def read(path: Path, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Read a TOML file as a plain tree and apply the overrides.
+
+    Raises:
+        RecipeError: No such file, bad TOML, or no such place.
+    """
     try:
         tree = tomllib.loads(path.read_text())
-        for setting in overrides:
-            override(tree, setting)
     except OSError as error:
         raise RecipeError(f"{path}: expected a recipe, got {error.strerror}") from error
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{path}: not valid TOML: {error}") from error
-    if "stages" in tree:
-        raise RecipeError(f"{path}: expected one recipe, got a chain of stages; use posewright-train distill")
-    return parse(tree, str(path))
+    for setting in overrides:
+        override(tree, setting)
+    return tree
 
 
 def parse(tree: dict[str, Any], origin: str) -> Recipe:
