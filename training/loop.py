@@ -164,7 +164,9 @@ class Log:
             self._rows = [",".join(["step", *means, "lr"])]
             files.write(self._path, f"{self._rows[0]}\n".encode())
         with self._path.open("a") as stream:
-            stream.write(",".join([str(step), *(f"{value:.5f}" for value in means.values()), f"{rate:.3g}"]) + "\n")
+            # By name: a log that an earlier version began may have other columns.
+            cells = {name: f"{value:.5f}" for name, value in means.items()} | {"step": str(step), "lr": f"{rate:.3g}"}
+            stream.write(",".join(cells.get(name, "") for name in self._rows[0].split(",")) + "\n")
         return True
 
 
