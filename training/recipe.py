@@ -116,6 +116,8 @@ class Optimiser:
         warmup_steps: Steps from 0 to ``lr``.
         final_lr_share: Where the cosine ends, as a share of ``lr``.
         ema_decay: Of the averaged weights, which are what is exported.
+        bf16_on_cpu: Train in bf16 on a CPU too, as an accelerator always does: 1.3 to 1.5 times as fast where the
+            CPU has AVX512-BF16 or AMX (``lscpu`` tells), slower where it has not.
     """
 
     __pydantic_config__ = _STRICT
@@ -125,6 +127,7 @@ class Optimiser:
     warmup_steps: Annotated[int, Field(ge=0)] = 200
     final_lr_share: Share = 0.02
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    bf16_on_cpu: bool = False
 
 
 @dataclass(frozen=True, slots=True)

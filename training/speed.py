@@ -45,7 +45,7 @@ def measure(plan: Recipe, task: loop.Task, device: torch.device, rounds: int) ->
         return result
 
     def forward(batch: Any, step: int) -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        with loop.in_half(plan, device):
             return torch.stack(list(task.loss(network, past, batch, step).values())).sum()
 
     for step in range(rounds + WARM_UP):

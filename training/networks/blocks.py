@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from training.networks.depthwise import DepthwiseConv2d
+
 
 def normalise(pixels: Tensor) -> Tensor:
     """Turn uint8 (N, H, W, 3) RGB into float (N, 3, H, W), about -1..1 (EfficientNet-Lite's (x - 127) / 128)."""
@@ -18,10 +20,13 @@ class ConvNorm(nn.Sequential):
     """Convolution, batch norm, ReLU6 unless ``act`` is off."""
 
     def __init__(
-        self, width_in: int, width: int, kernel: int = 1, stride: int = 1, groups: int = 1, act: bool = True
+        self, width_in: int, width: int, kernel: int = 1, stride: int = 1, depthwise: bool = False, act: bool = True
     ) -> None:
+        """Build it; ``depthwise`` convolves each of ``width_in`` = ``width`` channels alone."""
         super().__init__(
-            nn.Conv2d(width_in, width, kernel, stride, kernel // 2, groups=groups, bias=False),
+            DepthwiseConv2d(width, kernel, stride)
+            if depthwise
+            else nn.Conv2d(width_in, width, kernel, stride, kernel // 2, bias=False),
             nn.BatchNorm2d(width),
             *([nn.ReLU6(inplace=True)] if act else []),
         )
@@ -91,7 +96,7 @@ class TopDown(nn.Module):
         super().__init__()
         self.lateral = nn.ModuleList(ConvNorm(w, width, act=False) for w in widths)
         self.smooth = nn.ModuleList(
-            nn.Sequential(ConvNorm(width, width, 5, groups=width), ConvNorm(width, width)) for _ in widths[:-1]
+            nn.Sequential(ConvNorm(width, width, 5, depthwise=True), ConvNorm(width, width)) for _ in widths[:-1]
         )
 
     def forward(self, levels: list[Tensor]) -> Tensor:
@@ -107,7 +112,7 @@ class TopDown(nn.Module):
 def head(width: int, outputs: int) -> nn.Sequential:
     """Build what reads a decoder: depthwise 5 x 5, pointwise, and a plain 1 x 1 that starts near zero."""
     last = nn.Conv2d(width, outputs, 1)
-    built = nn.Sequential(ConvNorm(width, width, 5, groups=width), ConvNorm(width, width), last)
+    built = nn.Sequential(ConvNorm(width, width, 5, depthwise=True), ConvNorm(width, width), last)
     initialise(built)
     nn.init.normal_(last.weight, std=0.01)
     return built

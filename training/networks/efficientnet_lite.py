@@ -32,7 +32,7 @@ class InvertedResidual(nn.Module):
         super().__init__()
         inner = width_in * expansion
         self.expand = ConvNorm(width_in, inner) if expansion > 1 else nn.Identity()
-        self.depthwise = ConvNorm(inner, inner, kernel, stride, groups=inner)
+        self.depthwise = ConvNorm(inner, inner, kernel, stride, depthwise=True)
         self.project = ConvNorm(inner, width, act=False)
         self.shortcut = stride == 1 and width_in == width
 

@@ -18,8 +18,8 @@ class PlainUnit(nn.Module):
 
     def __init__(self, width_in: int, width: int, stride: int) -> None:
         super().__init__()
-        self.three = ConvNorm(width_in, width_in, 3, stride, groups=width_in, act=False)
-        self.one = ConvNorm(width_in, width_in, 1, stride, groups=width_in, act=False)
+        self.three = ConvNorm(width_in, width_in, 3, stride, depthwise=True, act=False)
+        self.one = ConvNorm(width_in, width_in, 1, stride, depthwise=True, act=False)
         self.identity = nn.BatchNorm2d(width_in) if stride == 1 else None
         self.pointwise = ConvNorm(width_in, width)
         self.fused: nn.Conv2d | None = None

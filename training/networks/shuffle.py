@@ -21,12 +21,12 @@ class ShuffleUnit(nn.Module):
         self.halves = stride == 1
         branch_in = width_in // 2 if self.halves else width_in
         self.main = nn.Sequential(
-            ConvNorm(branch_in, half), ConvNorm(half, half, 5, stride, groups=half, act=False), ConvNorm(half, half)
+            ConvNorm(branch_in, half), ConvNorm(half, half, 5, stride, depthwise=True, act=False), ConvNorm(half, half)
         )
         self.side: nn.Module = nn.Identity()
         if not self.halves:
             self.side = nn.Sequential(
-                ConvNorm(width_in, width_in, 5, stride, groups=width_in, act=False), ConvNorm(width_in, half)
+                ConvNorm(width_in, width_in, 5, stride, depthwise=True, act=False), ConvNorm(width_in, half)
             )
 
     def forward(self, x: Tensor) -> Tensor:
