@@ -88,9 +88,9 @@ def eventually(condition: Callable[[], bool]) -> None:
 
 
 @contextmanager
-def bare(running: Running) -> Iterator[socket.socket]:
-    """A socket after the opening handshake; small buffers, so that they are full soon."""
-    address = urlsplit(running.url)
+def bare(url: str) -> Iterator[socket.socket]:
+    """A socket after the opening handshake with the server at ``url``; small buffers, so that they are full soon."""
+    address = urlsplit(url)
     with socket.socket() as it:
         it.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         it.settimeout(PATIENCE_S)

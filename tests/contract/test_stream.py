@@ -263,7 +263,7 @@ def test_who_is_silent_is_sent_away(models_dir: Path) -> None:
             assert "0.2 s" in hear_goodbye(connection, events.IDLE)["reason"]
         with connected(running) as connection:  # not even a hello
             hear_goodbye(connection, events.IDLE)
-        with bare(running) as connection:  # half a frame is no message
+        with bare(running.url) as connection:  # half a frame is no message
             connection.sendall(packed(BINARY, PICTURE)[: len(PICTURE) // 2])
             eventually(lambda: running.open_streams == 0)
 

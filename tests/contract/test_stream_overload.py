@@ -105,7 +105,7 @@ def test_who_never_reads_is_cut_off_and_costs_little(strict: Running, kind: str)
         "text": packed(TEXT, b'{"type":"nonsense"}'),
         "frames": packed(BINARY, b"\x02garbage"),
     }[kind] * 50
-    with bare(strict) as connection:
+    with bare(strict.url) as connection:
         connection.sendall(HELLO)
         before = resident_bytes()
         with pytest.raises(OSError, match=r"reset|Broken pipe|aborted"):  # noqa: PT012 - nobody knows which one it is
@@ -117,7 +117,7 @@ def test_who_never_reads_is_cut_off_and_costs_little(strict: Running, kind: str)
 
 def test_a_flood_of_frames_that_nobody_reads_keeps_one_waiting(strict: Running) -> None:
     before = resident_bytes()
-    with bare(strict) as connection:
+    with bare(strict.url) as connection:
         connection.sendall(HELLO)
         for i in range(300):
             connection.sendall(packed(BINARY, frame(PICTURE + bytes(100_000), i)))
@@ -128,7 +128,7 @@ def test_a_flood_of_frames_that_nobody_reads_keeps_one_waiting(strict: Running) 
 def test_two_hundred_who_break_off_leave_nothing(strict: Running, broken_off: str) -> None:
     threads, before = threading.active_count(), resident_bytes()
     for _ in range(50):
-        with bare(strict) as connection:
+        with bare(strict.url) as connection:
             if broken_off != "before the hello":
                 connection.sendall(HELLO)
                 assert connection.recv(1)

@@ -1,10 +1,12 @@
 """Streams against a server of its own: ages, answers and drops of every client, and what the server needs for them.
 
-python -m tests.system.bench_stream [--clients N] [--fps F] [--seconds S] [--policy latest|all] [photo.jpg ...]
+python -m tests.system.bench_stream [--clients N] [--fps F] [--seconds S] [--policy latest|all] [--rude] [photo.jpg ...]
 
-Without options it is one camera of 1280 x 720 at 30 fps; with ``--clients 8`` more than two cores can answer. Each
-client is a process that sends on time whatever comes back. Ages are the server's (last byte in, answer out) and the
-client's own (picture handed over, answer read), on one clock. The person sways.
+Without options it is one camera of 1280 x 720 at 30 fps; with ``--clients 8`` more than two cores can answer.
+``--clients 4 --workers 1 --model teacher --no-track --seconds 300`` asks four times what the server can do. Each client
+is a process that sends on time whatever comes back; ``--rude`` adds three who never read, send half a frame, or come
+and go all the time. Ages are the server's (last byte in, answer out) and the client's own (picture handed over, answer
+read), on one clock. The person sways.
 """
 
 import argparse
@@ -19,14 +21,17 @@ import threading
 import time
 import urllib.request
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import cv2
 import numpy as np
 import skimage.data
 from websockets.sync.client import ClientConnection, connect
+
+from tests.system import rude
 
 SIZE = (1280, 720)
 STEPS = 30
@@ -70,7 +75,8 @@ class Tally:
 def run_client(url: str, pictures: list[bytes], options: argparse.Namespace) -> Tally:
     """Send for so many seconds, then hear the rest."""
     with connect(url, subprotocols=["pose.v1.json"], compression=None, max_size=None) as connection:
-        hello = {"type": "hello", "policy": options.policy, "track": not options.no_track, "max_fps": options.max_fps}
+        hello = {"policy": options.policy, "track": not options.no_track, "max_fps": options.max_fps}
+        hello |= {"type": "hello", "model": options.model}
         connection.send(json.dumps({name: value for name, value in hello.items() if value is not None}))
         assert json.loads(connection.recv(PATIENCE_S))["type"] == "ready"
         events: list[tuple[float, dict[str, Any]]] = []
@@ -121,7 +127,28 @@ def percentiles(values: Sequence[float]) -> str:
     return "  ".join(f"p{q} {np.percentile(values, q):6.1f}" for q in (50, 95, 99))
 
 
-def report(tallies: list[Tally], seconds: float, before: tuple[float, float], after: tuple[float, float]) -> None:
+class Watch:
+    """Reads the server's use ten times while a benchmark runs."""
+
+    def __init__(self, url: str, seconds: float) -> None:
+        self.uses = [server_use(url)]
+        self._over = threading.Event()
+        self._watching = threading.Thread(target=self._watch, args=(url, seconds / 10))
+
+    def __enter__(self) -> Self:
+        self._watching.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        self._watching.join()
+
+    def _watch(self, url: str, pause_s: float) -> None:
+        while not self._over.wait(pause_s):
+            self.uses.append(server_use(url))
+
+
+def report(tallies: list[Tally], seconds: float, uses: Sequence[tuple[float, float]]) -> None:
     rates = [tally.answered / seconds for tally in tallies]
     total = {name: sum(getattr(it, name) for it in tallies) for name in ("sent", "answered", "errors", "dropped")}
     lost = total["sent"] - total["answered"] - total["errors"] - total["dropped"]
@@ -132,9 +159,12 @@ def report(tallies: list[Tally], seconds: float, before: tuple[float, float], af
     print(f"client age   {percentiles([age for it in tallies for age in it.client_ages])} ms")
     means = {name: np.mean([it.stages[name] for it in tallies]) for name in tallies[0].stages}
     print("stages, mean " + "  ".join(f"{name} {value:.2f}" for name, value in means.items()) + " ms")
+    work_ms = sum(value for name, value in means.items() if name not in {"queue", "total"})
+    p99_ms = np.percentile([age for it in tallies for age in it.server_ages], 99)
+    print(f"server age p99 = {p99_ms / work_ms / len(tallies):.2f} x work on a frame ({work_ms:.1f} ms) x streams")
     print(f"people/frame {np.mean([it.people for it in tallies]):.2f}")
-    print(f"server RSS   {before[0]:.0f} -> {after[0]:.0f} MB")
-    print(f"server CPU   {(after[1] - before[1]) / seconds:.2f} of {os.cpu_count()} cores")
+    print(f"server RSS   {'  '.join(f'{resident:.0f}' for resident, _ in uses)} MB")
+    print(f"server CPU   {(uses[-1][1] - uses[0][1]) / seconds:.2f} of {os.cpu_count()} cores")
 
 
 def main() -> int:
@@ -145,10 +175,14 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--policy", choices=["latest", "all"], default="latest")
     parser.add_argument("--max-fps", type=float)
+    parser.add_argument("--model", default="auto", help="student, teacher, auto or a bundle's name")
+    parser.add_argument("--workers", type=int, help="of the server; a half of the cores without")
+    parser.add_argument("--rude", action="store_true", help="beside clients who misbehave")
     parser.add_argument("--no-track", action="store_true", help="the finder looks at every frame")
     options = parser.parse_args()
     pictures = [path.read_bytes() for path in options.photos] or camera()
     command = [sys.executable, "-m", "service", "--port", "0", "--log-level", "warning"]
+    command += ["--workers", str(options.workers)] if options.workers else []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) as server:
         try:
             assert server.stdout
@@ -163,9 +197,12 @@ def main() -> int:
             with multiprocessing.get_context("spawn").Pool(options.clients) as pool:
                 warm_up = argparse.Namespace(**vars(options) | {"seconds": WARM_UP_S})
                 pool.starmap(run_client, [(stream, pictures, warm_up)] * options.clients, chunksize=1)
-                before = server_use(url)
-                tallies = pool.starmap(run_client, [(stream, pictures, options)] * options.clients, chunksize=1)
-            report(tallies, options.seconds, before, server_use(url))
+                others = rude.crowd(url, pictures[0]) if options.rude else nullcontext({})
+                with Watch(url, options.seconds) as watch, others as visits:
+                    tallies = pool.starmap(run_client, [(stream, pictures, options)] * options.clients, chunksize=1)
+            report(tallies, options.seconds, [*watch.uses, server_use(url)])
+            if options.rude:
+                print(f"rude clients came {visits} times")
         finally:
             server.terminate()
     return 0
