@@ -45,6 +45,8 @@ REACH = 2.0
 """Factor on the OKS' tolerance: its sigmas are annotators' errors; networks' are larger, and people move."""
 CROP_MARGIN = 0.15
 """Share of a box's longer side by which a crop may reach beyond it: padding, and the network's aspect."""
+RECENT = 0.9
+"""Factor on the likeness for each frame that a track was not seen: of two who claim one pose, who was just there has it."""
 KEPT_SHARE = 0.6
 """Of the score that a person needs to be taken up, the share that a known one needs to stay."""
 FALLEN_SHARE = 0.6
@@ -233,9 +235,10 @@ class Tracker:
             return np.zeros((len(poses), len(self._tracks)), np.float32)
         assert self._time_s is not None
         heading = self._fit(poses, np.stack([track.keypoints_at(self._time_s) for track in self._tracks]))
-        if not self._slow:
-            return heading
-        return np.maximum(heading, self._fit(poses, np.stack([track.keypoints for track in self._tracks])))
+        if self._slow:
+            heading = np.maximum(heading, self._fit(poses, np.stack([track.keypoints for track in self._tracks])))
+        unseen = np.array([min(track.misses, URGENT_MISSES) for track in self._tracks])
+        return np.asarray(heading * RECENT**unseen, np.float32)
 
     def _fit(self, poses: Poses, expected: Floats) -> Floats:
         """The mean of OKS and IoU with the tracks' expected keypoints (T, K, 2)."""

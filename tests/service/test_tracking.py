@@ -272,3 +272,15 @@ def test_a_step_back_of_the_clock_throws_nobody_aside() -> None:
     assert abs(left) < 1
     track.follow(pose(4).keypoints[0], sure, 0.08, crowded=False)
     np.testing.assert_allclose(track.velocity, [50, 0], atol=1)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("speed", [80.0, 150.0, 300.0])
+def test_who_is_in_sight_keeps_the_id_from_one_who_vanished_behind(speed: float, seed: int) -> None:
+    """The one behind stops there: where he is expected, somebody else is seen."""
+    hides_s = 2.0
+    behind: Way = lambda t: (640 - speed * (hides_s - t), 360) if t < hides_s else (640, 360)  # noqa: E731
+    scene = Scene([stands((640, 360)), behind], tracker(), seed)
+    first = scene.step()[0]
+    for _ in range(int(4 * FPS)):
+        assert scene.step()[0] == first
