@@ -12,7 +12,7 @@ class CocoResult(BaseModel):
 
     image_id: int
     category_id: Literal[1]
-    keypoints: list[float] = Field(description="x, y, score of each keypoint.", min_length=51, max_length=51)
+    keypoints: list[float] = Field(description="x, y, score of each keypoint.", min_length=3)
     score: float
     bbox: tuple[float, float, float, float]
 

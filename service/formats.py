@@ -90,7 +90,7 @@ def prediction_head(prediction: Prediction, request_id: str) -> dict[str, Any]:
         "id": request_id,
         "model": model_ref(prediction.model, prediction.fallback),
         "image": image_info(prediction),
-        "skeleton": prediction.model.estimator.skeleton.name,
+        **layouts.describe(prediction.model.estimator.skeleton),
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from service.errors import BadParameter
 from service.pose.skeleton import COCO17, Skeleton
 
 Json = dict[str, Any]
@@ -16,6 +17,28 @@ _HIPS = _NAMES.index("left_hip"), _NAMES.index("right_hip")
 _BODY_25: tuple[int | tuple[int, int] | None, ...] = (
     0, _SHOULDERS, 6, 8, 10, 5, 7, 9, _HIPS, 12, 14, 16, 11, 13, 15, 2, 1, 4, 3, *(None,) * 6,
 )  # fmt: skip
+
+
+def require(layout: str, skeleton: Skeleton) -> None:
+    """Refuse a format that has no place for a skeleton's keypoints.
+
+    Raises:
+        BadParameter: OpenPose's BODY_25 is made of COCO's keypoints, and the model answers others.
+    """
+    if layout == "openpose" and skeleton.keypoints != COCO17.keypoints:
+        raise BadParameter(
+            f"format: expected a model of skeleton {COCO17.name} for openpose, which names its joints, got one of "
+            f"{skeleton.name!r}; ask for pose, compact, coco, tfjs or roboflow",
+            format=layout,
+            skeleton=skeleton.name,
+        )
+
+
+def describe(skeleton: Skeleton) -> Json:
+    """Write which keypoints a reply has: the name alone of COCO's, which every client knows."""
+    if skeleton == COCO17:
+        return {"skeleton": skeleton.name}
+    return {"skeleton": skeleton.name, "keypoints": skeleton.keypoints, "edges": skeleton.edges}
 
 
 @dataclass(frozen=True, slots=True)

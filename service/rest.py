@@ -9,8 +9,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from service import accept, bodies, formats, images, openapi, wire
-from service.errors import BadRequest, ServiceError, problem
+from service import accept, bodies, formats, images, layouts, openapi, wire
+from service.errors import BadParameter, BadRequest, ServiceError, problem
 from service.metrics import CONTENT_TYPE
 from service.middleware import SCOPE_KEY
 from service.pose.drawing import draw
@@ -51,7 +51,9 @@ def _call(request: Request, options: Options, media_type: str) -> Call:
     if min_score is None:
         min_score = settings.min_score if boxes is None else 0.0
     max_people = options.max_people or settings.max_people
-    wish = Wish(service.shelf.choose(options.model), boxes, max_people, min_score, settings.max_pixels)
+    choice = service.shelf.choose(options.model)
+    layouts.require(options.format, choice.model.estimator.skeleton)
+    wish = Wish(choice, boxes, max_people, min_score, settings.max_pixels)
     return Call(service, wish, options, media_type, request.scope[SCOPE_KEY])
 
 
@@ -117,6 +119,7 @@ async def compare_models(request: Request, options: Asked) -> Response:
     call = _call(request, asked, accept.choose(request.headers.get("accept"), (JSON,)))
     shelf = call.service.shelf
     student = shelf.choose("student" if options.model == "auto" else options.model).model
+    _require_comparable(student, call.wish.choice.model)
     chunks, content_type = await _read_picture(request, call)
 
     def work(waited_ms: float) -> tuple[bytes, dict[str, float]]:
@@ -126,6 +129,17 @@ async def compare_models(request: Request, options: Asked) -> Response:
 
     body, laps_ms = await call.service.scheduler.run(work)
     return _response(body, JSON, laps_ms)
+
+
+def _require_comparable(student: Model, teacher: Model) -> None:
+    ours, theirs = student.estimator.skeleton, teacher.estimator.skeleton
+    if ours.keypoints != theirs.keypoints:
+        raise BadParameter(
+            f"model: expected one with the teacher's skeleton {theirs.name!r} to compare, got "
+            f"{student.manifest.name!r} of {ours.name!r}; serve a teacher that was trained with it, or ask /predict",
+            model=student.manifest.name,
+            skeleton=ours.name,
+        )
 
 
 def _answer(call: Call, content: bytes, watch: Stopwatch, image_id: int) -> tuple[bytes, dict[str, float]]:
@@ -179,7 +193,7 @@ def _compare(call: Call, content: bytes, student: Model, watch: Stopwatch) -> tu
         "schema": wire.SCHEMA,
         "id": call.request_id,
         "image": formats.image_info(comparison),
-        "skeleton": skeleton.name,
+        **layouts.describe(skeleton),
         **sides,
         "matches": formats.matches(comparison),
     }
@@ -217,9 +231,15 @@ def _entry(service: Service, model: Model) -> dict[str, Any]:
         "state": state,
         "failure": model.failure,
         "default": service.shelf.is_default(model),
+        "skeleton": _skeleton(model),
         "metrics": model.manifest.metrics,
         "manifest": model.manifest.model_dump(mode="json"),
     }
+
+
+def _skeleton(model: Model) -> dict[str, Any] | None:
+    known = model.manifest.known_skeleton
+    return None if known is None else {"name": known.name, "keypoints": known.keypoints, "edges": known.edges}
 
 
 @router.get("/metrics", **openapi.METRICS)

@@ -151,8 +151,11 @@ class Shelf:
             names = {"student": self._settings.student, "teacher": self._settings.teacher}
             return Choice(self._find_pose_model(names.get(wanted, wanted)))
         if student is None:
+            failed = self.models.get(self._settings.student)
+            if failed is not None and teacher is not None and not _answer_alike(failed, teacher):
+                return Choice(self._find_pose_model(self._settings.student))
             return Choice(teacher or self._find_pose_model(self._settings.teacher), "student_unavailable")
-        if self._settings.fallback_score is None:
+        if self._settings.fallback_score is None or (teacher is not None and not _answer_alike(student, teacher)):
             return Choice(student)
         return Choice(student, backup=teacher, backup_below=self._settings.fallback_score)
 
@@ -205,6 +208,11 @@ def open_shelf(settings: Settings) -> Shelf:
     if settings.student not in able:
         log.warning("student %r is not available: %r answers in its place", settings.student, settings.teacher)
     return Shelf(models, settings)
+
+
+def _answer_alike(student: Model, teacher: Model) -> bool:
+    """Whether one may step in for the other: callers count on the keypoints that they were told of."""
+    return student.manifest.known_skeleton == teacher.manifest.known_skeleton
 
 
 def _bundle_paths(folder: Path, expected: set[str]) -> list[Path]:

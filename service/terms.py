@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from service import formats
+from service import formats, layouts
 from service.errors import BadRequest, ServiceError, Unavailable, problem
 from service.events import BAD_HELLO, OVERLOADED, Hello, Limits, Ready, read_hello
 from service.farewell import Farewell
@@ -62,6 +62,8 @@ def _terms(hello: Hello, service: Service, session_id: str) -> Terms:
     settings = service.settings
     service.shelf.require_ready()
     choice = service.shelf.choose(hello.model)
+    skeleton = choice.model.estimator.skeleton
+    layouts.require(hello.format, skeleton)
     min_score = settings.min_score if hello.min_score is None else hello.min_score
     wish = Wish(choice, None, hello.max_people or settings.max_people, min_score, settings.max_pixels)
     fps = min(hello.max_fps or settings.stream_max_fps, settings.stream_max_fps)
@@ -91,7 +93,9 @@ def _terms(hello: Hello, service: Service, session_id: str) -> Terms:
             ),
             "idle_timeout_s": settings.stream_idle_s,
             "find_every": settings.stream_find_every,
-            "skeleton": choice.model.estimator.skeleton.name,
+            "skeleton": skeleton.name,
+            "keypoints": skeleton.keypoints,
+            "edges": skeleton.edges,
             "model": formats.model_ref(choice.model, choice.fallback),
         }
     )

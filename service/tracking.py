@@ -46,7 +46,7 @@ REACH = 2.0
 CROP_MARGIN = 0.15
 """Share of a box's longer side by which a crop may reach beyond it: padding, and the network's aspect."""
 RECENT = 0.9
-"""Factor on the likeness for each frame that a track was not seen: of two who claim a pose, who was just there has it."""
+"""Factor on the likeness for each frame a track was not seen: of two who claim a pose, who was just there has it."""
 KEPT_SHARE = 0.6
 """Of the score that a person needs to be taken up, the share that a known one needs to stay."""
 FALLEN_SHARE = 0.6

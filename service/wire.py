@@ -121,6 +121,15 @@ class Timings(BaseModel):
     total: float
 
 
+Names = Annotated[
+    list[str] | None, Field(description="Of the keypoints, in the order of a person's; left out for `coco17`.")
+]
+Edges = Annotated[
+    list[tuple[int, int]] | None,
+    Field(description="Pairs of keypoints, counted from 0, that a drawing joins; left out for `coco17`."),
+]
+
+
 class Reply(BaseModel):
     """Answer of /predict."""
 
@@ -129,6 +138,8 @@ class Reply(BaseModel):
     model: ModelRef
     image: ImageInfo
     skeleton: str
+    keypoints: Names = None
+    edges: Edges = None
     poses: list[Pose] | list[CompactPose]
     timings_ms: Timings
 
@@ -172,10 +183,20 @@ class ComparisonReply(BaseModel):
     id: str
     image: ImageInfo
     skeleton: str
+    keypoints: Names = None
+    edges: Edges = None
     student: Side
     teacher: Side
     matches: list[Match]
     timings_ms: ComparisonTimings
+
+
+class SkeletonEntry(BaseModel):
+    """Which keypoints a model answers."""
+
+    name: str
+    keypoints: list[str] = Field(description="In the order of a person's.")
+    edges: list[tuple[int, int]] = Field(description="Pairs of keypoints, counted from 0, that a drawing joins.")
 
 
 class ModelEntry(BaseModel):
@@ -189,6 +210,7 @@ class ModelEntry(BaseModel):
     state: Literal["ready", "warming_up", "unavailable"]
     failure: str | None = Field(description="Why it is unavailable.")
     default: bool = Field(description="Whether it answers where nobody names a model.")
+    skeleton: SkeletonEntry | None = Field(description="null for a finder.")
     metrics: dict[str, float]
     manifest: Manifest
 

@@ -101,12 +101,13 @@ def collect(source: coco.Source, estimator: PoseEstimator, every: int = 1) -> An
         DatasetError: A file is missing or unreadable, or nobody is labelled.
     """
     truth = coco.load(source.annotations)
+    coco.require_skeleton(truth, source.annotations, estimator.skeleton)
     picture_ids = [i for i in sorted(truth.imgs) if i % every == 0]
     found = []
     for image_id in tqdm(picture_ids, desc=f"answer {estimator.manifest.name}", unit="picture"):
         people = [a for a in truth.imgToAnns[image_id] if not a.get("iscrowd") and a.get("num_keypoints")]
         if people:
-            image = pictures.read(source.images / truth.imgs[image_id]["file_name"])
+            image = pictures.read_labelled(source.images, truth.imgs[image_id])
             poses = estimator.estimate(image, boxes.from_xywh([a["bbox"] for a in people]))
             found.append(_beside_truth(people, poses, estimator.skeleton, picture_ids))
     if not found:
@@ -160,7 +161,7 @@ def coco_figures(truth: COCO, answers: Answers) -> dict[str, float]:
     results = []
     for image_id in np.unique(answers.image_ids).tolist():
         results += as_results(image_id, answers.poses.select(answers.image_ids == image_id))
-    stats = coco_eval(truth, results, answers.picture_ids, "keypoints")
+    stats = coco_eval(truth, results, answers.picture_ids, "keypoints", answers.skeleton)
     return dict(zip(COCO_FIGURES, stats.tolist(), strict=True))
 
 

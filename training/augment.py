@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from service.pose import crop
+from service.pose.skeleton import COCO17
 from service.pose.types import Floats
 
 
@@ -39,7 +40,6 @@ STRONG = Strength(30, 0.6, (0.75, 1.35), 0.08, 0.2, 0.7, 0.25, 0.15, 0.15, 0.4)
 LIGHT = Strength(20, 0.4, (0.85, 1.2), 0.04, 0.05, 0.4, 0.1, 0.05, 0.05, 0.1)
 STRENGTHS = {"strong": STRONG, "light": LIGHT}
 
-UPPER_BODY = 11  # COCO-17: nose to wrists come before hips, knees, ankles.
 SOFTENINGS = (0.35, 0.5, 0.7)
 """Shares of the resolution that softened pictures keep."""
 LUMA = (0.299, 0.587, 0.114)
@@ -52,6 +52,7 @@ def place(
     crop_size: tuple[int, int],
     strength: Strength,
     rng: np.random.Generator,
+    upper: tuple[int, ...] = COCO17.upper,
 ) -> tuple[Floats, NDArray[np.bool_]]:
     """Draw where each crop lies on its canvas: turned, zoomed, shifted, half of them mirrored.
 
@@ -62,12 +63,13 @@ def place(
         crop_size: (width, height) of a crop in px.
         strength: How far to go.
         rng: The only source of chance.
+        upper: Keypoints of the upper half; empty: no half is shown alone.
 
     Returns:
         Affines from crop px to canvas px, float32 (N, 2, 3), and whether each mirrors, bool (N,).
     """
     count = len(keypoints)
-    boxes, enough = _half_bodies(keypoints, weights, rng.random(count) < 0.6)
+    boxes, enough = _half_bodies(keypoints, weights, rng.random(count) < 0.6, upper)
     halved = enough & (rng.random(count) < strength.half_body_chance)
     views = np.where(halved[:, None, None], crop.crop_to_image(boxes, crop_size, 1.25), view)
     mirrored = rng.random(count) < 0.5
@@ -92,13 +94,15 @@ def _disturbances(count: int, crop_size: tuple[int, int], strength: Strength, rn
     return matrices
 
 
-def _half_bodies(keypoints: Floats, weights: Floats, is_upper: NDArray[np.bool_]) -> tuple[Floats, NDArray[np.bool_]]:
+def _half_bodies(
+    keypoints: Floats, weights: Floats, wants_upper: NDArray[np.bool_], upper: tuple[int, ...]
+) -> tuple[Floats, NDArray[np.bool_]]:
     """Boxes (N, 4) of the upper or lower joints alone, and where enough of them are known (arXiv 1812.00324)."""
-    upper = np.arange(keypoints.shape[1]) < UPPER_BODY
-    known = (weights > 0) & (upper == is_upper[:, None])
+    is_upper = np.isin(np.arange(keypoints.shape[1]), upper)
+    known = (weights > 0) & (is_upper == wants_upper[:, None])
     low = np.where(known[..., None], keypoints, np.inf).min(axis=1)
     high = np.where(known[..., None], keypoints, -np.inf).max(axis=1)
-    enough = known.sum(axis=1) >= 4
+    enough = (known.sum(axis=1) >= 4) & bool(upper)
     low, high = np.where(enough[:, None], low, 0), np.where(enough[:, None], high, 1)
     margin = 0.15 * (high - low).max(axis=1, keepdims=True)
     return np.concatenate([low - margin, high + margin], axis=1).astype(np.float32), enough

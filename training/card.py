@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from service.pose.bundle import Manifest
+from service.pose.skeleton import Skeleton
 from training.recipe import Recipe
 
 TERMS = {
@@ -50,6 +51,7 @@ def write(manifest: Manifest, plan: Recipe, measured_on: str = "") -> str:
             "",
             f"A {manifest.role} of posewright: {plan.network.backbone}, {manifest.parameters / 1e6:.2f} M parameters,",
             f"input {width} x {height} (width x height), {manifest.gflops:.3f} G multiply-adds.",
+            *_keypoints(manifest),
             *(["Its graph averages over the crop and its mirror image."] if trained_by["flip_test"] else []),
             "Apache-2.0, subject to the terms of the data below.",
             "",
@@ -77,6 +79,13 @@ def write(manifest: Manifest, plan: Recipe, measured_on: str = "") -> str:
             "",
         ]
     )
+
+
+def _keypoints(manifest: Manifest) -> list[str]:
+    """Name the keypoints of a skeleton of one's own; COCO's are known."""
+    if not isinstance(manifest.skeleton, Skeleton):
+        return []
+    return [f"Keypoints of `{manifest.skeleton.name}`: {', '.join(manifest.skeleton.keypoints)}."]
 
 
 def _terms(data: list[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""COCO-format annotation files, read by pycocotools."""
+"""COCO-format annotation files, read by pycocotools. `datasets.check` says in detail what is wrong with one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pycocotools.coco import COCO
+
+from service.pose.skeleton import Skeleton
+
+AREA_SHARE = 0.53
+"""Area of a person as a share of the box, where nobody measured it: the mean of COCO's people."""
 
 
 class DatasetError(ValueError):
@@ -29,8 +34,24 @@ class Source:
     images: Path
 
 
+def optional_source(annotations: Path | None, images: Path | None) -> Source | None:
+    """A source of both, or None of neither.
+
+    Raises:
+        DatasetError: One without the other.
+    """
+    if annotations is None and images is None:
+        return None
+    if annotations is None or images is None:
+        raise DatasetError("expected --annotations and --images together, got one; give both, or none")
+    return Source(annotations.stem, annotations, images)
+
+
 def load(annotations: Path) -> COCO:
     """Read a COCO file without pycocotools' chatter.
+
+    What pycocotools needs and many tools leave out is put in: ``iscrowd`` 0, ``area`` as `AREA_SHARE` of the box,
+    ``num_keypoints`` as they are, one category.
 
     Raises:
         DatasetError: The file is missing or is not COCO json.
@@ -39,6 +60,50 @@ def load(annotations: Path) -> COCO:
         raise DatasetError(f"{annotations}: expected a COCO annotation file, got nothing there; check --annotations")
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            return COCO(str(annotations))
-    except (ValueError, KeyError, AssertionError) as error:
-        raise DatasetError(f"{annotations}: expected COCO json, got {type(error).__name__}: {error}") from error
+            data = COCO(str(annotations))
+        for person in data.anns.values():
+            _complete(person)
+    except (ValueError, KeyError, AssertionError, TypeError, IndexError) as error:
+        raise DatasetError(
+            f"{annotations}: expected COCO json, got {type(error).__name__}: {error}; posewright-train check says more"
+        ) from error
+    if not data.cats:
+        data.cats[1] = {"id": 1, "name": "person"}
+        data.dataset["categories"] = [data.cats[1]]
+    return data
+
+
+def _complete(person: dict) -> None:
+    if "area" not in person:
+        person["area"] = AREA_SHARE * person["bbox"][2] * person["bbox"][3]
+    person.setdefault("iscrowd", 0)
+    if "num_keypoints" not in person:
+        person["num_keypoints"] = sum(v > 0 for v in (person.get("keypoints") or [])[2::3])
+
+
+def same_name(name: object) -> str:
+    """A keypoint's name as tools agree on it: lower case, words joined by underscores."""
+    return str(name).strip().lower().replace(" ", "_").replace("-", "_")
+
+
+def require_skeleton(data: COCO, annotations: Path, skeleton: Skeleton) -> None:
+    """Refuse labels of another skeleton: another count of numbers, or other names in ``categories``.
+
+    Raises:
+        DatasetError: They are.
+    """
+    for category in data.cats.values():
+        names = [same_name(name) for name in category.get("keypoints") or []]
+        if names and names != [same_name(name) for name in skeleton.keypoints]:
+            raise DatasetError(
+                f"{annotations}: expected the keypoints of {skeleton.name!r} ({', '.join(skeleton.keypoints)}), got "
+                f"category {category.get('name')!r} with {len(names)}: {', '.join(names)}; give another skeleton, or "
+                "correct the categories"
+            )
+    for person in data.anns.values():
+        count = len(person.get("keypoints") or [])
+        if count not in {0, 3 * len(skeleton)}:
+            raise DatasetError(
+                f"{annotations}: expected {3 * len(skeleton)} numbers a person for {skeleton.name!r}, got {count} in "
+                f"annotation {person['id']}; give another skeleton, or correct the file"
+            )

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from service.pose import boxes as boxes_
 from service.pose.estimator import PoseEstimator
 from service.pose.finder import PersonFinder
+from service.pose.skeleton import COCO17, Skeleton
 from service.pose.types import Poses
 from training import coco, pictures
 
@@ -42,6 +43,7 @@ def score_poses(
         every: Only pictures whose id this number divides.
     """
     truth = coco.load(source.annotations)
+    coco.require_skeleton(truth, source.annotations, estimator.skeleton)
     ids = [
         i
         for i in sorted(truth.imgs)
@@ -50,14 +52,14 @@ def score_poses(
     _require(ids, source, every)
     results = []
     for image_id in tqdm(ids, desc=f"evaluate {estimator.manifest.name}", unit="picture"):
-        image = pictures.read(source.images / truth.imgs[image_id]["file_name"])
+        image = pictures.read_labelled(source.images, truth.imgs[image_id])
         if finder is None:
             people = [a for a in truth.imgToAnns[image_id] if not a.get("iscrowd") and a.get("num_keypoints")]
             poses = estimator.estimate(image, boxes_.from_xywh([a["bbox"] for a in people]))
         else:
             poses = estimator.estimate(image, *finder.find(image, max_people=100, min_score=0.05))
         results += as_results(image_id, poses)
-    stats = coco_eval(truth, results, ids, "keypoints")
+    stats = coco_eval(truth, results, ids, "keypoints", estimator.skeleton)
     ap, ap50, ap75, ar = stats[[0, 1, 2, 5]].tolist()
     return Score(ap, ap50, ap75, ar, len(ids), len(results))
 
@@ -69,7 +71,7 @@ def score_boxes(source: coco.Source, finder: PersonFinder, every: int = 1) -> Sc
     _require(ids, source, every)
     results = []
     for image_id in tqdm(ids, desc=f"evaluate {finder.manifest.name}", unit="picture"):
-        image = pictures.read(source.images / truth.imgs[image_id]["file_name"])
+        image = pictures.read_labelled(source.images, truth.imgs[image_id])
         boxes, scores = finder.find(image, max_people=100, min_score=0.02)
         for box, score in zip(boxes_.to_xywh(boxes), scores, strict=True):
             results.append({"image_id": image_id, "category_id": 1, "bbox": box.tolist(), "score": float(score)})
@@ -96,13 +98,15 @@ def as_results(image_id: int, poses: Poses) -> list[dict]:
     ]
 
 
-def coco_eval(truth: COCO, results: list[dict], ids: list[int], kind: str) -> np.ndarray:
+def coco_eval(truth: COCO, results: list[dict], ids: list[int], kind: str, skeleton: Skeleton = COCO17) -> np.ndarray:
     """The figures (10 for ``keypoints``, 12 for ``bbox``) that pycocotools prints, over pictures ``ids``."""
     if not results:
         return np.zeros(12)
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = COCOeval(truth, truth.loadRes(results), kind)
         evaluation.params.imgIds = ids
+        if skeleton != COCO17:  # pycocotools has COCO's own, in float64
+            evaluation.params.kpt_oks_sigmas = np.asarray(skeleton.sigmas)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()

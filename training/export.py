@@ -71,7 +71,7 @@ def export(
         version=version,
         role=plan.role,
         files={},
-        skeleton=COCO17.name if is_pose else None,
+        skeleton=(COCO17.name if plan.skeleton == COCO17 else plan.skeleton) if is_pose else None,
         input_size=(width, height),
         heatmap_size=(width // POSE_STRIDE, height // POSE_STRIDE) if is_pose else None,
         box_padding=BOX_PADDING if is_pose else None,

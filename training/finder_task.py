@@ -53,8 +53,8 @@ class FinderTask:
         samples = []
         for source in rng.choice(len(self._sources), phase.batch, p=self._shares):
             entries = self._sources[source]
-            path, boxes, sure = entries[rng.integers(len(entries))]
-            pixels, boxes = place(_read(path), boxes, size, rng)
+            path, seen_as, boxes, sure = entries[rng.integers(len(entries))]
+            pixels, boxes = place(_read(path, seen_as), boxes, size, rng)
             samples.append((pixels, *encode(boxes, sure, size)))
         seen, *targets = (torch.from_numpy(np.stack(it)).to(self._device) for it in zip(*samples, strict=True))
         disturbed = augment.disturb(seen.permute(0, 3, 1, 2).float(), strength, rng)
@@ -74,21 +74,23 @@ class FinderTask:
 
 
 @lru_cache(maxsize=512)
-def _read(path: Path) -> Image:
-    return pictures.read(path)
+def _read(path: Path, seen_as: pictures.SeenAs) -> Image:
+    return pictures.read_as(path, seen_as)
 
 
-def _read_source(annotations: Path, images: Path) -> list[tuple[Path, Boxes, np.ndarray]]:
-    """List pictures as (file, boxes float32 (N, 4) xyxy, sure bool (N,)); crowds are unsure boxes."""
+def _read_source(annotations: Path, images: Path) -> list[tuple[Path, pictures.SeenAs, Boxes, np.ndarray]]:
+    """List pictures as (file, how, boxes float32 (N, 4) xyxy, sure bool (N,)); crowds are unsure boxes."""
     data = coco.load(annotations)
     entries = []
     for image_id in sorted(data.imgs):
-        path = images / data.imgs[image_id]["file_name"]
+        info = data.imgs[image_id]
+        path = images / info["file_name"]
         if not path.is_file():
             raise coco.DatasetError(f"{path}: named in {annotations} but not there; check the recipe's images folder")
         people = [a for a in data.imgToAnns[image_id] if min(a["bbox"][2:]) >= 1]
         sure = [not a.get("iscrowd") and a.get("box_score", 1.0) >= SURE_BOX_SCORE for a in people]
-        entries.append((path, from_xywh([a["bbox"] for a in people]), np.array(sure, bool)))
+        boxes = from_xywh([a["bbox"] for a in people])
+        entries.append((path, pictures.SeenAs.of(info), boxes, np.array(sure, bool)))
     if not entries:
         raise coco.DatasetError(f"{annotations}: expected pictures, got none")
     return entries

@@ -13,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from service.pose import boxes as boxes_
+from service.pose.skeleton import COCO17
 from training import coco, files, pictures
 from training.guides import PoseGuide, RtmDetGuide
 
@@ -34,13 +35,15 @@ def label(
         min_box_score: Found boxes below this score are dropped.
 
     Raises:
-        DatasetError: See `coco.load`; or a picture cannot be read.
+        DatasetError: See `coco.load`; labels that are not COCO's, or a picture that cannot be read.
     """
     data = coco.load(source.annotations)
+    # Guides know COCO's keypoints alone: theirs would be taken for others of the same number.
+    coco.require_skeleton(data, source.annotations, COCO17)
     annotations: list[dict] = []
     for image_id in tqdm(sorted(data.imgs), desc=f"label {source.name}", unit="picture"):
         info = data.imgs[image_id]
-        image = pictures.read(source.images / info["file_name"])
+        image = pictures.read_labelled(source.images, info)
         people = [dict(a) for a in data.imgToAnns[image_id] if not a.get("iscrowd") and min(a["bbox"][2:]) >= 1]
         crowds = [dict(a) for a in data.imgToAnns[image_id] if a.get("iscrowd")]
         if box_guide is not None and not info.get("official_complete"):

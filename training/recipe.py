@@ -11,6 +11,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
+from service.pose.skeleton import COCO17, Skeleton
+from training import skeletons
+
 
 class RecipeError(ValueError):
     """A recipe is not valid; the message names each key, what was expected and what came."""
@@ -136,15 +139,17 @@ class Guide:
 
     Attributes:
         name: Short name, for logs and the card.
-        kind: ``checkpoint`` of ours, or an imported ONNX: ``tinypose`` (heatmaps) or ``simcc`` (two outputs).
-        path: File, relative to the data folder; ``@NAME`` is the checkpoint of the run folder NAME beside this run's.
+        kind: ``checkpoint`` or ``bundle`` of ours, or an imported ONNX: ``tinypose`` (heatmaps) or ``simcc`` (two
+            outputs).
+        path: File or bundle's folder, relative to the data folder; ``@NAME`` is the checkpoint of the run folder NAME
+            beside this run's.
         cached: Look at every crop once and keep the maps on disk; otherwise it runs beside the student.
         flip: Average over the mirrored crop.
     """
 
     __pydantic_config__ = _STRICT
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]*$")]
-    kind: Literal["checkpoint", "tinypose", "simcc"]
+    kind: Literal["checkpoint", "bundle", "tinypose", "simcc"]
     path: str
     cached: bool = True
     flip: bool = False
@@ -214,6 +219,7 @@ class Recipe:
         losses: What a pose network is held to.
         init_from: Checkpoint whose weights of equal name and shape are the start; empty for ImageNet's. ``@NAME`` is
             the checkpoint of the run folder NAME beside this run's.
+        skeleton: Which keypoints (pose): a TOML beside the recipe, or a table of its keys; see YOUR_LABELS.md.
     """
 
     __pydantic_config__ = _STRICT
@@ -226,6 +232,7 @@ class Recipe:
     losses: Losses = Losses()
     seed: int = 0
     init_from: str = ""
+    skeleton: Skeleton = COCO17
 
     def __post_init__(self) -> None:
         if (self.role == "finder") != (self.network.kind == "finder"):
@@ -249,6 +256,19 @@ class Recipe:
                 raise ValueError("expected every phase at network.input_size with a simcc head, which knows no other")
             if self.losses.regression or (self.losses.dense and self.losses.dense_form == "squared"):
                 raise ValueError("expected no squared loss with a simcc head, which has no heatmap")
+        self._require_fitting_guides()
+
+    def _require_fitting_guides(self) -> None:
+        if self.skeleton == COCO17:
+            return
+        if self.network.kind == "finder":
+            raise ValueError(f"expected no skeleton for a finder, which knows boxes only, got {self.skeleton.name!r}")
+        for i, guide in enumerate(self.losses.guides):
+            if guide.kind != "checkpoint":
+                raise ValueError(
+                    f"losses.guides.{i}: a guide of kind {guide.kind!r} answers coco17's keypoints, expected those of "
+                    f'{self.skeleton.name!r}; leave it out, or train a teacher and take its kind = "checkpoint"'
+                )
 
     @property
     def steps(self) -> int:
@@ -294,7 +314,30 @@ def read(path: Path, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
         raise RecipeError(f"{path}: not valid TOML: {error}") from error
     for setting in overrides:
         override(tree, setting)
+    _resolve_skeletons(tree, path)
     return tree
+
+
+def _resolve_skeletons(tree: dict[str, Any], path: Path) -> None:
+    """Put skeletons in full where a recipe, or parts of a chain, name a TOML: what is trained describes itself."""
+    for part in (tree, tree.get("defaults"), *_list(tree.get("stages"))):
+        if not isinstance(part, dict) or "skeleton" not in part:
+            continue
+        asked = part["skeleton"]
+        try:
+            if isinstance(asked, dict):
+                made = skeletons.parse(asked, f"{path}: skeleton")
+            elif asked == COCO17.name:
+                made = COCO17
+            else:
+                made = skeletons.load(path.parent / str(asked))
+        except skeletons.SkeletonError as error:
+            raise RecipeError(str(error)) from error
+        part["skeleton"] = asdict(made)
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def parse(tree: dict[str, Any], origin: str) -> Recipe:

@@ -7,6 +7,7 @@ import re
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, get_type_hints
 
+from service.pose.skeleton import Skeleton
 from training import recipe
 
 SECTIONS = {
@@ -53,6 +54,8 @@ def _choices(hint: Any) -> str:
 
 
 def _toml(value: Any) -> str:
+    if isinstance(value, Skeleton):
+        return _toml(value.name)
     assert not is_dataclass(value)
     if isinstance(value, bool):
         return str(value).lower()

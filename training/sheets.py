@@ -76,7 +76,7 @@ def tiles(source: coco.Source, answers: Answers, chosen: NDArray[np.intp]) -> li
     oks = answers.oks
     drawn = []
     for i in chosen.tolist():
-        image = pictures.read(source.images / files[int(answers.image_ids[i])]["file_name"])
+        image = pictures.read_labelled(source.images, files[int(answers.image_ids[i])])
         counted = mistakes.counts(answers.kinds[i : i + 1]).sum(axis=0).tolist()
         named = {name: count for name, count in zip(mistakes.KINDS, counted, strict=True) if name != "good" and count}
         drawn.append(
@@ -86,7 +86,7 @@ def tiles(source: coco.Source, answers: Answers, chosen: NDArray[np.intp]) -> li
                 oks=float(oks[i]),
                 labelled=int(answers.labelled[i].sum()),
                 mistakes=named,
-                jpeg=_jpeg(draw(image, answers, i)),
+                jpeg=to_jpeg(draw(image, answers, i)),
             )
         )
     return drawn
@@ -122,7 +122,8 @@ def _draw_truth(canvas: Image, truth: Floats, labelled: NDArray[np.bool_], skele
             cv2.circle(canvas, places[k], 3, color, thickness, cv2.LINE_AA)
 
 
-def _jpeg(tile: Image) -> bytes:
+def to_jpeg(tile: Image) -> bytes:
+    """Encode a picture, uint8 (H, W, 3) RGB, as JPEG."""
     stream = io.BytesIO()
     imsave(stream, tile, format="jpeg", pil_kwargs={"quality": JPEG_QUALITY})
     return stream.getvalue()

@@ -1,5 +1,5 @@
 /**
- * People and their 17 COCO keypoints in pictures and live video, from a posewright server.
+ * People and their keypoints, COCO's 17 or a model's own, in pictures and live video, from a posewright server.
  *
  *     import { Posewright, draw } from "http://localhost:8000/posewright.js";
  *
@@ -13,7 +13,7 @@
  *     }
  *
  * Coordinates are px of the picture that you gave, upright, origin top left, pixel centres at integers. A person has
- * all 17 keypoints, in the order of `KEYPOINTS`; a low score is yours to judge. Poses have the shape of `Pose` in
+ * all keypoints, in the order of `KEYPOINTS` or of the model's own; a low score is yours to judge. Poses have the shape of `Pose` in
  * @tensorflow-models/pose-detection, so that code written for it goes on working.
  *
  * @license Apache-2.0
@@ -26,7 +26,11 @@
 /** @typedef {{ width: number, height: number }} Size px. */
 /** @typedef {{ x: number, y: number, score: number, name: string }} Keypoint px; score 0..1. */
 /** @typedef {{ xMin: number, yMin: number, xMax: number, yMax: number, width: number, height: number }} Box px. */
-/** @typedef {{ keypoints: Keypoint[], score: number, box: Box, id?: number }} Pose A person; `id` in streams only. */
+/** @typedef {readonly (readonly [number, number])[]} Edges Pairs of keypoints, counted from 0. */
+/**
+ * @typedef {{ keypoints: Keypoint[], score: number, box: Box, id?: number, edges?: Edges }} Pose A person; `id` in
+ *   streams only, `edges` where the model has another skeleton than COCO's.
+ */
 
 /**
  * @typedef {object} PredictOptions
@@ -234,7 +238,7 @@ export class Posewright {
   async predict(source, options = {}) {
     const { reply, view } = await this.#post("predict", source, options);
     return {
-      poses: reply.poses.map((/** @type {any} */ it) => view.back(readPose(it))),
+      poses: reply.poses.map((/** @type {any} */ it) => view.back(readPose(it, reply))),
       image: view.size(reply.image),
       model: reply.model,
       timingsMs: reply.timings_ms,
@@ -253,7 +257,7 @@ export class Posewright {
   async compare(source, options = {}) {
     const { reply, view } = await this.#post("compare", source, options);
     const side = (/** @type {any} */ { model, poses, pose_ms: poseMs }) => ({
-      model, poseMs, poses: poses.map((/** @type {any} */ it) => view.back(readPose(it))),
+      model, poseMs, poses: poses.map((/** @type {any} */ it) => view.back(readPose(it, reply))),
     });
     return {
       student: side(reply.student),
@@ -361,6 +365,8 @@ export class PoseStream {
   #seq = 0;
   #attempts = 0;
   #session = "";
+  /** @type {any} The `ready` of the connection: names the keypoints. */
+  #skeleton = {};
   #maxBytes = Infinity;
   #heardMs = 0;
   #pingedMs = 0;
@@ -494,6 +500,7 @@ export class PoseStream {
   /** @param {any} ready */
   #begin(ready) {
     this.#session = ready.session;
+    this.#skeleton = ready;
     this.#maxBytes = ready.limits?.max_frame_bytes ?? Infinity;
     this.#pace.limit(ready.limits?.max_fps ?? Infinity);
     this.#become("open", { model: ready.model });
@@ -510,7 +517,7 @@ export class PoseStream {
     this.stats.answered += 1;
     this.#newest = {
       seq: result.seq,
-      poses: result.poses.map((/** @type {any} */ it) => sent.view.back(readPose(it))),
+      poses: result.poses.map((/** @type {any} */ it) => sent.view.back(readPose(it, this.#skeleton))),
       image: sent.image,
       capturedMs: sent.capturedMs,
       ageMs: now - sent.capturedMs,
@@ -684,7 +691,7 @@ export function draw(context, poses, options = {}) {
     const points = pose.keypoints.map((it) => ({ ...place(it.x, it.y), name: it.name, seen: it.score >= threshold }));
     const { xMin, yMin, xMax, yMax } = pose.box;
     if (options.boxes) drawBox(context, place(xMin, yMin), place(xMax, yMax), width);
-    drawSkeleton(context, points, width, options.colors ?? SIDES);
+    drawSkeleton(context, points, pose.edges ?? EDGES, width, options.colors ?? SIDES);
     const text = options.label ? options.label(pose, index) : String(pose.id ?? "");
     const middle = (xMin + xMax) / 2;
     const height = Math.min(Math.max(width * 3.6, 14 * pixelRatio), 32 * pixelRatio);
@@ -702,11 +709,12 @@ const RIM = "rgb(0 0 0 / 0.45)";
 /**
  * @param {Context} context
  * @param {Joint[]} joints
+ * @param {Edges} pairs
  * @param {number} width
  * @param {{ left: string, right: string, middle: string }} colors
  */
-function drawSkeleton(context, joints, width, colors) {
-  const edges = EDGES.map(([a, b]) => [joints[a], joints[b]]).filter(([a, b]) => a?.seen && b?.seen);
+function drawSkeleton(context, joints, pairs, width, colors) {
+  const edges = pairs.map(([a, b]) => [joints[a], joints[b]]).filter(([a, b]) => a?.seen && b?.seen);
   // The rims first, all of them, so that no rim lies on a neighbour's colour.
   for (const [lineWidth, rim] of /** @type {[number, boolean][]} */ ([[width * 1.7, true], [width, false]])) {
     for (const [a, b] of edges) {
@@ -985,20 +993,23 @@ class Pace {
 
 /**
  * @param {any} person As on the wire, `pose` or `compact`.
+ * @param {any} skeleton A reply, or a stream's `ready`: names `skeleton`, and `keypoints` and `edges` of others than COCO's.
  * @returns {Pose}
  */
-function readPose({ id, score, box, keypoints }) {
+function readPose({ id, score, box, keypoints }, skeleton) {
+  const names = skeleton.keypoints ?? KEYPOINTS;
   /** @type {Pose} */
   const pose = {
     keypoints: keypoints.map((/** @type {any} */ it, /** @type {number} */ k) =>
       Array.isArray(it)
-        ? { x: it[0], y: it[1], score: it[2], name: KEYPOINTS[k] }
+        ? { x: it[0], y: it[1], score: it[2], name: names[k] }
         : { x: it.x, y: it.y, score: it.score, name: it.name },
     ),
     score,
     box: boxOf(box[0], box[1], box[2], box[3]),
   };
   if (id !== null) pose.id = Number(id);
+  if (skeleton.edges && skeleton.skeleton !== "coco17") pose.edges = skeleton.edges;
   return pose;
 }
 

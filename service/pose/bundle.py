@@ -15,6 +15,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from service.pose.skeleton import SKELETONS, Skeleton
+
 MANIFEST = "manifest.json"
 ONNX = "model.onnx"
 CARD = "MODEL_CARD.md"
@@ -33,7 +35,7 @@ class Manifest(BaseModel):
         version: Changes with every training.
         role: What the service uses it for.
         files: sha256 (hex) of each other file.
-        skeleton: Name in `skeleton.SKELETONS`; None for a finder.
+        skeleton: Name in `skeleton.SKELETONS`, or a skeleton of the bundle's own in full; None for a finder.
         input_size: (width, height) of the graph's input in px; for a finder its area is a budget (`finder.grid`).
         heatmap_size: (w, h) in cells, the network's own where it answers along the axes; None for a finder.
         box_padding: Factor on a box before it is cut; None for a finder.
@@ -52,7 +54,7 @@ class Manifest(BaseModel):
     version: str
     role: Literal["finder", "student", "teacher"]
     files: dict[str, str]
-    skeleton: str | None
+    skeleton: str | Skeleton | None
     input_size: tuple[int, int]
     heatmap_size: tuple[int, int] | None
     box_padding: float | None
@@ -62,6 +64,11 @@ class Manifest(BaseModel):
     metrics: dict[str, float] = {}
     calibration: str | None = None
     trained_by: dict[str, Any] = {}
+
+    @property
+    def known_skeleton(self) -> Skeleton | None:
+        """The skeleton itself; None where there is none, or of a name that is not known here."""
+        return SKELETONS.get(self.skeleton) if isinstance(self.skeleton, str) else self.skeleton
 
 
 @dataclass(frozen=True, slots=True)

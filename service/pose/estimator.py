@@ -21,12 +21,13 @@ class PoseEstimator:
                 f"bundle {manifest.name!r}: expected a pose network, decoder heatmap or simcc with heatmap_size and "
                 f"box_padding, got {manifest.decoder!r}"
             )
-        if manifest.skeleton not in SKELETONS:
+        if manifest.known_skeleton is None:
             raise BundleError(
-                f"bundle {manifest.name!r}: expected a skeleton of {sorted(SKELETONS)}, got {manifest.skeleton!r}"
+                f"bundle {manifest.name!r}: expected a skeleton of {sorted(SKELETONS)} or one in full, "
+                f"got {manifest.skeleton!r}"
             )
         self.manifest = manifest
-        self.skeleton = SKELETONS[manifest.skeleton]
+        self.skeleton = manifest.known_skeleton
         self._runner = runner
         self._padding = manifest.box_padding
         self._stride = manifest.input_size[0] / manifest.heatmap_size[0]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
+from pydantic import ConfigDict
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,25 +21,35 @@ class Skeleton:
         edges: Pairs of keypoint indices that a drawing joins.
         flip: For each keypoint the index of its mirror partner (itself when on the midline).
         sigmas: OKS fall-off per keypoint, as a share of the square root of the person's area.
+        upper: Indices of the upper half's keypoints: training may show one half alone. Empty: it never does.
     """
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
     name: str
     keypoints: tuple[str, ...]
     edges: tuple[tuple[int, int], ...]
     flip: tuple[int, ...]
     sigmas: tuple[float, ...]
+    upper: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         count = len(self.keypoints)
+        if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", self.name):
+            raise ValueError(f"skeleton name: expected lower-case letters, digits, '.', '_', '-', got {self.name!r}")
+        if not count or not all(self.keypoints) or len(set(self.keypoints)) < count:
+            raise ValueError(f"skeleton {self.name!r}: expected keypoints of different names, got {self.keypoints}")
         if len(self.flip) != count or len(self.sigmas) != count:
             raise ValueError(
                 f"skeleton {self.name!r}: expected {count} flip partners and sigmas, one per keypoint, "
                 f"got {len(self.flip)} and {len(self.sigmas)}"
             )
+        for what, places in (("flip partners", self.flip), ("edges", tuple(chain(*self.edges))), ("upper", self.upper)):
+            if any(not 0 <= place < count for place in places):
+                raise ValueError(f"skeleton {self.name!r}: {what} must name keypoints 0..{count - 1}, got {places}")
         if any(self.flip[self.flip[k]] != k for k in range(count)):
             raise ValueError(f"skeleton {self.name!r}: flip partners must be mutual, got {self.flip}")
-        if any(not 0 <= end < count for edge in self.edges for end in edge):
-            raise ValueError(f"skeleton {self.name!r}: edges must name keypoints 0..{count - 1}, got {self.edges}")
+        if any(not (math.isfinite(sigma) and sigma > 0) for sigma in self.sigmas):
+            raise ValueError(f"skeleton {self.name!r}: sigmas must be positive, got {self.sigmas}")
 
     def __len__(self) -> int:
         return len(self.keypoints)
@@ -63,6 +77,7 @@ COCO17 = Skeleton(
         0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062,
         0.107, 0.107, 0.087, 0.087, 0.089, 0.089,
     ),
+    upper=tuple(range(11)),
 )  # fmt: skip
 
 SKELETONS = {COCO17.name: COCO17}

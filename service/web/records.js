@@ -64,8 +64,10 @@ export class Records {
       const name = still ? this.#source : `${stem}-${String(i + 1).padStart(6, "0")}.jpg`;
       return { id: i + 1, file_name: name, width: image.width, height: image.height, time_s };
     });
-    const skeleton = EDGES.map(([a, b]) => [a + 1, b + 1]); // COCO counts from 1
-    const person = { id: 1, name: "person", supercategory: "person", keypoints: KEYPOINTS, skeleton };
+    const someone = this.#frames.flatMap(({ poses }) => poses).at(0);
+    const keypoints = someone?.keypoints.map((it) => it.name) ?? KEYPOINTS;
+    const skeleton = (someone?.edges ?? EDGES).map(([a, b]) => [a + 1, b + 1]); // COCO counts from 1
+    const person = { id: 1, name: "person", supercategory: "person", keypoints, skeleton };
     return {
       info: { description: `Poses found by posewright in ${this.#source}`, date_created: new Date().toISOString() },
       licenses: [], images, annotations, categories: [person],

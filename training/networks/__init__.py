@@ -18,7 +18,7 @@ def build(recipe: Recipe, pretrained: bool = True) -> Network:
     settings = recipe.network
     if settings.kind == "finder":
         return FinderNetwork(settings.backbone, settings.decoder_width, pretrained)
-    return PoseNetwork(settings, pretrained, adapts=recipe.losses.features > 0)
+    return PoseNetwork(settings, pretrained, adapts=recipe.losses.features > 0, skeleton=recipe.skeleton)
 
 
 def load_matching(network: nn.Module, weights: dict[str, torch.Tensor]) -> int:

@@ -68,23 +68,26 @@ Outputs = Tensor | tuple[Tensor, Tensor]
 class PoseNetwork(nn.Module):
     """Pictures of one person in, a logit per keypoint and cell out; a softmax over the cells says where."""
 
-    def __init__(self, settings: Network, pretrained: bool = True, adapts: bool = False) -> None:
+    def __init__(
+        self, settings: Network, pretrained: bool = True, adapts: bool = False, skeleton: Skeleton = COCO17
+    ) -> None:
         """Build it.
 
         Args:
             settings: Backbone, decoder, head.
             pretrained: Start the backbone from ImageNet's weights, where there are any.
             adapts: Feature guidance needs a projection of the backbone's features beside the network.
+            skeleton: Which keypoints.
         """
         super().__init__()
-        keypoint_count = len(COCO17)
+        self.skeleton = skeleton
         self.backbone = backbone(settings.backbone, pretrained)
         self.decoder = TopDown(self.backbone.widths, settings.decoder_width)
         self.head: nn.Module
         if settings.head == "simcc":
-            self.head = SimccHead(settings.decoder_width, keypoint_count, settings.input_size)
+            self.head = SimccHead(settings.decoder_width, len(skeleton), settings.input_size)
         else:
-            self.head = head(settings.decoder_width, keypoint_count)
+            self.head = head(settings.decoder_width, len(skeleton))
         self.adapter = nn.Conv2d(self.backbone.widths[FEATURE_LEVEL], FEATURE_WIDTH, 1) if adapts else None
         initialise(self.decoder)
 
@@ -165,7 +168,7 @@ class ServedPose(nn.Module):
         super().__init__()
         self.network = network
         width, height = settings.input_size
-        self.blur = OksBlur(COCO17, (width // STRIDE, height // STRIDE), settings.sigma_cells)
+        self.blur = OksBlur(network.skeleton, (width // STRIDE, height // STRIDE), settings.sigma_cells)
         self.settings = settings
         self.flip_test = flip_test
 
@@ -173,7 +176,7 @@ class ServedPose(nn.Module):
         """Map uint8 (N, H, W, 3) RGB to heatmaps float (N, K, h, w)."""
         maps = self._maps(pixels)
         if self.flip_test:
-            maps = (maps + mirror_maps(self._maps(pixels.flip(2)))) / 2
+            maps = (maps + mirror_maps(self._maps(pixels.flip(2)), self.network.skeleton)) / 2
         return torch.as_tensor(self.blur(maps))
 
     def _maps(self, pixels: Tensor) -> Tensor:
@@ -199,12 +202,12 @@ class ServedSimcc(nn.Module):
         along_x, along_y = axis_distributions(self.network(pixels), self.settings.sigma_cells)
         if self.flip_test:
             mirrored_x, mirrored_y = axis_distributions(self.network(pixels.flip(2)), self.settings.sigma_cells)
-            partners = list(COCO17.flip)
+            partners = list(self.network.skeleton.flip)
             along_x = (along_x + mirrored_x.flip(2)[:, partners]) / 2
             along_y = (along_y + mirrored_y[:, partners]) / 2
         return along_x, along_y
 
 
-def mirror_maps(maps: Tensor) -> Tensor:
+def mirror_maps(maps: Tensor, skeleton: Skeleton = COCO17) -> Tensor:
     """Mirror heatmaps (N, K, h, w): columns the other way round, left and right joints exchanged."""
-    return maps.flip(3)[:, list(COCO17.flip)]
+    return maps.flip(3)[:, list(skeleton.flip)]

@@ -55,11 +55,12 @@ def _described(photo: Path, prediction: Prediction) -> str:
     head = f"{photo}: {width} x {height}, {len(prediction)} people, {prediction.model.name}"
     lines = [head + f", {prediction.timings_ms.get('total', 0):.0f} ms"]
     for pose in prediction.poses:
-        nose = pose.keypoints[0]
+        first = pose.keypoints[0]
         x, y, w, h = (round(number) for number in pose.box)
         seen = sum(bool(it.visible) for it in pose.keypoints)
         lines.append(
-            f"  score {pose.score:.2f}, box {x},{y} {w}x{h}, nose {nose.x:.0f},{nose.y:.0f}, {seen}/17 visible"
+            f"  score {pose.score:.2f}, box {x},{y} {w}x{h}, {first.name} {first.x:.0f},{first.y:.0f}, "
+            f"{seen}/{len(pose.keypoints)} visible"
         )
     return "\n".join(lines)
 

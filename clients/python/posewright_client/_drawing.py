@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from posewright_client._pictures import require_cv2
 from posewright_client._results import Pose
-from posewright_client._skeleton import EDGES
 
 # Colour-blind-safe (Okabe and Ito): left blue, right orange, middle green, RGB.
 LEFT, RIGHT, MIDDLE, WHITE = (86, 180, 233), (230, 159, 0), (0, 200, 140), (255, 255, 255)
@@ -43,7 +42,7 @@ def _draw_pose(cv2: Any, canvas: NDArray[np.uint8], pose: Pose, threshold: float
     points = [_fixed(it.x, it.y) for it in pose.keypoints]
     shown = [it.score >= threshold for it in pose.keypoints]
     names = [it.name for it in pose.keypoints]
-    for start, end in EDGES:
+    for start, end in pose.edges:
         if shown[start] and shown[end]:
             color = _color(names[start], names[end])
             cv2.line(canvas, points[start], points[end], color, thickness, cv2.LINE_AA, SUBPIXEL_BITS)

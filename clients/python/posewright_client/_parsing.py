@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from posewright_client._errors import BadReply, ProblemError
@@ -18,7 +19,7 @@ from posewright_client._results import (
     Raw,
     Side,
 )
-from posewright_client._skeleton import KEYPOINTS
+from posewright_client._skeleton import EDGES, KEYPOINTS
 
 
 def parse_prediction(document: Any) -> Prediction:
@@ -32,7 +33,7 @@ def parse_prediction(document: Any) -> Prediction:
             str(document["id"]),
             model_ref(document["model"]),
             _size(document["image"]),
-            parse_poses(document["poses"]),
+            parse_poses(document["poses"], skeleton_of(document)),
             dict(document.get("timings_ms") or {}),
             document,
         )
@@ -60,8 +61,9 @@ def parse_comparison(document: Any) -> Comparison:
         BadReply: It is not one.
     """
     with Reading("/compare"):
+        skeleton = skeleton_of(document)
         student, teacher = (
-            Side(model_ref(side["model"]), parse_poses(side["poses"]), float(side["pose_ms"]))
+            Side(model_ref(side["model"]), parse_poses(side["poses"], skeleton), float(side["pose_ms"]))
             for side in (document["student"], document["teacher"])
         )
         matches = tuple(
@@ -96,7 +98,26 @@ def parse_model(entry: Any) -> Model:
         return Model(name, version, role, state, default, metrics, entry.get("card"), entry.get("failure"), entry)
 
 
-def parse_poses(entries: Sequence[Any]) -> tuple[Pose, ...]:
+@dataclass(frozen=True, slots=True)
+class Skeleton:
+    """Which keypoints a model answers: their names, and the pairs that a drawing joins."""
+
+    keypoints: tuple[str, ...] = KEYPOINTS
+    edges: tuple[tuple[int, int], ...] = EDGES
+
+
+COCO = Skeleton()
+
+
+def skeleton_of(document: Raw) -> Skeleton:
+    """Read the skeleton of a reply or of a stream's ``ready``; COCO's where it says nothing more."""
+    if document.get("keypoints") is None:
+        return COCO
+    edges = tuple((int(a), int(b)) for a, b in document.get("edges") or ())
+    return Skeleton(tuple(map(str, document["keypoints"])), edges)
+
+
+def parse_poses(entries: Sequence[Any], skeleton: Skeleton = COCO) -> tuple[Pose, ...]:
     """Read people, with keypoints of the format ``pose`` or ``compact``.
 
     Raises:
@@ -107,18 +128,19 @@ def parse_poses(entries: Sequence[Any]) -> tuple[Pose, ...]:
             None if it.get("id") is None else str(it["id"]),
             float(it["score"]),
             _box(it["box"]),
-            tuple(_keypoint(i, point) for i, point in enumerate(it["keypoints"])),
+            tuple(_keypoint(i, point, skeleton) for i, point in enumerate(it["keypoints"])),
             it.get("fallback"),
+            skeleton.edges,
         )
         for it in entries
     )
 
 
-def _keypoint(index: int, point: Any) -> Keypoint:
+def _keypoint(index: int, point: Any, skeleton: Skeleton) -> Keypoint:
     if isinstance(point, Mapping):
         return Keypoint(point["name"], float(point["x"]), float(point["y"]), float(point["score"]), point["visible"])
     x, y, score = point
-    return Keypoint(KEYPOINTS[index], float(x), float(y), float(score))
+    return Keypoint(skeleton.keypoints[index], float(x), float(y), float(score))
 
 
 def _box(numbers: Sequence[float]) -> Box:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posewright_client._errors import MissingExtra
-from posewright_client._skeleton import KEYPOINTS
+from posewright_client._skeleton import EDGES, KEYPOINTS
 
 Raw = Mapping[str, Any]
 Box = tuple[float, float, float, float]
@@ -24,7 +24,7 @@ class Keypoint:
     """One of a person's keypoints.
 
     Attributes:
-        name: COCO's, e.g. ``left_wrist``.
+        name: E.g. ``left_wrist``.
         x: px.
         y: px.
         score: 0..1.
@@ -40,14 +40,15 @@ class Keypoint:
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """A person: always all keypoints, in COCO's order.
+    """A person: always all keypoints, in the order of the model's skeleton, most often COCO's.
 
     Attributes:
         id: Of the track, stable within a session of a stream; None elsewhere.
         score: 0..1.
         box: x, y, width, height; px.
-        keypoints: 17.
+        keypoints: K; 17 where the model has COCO's.
         fallback: Why the teacher answered for this person, or None.
+        edges: Pairs of keypoints, counted from 0, that a drawing joins.
     """
 
     id: str | None
@@ -55,6 +56,7 @@ class Pose:
     box: Box
     keypoints: tuple[Keypoint, ...]
     fallback: str | None = None
+    edges: tuple[tuple[int, int], ...] = field(default=EDGES, repr=False)
 
     def __getitem__(self, name: str) -> Keypoint:
         """Return a keypoint by its name.
@@ -75,7 +77,7 @@ class People:
     poses: tuple[Pose, ...]
 
     def to_numpy(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return keypoints float32 (N, 17, 2) xy px, and their scores float32 (N, 17)."""
+        """Return keypoints float32 (N, K, 2) xy px, and their scores float32 (N, K); K is 17 where N is 0."""
         rows = [[(it.x, it.y, it.score) for it in pose.keypoints] for pose in self.poses]
         count = len(rows[0]) if rows else len(KEYPOINTS)
         table = np.asarray(rows, np.float32).reshape(len(rows), count, 3)
@@ -164,7 +166,7 @@ class Match:
         student: Index into the student's poses.
         teacher: Index into the teacher's poses.
         oks: Object keypoint similarity, the teacher as reference, 0..1.
-        distances_px: Between the keypoints, (17,).
+        distances_px: Between the keypoints, (K,).
         distances_relative: The same, divided by the square root of the box's area.
     """
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from posewright_client._errors import ProblemError, Timeout
 from posewright_client._frames import IN_FLIGHT, StreamOptions, StreamResult, StreamStats
-from posewright_client._parsing import Reading, parse_poses
+from posewright_client._parsing import COCO, Reading, parse_poses, skeleton_of
 from posewright_client._results import Pose
 
 SUBPROTOCOL = "pose.v1.json"
@@ -62,6 +62,7 @@ class Session:
         self._results: deque[StreamResult] = deque()
         self._control: deque[str] = deque()
         self._ready = self._leaving = self._finished = False
+        self._skeleton = COCO
         self._id = ""
         self._window = self._wanted_window = options.max_in_flight or IN_FLIGHT[options.policy]
         self._idle_s = self._opened_s = self._sent_s = self._left_s = 0.0
@@ -172,6 +173,7 @@ class Session:
 
     def _on_ready(self, event: Mapping[str, Any]) -> None:
         self._ready, self._id = True, str(event.get("session", ""))
+        self._skeleton = skeleton_of(event)
         self._idle_s = float(event.get("idle_timeout_s") or 0)
         if self.options.policy == "all":
             # One is worked on and the rest waits: so the server's queue never fills, and it never stops reading.
@@ -186,7 +188,7 @@ class Session:
     def _on_result(self, event: Mapping[str, Any], now_s: float) -> None:
         if event["seq"] not in self._in_flight:
             return
-        poses, age_ms = parse_poses(event["poses"]), float(event["age_ms"])
+        poses, age_ms = parse_poses(event["poses"], self._skeleton), float(event["age_ms"])
         # Frames are answered in the order sent: what was sent before this one will not be any more.
         while next(iter(self._in_flight)) != event["seq"]:
             del self._in_flight[next(iter(self._in_flight))]

@@ -19,10 +19,11 @@ from posewright_client._errors import MissingExtra, PosewrightError
 from posewright_client._frames import Frame, StreamResult, StreamWishes
 from posewright_client._journal import Job, Journal, read
 from posewright_client._movie import Movie, MovieFrame, even_fps, writing
-from posewright_client._parsing import parse_poses
+from posewright_client._parsing import parse_poses, skeleton_of
 from posewright_client._pictures import require_cv2
 from posewright_client._results import Pose
 from posewright_client._retries import Retries
+from posewright_client._skeleton import KEYPOINTS
 
 T = TypeVar("T")
 PATIENCE_S = 300.0
@@ -109,7 +110,16 @@ def _line(begun: int, result: StreamResult) -> dict[str, Any]:
         problem = result.problem
         return line | {"problem": {"type": problem.type, "status": problem.status, "detail": problem.detail}}
     # Ids count anew in every session, e.g. after a kill: the two together name a person.
-    return line | {"session": result.session, "poses": [_pose(pose) for pose in result.poses]}
+    return line | {"session": result.session, **_skeleton(result), "poses": [_pose(pose) for pose in result.poses]}
+
+
+def _skeleton(result: StreamResult) -> dict[str, Any]:
+    """The keypoints' names and edges, where they are not COCO's."""
+    for pose in result.poses[:1]:
+        names = tuple(it.name for it in pose.keypoints)
+        if names != KEYPOINTS:
+            return {"keypoints": names, "edges": pose.edges}
+    return {}
 
 
 def _pose(pose: Pose) -> dict[str, Any]:
@@ -136,7 +146,7 @@ def _render(job: VideoJob, movie: Movie, out: Path) -> None:
 def _drawn(frame: MovieFrame, line: Mapping[str, Any]) -> Any:
     assert line["frame"] == frame.index
     rgb = frame.bgr[..., ::-1]
-    return np.ascontiguousarray(draw(rgb, parse_poses(line.get("poses", ())))[..., ::-1])
+    return np.ascontiguousarray(draw(rgb, parse_poses(line.get("poses", ()), skeleton_of(line)))[..., ::-1])
 
 
 def _progress(items: Iterable[T], job: VideoJob, what: str, total: int, begun: int) -> Generator[T]:
