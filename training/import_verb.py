@@ -1,0 +1,59 @@
+"""What posewright-train import does with its options."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from service.pose import bundle
+from service.pose.skeleton import COCO17
+from training import coco, foreign, imported, suspicion
+from training.imported import Foreign
+from training.wrapping import NORMALISATIONS, Feeding
+
+
+def run(options: Namespace) -> int:
+    """See `imported.make` and `suspicion.check`."""
+    truth = coco.optional_source(options.annotations, options.images)
+    known, feeding = _foreign(options), _feeding(options)
+    made, told = imported.make(known, feeding, {}), suspicion.NOT_CHECKED
+    if truth is not None:
+        trial, findings = suspicion.check(known, feeding, truth, options.pictures)
+        if findings and not options.anyway:
+            raise foreign.ImportRefusedError(suspicion.refusal(options.out, findings))
+        made = imported.make(known, feeding, {"ap_import_check": round(trial.ap, 4)})
+        score = f"AP {trial.ap:.3f} on {len(trial.found.picture_ids)} pictures, people in their labelled boxes"
+        told = "\n".join([score, *(finding.message for finding in findings)])
+    written = bundle.write(options.out, made.manifest, made.onnx, made.card)
+    width, height = made.manifest.input_size
+    print(f"{told}\n{written.path}: {len(written.onnx) / 1e6:.1f} MB, input {width} x {height}")
+    return 0
+
+
+def _foreign(options: Namespace) -> Foreign:
+    model = imported.read(options.onnx)
+    size = (options.input_size[0], options.input_size[1]) if options.input_size else None
+    return Foreign(
+        path=options.onnx,
+        model=model,
+        shape=foreign.look(model, options.decoder, size, tuple(options.outputs)),
+        decoder=options.decoder,
+        name=options.out.name,
+        version=options.version,
+        role=options.role,
+        padding=options.padding,
+        licence=options.licence,
+        origin=options.origin,
+    )
+
+
+def _feeding(options: Namespace) -> Feeding:
+    mean, deviation = NORMALISATIONS[options.normalise]
+    return Feeding(
+        colour=options.colour,
+        mean=tuple(options.mean or mean),
+        deviation=tuple(options.deviation or deviation),
+        shift=tuple(options.shift),
+        joints=options.joints or COCO17.keypoints,
+        activation=options.activation,
+        scale=options.scale,
+    )
