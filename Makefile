@@ -1,4 +1,5 @@
 # Set-up in two commands: `make serve` runs the service, `make test` the tests. Everything lands in .venv.
+# `make train-demo` renders people, distils a tiny student, scores it on strangers and serves it; ten minutes, in demo/.
 PYTHON ?= python3
 VENV ?= .venv
 HOST ?= 127.0.0.1
@@ -7,7 +8,11 @@ PORT ?= 8000
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 PIP = $(VENV)/bin/pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: serve test train-setup check fix clean
+TRAIN = $(VENV)/bin/posewright-train
+DEMO ?= demo
+RENDER = --framing crop --size 192x256 --samples 1 --processes 2
+
+.PHONY: serve test train-setup train-demo check fix clean
 
 serve: $(VENV)/.runtime
 	$(VENV)/bin/posewright-serve --host $(HOST) --port $(PORT)
@@ -16,6 +21,19 @@ test: $(VENV)/.dev
 	$(VENV)/bin/python -m pytest
 
 train-setup: $(VENV)/.dev
+
+train-demo: $(VENV)/.dev
+	$(TRAIN) render --out $(DEMO)/people --count 1000 --identities 0-149 $(RENDER)
+	$(TRAIN) render --out $(DEMO)/strangers --count 200 --identities 9000-9029 $(RENDER)
+	$(TRAIN) crops --annotations $(DEMO)/people/annotations.json --images $(DEMO)/people/images \
+		--out $(DEMO)/crops --height 192
+	mkdir -p $(DEMO)/models
+	cp -r service/models/finder service/models/teacher $(DEMO)/models/
+	$(TRAIN) train training/recipes/demo.toml --data $(DEMO) --out $(DEMO)/run --threads 2
+	$(TRAIN) export $(DEMO)/run/last.pt --out $(DEMO)/models/student-demo
+	$(TRAIN) evaluate $(DEMO)/models/student-demo --annotations $(DEMO)/strangers/annotations.json \
+		--images $(DEMO)/strangers/images
+	$(VENV)/bin/posewright-serve --models-dir $(DEMO)/models --student student-demo --host $(HOST) --port $(PORT)
 
 check: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
@@ -35,8 +53,8 @@ $(VENV)/.runtime: $(VENV)/bin/pip pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.runtime clients/python/pyproject.toml
 	$(VENV)/bin/python -c 'import torch' 2>/dev/null || $(PIP) --no-deps --retries 1 torch $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
-	$(PIP) --editable '.[training,dev]' --editable ./clients/python
+	$(PIP) --editable '.[training,synthetic,dev]' --editable ./clients/python
 	touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -9,6 +9,8 @@ from pathlib import Path
 
 LADDER = "plain teacher chain dense drop binarize classify dskd plain-cells kd-cells dskd-cells".split()  # noqa: SIM905
 """Keys of `ablate.ROWS`, known without torch."""
+CLIPS = ("two-crossing", "walk", "still")
+"""Keys of `synthetic.clip.KINDS`, known without numba."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,19 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="posewright-train", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
-    label = verbs.add_parser("label", help="complete a data set's labels by guides")
-    _source(label)
-    label.add_argument("--pose-guide", type=Path, required=True, help="PP-TinyPose ONNX")
-    label.add_argument("--box-guide", type=Path, help="RTMDet person ONNX; boxes stay as they are without it")
-    label.add_argument("--out", type=Path, required=True, help="COCO json to write")
-
-    crops = verbs.add_parser("crops", help="cut every labelled person once, for training")
-    _source(crops)
-    crops.add_argument("--out", type=Path, required=True, help="folder to write")
-    crops.add_argument("--height", type=int, default=384, help="of a canvas in px: 1.5 times the input's")
-    crops.add_argument(
-        "--skip", type=int, default=0, help="hold back pictures whose id this number divides; 0 holds back none"
-    )
+    _add_data_verbs(verbs)
 
     train = verbs.add_parser("train", help="train a recipe, from its last checkpoint where there is one")
     _training(train)
@@ -85,9 +75,132 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--every", type=_positive, default=1, help="only pictures whose id this number divides")
     report.add_argument("--out", type=Path, help="folder for report.html and report.json; a run's own by default")
 
+    _add_adapt(verbs)
+    _add_import(verbs)
+
+    _render(verbs.add_parser("render", help="people without any photo: pictures with exact keypoints, or a clip"))
+
     designs = verbs.add_parser("designs", help="latency of student designs before any is trained")
     designs.add_argument("--rounds", type=int, default=50)
     return parser
+
+
+def _add_data_verbs(verbs: argparse._SubParsersAction) -> None:
+    label = verbs.add_parser("label", help="complete a data set's labels by guides")
+    _source(label)
+    label.add_argument("--pose-guide", type=Path, required=True, help="PP-TinyPose ONNX")
+    label.add_argument("--box-guide", type=Path, help="RTMDet person ONNX; boxes stay as they are without it")
+    label.add_argument("--out", type=Path, required=True, help="COCO json to write")
+
+    check = verbs.add_parser("check", help="explain a labelled data set, and refuse one that is broken")
+    _labelled(check)
+    check.add_argument("--against", type=Path, help="a set that it must share no picture with")
+    check.add_argument("--against-images", type=Path, help="folder of that set's pictures")
+    check.add_argument("--against-split", choices=("train", "val", "test"), help="of that set, where it is YOLO's")
+    check.add_argument("--sheet", type=Path, help="JPEG to write: people with their labels drawn")
+
+    convert = verbs.add_parser("convert", help="turn a labelled data set into the COCO json that the other verbs take")
+    _labelled(convert)
+    convert.add_argument("--out", type=Path, required=True, help="COCO json to write")
+    convert.add_argument("--toml", type=Path, help="write the set's skeleton too, to be looked over and completed")
+
+    crops = verbs.add_parser("crops", help="cut every labelled person once, for training")
+    _source(crops)
+    crops.add_argument("--out", type=Path, required=True, help="folder to write")
+    crops.add_argument("--height", type=int, default=384, help="of a canvas in px: 1.5 times the input's")
+    crops.add_argument(
+        "--skip", type=int, default=0, help="hold back pictures whose id this number divides; 0 holds back none"
+    )
+
+    _skeleton(crops)
+
+
+def _add_adapt(verbs: argparse._SubParsersAction) -> None:
+    adapt = verbs.add_parser("adapt", help="adapt a student to a camera's footage, without labels")
+    adapt.add_argument("--from", type=Path, required=True, dest="source", help="folder of pictures, or a video")
+    adapt.add_argument("--student", required=True, help="shipped bundle's name, or a bundle's folder")
+    adapt.add_argument("--out", type=Path, required=True, help="folder of its own for the new bundle and the report")
+    adapt.add_argument("--teacher", default="teacher", help="who labels: likewise")
+    adapt.add_argument("--finder", default="finder", help="who finds the people: likewise")
+    adapt.add_argument("--pictures", type=_positive, default=600, help="at most so many of the footage")
+    adapt.add_argument("--hold-out", type=_share, default=0.25, help="share of the time, at the end, to measure on")
+    adapt.add_argument("--minutes", type=float, default=10, help="for everything; the steps follow from it")
+    adapt.add_argument("--steps", type=_positive, help="of training, whatever they take")
+    adapt.add_argument("--rehearse", type=Path, nargs="+", default=[], metavar="CROPS", help="labelled crop caches")
+    adapt.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the recipe")
+    adapt.add_argument("--blend", type=_share, default=0.5, help="share of the way from the old weights to the new")
+    adapt.add_argument("--threads", type=_positive, help="CPU threads; all cores by default")
+    adapt.add_argument("--dry-run", action="store_true", help="try a few pictures, say what would be done and take")
+    _source(adapt, required=False)
+    adapt.add_argument("--every", type=_positive, default=1, help="only labelled pictures whose id this number divides")
+
+
+def _add_import(verbs: argparse._SubParsersAction) -> None:
+    take = verbs.add_parser("import", help="make a bundle of a third party's ONNX; refuses one that is fed wrongly")
+    take.add_argument("onnx", type=Path)
+    take.add_argument("--decoder", choices=("heatmap", "simcc"), required=True, help="how its outputs are read")
+    take.add_argument("--role", choices=("teacher", "student"), required=True)
+    take.add_argument("--out", type=Path, required=True, help="bundle folder to write; its name is the bundle's")
+    take.add_argument("--version", default="1", help="of the bundle")
+    take.add_argument("--colour", choices=("rgb", "bgr"), default="rgb", help="order of the channels that it takes")
+    take.add_argument("--normalise", choices=("imagenet", "unit", "signed", "bytes"), default="imagenet")
+    take.add_argument("--mean", type=float, nargs=3, metavar=("R", "G", "B"), help="of 0..255, for --normalise")
+    take.add_argument("--deviation", type=float, nargs=3, metavar=("R", "G", "B"), help="likewise")
+    take.add_argument("--shift", type=float, nargs=2, default=(0, 0), metavar=("X", "Y"), help="added to keypoints, px")
+    take.add_argument("--padding", type=float, default=1.25, help="factor on a box before it is cut")
+    take.add_argument("--joints", type=_names, help="names of its outputs, in its order, comma-separated")
+    take.add_argument("--activation", choices=("none", "sigmoid", "softmax"), default="none", help="heights to 0..1")
+    take.add_argument("--scale", type=float, default=1.0, help="factor on the heights: a sure joint's is about 1")
+    take.add_argument("--outputs", nargs="+", default=[], metavar="NAME", help="of the graph, where it has more")
+    take.add_argument("--input-size", type=int, nargs=2, metavar=("W", "H"), help="where the graph leaves it open")
+    take.add_argument("--licence", default="", help="of its weights, for the card")
+    take.add_argument("--origin", default="", help="who made it and where it is from, for the card")
+    _source(take, required=False)
+    take.add_argument("--pictures", type=_positive, default=40, help="labelled pictures to check it on")
+    take.add_argument("--anyway", action="store_true", help="write the bundle whatever the check finds")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a share above 0 and at most 1, got {value}")
+    return value
+
+
+def _render(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, required=True, help="folder to write: images/ and annotations.json")
+    parser.add_argument("--count", "--frames", type=int, default=100, help="pictures, or frames of a clip; 100")
+    parser.add_argument("--clip", choices=CLIPS, default="", help="one film instead of single pictures")
+    parser.add_argument("--fps", type=float, default=25.0, help="frames a second of a clip; 25")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--size", type=_size, default="640x480", metavar="WxH", help="in px; 640x480")
+    parser.add_argument("--people", type=_span, default="1-4", metavar="A-B", help="people a picture; 1-4")
+    parser.add_argument("--framing", choices=("scene", "crop"), default="scene", help="crop: one person fills it")
+    parser.add_argument(
+        "--identities", type=_span, default="0-9999", metavar="A-B", help="who may appear; keep test people apart"
+    )
+    parser.add_argument("--samples", type=int, default=2, help="a pixel along each axis; 1 is fast, 2 smooth")
+    parser.add_argument("--masks", action="store_true", help="write segmentations too")
+    parser.add_argument("--backgrounds", type=Path, help="folder of photos to put people before")
+    parser.add_argument("--processes", type=int, default=1)
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, cross, height = text.lower().partition("x")
+    if not (cross and width.isdigit() and height.isdigit()):
+        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT such as 640x480, got {text!r}")
+    return int(width), int(height)
+
+
+def _span(text: str) -> tuple[int, int]:
+    first, dash, last = text.partition("-")
+    if not (first.isdigit() and (last.isdigit() or not dash)):
+        raise argparse.ArgumentTypeError(f"expected A-B such as 1-4, or one number, got {text!r}")
+    return int(first), int(last or first)
 
 
 def _training(parser: argparse.ArgumentParser) -> None:
@@ -96,6 +209,20 @@ def _training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and logs")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the recipe")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of this process")
+
+
+def _labelled(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", type=Path, help="COCO json, data.yaml, joints.mat, or a folder that holds one of them")
+    parser.add_argument("--images", type=Path, help="folder of the pictures; the usual places by default")
+    parser.add_argument("--split", choices=("train", "val", "test"), help="of a YOLO set; all by default")
+    parser.add_argument(
+        "--lsp-one", choices=("hidden", "visible"), help="meaning of 1 in the third row of a joints.mat"
+    )
+    _skeleton(parser)
+
+
+def _skeleton(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--skeleton", type=Path, help="TOML of the keypoints that are labelled; COCO's 17 by default")
 
 
 def _positive(text: str) -> int:

@@ -26,6 +26,7 @@ from training.networks.pose import STRIDE as POSE_STRIDE
 from training.networks.pose import ServedPose, ServedSimcc
 
 OUTPUTS = {"heatmap": ["heatmaps"], "simcc": ["along_x", "along_y"], "finder": ["centers", "distances"]}
+OWN_GUIDES = {"checkpoint", "bundle"}
 TOLERANCE = 2e-3
 """Largest difference allowed between torch and ONNX, relative to the largest output."""
 
@@ -99,7 +100,7 @@ def export(
 def _guides(stages: list[Checkpoint], data: list[str]) -> list[str]:
     """Who taught in these stages: imported networks, whose names or sources say so, and our own."""
     used = [guide for it in stages for guide in it.recipe.losses.guides]
-    own = [f"{guide.name}, trained by this project" for guide in used if guide.kind == "checkpoint"]
+    own = [f"{guide.name}, trained by this project" for guide in used if guide.kind in OWN_GUIDES]
     features = ["EfficientNet-Lite0's ImageNet features (Apache-2.0)"] if _learns_features(stages) else []
     return list(dict.fromkeys([*card.guides([*data, *(guide.kind for guide in used)]), *own, *features]))
 

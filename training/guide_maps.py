@@ -23,8 +23,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from service.pose import crop
-from service.pose.skeleton import COCO17
+from service.pose import bundle, crop
+from service.pose.skeleton import COCO17, Skeleton
 from service.pose.types import Floats
 from training import augment, crops, files
 from training.crops import CropCache, Rows
@@ -48,6 +48,7 @@ class Placed:
         mirrored: bool (N,).
         sources: Cache of each crop, (N,).
         rows: Row in that cache, (N,).
+        skeleton: Gives the mirror partners.
     """
 
     pixels: Tensor
@@ -55,6 +56,7 @@ class Placed:
     mirrored: NDArray[np.bool_]
     sources: NDArray[np.intp]
     rows: NDArray[np.intp]
+    skeleton: Skeleton = COCO17
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -97,7 +99,7 @@ def _look(guide: MapGuide, name: str, cache: CropCache, out: Path, flip: bool, d
     if done:
         maps = np.lib.format.open_memmap(partial, "r+")
     else:
-        maps = np.lib.format.open_memmap(partial, "w+", np.uint8, (count, len(COCO17), height, width))
+        maps = np.lib.format.open_memmap(partial, "w+", np.uint8, (count, len(guide.skeleton), height, width))
     with tqdm(total=count, initial=done, desc=f"{name} looks at {cache.path.name}", unit="crop") as bar:
         for start in range(done, count, CHUNK):
             rows = np.arange(start, min(start + CHUNK, count))
@@ -161,7 +163,7 @@ def ask(guide: MapGuide, pixels: Tensor, flip: bool) -> Tensor:
     if not flip:
         return maps
     # Mirrored cells fall on cells where the guide has our half-pixel terms; TinyPose's lie half a cell beside.
-    mirrored = mirror_maps(guide.maps(pixels.flip(2)))
+    mirrored = mirror_maps(guide.maps(pixels.flip(2)), guide.skeleton)
     offset = float(guide.crop_size[0] - 1 - 2 * guide.to_crop[0, 2]) / float(guide.to_crop[0, 0]) - maps.shape[3] + 1
     if abs(offset) > 1e-3:
         shift = torch.tensor([[1.0, 0, -offset], [0, 1, 0]], device=maps.device).expand(len(maps), 2, 3)
@@ -171,7 +173,8 @@ def ask(guide: MapGuide, pixels: Tensor, flip: bool) -> Tensor:
 
 def folder_of(root: Path, name: str, guide_file: Path, flip: bool, cache: CropCache) -> Path:
     """Where a guide's maps of a cache lie below ``root``: named by the content of both."""
-    guide = hashlib.sha256(guide_file.read_bytes() + (b"flip" if flip else b"")).hexdigest()[:12]
+    content = guide_file / bundle.ONNX if guide_file.is_dir() else guide_file
+    guide = hashlib.sha256(content.read_bytes() + (b"flip" if flip else b"")).hexdigest()[:12]
     labels = hashlib.sha256((cache.path / "labels.npz").read_bytes() + str(cache.pixels.shape).encode())
     return root / f"{name}-{guide}" / f"{cache.path.name}-{labels.hexdigest()[:12]}"
 
@@ -234,7 +237,7 @@ class BesideGuide:
 def _moved(maps: Tensor, to_maps: np.ndarray, placed: Placed, trust: Floats, scores: Floats) -> tuple[Tensor, Tensor]:
     """Move cached maps as their crops were moved; a joint that left the crop is not believed."""
     moved = augment.warp(maps, _tensor(to_maps, maps.device), placed.grid)
-    partners = list(COCO17.flip)
+    partners = list(placed.skeleton.flip)
     flags = torch.from_numpy(placed.mirrored).to(maps.device)
     moved = torch.where(flags[:, None, None, None], moved[:, partners], moved)
     trust, scores = (np.where(placed.mirrored[:, None], it[:, partners], it) for it in (trust, scores))

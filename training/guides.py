@@ -1,8 +1,8 @@
 """Guides: networks whose answers teach ours.
 
 A map guide answers a crop with heatmaps: a teacher or an assistant of our own, or an imported ONNX. A pose guide labels
-joints that nobody labelled; a box guide finds the people that an annotation left out. Guides err: `joint_weights` and
-`reliability.Reliability` say how far each joint is to be trusted.
+joints that nobody labelled; a box guide finds the people that an annotation left out. Guides err: `reliability` says
+how far each joint is to be trusted.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from service.pose import boxes as boxes_
-from service.pose import crop, heatmap
+from service.pose import bundle, crop, heatmap
 from service.pose.runner import open_session
+from service.pose.skeleton import COCO17, Skeleton
 from service.pose.types import Boxes, Floats, Image
-from training import checkpoint, networks, onnx_module, recipe
+from training import checkpoint, networks, onnx_module, recipe, revival
 from training.coco import DatasetError
 from training.networks.pose import SIMCC_BINS, STRIDE, PoseNetwork, axis_distributions, heatmaps
 
@@ -38,15 +39,6 @@ class PoseGuide(Protocol):
     def keypoints(self, image: Image, boxes: Boxes) -> tuple[Floats, Floats]:
         """Return keypoints float32 (N, K, 2) in image px and scores float32 (N, K), 0..1."""
         ...
-
-
-def joint_weights(scores: Floats, low: float = 0.4, high: float = 0.8) -> Floats:
-    """Turn a guide's joint scores (any shape) into loss weights 0..1, a ramp between ``low`` and ``high``.
-
-    Ours. PP-TinyPose's joints lie within 3 % of the box height of the COCO label for 97 % of joints above .8, 82 %
-    at .6-.8, 55 % at .4-.6 and 30 % below.
-    """
-    return np.asarray(np.clip((scores - low) / (high - low), 0, 1), np.float32)
 
 
 def _open(path: Path, threads: int) -> ort.InferenceSession:
@@ -68,10 +60,12 @@ class MapGuide(Protocol):
     """Anything that answers crops with heatmaps.
 
     Attributes:
+        skeleton: Whose keypoints it answers.
         crop_size: (width, height) of the crops that it takes, px.
         to_crop: float32 (2, 3), affine from its heatmaps' cells to its crop's px.
     """
 
+    skeleton: Skeleton
     crop_size: tuple[int, int]
     to_crop: Floats
 
@@ -87,19 +81,20 @@ def cells_to_crop(stride: float) -> Floats:
 
 
 class NetworkGuide:
-    """A network of our own: a teacher or an assistant, from its checkpoint's averaged weights."""
+    """A network of our own: a teacher or an assistant, by its averaged weights."""
 
     def __init__(self, path: Path, device: torch.device) -> None:
-        """Load it.
+        """Load it from its checkpoint, or from the folder of its bundle.
 
         Raises:
             CheckpointError: No checkpoint there.
+            BundleError: No bundle there, or not one of ours.
             DatasetError: It is a finder's.
         """
-        plan = checkpoint.load(path)
+        plan = revival.revive(bundle.read(path)) if path.is_dir() else checkpoint.load(path)
         if plan.recipe.network.kind != "pose":
             raise DatasetError(f"{path}: expected a pose network as guide, got a {plan.recipe.network.kind}")
-        self._settings = plan.recipe.network
+        self._settings, self.skeleton = plan.recipe.network, plan.recipe.skeleton
         network = networks.build(plan.recipe, pretrained=False)
         assert isinstance(network, PoseNetwork)
         network.load_state_dict(plan.ema)
@@ -136,6 +131,8 @@ class OnnxGuide:
 
     Takes float (N, 3, H, W) RGB with ImageNet's mean and deviation.
     """
+
+    skeleton = COCO17
 
     def __init__(self, path: Path, threads: int = 1, device: torch.device | None = None) -> None:
         self._session = _open(path, threads)
@@ -190,7 +187,7 @@ class TinyPoseGuide(OnnxGuide):
     def keypoints_crop(self, pixels: NDArray[np.uint8]) -> tuple[Floats, Floats]:
         """Label crops uint8 (N, H, W, 3) RGB of `crop_size`: keypoints (N, K, 2) in crop px and scores (N, K)."""
         if not len(pixels):
-            return np.zeros((0, 17, 2), np.float32), np.zeros((0, 17), np.float32)
+            return np.zeros((0, len(COCO17), 2), np.float32), np.zeros((0, len(COCO17)), np.float32)
         maps = self._answer(pixels)[0]
         blurred = np.stack([cv2.GaussianBlur(m, (3, 3), 0) for m in maps.reshape(-1, *maps.shape[2:])])
         keypoints_crop, _ = heatmap.decode(blurred.reshape(maps.shape), stride=4)
@@ -204,9 +201,10 @@ def open_guide(settings: recipe.Guide, path: Path, device: torch.device) -> MapG
     Raises:
         DatasetError: No such file.
         CheckpointError: No such checkpoint.
+        BundleError: No such bundle, or not one of ours.
     """
     match settings.kind:
-        case "checkpoint":
+        case "checkpoint" | "bundle":
             return NetworkGuide(path, device)
         case "simcc":
             return SimccGuide(path, device=device)

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from service.pose import crop, heatmap
-from service.pose.skeleton import COCO17
 from service.pose.types import Floats
-from training import augment, checkpoint, crops, distill, guide_maps, guides, losses
+from training import augment, checkpoint, coco, crops, distill, guide_maps, guides, losses
 from training.distill import Lesson
 from training.guide_maps import BatchGuide, BesideGuide, CachedGuide, Placed
 from training.guides import CPU_BATCH
@@ -48,7 +47,7 @@ class PoseTask:
         """
         self._recipe = recipe
         self._device = device
-        self._caches = crops.open_cache([data_root / data.path for data in recipe.data])
+        self._caches = crops.open_cache([data_root / data.path for data in recipe.data], recipe.skeleton)
         self._canvases = crops.Rows([cache.pixels for cache in self._caches], device)
         shares = np.array([data.share for data in recipe.data])
         self._shares = shares / shares.sum()
@@ -61,6 +60,11 @@ class PoseTask:
     def _open(self, settings: Guide, data_root: Path, run: Path) -> BatchGuide:
         path = checkpoint.locate(settings.path, data_root, run)
         guide = guides.open_guide(settings, path, self._device)
+        if guide.skeleton.keypoints != self._recipe.skeleton.keypoints:
+            raise coco.DatasetError(
+                f"guide {settings.name!r} ({path}): expected one that answers {self._recipe.skeleton.name!r}, the "
+                f"recipe's skeleton, got one for {guide.skeleton.name!r}; train a teacher with that skeleton"
+            )
         if not settings.cached:
             return BesideGuide(
                 guide, settings.flip, guide_maps.measure(guide, self._caches, settings.flip, self._device)
@@ -75,6 +79,7 @@ class PoseTask:
     def batch(self, step: int, rank: int, phase: Phase) -> PoseBatch:
         """Draw a batch."""
         rng = np.random.default_rng([self._recipe.seed, step, rank])
+        skeleton = self._recipe.skeleton
         strength = augment.STRENGTHS[phase.augment]
         sources = rng.choice(len(self._caches), phase.batch, p=self._shares)
         rows = (rng.random(phase.batch) * [len(self._caches[s]) for s in sources]).astype(np.intp)
@@ -85,9 +90,9 @@ class PoseTask:
         if not self._recipe.losses.guesses:
             weights = weights * np.stack([cache.labelled[r] for cache, r in picked])
         view = guide_maps.undisturbed(self._caches[0], phase.size)
-        to_canvas, mirrored = augment.place(keypoints, weights, view, phase.size, strength, rng)
+        to_canvas, mirrored = augment.place(keypoints, weights, view, phase.size, strength, rng, skeleton.upper)
         keypoints_crop = crop.transform(keypoints, crop.invert(to_canvas))
-        partners = list(COCO17.flip)
+        partners = list(skeleton.flip)
         keypoints_crop[mirrored] = keypoints_crop[mirrored][:, partners]
         weights[mirrored] = weights[mirrored][:, partners]
         inside = ((keypoints_crop >= -0.5) & (keypoints_crop <= np.array(phase.size) - 0.5)).all(axis=2)
@@ -96,7 +101,7 @@ class PoseTask:
         affines = torch.from_numpy(to_canvas).to(self._device)
         pixels = augment.disturb(augment.sample(canvases, affines, phase.size), strength, rng)
         pixels = augment.to_bytes(augment.cut_out(pixels, keypoints_crop, strength, rng))
-        placed = Placed(pixels, to_canvas, mirrored, sources, rows)
+        placed = Placed(pixels, to_canvas, mirrored, sources, rows, skeleton)
         return PoseBatch(pixels, self._lesson(placed, keypoints_crop, weights * inside, rng))
 
     def _lesson(self, placed: Placed, keypoints_crop: Floats, weights: Floats, rng: np.random.Generator) -> Lesson:

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from service.pose import crop, heatmap
 from service.pose.types import Floats, Heatmaps
 from training import crops
-from training.crops import CropCache
-from training.guides import joint_weights
+from training.crops import CropCache, joint_weights
 
 BINS = 20
 """Of the scores 0..1."""

@@ -16,8 +16,10 @@ from service.pose.bundle import Bundle, BundleError
 from service.pose.estimator import PoseEstimator
 from service.pose.finder import PersonFinder
 from service.pose.runner import OnnxRunner
+from service.pose.skeleton import COCO17, Skeleton
 from training import (
     ablate,
+    adapt_verb,
     bench,
     chain,
     checkpoint,
@@ -26,27 +28,42 @@ from training import (
     designs,
     evaluate,
     export,
+    files,
+    footage,
+    foreign,
     guides,
     history,
+    import_verb,
     labelling,
     loop,
+    order,
     recipe,
     reference,
     report,
+    skeletons,
     speed,
 )
+from training.datasets import check, convert, labelled, layouts, sheet
+from training.datasets.layouts import Place
 from training.finder_task import FinderTask
 from training.pose_task import PoseTask
+from training.synthetic import dataset
+from training.synthetic.makehuman import SyntheticError
 
 EXPECTED_ERRORS = (
+    order.AdaptError,
+    footage.FootageError,
+    foreign.ImportRefusedError,
     recipe.RecipeError,
     coco.DatasetError,
+    skeletons.SkeletonError,
     checkpoint.CheckpointError,
     export.ExportError,
     history.HistoryError,
     report.ReportError,
     BundleError,
     loop.DivergedError,
+    SyntheticError,
     OSError,
     json.JSONDecodeError,
 )
@@ -59,10 +76,49 @@ def run_label(options: Namespace) -> int:
     return 0
 
 
+def run_check(options: Namespace) -> int:
+    """See `datasets.check`."""
+    wanted = _skeleton(options)
+    found = layouts.read(_place(options), wanted)
+    against = None
+    if options.against:
+        against = layouts.read(Place(options.against, options.against_images, options.against_split), wanted)
+    print(check.report(found, against), flush=True)
+    labelled.require_sound(found)
+    if options.sheet:
+        print(f"{options.sheet}: {sheet.write(found, options.sheet)} people")
+    return 0
+
+
+def run_convert(options: Namespace) -> int:
+    """See `datasets.convert`."""
+    found = layouts.read(_place(options), _skeleton(options))
+    convert.write(found, options.out)
+    print(f"{options.out}: {len(found.people):,} people; --images {found.images}")
+    if options.toml:
+        files.write(options.toml, skeletons.to_toml(found.skeleton).encode())
+        print(f"{options.toml}: {len(found.skeleton)} keypoints; complete edges, flip, upper and sigmas by hand")
+    return 0
+
+
+def _place(options: Namespace) -> Place:
+    return Place(options.data, options.images, options.split, options.lsp_one)
+
+
+def _skeleton(options: Namespace) -> Skeleton | None:
+    return skeletons.load(options.skeleton) if options.skeleton else None
+
+
 def run_crops(options: Namespace) -> int:
     """See `crops.build`."""
     width = options.height * crops.CANVAS_SIZE[0] // crops.CANVAS_SIZE[1]
-    crops.build(_source(options), options.out, skip=options.skip, size=(width, options.height))
+    crops.build(
+        _source(options),
+        options.out,
+        skip=options.skip,
+        size=(width, options.height),
+        skeleton=_skeleton(options) or COCO17,
+    )
     return 0
 
 
@@ -195,6 +251,27 @@ def run_report(options: Namespace) -> int:
     return 0
 
 
+def run_render(options: Namespace) -> int:
+    """See `synthetic.dataset.build`."""
+    order = dataset.Order(
+        out=options.out,
+        count=options.count,
+        seed=options.seed,
+        size=options.size,
+        people=options.people,
+        framing=options.framing,
+        identities=options.identities,
+        finer=options.samples,
+        masks=options.masks,
+        backgrounds=options.backgrounds,
+        processes=options.processes,
+        clip=options.clip,
+        fps=options.fps,
+    )
+    print(dataset.build(order))
+    return 0
+
+
 def _source(options: Namespace) -> coco.Source:
     return coco.Source(options.annotations.stem, options.annotations, options.images)
 
@@ -204,6 +281,9 @@ def _finder(opened: Bundle) -> PersonFinder:
 
 
 VERBS = {
+    "adapt": adapt_verb.run,
+    "check": run_check,
+    "convert": run_convert,
     "label": run_label,
     "crops": run_crops,
     "train": run_train,
@@ -212,8 +292,10 @@ VERBS = {
     "evaluate": run_evaluate,
     "export": run_export,
     "speed": run_speed,
+    "import": import_verb.run,
     "keys": run_keys,
     "bench": run_bench,
     "report": run_report,
+    "render": run_render,
     "designs": run_designs,
 }

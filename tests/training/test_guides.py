@@ -93,7 +93,7 @@ def test_box_guide_finds_the_markers_through_its_letterbox(box_guide: RtmDetGuid
 
 def test_weights_ramp_between_doubt_and_trust() -> None:
     np.testing.assert_allclose(
-        guides.joint_weights(np.array([0.0, 0.4, 0.6, 0.8, 1.0], np.float32)), [0, 0, 0.5, 1, 1], atol=1e-6
+        crops.joint_weights(np.array([0.0, 0.4, 0.6, 0.8, 1.0], np.float32)), [0, 0, 0.5, 1, 1], atol=1e-6
     )
 
 
