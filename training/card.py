@@ -16,6 +16,9 @@ TERMS = {
     "AI Challenger": "AI Challenger keypoint pictures (web pictures; collection CC BY 4.0): research use.",
     "MPII": "MPII Human Pose (Andriluka et al., CVPR 2014): research use.",
     "Yoga": "Yoga pictures from the web: research use.",
+    "Workers": "Workers with helmets (web pictures, no licence stated): research use.",
+    "Sports pictures": "Sports pictures from image search, six and twenty kinds: research use.",
+    "Human action": "Human Action Recognition, 15 kinds (web pictures): research use.",
 }
 LIMITS = {
     "pose": """- Cut-off and small people (below about 60 px), back views, crowds and lying people are read worst.

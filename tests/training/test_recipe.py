@@ -86,7 +86,7 @@ def test_phases_follow_each_other() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "file"), [("student-s", "student-s-finish"), ("teacher", "teacher-finish"), ("finder", "finder")]
+    ("name", "file"), [("student-s", "student-s-wide"), ("teacher", "teacher-finish"), ("finder", "finder")]
 )
 def test_shipped_bundles_name_the_recipes_that_made_them(name: str, file: str) -> None:
     models = Path(service.__file__).parent / "models"
