@@ -35,6 +35,11 @@ class Wish:
     min_score: float
     max_pixels: int
 
+    @property
+    def least_box_score(self) -> float:
+        """Score of the boxes that are looked into: nobody below it would be likely to reach `min_score`."""
+        return self.choice.model.estimator.least_box_score(self.min_score)
+
 
 @dataclass(slots=True)
 class Stopwatch:
@@ -179,8 +184,7 @@ def _locate(shelf: Shelf, content: bytes, wish: Wish, watch: Stopwatch) -> tuple
     picture = images.decode(content, wish.max_pixels)
     watch.lap("decode")
     if wish.boxes is None:
-        # A pose's score never exceeds its box's, so no box below min_score can lead to a pose that stays.
-        boxes, scores = shelf.finder.find(picture.pixels, wish.max_people, wish.min_score)
+        boxes, scores = shelf.finder.find(picture.pixels, wish.max_people, wish.least_box_score)
     else:
         boxes, scores = wish.boxes, None
         _require_inside(boxes, picture.size)
@@ -191,9 +195,10 @@ def _locate(shelf: Shelf, content: bytes, wish: Wish, watch: Stopwatch) -> tuple
 def _replace(poses: Poses, chosen: NDArray[np.bool_], teacher: Model, picture: Picture) -> Poses:
     """Let the teacher answer for the ``chosen`` (N,) people."""
     better = teacher.estimator.estimate(picture.pixels, poses.boxes[chosen], poses.box_scores[chosen])
-    keypoints, scores = poses.keypoints.copy(), poses.scores.copy()
-    keypoints[chosen], scores[chosen] = better.keypoints, better.scores
-    return Poses(keypoints, scores, poses.boxes, poses.box_scores)
+    assert poses.presences is not None
+    keypoints, scores, presences = poses.keypoints.copy(), poses.scores.copy(), poses.presences.copy()
+    keypoints[chosen], scores[chosen], presences[chosen] = better.keypoints, better.scores, better.presences
+    return Poses(keypoints, scores, poses.boxes, poses.box_scores, presences)
 
 
 def _require_inside(boxes: Boxes, size: tuple[int, int]) -> None:

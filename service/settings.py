@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from service.pose.runner import available_cores
+from service.pose.runner import Backend, available_cores, require_installed
 
 PREFIX = "POSEWRIGHT_"
 
@@ -35,8 +35,20 @@ class Settings(BaseModel):
     workers: int = Field(
         0, ge=0, le=64, description="Inference threads: calls worked on at the same time; 0 = one per two cores."
     )
+    backend: Annotated[Backend, AfterValidator(require_installed)] = Field(
+        "onnxruntime",
+        description="What runs the networks: onnxruntime, or openvino (an extra; bf16 where the CPU can).",
+    )
+    flip_test: bool = Field(
+        default=False,
+        description="true: average each network's answer over a person and the mirror image, a little more accurate at "
+        "twice the network's time.",
+    )
     threads: int = Field(
-        0, ge=0, le=256, description="onnxruntime threads inside one call; 0 = the available cores shared by workers."
+        0,
+        ge=0,
+        le=256,
+        description="Threads of the backend inside one call; 0 = the available cores shared by workers.",
     )
     queue_size: int = Field(
         32, ge=0, le=10_000, description="Calls that may wait for a worker; one more gets 503 with Retry-After."
@@ -50,10 +62,10 @@ class Settings(BaseModel):
     max_batch_bytes: int = Field(64_000_000, ge=1, description="Largest body of one /predict/batch call.")
     max_people: int = Field(20, ge=1, le=100, description="People per picture where the caller names no number.")
     min_score: float = Field(
-        0.15, ge=0, le=1, description="Poses with a lower score are left out where the caller names no score."
+        0.15, ge=0, le=1, description="Poses of a lower expected OKS are left out where the caller names no score."
     )
     keypoint_threshold: float = Field(
-        0.3, ge=0, le=1, description="Keypoint score from which `visible` is true where the caller names none."
+        0.35, ge=0, le=1, description="Keypoint score from which `visible` is true where the caller names none."
     )
     fallback_score: float | None = Field(
         None, ge=0, le=1, description="Students' poses with a lower score are answered by the teacher; unset = never."
@@ -98,7 +110,7 @@ class Settings(BaseModel):
 
     @property
     def thread_count(self) -> int:
-        """Threads of onnxruntime per call after ``0`` is worked out."""
+        """Threads of the backend per call after ``0`` is worked out."""
         return self.threads or max(1, available_cores() // self.worker_count)
 
 

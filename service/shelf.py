@@ -15,7 +15,7 @@ from service.pose import bundle as bundles
 from service.pose.bundle import Bundle, BundleError, Manifest
 from service.pose.estimator import PoseEstimator
 from service.pose.finder import PersonFinder
-from service.pose.runner import OnnxRunner
+from service.pose.runner import open_runner
 from service.pose.types import Image
 from service.settings import Settings
 
@@ -179,7 +179,7 @@ def open_shelf(settings: Settings) -> Shelf:
     """Read, verify and load every bundle in the models folder.
 
     A damaged bundle refuses the start: its answers could be anything. A student or teacher that is missing or that
-    onnxruntime cannot load does not, as long as the other one can answer.
+    the backend cannot load does not, as long as the other one can answer.
 
     Raises:
         BundleError: A bundle is damaged, the finder is missing or cannot run, or nobody can answer.
@@ -194,7 +194,7 @@ def open_shelf(settings: Settings) -> Shelf:
                 f"bundle {path}: expected its manifest to name {path.name!r}, got {bundle.manifest.name!r}; "
                 f"rename the folder to {bundle.manifest.name}"
             )
-        models[path.name] = _load(bundle, settings.thread_count)
+        models[path.name] = _load(bundle, settings)
     finder = models.get(settings.finder)
     if finder is None or not isinstance(finder.network, PersonFinder):
         got = f"found {sorted(models)}" if finder is None else finder.failure or "it is no finder"
@@ -224,14 +224,15 @@ def _bundle_paths(folder: Path, expected: set[str]) -> list[Path]:
     return [path for path in paths if path.name in expected or (path / bundles.MANIFEST).is_file()]
 
 
-def _load(bundle: Bundle, threads: int) -> Model:
+def _load(bundle: Bundle, settings: Settings) -> Model:
     manifest = bundle.manifest
     try:
-        runner = OnnxRunner(bundle.onnx, threads)
-    except Exception as error:  # noqa: BLE001 - onnxruntime's errors share no base class
+        runner = open_runner(settings.backend, bundle.onnx, settings.thread_count, settings.worker_count)
+    except Exception as error:  # noqa: BLE001 - the backends' errors share no base class
         log.error("bundle %r cannot be loaded: %s", manifest.name, error)  # noqa: TRY400 - its trace tells nothing
-        return Model(manifest, bundle.card, OnnxRunner.backend, None, _line(error))
-    network = PersonFinder(bundle, runner) if manifest.role == "finder" else PoseEstimator(bundle, runner)
+        return Model(manifest, bundle.card, f"{settings.backend}-cpu", None, _line(error))
+    is_finder = manifest.role == "finder"
+    network = PersonFinder(bundle, runner) if is_finder else PoseEstimator(bundle, runner, settings.flip_test)
     return Model(manifest, bundle.card, runner.backend, network)
 
 

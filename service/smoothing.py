@@ -19,7 +19,7 @@ MIN_CUTOFF_HZ = 1.0
 BETA = 5.0
 """Cutoff gained per speed, Hz per size/s."""
 SPEED_CUTOFF_HZ = 2.0
-SURE_SCORE = 0.3
+SURE_SCORE = 0.35
 LEAST_TRUST = 0.25
 """Share of the cutoff that a keypoint of score 0 is left with: what is hardly seen is smoothed harder."""
 

@@ -49,7 +49,7 @@ RECENT = 0.9
 """Factor on the likeness for each frame a track was not seen: of two who claim a pose, who was just there has it."""
 KEPT_SHARE = 0.6
 """Of the score that a person needs to be taken up, the share that a known one needs to stay."""
-FALLEN_SHARE = 0.6
+FALLEN_SHARE = 0.65
 """Share of a track's usual keypoint score below which the finder is asked to look again."""
 URGENT_MISSES = 5
 """For so many frames someone lost is looked for in every one, after that in every `LATER_EVERY`-th."""

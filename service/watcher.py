@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from service import images
 from service.pose import boxes as boxes_
-from service.pose.types import Poses
 from service.prediction import Estimate, Prediction, Stopwatch, Wish, estimate_people, predict
 from service.shelf import Shelf
 from service.smoothing import Smoother
@@ -76,7 +75,7 @@ class Watcher:
         watch.lap("decode")
         boxes, scores = self._tracker.boxes(time_s)
         if self._tracker.due:
-            found = self._shelf.finder.find(picture.pixels, self._wish.max_people, self._wish.min_score)
+            found = self._shelf.finder.find(picture.pixels, self._wish.max_people, self._wish.least_box_score)
             boxes, scores = self._tracker.add_found(boxes, scores, *found)
         watch.lap("find")
         estimate = estimate_people(self._wish.choice, picture, boxes, scores)
@@ -99,5 +98,5 @@ class Watcher:
             keypoints = np.asarray(smoothed, np.float32).reshape(keypoints.shape)
             self._smoother.keep(tracker.ids)
         boxes = boxes_.clip(tracked.boxes, image_size)
-        shown = Poses(keypoints, poses.scores, boxes, poses.box_scores)
+        shown = replace(poses, keypoints=keypoints, boxes=boxes)
         return Estimate(estimate.model, estimate.fallback, shown, estimate.fallen_back[tracked.index]), tracked.ids

@@ -23,6 +23,15 @@ MAX_BOXES = 100
 MAX_COORDINATE = 100_000.0
 """No picture is larger than 65,535 px a side; sums of larger numbers would only lose precision."""
 
+KEYPOINT_SCORE = (
+    "The COCO similarity (OKS of one keypoint) to expect, if it can be labelled, 0..1; the height of its peak where "
+    "the model's `calibration` is null."
+)
+PERSON_SCORE = (
+    "The OKS to expect, 0..1: the mean keypoint score, times how probably a found box shows a person (a given box is "
+    "not doubted); a product of heights where `calibration` is null."
+)
+
 Format = Literal["pose", "compact", "coco", "tfjs", "openpose", "roboflow"]
 Score = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
@@ -86,7 +95,7 @@ class Keypoint(BaseModel):
     name: str
     x: float
     y: float
-    score: float
+    score: float = Field(description=KEYPOINT_SCORE)
     visible: bool = Field(description="`score` reaches `keypoint_threshold`.")
 
 
@@ -94,7 +103,7 @@ class Pose(BaseModel):
     """A person: always all keypoints, in the skeleton's order."""
 
     id: str | None
-    score: float
+    score: float = Field(description=PERSON_SCORE)
     box: tuple[float, float, float, float] = Field(description="[x, y, width, height], px.")
     keypoints: list[Keypoint]
     fallback: Literal["low_confidence"] | None = Field(None, description="Only there where the teacher stepped in.")
@@ -104,7 +113,7 @@ class CompactPose(BaseModel):
     """A person of ``format=compact``."""
 
     id: str | None
-    score: float
+    score: float = Field(description=PERSON_SCORE)
     box: tuple[float, float, float, float]
     keypoints: list[tuple[float, float, float]] = Field(description="[x, y, score] each.")
     fallback: Literal["low_confidence"] | None = None

@@ -9,6 +9,12 @@ from pathlib import Path
 
 LADDER = "plain teacher chain dense drop binarize classify dskd plain-cells kd-cells dskd-cells".split()  # noqa: SIM905
 """Keys of `ablate.ROWS`, known without torch."""
+DEVICES = ("auto", "cuda", "cpu")
+"""`device.CHOICES`, likewise."""
+BACKENDS = ("onnxruntime", "openvino")
+"""`service.pose.runner.Backend`, likewise."""
+SHARED = ("train", "distill")
+"""Verbs that several processes share."""
 CLIPS = ("two-crossing", "walk", "still")
 """Keys of `synthetic.clip.KINDS`, known without numba."""
 
@@ -18,6 +24,13 @@ def main(arguments: list[str] | None = None) -> int:
     # OpenMP threads that spin while they wait cost several times their gain beside any other process.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     options = _parser().parse_args(arguments)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and options.verb not in SHARED:
+        print(
+            f"posewright-train: {options.verb}: expected one process, or train or distill, got torchrun's "
+            f"{os.environ['WORLD_SIZE']}; run it without torchrun",
+            file=sys.stderr,
+        )
+        return 1
     from training import verbs  # noqa: PLC0415 (torch takes seconds: --help must not wait for it)
 
     try:
@@ -36,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     train = verbs.add_parser("train", help="train a recipe, from its last checkpoint where there is one")
     _training(train)
     train.add_argument("--until", type=int, help="stop after so many steps of the recipe")
+    train.add_argument("--dry-run", action="store_true", help="try a few steps, say what would be done and take")
 
     distill = verbs.add_parser("distill", help="train a chain of recipes: teacher, assistants, student")
     _training(distill)
@@ -56,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     _source(evaluate)
     evaluate.add_argument("--finder", type=Path, help="finder bundle: score whole pictures instead of labelled boxes")
     evaluate.add_argument("--every", type=_positive, default=1, help="only pictures whose id this number divides")
+    evaluate.add_argument("--flip-test", action="store_true", help="average with the mirrored crop, as the server can")
 
     export = verbs.add_parser("export", help="turn a checkpoint into a bundle; refuses where ONNX and torch differ")
     export.add_argument("checkpoint", type=Path)
@@ -65,10 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--metrics", type=Path, help="json of figures for manifest and card, as evaluate prints it")
     export.add_argument("--measured-on", default="", help="what pictures these figures are of, for the card")
 
-    bench = verbs.add_parser("bench", help="latency of bundles and rivals, interleaved, one thread")
-    bench.add_argument("bundles", type=Path, nargs="+")
-    bench.add_argument("--peers", type=Path, help="folder with the rivals' ONNX files")
-    bench.add_argument("--rounds", type=int, default=100)
+    _add_calibrate(verbs)
+
+    _add_bench(verbs)
     report = verbs.add_parser("report", help="one page of curves, AP, mistakes and people, for a run or a bundle")
     report.add_argument("folder", type=Path, help="run folder, or bundle folder")
     _source(report, required=False)
@@ -83,6 +97,25 @@ def _parser() -> argparse.ArgumentParser:
     designs = verbs.add_parser("designs", help="latency of student designs before any is trained")
     designs.add_argument("--rounds", type=int, default=50)
     return parser
+
+
+def _add_bench(verbs: argparse._SubParsersAction) -> None:
+    bench = verbs.add_parser("bench", help="AP and latency of bundles and rivals in one table, interleaved, one thread")
+    bench.add_argument("bundles", type=Path, nargs="+")
+    bench.add_argument("--peers", type=Path, help="folder with the rivals' ONNX files")
+    bench.add_argument("--rounds", type=_positive, default=100)
+    bench.add_argument("--backend", nargs="+", choices=BACKENDS, default=BACKENDS[:1], help="what runs the bundles")
+    _source(bench, required=False)
+    bench.add_argument("--every", type=_positive, default=1, help="only pictures whose id this number divides")
+    bench.add_argument("--plot", type=Path, help="SVG to write: AP over ms")
+
+    quantize = verbs.add_parser("quantize", help="make an int8 bundle; refused unless it is faster and as good")
+    quantize.add_argument("bundle", type=Path)
+    _source(quantize)
+    quantize.add_argument(
+        "--every", type=_positive, default=7, help="measure on pictures whose id it divides, calibrate on the others; 7"
+    )
+    quantize.add_argument("--out", type=Path, required=True, help="bundle folder to write; its name is the bundle's")
 
 
 def _add_data_verbs(verbs: argparse._SubParsersAction) -> None:
@@ -113,6 +146,16 @@ def _add_data_verbs(verbs: argparse._SubParsersAction) -> None:
     )
 
     _skeleton(crops)
+
+
+def _add_calibrate(verbs: argparse._SubParsersAction) -> None:
+    calibrate = verbs.add_parser("calibrate", help="give a bundle's scores a meaning: the OKS to expect")
+    calibrate.add_argument("bundle", type=Path)
+    _source(calibrate)
+    calibrate.add_argument("--every", type=_positive, default=1, help="only pictures whose id this number divides")
+    calibrate.add_argument("--out", type=Path, required=True, help="bundle folder to write; may be the same")
+    calibrate.add_argument("--finder", type=Path, help="calibrated finder bundle: weigh its word against the pose")
+    calibrate.add_argument("--measured-on", default="", help="what pictures these are, for manifest and card")
 
 
 def _add_adapt(verbs: argparse._SubParsersAction) -> None:
@@ -187,6 +230,7 @@ def _render(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--masks", action="store_true", help="write segmentations too")
     parser.add_argument("--backgrounds", type=Path, help="folder of photos to put people before")
     parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--dry-run", action="store_true", help="draw a few pictures, say what all will take")
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -209,6 +253,7 @@ def _training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and logs")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the recipe")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of this process")
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="auto: an accelerator where there is one")
 
 
 def _labelled(parser: argparse.ArgumentParser) -> None:

@@ -177,9 +177,12 @@ def without(answers: Answers, kind: int) -> Answers:
 
 def reliability(answers: Answers, bins: int = RELIABILITY_BINS) -> Reliability:
     """Sort the labelled keypoints by score into ``bins`` equally wide bins."""
-    scores = answers.poses.scores[answers.labelled].astype(np.float64)
-    similarities = answers.similarities[answers.labelled].astype(np.float64)
-    bin_of = np.clip((scores * bins).astype(int), 0, bins - 1)
+    return told(answers.poses.scores[answers.labelled], answers.similarities[answers.labelled], bins)
+
+
+def told(scores: Floats, similarities: Floats, bins: int = RELIABILITY_BINS) -> Reliability:
+    """Sort scores (M,), 0..1, with what each was worth, (M,), into ``bins`` equally wide bins."""
+    bin_of = np.clip((scores.astype(np.float64) * bins).astype(int), 0, bins - 1)
     total = np.bincount(bin_of, minlength=bins)
     full = total > 0
     means = [np.bincount(bin_of, values, minlength=bins)[full] / total[full] for values in (scores, similarities)]

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from service.pose import crop
 from service.pose.skeleton import COCO17
 from service.pose.types import Floats
+from training.chance import Chance
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +158,7 @@ def warp(maps: Tensor, to_maps: Tensor, size: tuple[int, int]) -> Tensor:
     return F.grid_sample(maps, (2 * grid + 1) / span - 1, align_corners=False)
 
 
-def disturb(pixels: Tensor, strength: Strength, rng: np.random.Generator) -> Tensor:
+def disturb(pixels: Tensor, strength: Strength, rng: Chance) -> Tensor:
     """Change colours, sharpness, noise and compression of some of the pictures, float (N, 3, h, w) 0..255.
 
     h and w must be multiples of 8.
@@ -168,14 +169,14 @@ def disturb(pixels: Tensor, strength: Strength, rng: np.random.Generator) -> Ten
         (strength.noise_chance, add_noise),
         (strength.block_chance, compress),
     ):
-        chosen = np.flatnonzero(rng.random(len(pixels)) < chance)
-        if len(chosen):
+        chosen, theirs = rng.some(chance)
+        if theirs.total:
             rows = torch.from_numpy(chosen).to(pixels.device)
-            pixels = pixels.index_copy(0, rows, change(pixels[rows], rng).clamp(0, 255))
+            pixels = pixels.index_copy(0, rows, change(pixels[rows], theirs).clamp(0, 255))
     return pixels
 
 
-def recolor(pixels: Tensor, rng: np.random.Generator) -> Tensor:
+def recolor(pixels: Tensor, rng: Chance) -> Tensor:
     """Gamma, gain per channel, offset, and for some a step towards grey."""
     count = len(pixels)
     gamma = np.exp(rng.uniform(-0.3, 0.3, (count, 1, 1, 1)))
@@ -188,7 +189,7 @@ def recolor(pixels: Tensor, rng: np.random.Generator) -> Tensor:
     return pixels + grey_ * (luma - pixels)
 
 
-def soften(pixels: Tensor, rng: np.random.Generator) -> Tensor:
+def soften(pixels: Tensor, rng: Chance) -> Tensor:
     """Lose detail as a distant camera does: shrink over areas, enlarge."""
     height, width = pixels.shape[2:]
     softened = torch.empty_like(pixels)
@@ -202,14 +203,15 @@ def soften(pixels: Tensor, rng: np.random.Generator) -> Tensor:
     return softened
 
 
-def add_noise(pixels: Tensor, rng: np.random.Generator) -> Tensor:
+def add_noise(pixels: Tensor, rng: Chance) -> Tensor:
     """A sensor's noise: Gaussian, deviation 2 to 12 of 255."""
-    generator = torch.Generator(pixels.device).manual_seed(int(rng.integers(2**62)))
+    generator = torch.Generator(pixels.device).manual_seed(rng.seed())
     deviation = _like(pixels, rng.uniform(2, 12, (len(pixels), 1, 1, 1)))
-    return pixels + deviation * torch.randn(pixels.shape, generator=generator, device=pixels.device)
+    noise = torch.randn((rng.total, *pixels.shape[1:]), generator=generator, device=pixels.device)
+    return pixels + deviation * noise[torch.from_numpy(rng.kept).to(pixels.device)]
 
 
-def compress(pixels: Tensor, rng: np.random.Generator) -> Tensor:
+def compress(pixels: Tensor, rng: Chance) -> Tensor:
     """JPEG's artefacts: 8 x 8 cosine transform, quantised by the standard's luma table (ITU T.81, table K.1).
 
     Channels are treated alike and none is subsampled: the blocks are what a network meets, not the exact codec.
@@ -225,7 +227,7 @@ def compress(pixels: Tensor, rng: np.random.Generator) -> Tensor:
     return blocks.transpose(3, 4).reshape(pixels.shape)
 
 
-def cut_out(pixels: Tensor, keypoints_crop: Floats, strength: Strength, rng: np.random.Generator) -> Tensor:
+def cut_out(pixels: Tensor, keypoints_crop: Floats, strength: Strength, rng: Chance) -> Tensor:
     """Cover a rectangle near a joint of some people with one colour (arXiv 1708.04552).
 
     Args:

@@ -1,110 +1,137 @@
-"""Latency of bundles and rivals in one table: interleaved rounds, one thread, medians.
+"""Bundles and rivals in one table: AP in one pass, latency in interleaved rounds on one thread.
 
-Each row is what a user waits for: picture in, boxes or keypoints out; crop, normalisation and decoding included.
+A row's time is what a user waits for: picture in, boxes or keypoints out; crop, normalisation and decoding included.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import cv2
 import numpy as np
 
-from service.pose import bundle
-from service.pose.estimator import PoseEstimator
-from service.pose.finder import PersonFinder
-from service.pose.runner import OnnxRunner
 from service.pose.types import Image
-from training.guides import RtmDetGuide, TinyPoseGuide
+from training.contenders import FINDER_PEER, POSE_RIVAL, Field
+from training.ranking import Precision
 
-PEERS = {
-    "PP-TinyPose 256x192": "pp_tinypose_256x192_heatmap.onnx",
-    "PP-TinyPose 128x96": "pp_tinypose_128x96_heatmap.onnx",
-    "RTMDet-nano 416": "rtmdet_nano_person_416.onnx",
-}
 PICTURE_SIZE = (1280, 720)
+BOX = (440, 60, 760, 700)
+"""xyxy px of the one person on the picture that is timed."""
+LEAST_SCORE = 0.3
+"""Of boxes while a finder is timed."""
 WARM_UP = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Contender:
-    """What is timed: its kind, ``pose`` or ``finder``, and its call on a picture."""
-
-    kind: str
-    call: Callable[[Image], object]
+UNKNOWN = Precision(None)
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One contender's times in ms over all rounds."""
+    """One contender.
+
+    Attributes:
+        name: Its name.
+        kind: ``pose`` or ``finder``.
+        ours: Whether it is a bundle.
+        median_ms: Of one call, over all rounds.
+        p95_ms: Likewise, 95th percentile.
+        finder_ms: Median of the finder that finds its people; None where there is none.
+        precision: AP, where it was measured.
+    """
 
     name: str
     kind: str
+    ours: bool
     median_ms: float
     p95_ms: float
+    finder_ms: float | None = None
+    precision: Precision = UNKNOWN
 
 
-def contenders(bundles: list[Path], peers: Path | None) -> dict[str, Contender]:
-    """Open everything that is measured, by name."""
-    box = np.array([[440, 60, 760, 700]], np.float32)
-    found: dict[str, Contender] = {}
-    for path in bundles:
-        opened = bundle.read(path)
-        runner = OnnxRunner(opened.onnx, threads=1)
-        name = opened.manifest.name
-        if name in found:  # another version of the same bundle
-            name = str(path)
-        if opened.manifest.role == "finder":
-            found[name] = Contender("finder", PersonFinder(opened, runner).find)
-        else:
-            found[name] = Contender("pose", partial(PoseEstimator(opened, runner).estimate, boxes=box))
-    for name, file in PEERS.items() if peers else ():
-        assert peers is not None
-        if name.startswith("RTMDet"):
-            found[name] = Contender("finder", partial(RtmDetGuide(peers / file).boxes, min_score=0.3))
-        else:
-            found[name] = Contender("pose", partial(TinyPoseGuide(peers / file).keypoints, boxes=box))
-    return found
+def interleave(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Time every call once a round, in ms, so that a busy moment meets all alike.
 
-
-def measure(bundles: list[Path], peers: Path | None, rounds: int, picture: Image | None = None) -> list[Row]:
-    """Time every contender once a round, so that a busy moment meets all alike.
+    The CPU time of this process counts, not the clock: with one thread both are the same on an idle core, and on a busy
+    one the turns of other processes stay out.
 
     Args:
-        bundles: Our bundles.
-        peers: Folder with the rivals' ONNX files, or None.
-        rounds: Rounds after warm-up.
-        picture: uint8 (H, W, 3) RGB; random blocks at `PICTURE_SIZE` when None.
+        calls: What is timed, by name; one thread each.
+        rounds: After `WARM_UP` that do not count.
     """
     cv2.setNumThreads(1)
-    if picture is None:
-        blocks = np.random.default_rng(0).integers(0, 256, (PICTURE_SIZE[1] // 16, PICTURE_SIZE[0] // 16, 3), np.uint8)
-        picture = np.asarray(cv2.resize(blocks, PICTURE_SIZE, interpolation=cv2.INTER_CUBIC), np.uint8)
-    calls = contenders(bundles, peers)
     times: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(rounds + WARM_UP):
-        for name, contender in calls.items():
-            start = time.perf_counter()
-            contender.call(picture)
+        for name, call in calls.items():
+            start = time.process_time()
+            call()
             if turn >= WARM_UP:
-                times[name].append(1000 * (time.perf_counter() - start))
+                times[name].append(1000 * (time.process_time() - start))
+    return times
+
+
+def timed_picture() -> Image:
+    """Random soft blocks, uint8 (H, W, 3) of `PICTURE_SIZE`."""
+    blocks = np.random.default_rng(0).integers(0, 256, (PICTURE_SIZE[1] // 16, PICTURE_SIZE[0] // 16, 3), np.uint8)
+    return np.asarray(cv2.resize(blocks, PICTURE_SIZE, interpolation=cv2.INTER_CUBIC), np.uint8)
+
+
+def measure(contenders: Field, rounds: int, precisions: Mapping[str, Precision] | None = None) -> list[Row]:
+    """Time every contender on one picture with one person.
+
+    Args:
+        contenders: Who is timed.
+        rounds: See `interleave`.
+        precisions: AP by name, for the rows.
+    """
+    picture, box = timed_picture(), np.array([BOX], np.float32)
+    calls: dict[str, Callable[[], object]] = {}
+    for finder in contenders.finders:
+        calls[finder.name] = partial(finder.find, picture, LEAST_SCORE)
+    for pose in contenders.poses:
+        calls[pose.name] = partial(pose.estimate, picture, box, None)
+    times = interleave(calls, rounds)
+    medians = {name: float(np.median(values)) for name, values in times.items()}
+    known = precisions or {}
+
+    def row(name: str, kind: str, ours: bool, finder: str | None = None) -> Row:
+        finder_ms = medians[finder] if finder else None
+        p95 = float(np.percentile(times[name], 95))
+        return Row(name, kind, ours, medians[name], p95, finder_ms, known.get(name, UNKNOWN))
+
     return [
-        Row(name, contender.kind, float(np.median(times[name])), float(np.percentile(times[name], 95)))
-        for name, contender in calls.items()
+        *(row(it.name, "pose", it.ours, it.finder) for it in contenders.poses),
+        *(row(it.name, "finder", it.ours) for it in contenders.finders),
     ]
 
 
 def table(rows: list[Row]) -> str:
-    """Write the rows as Markdown, each with its ratio to the rival of its kind."""
-    rivals = {"pose": "PP-TinyPose 256x192", "finder": "RTMDet-nano 416"}
-    medians = {row.name: row.median_ms for row in rows}
-    lines = ["| what | median ms | p95 ms | against the rival |", "|---|---|---|---|"]
-    for row in sorted(rows, key=lambda row: (row.kind, row.median_ms)):
-        rival = medians.get(rivals[row.kind])
-        ratio = f"{row.median_ms / rival:.2f} x {rivals[row.kind]}" if rival else ""
-        lines.append(f"| {row.name} | {row.median_ms:.2f} | {row.p95_ms:.2f} | {ratio} |")
+    """Write Markdown: pose networks, then finders, quickest first, each with its time against the rival of its kind."""
+    poses = sorted((row for row in rows if row.kind == "pose"), key=lambda row: row.median_ms)
+    finders = sorted((row for row in rows if row.kind == "finder"), key=lambda row: row.median_ms)
+    lines = []
+    if poses:
+        lines += [
+            "| | AP, labelled boxes | AP, whole picture | ms | p95 ms | against the rival |",
+            "|---|" + "---|" * 5,
+        ]
+        lines += [
+            f"| {row.name} | {_ap(row.precision.labelled)} | {_ap(row.precision.whole)} | {_times(row, rows)} |"
+            for row in poses
+        ]
+    if finders:
+        lines += [""] * bool(poses)
+        lines += ["| | person box AP | ms | p95 ms | against the rival |", "|---|" + "---|" * 4]
+        lines += [f"| {row.name} | {_ap(row.precision.labelled)} | {_times(row, rows)} |" for row in finders]
     return "\n".join(lines)
+
+
+def _ap(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}".removeprefix("0")
+
+
+def _times(row: Row, rows: list[Row]) -> str:
+    rival = {"pose": POSE_RIVAL, "finder": FINDER_PEER}[row.kind]
+    rival_ms = next((it.median_ms for it in rows if it.name == rival), None)
+    ratio = f"{row.median_ms / rival_ms:.2f} x {rival}" if rival_ms else ""
+    return f"{row.median_ms:.2f} | {row.p95_ms:.2f} | {ratio}"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from service.pose.bundle import Manifest
+from service.pose.calibration import Calibration
 from service.pose.skeleton import Skeleton
+from training.answers import Reliability
 from training.recipe import Recipe
 
 TERMS = {
@@ -19,17 +21,26 @@ TERMS = {
     "Workers": "Workers with helmets (web pictures, no licence stated): research use.",
     "Sports pictures": "Sports pictures from image search, six and twenty kinds: research use.",
     "Human action": "Human Action Recognition, 15 kinds (web pictures): research use.",
+    "Pedestrians": "Pedestrian sets (TUD-Brussels, INRIA, Penn-Fudan and others, in one collection): research use.",
+    "Surveillance": "Surveillance pictures (Kaggle's human detection set, no licence stated): research use.",
+    "Indian dance": "Indian dance (web pictures): research use.",
 }
 LIMITS = {
     "pose": """- Cut-off and small people (below about 60 px), back views, crowds and lying people are read worst.
-- Every joint is answered, also hidden ones: read its score. Scores are a concentration of belief, not calibrated.
+- Every joint is answered, also hidden ones: read its score.
 - One person a box: where two overlap, joints may jump to the neighbour.""",
     "finder": """- People below about 20 px of the network's input, and dense crowds, are missed.
-- Boxes of people cut by the picture's edge end there.
-- Scores are not calibrated.""",
+- Boxes of people cut by the picture's edge end there.""",
 }
-
-
+SCORES = "## Scores"
+SCORES_UNKNOWN = [SCORES, "", "A concentration of belief, not calibrated (`posewright-train calibrate`).", ""]
+SCORES_KNOWN = {
+    "expected_oks": """A keypoint's score is the similarity to its label to expect of it (COCO's OKS of one keypoint),
+given that it can be labelled; a person's is the OKS to expect, in a found box times how probably it shows a person.""",
+    "probability_of_person": "A box's score is how probably it shows a person.",
+}
+OLD_LINES = (" Scores are a concentration of belief, not calibrated.", "- Scores are not calibrated.\n")
+"""What cards said before they had the section."""
 GUIDES = {
     "PP-TinyPose": "PP-TinyPose 256x192 (PaddleDetection, Apache-2.0; itself trained on COCO and AI Challenger)",
     "tinypose": "PP-TinyPose 256x192 (PaddleDetection, Apache-2.0; itself trained on COCO and AI Challenger)",
@@ -76,6 +87,7 @@ def write(manifest: Manifest, plan: Recipe, measured_on: str = "") -> str:
             "",
             *_terms(trained_by["data"]),
             "",
+            *SCORES_UNKNOWN,
             "## Limits",
             "",
             LIMITS[plan.network.kind],
@@ -117,3 +129,37 @@ def _start(manifest: Manifest, plan: Recipe) -> list[str]:
     if plan.network.backbone.startswith("lite0"):
         lines.append("The backbone began with EfficientNet-Lite0's ImageNet weights (Apache-2.0).")
     return lines
+
+
+def with_scores(text: str, calibration: Calibration, told: Reliability) -> str:
+    """Say in a card what the scores mean, in the place of what it said of them.
+
+    Args:
+        text: The card.
+        calibration: What they mean.
+        told: How far they told it, on halves of the pictures that were not fitted.
+    """
+    for line in OLD_LINES:
+        text = text.replace(line, "")
+    head, _, rest = text.partition(f"{SCORES}\n")
+    behind = rest[rest.index("\n## ") + 1 :] if "\n## " in rest else ""
+    if not rest and "## Limits\n" in text:
+        head, _, limits = text.partition("## Limits\n")
+        behind = f"## Limits\n{limits}"
+    observed = "similarity" if calibration.meaning == "expected_oks" else "people"
+    rows = zip(told.scores.tolist(), told.similarities.tolist(), told.keypoints.tolist(), strict=True)
+    section = [
+        SCORES,
+        "",
+        SCORES_KNOWN[calibration.meaning],
+        "",
+        f"Measured on {calibration.measured_on}: {calibration.samples:,} samples on {calibration.pictures} pictures,",
+        "each half scored by what the other half taught. Expected calibration error",
+        f"{calibration.error:.3f}; of the heights that the scores are made of, {calibration.error_before:.3f}.",
+        "",
+        f"| score | {observed} | count |",
+        "|---|---|---|",
+        *(f"| {score:.2f} | {seen:.2f} | {count:,} |" for score, seen, count in rows),
+        "",
+    ]
+    return "\n".join([head.rstrip("\n"), "", *section, behind]).rstrip("\n") + "\n"

@@ -95,7 +95,7 @@ def build(
     out.mkdir(parents=True, exist_ok=True)
     (out / "labels.npz").unlink(missing_ok=True)
     partial = out / ".pixels.npy.partial"
-    pixels = np.lib.format.open_memmap(partial, "w+", np.uint8, (len(kept), size[1], size[0], 3))
+    pixels = files.new_array(partial, (len(kept), size[1], size[0], 3))
     keypoints = np.zeros((len(kept), len(skeleton), 2), np.float32)
     opened: tuple[int, np.ndarray] | None = None
     for i, person in enumerate(tqdm(kept, desc=f"cut {source.name}", unit="person")):

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training import losses
+from training import losses, processes
 from training.networks.pose import Outputs
 from training.recipe import Losses, Network
 
@@ -77,14 +77,16 @@ def dense(outputs: Outputs, lesson: Lesson, settings: Losses, network: Network) 
     The mean over guides is weighted by how far each is believed, joint by joint (*ours*): a weak assistant does not
     talk down a sure teacher.
     """
-    total, trusted = torch.zeros((), device=lesson.maps.device), lesson.trust.sum().clamp_min(1e-6)
-    for maps, trust in zip(lesson.guides, lesson.trust, strict=True):
+    total = torch.zeros((), device=lesson.maps.device)
+    trusted = processes.mean(lesson.trust.sum(dim=(1, 2)))
+    shares = trusted / trusted.sum().clamp_min(1e-6)
+    for maps, trust, share in zip(lesson.guides, lesson.trust, shares, strict=True):
         if settings.dense_form == "squared":
             assert isinstance(outputs, Tensor)
             distance = losses.squared(outputs, maps, trust, network.sigma_cells)
         else:
             distance = losses.divergence(_logits(outputs, network), maps, trust)
-        total = total + distance * trust.sum() / trusted
+        total = total + distance * share
     return total
 
 

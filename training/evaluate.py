@@ -15,8 +15,11 @@ from service.pose import boxes as boxes_
 from service.pose.estimator import PoseEstimator
 from service.pose.finder import PersonFinder
 from service.pose.skeleton import COCO17, Skeleton
-from service.pose.types import Poses
+from service.pose.types import Boxes, Floats, Poses
 from training import coco, pictures
+
+MOST_PEOPLE, LEAST_BOX_SCORE = 40, 0.002
+"""Of a whole picture's boxes that the pose network looks into; pycocotools counts the best 20 poses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ def score_poses(
         for i in sorted(truth.imgs)
         if i % every == 0 and (finder is None or truth.imgs[i].get("official_complete", True))
     ]
-    _require(ids, source, every)
+    require_pictures(ids, source, every)
     results = []
     for image_id in tqdm(ids, desc=f"evaluate {estimator.manifest.name}", unit="picture"):
         image = pictures.read_labelled(source.images, truth.imgs[image_id])
@@ -57,7 +60,7 @@ def score_poses(
             people = [a for a in truth.imgToAnns[image_id] if not a.get("iscrowd") and a.get("num_keypoints")]
             poses = estimator.estimate(image, boxes_.from_xywh([a["bbox"] for a in people]))
         else:
-            poses = estimator.estimate(image, *finder.find(image, max_people=100, min_score=0.05))
+            poses = estimator.estimate(image, *finder.find(image, MOST_PEOPLE, LEAST_BOX_SCORE))
         results += as_results(image_id, poses)
     stats = coco_eval(truth, results, ids, "keypoints", estimator.skeleton)
     ap, ap50, ap75, ar = stats[[0, 1, 2, 5]].tolist()
@@ -68,20 +71,23 @@ def score_boxes(source: coco.Source, finder: PersonFinder, every: int = 1) -> Sc
     """Score a finder's boxes with pycocotools on the pictures marked ``official_complete``."""
     truth = coco.load(source.annotations)
     ids = [i for i in sorted(truth.imgs) if i % every == 0 and truth.imgs[i].get("official_complete", True)]
-    _require(ids, source, every)
+    require_pictures(ids, source, every)
     results = []
     for image_id in tqdm(ids, desc=f"evaluate {finder.manifest.name}", unit="picture"):
         image = pictures.read_labelled(source.images, truth.imgs[image_id])
-        boxes, scores = finder.find(image, max_people=100, min_score=0.02)
-        for box, score in zip(boxes_.to_xywh(boxes), scores, strict=True):
-            results.append({"image_id": image_id, "category_id": 1, "bbox": box.tolist(), "score": float(score)})
+        boxes, scores = finder.find(image, max_people=100, min_score=0.0)
+        results += box_results(image_id, boxes, scores)
     stats = coco_eval(truth, results, ids, "bbox")
     ap, ap50, ap75, ar = stats[[0, 1, 2, 8]].tolist()
     return Score(ap, ap50, ap75, ar, len(ids), len(results))
 
 
-def _require(ids: list[int], source: coco.Source, every: int) -> None:
-    """Refuse to score nothing."""
+def require_pictures(ids: list[int], source: coco.Source, every: int) -> None:
+    """Refuse to score nothing.
+
+    Raises:
+        DatasetError: There are no pictures.
+    """
     if not ids:
         raise coco.DatasetError(
             f"{source.annotations}: expected pictures to score, got none whose id {every} divides"
@@ -95,6 +101,14 @@ def as_results(image_id: int, poses: Poses) -> list[dict]:
     return [
         {"image_id": image_id, "category_id": 1, "keypoints": person.ravel().tolist(), "score": float(score)}
         for person, score in zip(joints, poses.person_scores, strict=True)
+    ]
+
+
+def box_results(image_id: int, boxes: Boxes, scores: Floats) -> list[dict]:
+    """Turn boxes (N, 4) xyxy and scores (N,) into COCO detection results."""
+    return [
+        {"image_id": image_id, "category_id": 1, "bbox": box.tolist(), "score": float(score)}
+        for box, score in zip(boxes_.to_xywh(boxes), scores, strict=True)
     ]
 
 

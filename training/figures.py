@@ -1,4 +1,4 @@
-"""The figures of a report, as PNG: light background, readable in print and by the colour-blind."""
+"""The figures of a report (PNG) and of the bench (SVG): light background, readable in print and by the colour-blind."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from service.pose.types import Floats
 from training.answers import Reliability
+from training.bench import Row
 from training.history import History
 from training.mistakes import KINDS, shares
 
@@ -165,6 +166,42 @@ def people(oks: Floats, areas: Floats) -> bytes:
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(loc="upper left")
         return _png(figure)
+
+
+def front(rows: list[Row]) -> bytes:
+    """Draw AP over ms as SVG: filled in labelled boxes, hollow on whole pictures, there with the finder's time.
+
+    Args:
+        rows: Of the bench; pose networks whose AP was measured are drawn.
+    """
+    with mpl.rc_context({**STYLE, "svg.hashsalt": "posewright"}):
+        figure = Figure(figsize=(WIDTH, 4.8), layout="constrained")
+        axes: Axes = figure.subplots()
+        for row in (it for it in rows if it.kind == "pose"):
+            color = BLUE if row.ours else ORANGE
+            points = [(row.median_ms, row.precision.labelled, color)]
+            if row.finder_ms is not None:
+                points.append((row.median_ms + row.finder_ms, row.precision.whole, "white"))
+            known = [(ms, ap, face) for ms, ap, face in points if ap is not None]
+            axes.plot([it[0] for it in known], [it[1] for it in known], color=color, linewidth=1, alpha=0.5)
+            for ms, ap, face in known:
+                axes.plot(ms, ap, "o", markersize=7, markerfacecolor=face, markeredgecolor=color, linestyle="")
+            if known:
+                axes.annotate(row.name, known[0][:2], (7, 5), textcoords="offset points", fontsize=8.5)
+        for color, face, label in (
+            (BLUE, BLUE, "ours"),
+            (ORANGE, ORANGE, "rivals"),
+            ("#1f2937", "#1f2937", "labelled boxes"),
+            ("#1f2937", "white", "whole picture, with its finder"),
+        ):
+            axes.plot([], [], "o", markerfacecolor=face, markeredgecolor=color, label=label)
+        axes.set(xlabel="ms for one person, one core", ylabel="keypoint AP (COCO)")
+        axes.set_xlim(left=0)
+        axes.margins(x=0.12)
+        figure.legend(loc="outside upper center", ncols=4, handlelength=1.2, columnspacing=1.8)
+        stream = io.BytesIO()
+        figure.savefig(stream, format="svg", metadata={"Date": None})  # the same rows, the same bytes
+        return stream.getvalue()
 
 
 def _png(figure: Figure) -> bytes:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from service.pose import crop
 from service.pose.boxes import from_xywh
 from service.pose.finder import STRIDE
 from service.pose.types import Boxes, Floats, Image
-from training import augment, coco, losses, pictures
+from training import augment, coco, losses, pictures, processes
+from training.chance import Chance
 from training.networks.finder import FinderNetwork
 from training.recipe import Phase, Recipe
 
@@ -39,25 +42,33 @@ class FinderTask:
         shares = np.array([data.share for data in recipe.data])
         self._shares = shares / shares.sum()
 
-    def batch(self, step: int, rank: int, phase: Phase) -> tuple[Tensor, ...]:
-        """Draw a batch.
+    def counts(self) -> list[int]:
+        """How many pictures each source of the recipe has."""
+        return [len(entries) for entries in self._sources]
+
+    def batch(self, step: int, rank: int, phase: Phase, count: int = 1) -> tuple[Tensor, ...]:
+        """Draw a batch, or the rows of it that one of ``count`` processes makes.
 
         Returns:
             Pictures uint8 (N, H, W, 3); centre targets (N, 1, h, w) and their weights; distance targets (N, 4, h, w)
             in input px and their weights (N, 1, h, w).
         """
-        rng = np.random.default_rng([self._recipe.seed, step, rank])
+        rng = np.random.default_rng([self._recipe.seed, step, 0])
+        kept = processes.rows(phase.batch, rank, count)
         strength = augment.STRENGTHS[phase.augment]
         # Served upright and flat alike: `service.pose.finder.grid` follows the picture.
         size = phase.size if rng.random() < 0.65 else (phase.size[1], phase.size[0])
         samples = []
-        for source in rng.choice(len(self._sources), phase.batch, p=self._shares):
+        for row, source in enumerate(rng.choice(len(self._sources), phase.batch, p=self._shares)):
             entries = self._sources[source]
             path, seen_as, boxes, sure = entries[rng.integers(len(entries))]
-            pixels, boxes = place(_read(path, seen_as), boxes, size, rng)
-            samples.append((pixels, *encode(boxes, sure, size)))
+            framing = Framing.draw(rng)
+            if row in kept:
+                pixels, boxes = place(_read(path, seen_as), boxes, size, framing)
+                samples.append((pixels, *encode(boxes, sure, size)))
         seen, *targets = (torch.from_numpy(np.stack(it)).to(self._device) for it in zip(*samples, strict=True))
-        disturbed = augment.disturb(seen.permute(0, 3, 1, 2).float(), strength, rng)
+        chance = Chance(rng, phase.batch, kept)
+        disturbed = augment.disturb(seen.permute(0, 3, 1, 2).float(), strength, chance)
         return augment.to_bytes(disturbed), *targets
 
     def loss(
@@ -96,7 +107,33 @@ def _read_source(annotations: Path, images: Path) -> list[tuple[Path, pictures.S
     return entries
 
 
-def place(image: Image, boxes: Boxes, size: tuple[int, int], rng: np.random.Generator) -> tuple[Image, Boxes]:
+@dataclass(frozen=True, slots=True)
+class Framing:
+    """How a picture lies in its frame, drawn before anything is known of it.
+
+    Attributes:
+        zoom: Factor on the scale at which the frame shows the whole picture.
+        stretch: Factor on x, and its inverse on y.
+        within: Share (2,) of the slack, where the picture is larger than the frame.
+        beyond: The same where it is smaller, about the middle.
+        mirrored: Whether left and right change places.
+    """
+
+    zoom: float
+    stretch: float
+    within: NDArray[np.float64]
+    beyond: NDArray[np.float64]
+    mirrored: bool
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> Framing:
+        """Draw one, always by as many numbers."""
+        zoom = math.exp(rng.uniform(math.log(0.5), math.log(1.25)))
+        stretch = math.exp(rng.uniform(-0.2, 0.2))
+        return cls(zoom, stretch, rng.uniform(0, 1, 2), rng.uniform(-0.5, 0.5, 2), rng.random() < 0.5)
+
+
+def place(image: Image, boxes: Boxes, size: tuple[int, int], framing: Framing) -> tuple[Image, Boxes]:
     """Zoom, stretch, shift and mirror a picture into a frame of ``size`` (width, height).
 
     Returns:
@@ -104,21 +141,16 @@ def place(image: Image, boxes: Boxes, size: tuple[int, int], rng: np.random.Gene
     """
     height, width = image.shape[:2]
     fit = max(width / size[0], height / size[1])  # picture px per frame px that shows the whole picture
-    zoom = fit * math.exp(rng.uniform(math.log(0.5), math.log(1.25)))
-    stretch = math.exp(rng.uniform(-0.2, 0.2))
-    scale = np.array([zoom * stretch, zoom / stretch])
+    zoom = fit * framing.zoom
+    scale = np.array([zoom * framing.stretch, zoom / framing.stretch])
     slack = np.array([width, height]) - scale * size  # negative: the frame shows more than the picture
-    offset = (
-        np.minimum(slack, 0) / 2
-        + np.maximum(slack, 0) * rng.uniform(0, 1, 2)
-        + np.minimum(slack, 0) * rng.uniform(-0.5, 0.5, 2)
-    )
+    offset = np.minimum(slack, 0) * (0.5 + framing.beyond) + np.maximum(slack, 0) * framing.within
     # Edges map as the boxes do, frame 0 to the picture's offset; pixel centres lie half a pixel inside of them.
     centers = offset + (scale - 1) / 2
     to_image = np.array([[scale[0], 0, centers[0]], [0, scale[1], centers[1]]], np.float32)
     pixels = crop.warp(image, to_image, size)
     boxes = ((boxes - np.tile(offset, 2)) / np.tile(scale, 2)).astype(np.float32)
-    if rng.random() < 0.5:
+    if framing.mirrored:
         pixels = pixels[:, ::-1]
         boxes = boxes[:, [2, 1, 0, 3]] * np.array([-1, 1, -1, 1], np.float32) + np.array(
             [size[0], 0, size[0], 0], np.float32

@@ -99,7 +99,7 @@ def _look(guide: MapGuide, name: str, cache: CropCache, out: Path, flip: bool, d
     if done:
         maps = np.lib.format.open_memmap(partial, "r+")
     else:
-        maps = np.lib.format.open_memmap(partial, "w+", np.uint8, (count, len(guide.skeleton), height, width))
+        maps = files.new_array(partial, (count, len(guide.skeleton), height, width))
     with tqdm(total=count, initial=done, desc=f"{name} looks at {cache.path.name}", unit="crop") as bar:
         for start in range(done, count, CHUNK):
             rows = np.arange(start, min(start + CHUNK, count))

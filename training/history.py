@@ -29,7 +29,7 @@ class History:
     columns: dict[str, NDArray[np.float64]]
 
     def samples(self, plan: Recipe) -> NDArray[np.float64]:
-        """Samples seen after each row, float64 (R,): as logged, else one process's by the recipe's batches."""
+        """Samples seen after each row, float64 (R,): as logged, else by the recipe's batches."""
         logged = self.columns.get("samples")
         if logged is not None:
             return logged

@@ -12,7 +12,7 @@ import onnx
 from service.pose import bundle
 from service.pose.bundle import Bundle, Manifest
 from service.pose.skeleton import COCO17
-from training import wrapping
+from training import card, wrapping
 from training.foreign import ImportRefusedError, Shape
 from training.wrapping import Feeding
 
@@ -165,6 +165,7 @@ def _card(manifest: Manifest, feeding: Feeding) -> str:
             f"activation {feeding.activation};",
             f"heights times {feeding.scale:g}. All of it is in the graph.",
             "",
+            *card.SCORES_UNKNOWN,
             "## Figures",
             "",
             *(["| figure | value |", "|---|---|", *figures] if figures else ["None measured."]),

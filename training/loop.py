@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -14,10 +13,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from training import checkpoint, files, networks
+from training import checkpoint, files, networks, processes
 from training import recipe as recipe_
 from training.checkpoint import Checkpoint
-from training.recipe import Phase, Recipe
+from training.recipe import Phase, Recipe, RecipeError
 
 MAX_GRADIENT = 5.0
 """Gradients are scaled down to this norm."""
@@ -31,12 +30,15 @@ class DivergedError(ArithmeticError):
 class Task(Protocol):
     """What is learned: a batch is a function of the step, so a resumed training repeats an uninterrupted one."""
 
-    def batch(self, step: int, rank: int, phase: Phase) -> Any:
-        """Draw whatever `loss` takes, on the training's device."""
+    def batch(self, step: int, rank: int, phase: Phase, count: int = 1) -> Any:
+        """Draw whatever `loss` takes, on the training's device: the part of process ``rank`` of ``count``."""
         ...
 
     def loss(self, network: Any, past: Any, batch: Any, step: int) -> dict[str, Tensor]:
-        """Named scalar terms, whose sum is minimised, of a network and its averaged past on a batch."""
+        """Named scalar terms, whose sum is minimised, of a network and its averaged past on a batch.
+
+        Their mean over processes is the loss of the whole batch.
+        """
         ...
 
 
@@ -60,9 +62,12 @@ def fit(
 
     Raises:
         CheckpointError: ``run`` holds a checkpoint of another recipe, or ``init_from`` does not fit.
+        RecipeError: A batch cannot be shared evenly by the processes that torchrun started.
+        FullError: There is no room for a checkpoint; the one before stays, to go on from.
         DivergedError: A gradient is not finite.
     """
-    rank, processes = _join(device)
+    rank, count = processes.join(device)
+    require_even(recipe, count)
     torch.manual_seed(recipe.seed)
     begun = (run / "last.pt").exists()
     network = networks.build(recipe, pretrained=not begun).to(device)
@@ -76,13 +81,13 @@ def fit(
     ema.requires_grad_(requires_grad=False)
     optimiser = torch.optim.AdamW(_groups(network, recipe), lr=0.0)
     step = _resume(run / "last.pt", recipe, network, ema, optimiser) if begun else 0
-    _require_same(step, processes)
+    _require_same(step, count)
     log = Log(run / "log.csv", step) if rank == 0 else None
     revision = checkpoint.revision()
     last = recipe.steps if until is None else min(recipe.steps, until)
     network.train()
     saved, phase = time.monotonic(), None
-    draw = Ahead(task, rank, recipe, last, device)
+    draw = Ahead(task, rank, count, recipe, last, device)
     with tqdm(total=recipe.steps, initial=step, desc=recipe.name, unit="step", disable=rank > 0) as progress:
         while step < last:
             if recipe.phase_at(step) is not phase:
@@ -94,8 +99,7 @@ def fit(
             loss = torch.stack(list(terms.values())).sum()
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
-            if processes > 1:
-                _average_gradients(network, processes)
+            processes.average_gradients(network)
             norm = torch.nn.utils.clip_grad_norm_(network.parameters(), MAX_GRADIENT)
             if not torch.isfinite(norm):
                 raise DivergedError(
@@ -108,7 +112,8 @@ def fit(
             step += 1
             progress.update()
             rate = optimiser.param_groups[-1]["lr"]
-            if log is not None and log.add(step, {"loss": loss, **terms}, rate):
+            told = _means({"loss": loss, **terms})
+            if log is not None and log.add(step, told, rate):
                 progress.set_postfix(loss=f"{log.mean:.4f}")
             if rank == 0 and (step == last or time.monotonic() - saved > save_every_s):
                 checkpoint.save(run / "last.pt", _state(step, network, ema, optimiser, recipe, revision, run))
@@ -125,8 +130,8 @@ def in_half(recipe: Recipe, device: torch.device) -> torch.autocast:
 class Ahead:
     """Draws the next batch while an accelerator works on this one; on a CPU there is nothing to gain."""
 
-    def __init__(self, task: Task, rank: int, recipe: Recipe, last: int, device: torch.device) -> None:
-        self._task, self._rank, self._recipe, self._last = task, rank, recipe, last
+    def __init__(self, task: Task, rank: int, count: int, recipe: Recipe, last: int, device: torch.device) -> None:
+        self._task, self._rank, self._count, self._recipe, self._last = task, rank, count, recipe, last
         self._pool = ThreadPoolExecutor(1) if device.type == "cuda" else None
         self._next: Future[Any] | None = None
 
@@ -138,7 +143,7 @@ class Ahead:
         return batch
 
     def _draw(self, step: int) -> Any:
-        return self._task.batch(step, self._rank, self._recipe.phase_at(step))
+        return self._task.batch(step, self._rank, self._recipe.phase_at(step), self._count)
 
 
 class Log:
@@ -149,7 +154,8 @@ class Log:
         self._path = path
         self._sums: dict[str, Tensor] = {}
         self._seen = 0
-        self._rows = path.read_text().splitlines() if path.exists() else []
+        text = path.read_text() if path.exists() else ""
+        self._rows = text[: text.rfind("\n") + 1].splitlines()  # a full disk or a crash may have torn the last
         self._rows = self._rows[:1] + [row for row in self._rows[1:] if int(row.partition(",")[0]) <= step]
         if self._rows:
             files.write(path, "\n".join([*self._rows, ""]).encode())
@@ -169,28 +175,33 @@ class Log:
         if not self._rows:
             self._rows = [",".join(["step", *means, "lr"])]
             files.write(self._path, f"{self._rows[0]}\n".encode())
-        with self._path.open("a") as stream:
-            # By name: a log that an earlier version began may have other columns.
-            cells = {name: f"{value:.5f}" for name, value in means.items()} | {"step": str(step), "lr": f"{rate:.3g}"}
-            stream.write(",".join(cells.get(name, "") for name in self._rows[0].split(",")) + "\n")
+        # By name: a log that an earlier version began may have other columns.
+        cells = {name: f"{value:.5f}" for name, value in means.items()} | {"step": str(step), "lr": f"{rate:.3g}"}
+        files.append(self._path, ",".join(cells.get(name, "") for name in self._rows[0].split(",")) + "\n")
         return True
 
 
-def _join(device: torch.device) -> tuple[int, int]:
-    """Join torchrun's group, where there is one: (rank, processes)."""
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if processes == 1:
-        return 0, 1
-    if not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    return dist.get_rank(), processes
+def _means(terms: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The terms of the whole batch, detached."""
+    values = processes.mean(torch.stack([term.detach() for term in terms.values()]))
+    return dict(zip(terms, values, strict=True))
 
 
-def _require_same(step: int, processes: int) -> None:
+def require_even(recipe: Recipe, count: int) -> None:
+    """Refuse batches that processes cannot share evenly."""
+    for i, phase in enumerate(recipe.phases):
+        if phase.batch % count:
+            raise RecipeError(
+                f"{recipe.name}: phases.{i}.batch: expected a multiple of {count}, the processes that share a batch, "
+                f"got {phase.batch}; change it, or torchrun's --nproc-per-node"
+            )
+
+
+def _require_same(step: int, count: int) -> None:
     """Refuse to start processes at different steps: each needs the run folder's checkpoint."""
-    if processes == 1:
+    if count == 1:
         return
-    steps: list[int] = [0] * processes
+    steps: list[int] = [0] * count
     dist.all_gather_object(steps, step)
     if len(set(steps)) > 1:
         raise checkpoint.CheckpointError(
@@ -223,17 +234,6 @@ def _set_rates(optimiser: torch.optim.Optimizer, recipe: Recipe, step: int) -> N
         group["lr"] = rate * group["scale"]
 
 
-def _average_gradients(network: nn.Module, processes: int) -> None:
-    """Mean of the gradients over processes, as one flat message."""
-    grads = [p.grad for p in network.parameters() if p.grad is not None]
-    flat = torch.cat([g.flatten() for g in grads])
-    dist.all_reduce(flat)
-    flat /= processes
-    parts = torch.split(flat, [g.numel() for g in grads])
-    for grad, part in zip(grads, parts, strict=True):
-        grad.copy_(part.view_as(grad))
-
-
 @torch.no_grad()
 def _average(ema: nn.Module, network: nn.Module, decay: float) -> None:
     """Move the averaged weights and norms' statistics towards the network's."""
@@ -244,8 +244,17 @@ def _average(ema: nn.Module, network: nn.Module, decay: float) -> None:
             mine.copy_(theirs)
 
 
-def _resume(path: Path, recipe: Recipe, network: nn.Module, ema: nn.Module, optimiser: torch.optim.Optimizer) -> int:
-    """Load a checkpoint of this recipe; returns the steps done."""
+def steps_done(run: Path, recipe: Recipe) -> int:
+    """Steps of this recipe that a run folder's checkpoint has behind it; 0 without one.
+
+    Raises:
+        CheckpointError: It is another recipe's.
+    """
+    return _begun(run / "last.pt", recipe).step if (run / "last.pt").exists() else 0
+
+
+def _begun(path: Path, recipe: Recipe) -> Checkpoint:
+    """Load a checkpoint of this recipe."""
     state = checkpoint.load(path)
     if state.recipe != recipe:
         keys = ", ".join(_different(recipe_.dump(state.recipe), recipe_.dump(recipe)))
@@ -253,6 +262,12 @@ def _resume(path: Path, recipe: Recipe, network: nn.Module, ema: nn.Module, opti
             f"{path}: expected a checkpoint of this recipe, got another, which differs in {keys}; "
             "choose an empty run folder or the recipe that began it"
         )
+    return state
+
+
+def _resume(path: Path, recipe: Recipe, network: nn.Module, ema: nn.Module, optimiser: torch.optim.Optimizer) -> int:
+    """Load a checkpoint of this recipe; returns the steps done."""
+    state = _begun(path, recipe)
     network.load_state_dict(state.network)
     ema.load_state_dict(state.ema)
     optimiser.load_state_dict(state.optimiser)

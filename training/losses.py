@@ -1,4 +1,7 @@
-"""Losses, each with its source."""
+"""Losses, each with its source.
+
+Sums are divided by what all processes together weigh, so that the mean over processes is the loss of the whole batch.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ import math
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from training import processes
 
 
 def cell_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
@@ -126,7 +131,7 @@ def feature_distance(student: Tensor, guide: Tensor) -> Tensor:
 
 def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
     """Mean of values (N, K) by weights (N, K); 0 where all weights are."""
-    return (values * weights).sum() / weights.sum().clamp_min(1e-6)
+    return (values * weights).sum() / processes.mean(weights.sum()).clamp_min(1e-6)
 
 
 def center_focal(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
@@ -144,7 +149,7 @@ def center_focal(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     is_center = (targets >= 1).float()
     at_centers = F.softplus(-logits) * (1 - probability) ** 2 * is_center
     elsewhere = F.softplus(logits) * probability**2 * (1 - targets) ** 4 * (1 - is_center)
-    return ((at_centers + elsewhere) * weights).sum() / is_center.sum().clamp_min(1)
+    return ((at_centers + elsewhere) * weights).sum() / processes.mean(is_center.sum()).clamp_min(1 / processes.count())
 
 
 def giou(distances: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
@@ -163,7 +168,7 @@ def giou(distances: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     overlap, hull = _area(overlap_sides), _area(hull_sides)
     union = _area(distances) + _area(targets) - overlap
     loss = 1 - overlap / union.clamp_min(1e-6) + (hull - union) / hull.clamp_min(1e-6)
-    return (loss[:, None] * weights).sum() / weights.sum().clamp_min(1e-6)
+    return (loss[:, None] * weights).sum() / processes.mean(weights.sum()).clamp_min(1e-6)
 
 
 def _area(sides: Tensor) -> Tensor:

@@ -115,8 +115,8 @@ def identity(order: Order) -> dict[str, str]:
     return {
         "--from": footage.describe(order.source),
         "--student": bundle.sha256(order.student.onnx),
-        "--teacher": bundle.sha256(order.teacher.onnx),
-        "--finder": bundle.sha256(order.finder.onnx),
+        "--teacher": _answers(order.teacher),
+        "--finder": _answers(order.finder),
         "--pictures": str(order.frames),
         "--hold-out": str(order.hold_out),
         "--rehearse": ",".join(caches),
@@ -124,6 +124,12 @@ def identity(order: Order) -> dict[str, str]:
         "--steps": str(order.steps),
         "gates": str(order.gates),
     }
+
+
+def _answers(opened: Bundle) -> str:
+    """A hash of all that a bundle's answers depend on: gates are meant of calibrated scores."""
+    known = opened.manifest.calibration
+    return bundle.sha256(opened.onnx + (b"" if known is None else known.model_dump_json().encode()))
 
 
 def remember(order: Order) -> None:

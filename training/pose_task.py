@@ -11,7 +11,8 @@ from torch import Tensor
 
 from service.pose import crop, heatmap
 from service.pose.types import Floats
-from training import augment, checkpoint, coco, crops, distill, guide_maps, guides, losses
+from training import augment, checkpoint, coco, crops, distill, guide_maps, guides, losses, processes
+from training.chance import Chance
 from training.distill import Lesson
 from training.guide_maps import BatchGuide, BesideGuide, CachedGuide, Placed
 from training.guides import CPU_BATCH
@@ -76,9 +77,13 @@ class PoseTask:
             folders.append(folder)
         return CachedGuide(folders, self._device, [data.labels for data in self._recipe.data])
 
-    def batch(self, step: int, rank: int, phase: Phase) -> PoseBatch:
-        """Draw a batch."""
-        rng = np.random.default_rng([self._recipe.seed, step, rank])
+    def counts(self) -> list[int]:
+        """How many crops each source of the recipe has."""
+        return [len(cache) for cache in self._caches]
+
+    def batch(self, step: int, rank: int, phase: Phase, count: int = 1) -> PoseBatch:
+        """Draw a batch, or the rows of it that one of ``count`` processes makes: where crops lie is drawn for all."""
+        rng = np.random.default_rng([self._recipe.seed, step, 0])
         skeleton = self._recipe.skeleton
         strength = augment.STRENGTHS[phase.augment]
         sources = rng.choice(len(self._caches), phase.batch, p=self._shares)
@@ -96,13 +101,18 @@ class PoseTask:
         keypoints_crop[mirrored] = keypoints_crop[mirrored][:, partners]
         weights[mirrored] = weights[mirrored][:, partners]
         inside = ((keypoints_crop >= -0.5) & (keypoints_crop <= np.array(phase.size) - 0.5)).all(axis=2)
+        weights = weights * inside
 
+        kept = processes.rows(phase.batch, rank, count)
+        chance = Chance(rng, phase.batch, kept)
+        sources, rows, to_canvas, mirrored = sources[kept], rows[kept], to_canvas[kept], mirrored[kept]
+        keypoints_crop, weights = keypoints_crop[kept], weights[kept]
         canvases = self._canvases.take(sources, rows)
         affines = torch.from_numpy(to_canvas).to(self._device)
-        pixels = augment.disturb(augment.sample(canvases, affines, phase.size), strength, rng)
-        pixels = augment.to_bytes(augment.cut_out(pixels, keypoints_crop, strength, rng))
+        pixels = augment.disturb(augment.sample(canvases, affines, phase.size), strength, chance)
+        pixels = augment.to_bytes(augment.cut_out(pixels, keypoints_crop, strength, chance))
         placed = Placed(pixels, to_canvas, mirrored, sources, rows, skeleton)
-        return PoseBatch(pixels, self._lesson(placed, keypoints_crop, weights * inside, rng))
+        return PoseBatch(pixels, self._lesson(placed, keypoints_crop, weights, rng))
 
     def _lesson(self, placed: Placed, keypoints_crop: Floats, weights: Floats, rng: np.random.Generator) -> Lesson:
         profiles = heatmap.profiles(keypoints_crop, placed.grid, STRIDE, self._recipe.network.sigma_cells)

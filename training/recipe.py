@@ -94,7 +94,7 @@ class Phase:
 
     Attributes:
         steps: Optimiser steps.
-        batch: Samples a step and process.
+        batch: Samples a step, of all processes together.
         size: (width, height) of the input in px.
         augment: ``strong`` or ``light``.
         frozen_blocks: The backbone's stem and so many first blocks stay as they are; 0 trains all.

@@ -48,9 +48,9 @@ class RehearsedTask:
         self._start = began.eval().requires_grad_(requires_grad=False).to(device)
         self._start.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stub lacks it
 
-    def batch(self, step: int, rank: int, phase: Phase) -> PoseBatch:
+    def batch(self, step: int, rank: int, phase: Phase, count: int = 1) -> PoseBatch:
         """See `PoseTask.batch`."""
-        return self._task.batch(step, rank, phase)
+        return self._task.batch(step, rank, phase, count)
 
     def loss(self, network: PoseNetwork, past: PoseNetwork, batch: PoseBatch, step: int) -> dict[str, Tensor]:
         """See `PoseTask.loss`; ``past`` gives way to the start."""

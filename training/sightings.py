@@ -47,8 +47,8 @@ class Gates:
             way that the joint went between these.
     """
 
-    box_score: float = 0.4
-    joint_score: float = 0.4
+    box_score: float = 0.45
+    joint_score: float = 0.45
     apart: float = 0.5
     jump: float = 3.0
 

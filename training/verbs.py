@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import json
-import os
 from argparse import Namespace
 from dataclasses import asdict
-from pathlib import Path
-
-import cv2
-import torch
 
 from service.pose import bundle
 from service.pose.bundle import Bundle, BundleError
 from service.pose.estimator import PoseEstimator
 from service.pose.finder import PersonFinder
-from service.pose.runner import OnnxRunner
+from service.pose.runner import BackendError, OnnxRunner
 from service.pose.skeleton import COCO17, Skeleton
 from training import (
     ablate,
     adapt_verb,
     bench,
+    calibrate_verb,
     chain,
     checkpoint,
     coco,
+    contenders,
     crops,
     designs,
+    device,
     evaluate,
     export,
     files,
@@ -37,21 +35,23 @@ from training import (
     labelling,
     loop,
     order,
+    quantize,
+    ranking,
     recipe,
     reference,
     report,
     skeletons,
     speed,
+    train_verb,
 )
 from training.datasets import check, convert, labelled, layouts, sheet
 from training.datasets.layouts import Place
-from training.finder_task import FinderTask
-from training.pose_task import PoseTask
 from training.synthetic import dataset
 from training.synthetic.makehuman import SyntheticError
 
 EXPECTED_ERRORS = (
     order.AdaptError,
+    device.DeviceError,
     footage.FootageError,
     foreign.ImportRefusedError,
     recipe.RecipeError,
@@ -61,6 +61,8 @@ EXPECTED_ERRORS = (
     export.ExportError,
     history.HistoryError,
     report.ReportError,
+    quantize.QuantizeError,
+    BackendError,
     BundleError,
     loop.DivergedError,
     SyntheticError,
@@ -122,41 +124,13 @@ def run_crops(options: Namespace) -> int:
     return 0
 
 
-def run_train(options: Namespace) -> int:
-    """See `loop.fit`."""
-    _set_threads(options.threads)
-    plan = recipe.load(options.recipe, tuple(options.set))
-    train(plan, options.data, options.out, options.until)
-    return 0
-
-
-def train(plan: recipe.Recipe, data_root: Path, run: Path, until: int | None = None) -> checkpoint.Checkpoint:
-    """Train one recipe on the accelerator where there is one."""
-    device = _device()
-    return loop.fit(plan, _task(plan, data_root, device, run), run, device, until=until)
-
-
-def _device() -> torch.device:
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    torch.cuda.set_device(device)
-    return device
-
-
-def _task(plan: recipe.Recipe, data_root: Path, device: torch.device, run: Path) -> loop.Task:
-    if plan.network.kind == "finder":
-        return FinderTask(plan, data_root, device)
-    return PoseTask(plan, data_root, device, run)
-
-
 def run_evaluate(options: Namespace) -> int:
     """See `evaluate.score_poses` and `evaluate.score_boxes`; prints one line of json."""
     opened = bundle.read(options.bundle)
     if opened.manifest.role == "finder":
         score = evaluate.score_boxes(_source(options), _finder(opened), options.every)
     else:
-        estimator = PoseEstimator(opened, OnnxRunner(opened.onnx, threads=1))
+        estimator = PoseEstimator(opened, OnnxRunner(opened.onnx, threads=1), options.flip_test)
         finder = _finder(bundle.read(options.finder)) if options.finder else None
         score = evaluate.score_poses(_source(options), estimator, finder, options.every)
     print(json.dumps({"bundle": opened.manifest.name, **asdict(score)}))
@@ -184,21 +158,21 @@ def run_export(options: Namespace) -> int:
 
 def run_distill(options: Namespace) -> int:
     """See `chain.load`: trains every stage in turn."""
-    _set_threads(options.threads)
+    train_verb.set_threads(options.threads)
     for plan in chain.load(options.recipe, tuple(options.set)):
-        train(plan, options.data, options.out / plan.name)
+        train_verb.train(plan, options.data, options.out / plan.name, asked=options.device)
     return 0
 
 
 def run_ablate(options: Namespace) -> int:
     """See `ablate.run`; prints the table."""
-    _set_threads(options.threads)
+    train_verb.set_threads(options.threads)
     ablation = ablate.load(options.recipe, tuple(options.set))
     results = ablate.run(
         ablation,
         options.data,
         options.out,
-        lambda plan, folder: train(plan, options.data, folder),
+        lambda plan, folder: train_verb.train(plan, options.data, folder, asked=options.device),
         options.rows,
         options.seeds,
         options.students,
@@ -208,14 +182,26 @@ def run_ablate(options: Namespace) -> int:
     return 0
 
 
-def _set_threads(count: int) -> None:
-    torch.set_num_threads(count)
-    cv2.setNumThreads(count)
-
-
 def run_bench(options: Namespace) -> int:
-    """See `bench.measure`."""
-    print(bench.table(bench.measure(options.bundles, options.peers, options.rounds)))
+    """See `ranking.score` and `bench.measure`; prints the table."""
+    source = coco.optional_source(options.annotations, options.images)
+    if options.plot and source is None:
+        raise coco.DatasetError("expected --annotations and --images with --plot, got none; give both")
+    field = contenders.gather(options.bundles, options.peers, tuple(options.backend))
+    precisions = ranking.score(source, field, options.every) if source else {}
+    rows = bench.measure(field, options.rounds, precisions)
+    if options.plot:
+        from training import figures  # noqa: PLC0415 (matplotlib takes a second)
+
+        files.write(options.plot, figures.front(rows))
+    print(bench.table(rows))
+    return 0
+
+
+def run_quantize(options: Namespace) -> int:
+    """See `quantize.quantize`."""
+    written = quantize.quantize(bundle.read(options.bundle), _source(options), options.every, options.out)
+    print(f"{written.path}: {len(written.onnx) / 1e6:.1f} MB; {quantize.told(written.manifest)}")
     return 0
 
 
@@ -227,11 +213,11 @@ def run_designs(options: Namespace) -> int:
 
 def run_speed(options: Namespace) -> int:
     """See `speed.measure`."""
-    _set_threads(options.threads)
+    train_verb.set_threads(options.threads)
     for plan in chain.load(options.recipe, tuple(options.set)):
-        device = _device()
-        task = _task(plan, options.data, device, options.out / plan.name)
-        print(speed.table(plan, speed.measure(plan, task, device, options.rounds), device))
+        chosen = device.choose(options.device)
+        task = train_verb.open_task(plan, options.data, chosen, options.out / plan.name)
+        print(speed.table(plan, speed.measure(plan, task, chosen, options.rounds), chosen))
     return 0
 
 
@@ -268,7 +254,7 @@ def run_render(options: Namespace) -> int:
         clip=options.clip,
         fps=options.fps,
     )
-    print(dataset.build(order))
+    print(dataset.forecast(order) if options.dry_run else dataset.build(order))
     return 0
 
 
@@ -282,11 +268,12 @@ def _finder(opened: Bundle) -> PersonFinder:
 
 VERBS = {
     "adapt": adapt_verb.run,
+    "calibrate": calibrate_verb.run,
     "check": run_check,
     "convert": run_convert,
     "label": run_label,
     "crops": run_crops,
-    "train": run_train,
+    "train": train_verb.run,
     "distill": run_distill,
     "ablate": run_ablate,
     "evaluate": run_evaluate,
@@ -295,6 +282,7 @@ VERBS = {
     "import": import_verb.run,
     "keys": run_keys,
     "bench": run_bench,
+    "quantize": run_quantize,
     "report": run_report,
     "render": run_render,
     "designs": run_designs,

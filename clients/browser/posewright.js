@@ -24,7 +24,7 @@
 /** @typedef {Drawable | Blob} Source A picture; a `File` is a `Blob`. */
 /** @typedef {HTMLVideoElement | HTMLCanvasElement | OffscreenCanvas} MovingSource Shows one picture after another. */
 /** @typedef {{ width: number, height: number }} Size px. */
-/** @typedef {{ x: number, y: number, score: number, name: string }} Keypoint px; score 0..1. */
+/** @typedef {{ x: number, y: number, score: number, name: string }} Keypoint px; score: the OKS to expect, 0..1. */
 /** @typedef {{ xMin: number, yMin: number, xMax: number, yMax: number, width: number, height: number }} Box px. */
 /** @typedef {readonly (readonly [number, number])[]} Edges Pairs of keypoints, counted from 0. */
 /**
@@ -143,7 +143,7 @@
 /**
  * @typedef {object} DrawOptions
  * @property {Size} [image] What the poses are px of; it covers the whole canvas. The canvas' own size where left out.
- * @property {number} [threshold] Keypoints with a lower score are left out, with their edges; default 0.3.
+ * @property {number} [threshold] Keypoints with a lower score are left out, with their edges; default 0.35.
  * @property {boolean} [mirror] Draw for a picture that is shown mirrored; text stays readable.
  * @property {boolean} [boxes] Draw boxes, too.
  * @property {(pose: Pose, index: number) => string} [label] Written above a person; the id where left out, "" for none.
@@ -676,7 +676,7 @@ export function frameHeader(seq, captureUs) {
  */
 export function draw(context, poses, options = {}) {
   const { canvas } = context;
-  const { image = canvas, mirror = false, threshold = 0.3, pixelRatio = 1 } = options;
+  const { image = canvas, mirror = false, threshold = 0.35, pixelRatio = 1 } = options;
   const [scaleX, scaleY] = [canvas.width / image.width, canvas.height / image.height];
   const place = (/** @type {number} */ x, /** @type {number} */ y) => {
     // Poses count from the centre of the first pixel, a canvas from its corner.

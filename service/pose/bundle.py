@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from service.pose.calibration import Calibration
 from service.pose.skeleton import SKELETONS, Skeleton
 
 MANIFEST = "manifest.json"
@@ -24,6 +25,26 @@ CARD = "MODEL_CARD.md"
 
 class BundleError(Exception):
     """A bundle is missing, unreadable or not what its manifest says."""
+
+
+class Quantized(BaseModel):
+    """How a graph became int8.
+
+    Attributes:
+        precision: Of its convolutions, decoder and head apart.
+        source: Name of the float bundle.
+        source_version: Its version.
+        source_sha256: Hash (hex) of its graph.
+        inputs: How many calibrated the ranges.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    precision: Literal["int8"] = "int8"
+    source: str
+    source_version: str
+    source_sha256: str
+    inputs: int
 
 
 class Manifest(BaseModel):
@@ -43,8 +64,9 @@ class Manifest(BaseModel):
         parameters: Count of weights.
         gflops: 10⁹ multiply-adds for one input of `input_size`.
         metrics: Measured figures, e.g. ``{"ap": 0.5}``.
-        calibration: What `score` means; None says uncalibrated.
+        calibration: What scores mean, and from which heights they come; None: they are the heights, uncalibrated.
         trained_by: revision, recipe_sha256, guides, data.
+        quantized: Which bundle this is an int8 copy of; None: it is float.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,8 +84,24 @@ class Manifest(BaseModel):
     parameters: int
     gflops: float
     metrics: dict[str, float] = {}
-    calibration: str | None = None
+    calibration: Calibration | None = None
     trained_by: dict[str, Any] = {}
+    quantized: Quantized | None = None
+
+    @model_validator(mode="after")
+    def _calibrated_for_its_outputs(self) -> Manifest:
+        if self.calibration is None:
+            return self
+        known = self.known_skeleton
+        curves = len(self.calibration.offsets)
+        expected = 1 if self.decoder == "finder" else curves if known is None else len(known)
+        meaning = "probability_of_person" if self.decoder == "finder" else "expected_oks"
+        if (curves, self.calibration.meaning) != (expected, meaning):
+            raise ValueError(
+                f"expected a calibration of {expected} curves that means {meaning}, got {curves} that mean "
+                f"{self.calibration.meaning}; calibrate the bundle again"
+            )
+        return self
 
     @property
     def known_skeleton(self) -> Skeleton | None:

@@ -13,7 +13,7 @@ LEFT, RIGHT, MIDDLE = (86, 180, 233), (230, 159, 0), (0, 200, 140)
 SUBPIXEL_BITS = 3
 
 
-def draw(image: Image, poses: Poses, skeleton: Skeleton, keypoint_threshold: float = 0.3) -> Image:
+def draw(image: Image, poses: Poses, skeleton: Skeleton, keypoint_threshold: float = 0.35) -> Image:
     """Draw people on a copy of the picture.
 
     Args:

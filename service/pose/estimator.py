@@ -1,8 +1,9 @@
-"""PoseEstimator: crop -> run -> decode. Read this first."""
+"""PoseEstimator: crop -> run -> decode -> calibrate. Read this first."""
 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.pose import crop, heatmap, simcc
 from service.pose.bundle import Bundle, BundleError
@@ -14,7 +15,18 @@ from service.pose.types import Boxes, Floats, Image, Poses
 class PoseEstimator:
     """A pose bundle, ready to run. Holds nothing between calls; safe from several threads."""
 
-    def __init__(self, bundle: Bundle, runner: Runner) -> None:
+    def __init__(self, bundle: Bundle, runner: Runner, flip_test: bool = False) -> None:
+        """Check that the bundle is a pose network's.
+
+        Args:
+            bundle: Its description.
+            runner: Its graph.
+            flip_test: Average its outputs over each crop and its mirror image (arXiv 1603.06937, sec. 5), at twice the
+                cost; a graph that does so itself is left alone.
+
+        Raises:
+            BundleError: It is a finder, or of a skeleton that is not known here.
+        """
         manifest = bundle.manifest
         if manifest.decoder == "finder" or manifest.heatmap_size is None or manifest.box_padding is None:
             raise BundleError(
@@ -31,6 +43,7 @@ class PoseEstimator:
         self._runner = runner
         self._padding = manifest.box_padding
         self._stride = manifest.input_size[0] / manifest.heatmap_size[0]
+        self._flip_test = flip_test and not manifest.trained_by.get("flip_test")
 
     def estimate(self, image: Image, boxes: Boxes, box_scores: Floats | None = None) -> Poses:
         """Estimate everyone's pose in one call of the network.
@@ -46,10 +59,32 @@ class PoseEstimator:
         if not len(boxes):
             return Poses.empty(len(self.skeleton))
         crops = crop.cut(image, boxes, self.manifest.input_size, self._padding)
-        keypoints_crop, scores = self._decode(self._runner.run(crops.pixels))
+        keypoints_crop, scores = self._decode(self._look(crops.pixels))
         if box_scores is None:
             box_scores = np.ones(len(boxes), np.float32)
-        return Poses(crop.transform(keypoints_crop, crops.to_image), scores, boxes, box_scores)
+        presences, calibration = box_scores, self.manifest.calibration
+        if calibration is not None:
+            scores = calibration.expected(scores)
+            presences = calibration.present(box_scores, scores.mean(axis=1))
+        return Poses(crop.transform(keypoints_crop, crops.to_image), scores, boxes, box_scores, presences)
+
+    def least_box_score(self, min_score: float) -> float:
+        """Which boxes of a finder to look into: those of at least this score may show people of ``min_score``."""
+        calibration = self.manifest.calibration
+        return min_score if calibration is None else calibration.least_box_score(min_score)
+
+    def _look(self, pixels: NDArray[np.uint8]) -> list[Floats]:
+        if not self._flip_test:
+            return self._runner.run(pixels)
+        outputs = self._runner.run(np.concatenate([pixels, pixels[:, :, ::-1]]))
+        partners = list(self.skeleton.flip)
+        averaged = []
+        for i, both in enumerate(outputs):
+            seen, mirrored = np.split(both, 2)
+            mirrored = mirrored[:, partners]
+            runs_along_y = self.manifest.decoder == "simcc" and i == 1  # a mirror leaves heights as they are
+            averaged.append((seen + (mirrored if runs_along_y else mirrored[..., ::-1])) / 2)
+        return averaged
 
     def _decode(self, outputs: list[Floats]) -> tuple[Floats, Floats]:
         if self.manifest.decoder == "simcc":

@@ -63,13 +63,16 @@ class PersonFinder:
             min_score: Boxes below are left out.
 
         Returns:
-            Boxes float32 (N, 4) xyxy in image px, clipped to the picture, and scores float32 (N,), 0..1.
+            Boxes float32 (N, 4) xyxy in image px, clipped to the picture, and scores float32 (N,), 0..1, calibrated
+            where the manifest says how.
         """
         height, width = image.shape[:2]
         size = grid((width, height), self.manifest.input_size)
         shrinking = size[0] < width
         pixels = cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR)
         centers, distances = self._runner.run(np.asarray(pixels, np.uint8)[None])
+        if self.manifest.calibration is not None:
+            centers = np.where(centers > 0, self.manifest.calibration.expected(centers), 0)
         boxes, scores = decode(centers[0, 0], distances[0], max_people, min_score)
         to_image = np.array([width / size[0], height / size[1]] * 2, np.float32)
         return boxes_.clip(boxes * to_image, (width, height)), scores

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import math
 import os
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
+
+Backend = Literal["onnxruntime", "openvino"]
+
+
+class BackendError(ValueError):
+    """What shall run the graphs is not installed."""
 
 
 class Runner(Protocol):
@@ -40,6 +47,40 @@ class OnnxRunner:
     def run(self, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         """See `Runner.run`."""
         return list(self._session.run(None, {self._input_name: pixels}))
+
+
+def open_runner(backend: Backend, onnx: bytes, threads: int, calls: int = 1) -> Runner:
+    """Load a graph on what shall run it.
+
+    Args:
+        backend: What runs it.
+        onnx: The graph's bytes.
+        threads: Threads inside one call.
+        calls: Calls at the same time; onnxruntime takes any number.
+
+    Raises:
+        BackendError: It is not installed.
+    """
+    if backend == "onnxruntime":
+        return OnnxRunner(onnx, threads)
+    require_installed(backend)
+    from service.pose.openvino_runner import OpenVinoRunner  # noqa: PLC0415 (an optional extra)
+
+    return OpenVinoRunner(onnx, threads, calls)
+
+
+def require_installed(backend: Backend) -> Backend:
+    """Give the backend back.
+
+    Raises:
+        BackendError: It is not installed.
+    """
+    if backend != "onnxruntime" and find_spec(backend) is None:
+        raise BackendError(
+            f"expected the package {backend}, which is not installed; pip install 'posewright[{backend}]', "
+            "or choose onnxruntime"
+        )
+    return backend
 
 
 def open_session(onnx: bytes | Path, threads: int) -> ort.InferenceSession:

@@ -40,33 +40,39 @@ class Poses:
 
     Attributes:
         keypoints: float32 (N, K, 2), xy in image px.
-        scores: float32 (N, K), 0..1.
+        scores: float32 (N, K), 0..1; calibrated, the similarity to expect of each (`Calibration`).
         boxes: float32 (N, 4), xyxy in image px.
         box_scores: float32 (N,), 0..1; 1 where the caller gave the box.
+        presences: float32 (N,), 0..1, how probably each is a person, the pose considered; None: `box_scores`.
     """
 
     keypoints: Floats
     scores: Floats
     boxes: Boxes
     box_scores: Floats
+    presences: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.keypoints)
 
     @property
     def person_scores(self) -> Floats:
-        """Score of each person, float32 (N,), 0..1: box score x mean keypoint score.
+        """Score of each person, float32 (N,), 0..1: presence x mean keypoint score.
+
+        Calibrated, that is the OKS to expect: how probably there is a person, times the OKS to expect of one.
 
         The product is the ranking of the field (SimpleBaseline, arXiv 1804.06208, sec. 4.1, there with rescoring
         over confident keypoints only; the plain mean measured the same here and needs no threshold).
         """
         if not len(self):
             return np.zeros(0, np.float32)
-        return np.asarray(self.box_scores * self.scores.mean(axis=1), np.float32)
+        presences = self.box_scores if self.presences is None else self.presences
+        return np.asarray(presences * self.scores.mean(axis=1), np.float32)
 
     def select(self, index: NDArray[np.intp] | NDArray[np.bool_]) -> Poses:
         """Keep the people that ``index`` (integers or a mask over N) names, in its order."""
-        return Poses(self.keypoints[index], self.scores[index], self.boxes[index], self.box_scores[index])
+        presences = None if self.presences is None else self.presences[index]
+        return Poses(self.keypoints[index], self.scores[index], self.boxes[index], self.box_scores[index], presences)
 
     @staticmethod
     def empty(keypoint_count: int) -> Poses:

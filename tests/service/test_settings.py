@@ -17,6 +17,8 @@ SPELLED = {
     "teacher": ("teacher-l", "teacher-l"),
     "finder": ("finder-2", "finder-2"),
     "workers": ("3", 3),
+    "backend": ("onnxruntime", "onnxruntime"),
+    "flip_test": ("true", True),
     "threads": ("2", 2),
     "queue_size": ("5", 5),
     "deadline_s": ("2.5", 2.5),
@@ -74,7 +76,7 @@ def test_service_links_of_kubernetes_are_ignored() -> None:
     [
         ("port", "70000"), ("port", "eighty"), ("deadline_s", "0"), ("max_people", "0"), ("min_score", "2"),
         ("keypoint_threshold", "nan"), ("workers", "-1"), ("stream_max_fps", "0"), ("stream_find_every", "0"),
-        ("log_level", "loud"),
+        ("log_level", "loud"), ("backend", "torch"),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_named(name: str, text: str) -> None:

@@ -55,6 +55,7 @@ def test_a_clip_becomes_a_bundle_and_a_report(adapted: Path) -> None:
     old, new = order.open_bundle("student-s"), new_bundle(adapted)
     assert new.manifest.version == f"{old.manifest.version}+adapt.1"
     assert new.manifest.name == "student-s"
+    assert new.manifest.calibration is None, "these weights nobody has measured"
     assert new.manifest.trained_by["adapted_from"]["model_sha256"] == old.manifest.files[bundle.ONNX]
     assert new.manifest.trained_by["started_from"][0]["recipe_sha256"] == old.manifest.trained_by["recipe_sha256"]
     assert set(old.manifest.trained_by["data"]) < set(new.manifest.trained_by["data"])

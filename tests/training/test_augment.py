@@ -10,6 +10,7 @@ from service.pose.skeleton import COCO17
 from tests import spots
 from training import augment
 from training.augment import Strength
+from training.chance import of_all
 from training.crops import CANVAS_SIZE
 
 STILL = Strength(0, 0, (1, 1), 0, 0, 0, 0, 0, 0, 0)
@@ -87,8 +88,8 @@ def test_still_is_still_and_mirrors_half(canvas: tuple[np.ndarray, np.ndarray]) 
 def test_disturbances_change_pictures_but_not_beyond_recognition(change: object, photo_crop: torch.Tensor) -> None:
     assert callable(change)
     pixels = photo_crop.repeat(8, 1, 1, 1)
-    changed = change(pixels, np.random.default_rng(0)).clamp(0, 255)
-    same = change(pixels, np.random.default_rng(0)).clamp(0, 255)
+    changed = change(pixels, of_all(np.random.default_rng(0), len(pixels))).clamp(0, 255)
+    same = change(pixels, of_all(np.random.default_rng(0), len(pixels))).clamp(0, 255)
     assert torch.equal(changed, same)
     apart = (changed - pixels).abs().mean(dim=(1, 2, 3))
     assert (apart > 0.2).all()
@@ -126,7 +127,7 @@ def test_compression_is_what_jpeg_does(photo_crop: torch.Tensor) -> None:
 def test_cut_out_covers_near_a_joint_and_only_when_asked(photo_crop: torch.Tensor) -> None:
     pixels = photo_crop.repeat(10, 1, 1, 1)
     joints = np.full((10, 17, 2), 30, np.float32)
-    rng = np.random.default_rng(2)
+    rng = of_all(np.random.default_rng(2), 10)
     assert torch.equal(augment.cut_out(pixels, joints, STILL, rng), pixels)
     always = Strength(0, 0, (1, 1), 0, 0, 0, 0, 0, 0, 1.0)
     covered = (augment.cut_out(pixels, joints, always, rng) != pixels).any(dim=1)

@@ -59,6 +59,23 @@ def test_a_flip_tested_bundle_answers_mirrored_crops_with_mirrored_joints(tmp_pa
         assert np.allclose(maps, mirrored, atol=1e-3 * maps.max()) == symmetric
 
 
+@pytest.mark.parametrize("head", ["heatmap", "simcc"])
+def test_the_server_flips_as_the_graph_does_and_never_twice(tmp_path: Path, head: str) -> None:
+    network = {"kind": "pose", "backbone": "plain-s", "decoder_width": 16, "input_size": [96, 128], "head": head}
+    once = export.export(fresh(network=network), tmp_path / "once", "1", {})
+    twice = export.export(fresh(network=network), tmp_path / "twice", "1", {}, flip_test=True)
+    image = np.random.default_rng(1).integers(0, 256, (200, 100, 3), np.uint8)
+    boxes = np.array([[10, 20, 60, 150], [0, 0, 100, 200]], np.float32)
+    plain, by_server, by_graph, by_both = (
+        PoseEstimator(it, OnnxRunner(it.onnx, threads=1), flip_test).estimate(image, boxes)
+        for it, flip_test in ((once, False), (once, True), (twice, False), (twice, True))
+    )
+    np.testing.assert_allclose(by_server.keypoints, by_graph.keypoints, atol=0.05)
+    np.testing.assert_allclose(by_server.scores, by_graph.scores, atol=1e-4)
+    np.testing.assert_array_equal(by_both.keypoints, by_graph.keypoints)
+    assert np.abs(plain.keypoints - by_server.keypoints).max() > 1
+
+
 def test_a_simcc_bundle_answers_along_the_axes_and_is_served(tmp_path: Path) -> None:
     network = {"kind": "pose", "backbone": "plain-s", "decoder_width": 16, "input_size": [96, 128], "head": "simcc"}
     state = fresh(network=network)

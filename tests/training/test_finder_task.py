@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from training.finder_task import encode, place
+from training.finder_task import Framing, encode, place
 
 
 def test_placed_boxes_frame_their_rectangles() -> None:
@@ -13,7 +13,7 @@ def test_placed_boxes_frame_their_rectangles() -> None:
     whole = 0
     for seed in range(40):
         pixels, boxes = place(
-            image, np.array([[400, 240, 800, 660]], np.float32), (320, 256), np.random.default_rng(seed)
+            image, np.array([[400, 240, 800, 660]], np.float32), (320, 256), Framing.draw(np.random.default_rng(seed))
         )
         left, top, right, bottom = boxes[0]
         if min(left, top) < 1 or right > 319 or bottom > 255:

@@ -53,10 +53,10 @@ def test_resumed_equals_uninterrupted_bit_for_bit(
     whole = loop.fit(plan, pose_task(plan, data_root), tmp_path / "whole", CPU)
 
     class Interrupted(PoseTask):
-        def batch(self, step: int, rank: int, phase: recipe.Phase) -> PoseBatch:
+        def batch(self, step: int, rank: int, phase: recipe.Phase, count: int = 1) -> PoseBatch:
             if step == stop:
                 raise KeyboardInterrupt
-            return super().batch(step, rank, phase)
+            return super().batch(step, rank, phase, count)
 
     with pytest.raises(KeyboardInterrupt):
         loop.fit(plan, Interrupted(plan, data_root, CPU, tmp_path / "parts"), tmp_path / "parts", CPU, save_every_s=0)

@@ -1,5 +1,6 @@
 """Rendered people: the same every time, and labelled as an independent look at the geometry says."""
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -294,21 +295,32 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
+def test_a_dry_run_draws_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["render", "--out", str(tmp_path / "people"), *ORDER, "--dry-run"]) == 0
+    told = capsys.readouterr().out
+    assert "12 pictures of 96 x 64 px, of which 0 are there" in told
+    assert "in 1 process(es), by 4 pictures" in told
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
-def test_a_killed_rendering_resumes_to_the_same_bytes(tmp_path: Path) -> None:
+def test_a_killed_rendering_ends_its_workers_and_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     order = [ORDER[0], "40", *ORDER[2:]]
     assert main(["render", "--out", str(whole), *order]) == 0
     command = [sys.executable, "-m", "training", "render", "--out", str(broken), *order, "--processes", "2"]
     root = Path(__file__).parents[2]
-    process = subprocess.Popen(command, cwd=root, start_new_session=True, stderr=subprocess.DEVNULL)
+    quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, cwd=root, start_new_session=True, **quiet)
     try:
         deadline = time.monotonic() + 300
         while len(list(broken.glob("labels/*.json"))) < 3 and time.monotonic() < deadline and process.poll() is None:
             time.sleep(0.02)
+        process.kill()
+        process.communicate(timeout=60)  # until nobody holds its output: the workers, too, have ended
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     done = len(list(broken.glob("labels/*.json")))
     assert 3 <= done < 40, "the rendering was to be killed half-way"
     assert not (broken / "annotations.json").exists()

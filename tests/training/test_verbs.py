@@ -7,11 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from service.pose import bundle
 from tests.training.conftest import tiny_recipe
-from training import checkpoint, coco, recipe
+from training import coco, recipe
 
 
 def run(*arguments: object, fails: bool = False) -> subprocess.CompletedProcess[str]:
@@ -66,22 +65,3 @@ def test_mistakes_are_one_clear_line(arguments: tuple[str, ...], message: str) -
     assert message in answer.stderr
     assert answer.stderr.startswith("posewright-train: ")
     assert len(answer.stderr.strip().splitlines()) == 1
-
-
-@pytest.mark.slow
-def test_two_processes_share_a_training(painted: coco.Source, data_root: Path, tmp_path: Path) -> None:
-    """Under torchrun: both see different samples, share every gradient, and one writes the checkpoint."""
-    (tmp_path / "tiny.toml").write_text(toml(tiny_recipe()))
-    train = ("train", tmp_path / "tiny.toml", "--data", data_root, "--out", tmp_path / "run")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    for until in (2, 3):
-        command = [*launcher, "-m", "training", *map(str, train), "--until", str(until)]
-        answer = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=180)
-        assert answer.returncode == 0, answer.stderr
-        assert checkpoint.load(tmp_path / "run" / "last.pt").step == until
-    alone = tmp_path / "alone"
-    run("train", tmp_path / "tiny.toml", "--data", data_root, "--out", alone)
-    together, single = checkpoint.load(tmp_path / "run" / "last.pt"), checkpoint.load(alone / "last.pt")
-    differs = [k for k, v in together.network.items() if not torch.equal(v, single.network[k])]
-    assert differs, "the second process's samples left no trace"

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.networks.depthwise import DepthwiseConv2d
+from training.networks.norm import BatchNorm2d
 
 
 def normalise(pixels: Tensor) -> Tensor:
@@ -27,7 +28,7 @@ class ConvNorm(nn.Sequential):
             DepthwiseConv2d(width, kernel, stride)
             if depthwise
             else nn.Conv2d(width_in, width, kernel, stride, kernel // 2, bias=False),
-            nn.BatchNorm2d(width),
+            BatchNorm2d(width),
             *([nn.ReLU6(inplace=True)] if act else []),
         )
 

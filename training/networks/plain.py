@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.networks.blocks import ConvNorm, LevelStack
+from training.networks.norm import BatchNorm2d
 
 
 class PlainUnit(nn.Module):
@@ -20,7 +21,7 @@ class PlainUnit(nn.Module):
         super().__init__()
         self.three = ConvNorm(width_in, width_in, 3, stride, depthwise=True, act=False)
         self.one = ConvNorm(width_in, width_in, 1, stride, depthwise=True, act=False)
-        self.identity = nn.BatchNorm2d(width_in) if stride == 1 else None
+        self.identity = BatchNorm2d(width_in) if stride == 1 else None
         self.pointwise = ConvNorm(width_in, width)
         self.fused: nn.Conv2d | None = None
 

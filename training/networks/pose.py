@@ -114,8 +114,9 @@ def heatmaps(logits: Tensor, sigma_cells: float) -> Tensor:
 
     1 at a peak says: as concentrated as the training target of ``sigma_cells``; an unsure joint is spread and lower.
     """
-    shape = logits.shape
-    return logits.flatten(2).softmax(dim=2).reshape(shape) * (2 * math.pi * sigma_cells**2)
+    # Numbers, so that an exported graph does not work its shapes out at every call.
+    k, h, w = (int(side) for side in logits.shape[1:])
+    return logits.reshape(-1, k, h * w).softmax(dim=2).reshape(-1, k, h, w) * (2 * math.pi * sigma_cells**2)
 
 
 OKS_SHARE = 0.5

@@ -6,7 +6,10 @@ import contextlib
 import importlib.util
 import json
 import multiprocessing
+import multiprocessing.connection
 import os
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,10 +22,12 @@ from training.synthetic import makehuman
 from training.synthetic.makehuman import SyntheticError
 
 if TYPE_CHECKING:
-    from training.synthetic.scene import Look
+    from training.synthetic.scene import Look, Picture
 
 SETTINGS = "render.json"
 IDENTITIES = 1_000_000
+TRIED = 4
+"""Pictures that a dry run draws."""
 FRAMINGS = ("scene", "crop")
 PHOTOS = (".jpg", ".jpeg", ".png", ".webp")
 
@@ -70,11 +75,37 @@ def build(order: Order) -> Path:
     """
     check(order)
     _claim(order)
-    missing = [k for k in range(1, order.count + 1) if not _label_path(order.out, k).is_file()]
+    missing = _missing(order)
     progress = tqdm(_render_all(order, missing), total=order.count, initial=order.count - len(missing), unit="picture")
     for _ in progress:
         pass
     return _collect(order)
+
+
+def forecast(order: Order) -> str:
+    """Draw a few of the pictures and say what all will take; writes nothing.
+
+    Raises:
+        SyntheticError: As `build`'s.
+    """
+    check(order)
+    missing = _missing(order)
+    warm(order)
+    began = time.perf_counter()
+    sizes = [len(_draw(order, number).jpeg) for number in missing[:TRIED]]
+    seconds = (time.perf_counter() - began) / max(1, len(sizes)) * len(missing) / order.processes
+    size = sum(sizes) / max(1, len(sizes)) * len(missing) / 1e6
+    return (
+        f"{order.out}: {order.count:,} pictures of {order.size[0]} x {order.size[1]} px, of which "
+        f"{order.count - len(missing):,} are there\n"
+        f"time: about {seconds / 60:.1f} minutes in {order.processes} process(es), by {len(sizes)} pictures\n"
+        f"disk: about {size:,.1f} MB, {files.free(order.out) / 1e6:,.0f} MB are free\n"
+        "nothing was written"
+    )
+
+
+def _missing(order: Order) -> list[int]:
+    return [k for k in range(1, order.count + 1) if not _label_path(order.out, k).is_file()]
 
 
 def check(order: Order) -> None:
@@ -186,9 +217,18 @@ def _start(order: Order) -> None:
     global _order  # noqa: PLW0603 (a pool's workers hold their task in a global)
     import cv2  # noqa: PLC0415
 
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
     cv2.setNumThreads(1)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     _order = order
+
+
+def _end_with(parent: int) -> None:
+    """End this worker once its parent has: a killed one cannot tell its workers, which would render for nobody."""
+    multiprocessing.connection.wait([parent])
+    os._exit(1)
 
 
 def warm(order: Order) -> None:
@@ -201,17 +241,21 @@ def warm(order: Order) -> None:
 
 def _render_one(number: int) -> int:
     """Render one picture; its labels are written last, so that a picture without them is rendered again."""
-    from training.synthetic import clip, scene  # noqa: PLC0415
-
     order = _order
     assert order is not None
-    look = look_of(order)
-    picture = (
-        clip.render(look, order.clip, number, order.count, order.fps) if order.clip else scene.render(look, number)
-    )
+    picture = _draw(order, number)
     files.write(order.out / "images" / _name(number), picture.jpeg)
     files.write(_label_path(order.out, number), json.dumps(picture.people).encode())
     return number
+
+
+def _draw(order: Order, number: int) -> Picture:
+    from training.synthetic import clip, scene  # noqa: PLC0415
+
+    look = look_of(order)
+    if order.clip:
+        return clip.render(look, order.clip, number, order.count, order.fps)
+    return scene.render(look, number)
 
 
 def _collect(order: Order) -> Path:

@@ -19,14 +19,15 @@ BONES = ("upperarm01", "lowerarm01", "wrist", "upperleg01", "lowerleg01", "foot"
 FLESH = np.array([0.03, 0.025, 0.025, 0.04, 0.04] + [f for f in (0.11, 0.08, 0.06, 0.17, 0.1, 0.09) for _ in "LR"])
 """How deep a keypoint lies under skin and cloth at most, m; farther behind a surface it is hidden."""
 HABIT: dict[str, tuple[float, float, float]] = {
-    "upperarm01": (-0.004, 0.02, 0.0),
-    "lowerarm01": (-0.01, 0.02, 0.0),
-    "upperleg01": (-0.018, 0.013, 0.0),
-    "foot": (0.0, 0.009, 0.0),
+    "upperarm01": (-0.01, 0.028, 0.0),
+    "lowerarm01": (-0.012, 0.023, 0.0),
+    "wrist": (-0.006, 0.006, -0.007),
+    "upperleg01": (-0.013, 0.008, 0.0),
+    "foot": (0.0, 0.005, 0.0),
 }
 """Where people who label photos put a joint, from the bone's head: (outward, up, forward) of the rest pose, in m,
-turning with the bone above. Measured with the shipped student: where it differs here from where it differs on COCO
-val2017."""
+turning with the bone above. Measured with student-s 2: its median difference from the labels of 1,000 rendered crops
+less that from the labels of 449 pictures of COCO train2017, at a torso of 50 cm; standard errors of 2 to 3 mm."""
 
 
 def joints(

@@ -13,7 +13,7 @@ from posewright_client._results import Pose
 
 # Colour-blind-safe (Okabe and Ito): left blue, right orange, middle green, RGB.
 LEFT, RIGHT, MIDDLE, WHITE = (86, 180, 233), (230, 159, 0), (0, 200, 140), (255, 255, 255)
-THRESHOLD = 0.3
+THRESHOLD = 0.35
 SUBPIXEL_BITS = 3
 
 

@@ -1,0 +1,106 @@
+"""One table of AP and ms, and its plot, from painted people whose answers are known."""
+
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from service.pose import bundle
+from service.pose.estimator import PoseEstimator
+from service.pose.finder import PersonFinder
+from service.pose.runner import OnnxRunner
+from tests import spots
+from training import bench, coco, contenders, evaluate, figures, ranking
+from training.bench import Row
+from training.ranking import Precision
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = spots.write_models(tmp_path_factory.mktemp("bench"))
+    spots.write_pose_bundle(folder, "teacher", "teacher", shift_cells=3)  # far enough to cost AP
+    return folder
+
+
+def test_one_pass_scores_as_evaluate_does(painted: coco.Source, models: Path) -> None:
+    scored = ranking.score(painted, contenders.gather(sorted(models.iterdir()), None), every=2)
+    assert set(scored) == {"finder", "student-s", "teacher"}
+    finder = bundle.read(models / "finder")
+    looking = PersonFinder(finder, OnnxRunner(finder.onnx, 1))
+    assert scored["finder"] == Precision(evaluate.score_boxes(painted, looking, 2).ap)
+    for name in ("student-s", "teacher"):
+        opened = bundle.read(models / name)
+        estimator = PoseEstimator(opened, OnnxRunner(opened.onnx, 1))
+        assert scored[name].labelled == evaluate.score_poses(painted, estimator, None, 2).ap
+        assert scored[name].whole == evaluate.score_poses(painted, estimator, looking, 2).ap
+    assert scored["student-s"].labelled == pytest.approx(1)
+    assert scored["teacher"].labelled < scored["student-s"].labelled
+
+
+def test_without_a_finder_nothing_whole_is_claimed(painted: coco.Source, models: Path) -> None:
+    scored = ranking.score(painted, contenders.gather([models / "student-s"], None), every=3)
+    assert scored["student-s"].whole is None
+    with pytest.raises(coco.DatasetError, match="whose id 1000 divides"):
+        ranking.score(painted, contenders.gather([models / "student-s"], None), every=1000)
+
+
+def test_another_version_goes_by_its_folder(models: Path, tmp_path: Path) -> None:
+    other = spots.write_pose_bundle(tmp_path, "student-s", "student")
+    field = contenders.gather([models / "student-s", other, models / "finder"], None)
+    assert [it.name for it in field.poses] == [str(models / "student-s"), str(other)]
+    assert {it.finder for it in field.poses} == {"finder"}
+
+
+def test_rounds_are_interleaved_and_counted() -> None:
+    calls: list[str] = []
+    times = bench.interleave({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=4)
+    assert calls == ["a", "b"] * (4 + bench.WARM_UP)
+    assert [len(it) for it in times.values()] == [4, 4]
+    assert min(map(min, times.values())) >= 0
+
+
+def row(name: str, kind: str, ms: float, precision: Precision = bench.UNKNOWN) -> Row:
+    ours = name in {"student-s", "finder"}
+    return Row(name, kind, ours, ms, 2 * ms, 3.0 if kind == "pose" else None, precision)
+
+
+ROWS = [
+    row("student-s", "pose", 3.5, Precision(0.411, 0.343)),
+    row(contenders.POSE_RIVAL, "pose", 7.0, Precision(0.672, None)),
+    row("finder", "finder", 9.0, Precision(0.241)),
+]
+
+
+def test_the_table_has_its_ratios() -> None:
+    lines = bench.table(ROWS[::-1]).splitlines()
+    assert lines[2] == "| student-s | .411 | .343 | 3.50 | 7.00 | 0.50 x PP-TinyPose 256x192 |"
+    assert lines[3] == "| PP-TinyPose 256x192 | .672 | - | 7.00 | 14.00 | 1.00 x PP-TinyPose 256x192 |"
+    assert lines[-1] == "| finder | .241 | 9.00 | 18.00 |  |"
+    assert all(line.count("|") == lines[0].count("|") for line in lines[:4])
+
+
+def test_the_plot_is_svg_and_the_same_for_the_same_rows() -> None:
+    drawn = figures.front(ROWS)
+    assert ET.fromstring(drawn).tag.endswith("svg")
+    assert drawn == figures.front(ROWS)
+    assert drawn != figures.front([replace(ROWS[0], median_ms=9.0), *ROWS[1:]])
+
+
+def test_the_verb_writes_table_and_plot(painted: coco.Source, models: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "training", "bench", *map(str, sorted(models.iterdir()))]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    plot = ["--plot", str(tmp_path / "front.svg")]
+    alone = subprocess.run([*command, *plot], capture_output=True, text=True, check=False, env=environment)
+    assert alone.returncode == 1
+    assert "expected --annotations and --images with --plot" in alone.stderr
+    source = ["--annotations", str(painted.annotations), "--images", str(painted.images), "--every", "3"]
+    done = subprocess.run(
+        [*command, *plot, *source, "--rounds", "2"], capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert "| student-s | 1.000 | " in done.stdout
+    assert (tmp_path / "front.svg").read_bytes().startswith(b"<?xml")

@@ -1,0 +1,30 @@
+"""What posewright-train calibrate does with its options."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from service.pose import bundle
+from service.pose.finder import PersonFinder
+from service.pose.runner import OnnxRunner
+from training import calibration, card, coco
+
+
+def run(options: Namespace) -> int:
+    """See `calibration.measure`; the graph stays as it is, manifest and card say what its scores mean."""
+    opened = bundle.read(options.bundle)
+    source = coco.Source(options.annotations.stem, options.annotations, options.images)
+    finder = None
+    if options.finder:
+        known = bundle.read(options.finder)
+        finder = PersonFinder(known, OnnxRunner(known.onnx, threads=1))
+    measured = calibration.measure(opened, source, finder, options.every, options.measured_on)
+    found = measured.calibration
+    manifest = opened.manifest.model_copy(update={"calibration": found})
+    written = bundle.write(options.out, manifest, opened.onnx, card.with_scores(opened.card, found, measured.after))
+    what = "boxes" if manifest.decoder == "finder" else "labelled keypoints"
+    print(
+        f"{written.path}: {found.samples:,} {what} on {found.pictures} pictures; expected calibration error "
+        f"{found.error_before:.3f} before, {found.error:.3f} after (each half by the curves of the other)"
+    )
+    return 0
