@@ -13,7 +13,8 @@ from service.pose.finder import PersonFinder
 from service.pose.runner import OnnxRunner
 
 MODELS = Path(bundle.__file__).parent.parent / "models"
-NAMES = ("finder", "student-s", "teacher")
+POSES = ("student-s", "student-t", "teacher")
+NAMES = ("finder", *POSES)
 BOX = np.array([[0, 0, 512, 512]], np.float32)
 # Read off the photo by eye, px; a person facing the camera has her left on the picture's right.
 JOINTS = {
@@ -46,6 +47,8 @@ def test_each_has_a_card_with_figures_data_and_limits(name: str) -> None:
     for section in ("## Figures", "## Training", "## Terms of the data", "## Limits"):
         assert section in found.card
     assert found.manifest.trained_by["data"]
+    assert found.manifest.calibration is not None
+    assert "## Scores" in found.card
 
 
 def test_the_finder_finds_her_alone(photo: np.ndarray) -> None:
@@ -55,7 +58,7 @@ def test_the_finder_finds_her_alone(photo: np.ndarray) -> None:
     assert iou(boxes, np.array([[30, 5, 480, 512]], np.float32))[0, 0] > 0.6
 
 
-@pytest.mark.parametrize("name", ["student-s", "teacher"])
+@pytest.mark.parametrize("name", POSES)
 def test_joints_are_where_they_are(photo: np.ndarray, name: str) -> None:
     estimator = PoseEstimator(*opened(name))
     poses = estimator.estimate(photo, BOX)
@@ -65,7 +68,7 @@ def test_joints_are_where_they_are(photo: np.ndarray, name: str) -> None:
         assert poses.scores[0, k] > 0.3, joint
 
 
-@pytest.mark.parametrize("name", ["student-s", "teacher"])
+@pytest.mark.parametrize("name", POSES)
 def test_a_mirrored_photo_gives_mirrored_joints(photo: np.ndarray, name: str) -> None:
     estimator = PoseEstimator(*opened(name))
     poses = estimator.estimate(photo, BOX)

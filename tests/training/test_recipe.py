@@ -86,7 +86,13 @@ def test_phases_follow_each_other() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "file"), [("student-s", "student-s-wide"), ("teacher", "teacher-finish"), ("finder", "finder")]
+    ("name", "file"),
+    [
+        ("student-s", "student-s-wider"),
+        ("student-t", "student-t"),
+        ("teacher", "teacher-wider"),
+        ("finder", "finder-wide"),
+    ],
 )
 def test_shipped_bundles_name_the_recipes_that_made_them(name: str, file: str) -> None:
     models = Path(service.__file__).parent / "models"
