@@ -12,12 +12,17 @@ from pathlib import Path
 import httpx
 import pytest
 from fastapi import FastAPI
+from hypothesis import settings as hypothesis_settings
 
 from service.app import create_app
 from service.server import Server
 from service.settings import Settings
 from service.shelf import Shelf
 from tests import spots
+
+# What is slow is no failure: speed is measured by benchmarks.
+hypothesis_settings.register_profile("patient", deadline=None)
+hypothesis_settings.load_profile("patient")
 
 PATIENCE_S = 60.0
 

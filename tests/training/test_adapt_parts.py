@@ -92,7 +92,7 @@ def test_footage_that_is_none_is_refused(tmp_path: Path, make, message: str) -> 
         footage.collect(make(tmp_path), tmp_path / "out" / "frames", 50, 0.25)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     gaps=st.lists(st.floats(0.2, 60), min_size=3, max_size=200),
     hold_out=st.floats(0.05, 0.5),
@@ -118,7 +118,7 @@ def walk(step: float) -> Poses:
     return Poses(keypoints, np.ones((2, 17), np.float32), boxes, np.ones(2, np.float32))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(joint=st.integers(0, 16), person=st.integers(0, 1), pace=st.floats(-20, 20), angle=st.floats(0, 6.3))
 def test_a_joint_that_jumps_away_and_back_is_dropped_alone(joint: int, person: int, pace: float, angle: float) -> None:
     before, now, after = walk(-pace), walk(0), walk(pace)

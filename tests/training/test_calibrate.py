@@ -60,7 +60,7 @@ def test_mirror_partners_share_a_curve(many: coco.Source, tmp_path: Path) -> Non
     seed=st.integers(0, 10_000), count=st.integers(1, 400),
     ends=st.tuples(st.floats(0, 1), st.floats(0, 1)), truths=st.tuples(st.floats(0, 1), st.floats(0, 1)),
 )  # fmt: skip
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_curves_are_finite_and_rise_whatever_was_measured(
     seed: int, count: int, ends: tuple[float, float], truths: tuple[float, float]
 ) -> None:
