@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import Close
 
 from service import events
 from service.settings import Settings
@@ -269,13 +270,16 @@ def test_who_is_silent_is_sent_away(models_dir: Path) -> None:
 
 
 def test_a_frame_that_is_too_large_ends_the_stream(server: Running) -> None:
-    # It may come while the rest is still sent.
-    with streaming(server) as connection, pytest.raises(ConnectionClosed) as caught:  # noqa: PT012
-        connection.send(bytes(4_000_001))
-        connection.recv()
-    assert caught.value.rcvd
-    assert caught.value.rcvd.code == 1009
-    assert "4000000" in caught.value.rcvd.reason
+    def farewell() -> Close | None:
+        with streaming(server) as connection, pytest.raises(ConnectionClosed) as caught:  # noqa: PT012
+            connection.send(bytes(4_000_001))
+            connection.recv()
+        return caught.value.rcvd
+
+    # It may come while the rest is still sent, and a system that closes on unread bytes resets: that may overtake it.
+    heard = next(filter(None, (farewell() for _ in range(10))))
+    assert heard.code == 1009
+    assert "4000000" in heard.reason
 
 
 def test_one_stream_too_many_is_sent_away(models_dir: Path) -> None:
