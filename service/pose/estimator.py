@@ -83,7 +83,8 @@ class PoseEstimator:
             seen, mirrored = np.split(both, 2)
             mirrored = mirrored[:, partners]
             runs_along_y = self.manifest.decoder == "simcc" and i == 1  # a mirror leaves heights as they are
-            averaged.append((seen + (mirrored if runs_along_y else mirrored[..., ::-1])) / 2)
+            back = mirrored if runs_along_y else mirrored[..., ::-1]
+            averaged.append(np.asarray((seen + back) / 2, np.float32))
         return averaged
 
     def _decode(self, outputs: list[Floats]) -> tuple[Floats, Floats]:
