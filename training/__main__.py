@@ -79,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--flip-test", action="store_true", help="average with the mirrored crop, in the graph")
     export.add_argument("--metrics", type=Path, help="json of figures for manifest and card, as evaluate prints it")
     export.add_argument("--measured-on", default="", help="what pictures these figures are of, for the card")
+    export.add_argument("--seen", default="", help="what you saw it get wrong on drawn pictures, for the card's limits")
 
     _add_calibrate(verbs)
 

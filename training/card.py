@@ -27,13 +27,9 @@ TERMS = {
 }
 LIMITS = {
     "pose": """- Cut-off and small people (below about 60 px), back views, crowds and lying people are read worst.
-- Seen on drawn pictures: hips and arms of a child that lies, elbows of toddlers close to the camera, the far knee of
-  somebody who sits, a second pair of legs where a crop shows legs alone.
 - Every joint is answered, also hidden ones: read its score.
 - One person a box: where two overlap, joints may jump to the neighbour.""",
     "finder": """- People below about 20 px of the network's input, and dense crowds, are missed.
-- Seen on drawn pictures: of people who stand close together some are missed, even large ones (a wedding couple, a
-  group at a ribbon).
 - Boxes of people cut by the picture's edge end there.""",
 }
 SCORES = "## Scores"
@@ -59,8 +55,8 @@ def guides(names: list[str]) -> list[str]:
     return list(dict.fromkeys(imported))
 
 
-def write(manifest: Manifest, plan: Recipe, measured_on: str = "") -> str:
-    """Write the card: what it is, figures and what they are of, training, data and terms, limits."""
+def write(manifest: Manifest, plan: Recipe, measured_on: str = "", seen: str = "") -> str:
+    """Write the card: what it is, figures and what they are of, training, data and terms, limits and what was seen."""
     width, height = manifest.input_size
     trained_by = manifest.trained_by
     return "\n".join(
@@ -95,6 +91,7 @@ def write(manifest: Manifest, plan: Recipe, measured_on: str = "") -> str:
             "## Limits",
             "",
             LIMITS[plan.network.kind],
+            *([f"- Seen on drawn pictures: {seen}"] if seen else []),
             "",
         ]
     )

@@ -42,6 +42,7 @@ def export(
     metrics: dict[str, float],
     flip_test: bool = False,
     measured_on: str = "",
+    seen: str = "",
 ) -> Bundle:
     """Write a checkpoint's averaged weights as a bundle.
 
@@ -52,6 +53,7 @@ def export(
         metrics: Measured figures, for manifest and card.
         flip_test: The graph of a pose network averages over the crop and its mirror image, at twice the cost.
         measured_on: What pictures the figures are of, for the card.
+        seen: What somebody saw go wrong on pictures, for the card.
 
     Raises:
         ExportError: ONNX and torch differ by more than `TOLERANCE`.
@@ -94,7 +96,7 @@ def export(
             "data": data,
         },
     )
-    return bundle.write(out, manifest, onnx, card.write(manifest, plan, measured_on))
+    return bundle.write(out, manifest, onnx, card.write(manifest, plan, measured_on, seen))
 
 
 def _guides(stages: list[Checkpoint], data: list[str]) -> list[str]:

@@ -41,6 +41,9 @@ def test_pose_bundle_answers_as_torch(tmp_path: Path, backbone: str) -> None:
     assert opened.manifest.metrics == {"ap": 0.25}
     assert "| ap | 0.250 |" in opened.card
     assert "pictures that nobody named" in opened.card
+    assert "Seen on drawn pictures" not in opened.card
+    looked_at = export.export(fresh(), tmp_path / "seen", "1", {}, seen="people upside down.")
+    assert "- Seen on drawn pictures: people upside down." in looked_at.card
     assert "Not stated" in opened.card
     maps = OnnxRunner(opened.onnx, threads=1).run(np.zeros((2, 128, 96, 3), np.uint8))[0]
     assert maps.shape == (2, 17, 32, 24)
