@@ -45,7 +45,7 @@ def test_an_open_loop_is_not_fooled_by_a_stall() -> None:
     # Calls are due through all of the stall: their waits spread evenly from all of it to none.
     delayed = [it for it in latencies_ms if it > 0.1 * STALL_S * 1000]
     assert len(delayed) > len(latencies_ms) / 4
-    assert max(latencies_ms) >= STALL_S * 1000
+    assert STALL_S * 1000 <= max(latencies_ms) < 3 * STALL_S * 1000
 
 
 def test_a_closed_loop_has_one_call_in_a_stall() -> None:
