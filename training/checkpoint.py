@@ -80,16 +80,22 @@ def locate(reference: str, root: Path, run: Path) -> Path:
 
 
 def ancestors(checkpoint: Checkpoint) -> list[Checkpoint]:
-    """Follow ``init_from`` back to the checkpoints that came before, newest first.
+    """Follow ``init_from`` back to the checkpoints that came before, newest first, as far as there are any.
 
     Raises:
         CheckpointError: One of them is gone.
     """
     found: list[Checkpoint] = []
-    while checkpoint.recipe.init_from:
+    while checkpoint.recipe.init_from and not origin(checkpoint):
         checkpoint = load(locate(checkpoint.recipe.init_from, Path(), checkpoint.run))
         found.append(checkpoint)
     return found
+
+
+def origin(checkpoint: Checkpoint) -> Path | None:
+    """The folder of the bundle that this training went on from, if it was a bundle."""
+    path = locate(checkpoint.recipe.init_from, Path(), checkpoint.run)
+    return path if checkpoint.recipe.init_from and path.is_dir() else None
 
 
 def revision() -> str:

@@ -60,8 +60,11 @@ def export(
     """
     plan = checkpoint.recipe
     ancestors = checkpoint_.ancestors(checkpoint)
+    origin = checkpoint_.origin([checkpoint, *ancestors][-1])
+    before = bundle.read(origin).manifest if origin else None
     # A source that only an earlier stage saw is in the weights too.
-    data = list(dict.fromkeys(source.name for it in [checkpoint, *ancestors] for source in it.recipe.data))
+    data = [source.name for it in [checkpoint, *ancestors] for source in it.recipe.data]
+    data = list(dict.fromkeys([*data, *(before.trained_by["data"] if before else [])]))
     network = networks.build(plan, pretrained=False)
     network.load_state_dict(checkpoint.ema)
     served = served_network(network, plan, flip_test)
@@ -91,12 +94,24 @@ def export(
             "started_from": [
                 {"recipe": it.recipe.name, "recipe_sha256": recipe.digest(it.recipe), "steps": it.step}
                 for it in ancestors
-            ],
-            "guides": _guides([checkpoint, *ancestors], data),
+            ]
+            + (_lineage(before) if before else []),
+            "guides": list(
+                dict.fromkeys(
+                    [*_guides([checkpoint, *ancestors], data), *(before.trained_by["guides"] if before else [])]
+                )
+            ),
             "data": data,
         },
     )
     return bundle.write(out, manifest, onnx, card.write(manifest, plan, measured_on, seen))
+
+
+def _lineage(manifest: Manifest) -> list[dict[str, object]]:
+    """A bundle that a training went on from, and what that one went on from."""
+    made = manifest.trained_by
+    itself = {"recipe": manifest.name, "recipe_sha256": made["recipe_sha256"], "steps": made["steps"]}
+    return [itself, *made["started_from"]]
 
 
 def _guides(stages: list[Checkpoint], data: list[str]) -> list[str]:

@@ -81,7 +81,7 @@ def describe(
     """
     done = loop.steps_done(run, plan)
     if plan.init_from and not done:
-        checkpoint.load(checkpoint.locate(plan.init_from, Path(), run))
+        loop.start_weights(plan, run)
     network = networks.build(plan, pretrained=False)
     size, room = _checkpoint_bytes(network), files.free(run)
     width, height = plan.network.input_size

@@ -13,7 +13,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from training import checkpoint, files, networks, processes
+from service.pose import bundle
+from training import checkpoint, files, networks, processes, revival
 from training import recipe as recipe_
 from training.checkpoint import Checkpoint
 from training.recipe import Phase, Recipe, RecipeError
@@ -75,11 +76,10 @@ def fit(
     for module in (network, ema):
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stub lacks it
     if recipe.init_from and not begun:
-        start = checkpoint.load(checkpoint.locate(recipe.init_from, Path(), run))
-        networks.load_matching(network, start.ema)
+        networks.load_matching(network, start_weights(recipe, run))
     ema.load_state_dict(network.state_dict())
     ema.requires_grad_(requires_grad=False)
-    optimiser = torch.optim.AdamW(_groups(network, recipe), lr=0.0)
+    optimiser = torch.optim.AdamW(_groups(network, recipe), lr=0.0, fused=True)
     step = _resume(run / "last.pt", recipe, network, ema, optimiser) if begun else 0
     _require_same(step, count)
     log = Log(run / "log.csv", step) if rank == 0 else None
@@ -119,6 +119,24 @@ def fit(
                 checkpoint.save(run / "last.pt", _state(step, network, ema, optimiser, recipe, revision, run))
                 saved = time.monotonic()
     return _state(step, network, ema, optimiser, recipe, revision, run)
+
+
+def start_weights(recipe: Recipe, run: Path) -> dict[str, Tensor]:
+    """The weights that a recipe's ``init_from`` means: a checkpoint's, or a bundle's.
+
+    Raises:
+        CheckpointError: Nothing there, or a bundle for a network with batch norms, whose statistics no bundle holds.
+        BundleError: Not a bundle of ours.
+    """
+    path = checkpoint.locate(recipe.init_from, Path(), run)
+    if not path.is_dir():
+        return checkpoint.load(path).ema
+    if recipe.network.norms != "folded":
+        raise checkpoint.CheckpointError(
+            f"init_from: {path}: expected a checkpoint for a network with batch norms, got a folder; a bundle goes on "
+            'with network.norms = "folded"'
+        )
+    return revival.revive(bundle.read(path)).ema
 
 
 def in_half(recipe: Recipe, device: torch.device) -> torch.autocast:

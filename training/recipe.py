@@ -40,6 +40,8 @@ class Network:
         head: ``heatmap``, or ``simcc``: a distribution along each axis (pose).
         temperature: Factor on the outputs before a softmax over cells. 1 for a network that learns by cross-entropy;
             about 10 where `Losses.regression` holds the outputs themselves to 0..1.
+        norms: ``batch``, or ``folded``: a ``lite0`` pose network that goes on from a trained one without its batch
+            norms, which have become part of the convolutions. On a CPU it learns twice as fast, in float32.
     """
 
     __pydantic_config__ = _STRICT
@@ -52,8 +54,11 @@ class Network:
     sigma_cells: Positive = 1.5
     head: Literal["heatmap", "simcc"] = "heatmap"
     temperature: Positive = 1.0
+    norms: Literal["batch", "folded"] = "batch"
 
     def __post_init__(self) -> None:
+        if self.norms == "folded" and not (self.kind == "pose" and self.pretrained):
+            raise ValueError(f"expected norms = \"batch\" for a {self.kind} network of {self.backbone}, got 'folded'")
         if self.head == "simcc" and self.temperature != 1:
             raise ValueError(f"expected temperature 1 with a simcc head, got {self.temperature}")
 
@@ -218,7 +223,7 @@ class Recipe:
         optimiser: How.
         losses: What a pose network is held to.
         init_from: Checkpoint whose weights of equal name and shape are the start; empty for ImageNet's. ``@NAME`` is
-            the checkpoint of the run folder NAME beside this run's.
+            the checkpoint of the run folder NAME beside this run's; with folded norms a bundle's folder will do too.
         skeleton: Which keypoints (pose): a TOML beside the recipe, or a table of its keys; see YOUR_LABELS.md.
     """
 

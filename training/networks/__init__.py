@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from training.checkpoint import CheckpointError
+from training.networks.blocks import fold_norms, fold_weights
 from training.networks.finder import FinderNetwork
 from training.networks.pose import PoseNetwork
 from training.recipe import Recipe
@@ -18,7 +19,10 @@ def build(recipe: Recipe, pretrained: bool = True) -> Network:
     settings = recipe.network
     if settings.kind == "finder":
         return FinderNetwork(settings.backbone, settings.decoder_width, pretrained)
-    return PoseNetwork(settings, pretrained, adapts=recipe.losses.features > 0, skeleton=recipe.skeleton)
+    network = PoseNetwork(settings, pretrained, adapts=recipe.losses.features > 0, skeleton=recipe.skeleton)
+    if settings.norms == "folded":
+        fold_norms(network)
+    return network
 
 
 def load_matching(network: nn.Module, weights: dict[str, torch.Tensor]) -> int:
@@ -28,6 +32,8 @@ def load_matching(network: nn.Module, weights: dict[str, torch.Tensor]) -> int:
         CheckpointError: None does.
     """
     mine = network.state_dict()
+    if not any(name.endswith("running_mean") for name in mine):
+        weights = fold_weights(weights)
     matching = {k: v for k, v in weights.items() if k in mine and mine[k].shape == v.shape}
     if not matching:
         raise CheckpointError("init_from: expected a checkpoint with weights of this network, got none that fit")

@@ -8,8 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from training.networks import folded
 from training.networks.depthwise import DepthwiseConv2d
 from training.networks.norm import BatchNorm2d
+
+
+NORM_EPS = 1e-5
+"""Of every batch norm here, torch's default."""
 
 
 def normalise(pixels: Tensor) -> Tensor:
@@ -32,6 +37,25 @@ class ConvNorm(nn.Sequential):
             *([nn.ReLU6(inplace=True)] if act else []),
         )
 
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, width_in, h, w) to (N, width, h / stride, w / stride)."""
+        layer = self.convolution
+        if layer.bias is None or not folded.pays(x) or layer.kernel_size != (1, 1) and layer.groups == 1:
+            return torch.as_tensor(super().forward(x))
+        if layer.groups == 1:
+            return folded.pointwise(x, layer.weight, layer.bias, self.act)
+        return folded.depthwise(x, layer.weight, layer.bias, layer.stride[0], self.act)
+
+    def fold(self) -> None:
+        """Take the norm out: the convolution gets a bias instead, which `fold_weights` fills."""
+        self.convolution.bias = nn.Parameter(torch.zeros(self.convolution.out_channels))
+        self[1] = nn.Identity()
+
+    @property
+    def act(self) -> bool:
+        """Whether a ReLU6 follows."""
+        return len(self) == 3
+
     @property
     def convolution(self) -> nn.Conv2d:
         """The convolution, typed."""
@@ -45,6 +69,26 @@ class ConvNorm(nn.Sequential):
         layer = self[1]
         assert isinstance(layer, nn.BatchNorm2d)
         return layer
+
+
+def fold_norms(network: nn.Module) -> None:
+    """Take the batch norms out of a network whose convolutions and norms are all in `ConvNorm`."""
+    for part in network.modules():
+        if isinstance(part, ConvNorm):
+            part.fold()
+    assert not any(isinstance(part, nn.BatchNorm2d) for part in network.modules())
+
+
+def fold_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Fold the norms of a network's weights into its convolutions, for a network without norms."""
+    result = dict(weights)
+    for name in [it.removesuffix(".1.running_mean") for it in weights if it.endswith(".1.running_mean")]:
+        norm = {part: result.pop(f"{name}.1.{part}") for part in ("weight", "bias", "running_mean", "running_var")}
+        del result[f"{name}.1.num_batches_tracked"]
+        scale = norm["weight"] / torch.sqrt(norm["running_var"] + NORM_EPS)
+        result[f"{name}.0.weight"] = weights[f"{name}.0.weight"] * scale[:, None, None, None]
+        result[f"{name}.0.bias"] = norm["bias"] - norm["running_mean"] * scale
+    return result
 
 
 class LevelStack(nn.Module):
@@ -110,9 +154,19 @@ class TopDown(nn.Module):
         return torch.as_tensor(merged)
 
 
+class Readout(nn.Conv2d):
+    """A 1 x 1 convolution with bias and nothing behind it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, h, w) to (N, D, h, w)."""
+        if self.bias is None or not folded.pays(x):
+            return super().forward(x)
+        return folded.pointwise(x, self.weight, self.bias, act=False)
+
+
 def head(width: int, outputs: int) -> nn.Sequential:
     """Build what reads a decoder: depthwise 5 x 5, pointwise, and a plain 1 x 1 that starts near zero."""
-    last = nn.Conv2d(width, outputs, 1)
+    last = Readout(width, outputs, 1)
     built = nn.Sequential(ConvNorm(width, width, 5, depthwise=True), ConvNorm(width, width), last)
     initialise(built)
     nn.init.normal_(last.weight, std=0.01)
