@@ -22,6 +22,8 @@ from training.recipe import Phase, Recipe, RecipeError
 MAX_GRADIENT = 5.0
 """Gradients are scaled down to this norm."""
 LOG_EVERY = 50
+WEIGHT_SIZES = (1e-2, 1.0)
+"""Between these a tensor's rate in a folded network follows its root mean square."""
 
 
 class DivergedError(ArithmeticError):
@@ -228,8 +230,20 @@ def _require_same(step: int, count: int) -> None:
 
 
 def _groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """Split parameters by rate (backbone or not) and decay (weights of convolutions or not)."""
+    """Split parameters by rate (backbone or not) and decay (weights of convolutions or not).
+
+    Without norms a layer's answer grows with its weights, whose sizes differ a hundredfold once norms are folded in: each
+    tensor's rate is then a share of its own root mean square, as in Adafactor (arXiv 1804.04235, sec. 8; ours: of that at
+    the start).
+    """
     groups = []
+    if recipe.network.norms == "folded":
+        for name, parameter in network.named_parameters():
+            scale = recipe.optimiser.backbone_lr_scale if name.startswith("backbone.") else 1.0
+            size = float(parameter.detach().square().mean().sqrt().clamp(*WEIGHT_SIZES))
+            decay = recipe.optimiser.weight_decay if parameter.ndim > 1 else 0.0
+            groups.append({"params": [parameter], "weight_decay": decay, "scale": scale * size})
+        return groups
     for in_backbone in (True, False):
         for decays in (True, False):
             chosen = [

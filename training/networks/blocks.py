@@ -12,7 +12,6 @@ from training.networks import folded
 from training.networks.depthwise import DepthwiseConv2d
 from training.networks.norm import BatchNorm2d
 
-
 NORM_EPS = 1e-5
 """Of every batch norm here, torch's default."""
 
@@ -40,11 +39,14 @@ class ConvNorm(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, width_in, h, w) to (N, width, h / stride, w / stride)."""
         layer = self.convolution
-        if layer.bias is None or not folded.pays(x) or layer.kernel_size != (1, 1) and layer.groups == 1:
-            return torch.as_tensor(super().forward(x))
-        if layer.groups == 1:
-            return folded.pointwise(x, layer.weight, layer.bias, self.act)
-        return folded.depthwise(x, layer.weight, layer.bias, layer.stride[0], self.act)
+        if layer.bias is not None and folded.pays(x):
+            if layer.kernel_size == (1, 1) and layer.groups == 1:
+                return folded.pointwise(x, layer.weight, layer.bias, self.act)
+            if layer.groups > 1:
+                return folded.depthwise(x, layer.weight, layer.bias, layer.stride[0], self.act)
+        for layer_ in self:
+            x = layer_(x)
+        return x
 
     def fold(self) -> None:
         """Take the norm out: the convolution gets a bias instead, which `fold_weights` fills."""

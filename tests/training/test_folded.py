@@ -1,0 +1,130 @@
+"""Networks without norms: the kernels compute what torch computes, and folding changes no answer."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from service.pose import bundle
+from tests.training.conftest import tiny_recipe
+from tests.training.test_export import fresh
+from training import checkpoint, export, loop, networks, recipe
+from training.networks import folded
+from training.networks.blocks import fold_weights
+from training.networks.pose import OksBlur
+from training.pose_task import PoseTask
+
+CPU = torch.device("cpu")
+LITE0 = {"kind": "pose", "backbone": "lite0-stride16-narrow", "decoder_width": 16, "input_size": [96, 128]}
+FOLDED = {**LITE0, "norms": "folded"}
+
+
+def channels_last(x: Tensor) -> Tensor:
+    return x.to(memory_format=torch.channels_last)
+
+
+def gradients(y: Tensor, toward: Tensor, *of: Tensor) -> list[Tensor]:
+    return list(torch.autograd.grad((y * toward).sum(), of))
+
+
+@pytest.mark.parametrize("act", [True, False], ids=["ReLU6", "linear"])
+@pytest.mark.parametrize("channels", [1, 16, 24, 67])
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 1), (5, 2)])
+@pytest.mark.parametrize("size", [(8, 6), (7, 9), (1, 2)])
+def test_depthwise_is_torchs(channels: int, kernel: int, stride: int, size: tuple[int, int], act: bool) -> None:
+    torch.manual_seed(0)
+    x = channels_last(2 * torch.randn(3, channels, *size)).requires_grad_()
+    weight, bias = torch.randn(channels, 1, kernel, kernel).requires_grad_(), torch.randn(channels).requires_grad_()
+    mine = folded.depthwise(x, weight, bias, stride, act)
+    theirs = F.conv2d(x, weight, bias, stride, kernel // 2, groups=channels)
+    theirs = theirs.clamp(0, 6) if act else theirs
+    torch.testing.assert_close(mine, theirs)
+    toward = torch.randn(mine.shape)
+    torch.testing.assert_close(
+        gradients(mine, toward, x, weight, bias), gradients(theirs, toward, x, weight, bias), rtol=1e-4, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("act", [True, False], ids=["ReLU6", "linear"])
+def test_pointwise_is_torchs(act: bool) -> None:
+    torch.manual_seed(0)
+    x = channels_last(2 * torch.randn(3, 24, 5, 7)).requires_grad_()
+    weight, bias = torch.randn(9, 24, 1, 1).requires_grad_(), torch.randn(9).requires_grad_()
+    mine, theirs = folded.pointwise(x, weight, bias, act), F.conv2d(x, weight, bias)
+    theirs = theirs.clamp(0, 6) if act else theirs
+    torch.testing.assert_close(mine, theirs)
+    assert mine.is_contiguous(memory_format=torch.channels_last)
+    toward = torch.randn(mine.shape)
+    torch.testing.assert_close(
+        gradients(mine, toward, x, weight, bias), gradients(theirs, toward, x, weight, bias), rtol=1e-4, atol=1e-4
+    )
+
+
+def folded_of(state: checkpoint.Checkpoint) -> nn.Module:
+    network = networks.build(tiny_recipe(network=FOLDED), pretrained=False)
+    assert networks.load_matching(network, state.ema) == len(network.state_dict())
+    return network
+
+
+def test_a_folded_network_answers_and_learns_as_the_one_with_norms_at_rest() -> None:
+    state = fresh(network=LITE0)
+    normed = networks.build(state.recipe, pretrained=False)
+    normed.load_state_dict(state.ema)
+    pixels = torch.randint(0, 256, (2, 128, 96, 3), dtype=torch.uint8)
+    network = folded_of(state).train()
+    learned = network(pixels)
+    torch.testing.assert_close(learned, normed.eval()(pixels), rtol=1e-3, atol=1e-3 * learned.abs().max().item())
+    mine = torch.autograd.grad(learned.square().mean(), list(network.parameters()))
+    assert folded.pays(learned)
+    slow = folded_of(state).double()  # kernels are float32's: in float64 torch's own layers run
+    exact = slow.head(slow.decoder(slow.backbone(((pixels.permute(0, 3, 1, 2).double() - 127) / 128))))
+    theirs = torch.autograd.grad(exact.square().mean(), list(slow.parameters()))
+    for one, other in zip(mine, theirs, strict=True):
+        assert (one - other).abs().max() <= 2e-3 * other.abs().max() + 1e-9
+
+
+def test_folding_leaves_no_norm_and_is_idempotent() -> None:
+    weights = fresh(network=LITE0).ema
+    once = fold_weights(weights)
+    assert not any("running" in name or "num_batches" in name for name in once)
+    assert fold_weights(once).keys() == once.keys()
+
+
+def test_a_bundle_goes_on_and_is_named_in_the_card(tmp_path: Path, data_root: Path) -> None:
+    start = export.export(fresh(network=LITE0, name="before"), tmp_path / "before", "3", {})
+    changes = {"network": FOLDED, "init_from": str(tmp_path / "before")}
+    plan = tiny_recipe(**changes, data=[{"name": "new", "path": "crops", "share": 1}])
+    before = networks.build(plan, pretrained=False)
+    networks.load_matching(before, loop.start_weights(plan, tmp_path / "run"))
+    again = export.served_network(before, plan)
+    export.check(again, start.onnx, plan)
+    state = loop.fit(plan, PoseTask(plan, data_root, CPU, tmp_path / "run"), tmp_path / "run", CPU)
+    assert checkpoint.origin(state) == tmp_path / "before"
+    written = export.export(state, tmp_path / "after", "4", {})
+    made = written.manifest.trained_by
+    assert made["data"] == ["new", "painted"]
+    assert [it["recipe"] for it in made["started_from"]] == ["before"]
+    assert made["started_from"][0]["recipe_sha256"] == start.manifest.trained_by["recipe_sha256"]
+    assert "It went on from `before`" in bundle.read(tmp_path / "after").card
+
+
+def test_a_bundle_cannot_go_on_with_norms(tmp_path: Path) -> None:
+    export.export(fresh(network=LITE0), tmp_path / "before", "3", {})
+    with pytest.raises(checkpoint.CheckpointError, match='network.norms = "folded"'):
+        loop.start_weights(tiny_recipe(network=LITE0, init_from=str(tmp_path / "before")), tmp_path)
+
+
+@pytest.mark.parametrize("network", [{**FOLDED, "backbone": "plain-s"}, {**FOLDED, "kind": "finder"}])
+def test_only_pretrained_pose_networks_fold(network: dict) -> None:
+    with pytest.raises(recipe.RecipeError, match="folded"):
+        tiny_recipe(network["kind"], network=network)
+
+
+def test_the_blur_holds_no_denormal_numbers() -> None:
+    """They made the blur take a third of a call."""
+    blur = OksBlur(tiny_recipe().skeleton, (40, 56), 1.5)
+    for kernel in (blur.along_x, blur.along_y):
+        assert (kernel == 0).any()
+        assert kernel[kernel != 0].min() > 1e-8
