@@ -232,9 +232,9 @@ def _require_same(step: int, count: int) -> None:
 def _groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     """Split parameters by rate (backbone or not) and decay (weights of convolutions or not).
 
-    Without norms a layer's answer grows with its weights, whose sizes differ a hundredfold once norms are folded in: each
-    tensor's rate is then a share of its own root mean square, as in Adafactor (arXiv 1804.04235, sec. 8; ours: of that at
-    the start).
+    Without norms a layer's answer grows with its weights, whose sizes differ a hundredfold once norms are folded in:
+    each tensor's rate is then a share of its own root mean square, as in Adafactor (arXiv 1804.04235, sec. 8; ours: of
+    that at the start).
     """
     groups = []
     if recipe.network.norms == "folded":

@@ -72,7 +72,9 @@ class PersonFinder:
         pixels = cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR)
         centers, distances = self._runner.run(np.asarray(pixels, np.uint8)[None])
         if self.manifest.calibration is not None:
-            centers = np.where(centers > 0, self.manifest.calibration.expected(centers), 0)
+            heights, peaks = centers, centers > 0  # all but a few cells of a thousand are 0
+            centers = np.zeros_like(heights)
+            centers[peaks] = self.manifest.calibration.expected(heights[peaks])
         boxes, scores = decode(centers[0, 0], distances[0], max_people, min_score)
         to_image = np.array([width / size[0], height / size[1]] * 2, np.float32)
         return boxes_.clip(boxes * to_image, (width, height)), scores
