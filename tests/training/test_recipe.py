@@ -88,8 +88,8 @@ def test_phases_follow_each_other() -> None:
 @pytest.mark.parametrize(
     ("name", "file"),
     [
-        ("student-s", "student-s-wider"),
-        ("student-t", "student-t"),
+        ("student-s", "student-s-tall"),
+        ("student-t", "student-t-long"),
         ("teacher", "teacher-wider"),
         ("finder", "finder-wide"),
     ],
