@@ -123,7 +123,7 @@ def test_only_pretrained_pose_networks_fold(network: dict) -> None:
 
 
 def test_the_blur_holds_no_denormal_numbers() -> None:
-    """They made the blur take a third of a call."""
+    """They made the blur take up to a quarter of a call."""
     blur = OksBlur(tiny_recipe().skeleton, (40, 56), 1.5)
     for kernel in (blur.along_x, blur.along_y):
         assert (kernel == 0).any()
