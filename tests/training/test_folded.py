@@ -110,6 +110,21 @@ def test_a_bundle_goes_on_and_is_named_in_the_card(tmp_path: Path, data_root: Pa
     assert "It went on from `before`" in bundle.read(tmp_path / "after").card
 
 
+def test_a_folded_training_goes_on_bit_for_bit(tmp_path: Path, data_root: Path) -> None:
+    """Rates follow the weights of the start, not those of the resumed step."""
+    export.export(fresh(network=LITE0, name="before"), tmp_path / "before", "3", {})
+    plan = tiny_recipe(network=FOLDED, init_from=str(tmp_path / "before"))
+    task = PoseTask(plan, data_root, CPU, tmp_path)
+    whole = loop.fit(plan, task, tmp_path / "whole", CPU)
+    loop.fit(plan, task, tmp_path / "cut", CPU, until=1)
+    resumed = loop.fit(plan, task, tmp_path / "cut", CPU)
+    assert all(torch.equal(value, resumed.network[name]) for name, value in whole.network.items())
+    assert all(torch.equal(value, resumed.ema[name]) for name, value in whole.ema.items())
+    started = networks.build(plan, pretrained=False)
+    networks.load_matching(started, loop.start_weights(plan, tmp_path))
+    assert not torch.equal(whole.network["head.2.weight"], started.state_dict()["head.2.weight"])
+
+
 def test_a_bundle_cannot_go_on_with_norms(tmp_path: Path) -> None:
     export.export(fresh(network=LITE0), tmp_path / "before", "3", {})
     with pytest.raises(checkpoint.CheckpointError, match="expected a checkpoint for a network with batch norms"):

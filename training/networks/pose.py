@@ -147,7 +147,7 @@ class OksBlur(nn.Module):
             scale = torch.sqrt(1 + (widths / sigma_cells) ** 2) / (math.sqrt(2 * math.pi) * widths)
             # Narrow kernels sum to more than their integral when sampled: divide by the sum where that is so.
             total = (kernel[:, side // 2].sum(dim=1) / (math.sqrt(2 * math.pi) * widths)).clamp_min(1)
-            # Far tails are nothing but denormal numbers, which made a product of matrices take fifty times as long.
+            # Far tails are nothing but denormal numbers, which make a product of matrices take many times as long.
             kernel = torch.where(kernel < NEGLIGIBLE, 0, kernel)
             self.register_buffer(name, kernel * (scale / total)[:, None, None])
         self.along_x: Tensor
