@@ -6,6 +6,7 @@ import io
 import warnings
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,11 +61,10 @@ def export(
     """
     plan = checkpoint.recipe
     ancestors = checkpoint_.ancestors(checkpoint)
-    origin = checkpoint_.origin([checkpoint, *ancestors][-1])
-    before = bundle.read(origin).manifest if origin else None
+    stages = [checkpoint, *ancestors]
+    before = _lineage(checkpoint_.origin(stages[-1]))
     # A source that only an earlier stage saw is in the weights too.
-    data = [source.name for it in [checkpoint, *ancestors] for source in it.recipe.data]
-    data = list(dict.fromkeys([*data, *(before.trained_by["data"] if before else [])]))
+    data = list(dict.fromkeys([*(source.name for it in stages for source in it.recipe.data), *before["data"]]))
     network = networks.build(plan, pretrained=False)
     network.load_state_dict(checkpoint.ema)
     served = served_network(network, plan, flip_test)
@@ -95,23 +95,22 @@ def export(
                 {"recipe": it.recipe.name, "recipe_sha256": recipe.digest(it.recipe), "steps": it.step}
                 for it in ancestors
             ]
-            + (_lineage(before) if before else []),
-            "guides": list(
-                dict.fromkeys(
-                    [*_guides([checkpoint, *ancestors], data), *(before.trained_by["guides"] if before else [])]
-                )
-            ),
+            + before["started_from"],
+            "guides": list(dict.fromkeys([*_guides(stages, data), *before["guides"]])),
             "data": data,
         },
     )
     return bundle.write(out, manifest, onnx, card.write(manifest, plan, measured_on, seen))
 
 
-def _lineage(manifest: Manifest) -> list[dict[str, object]]:
-    """A bundle that a training went on from, and what that one went on from."""
+def _lineage(origin: Path | None) -> dict[str, list[Any]]:
+    """What a bundle that a training went on from brings along: itself and its own starts, its guides, its data."""
+    if origin is None:
+        return {"started_from": [], "guides": [], "data": []}
+    manifest = bundle.read(origin).manifest
     made = manifest.trained_by
     itself = {"recipe": manifest.name, "recipe_sha256": made["recipe_sha256"], "steps": made["steps"]}
-    return [itself, *made["started_from"]]
+    return {"started_from": [itself, *made["started_from"]], "guides": made["guides"], "data": made["data"]}
 
 
 def _guides(stages: list[Checkpoint], data: list[str]) -> list[str]:

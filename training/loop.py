@@ -238,6 +238,7 @@ def _groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     """
     groups = []
     if recipe.network.norms == "folded":
+        # A group for each, also where sizes are equal: a resumed training must find the same groups.
         for name, parameter in network.named_parameters():
             scale = recipe.optimiser.backbone_lr_scale if name.startswith("backbone.") else 1.0
             size = float(parameter.detach().square().mean().sqrt().clamp(*WEIGHT_SIZES))

@@ -1,10 +1,10 @@
 """Convolutions without norms that train fast on a CPU: matrix products, and depthwise kernels of our own.
 
-oneDNN trains networks of many small layers at a fraction of a CPU's speed: on an AVX-512 core 1 x 1 convolutions ran at
-38 GFLOP/s in bf16 where matrix products ran at 120 to 160 in float32, and a depthwise 5 x 5's gradients took five times
-as long as those below. Here everything stays float32 and channels last; ReLU6 and bias are part of each operation, and
-its backward pass masks by the answer. A network whose batch norms are folded (`blocks.fold_norms`) is made of nothing
-else.
+oneDNN trains networks of many small layers at a fraction of a CPU's speed: on an AVX-512 core 1 x 1 convolutions ran
+at 38 GFLOP/s in bf16 where matrix products ran at 120 to 160 in float32, and a depthwise 5 x 5's gradients took two to
+four times as long as those below. Here everything stays float32 and channels last; ReLU6 and bias are part of each
+operation, and its backward pass masks by the answer. A network whose batch norms are folded (`blocks.fold_norms`) is
+made of nothing else.
 """
 
 from __future__ import annotations
