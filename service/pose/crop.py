@@ -57,9 +57,9 @@ def warp(image: Image, to_image: Floats, crop_size: tuple[int, int]) -> Image:
     """Resample one crop, uint8 (height, width, 3), through its affine ``to_image`` (2, 3).
 
     Bilinear sampling reads four pixels whatever the scale: beyond a factor of two it skips pixels and makes edges
-    flicker. So the region is first shrunk by whole steps over areas.
+    flicker. So the region is first halved over areas, until less than a factor of two is left.
     """
-    step = int(np.sqrt(abs(np.linalg.det(to_image[:, :2]))))
+    step = 2 ** int(np.log2(max(1.0, np.sqrt(abs(np.linalg.det(to_image[:, :2]))))))
     if step >= 2:
         image, to_image = _shrink(image, to_image, crop_size, step)
     return np.asarray(
@@ -76,7 +76,11 @@ def warp(image: Image, to_image: Floats, crop_size: tuple[int, int]) -> Image:
 
 
 def _shrink(image: Image, to_image: Floats, crop_size: tuple[int, int], step: int) -> tuple[Image, Floats]:
-    """Shrink the part of ``image`` that a crop reads by ``step``; returns it and the affine onto it."""
+    """Shrink the part of ``image`` that a crop reads by ``step``, a power of two; returns it and the affine onto it.
+
+    By halves, since OpenCV has vector instructions for these alone: halving twice takes a third of the time of one
+    step of four.
+    """
     width, height = crop_size
     corners = np.array([[0, 0, 1], [width, 0, 1], [0, height, 1], [width, height, 1]], np.float32) @ to_image.T
     low = np.clip(np.floor(corners.min(axis=0)).astype(int) - step, 0, None)
@@ -85,8 +89,10 @@ def _shrink(image: Image, to_image: Floats, crop_size: tuple[int, int], step: in
     cells_h, cells_w = region.shape[0] // step, region.shape[1] // step
     if not cells_h or not cells_w:
         return image, to_image
-    region = region[: cells_h * step, : cells_w * step]
-    small = np.asarray(cv2.resize(region, (cells_w, cells_h), interpolation=cv2.INTER_AREA), np.uint8)
+    small = region[: cells_h * step, : cells_w * step]
+    while small.shape[0] > cells_h:
+        half = (small.shape[1] // 2, small.shape[0] // 2)
+        small = np.asarray(cv2.resize(small, half, interpolation=cv2.INTER_AREA), np.uint8)
     # Image x -> small x: (x - low + 1/2) / step - 1/2.
     onto = np.asarray(to_image / step, np.float32)
     onto[:, 2] = (to_image[:, 2] - low + 0.5) / step - 0.5
