@@ -124,7 +124,7 @@ def predict(shelf: Shelf, content: bytes, wish: Wish, watch: Stopwatch) -> Predi
         ServiceError: The picture cannot be read, or the boxes do not fit it.
     """
     picture, boxes, scores = _locate(shelf, content, wish, watch)
-    estimate = estimate_people(wish.choice, picture, boxes, scores)
+    estimate = estimate_people(wish.choice, picture, boxes, scores, found=wish.boxes is None)
     poses = estimate.poses
     kept = np.flatnonzero(poses.person_scores >= wish.min_score)
     if wish.boxes is None:
@@ -133,7 +133,9 @@ def predict(shelf: Shelf, content: bytes, wish: Wish, watch: Stopwatch) -> Predi
     return Prediction(picture, estimate.model, estimate.fallback, poses.select(kept), estimate.fallen_back[kept])
 
 
-def estimate_people(choice: Choice, picture: Picture, boxes: Boxes, scores: Floats | None) -> Estimate:
+def estimate_people(
+    choice: Choice, picture: Picture, boxes: Boxes, scores: Floats | None, *, found: bool = False
+) -> Estimate:
     """Estimate the poses in ``boxes``; the choice's backup answers for those of whom its model is less sure.
 
     Args:
@@ -141,9 +143,11 @@ def estimate_people(choice: Choice, picture: Picture, boxes: Boxes, scores: Floa
         picture: Decoded.
         boxes: float32 (N, 4) xyxy, image px.
         scores: float32 (N,), 0..1; ones when None.
+        found: The boxes are a finder's and may be off.
     """
     model, fallback = choice.model, choice.fallback
-    poses = model.estimator.estimate(picture.pixels, boxes, scores)
+    look = model.estimator.estimate_found if found else model.estimator.estimate
+    poses = look(picture.pixels, boxes, scores)
     fallen_back = np.full(len(poses), fallback is not None)
     if choice.backup is not None:
         fallen_back = poses.person_scores < choice.backup_below
@@ -160,9 +164,10 @@ def compare(shelf: Shelf, content: bytes, wish: Wish, student: Model, watch: Sto
     A person stays when either of them is sure enough; people come in the order of the teacher's scores.
     """
     picture, boxes, scores = _locate(shelf, content, wish, watch)
-    by_student = student.estimator.estimate(picture.pixels, boxes, scores)
+    look = student.estimator.estimate_found if wish.boxes is None else student.estimator.estimate
+    by_student = look(picture.pixels, boxes, scores)
     watch.lap("student")
-    by_teacher = wish.choice.model.estimator.estimate(picture.pixels, boxes, scores)
+    by_teacher = wish.choice.model.estimator.estimate(picture.pixels, by_student.boxes, scores)
     watch.lap("teacher")
     kept = np.flatnonzero(np.maximum(by_student.person_scores, by_teacher.person_scores) >= wish.min_score)
     if wish.boxes is None:
@@ -195,10 +200,7 @@ def _locate(shelf: Shelf, content: bytes, wish: Wish, watch: Stopwatch) -> tuple
 def _replace(poses: Poses, chosen: NDArray[np.bool_], teacher: Model, picture: Picture) -> Poses:
     """Let the teacher answer for the ``chosen`` (N,) people."""
     better = teacher.estimator.estimate(picture.pixels, poses.boxes[chosen], poses.box_scores[chosen])
-    assert poses.presences is not None
-    keypoints, scores, presences = poses.keypoints.copy(), poses.scores.copy(), poses.presences.copy()
-    keypoints[chosen], scores[chosen], presences[chosen] = better.keypoints, better.scores, better.presences
-    return Poses(keypoints, scores, poses.boxes, poses.box_scores, presences)
+    return poses.with_others(chosen, better)
 
 
 def _require_inside(boxes: Boxes, size: tuple[int, int]) -> None:

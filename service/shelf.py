@@ -231,9 +231,10 @@ def _load(bundle: Bundle, settings: Settings) -> Model:
     except Exception as error:  # noqa: BLE001 - the backends' errors share no base class
         log.error("bundle %r cannot be loaded: %s", manifest.name, error)  # noqa: TRY400 - its trace tells nothing
         return Model(manifest, bundle.card, f"{settings.backend}-cpu", None, _line(error))
-    is_finder = manifest.role == "finder"
-    network = PersonFinder(bundle, runner) if is_finder else PoseEstimator(bundle, runner, settings.flip_test)
-    return Model(manifest, bundle.card, runner.backend, network)
+    if manifest.role == "finder":
+        return Model(manifest, bundle.card, runner.backend, PersonFinder(bundle, runner))
+    estimator = PoseEstimator(bundle, runner, settings.flip_test, settings.second_look)
+    return Model(manifest, bundle.card, runner.backend, estimator)
 
 
 def _try(model: Model, picture: Image) -> None:

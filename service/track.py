@@ -9,12 +9,9 @@ from numpy.typing import NDArray
 
 from service.clock import SHORTEST_STEP_S
 from service.pose import boxes as boxes_
-from service.pose.types import Boxes, Floats, Poses
+from service.pose.boxes import body_boxes
+from service.pose.types import Floats, Poses
 
-SURE_SCORE = 0.35
-"""As the settings' `keypoint_threshold`: four of five joints of COCO people reach it."""
-FEWEST_SURE = 4
-"""Keypoints that a body's extent is taken from at least, sure or not."""
 MARGIN = 0.08
 """Share of a body's extent by which a box reaches beyond its outermost keypoints."""
 MOTION_WEIGHT = 0.5
@@ -142,25 +139,6 @@ class Track:
         """Whether any of the box is in the picture of (width, height)."""
         low, high = self.box[:2], self.box[2:]
         return bool((low < np.asarray(image_size, np.float32)).all() and (high > 0).all())
-
-
-def body_boxes(keypoints: Floats, scores: Floats) -> Boxes:
-    """Boxes around the keypoints that are sure, of each person at least the `FEWEST_SURE` surest.
-
-    Args:
-        keypoints: float32 (N, K, 2), image px.
-        scores: float32 (N, K).
-
-    Returns:
-        float32 (N, 4) xyxy, at least a pixel large.
-    """
-    if not len(keypoints):
-        return np.zeros((0, 4), np.float32)
-    fewest = np.sort(scores, axis=1)[:, -min(FEWEST_SURE, scores.shape[1])]
-    sure = (scores >= np.minimum(fewest, SURE_SCORE)[:, None])[..., None]
-    low = np.where(sure, keypoints, np.inf).min(axis=1)
-    high = np.where(sure, keypoints, -np.inf).max(axis=1)
-    return np.concatenate([low, np.maximum(high, low + 1)], axis=1).astype(np.float32)
 
 
 def _similarity(a: Floats, b: Floats, weights: Floats) -> tuple[np.float32, Floats, Floats]:

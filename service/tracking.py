@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from service import clock
 from service.assignment import pair
 from service.pose import boxes as boxes_
+from service.pose.boxes import body_boxes
 from service.pose.oks import oks
 from service.pose.types import Boxes, Floats, Poses
-from service.track import Track, body_boxes
+from service.track import Track
 
 SLOW_STEP_S = 0.15
 """Between frames. In slower streams people may turn or stop meanwhile: they are expected ahead, and where they were."""

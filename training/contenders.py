@@ -40,6 +40,7 @@ class PoseContender:
         finder: Name of the `FinderContender` that finds its people on a whole picture; None: there is none.
         skeleton: Whose keypoints it answers.
         estimate: Takes picture, boxes and their scores (None: ones).
+        estimate_found: The same for boxes that a finder found.
     """
 
     name: str
@@ -47,6 +48,7 @@ class PoseContender:
     finder: str | None
     skeleton: Skeleton
     estimate: Callable[[Image, Boxes, Floats | None], Poses]
+    estimate_found: Callable[[Image, Boxes, Floats | None], Poses]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,7 @@ def _name(opened: Bundle, others: list[Bundle]) -> str:
 
 def _our_pose(name: str, opened: Bundle, runner: Runner, finder: str | None) -> PoseContender:
     estimator = PoseEstimator(opened, runner)
-    return PoseContender(name, OURS, finder, estimator.skeleton, estimator.estimate)
+    return PoseContender(name, OURS, finder, estimator.skeleton, estimator.estimate, estimator.estimate_found)
 
 
 def _our_finder(name: str, opened: Bundle, runner: Runner) -> FinderContender:
@@ -127,7 +129,7 @@ def _their_pose(name: str, path: Path) -> PoseContender:
         known = np.ones(len(boxes), np.float32) if box_scores is None else box_scores
         return Poses(keypoints, scores, boxes, known)
 
-    return PoseContender(name, THEIRS, FINDER_PEER, COCO17, estimate)
+    return PoseContender(name, THEIRS, FINDER_PEER, COCO17, estimate, estimate)
 
 
 def _their_finder(peers: Path) -> FinderContender:

@@ -60,7 +60,7 @@ def score_poses(
             people = [a for a in truth.imgToAnns[image_id] if not a.get("iscrowd") and a.get("num_keypoints")]
             poses = estimator.estimate(image, boxes_.from_xywh([a["bbox"] for a in people]))
         else:
-            poses = estimator.estimate(image, *finder.find(image, MOST_PEOPLE, LEAST_BOX_SCORE))
+            poses = estimator.estimate_found(image, *finder.find(image, MOST_PEOPLE, LEAST_BOX_SCORE))
         results += as_results(image_id, poses)
     stats = coco_eval(truth, results, ids, "keypoints", estimator.skeleton)
     ap, ap50, ap75, ar = stats[[0, 1, 2, 5]].tolist()

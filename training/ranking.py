@@ -64,7 +64,7 @@ def score(source: coco.Source, contenders: Field, every: int = 1) -> dict[str, P
             results[it.name].labelled += evaluate.as_results(image_id, it.estimate(image, boxes, None))
             if it.finder in found:
                 likely = _likely(*found[it.finder])
-                results[it.name].whole += evaluate.as_results(image_id, it.estimate(image, *likely))
+                results[it.name].whole += evaluate.as_results(image_id, it.estimate_found(image, *likely))
 
     def ap(answers: list[dict], of: list[int], kind: str, skeleton: Skeleton = COCO17) -> float | None:
         return float(evaluate.coco_eval(truth, answers, of, kind, skeleton)[0]) if of else None

@@ -7,6 +7,13 @@ from numpy.typing import NDArray
 
 from service.pose.types import Boxes, Floats
 
+SURE_SCORE = 0.35
+"""Of a keypoint, as the settings' `keypoint_threshold`: four of five joints of COCO people reach it."""
+FEWEST_SURE = 4
+"""Keypoints that a body's extent is taken from at least, sure or not."""
+BODY_MARGIN = 0.12
+"""Share of the keypoints' extent by which a COCO box reaches beyond them on each side: head, hands and feet go on."""
+
 
 def from_xywh(boxes: NDArray[np.floating] | list[list[float]]) -> Boxes:
     """Turn COCO boxes (N, 4) xywh into float32 (N, 4) xyxy, same pixels."""
@@ -56,3 +63,29 @@ def suppress(boxes: Boxes, scores: Floats, iou_threshold: float) -> NDArray[np.i
         if kept[i]:
             kept[i + 1 :] &= ~overlaps[i, i + 1 :]
     return order[kept]
+
+
+def body_boxes(keypoints: Floats, scores: Floats) -> Boxes:
+    """Boxes around the keypoints that are sure, of each person at least the `FEWEST_SURE` surest.
+
+    Args:
+        keypoints: float32 (N, K, 2), image px.
+        scores: float32 (N, K).
+
+    Returns:
+        float32 (N, 4) xyxy, at least a pixel large.
+    """
+    if not len(keypoints):
+        return np.zeros((0, 4), np.float32)
+    fewest = np.sort(scores, axis=1)[:, -min(FEWEST_SURE, scores.shape[1])]
+    sure = (scores >= np.minimum(fewest, SURE_SCORE)[:, None])[..., None]
+    low = np.where(sure, keypoints, np.inf).min(axis=1)
+    high = np.where(sure, keypoints, -np.inf).max(axis=1)
+    return np.concatenate([low, np.maximum(high, low + 1)], axis=1).astype(np.float32)
+
+
+def about(keypoints: Floats, scores: Floats) -> Boxes:
+    """Boxes (N, 4) as COCO's labels have them about people's keypoints (N, K, 2), scores (N, K)."""
+    bodies = body_boxes(keypoints, scores)
+    margins = BODY_MARGIN * (bodies[:, 2:] - bodies[:, :2])
+    return np.concatenate([bodies[:, :2] - margins, bodies[:, 2:] + margins], axis=1)

@@ -74,6 +74,25 @@ class Poses:
         presences = None if self.presences is None else self.presences[index]
         return Poses(self.keypoints[index], self.scores[index], self.boxes[index], self.box_scores[index], presences)
 
+    def with_others(self, chosen: NDArray[np.bool_], others: Poses) -> Poses:
+        """Put ``others`` in the places of the ``chosen`` (a mask over N) people."""
+        order = np.arange(len(self))
+        order[chosen] = len(self) + np.arange(len(others))
+
+        def merge(mine: Floats, theirs: Floats) -> Floats:
+            return np.concatenate([mine, theirs])[order]
+
+        presences = None
+        if self.presences is not None and others.presences is not None:
+            presences = merge(self.presences, others.presences)
+        return Poses(
+            merge(self.keypoints, others.keypoints),
+            merge(self.scores, others.scores),
+            merge(self.boxes, others.boxes),
+            merge(self.box_scores, others.box_scores),
+            presences,
+        )
+
     @staticmethod
     def empty(keypoint_count: int) -> Poses:
         """Make the answer for a picture without people."""

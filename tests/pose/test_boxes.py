@@ -46,3 +46,15 @@ def test_suppression_keeps_the_best_and_no_overlapping_pair(
 def test_no_boxes() -> None:
     assert boxes_.suppress(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), 0.5).shape == (0,)
     assert boxes_.from_xywh([]).shape == (0, 4)
+
+
+def test_a_box_about_a_body_contains_its_sure_keypoints_with_a_margin() -> None:
+    rng = np.random.default_rng(0)
+    keypoints = rng.uniform(0, 500, (20, 17, 2)).astype(np.float32)
+    scores = rng.uniform(0, 1, (20, 17)).astype(np.float32)
+    around = boxes_.about(keypoints, scores)
+    for points, sure, box in zip(keypoints, scores >= boxes_.SURE_SCORE, around, strict=True):
+        low, high = points[sure].min(axis=0), points[sure].max(axis=0)
+        np.testing.assert_allclose(box[:2], low - boxes_.BODY_MARGIN * (high - low), atol=1e-3)
+        np.testing.assert_allclose(box[2:], high + boxes_.BODY_MARGIN * (high - low), atol=1e-3)
+    assert boxes_.about(np.zeros((0, 17, 2), np.float32), np.zeros((0, 17), np.float32)).shape == (0, 4)

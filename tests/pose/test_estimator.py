@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from service.pose import boxes as boxes_
 from service.pose import bundle
 from service.pose.boxes import from_xywh
 from service.pose.bundle import BundleError
@@ -49,6 +50,36 @@ def test_nobody(estimator: PoseEstimator) -> None:
     poses = estimator.estimate(spots.paint(), np.zeros((0, 4), np.float32))
     assert len(poses) == 0
     assert poses.person_scores.shape == (0,)
+
+
+def test_a_pose_mends_the_box_that_a_finder_got_wrong(estimator: PoseEstimator) -> None:
+    people = [PEOPLE[0], PEOPLE[2]]  # far enough apart that no crop shows two
+    image, boxes = spots.paint(*people), from_xywh([p.box_xywh for p in people])
+    true_box = boxes[:1].copy()
+    boxes[0] += np.array([-70, -30, 90, 40], np.float32)
+    scores = np.array([0.9, 0.8], np.float32)
+    once, mended = estimator.estimate(image, boxes, scores), estimator.estimate_found(image, boxes, scores)
+    assert boxes_.iou(boxes[:1], true_box)[0, 0] < 0.5
+    assert boxes_.iou(mended.boxes[:1], true_box)[0, 0] > 0.85
+    errors = [np.abs(poses.keypoints[0] - people[0].keypoints).mean() for poses in (once, mended)]
+    assert errors[1] < errors[0]  # the spots are larger in the second crop
+    np.testing.assert_array_equal(mended.boxes[1], boxes[1])
+    np.testing.assert_array_equal(mended.keypoints[1], once.keypoints[1])
+    np.testing.assert_array_equal(mended.box_scores, scores)
+
+
+def test_a_box_is_not_mended_by_a_pose_that_is_not_known(estimator: PoseEstimator) -> None:
+    image = spots.paint(PEOPLE[0])
+    elsewhere = np.array([[300, 200, 420, 380]], np.float32)
+    found = estimator.estimate_found(image, elsewhere, np.ones(1, np.float32))
+    np.testing.assert_array_equal(found.boxes, elsewhere)
+
+
+def test_no_second_look_where_the_operator_wants_none(tmp_path: Path) -> None:
+    opened = bundle.read(spots.write_pose_bundle(tmp_path, "student-s", "student"))
+    once = PoseEstimator(opened, OnnxRunner(opened.onnx, threads=1), second_look=False)
+    wide = np.array([[30, 50, 190, 320]], np.float32)
+    np.testing.assert_array_equal(once.estimate_found(spots.paint(PEOPLE[0]), wide).boxes, wide)
 
 
 def test_from_several_threads(estimator: PoseEstimator) -> None:
