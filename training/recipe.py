@@ -40,8 +40,8 @@ class Network:
         head: ``heatmap``, or ``simcc``: a distribution along each axis (pose).
         temperature: Factor on the outputs before a softmax over cells. 1 for a network that learns by cross-entropy;
             about 10 where `Losses.regression` holds the outputs themselves to 0..1.
-        norms: ``batch``, or ``folded``: a ``lite0`` pose network that goes on from a trained one without its batch
-            norms, which have become part of the convolutions. On a CPU a step takes 0.7 of the time, in float32.
+        norms: ``batch``, or ``folded``: a ``lite0`` network that goes on from a trained one without its batch norms,
+            which have become part of the convolutions. On a CPU a step takes 0.7 of the time, in float32.
     """
 
     __pydantic_config__ = _STRICT
@@ -57,8 +57,8 @@ class Network:
     norms: Literal["batch", "folded"] = "batch"
 
     def __post_init__(self) -> None:
-        if self.norms == "folded" and not (self.kind == "pose" and self.pretrained):
-            raise ValueError(f"expected norms = \"batch\" for a {self.kind} network of {self.backbone}, got 'folded'")
+        if self.norms == "folded" and not self.pretrained:
+            raise ValueError(f"expected norms = \"batch\" for a network of {self.backbone}, got 'folded'")
         if self.head == "simcc" and self.temperature != 1:
             raise ValueError(f"expected temperature 1 with a simcc head, got {self.temperature}")
 

@@ -1,7 +1,7 @@
 """A bundle's graph back into a network that learns, for bundles whose checkpoint nobody has.
 
 A bundle holds answers, not weights as they were trained: its norms are folded into the convolutions. Here the folded
-weights go back into `PoseNetwork` in the order of the graph, and each norm gets the statistics that it meets on some
+weights go back into the network in the order of the graph, and each norm gets the statistics that it meets on some
 crops, with the scale and shift that leave its function as it was. The result is an ordinary checkpoint.
 """
 
@@ -25,7 +25,6 @@ from training import checkpoint, export, networks, recipe
 from training.checkpoint import Checkpoint
 from training.networks.blocks import ConvNorm
 from training.networks.plain import PlainUnit
-from training.networks.pose import PoseNetwork
 
 Folded = tuple[Tensor, Tensor, tuple[int, ...]]
 """A convolution of the graph: weight (O, I / groups, k, k), bias (O,), strides."""
@@ -45,7 +44,7 @@ def revive(opened: Bundle, pixels: NDArray[np.uint8] | None = None) -> Checkpoin
         network and the data of the bundle; how it was trained is not known any more.
 
     Raises:
-        BundleError: The graph is not one of ours, with heatmaps, in float.
+        BundleError: The graph is not one of ours, a finder's or one with heatmaps, in float.
     """
     manifest = opened.manifest
     if pixels is None:
@@ -122,32 +121,31 @@ def _scales(graph: onnx.GraphProto) -> tuple[float, float]:
 
 def _matching(
     opened: Bundle, graph: onnx.GraphProto, convolutions: list[Folded]
-) -> tuple[recipe.Recipe, PoseNetwork, list[nn.Conv2d]]:
+) -> tuple[recipe.Recipe, networks.Network, list[nn.Conv2d]]:
     """Find the backbone whose convolutions, in the order in which they run, have the graph's shapes and strides."""
     manifest = opened.manifest
-    if manifest.decoder != "heatmap":
+    if manifest.decoder == "simcc":
         raise BundleError(
-            f"bundle {manifest.name!r}: expected a pose network with decoder 'heatmap' to go on training, got "
+            f"bundle {manifest.name!r}: expected a network with decoder 'heatmap' or 'finder' to go on training, got "
             f"{manifest.decoder!r}"
         )
-    sigma_cells, temperature = _scales(graph)
+    is_finder = manifest.decoder == "finder"
     twice = 2 if manifest.trained_by.get("flip_test") else 1
     wanted = [(weight.shape, strides) for weight, _, strides in convolutions[: len(convolutions) // twice]]
     width = convolutions[-1][0].shape[1] if convolutions else 1
     for backbone in get_args(get_type_hints(recipe.Network)["backbone"]):
         settings = {
-            "kind": "pose",
+            "kind": "finder" if is_finder else "pose",
             "backbone": backbone,
             "decoder_width": int(width),
             "input_size": manifest.input_size,
-            "sigma_cells": sigma_cells,
-            "temperature": temperature,
         }
+        if not is_finder:
+            settings["sigma_cells"], settings["temperature"] = _scales(graph)
         plan = _plan(opened, settings)
         if plan is None:
             continue
         network = networks.build(plan, pretrained=False).eval()
-        assert isinstance(network, PoseNetwork)
         layers = _running(network, plan)
         if [(layer.weight.shape, layer.stride) for layer in layers] == wanted:
             return plan, network, layers
@@ -176,7 +174,7 @@ def _plan(opened: Bundle, settings: dict[str, Any]) -> recipe.Recipe | None:
         return None
 
 
-def _running(network: PoseNetwork, plan: recipe.Recipe) -> list[nn.Conv2d]:
+def _running(network: networks.Network, plan: recipe.Recipe) -> list[nn.Conv2d]:
     """The convolutions that the fused network runs, in order; a plain unit's three stand for its 3 x 3."""
     order: list[nn.Conv2d] = []
     layers = [part for part in network.modules() if isinstance(part, nn.Conv2d)]
@@ -190,7 +188,7 @@ def _running(network: PoseNetwork, plan: recipe.Recipe) -> list[nn.Conv2d]:
     return [layer for layer in order if id(layer) not in hidden]
 
 
-def _fill(network: PoseNetwork, layers: list[nn.Conv2d], folded: list[Folded], pixels: Tensor) -> None:
+def _fill(network: networks.Network, layers: list[nn.Conv2d], folded: list[Folded], pixels: Tensor) -> None:
     """Put the folded weights in, and have each norm take the statistics of ``pixels`` without a change of function.
 
     A norm answers scale · (x - mean) / sqrt(variance + eps) + shift. With scale = sqrt(variance + eps) and shift = mean

@@ -11,6 +11,7 @@ from service.pose import bundle
 from tests.training.conftest import tiny_recipe
 from tests.training.test_export import fresh
 from training import checkpoint, export, loop, networks, recipe
+from training.finder_task import FinderTask
 from training.networks import folded
 from training.networks.blocks import fold_weights
 from training.networks.pose import OksBlur
@@ -131,10 +132,25 @@ def test_a_bundle_cannot_go_on_with_norms(tmp_path: Path) -> None:
         loop.start_weights(tiny_recipe(network=LITE0, init_from=str(tmp_path / "before")), tmp_path)
 
 
-@pytest.mark.parametrize("network", [{**FOLDED, "backbone": "plain-s"}, {**FOLDED, "kind": "finder"}])
-def test_only_pretrained_pose_networks_fold(network: dict) -> None:
+def test_a_finders_bundle_goes_on_folded(tmp_path: Path, data_root: Path) -> None:
+    network = {"kind": "finder", "backbone": "lite0", "decoder_width": 16, "input_size": [128, 96]}
+    start = export.export(fresh("finder", network=network, name="before"), tmp_path / "before", "3", {})
+    phases = [{"steps": 2, "batch": 2, "size": [128, 96], "frozen_blocks": 3}]
+    plan = tiny_recipe(
+        "finder", network={**network, "norms": "folded"}, phases=phases, init_from=str(tmp_path / "before")
+    )
+    network_ = networks.build(plan, pretrained=False)
+    networks.load_matching(network_, loop.start_weights(plan, tmp_path))
+    export.check(export.served_network(network_, plan), start.onnx, plan)
+    state = loop.fit(plan, FinderTask(plan, data_root, CPU), tmp_path / "run", CPU)
+    written = export.export(state, tmp_path / "after", "4", {})
+    assert [it["recipe"] for it in written.manifest.trained_by["started_from"]] == ["before"]
+    assert not torch.equal(state.network["center.2.weight"], network_.state_dict()["center.2.weight"])
+
+
+def test_only_pretrained_networks_fold() -> None:
     with pytest.raises(recipe.RecipeError, match="folded"):
-        tiny_recipe(network["kind"], network=network)
+        tiny_recipe(network={**FOLDED, "backbone": "plain-s"})
 
 
 def test_the_blur_holds_no_denormal_numbers() -> None:

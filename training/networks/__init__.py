@@ -17,9 +17,11 @@ Network = PoseNetwork | FinderNetwork
 def build(recipe: Recipe, pretrained: bool = True) -> Network:
     """Build the recipe's network, its backbone from ImageNet where weights exist and ``pretrained`` is set."""
     settings = recipe.network
+    network: Network
     if settings.kind == "finder":
-        return FinderNetwork(settings.backbone, settings.decoder_width, pretrained)
-    network = PoseNetwork(settings, pretrained, adapts=recipe.losses.features > 0, skeleton=recipe.skeleton)
+        network = FinderNetwork(settings.backbone, settings.decoder_width, pretrained)
+    else:
+        network = PoseNetwork(settings, pretrained, adapts=recipe.losses.features > 0, skeleton=recipe.skeleton)
     if settings.norms == "folded":
         fold_norms(network)
     return network
