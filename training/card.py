@@ -24,6 +24,8 @@ TERMS = {
     "Pedestrians": "Pedestrian sets (TUD-Brussels, INRIA, Penn-Fudan and others, in one collection): research use.",
     "Surveillance": "Surveillance pictures (Kaggle's human detection set, no licence stated): research use.",
     "Indian dance": "Indian dance (web pictures): research use.",
+    "People in streets": "People in streets (web pictures in a collection, no licence stated): research use.",
+    "OSIE": "OSIE (Xu et al., Journal of Vision 2014): research use.",
 }
 LIMITS = {
     "pose": """- Cut-off and small people (below about 60 px), back views, crowds and lying people are read worst.
