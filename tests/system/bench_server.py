@@ -49,7 +49,7 @@ def in_process(settings: Settings, content: bytes) -> Callable[[], int]:
     def call() -> int:
         picture = images.decode(content, settings.max_pixels)
         boxes, scores = finder.find(picture.pixels, settings.max_people, settings.min_score)
-        poses = estimator.estimate(picture.pixels, boxes, scores)
+        poses = estimator.estimate_found(picture.pixels, boxes, scores)
         return int((poses.person_scores >= settings.min_score).sum())
 
     return call
