@@ -57,7 +57,8 @@ def warp(image: Image, to_image: Floats, crop_size: tuple[int, int]) -> Image:
     """Resample one crop, uint8 (height, width, 3), through its affine ``to_image`` (2, 3).
 
     Bilinear sampling reads four pixels whatever the scale: beyond a factor of two it skips pixels and makes edges
-    flicker. So the region is first halved over areas, until less than a factor of two is left.
+    flicker. So the region is first halved over areas, until less than a factor of two is left. (Hard edges then lie up
+    to .15 px off; whole steps of three took six times as long.)
     """
     step = 2 ** int(np.log2(max(1.0, np.sqrt(abs(np.linalg.det(to_image[:, :2]))))))
     if step >= 2:

@@ -6,7 +6,10 @@ from training.finder_task import Framing, encode, place
 
 
 def test_placed_boxes_frame_their_rectangles() -> None:
-    """To a tenth of a pixel, through zoom, stretch, shift and mirror: the centroids of rectangle and box."""
+    """To a fifth of a pixel, through zoom, stretch, shift and mirror: the centroids of rectangle and box.
+
+    Bilinear sampling in steps of up to two pixels moves hard edges by so much.
+    """
     image = np.full((900, 1200, 3), 114, np.uint8)  # the grey of the border
     image[240:660, 400:800] = 255
     rows, columns = np.mgrid[:256, :320]
@@ -21,7 +24,7 @@ def test_placed_boxes_frame_their_rectangles() -> None:
         mass = pixels[..., 0].astype(float) - 114
         # Pixel centres lie half a pixel inside the edges that boxes are made of.
         center = np.array([(mass * (columns + 0.5)).sum(), (mass * (rows + 0.5)).sum()]) / mass.sum()
-        np.testing.assert_allclose(center, [(left + right) / 2, (top + bottom) / 2], atol=0.1)
+        np.testing.assert_allclose(center, [(left + right) / 2, (top + bottom) / 2], atol=0.2)
         whole += 1
     assert whole > 20
 

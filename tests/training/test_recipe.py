@@ -88,9 +88,9 @@ def test_phases_follow_each_other() -> None:
 @pytest.mark.parametrize(
     ("name", "file"),
     [
-        ("student-s", "student-s-tall"),
-        ("student-t", "student-t-long"),
-        ("teacher", "teacher-wider"),
+        ("student-s", "student-s-longer"),
+        ("student-t", "student-t-longer"),
+        ("teacher", "teacher-longer"),
         ("finder", "finder-wide"),
     ],
 )
