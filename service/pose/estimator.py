@@ -81,7 +81,7 @@ class PoseEstimator:
         """Estimate the poses of people whom a finder found; where a pose shows that its box is off, look again.
 
         Finders cut off feet and take neighbours in. Where most of a body is known, a box about its keypoints is the
-        better one (ours): AP of whole pictures .381 -> .388 on 250 of val2017, for a second look at six of ten boxes.
+        better one (ours): AP of whole pictures .381 -> .388 on 250 of val2017.
 
         Args:
             image: uint8 (H, W, 3) RGB.
