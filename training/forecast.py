@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from service.pose.skeleton import COCO17
-from training import checkpoint, crops, files, guide_maps, guides, loop, networks, processes, recipe, speed
+from training import checkpoint, crops, files, guide_maps, guides, loop, networks, optimisers, processes, recipe, speed
 from training.crops import CropCache
 from training.guides import MapGuide
 from training.recipe import Guide, Phase, Recipe
@@ -83,7 +83,7 @@ def describe(
     if plan.init_from and not done:
         loop.start_weights(plan, run)
     network = networks.build(plan, pretrained=False)
-    size, room = _checkpoint_bytes(network), files.free(run)
+    size, room = _checkpoint_bytes(network, plan), files.free(run)
     width, height = plan.network.input_size
     counts, samples = task.counts(), sum(it.steps * it.batch for it in plan.phases)
     tree = recipe.dump(plan)
@@ -155,12 +155,15 @@ def _look(
     return seconds
 
 
-def _checkpoint_bytes(network: nn.Module) -> int:
-    """Of network, averaged weights and AdamW's step and two moments of each parameter, as they are stored."""
+def _checkpoint_bytes(network: nn.Module, plan: Recipe) -> int:
+    """Of network, averaged weights and the optimiser's state, as they are stored; a step at rate 0 makes that state."""
     average = {name: it.clone() for name, it in network.state_dict().items()}
-    moments = [[torch.zeros(()), it.detach().clone(), it.detach().clone()] for it in network.parameters()]
+    optimiser = optimisers.build(network, plan)
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimiser.step()
     content = io.BytesIO()
-    torch.save([network.state_dict(), average, moments], content)
+    torch.save([network.state_dict(), average, optimiser.state_dict()], content)
     return content.tell()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from service.pose import bundle
-from training import checkpoint, files, networks, processes, revival
+from training import checkpoint, files, networks, optimisers, processes, revival
 from training import recipe as recipe_
 from training.checkpoint import Checkpoint
 from training.recipe import Phase, Recipe, RecipeError
@@ -22,8 +21,6 @@ from training.recipe import Phase, Recipe, RecipeError
 MAX_GRADIENT = 5.0
 """Gradients are scaled down to this norm."""
 LOG_EVERY = 50
-WEIGHT_SIZES = (1e-2, 1.0)
-"""Between these a tensor's rate in a folded network follows its root mean square."""
 
 
 class DivergedError(ArithmeticError):
@@ -81,7 +78,7 @@ def fit(
         networks.load_matching(network, start_weights(recipe, run))
     ema.load_state_dict(network.state_dict())
     ema.requires_grad_(requires_grad=False)
-    optimiser = torch.optim.AdamW(_groups(network, recipe), lr=0.0, fused=True)
+    optimiser = optimisers.build(network, recipe)
     step = _resume(run / "last.pt", recipe, network, ema, optimiser) if begun else 0
     _require_same(step, count)
     log = Log(run / "log.csv", step) if rank == 0 else None
@@ -108,7 +105,7 @@ def fit(
                     f"{recipe.name}: expected finite gradients, got {norm.item()} at step {step}; "
                     f"{run / 'last.pt'} is from before, go on from it with a lower optimiser.lr"
                 )
-            _set_rates(optimiser, recipe, step)
+            optimisers.set_rates(optimiser, recipe, step)
             optimiser.step()
             _average(ema, network, min(recipe.optimiser.ema_decay, (1 + step) / (10 + step)))
             step += 1
@@ -227,44 +224,6 @@ def _require_same(step: int, count: int) -> None:
         raise checkpoint.CheckpointError(
             f"expected every process at the same step, got {steps}; give all machines the same run folder"
         )
-
-
-def _groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """Split parameters by rate (backbone or not) and decay (weights of convolutions or not).
-
-    Without norms a layer's answer grows with its weights, whose sizes differ a hundredfold once norms are folded in:
-    each tensor's rate is then a share of its own root mean square, as in Adafactor (arXiv 1804.04235, sec. 8; ours: of
-    that at the start).
-    """
-    groups = []
-    if recipe.network.norms == "folded":
-        # A group for each, also where sizes are equal: a resumed training must find the same groups.
-        for name, parameter in network.named_parameters():
-            scale = recipe.optimiser.backbone_lr_scale if name.startswith("backbone.") else 1.0
-            size = float(parameter.detach().square().mean().sqrt().clamp(*WEIGHT_SIZES))
-            decay = recipe.optimiser.weight_decay if parameter.ndim > 1 else 0.0
-            groups.append({"params": [parameter], "weight_decay": decay, "scale": scale * size})
-        return groups
-    for in_backbone in (True, False):
-        for decays in (True, False):
-            chosen = [
-                p
-                for name, p in network.named_parameters()
-                if name.startswith("backbone.") == in_backbone and (p.ndim > 1) == decays
-            ]
-            scale = recipe.optimiser.backbone_lr_scale if in_backbone else 1.0
-            decay = recipe.optimiser.weight_decay if decays else 0.0
-            groups.append({"params": chosen, "weight_decay": decay, "scale": scale})
-    return groups
-
-
-def _set_rates(optimiser: torch.optim.Optimizer, recipe: Recipe, step: int) -> None:
-    settings = recipe.optimiser
-    warm = min(1.0, (step + 1) / max(1, settings.warmup_steps))
-    cosine = (1 + math.cos(math.pi * step / recipe.steps)) / 2
-    rate = settings.lr * warm * (settings.final_lr_share + (1 - settings.final_lr_share) * cosine)
-    for group in optimiser.param_groups:
-        group["lr"] = rate * group["scale"]
 
 
 @torch.no_grad()

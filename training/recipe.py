@@ -115,9 +115,11 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class Optimiser:
-    """AdamW with linear warm-up and cosine decay.
+    """With linear warm-up and cosine decay.
 
     Attributes:
+        kind: ``adamw``, or ``soap``: Adam in the slowly turning eigenbasis of each layer's gradients (arXiv
+            2409.11321), which learns more of each step where layers have no norms, for some 60 ms a step on a CPU core.
         lr: Highest learning rate.
         backbone_lr_scale: Factor on it for the backbone, which starts from ImageNet.
         weight_decay: On convolution weights only.
@@ -129,6 +131,7 @@ class Optimiser:
     """
 
     __pydantic_config__ = _STRICT
+    kind: Literal["adamw", "soap"] = "adamw"
     lr: Positive = 1e-3
     backbone_lr_scale: Positive = 0.5
     weight_decay: Annotated[float, Field(ge=0)] = 0.02

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training import loop, networks
+from training import loop, networks, optimisers
 from training.recipe import Recipe
 
 WARM_UP = 3
@@ -33,7 +33,7 @@ def measure(plan: Recipe, task: loop.Task, device: torch.device, rounds: int) ->
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stub lacks it
     network.train()
     network.backbone.freeze(phase.frozen_blocks)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-6)
+    optimiser = optimisers.build(network, plan)
     times: dict[str, list[float]] = {"batch": [], "forward": [], "backward": [], "update": []}
 
     def timed(part: str, call: Callable[[], Any]) -> Any:
