@@ -23,6 +23,8 @@ from training.recipe import Phase, Recipe
 
 SURE_BOX_SCORE = 0.5
 """A guide's box below this score is neither a person nor background."""
+NEAR = 1.5 * STRIDE
+"""px: cells inside a box and so near its middle, in x and in y, learn it (FCOS' centre sampling, arXiv 1904.01355)."""
 
 
 class FinderTask:
@@ -194,12 +196,14 @@ def encode(boxes: Boxes, sure: np.ndarray, size: tuple[int, int]) -> tuple[Float
         row, column = min(int(middle[1] / STRIDE), h - 1), min(int(middle[0] / STRIDE), w - 1)
         centers[0] = np.maximum(centers[0], bump)
         centers[0, row, column], center_weights[0, row, column] = 1, 1
-        learned = bump > 0.6
-        learned[row, column] = True
         sizes = np.stack(
             np.broadcast_arrays((x - left)[None], (y - top)[:, None], (right - x)[None], (bottom - y)[:, None])
         )
+        # Cells around the middle learn the box too: the peak may come to lie there, and few people fill many cells.
+        near = (np.abs(y - middle[1]) < NEAR)[:, None] & (np.abs(x - middle[0]) < NEAR)[None]
+        learned = (near & (sizes.min(axis=0) > 0)) | (bump > 0.6)
+        learned[row, column] = True
         distances[:, learned] = np.maximum(sizes[:, learned], 0.1)
         # Each person counts alike, however many cells learn it.
-        distance_weights[0][learned] = bump[learned] / bump[learned].sum() if learned.sum() > 1 else 1
+        distance_weights[0][learned] = 1 / learned.sum()
     return centers, center_weights, distances, distance_weights

@@ -43,6 +43,20 @@ def test_doubtful_people_are_neither_taught_nor_denied() -> None:
     np.testing.assert_allclose(distance_weights.sum(), 1, rtol=1e-5)
 
 
+def test_the_cells_around_the_middle_learn_the_same_box() -> None:
+    """Each decodes to it; cells outside of it learn nothing of it, and small people win the cells they share."""
+    boxes = np.array([[41, 43, 73, 107], [98, 20, 106, 60], [60, 110, 316, 250], [195, 163, 213, 181]], np.float32)
+    _, _, distances, weights = encode(boxes, np.ones(4, bool), (320, 256))
+    x, y = np.meshgrid((np.arange(40) + 0.5) * 8, (np.arange(32) + 0.5) * 8)
+    left, top, right, bottom = distances
+    decoded = np.stack([x - left, y - top, x + right, y + bottom], axis=-1)
+    for box, cells in zip(boxes, (9, 2, 8, 9), strict=True):
+        learned = (weights[0] > 0) & (np.abs(decoded - box).max(axis=-1) < 1e-3)
+        assert learned.sum() == cells
+        assert (np.abs(x[learned] - (box[0] + box[2]) / 2) < (box[2] - box[0]) / 2).all()
+    np.testing.assert_allclose(weights[0, (np.abs(decoded - boxes[0]).max(axis=-1) < 1e-3)].sum(), 1, rtol=1e-5)
+
+
 def test_an_empty_picture_teaches_emptiness() -> None:
     centers, weights, _, distance_weights = encode(np.zeros((0, 4), np.float32), np.zeros(0, bool), (96, 64))
     assert centers.max() == 0
