@@ -175,7 +175,7 @@ def _read_manifest(path: Path) -> Manifest:
 def write(path: Path, manifest: Manifest, onnx: bytes, card: str) -> Bundle:
     """Write a bundle whole: into a folder beside, flushed, then renamed to ``path``.
 
-    An older bundle there is moved aside first and removed last.
+    An older bundle there is moved aside first and removed last; it comes back where the new one does not get there.
 
     Args:
         path: Folder to create or replace.
@@ -208,6 +208,8 @@ def write(path: Path, manifest: Manifest, onnx: bytes, card: str) -> Bundle:
             path.rename(old)
         partial.rename(path)
     finally:
+        if old.exists() and not path.exists():
+            old.rename(path)
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
     return Bundle(path, manifest, onnx, card)

@@ -244,6 +244,17 @@ class TestControl:
         with pytest.raises(pw.Timeout, match=before):
             session.check(4.0)
 
+    def test_a_slow_server_is_not_a_silent_one(self) -> None:
+        """Five frames in flight, each answered two seconds after the one before: the last has waited for ten."""
+        session = opened(policy="all", reply_timeout_s=3)
+        offer(session, 5)
+        assert sent(session) == [0, 1, 2, 3, 4]
+        for seq in range(4):
+            answer(session, seq, 2.0 * (seq + 1))
+            session.check(2.0 * (seq + 1) + 2.9)
+        with pytest.raises(pw.Timeout, match="answer to a frame"):
+            session.check(11.0)
+
     @pytest.mark.parametrize(
         "text", ["{", "[]", '{"type": "result", "seq": 0}', '{"type": "error", "seq": 0}', b"\xff\xfe\xfa"]
     )

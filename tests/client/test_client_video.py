@@ -175,13 +175,14 @@ class TestJournal:
         Job(journal, {"video": "a"}, [journal], overwrite=False).finish()
         assert folder_holds(tmp_path) == set()
 
-    def test_overwrite_begins_anew(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("video", ["a", "b"])
+    def test_overwrite_begins_anew(self, tmp_path: Path, video: str) -> None:
         journal = tmp_path / "x.jsonl"
         Job(journal, {"video": "a"}, [journal], overwrite=False).leave()
         journal.write_bytes(b'{"frame":0}\n')
         with pytest.raises(JobError, match="differs in video"):
             Job(journal, {"video": "b"}, [journal], overwrite=False)
-        Job(journal, {"video": "b"}, [journal], overwrite=True).finish()
+        Job(journal, {"video": video}, [journal], overwrite=True).finish()
         assert not journal.exists()
 
 

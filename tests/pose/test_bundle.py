@@ -65,6 +65,25 @@ def test_rewriting_replaces_and_leaves_nothing_beside(student: Path) -> None:
     assert [path.name for path in student.parent.iterdir()] == ["student-s"]
 
 
+def test_the_old_bundle_comes_back_where_the_new_one_does_not_arrive(
+    student: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Interrupted between the two renames."""
+    before = bundle.read(student)
+    rename = Path.rename
+
+    def interrupted(self: Path, target: Path) -> Path:
+        if self.name.endswith(".partial"):
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        bundle.write(student, before.manifest, spots.pose_network(shift_cells=1), before.card)
+    assert bundle.read(student) == before
+    assert [path.name for path in student.parent.iterdir()] == ["student-s"]
+
+
 def test_nothing_but_a_bundle_is_replaced(student: Path) -> None:
     """The bundle's name forgotten, the whole models folder named."""
     opened = bundle.read(student)

@@ -38,7 +38,11 @@ class _Address:
         headers: Mapping[str, str] | None,
         ssl_context: ssl.SSLContext | None,
     ) -> None:
-        if httpx.URL(url).scheme not in {"http", "https"}:
+        try:
+            scheme = httpx.URL(url).scheme
+        except httpx.InvalidURL as error:
+            raise ValueError(f"url: expected http://… or https://…, got {url!r}: {error}") from error
+        if scheme not in {"http", "https"}:
             raise ValueError(f"url: expected http://… or https://…, got {url!r}")
         if not timeout_s > 0:
             raise ValueError(f"timeout_s: expected more than 0 seconds, got {timeout_s}")

@@ -48,7 +48,8 @@ class StreamOptions:
         min_score: As in `Options`.
         max_in_flight: Most frames sent and not yet taken as results; None: 2 for ``latest``, 8 for ``all``. A server
             that lets fewer wait is sent fewer.
-        reply_timeout_s: An answer that takes longer breaks the connection, which is then opened again.
+        reply_timeout_s: A server that owes answers and gives none for longer loses the connection, which is then opened
+            again.
         jpeg_quality: For frames given as pixels.
         reconnects: How often, and how fast, a broken stream is opened again; every answer starts the count anew.
     """

@@ -154,7 +154,7 @@ class Job:
             known = json.loads(self._file.read() or b"null")
         except ValueError:  # killed while it was written: nothing had been done yet
             known = None
-        if known == description:
+        if known == description and not overwrite:
             return
         if known is not None and not overwrite:
             different = sorted(name for name in known | description if known.get(name) != description.get(name))

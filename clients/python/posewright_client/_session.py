@@ -65,7 +65,7 @@ class Session:
         self._skeleton = COCO
         self._id = ""
         self._window = self._wanted_window = options.max_in_flight or IN_FLIGHT[options.policy]
-        self._idle_s = self._opened_s = self._sent_s = self._left_s = 0.0
+        self._idle_s = self._opened_s = self._sent_s = self._left_s = self._answered_s = 0.0
         self._reported = StreamStats()
 
     # The source's side.
@@ -100,7 +100,7 @@ class Session:
         self._control.append(self.options.hello())
         self._ready = self._leaving = False
         self._id, self._idle_s, self.goodbye, self.complaint = "", 0.0, "", None
-        self._opened_s = self._sent_s = now_s
+        self._opened_s = self._sent_s = self._answered_s = now_s
 
     def broke(self) -> None:
         """Settle what the last connection owes: lost, or to be sent again first."""
@@ -144,7 +144,8 @@ class Session:
             raise Timeout(f"/stream: no {owed} within {self.options.reply_timeout_s:g} s; see reply_timeout_s")
 
     def _patience_s(self) -> float:
-        since_s = next((sent_s for _, sent_s in self._in_flight.values()), None)
+        # One frame is worked on at a time: the oldest has waited for the ones before it, which were answered.
+        since_s = next((max(sent_s, self._answered_s) for _, sent_s in self._in_flight.values()), None)
         if not self._ready:
             since_s = self._opened_s
         elif self._leaving and since_s is None:
@@ -189,6 +190,7 @@ class Session:
         if event["seq"] not in self._in_flight:
             return
         poses, age_ms = parse_poses(event["poses"], self._skeleton), float(event["age_ms"])
+        self._answered_s = now_s
         # Frames are answered in the order sent: what was sent before this one will not be any more.
         while next(iter(self._in_flight)) != event["seq"]:
             del self._in_flight[next(iter(self._in_flight))]
