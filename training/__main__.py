@@ -250,7 +250,9 @@ def _span(text: str) -> tuple[int, int]:
 
 def _training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", type=Path)
-    parser.add_argument("--data", type=Path, required=True, help="folder that the recipe's paths start from")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder that the paths of the recipe's data and guides start from"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and logs")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the recipe")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of this process")

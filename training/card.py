@@ -25,7 +25,7 @@ TERMS = {
     "Surveillance": "Surveillance pictures (Kaggle's human detection set, no licence stated): research use.",
     "Indian dance": "Indian dance (web pictures): research use.",
     "People in streets": "People in streets (web pictures in a collection, no licence stated): research use.",
-    "Flickr8k": "Flickr8k (Hodosh, Young, Hockenmaier, JAIR 2013): Flickr users' pictures, non-commercial research use.",
+    "Flickr8k": "Flickr8k (Hodosh, Young, Hockenmaier, JAIR 2013): Flickr users' pictures, research use.",
     "OSIE": "OSIE (Xu et al., Journal of Vision 2014): research use.",
 }
 LIMITS = {

@@ -80,9 +80,10 @@ def describe(
         CheckpointError: ``run`` holds another recipe's checkpoint, or a start is missing.
     """
     done = loop.steps_done(run, plan)
-    if plan.init_from and not done:
-        loop.start_weights(plan, run)
     network = networks.build(plan, pretrained=False)
+    start = ""
+    if plan.init_from and not done:
+        start = ", " + loop.told_fit(networks.load_matching(network, loop.start_weights(plan, run)), network)
     size, room = _checkpoint_bytes(network, plan), files.free(run)
     width, height = plan.network.input_size
     counts, samples = task.counts(), sum(it.steps * it.batch for it in plan.phases)
@@ -90,7 +91,7 @@ def describe(
     if plan.skeleton == COCO17:
         tree["skeleton"] = COCO17.name
     lines = [*_flat(tree), ""]
-    lines.append(f"{plan.name}: {plan.network.backbone}, {_millions(network)} parameters, {width} x {height}")
+    lines.append(f"{plan.name}: {plan.network.backbone}, {_millions(network)} parameters, {width} x {height}{start}")
     share = sum(it.share for it in plan.data)
     for data, count in zip(plan.data, counts, strict=True):
         times = samples * data.share / share / count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -75,7 +76,9 @@ def fit(
     for module in (network, ema):
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stub lacks it
     if recipe.init_from and not begun:
-        networks.load_matching(network, start_weights(recipe, run))
+        fitting = networks.load_matching(network, start_weights(recipe, run))
+        if rank == 0:
+            print(f"{recipe.name}: {told_fit(fitting, network)}", file=sys.stderr, flush=True)
     ema.load_state_dict(network.state_dict())
     ema.requires_grad_(requires_grad=False)
     optimiser = optimisers.build(network, recipe)
@@ -102,15 +105,13 @@ def fit(
             norm = torch.nn.utils.clip_grad_norm_(network.parameters(), MAX_GRADIENT)
             if not torch.isfinite(norm):
                 raise DivergedError(
-                    f"{recipe.name}: expected finite gradients, got {norm.item()} at step {step}; "
-                    f"{run / 'last.pt'} is from before, go on from it with a lower optimiser.lr"
+                    f"{recipe.name}: expected finite gradients, got {norm.item()} at step {step}; {_way_on(run)}"
                 )
-            optimisers.set_rates(optimiser, recipe, step)
+            rate = optimisers.set_rates(optimiser, recipe, step)
             optimiser.step()
             _average(ema, network, min(recipe.optimiser.ema_decay, (1 + step) / (10 + step)))
             step += 1
             progress.update()
-            rate = optimiser.param_groups[-1]["lr"]
             told = _means({"loss": loss, **terms})
             if log is not None and log.add(step, told, rate):
                 progress.set_postfix(loss=f"{log.mean:.4f}")
@@ -118,6 +119,21 @@ def fit(
                 checkpoint.save(run / "last.pt", _state(step, network, ema, optimiser, recipe, revision, run))
                 saved = time.monotonic()
     return _state(step, network, ema, optimiser, recipe, revision, run)
+
+
+def told_fit(fitting: int, network: nn.Module) -> str:
+    """Say how much of a network begins as ``init_from`` has it: a wrong backbone or width fits hardly at all."""
+    return f"{fitting} of {len(network.state_dict())} tensors begin as init_from has them"
+
+
+def _way_on(run: Path) -> str:
+    """What to do after a training has diverged."""
+    if not (run / "last.pt").exists():
+        return "begin again with a lower optimiser.lr; nothing was saved yet"
+    return (
+        f"go on in another run folder with --set 'init_from=\"{run / 'last.pt'}\"', which is from before, and a lower "
+        "optimiser.lr"
+    )
 
 
 def start_weights(recipe: Recipe, run: Path) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from training.recipe import Recipe
+from training.recipe import Recipe, RecipeError
 
 WEIGHT_SIZES = (1e-2, 1.0)
 """Between these a tensor's rate in a folded network follows its root mean square."""
@@ -17,11 +17,18 @@ LARGEST_BASIS = 256
 
 
 def build(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Open the recipe's optimiser on a network; `set_rates` sets its rates before each step."""
+    """Open the recipe's optimiser on a network; `set_rates` sets its rates before each step.
+
+    Raises:
+        RecipeError: It needs a package that is not installed.
+    """
     if recipe.optimiser.kind == "adamw":
         return torch.optim.AdamW(_groups(network, recipe), lr=0.0, fused=True)
     # Here, because it takes a second to import and few recipes want it.
-    from pytorch_optimizer.optimizer.soap import SOAP  # noqa: PLC0415
+    try:
+        from pytorch_optimizer.optimizer.soap import SOAP  # noqa: PLC0415
+    except ImportError as error:
+        raise RecipeError("optimiser.kind: soap needs the package pytorch-optimizer: make train-setup") from error
 
     soap: torch.optim.Optimizer = SOAP(
         _groups(network, recipe), lr=0.0, betas=(0.9, 0.99), shampoo_beta=0.95, max_precondition_dim=LARGEST_BASIS
@@ -29,14 +36,15 @@ def build(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     return soap
 
 
-def set_rates(optimiser: torch.optim.Optimizer, recipe: Recipe, step: int) -> None:
-    """Set each group's rate at a step: linear warm-up, then a cosine."""
+def set_rates(optimiser: torch.optim.Optimizer, recipe: Recipe, step: int) -> float:
+    """Set each group's rate at a step, linear warm-up, then a cosine; returns the one that groups have shares of."""
     settings = recipe.optimiser
     warm = min(1.0, (step + 1) / max(1, settings.warmup_steps))
     cosine = (1 + math.cos(math.pi * step / recipe.steps)) / 2
     rate = settings.lr * warm * (settings.final_lr_share + (1 - settings.final_lr_share) * cosine)
     for group in optimiser.param_groups:
         group["lr"] = rate * group["scale"]
+    return rate
 
 
 def _groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:

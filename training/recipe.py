@@ -225,8 +225,9 @@ class Recipe:
         phases: In order.
         optimiser: How.
         losses: What a pose network is held to.
-        init_from: Checkpoint whose weights of equal name and shape are the start; empty for ImageNet's. ``@NAME`` is
-            the checkpoint of the run folder NAME beside this run's; with folded norms a bundle's folder will do too.
+        init_from: From the current folder, the checkpoint whose weights of equal name and shape are the start; empty
+            for ImageNet's. ``@NAME`` is the checkpoint of the run folder NAME beside this run's; with folded norms a
+            bundle's folder will do too.
         skeleton: Which keypoints (pose): a TOML beside the recipe, or a table of its keys; see YOUR_LABELS.md.
     """
 

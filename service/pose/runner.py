@@ -77,8 +77,8 @@ def require_installed(backend: Backend) -> Backend:
     """
     if backend != "onnxruntime" and find_spec(backend) is None:
         raise BackendError(
-            f"expected the package {backend}, which is not installed; pip install 'posewright[{backend}]', "
-            "or choose onnxruntime"
+            f"expected the package {backend}, which is not installed; pip install '.[{backend}]' in posewright's "
+            "folder, or choose onnxruntime"
         )
     return backend
 

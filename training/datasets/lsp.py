@@ -88,7 +88,7 @@ def _table(path: Path) -> tuple[NDArray[np.float64], bool]:
     try:
         from scipy.io import loadmat  # noqa: PLC0415 - an extra: LSP alone needs it
     except ImportError as error:
-        raise DatasetError(f"{path}: MATLAB files need scipy: pip install 'posewright[lsp]'") from error
+        raise DatasetError(f"{path}: MATLAB files need scipy: pip install '.[lsp]' in posewright's folder") from error
     try:
         content = loadmat(path)
     except OSError as error:

@@ -139,7 +139,7 @@ def check(order: Order) -> None:
     if importlib.util.find_spec("numba") is None:
         raise SyntheticError(
             "expected the package 'numba', which compiles the renderer, got none;"
-            " install the extra: pip install 'posewright[synthetic]'"
+            " install the extra: pip install '.[synthetic]' in posewright's folder"
         )
     photos(order.backgrounds)
 

