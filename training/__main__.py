@@ -77,6 +77,12 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--out", type=Path, required=True, help="bundle folder to write, e.g. service/models/student-s")
     export.add_argument("--version", default="1", help="of the bundle, as /models shows it")
     export.add_argument("--flip-test", action="store_true", help="average with the mirrored crop, in the graph")
+    export.add_argument(
+        "--blend",
+        type=_share,
+        default=1.0,
+        help="share of the way from the bundle that it began with to what it learned",
+    )
     export.add_argument("--metrics", type=Path, help="json of figures for manifest and card, as evaluate prints it")
     export.add_argument("--measured-on", default="", help="what pictures these figures are of, for the card")
     export.add_argument("--seen", default="", help="what you saw it get wrong on drawn pictures, for the card's limits")

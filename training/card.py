@@ -130,6 +130,11 @@ def _start(manifest: Manifest, plan: Recipe) -> list[str]:
         f"It went on from `{it['recipe']}` (recipe sha256 `{it['recipe_sha256']}`) after {it['steps']} steps."
         for it in ancestors
     ]
+    if "blend" in manifest.trained_by:
+        lines.append(
+            f"Its weights lie {manifest.trained_by['blend']:g} of the way from those of the bundle that its "
+            "training began with to the trained ones (arXiv 2109.01903)."
+        )
     if plan.network.backbone.startswith("lite0"):
         lines.append("The backbone began with EfficientNet-Lite0's ImageNet weights (Apache-2.0).")
     return lines

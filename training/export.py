@@ -44,6 +44,7 @@ def export(
     flip_test: bool = False,
     measured_on: str = "",
     seen: str = "",
+    blend: float = 1.0,
 ) -> Bundle:
     """Write a checkpoint's averaged weights as a bundle.
 
@@ -55,8 +56,11 @@ def export(
         flip_test: The graph of a pose network averages over the crop and its mirror image, at twice the cost.
         measured_on: What pictures the figures are of, for the card.
         seen: What somebody saw go wrong on pictures, for the card.
+        blend: Share of the way from the weights of the bundle that the training began with to the trained ones
+            (Wortsman et al., arXiv 2109.01903): two ends of one valley, and the middle may lie lower.
 
     Raises:
+        CheckpointError: A blend of a training that began with no bundle.
         ExportError: ONNX and torch differ by more than `TOLERANCE`.
     """
     plan = checkpoint.recipe
@@ -67,6 +71,8 @@ def export(
     data = list(dict.fromkeys([*(source.name for it in stages for source in it.recipe.data), *before["data"]]))
     network = networks.build(plan, pretrained=False)
     network.load_state_dict(checkpoint.ema)
+    if blend < 1:
+        _go_back(network, checkpoint_.origin(stages[-1]), 1 - blend)
     served = served_network(network, plan, flip_test)
     onnx = to_onnx(served, plan)
     check(served, onnx, plan)
@@ -91,6 +97,7 @@ def export(
             "recipe_sha256": recipe.digest(plan),
             "steps": checkpoint.step,
             "flip_test": flip_test,
+            **({"blend": blend} if blend < 1 else {}),
             "started_from": [
                 {"recipe": it.recipe.name, "recipe_sha256": recipe.digest(it.recipe), "steps": it.step}
                 for it in ancestors
@@ -101,6 +108,18 @@ def export(
         },
     )
     return bundle.write(out, manifest, onnx, card.write(manifest, plan, measured_on, seen))
+
+
+def _go_back(network: networks.Network, origin: Path | None, share: float) -> None:
+    """Move a network's weights by a share of the way back to the bundle that its training began with."""
+    from training import revival  # noqa: PLC0415 - it exports, to see whether what it read answers alike
+
+    if origin is None:
+        raise checkpoint_.CheckpointError("blend: expected a training that began with a bundle (init_from), got none")
+    trained = {name: weights.clone() for name, weights in network.state_dict().items()}
+    networks.load_matching(network, revival.revive(bundle.read(origin)).ema)
+    start = network.state_dict()
+    network.load_state_dict({name: torch.lerp(there, start[name], share) for name, there in trained.items()})
 
 
 def _lineage(origin: Path | None) -> dict[str, list[Any]]:

@@ -178,9 +178,12 @@ def encode(boxes: Boxes, sure: np.ndarray, size: tuple[int, int]) -> tuple[Float
     full_areas = np.maximum((boxes[:, 2:] - boxes[:, :2]).prod(axis=1), 1)
     boxes = np.clip(boxes, 0, np.array([*size, *size], np.float32))
     sides = boxes[:, 2:] - boxes[:, :2]
+    owner, peaks = np.full((h, w), -1), np.zeros((h, w), bool)
     # Cut down to a sliver by the frame: nobody can tell.
     sure = sure & (sides.prod(axis=1) > 0.25 * full_areas) & (sides.min(axis=1) > 4)
-    for i in np.argsort(-sides.prod(axis=1)):  # small people last: they win the cells they share with large ones
+    for i in np.argsort(
+        -sides.prod(axis=1)
+    ):  # small people last: they win the cells they share with large ones, but their peaks
         left, top, right, bottom = boxes[i]
         if right <= left or bottom <= top:
             continue
@@ -201,9 +204,11 @@ def encode(boxes: Boxes, sure: np.ndarray, size: tuple[int, int]) -> tuple[Float
         )
         # Cells around the middle learn the box too: the peak may come to lie there, and few people fill many cells.
         near = (np.abs(y - middle[1]) < NEAR)[:, None] & (np.abs(x - middle[0]) < NEAR)[None]
-        learned = (near & (sizes.min(axis=0) > 0)) | (bump > 0.6)
-        learned[row, column] = True
+        learned = ((near & (sizes.min(axis=0) > 0)) | (bump > 0.6)) & ~peaks
+        learned[row, column] = peaks[row, column] = True
         distances[:, learned] = np.maximum(sizes[:, learned], 0.1)
-        # Each person counts alike, however many cells learn it.
-        distance_weights[0][learned] = 1 / learned.sum()
+        owner[learned] = i
+    # Each person counts alike, however many cells learn it.
+    _, place, counts = np.unique(owner, return_inverse=True, return_counts=True)
+    distance_weights[0] = np.where(owner >= 0, 1 / counts[place].reshape(h, w), 0)
     return centers, center_weights, distances, distance_weights

@@ -149,6 +149,7 @@ def run_export(options: Namespace) -> int:
         options.flip_test,
         options.measured_on,
         options.seen,
+        options.blend,
     )
     print(f"{written.path}: {len(written.onnx) / 1e6:.1f} MB, sha256 {written.manifest.files[bundle.ONNX]}")
     name = written.manifest.name

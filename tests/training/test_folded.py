@@ -126,6 +126,28 @@ def test_a_folded_training_goes_on_bit_for_bit(tmp_path: Path, data_root: Path) 
     assert not torch.equal(whole.network["head.2.weight"], started.state_dict()["head.2.weight"])
 
 
+def test_a_blend_lies_between_the_bundle_it_began_with_and_what_it_learned(tmp_path: Path, data_root: Path) -> None:
+    export.export(fresh(network=LITE0, name="before"), tmp_path / "before", "3", {})
+    optimiser = {"lr": 0.05, "warmup_steps": 0, "ema_decay": 0}  # far enough to tell the two ends apart
+    first = tiny_recipe(network=FOLDED, name="first", optimiser=optimiser, init_from=str(tmp_path / "before"))
+    loop.fit(first, PoseTask(first, data_root, CPU, tmp_path), tmp_path / "first", CPU)
+    plan = tiny_recipe(network=FOLDED, optimiser=optimiser, init_from=str(tmp_path / "first" / "last.pt"))
+    state = loop.fit(plan, PoseTask(plan, data_root, CPU, tmp_path), tmp_path / "run", CPU)
+    start = loop.start_weights(first, tmp_path)
+    blended = networks.build(plan, pretrained=False)
+    networks.load_matching(blended, start)
+    begun = {name: weights.clone() for name, weights in blended.state_dict().items()}
+    blended.load_state_dict({name: (3 * begun[name] + there) / 4 for name, there in state.ema.items()})
+    written = export.export(state, tmp_path / "after", "4", {}, blend=0.25)
+    export.check(export.served_network(blended, plan), written.onnx, plan)
+    assert written.manifest.trained_by["blend"] == 0.25
+    assert "0.25 of the way" in written.card
+    with pytest.raises(export.ExportError):
+        export.check(export.served_network(blended, plan), export.export(state, tmp_path / "all", "4", {}).onnx, plan)
+    with pytest.raises(checkpoint.CheckpointError, match="began with a bundle"):
+        export.export(fresh(network=LITE0), tmp_path / "none", "1", {}, blend=0.5)
+
+
 def test_a_bundle_cannot_go_on_with_norms(tmp_path: Path) -> None:
     export.export(fresh(network=LITE0), tmp_path / "before", "3", {})
     with pytest.raises(checkpoint.CheckpointError, match="expected a checkpoint for a network with batch norms"):
