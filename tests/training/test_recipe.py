@@ -88,10 +88,10 @@ def test_phases_follow_each_other() -> None:
 @pytest.mark.parametrize(
     ("name", "file"),
     [
-        ("student-s", "student-s-longer"),
+        ("student-s", "student-s-broader"),
         ("student-t", "student-t-longer"),
         ("teacher", "teacher-longer"),
-        ("finder", "finder-wide"),
+        ("finder", "finder-folded-finish"),
     ],
 )
 def test_shipped_bundles_name_the_recipes_that_made_them(name: str, file: str) -> None:
