@@ -13,7 +13,8 @@ from training.recipe import Recipe, RecipeError
 WEIGHT_SIZES = (1e-2, 1.0)
 """Between these a tensor's rate in a folded network follows its root mean square."""
 LARGEST_BASIS = 256
-"""Sides of a tensor with more entries keep their own basis in SOAP: turning 672 of them takes as long as it gains."""
+"""Sides of a tensor with more entries keep their own basis in SOAP: with 672 of them too
+an update of student-s takes 114 ms instead of 56."""
 
 
 def build(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
