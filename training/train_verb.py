@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import torch
 
-from training import device, forecast, loop, processes, recipe
+from training import allocator, device, forecast, loop, processes, recipe
 from training.checkpoint import Checkpoint
 from training.finder_task import FinderTask
 from training.pose_task import PoseTask
@@ -31,6 +31,7 @@ def run(options: Namespace) -> int:
 def train(plan: Recipe, data_root: Path, run: Path, until: int | None = None, asked: str = "auto") -> Checkpoint:
     """Train one recipe on the accelerator where there is one, unless another device is asked for."""
     chosen = device.choose(asked)
+    allocator.keep_freed()
     task = open_task(plan, data_root, chosen, run)
     if os.environ.get("RANK", "0") == "0":
         shared = f", one of {processes.started()} processes" if processes.started() > 1 else ""

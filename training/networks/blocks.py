@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.networks import folded
 from training.networks.depthwise import DepthwiseConv2d
 from training.networks.norm import BatchNorm2d
 
@@ -35,18 +34,6 @@ class ConvNorm(nn.Sequential):
             BatchNorm2d(width),
             *([nn.ReLU6(inplace=True)] if act else []),
         )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, width_in, h, w) to (N, width, h / stride, w / stride)."""
-        layer = self.convolution
-        if layer.bias is not None and folded.pays(x):
-            if layer.kernel_size == (1, 1) and layer.groups == 1:
-                return folded.pointwise(x, layer.weight, layer.bias, self.act)
-            if layer.groups > 1:
-                return folded.depthwise(x, layer.weight, layer.bias, layer.stride[0], self.act)
-        for layer_ in self:
-            x = layer_(x)
-        return x
 
     def fold(self) -> None:
         """Take the norm out: the convolution gets a bias instead, which `fold_weights` fills."""
@@ -156,19 +143,9 @@ class TopDown(nn.Module):
         return torch.as_tensor(merged)
 
 
-class Readout(nn.Conv2d):
-    """A 1 x 1 convolution with bias and nothing behind it."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C, h, w) to (N, D, h, w)."""
-        if self.bias is None or not folded.pays(x):
-            return super().forward(x)
-        return folded.pointwise(x, self.weight, self.bias, act=False)
-
-
 def head(width: int, outputs: int) -> nn.Sequential:
     """Build what reads a decoder: depthwise 5 x 5, pointwise, and a plain 1 x 1 that starts near zero."""
-    last = Readout(width, outputs, 1)
+    last = nn.Conv2d(width, outputs, 1)
     built = nn.Sequential(ConvNorm(width, width, 5, depthwise=True), ConvNorm(width, width), last)
     initialise(built)
     nn.init.normal_(last.weight, std=0.01)

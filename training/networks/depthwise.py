@@ -1,9 +1,8 @@
-"""A depthwise convolution whose gradients in bf16 are fast on a CPU.
+"""A depthwise convolution whose gradients are fast on a CPU.
 
-oneDNN has no fast kernel for two of them: a 5 x 5 kernel's weight gradient, and the input's at stride 2 in bf16.
-They take 20 to 100 times the forward pass, and training in bf16 was slower than in float32. Here the former is put
-together from four of 3 x 3, which are fast, and the latter goes through float32: a step of student-s takes 0.7 of
-float32's time (an EPYC core with AVX512-BF16).
+oneDNN's forward pass and its gradient of the input are fast, save the latter at stride 2 in bf16. Its gradient of a
+5 x 5's weights takes 20 to 100 times the forward pass. In float32 our own kernel adds it up; in bf16 it is put together
+from four of 3 x 3, which are fast, and the slow gradient of the input goes through float32.
 """
 
 from __future__ import annotations
@@ -11,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numba
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,36 +20,44 @@ NOT_TRANSPOSED = (False, [0, 0])
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """`nn.Conv2d` with a group for each channel, no bias, odd kernel, "same" padding."""
+    """`nn.Conv2d` with a group for each channel, odd kernel, "same" padding, no bias before its norm is folded in."""
 
     def __init__(self, width: int, kernel: int, stride: int = 1) -> None:
         super().__init__(width, width, kernel, stride, kernel // 2, groups=width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, width, h, w) to (N, width, h / stride, w / stride)."""
-        if torch.is_autocast_enabled("cpu") and x.device.type == "cpu" and torch.is_grad_enabled():
-            return torch.as_tensor(_in_half(x.bfloat16(), self.weight, self.stride[0]))
-        return super().forward(x)
+        half = torch.is_autocast_enabled("cpu")
+        learns = torch.is_grad_enabled() and not torch.onnx.is_in_onnx_export()
+        if not learns or x.device.type != "cpu" or not (half or x.dtype == torch.float32):
+            return super().forward(x)
+        return _depthwise(x.bfloat16() if half else x, self.weight, self.bias, self.stride[0])
 
 
-class _InHalf(torch.autograd.Function):
-    """Forward in bf16, weights kept in float32."""
+class _Depthwise(torch.autograd.Function):
+    """Computes in the dtype of x; weights stay float32."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.stride = stride
-        return F.conv2d(x, weight.bfloat16(), None, stride, weight.shape[2] // 2, groups=len(weight))
+        kind, padding = x.dtype, weight.shape[2] // 2
+        added = None if bias is None else bias.to(kind)
+        return F.conv2d(x, weight.to(kind), added, stride, padding, groups=len(weight))
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
-        to_x = _to_input(grad, x, weight, ctx.stride) if ctx.needs_input_grad[0] else None
-        to_weight = _to_weight(grad, x, weight, ctx.stride) if ctx.needs_input_grad[1] else None
-        return to_x, to_weight, None
+        wanted = ctx.needs_input_grad
+        to_x = _to_input(grad, x, weight, ctx.stride) if wanted[0] else None
+        to_weight = None
+        if wanted[1]:
+            to_weight = (_to_weight if x.dtype == torch.float32 else _to_weight_in_half)(grad, x, weight, ctx.stride)
+        to_bias = grad.sum(dim=(0, 2, 3), dtype=torch.float32) if wanted[2] else None
+        return to_x, to_weight, to_bias, None
 
 
-_in_half: Callable[[Tensor, Tensor, int], Tensor] = _InHalf.apply
+_depthwise: Callable[[Tensor, Tensor, Tensor | None, int], Tensor] = _Depthwise.apply
 
 
 def _to_input(grad: Tensor, x: Tensor, weight: Tensor, stride: int) -> Tensor:
@@ -58,6 +67,31 @@ def _to_input(grad: Tensor, x: Tensor, weight: Tensor, stride: int) -> Tensor:
 
 
 def _to_weight(grad: Tensor, x: Tensor, weight: Tensor, stride: int) -> Tensor:
+    taps = np.zeros((*weight.shape[2:], len(weight)), np.float32)
+    _add_taps(_rows(grad), _rows(x), stride, taps)
+    return torch.from_numpy(taps).permute(2, 0, 1)[:, None]
+
+
+def _rows(x: Tensor) -> np.ndarray:
+    return np.asarray(x.permute(0, 2, 3, 1).contiguous().numpy())
+
+
+@numba.njit(fastmath=True, nogil=True, cache=True)
+def _add_taps(grad, x, stride, taps):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Add to taps (k, k, C) what grad (N, h, w, C) says where x (N, H, W, C) came in."""
+    size, half = taps.shape[0], taps.shape[0] // 2
+    for n in range(grad.shape[0]):
+        for v in range(grad.shape[1]):
+            for i in range(max(0, half - v * stride), min(size, x.shape[1] - v * stride + half)):
+                for u in range(grad.shape[2]):
+                    given = grad[n, v, u]
+                    for j in range(max(0, half - u * stride), min(size, x.shape[2] - u * stride + half)):
+                        cell, tap = x[n, v * stride + i - half, u * stride + j - half], taps[i, j]
+                        for c in range(given.shape[0]):
+                            tap[c] += given[c] * cell[c]
+
+
+def _to_weight_in_half(grad: Tensor, x: Tensor, weight: Tensor, stride: int) -> Tensor:
     wanted = (False, True, False)
     if weight.shape[2] != 5:
         return _backward(grad, x, weight.to(x.dtype), stride, weight.shape[2] // 2, wanted)[1].to(weight.dtype)
