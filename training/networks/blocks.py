@@ -32,7 +32,7 @@ class ConvNorm(nn.Sequential):
             if depthwise
             else nn.Conv2d(width_in, width, kernel, stride, kernel // 2, bias=False),
             BatchNorm2d(width),
-            *([nn.ReLU6(inplace=True)] if act else []),
+            *([nn.ReLU6()] if act else []),
         )
 
     def fold(self) -> None:
