@@ -88,9 +88,9 @@ def test_phases_follow_each_other() -> None:
 @pytest.mark.parametrize(
     ("name", "file"),
     [
-        ("student-s", "student-s-broader"),
-        ("student-t", "student-t-longer"),
-        ("teacher", "teacher-longer"),
+        ("student-s", "student-s-balanced"),
+        ("student-t", "student-t-balanced"),
+        ("teacher", "teacher-balanced"),
         ("finder", "finder-folded-finish"),
     ],
 )
