@@ -41,7 +41,7 @@ class Network:
         temperature: Factor on the outputs before a softmax over cells. 1 for a network that learns by cross-entropy;
             about 10 where `Losses.regression` holds the outputs themselves to 0..1.
         norms: ``batch``, or ``folded``: a ``lite0`` network that goes on from a trained one without its batch norms,
-            which have become part of the convolutions. On a CPU a step takes 0.7 of the time, in float32.
+            which have become part of the convolutions. On a CPU a step takes 0.8 of the time.
     """
 
     __pydantic_config__ = _STRICT
@@ -126,8 +126,8 @@ class Optimiser:
         warmup_steps: Steps from 0 to ``lr``.
         final_lr_share: Where the cosine ends, as a share of ``lr``.
         ema_decay: Of the averaged weights, which are what is exported.
-        bf16_on_cpu: Train in bf16 on a CPU too, as an accelerator always does: 1.3 to 1.5 times as fast where the
-            CPU has AVX512-BF16 or AMX (``lscpu`` tells), slower where it has not.
+        bf16_on_cpu: Train in bf16 on a CPU too, as an accelerator always does. Faster on some CPUs with AVX512-BF16 or
+            AMX (``lscpu`` tells), slower on others: time both.
     """
 
     __pydantic_config__ = _STRICT
