@@ -103,7 +103,7 @@ if rank == 0:
 def gradient(kind: str, data_root: Path, rank: int, count: int) -> torch.Tensor:
     """Loss and gradient of the first batch, averaged over the processes: every norm live, every kind of loss."""
     plan = _plan(kind)
-    torch.manual_seed(0)
+    torch.manual_seed(2)  # with 0 something lies so near a kink of ReLU or a box that rounding moves a thousandth
     network, past = networks.build(plan), networks.build(plan)
     network.train()
     task = train_verb.open_task(plan, data_root, CPU, data_root / "runs" / plan.name)
