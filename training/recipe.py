@@ -47,7 +47,14 @@ class Network:
     __pydantic_config__ = _STRICT
     kind: Literal["pose", "finder"]
     backbone: Literal[
-        "lite0", "lite0-stride16", "lite0-stride16-narrow", "plain-s", "plain-m", "shuffle-s", "shuffle-m"
+        "lite0",
+        "lite0-context",
+        "lite0-stride16",
+        "lite0-stride16-narrow",
+        "plain-s",
+        "plain-m",
+        "shuffle-s",
+        "shuffle-m",
     ]
     decoder_width: Count
     input_size: Size

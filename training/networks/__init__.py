@@ -23,7 +23,9 @@ def build(recipe: Recipe, pretrained: bool = True) -> Network:
     else:
         network = PoseNetwork(settings, pretrained, adapts=recipe.losses.features > 0, skeleton=recipe.skeleton)
     if settings.norms == "folded":
+        weights = fold_weights(network.state_dict())
         fold_norms(network)
+        network.load_state_dict(weights)  # ImageNet's where init_from has no layer
     return network
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from training.networks.blocks import ConvNorm
+from training.networks.blocks import NORM_EPS, ConvNorm
 
 # (kernel, stride, expansion, width, repeats) of Lite0's seven stages.
 STAGES = (
@@ -23,6 +24,10 @@ STAGES = (
     (3, 1, 6, 320, 1),
 )
 STEM_WIDTH = 32
+IMAGENET_EPS = 1e-3
+"""Of the norms whose statistics the weights hold."""
+WHISPER = 0.1
+"""How loud context begins: a trained network to which it is added answers nearly as before."""
 
 
 class InvertedResidual(nn.Module):
@@ -49,8 +54,15 @@ class EfficientNetLite0(nn.Module):
         widths: Channels of each level, finest first.
     """
 
-    def __init__(self, stages: int = 7, pretrained: bool = True) -> None:
-        """Build the first ``stages`` of seven: 5 end at stride 16 (112 channels), 7 at stride 32 (320)."""
+    def __init__(self, stages: int = 7, pretrained: bool = True, context: bool = False) -> None:
+        """Build the first ``stages`` of seven: 5 end at stride 16 (112 channels), 6 and 7 at stride 32 (192, 320).
+
+        Args:
+            stages: How many.
+            pretrained: With ImageNet's weights.
+            context: Add what stride 32 sees to the level of stride 16, which is then the last (ours). A trained
+                network that ends at stride 16 goes on with it from where it was.
+        """
         super().__init__()
         self.stem = ConvNorm(3, STEM_WIDTH, 3, 2)
         width_in, blocks = STEM_WIDTH, []
@@ -66,6 +78,13 @@ class EfficientNetLite0(nn.Module):
         self.widths = tuple(blocks[end].project.convolution.out_channels for end in self._level_ends)
         if pretrained:
             self._load_imagenet()
+        self.context: ConvNorm | None = None
+        if context:
+            *_, fine, coarse = self.widths
+            self.context = ConvNorm(coarse, fine, act=False)
+            nn.init.kaiming_normal_(self.context.convolution.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.constant_(self.context.norm.weight, WHISPER)
+            self.widths = self.widths[:-1]
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Map normalised (N, 3, H, W) to levels, finest first."""
@@ -75,6 +94,9 @@ class EfficientNetLite0(nn.Module):
             x = block(x)
             if i in self._level_ends:
                 levels.append(x)
+        if self.context is not None:
+            coarse = self.context(levels.pop())
+            levels[-1] = levels[-1] + F.interpolate(coarse, scale_factor=2.0, mode="nearest")
         return levels
 
     def freeze(self, blocks: int) -> None:
@@ -111,4 +133,6 @@ class EfficientNetLite0(nn.Module):
             elif part == "_blocks" and int(rest.split(".")[0]) < len(self.blocks):
                 index, layer, leaf = rest.split(".")
                 mine[f"blocks.{index}.{names[layer]}.{leaf}"] = value
+        for key in [it for it in mine if it.endswith("running_var")]:
+            mine[key] = mine[key] + (IMAGENET_EPS - NORM_EPS)
         self.load_state_dict(mine)

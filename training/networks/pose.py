@@ -37,9 +37,9 @@ FROM_SCRATCH: dict[str, tuple[type[Plain | Shuffle], tuple[int, ...], tuple[int,
 
 def backbone(name: str, pretrained: bool) -> EfficientNetLite0 | LevelStack:
     """Build a backbone by its name in `recipe.Network`."""
-    stages = {"lite0": 7, "lite0-stride16": 5, "lite0-stride16-narrow": 4}
+    stages = {"lite0": 7, "lite0-context": 6, "lite0-stride16": 5, "lite0-stride16-narrow": 4}
     if name in stages:
-        return EfficientNetLite0(stages[name], pretrained)
+        return EfficientNetLite0(stages[name], pretrained, context=name == "lite0-context")
     kind, widths, depths = FROM_SCRATCH[name]
     return kind(widths, depths)
 
