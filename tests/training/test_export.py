@@ -30,7 +30,7 @@ def fresh(kind: str = "pose", **changes: object) -> Checkpoint:
     return Checkpoint(1, network.state_dict(), network.state_dict(), {}, plan, "test")
 
 
-@pytest.mark.parametrize("backbone", ["plain-s", "shuffle-s", "lite0-stride16-narrow"])
+@pytest.mark.parametrize("backbone", ["plain-s", "shuffle-s", "lite0-stride16-narrow", "lite0-context"])
 def test_pose_bundle_answers_as_torch(tmp_path: Path, backbone: str) -> None:
     network = {"kind": "pose", "backbone": backbone, "decoder_width": 16, "input_size": [96, 128]}
     state = fresh(network=network)

@@ -11,7 +11,7 @@ from tests.training.conftest import tiny_recipe
 from tests.training.test_export import fresh
 from training import checkpoint, export, loop, networks, recipe
 from training.finder_task import FinderTask
-from training.networks.blocks import fold_weights
+from training.networks.blocks import fold_weights, normalise
 from training.networks.pose import OksBlur
 from training.pose_task import PoseTask
 
@@ -124,6 +124,25 @@ def test_a_finders_bundle_goes_on_folded(tmp_path: Path, data_root: Path) -> Non
     written = export.export(state, tmp_path / "after", "4", {})
     assert [it["recipe"] for it in written.manifest.trained_by["started_from"]] == ["before"]
     assert not torch.equal(state.network["center.2.weight"], network_.state_dict()["center.2.weight"])
+
+
+def test_layers_that_no_training_knows_keep_imagenets_weights() -> None:
+    plan = tiny_recipe(network=LITE0)
+    normed, folded = networks.build(plan).eval(), networks.build(tiny_recipe(network=FOLDED))
+    pixels = torch.randint(0, 256, (2, 3, 128, 96)) / 128 - 1
+    for one, other in zip(normed.backbone(pixels), folded.backbone(pixels), strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-3, atol=1e-3 * one.abs().max().item())
+
+
+def test_context_leaves_a_trained_network_nearly_as_it_was() -> None:
+    before = networks.build(tiny_recipe(network={**FOLDED, "backbone": "lite0-stride16"}))  # ImageNet trained it
+    after = networks.build(tiny_recipe(network={**FOLDED, "backbone": "lite0-context"}))
+    assert networks.load_matching(after, before.state_dict()) == len(before.state_dict())
+    pixels = normalise(torch.randint(0, 256, (2, 128, 96, 3), dtype=torch.uint8))
+    fine, with_context = before.backbone(pixels), after.backbone(pixels)
+    assert all(torch.equal(*levels) for levels in zip(fine[:-1], with_context[:-1], strict=True))
+    added = with_context[-1] - fine[-1]
+    assert 0 < added.square().mean() < 0.3**2 * fine[-1].square().mean()
 
 
 def test_only_pretrained_networks_fold() -> None:
