@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from service.pose.bundle import read
 from service.pose.estimator import PoseEstimator
@@ -121,6 +122,19 @@ def test_a_graph_that_differs_is_refused(tmp_path: Path) -> None:
     other = networks.build(plan, pretrained=False)
     with pytest.raises(export.ExportError, match="ONNX and torch differ"):
         export.check(export.served_network(other, plan), onnx, plan)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_of_equal_neighbours_either_may_be_the_peak(seed: int) -> None:
+    torch.manual_seed(seed)
+    centers = torch.randint(1, 4, (2, 1, 12, 9)) / 4  # hardly a cell without an equal one in reach
+    rounded = centers + torch.rand_like(centers) * 1e-6
+    peaks = rounded * (rounded >= F.max_pool2d(rounded, 3, 1, 1))
+    assert export.difference_of_peaks(centers, peaks) < 1e-5
+    centers[1, 0, 5, 4] = 1.0
+    assert export.difference_of_peaks(centers, peaks) > 0.2, "a clear peak is missing"
+    peaks[1, 0, 5, 4], peaks[1, 0, 5, 5] = 1.0, 0.6
+    assert export.difference_of_peaks(centers, peaks) > 0.2, "what stands beside it is none"
 
 
 def test_fusing_keeps_the_answer() -> None:

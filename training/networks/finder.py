@@ -48,7 +48,11 @@ class ServedFinder(nn.Module):
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Map uint8 (N, H, W, 3) RGB to centers (N, 1, h, w), 0 beside a higher one, and distances (N, 4, h, w)."""
-        logits, distances = self.network(pixels)
-        centers = logits.sigmoid()
+        centers, distances = self.centers(pixels)
         peaks = F.max_pool2d(centers, 3, 1, 1)
         return centers * (centers >= peaks).float(), distances
+
+    def centers(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Answer as `forward` does, before anything is suppressed."""
+        logits, distances = self.network(pixels)
+        return logits.sigmoid(), distances
