@@ -91,9 +91,9 @@ def dense(outputs: Outputs, lesson: Lesson, settings: Losses, network: Network) 
 
 
 def classification(outputs: Outputs, lesson: Lesson, settings: Losses, network: Network) -> Tensor:
-    """Classify each joint's cell; where nobody labelled it, by the mean of the guides' (binarized) maps."""
+    """Classify each joint's cell; where nobody labelled it, by the mean of the guides' (binarized) maps or not at all."""
     maps, weights = lesson.maps, lesson.weights
-    if len(lesson.guides):
+    if len(lesson.guides) and settings.fill:
         trusted = lesson.trust.sum(dim=0)
         consensus = (lesson.guides * lesson.trust[..., None, None]).sum(dim=0)
         consensus = consensus / trusted.clamp_min(1e-6)[..., None, None]

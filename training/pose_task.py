@@ -90,12 +90,13 @@ class PoseTask:
         rows = (rng.random(phase.batch) * [len(self._caches[s]) for s in sources]).astype(np.intp)
         picked = [(self._caches[s], r) for s, r in zip(sources, rows, strict=True)]
         keypoints = np.stack([cache.keypoints[r] for cache, r in picked])
-        weights = np.stack([cache.weights[r] for cache, r in picked])
-        weights *= self._has_labels[sources][:, None]
+        known = np.stack([cache.weights[r] for cache, r in picked])
+        weights = known * self._has_labels[sources][:, None]
         if not self._recipe.losses.guesses:
             weights = weights * np.stack([cache.labelled[r] for cache, r in picked])
         view = guide_maps.undisturbed(self._caches[0], phase.size)
-        to_canvas, mirrored = augment.place(keypoints, weights, view, phase.size, strength, rng, skeleton.upper)
+        # A half of a body is shown by what anybody knows of it, guides included: only loss asks who said so.
+        to_canvas, mirrored = augment.place(keypoints, known, view, phase.size, strength, rng, skeleton.upper)
         keypoints_crop = crop.transform(keypoints, crop.invert(to_canvas))
         partners = list(skeleton.flip)
         keypoints_crop[mirrored] = keypoints_crop[mirrored][:, partners]

@@ -188,6 +188,8 @@ class Losses:
         binary: ``denoised`` keeps the heights above it, ``hard`` makes them 1.
         classification: Classify each joint's cell.
         classification_form: ``cells``: cross-entropy over cells; ``bce``: yes or no per cell; ``axes``: x and y apart.
+        fill: Where nobody labelled a joint, classify it by the guides' mean map. Beside ``dense`` of kind ``divergence`` that
+            teaches the same twice, and labels count for less.
         past: Distance to the student's own averaged past (self-distillation).
         past_ramp: Share of the training after which ``past`` has its full weight.
         features: Distance of the backbone's stride-16 features to those of ImageNet's EfficientNet-Lite0.
@@ -204,6 +206,7 @@ class Losses:
     binary: Literal["denoised", "hard"] = "denoised"
     classification: Weight = 1.0
     classification_form: Literal["cells", "bce", "axes"] = "cells"
+    fill: bool = True
     past: Weight = 0.0
     past_ramp: Share = 0.5
     features: Weight = 0.0

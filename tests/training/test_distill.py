@@ -37,6 +37,16 @@ def gradient(loss: Tensor, outputs: Tensor) -> Tensor:
     return torch.autograd.grad(loss, outputs, allow_unused=True)[0]
 
 
+def test_without_fill_guides_classify_nothing(lesson: Lesson) -> None:
+    weights = torch.tensor([[1.0, 0, 0], [0, 1, 0]])
+    mixed = replace(lesson, weights=weights)
+    bare = Lesson(lesson.maps, weights, lesson.guides[:0], lesson.trust[:0])
+    outputs = torch.randn(2, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+    silent = distill.classification(outputs, mixed, Losses(guides=GUIDES, fill=False), NETWORK)
+    assert torch.equal(silent, distill.classification(outputs, bare, Losses(), NETWORK))
+    assert not torch.equal(silent, distill.classification(outputs, mixed, Losses(guides=GUIDES), NETWORK))
+
+
 @pytest.mark.parametrize("kind", ["denoised", "hard"])
 @pytest.mark.parametrize("threshold", [0.1, 0.3, 0.5, 1.0])
 def test_binarization_is_idempotent_and_keeps_the_peak(kind: str, threshold: float) -> None:

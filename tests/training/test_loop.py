@@ -28,6 +28,16 @@ def pose_task(plan: recipe.Recipe, data_root: Path) -> PoseTask:
     return PoseTask(plan, data_root, CPU, data_root / "runs" / plan.name)
 
 
+def test_what_is_shown_does_not_depend_on_whose_word_counts(data_root: Path) -> None:
+    """Half bodies are cut by all that is known of a person, also where only guides are to teach."""
+    phases = [{"steps": 1, "batch": 64, "size": [96, 128], "augment": "strong"}]
+    unheard = [{"name": "painted", "path": "crops", "share": 1, "labels": False}]
+    plain, silent = tiny_recipe(phases=phases), tiny_recipe(phases=phases, data=unheard)
+    one, other = (pose_task(it, data_root).batch(0, 0, it.phases[0]) for it in (plain, silent))
+    assert torch.equal(one.pixels, other.pixels)
+    assert not other.lesson.weights.any()
+
+
 FROZEN_THEN_FREE = [
     {"steps": 3, "batch": 2, "size": [96, 128], "frozen_blocks": 3},
     {"steps": 3, "batch": 2, "size": [96, 128]},
