@@ -30,6 +30,9 @@ MIN_HEIGHT = 40
 """px: people whose boxes are lower are not cut."""
 CANVAS_ZOOM = 1.5
 """A canvas shows this many times what a network's crop shows, in either direction."""
+SHAPES_DIFFER = 1.1
+NEARLY = 1.05
+"""Canvases that are off by less fit."""
 BOX_PADDING = 1.25
 """Box padding of a network's crop."""
 
@@ -187,6 +190,24 @@ class Rows:
         return taken
 
 
+def misfit(canvas: tuple[int, int], size: tuple[int, int]) -> str:
+    """Say what is wrong with canvases for an input, both (width, height) in px; empty where nothing is.
+
+    A canvas has the shape to which boxes were padded: one of another shape than the input's shows some people at a
+    scale at which they are never served. A small one is enlarged, where the serving crop is sharp.
+    """
+    width, height = (round(side * CANVAS_ZOOM) for side in size)
+    stretched = canvas[0] * height / (canvas[1] * width)
+    if not 1 / SHAPES_DIFFER < stretched < SHAPES_DIFFER:
+        trouble = "are of another shape, so scales differ from those served"
+    elif max(width / canvas[0], height / canvas[1]) > NEARLY * max(stretched, 1 / stretched):
+        trouble = "are enlarged, so less sharp than what is served"
+    else:
+        return ""
+    told = f"canvases of {canvas[0]} x {canvas[1]} for an input of {size[0]} x {size[1]} {trouble}"
+    return f"{told}: cut them with --width {width} --height {height}"
+
+
 def joint_weights(scores: Floats, low: float = 0.4, high: float = 0.8) -> Floats:
     """Turn a guide's joint scores (any shape) into loss weights 0..1, a ramp between ``low`` and ``high``.
 
@@ -204,7 +225,7 @@ def _targets(people: list[dict], skeleton: Skeleton) -> tuple[Floats, Floats, ND
     """Merge labels and guides: targets float32 (N, K, 2) image px, weights float32 (N, K), labelled bool (N, K).
 
     A label counts fully, unless the guide is sure (above .8) of another place: labels of LSP-extended are wrong or
-    mirrored in a few per cent, and there neither is believed.
+    mirrored in a few per cent, and there neither is a target; a guide of the recipe's still teaches what it sees.
     """
     count = len(skeleton)
     labels = np.array([p.get("keypoints") or [0] * 3 * count for p in people], np.float32).reshape(-1, count, 3)

@@ -91,7 +91,7 @@ def dense(outputs: Outputs, lesson: Lesson, settings: Losses, network: Network) 
 
 
 def classification(outputs: Outputs, lesson: Lesson, settings: Losses, network: Network) -> Tensor:
-    """Classify each joint's cell; where nobody labelled it, by the mean of the guides' (binarized) maps or not at all."""
+    """Classify each joint's cell; where nobody labelled it, by the guides' mean (binarized) map or not at all."""
     maps, weights = lesson.maps, lesson.weights
     if len(lesson.guides) and settings.fill:
         trusted = lesson.trust.sum(dim=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +50,10 @@ class PoseTask:
         self._recipe = recipe
         self._device = device
         self._caches = crops.open_cache([data_root / data.path for data in recipe.data], recipe.skeleton)
+        for size in sorted({phase.size for phase in recipe.phases}):
+            height, width = self._caches[0].pixels.shape[1:3]
+            if told := crops.misfit((width, height), size):
+                print(f"{recipe.name}: {told}", file=sys.stderr)
         self._canvases = crops.Rows([cache.pixels for cache in self._caches], device)
         shares = np.array([data.share for data in recipe.data])
         self._shares = shares / shares.sum()

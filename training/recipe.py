@@ -188,8 +188,8 @@ class Losses:
         binary: ``denoised`` keeps the heights above it, ``hard`` makes them 1.
         classification: Classify each joint's cell.
         classification_form: ``cells``: cross-entropy over cells; ``bce``: yes or no per cell; ``axes``: x and y apart.
-        fill: Where nobody labelled a joint, classify it by the guides' mean map. Beside ``dense`` of kind ``divergence`` that
-            teaches the same twice, and labels count for less.
+        fill: Where nobody labelled a joint, classify it by the guides' mean map. Beside ``dense`` as ``divergence``
+            that teaches twice, and labels count for less.
         past: Distance to the student's own averaged past (self-distillation).
         past_ramp: Share of the training after which ``past`` has its full weight.
         features: Distance of the backbone's stride-16 features to those of ImageNet's EfficientNet-Lite0.

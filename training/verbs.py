@@ -113,7 +113,7 @@ def _skeleton(options: Namespace) -> Skeleton | None:
 
 def run_crops(options: Namespace) -> int:
     """See `crops.build`."""
-    width = options.height * crops.CANVAS_SIZE[0] // crops.CANVAS_SIZE[1]
+    width = options.width or options.height * crops.CANVAS_SIZE[0] // crops.CANVAS_SIZE[1]
     crops.build(
         _source(options),
         options.out,

@@ -1,5 +1,6 @@
 """What a guide saw once on the canvases moves exactly as the crops do."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -201,3 +202,17 @@ def test_a_missing_guide_is_named(data_root: Path, tmp_path: Path) -> None:
     with pytest.raises(guides.DatasetError, match=r"none\.onnx"):
         PoseTask(plan, data_root, CPU, tmp_path / "run")
     assert Losses().guides == ()
+
+
+def test_other_pictures_are_looked_at_anew(data_root: Path, tmp_path: Path) -> None:
+    file = tmp_path / "pose.onnx"
+    file.write_bytes(b"only its content names the folder")
+    folders = set()
+    for brightness in (0, 9):
+        copy = tmp_path / str(brightness) / "crops"
+        shutil.copytree(data_root / "crops", copy)
+        pixels = np.load(copy / "pixels.npy")
+        np.save(copy / "pixels.npy", pixels + np.uint8(brightness))
+        (cache,) = crops.open_cache([copy])
+        folders.update(guide_maps.folder_of(tmp_path, "pose", file, flip=False, cache=cache).name for _ in range(2))
+    assert len(folders) == 2
