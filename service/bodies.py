@@ -10,7 +10,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
-from service.errors import BadParameter, BadRequest, EmptyBody, TooLarge, UnsupportedType
+from service.errors import BadParameter, BadRequest, EmptyBody, TooLarge, UnsupportedType, shown
 
 if TYPE_CHECKING:  # the library has it for type checkers only
     from python_multipart.multipart import MultipartCallbacks
@@ -189,12 +189,14 @@ def _from_json(body: bytes) -> bytes:
     except (ValueError, RecursionError) as error:
         raise BadRequest(f'expected JSON {{"image": "<base64>"}}, got something else: {error}; see /docs') from None
     if not isinstance(document, dict) or not isinstance(document.get("image"), str):
-        got = f"the fields {sorted(document)[:10]}" if isinstance(document, dict) else f"a {type(document).__name__}"
+        got = f"a {type(document).__name__}"
+        if isinstance(document, dict):
+            got = f"the fields {shown(sorted(document)[:10], 200)}"
         raise BadParameter(f'expected JSON {{"image": "<base64>"}}, got {got}; put the picture into the field "image"')
     if unknown := sorted(set(document) - {"image"}):
+        some = [name[:80] for name in unknown[:10]]
         raise BadParameter(
-            f"expected only the field 'image', got also {unknown[:10]}; parameters go into the query",
-            unknown=unknown[:10],
+            f"expected only the field 'image', got also {some}; parameters go into the query", unknown=some
         )
     text = document["image"]
     if text.startswith("data:"):

@@ -20,8 +20,9 @@ from service.wire import SCHEMA, Format
 
 
 def dumps(document: object) -> bytes:
-    """Write JSON as compactly as it goes."""
-    return json.dumps(document, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    """Write JSON as compactly as it goes. Half of a surrogate pair, which may be echoed, stays JSON's own escape."""
+    text = json.dumps(document, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode(errors="backslashreplace")
 
 
 def pose_list(

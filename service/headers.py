@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass
 
@@ -11,10 +12,14 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 ACCEPTED = "JPEG, PNG or WebP"
 MAX_CHUNKS = 100_000
 """A file of more chunks or segments was made to keep its reader busy."""
+MAX_SCANS = 100
+"""A JPEG of more was made to keep its decoder busy: encoders write some ten."""
 
 # Start of frame, one for each coding process (ITU-T T.81, table B.1): C4, C8 and CC mean other things.
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_JPEG_BARE = frozenset({0x01, *range(0xD0, 0xD8)})
+_JPEG_BARE = frozenset({0x01, *range(0xD0, 0xD8), 0xD9})
+# What may follow a scan (sec. B.2): tables, another scan, the end. Stuffed bytes and restarts belong to the scan.
+_JPEG_AFTER_SCAN = re.compile(rb"\xff[\xc4\xd9-\xdd\xe0-\xef\xfe]")
 _ORIENTATION_TAG = 0x0112
 
 
@@ -93,22 +98,33 @@ def _animated(kind: str) -> UnsupportedType:
 
 
 def _jpeg(content: bytes) -> Header:
-    """Walk the segments up to the first scan (ITU-T T.81, annex B)."""
-    size, orientation, at = None, 1, 2
+    """Walk segments and scans up to the end marker (ITU-T T.81, annex B).
+
+    Cameras append previews behind it: what follows the first one is none of ours. Scans are counted, as each costs a
+    pass over the whole picture, however few bytes it takes.
+    """
+    size, orientation, scans, at = None, 1, 0, 2
     for _ in range(MAX_CHUNKS):
         marker, end = _jpeg_segment(content, at)
-        if marker in {0xDA, 0xD9}:
+        if marker == 0xD9:
             break
-        if marker in _JPEG_FRAMES:
+        if marker in _JPEG_FRAMES and size is None:
             size = struct.unpack_from(">HH", content, at + 5)
         elif marker == 0xE1 and content[at + 4 : at + 10] == b"Exif\0\0":
             orientation = _orientation(content[at + 10 : end])
+        elif marker == 0xDA:
+            scans += 1
+            following = _JPEG_AFTER_SCAN.search(content, end)
+            if following is None:
+                raise _damaged("JPEG", f"{len(content)} bytes without the end marker")
+            end = following.start()
         at = end
+    else:
+        raise _damaged("JPEG", f"more than {MAX_CHUNKS} segments")
     if size is None:
-        raise _damaged("JPEG", "no frame before the first scan")
-    # Scan data cannot hold FF D9. Cameras append previews behind it: what follows the first one is none of ours.
-    if content.find(b"\xff\xd9", at) < 0:
-        raise _damaged("JPEG", f"{len(content)} bytes without the end marker")
+        raise _damaged("JPEG", "no frame before the end marker")
+    if scans > MAX_SCANS:
+        raise _damaged("JPEG", f"{scans} scans, where encoders write some ten and at most {MAX_SCANS} are read")
     return Header("JPEG", size[1], size[0], orientation, alpha=False)
 
 

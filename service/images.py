@@ -16,9 +16,11 @@ import cv2
 import numpy as np
 
 from service import headers
-from service.errors import TooLarge, UndecodableImage
+from service.errors import NotAcceptable, TooLarge, UndecodableImage
 from service.pose.types import Image
 
+JPEG_SIDE = 65_500
+"""Of OpenCV's encoder, px."""
 JPEG_QUALITY = 90
 _EXTENSIONS = {"image/jpeg": ".jpg", "image/png": ".png"}
 
@@ -84,7 +86,15 @@ def encode(pixels: Image, media_type: str) -> bytes:
     Args:
         pixels: uint8 (H, W, 3) RGB.
         media_type: ``image/jpeg`` or ``image/png``.
+
+    Raises:
+        NotAcceptable: JPEG has no picture so wide or high.
     """
+    if media_type == "image/jpeg" and max(pixels.shape[:2]) > JPEG_SIDE:
+        raise NotAcceptable(
+            f"expected a picture of at most {JPEG_SIDE} px a side to be drawn as image/jpeg, got "
+            f"{pixels.shape[1]} x {pixels.shape[0]}; ask for image/png or application/json"
+        )
     parameters = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if media_type == "image/jpeg" else []
     done, content = cv2.imencode(_EXTENSIONS[media_type], cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), parameters)
     assert done, f"a picture of {pixels.shape} must be writable as {media_type}"

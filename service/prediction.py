@@ -78,22 +78,14 @@ class Prediction:
     poses: Poses
     fallen_back: NDArray[np.bool_]
 
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """What a choice of models says of the people in given boxes.
-
-    Attributes:
-        model: Who answered: the backup only where it answered for everyone.
-        fallback: Why the teacher answered, for everyone or for some.
-        poses: The people, in the boxes' order.
-        fallen_back: bool (N,), for whom the teacher answered.
-    """
-
-    model: Model
-    fallback: Fallback | None
-    poses: Poses
-    fallen_back: NDArray[np.bool_]
+    @classmethod
+    def of(cls, choice: Choice, picture: Picture, poses: Poses, fallen_back: NDArray[np.bool_]) -> Prediction:
+        """Say who answered for the people that are left of those whom `estimate_people` saw."""
+        model, fallback = choice.model, choice.fallback
+        if choice.backup is not None and fallen_back.any():
+            fallback = "low_confidence"
+            model = choice.backup if fallen_back.all() else model
+        return cls(picture, model, fallback, poses, fallen_back)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,18 +116,17 @@ def predict(shelf: Shelf, content: bytes, wish: Wish, watch: Stopwatch) -> Predi
         ServiceError: The picture cannot be read, or the boxes do not fit it.
     """
     picture, boxes, scores = _locate(shelf, content, wish, watch)
-    estimate = estimate_people(wish.choice, picture, boxes, scores, found=wish.boxes is None)
-    poses = estimate.poses
+    poses, fallen_back = estimate_people(wish.choice, picture, boxes, scores, found=wish.boxes is None)
     kept = np.flatnonzero(poses.person_scores >= wish.min_score)
     if wish.boxes is None:
         kept = kept[np.argsort(-poses.person_scores[kept], kind="stable")]
     watch.lap("pose")
-    return Prediction(picture, estimate.model, estimate.fallback, poses.select(kept), estimate.fallen_back[kept])
+    return Prediction.of(wish.choice, picture, poses.select(kept), fallen_back[kept])
 
 
 def estimate_people(
     choice: Choice, picture: Picture, boxes: Boxes, scores: Floats | None, *, found: bool = False
-) -> Estimate:
+) -> tuple[Poses, NDArray[np.bool_]]:
     """Estimate the poses in ``boxes``; the choice's backup answers for those of whom its model is less sure.
 
     Args:
@@ -144,18 +135,18 @@ def estimate_people(
         boxes: float32 (N, 4) xyxy, image px.
         scores: float32 (N,), 0..1; ones when None.
         found: The boxes are a finder's and may be off.
+
+    Returns:
+        The people, in the boxes' order, and for whom the teacher answered, bool (N,).
     """
-    model, fallback = choice.model, choice.fallback
-    look = model.estimator.estimate_found if found else model.estimator.estimate
+    look = choice.model.estimator.estimate_found if found else choice.model.estimator.estimate
     poses = look(picture.pixels, boxes, scores)
-    fallen_back = np.full(len(poses), fallback is not None)
+    fallen_back = np.full(len(poses), choice.fallback is not None)
     if choice.backup is not None:
         fallen_back = poses.person_scores < choice.backup_below
         if fallen_back.any():
             poses = _replace(poses, fallen_back, choice.backup, picture)
-            fallback = "low_confidence"
-            model = choice.backup if fallen_back.all() else model
-    return Estimate(model, fallback, poses, fallen_back)
+    return poses, fallen_back
 
 
 def compare(shelf: Shelf, content: bytes, wish: Wish, student: Model, watch: Stopwatch) -> Comparison:

@@ -8,10 +8,11 @@ import numpy as np
 
 from service import images
 from service.pose import boxes as boxes_
-from service.prediction import Estimate, Prediction, Stopwatch, Wish, estimate_people, predict
+from service.pose.types import Poses
+from service.prediction import Prediction, Stopwatch, Wish, estimate_people, predict
 from service.shelf import Shelf
 from service.smoothing import Smoother
-from service.tracking import Tracker
+from service.tracking import Tracked, Tracker
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,18 +79,18 @@ class Watcher:
             found = self._shelf.finder.find(picture.pixels, self._wish.max_people, self._wish.least_box_score)
             boxes, scores = self._tracker.add_found(boxes, scores, *found)
         watch.lap("find")
-        estimate = estimate_people(self._wish.choice, picture, boxes, scores)
+        poses, fallen_back = estimate_people(self._wish.choice, picture, boxes, scores)
         watch.lap("pose")
-        people, ids = self._recognise(self._tracker, estimate, picture.size, time_s)
+        tracked = self._tracker.update(poses, picture.size)
+        people = self._recognised(self._tracker, poses, tracked, picture.size, time_s)
         watch.lap("track")
-        return Sight(Prediction(picture, people.model, people.fallback, people.poses, people.fallen_back), ids)
+        return Sight(Prediction.of(self._wish.choice, picture, people, fallen_back[tracked.index]), tracked.ids)
 
-    def _recognise(
-        self, tracker: Tracker, estimate: Estimate, image_size: tuple[int, int], time_s: float
-    ) -> tuple[Estimate, list[int]]:
+    def _recognised(
+        self, tracker: Tracker, poses: Poses, tracked: Tracked, image_size: tuple[int, int], time_s: float
+    ) -> Poses:
         """Keep the poses of known people, smoothed, with boxes around where they are now."""
-        tracked = tracker.update(estimate.poses, image_size)
-        poses = estimate.poses.select(tracked.index)
+        poses = poses.select(tracked.index)
         keypoints = poses.keypoints
         if self._smoother is not None:
             sizes = np.sqrt(boxes_.areas(tracked.boxes))
@@ -97,6 +98,4 @@ class Watcher:
             smoothed = [self._smoother.smooth(i, points, scores, size, time_s) for i, points, scores, size in columns]
             keypoints = np.asarray(smoothed, np.float32).reshape(keypoints.shape)
             self._smoother.keep(tracker.ids)
-        boxes = boxes_.clip(tracked.boxes, image_size)
-        shown = replace(poses, keypoints=keypoints, boxes=boxes)
-        return Estimate(estimate.model, estimate.fallback, shown, estimate.fallen_back[tracked.index]), tracked.ids
+        return replace(poses, keypoints=keypoints, boxes=boxes_.clip(tracked.boxes, image_size))

@@ -65,6 +65,8 @@ class TestPredict:
         assert "nothing.jpg" in capsys.readouterr().err
         assert run("predict", photo, photo, "--draw", "x.png", "--url", server.url) == 1
         assert "expected one photo" in capsys.readouterr().err
+        assert run("predict", photo, "--draw", tmp_path / "drawn", "--url", server.url) == 1
+        assert "expected an ending" in capsys.readouterr().err
         with pytest.raises(SystemExit) as caught:
             run("photograph")
         assert caught.value.code == 2

@@ -83,6 +83,27 @@ def test_from_beginning_to_end(server: Running, tmp_path: Path, capsys: pytest.C
     assert_answered(tmp_path / "out.jsonl", 12)
 
 
+@pytest.mark.parametrize(
+    ("outputs", "expected"),
+    [
+        (["--json", "in.avi"], "another file than the video itself"),
+        (["--json", "nobody/in.jsonl"], "a folder that exists"),
+        (["--out", "out.webm"], "an ending among"),
+        (["--out", "nobody/out.mp4", "--json", "in.jsonl"], "a folder that exists"),
+    ],
+)
+def test_results_without_a_place_are_refused_before_anything_is_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], outputs: list[str], expected: str
+) -> None:
+    video = clip(tmp_path / "in.avi", 2)
+    whole = video.read_bytes()
+    places = [it if it.startswith("--") else str(tmp_path / it) for it in outputs]
+    assert main(["video", str(video), *places, "--overwrite", "--url", "http://127.0.0.1:9"]) == 1
+    assert expected in capsys.readouterr().err
+    assert folder_holds(tmp_path) == {"in.avi"}
+    assert video.read_bytes() == whole
+
+
 @pytest.mark.parametrize("fps", [30000 / 1001, 10])
 def test_times_are_those_of_the_container(server: Running, tmp_path: Path, fps: float) -> None:
     video = clip(tmp_path / "in.avi", 5, fps)

@@ -127,6 +127,10 @@ class TestLowConfidence:
             assert marks == {0: None, 4: "low_confidence"}
             assert running.predict(PICTURE, boxes=boxes).json()["model"]["fallback"] is None
             assert running.predict(PICTURE, model="student").json()["model"]["fallback"] is None
+            # The teacher was asked of a place where nobody is; who is left, the student answered for.
+            places = json.dumps([SURE.box_xywh, [0, 0, 20, 30]])
+            reply = running.predict(PICTURE, boxes=places, min_score=sum(scores) / 2).json()
+            assert (len(reply["poses"]), reply["model"]["name"], reply["model"]["fallback"]) == (1, "student-s", None)
 
     def test_it_is_named_where_it_answers_for_everyone(self, faint: Path) -> None:
         with serving(Settings(models_dir=faint, fallback_score=1)) as running:

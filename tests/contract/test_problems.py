@@ -67,6 +67,7 @@ def _goes_on(server: Running) -> Any:
         pytest.param('{"image": "é"}'.encode(), "application/json", 400, "malformed-request", id="base64-accent"),
         pytest.param(b'{"image": "aGVsbG8="}', "application/json", 422, "undecodable-image", id="base64-text"),
         pytest.param(b'{"image": "", "boxes": []}', "application/json", 422, "bad-parameter", id="json-unknown"),
+        pytest.param(b'{"image": "", "\\ud800": 1}', "application/json", 422, "bad-parameter", id="json-half-a-pair"),
         pytest.param(b"x", "multipart/form-data", 400, "malformed-request", id="no-boundary"),
         pytest.param(b"x", "multipart/form-data; boundary=b", 400, "malformed-request", id="no-multipart"),
         pytest.param(b"--b--\r\n", "multipart/form-data; boundary=b", 400, "malformed-request", id="multipart-empty"),

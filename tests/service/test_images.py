@@ -16,7 +16,7 @@ from PIL import ImageOps
 from skimage import data
 
 from service import images
-from service.errors import EmptyBody, ServiceError, TooLarge, UndecodableImage, UnsupportedType
+from service.errors import EmptyBody, NotAcceptable, ServiceError, TooLarge, UndecodableImage, UnsupportedType
 from tests import spots
 
 LIMIT = 32_000_000
@@ -138,6 +138,22 @@ def test_noise_is_refused(content: bytes, magic: bytes) -> None:
 def test_what_cameras_append_is_ignored(kind: str) -> None:
     picture = images.decode(FILES[kind] + FILES[kind], LIMIT)
     np.testing.assert_array_equal(picture.pixels, images.decode(FILES[kind], LIMIT).pixels)
+
+
+def test_a_scan_a_byte_keeps_no_decoder_busy() -> None:
+    """Each scan is a pass over the picture, however small: 300 kB of them would take minutes."""
+    last = PROGRESSIVE.rindex(b"\xff\xda")
+    many = [PROGRESSIVE[:last] + PROGRESSIVE[last:-2] * count + PROGRESSIVE[-2:] for count in (2, 500)]
+    assert images.decode(many[0], LIMIT).size == (96, 64)
+    with pytest.raises(UndecodableImage, match=r"50\d scans"):
+        images.decode(many[1], LIMIT)
+
+
+def test_jpeg_has_no_picture_so_wide() -> None:
+    wide = np.zeros((1, 70_000, 3), np.uint8)
+    assert images.decode(images.encode(wide, "image/png"), LIMIT).size == (70_000, 1)
+    with pytest.raises(NotAcceptable, match="got 70000 x 1"):
+        images.encode(wide, "image/jpeg")
 
 
 def test_too_many_pixels_are_refused_from_the_header() -> None:

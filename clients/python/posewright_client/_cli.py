@@ -71,8 +71,12 @@ def _draw(photo: Path, prediction: Prediction, out: Path) -> None:
     if bgr is None:
         raise PosewrightError(f"{photo}: OpenCV cannot read it")
     drawn = draw(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), prediction.poses)
-    if not cv2.imwrite(str(out), cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR)):
-        raise PosewrightError(f"{out}: OpenCV cannot write it")
+    try:
+        written = cv2.imwrite(str(out), cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
+    except cv2.error:  # an ending that it does not know
+        written = False
+    if not written:
+        raise PosewrightError(f"{out}: OpenCV cannot write it; expected an ending such as .png or .jpg, and a folder")
 
 
 def _run_video(arguments: argparse.Namespace) -> int:

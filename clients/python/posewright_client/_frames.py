@@ -45,7 +45,7 @@ class StreamOptions:
         max_fps: Most frames a second that the server shall take; None leaves it to the server.
         model: As in `Options`.
         max_people: As in `Options`.
-        min_score: As in `Options`.
+        min_score: As in `Options`; who is tracked stays down to 0.6 of it.
         max_in_flight: Most frames sent and not yet taken as results; None: 2 for ``latest``, 8 for ``all``. A server
             that lets fewer wait is sent fewer.
         reply_timeout_s: A server that owes answers and gives none for longer loses the connection, which is then opened

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from posewright_client._errors import PosewrightError
 from posewright_client._pictures import require_cv2
 
+CONTAINERS = (".mp4", ".m4v", ".mov", ".mkv", ".avi")
 MAX_FPS = 60.0
 EVEN_WITHIN_MS = 1.0
 """Containers such as Matroska round times to a millisecond."""
@@ -127,6 +128,16 @@ class MovieWriter:
             self._written += 1
 
 
+def require_writable(path: Path) -> None:
+    """Refuse a video's name by its ending.
+
+    Raises:
+        PosewrightError: OpenCV writes no such container.
+    """
+    if path.suffix.lower() not in CONTAINERS:
+        raise PosewrightError(f"{path}: expected an ending among {', '.join(CONTAINERS)}, got {path.suffix!r}")
+
+
 @contextmanager
 def writing(path: Path, fps: float, size: tuple[int, int]) -> Iterator[MovieWriter]:
     """Write a video that appears under its name only when it is whole.
@@ -144,7 +155,7 @@ def writing(path: Path, fps: float, size: tuple[int, int]) -> Iterator[MovieWrit
     fourcc = cv2.VideoWriter.fourcc(*("MJPG" if path.suffix.lower() == ".avi" else "mp4v"))
     writer = cv2.VideoWriter(str(part), fourcc, fps, size)
     if not writer.isOpened():
-        raise PosewrightError(f"{path}: OpenCV cannot write such a video; expected an ending .mp4, .mkv or .avi")
+        raise PosewrightError(f"{path}: OpenCV cannot write such a video, of {size[0]} x {size[1]} px")
     movie = MovieWriter(writer, fps)
     try:
         yield movie

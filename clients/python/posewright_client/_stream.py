@@ -30,6 +30,8 @@ from posewright_client._source import Source, taken_from
 
 BROKEN = 1006
 """Of WebSocket, for a connection that ended without a close."""
+CLOSE_TIMEOUT_S = 2.0
+"""Longest that a close waits for its echo: a server that froze sends none, and the next connection waits for it."""
 REOPENED = frozenset({1000, 1001, BROKEN, 1011, 1012, 1013, 1014, 4408, 4429})
 """Closes after which a stream is opened again: drained, restarted, overloaded, idle, too fast."""
 
@@ -41,7 +43,7 @@ class Gate:
     Attributes:
         url: ws:// or wss://.
         headers: To send with the handshake.
-        timeout_s: For opening and for closing.
+        timeout_s: For opening.
         ssl_context: For certificates of one's own.
     """
 
@@ -65,7 +67,7 @@ class Gate:
                 additional_headers=dict(self.headers),
                 compression=None,
                 open_timeout=self.timeout_s,
-                close_timeout=self.timeout_s,
+                close_timeout=min(self.timeout_s, CLOSE_TIMEOUT_S),
                 **secure,
             )
         except InvalidStatus as error:

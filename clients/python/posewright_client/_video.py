@@ -18,7 +18,7 @@ from posewright_client._drawing import draw
 from posewright_client._errors import MissingExtra, PosewrightError
 from posewright_client._frames import Frame, StreamResult, StreamWishes
 from posewright_client._journal import Job, Journal, read
-from posewright_client._movie import Movie, MovieFrame, even_fps, writing
+from posewright_client._movie import Movie, MovieFrame, even_fps, require_writable, writing
 from posewright_client._parsing import parse_poses, skeleton_of
 from posewright_client._pictures import require_cv2
 from posewright_client._results import Pose
@@ -64,6 +64,13 @@ def run(client: Client, job: VideoJob) -> int:
     """
     movie = Movie(job.video)
     outputs = [job.journal] if job.out is None else [job.journal, job.out]
+    for output in outputs:  # before an hour's answers, and before anything is overwritten
+        if output.exists() and output.samefile(job.video):
+            raise PosewrightError(f"{output}: expected another file than the video itself; name another one")
+        if not output.parent.is_dir():
+            raise PosewrightError(f"{output}: expected a folder that exists, got {output.parent}; make it first")
+    if job.out is not None:
+        require_writable(job.out)
     claim = Job(job.journal, _description(job), outputs, overwrite=job.overwrite)
     try:
         _answer(client, job, movie)
