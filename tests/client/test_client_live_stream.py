@@ -117,12 +117,15 @@ def test_a_model_that_is_not_there(server: Running, gather: Gather) -> None:
 
 
 @both
-def test_a_frame_beyond_the_limit(models_dir: Path, gather: Gather) -> None:
+def test_a_frame_beyond_the_limit_is_not_sent_and_the_stream_goes_on(models_dir: Path, gather: Gather) -> None:
+    good = frames(walk(2))
     with serving(Settings(models_dir=models_dir, stream_max_bytes=50_000)) as running:
-        large = frames(walk(1))[0].picture + b"\0" * 60_000
-        with pytest.raises(pw.StreamClosed) as caught:
-            gather(running.url, [large])
-    assert caught.value.code == 1009
+        large = good[0].picture + b"\0" * (50_001 - 16 - len(good[0].picture))
+        results = gather(running.url, [good[0], large, good[1], large[:-1]], policy="all")
+    problems = {it.seq: it.problem for it in results}
+    assert [problems[seq] for seq in (0, 2, 3)] == [None] * 3
+    assert isinstance(problems[1], pw.ImageTooLarge)
+    assert "at most 50000 bytes, got 50001" in problems[1].detail
 
 
 def test_a_short_queue_is_never_filled(models_dir: Path) -> None:

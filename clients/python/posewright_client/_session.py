@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import struct
+import sys
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -64,6 +65,7 @@ class Session:
         self._ready = self._leaving = self._finished = False
         self._skeleton = COCO
         self._id = ""
+        self._max_bytes = sys.maxsize
         self._window = self._wanted_window = options.max_in_flight or IN_FLIGHT[options.policy]
         self._idle_s = self._opened_s = self._sent_s = self._left_s = self._answered_s = 0.0
         self._reported = StreamStats()
@@ -128,6 +130,26 @@ class Session:
             return '{"type":"ping"}'
         return None
 
+    def refuse(self, now_s: float) -> bool:
+        """Answer the next frame with a problem where its size would end the stream; tells whether that was so."""
+        if not self._ready or not self._waiting or len(self._results) >= self._window:
+            return False
+        size = HEADER.size + len(self._waiting[0].content)
+        if size <= self._max_bytes:
+            return False
+        offered = self._waiting.popleft()
+        seq = offered.seq & SEQ_MASK
+        self._in_flight[seq] = offered, now_s
+        self.stats.problems += 1
+        problem = {
+            "type": "urn:posewright:problem:image-too-large",
+            "status": 413,
+            "title": "The picture is too large",
+            "detail": f"expected a message of at most {self._max_bytes} bytes, got {size}; make the picture smaller",
+        }
+        self._answer({"seq": seq}, now_s, (), None, ProblemError.from_document(problem))
+        return True
+
     def next_check_s(self) -> float:
         """Return when `outgoing` or `check` may have news though nothing happened."""
         ping_s = self._sent_s + self._idle_s / 3 if self._ready and self._idle_s and not self._leaving else float("inf")
@@ -175,6 +197,7 @@ class Session:
     def _on_ready(self, event: Mapping[str, Any]) -> None:
         self._ready, self._id = True, str(event.get("session", ""))
         self._skeleton = skeleton_of(event)
+        self._max_bytes = int((event.get("limits") or {}).get("max_frame_bytes") or sys.maxsize)
         self._idle_s = float(event.get("idle_timeout_s") or 0)
         if self.options.policy == "all":
             # One is worked on and the rest waits: so the server's queue never fills, and it never stops reading.

@@ -219,6 +219,9 @@ class AsyncStream(AsyncIterator[StreamResult]):
         while not session.settled:
             now_s = time.monotonic()
             session.check(now_s)
+            if session.refuse(now_s):
+                self._changes.tell()
+                continue
             message = session.outgoing(now_s)
             if message is None:
                 await self._changes.next(session.next_check_s() - now_s)
