@@ -114,7 +114,6 @@ class StreamOutcome:
         server_ages_ms: Of the same frames, what of it passed on the server.
         stats: What became of all frames, those of the warm-up among them.
         failure: Why it ended early, or None.
-        problems: Frames answered with a problem.
         seconds: Measured.
     """
 
@@ -122,7 +121,6 @@ class StreamOutcome:
     server_ages_ms: list[float] = field(default_factory=list)
     stats: StreamStats = field(default_factory=StreamStats)
     failure: str | None = None
-    problems: int = 0
     seconds: float = 0.0
 
     @property
@@ -169,10 +167,7 @@ async def _camera(
         async with stream:
             async for result in stream:
                 now_s, due_s = time.monotonic(), begin_s + result.seq / fps
-                if due_s not in span:
-                    continue
-                if result.problem is not None:
-                    outcome.problems += 1
+                if due_s not in span or result.problem is not None:
                     continue
                 outcome.ages_ms.append((now_s - due_s) * 1000)
                 outcome.server_ages_ms.append(result.age_ms or 0.0)
