@@ -88,9 +88,9 @@ def test_phases_follow_each_other() -> None:
 @pytest.mark.parametrize(
     ("name", "file"),
     [
-        ("student-s", "student-s-balanced"),
+        ("student-s", "student-s-sharp"),
         ("student-t", "student-t-balanced"),
-        ("teacher", "teacher-balanced"),
+        ("teacher", "teacher-halves"),
         ("finder", "finder-folded-finish"),
     ],
 )
