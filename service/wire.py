@@ -21,7 +21,7 @@ from service.pose.types import Boxes
 SCHEMA = "pose.v1"
 MAX_BOXES = 100
 MAX_COORDINATE = 100_000.0
-"""No picture that fits the server's largest has such a side; sums of larger numbers would only lose precision."""
+"""Far beyond the sides of photographs; sums of larger numbers would only lose precision."""
 
 KEYPOINT_SCORE = (
     "The COCO similarity (OKS of one keypoint) to expect, if it can be labelled, 0..1; the height of its peak where "
