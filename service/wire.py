@@ -28,8 +28,9 @@ KEYPOINT_SCORE = (
     "the model's `calibration` is null."
 )
 PERSON_SCORE = (
-    "The OKS to expect, 0..1: the mean keypoint score, times how probably a found box shows a person (a given box is "
-    "not doubted); a product of heights where `calibration` is null."
+    "The OKS to expect, 0..1: the mean of the keypoints' scores, each weighed by itself, as those that score low are "
+    "seldom labelled, times how probably a found box shows a person (a given box is not doubted); a product of heights "
+    "where `calibration` is null."
 )
 
 Format = Literal["pose", "compact", "coco", "tfjs", "openpose", "roboflow"]

@@ -21,7 +21,7 @@ from service.pose.calibration import BOX_EDGE, Calibration, logistic, logit
 from service.pose.estimator import PoseEstimator
 from service.pose.finder import PersonFinder
 from service.pose.runner import OnnxRunner
-from service.pose.types import Boxes, Floats, Image
+from service.pose.types import Boxes, Floats, Image, expected_oks
 from training import answers, coco, evaluate, pictures
 from training.answers import Reliability
 
@@ -200,7 +200,7 @@ def _presence(
     design, hits = [np.zeros((0, 3))], [np.zeros(0)]
     for found in _found(source, finder, every, evaluate.LEAST_BOX_SCORE):
         poses = estimator.estimate_found(found.image, found.boxes, found.scores)
-        odds = [np.ones(len(poses)), logit(found.scores, BOX_EDGE), logit(poses.scores.mean(axis=1))]
+        odds = [np.ones(len(poses)), logit(found.scores, BOX_EDGE), logit(expected_oks(poses.scores))]
         design.append(np.stack(odds, axis=1))
         hits.append(found.hits.astype(np.float64))
     offset, by_box, by_pose = _newton(np.concatenate(design), np.concatenate(hits), np.array([0.0, 1.0, 0.0]))

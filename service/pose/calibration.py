@@ -34,7 +34,7 @@ class Calibration(BaseModel):
         offsets: One a keypoint; a finder has one.
         slopes: Likewise.
         presence: How probably a found box shows a person once the pose is known: offset, and the weights of the
-            log-odds of the finder's score and of the mean keypoint score. None: the finder's word stands.
+            log-odds of the finder's score and of the pose's `expected_oks`. None: the finder's word stands.
         measured_on: The pictures, in words.
         pictures: How many they are.
         samples: Labelled keypoints, or boxes, on them.
@@ -77,7 +77,7 @@ class Calibration(BaseModel):
 
         Args:
             box_scores: float32 (N,), 0..1; a box of score 1 was given by the caller, and is not doubted.
-            likeness: float32 (N,), 0..1, the OKS to expect if there is a person: the mean keypoint score.
+            likeness: float32 (N,), 0..1, `expected_oks`: if there is a person.
 
         Returns:
             float32 (N,), 0..1.

@@ -10,7 +10,7 @@ from service.pose import crop, heatmap, simcc
 from service.pose.bundle import Bundle, BundleError
 from service.pose.runner import Runner
 from service.pose.skeleton import COCO17, SKELETONS
-from service.pose.types import Boxes, Floats, Image, Poses
+from service.pose.types import Boxes, Floats, Image, Poses, expected_oks
 
 KNOWN_BODY = 8
 """Sure keypoints of COCO's 17 from which a pose may doubt its box."""
@@ -74,7 +74,7 @@ class PoseEstimator:
         presences, calibration = box_scores, self.manifest.calibration
         if calibration is not None:
             scores = calibration.expected(scores)
-            presences = calibration.present(box_scores, scores.mean(axis=1))
+            presences = calibration.present(box_scores, expected_oks(scores))
         return Poses(crop.transform(keypoints_crop, crops.to_image), scores, boxes, box_scores, presences)
 
     def estimate_found(self, image: Image, boxes: Boxes, box_scores: Floats | None = None) -> Poses:

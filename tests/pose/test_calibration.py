@@ -16,6 +16,7 @@ from service.pose.estimator import PoseEstimator
 from service.pose.finder import PersonFinder
 from service.pose.runner import OnnxRunner
 from service.pose.skeleton import COCO17
+from service.pose.types import expected_oks
 from tests import spots
 
 K = len(COCO17)
@@ -120,13 +121,31 @@ def test_a_calibration_of_other_outputs_is_refused(tmp_path: Path, count: int) -
         bundle.read(path)
 
 
+@given(scores=st.lists(share, min_size=1, max_size=K))
+def test_a_person_is_worth_what_counts(scores: list[float]) -> None:
+    """Between the mean and the best of the keypoints, whose order does not matter; nothing where all are 0."""
+    people = np.array([scores, scores[::-1]], np.float32)
+    worth = expected_oks(people)
+    assert worth.dtype == np.float32
+    assert (worth >= people.mean(axis=1) - 1e-6).all()
+    assert (worth <= people.max(axis=1) + 1e-6).all()
+    np.testing.assert_allclose(worth[0], worth[1], rtol=1e-5)
+
+
+def test_keypoints_that_nobody_would_label_hardly_count() -> None:
+    """Somebody whose legs the table hides is worth nearly as much as what is seen of them."""
+    people = np.array([[0.9] * K, [0.9] * 11 + [0.05] * 6, [0.0] * K], np.float32)
+    np.testing.assert_allclose(expected_oks(people), [0.9, 0.876, 0], atol=2e-3)
+    assert len(expected_oks(people[:0])) == 0
+
+
 def open_estimator(path: Path) -> PoseEstimator:
     opened = bundle.read(path)
     return PoseEstimator(opened, OnnxRunner(opened.onnx, threads=1))
 
 
 def test_the_estimator_answers_calibrated(tmp_path: Path) -> None:
-    """The same keypoints as before; scores by the curves; a person of a given box is worth their mean."""
+    """The same keypoints as before; scores by the curves; a person of a given box is worth what they let expect."""
     person = spots.Person((300, 200))
     image, boxes = spots.paint(person), from_xywh([person.box_xywh])
     known = calibration(np.linspace(-1, 1, K).tolist(), [0.7] * K, presence=(0.0, 1.0, 1.5))
@@ -134,8 +153,8 @@ def test_the_estimator_answers_calibrated(tmp_path: Path) -> None:
     told = open_estimator(write_calibrated(tmp_path / "told", known, gain=0.5)).estimate(image, boxes)
     np.testing.assert_array_equal(told.keypoints, bare.keypoints)
     np.testing.assert_allclose(told.scores, known.expected(bare.scores), rtol=1e-6)
-    np.testing.assert_allclose(told.person_scores, told.scores.mean(axis=1), rtol=1e-6)
-    np.testing.assert_allclose(bare.person_scores, bare.scores.mean(axis=1), rtol=1e-6)
+    np.testing.assert_allclose(told.person_scores, expected_oks(told.scores), rtol=1e-6)
+    np.testing.assert_allclose(bare.person_scores, expected_oks(bare.scores), rtol=1e-6)
 
 
 def test_a_found_person_is_doubted_once(tmp_path: Path) -> None:
@@ -144,7 +163,7 @@ def test_a_found_person_is_doubted_once(tmp_path: Path) -> None:
     estimator = open_estimator(write_calibrated(tmp_path, known, gain=0.5))
     found = np.array([0.4], np.float32)
     poses = estimator.estimate(spots.paint(person), from_xywh([person.box_xywh]), found)
-    likeness = poses.scores.mean(axis=1)
+    likeness = expected_oks(poses.scores)
     np.testing.assert_allclose(poses.person_scores, known.present(found, likeness) * likeness, rtol=1e-6)
     np.testing.assert_array_equal(poses.box_scores, found)
     np.testing.assert_array_equal(poses.select(np.array([0])).person_scores, poses.person_scores)
