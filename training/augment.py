@@ -50,6 +50,7 @@ def place(
     keypoints: Floats,
     weights: Floats,
     view: Floats,
+    padding: float,
     crop_size: tuple[int, int],
     strength: Strength,
     rng: np.random.Generator,
@@ -61,6 +62,7 @@ def place(
         keypoints: float32 (N, K, 2), canvas px.
         weights: float32 (N, K), 0 where a joint is unknown.
         view: float32 (2, 3), the undisturbed affine from crop px to canvas px.
+        padding: Factor on the box of a half body, as ``view`` has it on whole ones.
         crop_size: (width, height) of a crop in px.
         strength: How far to go.
         rng: The only source of chance.
@@ -72,7 +74,7 @@ def place(
     count = len(keypoints)
     boxes, enough = _half_bodies(keypoints, weights, rng.random(count) < 0.6, upper)
     halved = enough & (rng.random(count) < strength.half_body_chance)
-    views = np.where(halved[:, None, None], crop.crop_to_image(boxes, crop_size, 1.25), view)
+    views = np.where(halved[:, None, None], crop.crop_to_image(boxes, crop_size, padding), view)
     mirrored = rng.random(count) < 0.5
     mirror = np.broadcast_to(np.eye(3), (count, 3, 3)).copy()
     mirror[mirrored, 0] = [-1, 0, crop_size[0] - 1]

@@ -34,7 +34,7 @@ SHAPES_DIFFER = 1.1
 NEARLY = 1.05
 """Canvases that are off by less fit."""
 BOX_PADDING = 1.25
-"""Box padding of a network's crop."""
+"""Box padding that a canvas is `CANVAS_ZOOM` times of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,13 +190,13 @@ class Rows:
         return taken
 
 
-def misfit(canvas: tuple[int, int], size: tuple[int, int]) -> str:
+def misfit(canvas: tuple[int, int], size: tuple[int, int], padding: float = BOX_PADDING) -> str:
     """Say what is wrong with canvases for an input, both (width, height) in px; empty where nothing is.
 
     A canvas has the shape to which boxes were padded: one of another shape than the input's shows some people at a
     scale at which they are never served. A small one is enlarged, where the serving crop is sharp.
     """
-    width, height = (round(side * CANVAS_ZOOM) for side in size)
+    width, height = (round(side * CANVAS_ZOOM * BOX_PADDING / padding) for side in size)
     stretched = canvas[0] * height / (canvas[1] * width)
     if not 1 / SHAPES_DIFFER < stretched < SHAPES_DIFFER:
         trouble = "are of another shape, so scales differ from those served"

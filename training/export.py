@@ -20,7 +20,6 @@ from service.pose.skeleton import COCO17
 from training import card, networks, recipe
 from training import checkpoint as checkpoint_
 from training.checkpoint import Checkpoint
-from training.crops import BOX_PADDING
 from training.networks.finder import FinderNetwork, ServedFinder
 from training.networks.plain import PlainUnit
 from training.networks.pose import STRIDE as POSE_STRIDE
@@ -86,7 +85,7 @@ def export(
         skeleton=(COCO17.name if plan.skeleton == COCO17 else plan.skeleton) if is_pose else None,
         input_size=(width, height),
         heatmap_size=(width // POSE_STRIDE, height // POSE_STRIDE) if is_pose else None,
-        box_padding=BOX_PADDING if is_pose else None,
+        box_padding=plan.network.box_padding if is_pose else None,
         decoder=plan.network.head if is_pose else "finder",
         parameters=sum(p.numel() for p in served.parameters()),
         gflops=round(multiply_adds(served, plan) / 1e9, 4),

@@ -151,10 +151,10 @@ def cells_to_canvas(guide: MapGuide, cache: CropCache) -> Floats:
     return np.asarray(undisturbed(cache, guide.crop_size) @ _square(guide.to_crop), np.float32)
 
 
-def undisturbed(cache: CropCache, size: tuple[int, int]) -> Floats:
+def undisturbed(cache: CropCache, size: tuple[int, int], padding: float = crops.BOX_PADDING) -> Floats:
     """The affine (2, 3) from an undisturbed crop of ``size`` (width, height) to a cache's canvas."""
     box = np.array([[0, 0, cache.pixels.shape[2], cache.pixels.shape[1]]], np.float32) - 0.5
-    return np.asarray(crop.crop_to_image(box, size, 1 / crops.CANVAS_ZOOM)[0], np.float32)
+    return np.asarray(crop.crop_to_image(box, size, padding / crops.BOX_PADDING / crops.CANVAS_ZOOM)[0], np.float32)
 
 
 def ask(guide: MapGuide, pixels: Tensor, flip: bool) -> Tensor:

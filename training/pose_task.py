@@ -52,7 +52,7 @@ class PoseTask:
         self._caches = crops.open_cache([data_root / data.path for data in recipe.data], recipe.skeleton)
         for size in sorted({phase.size for phase in recipe.phases}):
             height, width = self._caches[0].pixels.shape[1:3]
-            if told := crops.misfit((width, height), size):
+            if told := crops.misfit((width, height), size, recipe.network.box_padding):
                 print(f"{recipe.name}: {told}", file=sys.stderr)
         self._canvases = crops.Rows([cache.pixels for cache in self._caches], device)
         shares = np.array([data.share for data in recipe.data])
@@ -99,9 +99,10 @@ class PoseTask:
         weights = known * self._has_labels[sources][:, None]
         if not self._recipe.losses.guesses:
             weights = weights * np.stack([cache.labelled[r] for cache, r in picked])
-        view = guide_maps.undisturbed(self._caches[0], phase.size)
+        padding = self._recipe.network.box_padding
+        view = guide_maps.undisturbed(self._caches[0], phase.size, padding)
         # A half of a body is shown by what anybody knows of it, guides included: only loss asks who said so.
-        to_canvas, mirrored = augment.place(keypoints, known, view, phase.size, strength, rng, skeleton.upper)
+        to_canvas, mirrored = augment.place(keypoints, known, view, padding, phase.size, strength, rng, skeleton.upper)
         keypoints_crop = crop.transform(keypoints, crop.invert(to_canvas))
         partners = list(skeleton.flip)
         keypoints_crop[mirrored] = keypoints_crop[mirrored][:, partners]

@@ -42,6 +42,8 @@ class Network:
             about 10 where `Losses.regression` holds the outputs themselves to 0..1.
         norms: ``batch``, or ``folded``: a ``lite0`` network that goes on from a trained one without its batch norms,
             which have become part of the convolutions. On a CPU a step takes 0.8 of the time.
+        box_padding: Factor on a person's box before it is cut, in training and in the bundle (pose). Less than 1.25
+            shows people larger, which small inputs gain by, and forgives fewer faults of their boxes.
     """
 
     __pydantic_config__ = _STRICT
@@ -62,6 +64,7 @@ class Network:
     head: Literal["heatmap", "simcc"] = "heatmap"
     temperature: Positive = 1.0
     norms: Literal["batch", "folded"] = "batch"
+    box_padding: Annotated[float, Field(ge=1, le=1.5)] = 1.25
 
     def __post_init__(self) -> None:
         if self.norms == "folded" and not self.pretrained:

@@ -142,6 +142,7 @@ def _matching(
         }
         if not is_finder:
             settings["sigma_cells"], settings["temperature"] = _scales(graph)
+            settings["box_padding"] = manifest.box_padding
         plan = _plan(opened, settings)
         if plan is None:
             continue

@@ -36,7 +36,7 @@ def test_every_point_keeps_its_colour(canvas: tuple[np.ndarray, np.ndarray]) -> 
     strength = Strength(30, 1.0, (0.75, 1.35), 0.08, 0.3, 0, 0, 0, 0, 0)
     repeated = np.repeat(keypoints[None], count, axis=0).astype(np.float32)
     to_canvas, mirrored = augment.place(
-        repeated, np.ones((count, 17), np.float32), VIEW, (192, 256), strength, np.random.default_rng(0)
+        repeated, np.ones((count, 17), np.float32), VIEW, 1.25, (192, 256), strength, np.random.default_rng(0)
     )
     assert 5 < mirrored.sum() < 35
     pixels = cut(np.repeat(image[None], count, axis=0), to_canvas, (192, 256))
@@ -74,7 +74,7 @@ def test_still_is_still_and_mirrors_half(canvas: tuple[np.ndarray, np.ndarray]) 
     identity = np.array([[1, 0, 0], [0, 1, 0]], np.float32)
     repeated = np.repeat(keypoints[None], 20, axis=0).astype(np.float32)
     to_canvas, mirrored = augment.place(
-        repeated, np.ones((20, 17), np.float32), identity, CANVAS_SIZE, STILL, np.random.default_rng(1)
+        repeated, np.ones((20, 17), np.float32), identity, 1.25, CANVAS_SIZE, STILL, np.random.default_rng(1)
     )
     pixels = cut(np.repeat(image[None], 20, axis=0), to_canvas, CANVAS_SIZE)
     assert 0 < mirrored.sum() < 20
@@ -139,7 +139,7 @@ def test_the_same_seed_gives_the_same_places(canvas: tuple[np.ndarray, np.ndarra
     repeated = np.repeat(canvas[1][None], 5, axis=0).astype(np.float32)
     places = [
         augment.place(
-            repeated, np.ones((5, 17), np.float32), VIEW, (192, 256), augment.STRONG, np.random.default_rng(5)
+            repeated, np.ones((5, 17), np.float32), VIEW, 1.25, (192, 256), augment.STRONG, np.random.default_rng(5)
         )
         for _ in range(2)
     ]
@@ -152,6 +152,6 @@ def test_few_known_joints_are_no_half_body() -> None:
     weights = np.zeros((4, len(COCO17)), np.float32)
     weights[:, :3] = 1
     always = Strength(0, 0, (1, 1), 0, 1.0, 0, 0, 0, 0, 0)
-    to_canvas, mirrored = augment.place(keypoints, weights, VIEW, (192, 256), always, np.random.default_rng(0))
+    to_canvas, mirrored = augment.place(keypoints, weights, VIEW, 1.25, (192, 256), always, np.random.default_rng(0))
     np.testing.assert_allclose(np.abs(to_canvas[:, 0, 0]), 1.5, rtol=1e-5)
     np.testing.assert_allclose(to_canvas[~mirrored], np.repeat(VIEW[None], (~mirrored).sum(), axis=0), rtol=1e-5)

@@ -150,16 +150,17 @@ def test_held_out_pictures_stay_out(painted: coco.Source, tmp_path: Path) -> Non
     assert len(cache) == 8  # of six pictures, numbers 3 and 6 are held out
 
 
+@pytest.mark.parametrize("padding", [1.0, 1.25, 1.5])
 @pytest.mark.parametrize("size", [(96, 96), (96, 128), (160, 224), (176, 240), (192, 256), (128, 96)])
-def test_misfitting_canvases_are_told_and_how_they_would_fit(size: tuple[int, int]) -> None:
+def test_misfitting_canvases_are_told_and_how_they_would_fit(size: tuple[int, int], padding: float) -> None:
     shapes = {(width, height) for height in (96, 192, 288, 384) for width in (height * 3 // 4, height, height * 4 // 3)}
     for canvas in shapes:
-        if told := crops.misfit(canvas, size):
+        if told := crops.misfit(canvas, size, padding):
             words = told.split()
             width, height = (int(words[words.index(side) + 1]) for side in ("--width", "--height"))
-            assert not crops.misfit((width, height), size)
+            assert not crops.misfit((width, height), size, padding)
         else:
-            assert canvas[1] / 1.5 > 0.85 * size[1], "enlarged in silence"
+            assert canvas[1] / 1.5 * padding / 1.25 > 0.85 * size[1], "enlarged in silence"
             assert canvas[0] / canvas[1] == pytest.approx(size[0] / size[1], rel=0.11)
 
 

@@ -249,7 +249,7 @@ def test_half_bodies_go_by_the_skeletons_halves(upper: tuple[int, ...]) -> None:
     only_halves = replace(augment.LIGHT, half_body_chance=1.0, rotation_chance=0, zoom=(1.0, 1.0), shift=0.0)
     view = np.array([[1, 0, 0], [0, 1, 0]], np.float32)
     weights = np.ones((200, 12), np.float32)
-    placed, _ = augment.place(keypoints, weights, view, (96, 128), only_halves, np.random.default_rng(0), upper)
+    placed, _ = augment.place(keypoints, weights, view, 1.25, (96, 128), only_halves, np.random.default_rng(0), upper)
     middles = placed[:, 1, :2] @ [48, 64] + placed[:, 1, 2]
     if upper:
         assert ((middles < 75) | (middles > 75)).all()
