@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from service.pose import heatmap
+from service.pose import crop, heatmap
+from service.pose.boxes import from_xywh
 from service.pose.skeleton import COCO17
 from tests.training.conftest import tiny_recipe
 from tests.training.test_guides import PoseStandIn, save
-from training import augment, crops, guide_maps, guides, loop, recipe
+from training import augment, coco, crops, guide_maps, guides, loop, recipe
 from training.guide_maps import BesideGuide, CachedGuide
 from training.guides import MapGuide, NetworkGuide, TinyPoseGuide
 from training.networks.pose import mirror_maps
@@ -70,6 +71,19 @@ def test_a_flipped_look_finds_the_middle_joint_in_the_same_place(data_root: Path
     (there, _), (again, scores) = heatmap.decode(once, stride=4), heatmap.decode(both, stride=4)
     np.testing.assert_allclose(there, again, atol=0.5)
     assert scores.min() > 0.3
+
+
+@pytest.mark.parametrize("padding", [1.0, 1.1, 1.25])
+def test_people_are_learned_as_large_as_they_are_served(data_root: Path, padding: float) -> None:
+    (cache,) = crops.open_cache([data_root / "crops"])
+    view = guide_maps.undisturbed(cache, (96, 128), padding)
+    learned = crop.transform(cache.keypoints, np.repeat(crop.invert(view[None]), len(cache), axis=0))
+    people = list(coco.load(data_root / "annotations.json").anns.values())
+    points = np.array([it["keypoints"] for it in people], np.float32).reshape(len(people), -1, 3)[..., :2]
+    to_image = crop.crop_to_image(from_xywh([it["bbox"] for it in people]), (96, 128), padding)
+    served = crop.transform(points, crop.invert(to_image))
+    apart = np.linalg.norm(learned[:, None] - served[None], axis=3).max(axis=2)
+    assert (apart.min(axis=1) < 0.05).all()
 
 
 def test_a_flipped_look_at_the_mirrored_crop_is_the_mirrored_look(data_root: Path, tmp_path: Path) -> None:
