@@ -152,7 +152,7 @@ def test_only_pretrained_networks_fold() -> None:
 
 def test_the_blur_holds_no_denormal_numbers() -> None:
     """They made the blur take up to a quarter of a call."""
-    blur = OksBlur(tiny_recipe().skeleton, (40, 56), 1.5)
+    blur = OksBlur(tiny_recipe().skeleton, (40, 56), 1.5, 1.25)
     for kernel in (blur.along_x, blur.along_y):
         assert (kernel == 0).any()
         assert kernel[kernel != 0].min() > 1e-8

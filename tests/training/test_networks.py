@@ -9,7 +9,7 @@ from service.pose.skeleton import COCO17
 from training.networks.pose import STRIDE, OksBlur, heatmaps
 
 SIZE = (36, 48)
-SIGMA = 1.5
+SIGMA, PADDING = 1.5, 1.25
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -18,7 +18,7 @@ def test_a_sure_belief_scores_one_where_it_lies(seed: int) -> None:
     points = np.random.default_rng(seed).uniform(36, 108, (2, 17, 2)).astype(np.float32)
     target = heatmap.encode(points, SIZE, STRIDE, SIGMA)
     maps = heatmaps(torch.from_numpy(target).clamp_min(1e-30).log(), SIGMA)
-    blurred = OksBlur(COCO17, SIZE, SIGMA)(maps).numpy()
+    blurred = OksBlur(COCO17, SIZE, SIGMA, PADDING)(maps).numpy()
     found, scores = heatmap.decode(blurred, STRIDE)
     np.testing.assert_allclose(found, points, atol=0.1)
     assert scores.min() > 0.9
@@ -30,11 +30,11 @@ def test_the_blur_prefers_much_belief_nearby_to_one_likely_cell() -> None:
     belief = torch.zeros(1, 17, 48, 36)
     belief[:, :, 10, 8] = 0.2
     belief[:, :, 29:32, 19:22] = 0.8 / 9
-    peaks = OksBlur(COCO17, SIZE, SIGMA)(belief).flatten(2).argmax(dim=2)[0]
+    peaks = OksBlur(COCO17, SIZE, SIGMA, PADDING)(belief).flatten(2).argmax(dim=2)[0]
     wide = [k for k in range(17) if COCO17.sigmas[k] > 0.06]
     assert all(int(peaks[k]) == 30 * 36 + 20 for k in wide)
 
 
 def test_a_belief_spread_evenly_scores_low() -> None:
-    blurred = OksBlur(COCO17, SIZE, SIGMA)(heatmaps(torch.zeros(1, 17, 48, 36), SIGMA))
+    blurred = OksBlur(COCO17, SIZE, SIGMA, PADDING)(heatmaps(torch.zeros(1, 17, 48, 36), SIGMA))
     assert float(blurred.max()) < 0.06

@@ -238,7 +238,7 @@ def test_mirroring_twice_is_nothing_and_partners_change_places() -> None:
     assert torch.equal(mirror_maps(once, STICK), maps)
     assert torch.equal(once[:, 2], maps[:, 3].flip(2))
     assert torch.equal(once[:, 0], maps[:, 0].flip(2))
-    assert OksBlur(STICK, (4, 6), 1.5)(maps).shape == maps.shape
+    assert OksBlur(STICK, (4, 6), 1.5, 1.25)(maps).shape == maps.shape
 
 
 @pytest.mark.parametrize("upper", [(), (0, 1, 2, 3, 4, 5)])

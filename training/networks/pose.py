@@ -123,9 +123,9 @@ OKS_SHARE = 0.5
 """Width of the blur as a share of OKS' own; the best of 0.25, 0.5, 0.75 and 1 on training pictures."""
 NEGLIGIBLE = 1e-6
 """Of a Gaussian's height."""
-SIDE_SHARE = 0.41
-"""Square root of a standing person's COCO area, as a share of the crop's height: a box fills 1 / 1.25 of the height,
-is about half as wide, and the person covers about 0.53 of it."""
+SIDE_SHARE = 0.5125
+"""Square root of a standing person's COCO area, as a share of the box's height: a box is about half as wide as high,
+and the person covers about 0.53 of it."""
 
 
 class OksBlur(nn.Module):
@@ -136,10 +136,18 @@ class OksBlur(nn.Module):
     for the student on 225 pictures of the training set. Two matrix products, as rows and columns blur apart.
     """
 
-    def __init__(self, skeleton: Skeleton, heatmap_size: tuple[int, int], sigma_cells: float) -> None:
+    def __init__(self, skeleton: Skeleton, heatmap_size: tuple[int, int], sigma_cells: float, padding: float) -> None:
+        """Make the kernels.
+
+        Args:
+            skeleton: Its sigmas.
+            heatmap_size: (width, height) in cells.
+            sigma_cells: Of the training's targets: a peak as sharp has height 1.
+            padding: Factor on a box before it is cut: how much of the maps a person fills.
+        """
         super().__init__()
         w, h = heatmap_size
-        widths = OKS_SHARE * 2 * torch.tensor(skeleton.sigmas) * SIDE_SHARE * h  # cells, (K,)
+        widths = OKS_SHARE * 2 * torch.tensor(skeleton.sigmas) * SIDE_SHARE * h / padding  # cells, (K,)
         for name, side in (("along_x", w), ("along_y", h)):
             apart = torch.arange(side)[:, None] - torch.arange(side)[None]
             kernel = torch.exp(-(apart**2) / (2 * widths[:, None, None] ** 2))
@@ -172,8 +180,8 @@ class ServedPose(nn.Module):
         """
         super().__init__()
         self.network = network
-        width, height = settings.input_size
-        self.blur = OksBlur(network.skeleton, (width // STRIDE, height // STRIDE), settings.sigma_cells)
+        cells = (settings.input_size[0] // STRIDE, settings.input_size[1] // STRIDE)
+        self.blur = OksBlur(network.skeleton, cells, settings.sigma_cells, settings.box_padding)
         self.settings = settings
         self.flip_test = flip_test
 
