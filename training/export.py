@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ def export(
     measured_on: str = "",
     seen: str = "",
     blend: float = 1.0,
+    padding: float | None = None,
 ) -> Bundle:
     """Write a checkpoint's averaged weights as a bundle.
 
@@ -57,12 +59,13 @@ def export(
         seen: What somebody saw go wrong on pictures, for the card.
         blend: Share of the way from the weights of the bundle that the training began with to the trained ones
             (Wortsman et al., arXiv 2109.01903): two ends of one valley, and the middle may lie lower.
+        padding: Factor on a person's box where it serves (pose); None: as in training.
 
     Raises:
         CheckpointError: A blend of a training that began with no bundle.
         ExportError: ONNX and torch differ by more than `TOLERANCE`.
     """
-    plan = checkpoint.recipe
+    plan = serving(checkpoint.recipe, padding)
     ancestors = checkpoint_.ancestors(checkpoint)
     stages = [checkpoint, *ancestors]
     before = _lineage(checkpoint_.origin(stages[-1]))
@@ -93,7 +96,7 @@ def export(
         calibration=None,
         trained_by={
             "revision": checkpoint.revision,
-            "recipe_sha256": recipe.digest(plan),
+            "recipe_sha256": recipe.digest(checkpoint.recipe),
             "steps": checkpoint.step,
             "flip_test": flip_test,
             **({"blend": blend} if blend < 1 else {}),
@@ -107,6 +110,11 @@ def export(
         },
     )
     return bundle.write(out, manifest, onnx, card.write(manifest, plan, measured_on, seen))
+
+
+def serving(plan: recipe.Recipe, padding: float | None) -> recipe.Recipe:
+    """The recipe with the box padding that its bundle is to have."""
+    return plan if padding is None else replace(plan, network=replace(plan.network, box_padding=padding))
 
 
 def _go_back(network: networks.Network, origin: Path | None, share: float) -> None:

@@ -150,6 +150,7 @@ def run_export(options: Namespace) -> int:
         options.measured_on,
         options.seen,
         options.blend,
+        options.padding,
     )
     print(f"{written.path}: {len(written.onnx) / 1e6:.1f} MB, sha256 {written.manifest.files[bundle.ONNX]}")
     name = written.manifest.name

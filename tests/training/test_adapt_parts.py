@@ -17,7 +17,7 @@ from service.pose.skeleton import COCO17
 from service.pose.types import Poses
 from tests import spots
 from tests.training.test_export import fresh
-from training import agreement, before_after, export, footage, networks, revival, sightings
+from training import agreement, before_after, export, footage, networks, recipe, revival, sightings
 from training.agreement import Agreement
 
 SIGMAS = COCO17.sigma_array
@@ -171,6 +171,9 @@ def test_a_revived_network_answers_as_its_bundle_and_learns(tmp_path: Path, back
     assert state.recipe.network.backbone == backbone
     assert state.recipe.network.sigma_cells == pytest.approx(1.7, abs=1e-3)
     assert state.recipe.network.box_padding == written.manifest.box_padding == 1.1
+    closer = export.export(state, tmp_path / "closer", "2", {}, flip_test, padding=1.05).manifest
+    assert closer.box_padding == 1.05
+    assert closer.trained_by["recipe_sha256"] == recipe.digest(state.recipe)
     again = export.export(state, tmp_path / "again", "2", {}, flip_test)
     old, new = (OnnxRunner(it.onnx, threads=1).run(pixels)[0] for it in (written, again))
     assert np.abs(old - new).max() <= export.TOLERANCE * old.max()

@@ -88,8 +88,8 @@ def test_phases_follow_each_other() -> None:
 @pytest.mark.parametrize(
     ("name", "file"),
     [
-        ("student-s", "student-s-sharp"),
-        ("student-t", "student-t-balanced"),
+        ("student-s", "student-s-fresh"),
+        ("student-t", "student-t-fresh"),
         ("teacher", "teacher-halves"),
         ("finder", "finder-folded-finish"),
     ],
