@@ -77,7 +77,7 @@ class Calibration(BaseModel):
 
         Args:
             box_scores: float32 (N,), 0..1; a box of score 1 was given by the caller, and is not doubted.
-            likeness: float32 (N,), 0..1, `expected_oks`: if there is a person.
+            likeness: float32 (N,), 0..1, the pose's `expected_oks`, if there is a person.
 
         Returns:
             float32 (N,), 0..1.
