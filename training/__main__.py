@@ -83,7 +83,9 @@ def _parser() -> argparse.ArgumentParser:
         default=1.0,
         help="share of the way from the bundle that it began with to what it learned",
     )
-    export.add_argument("--padding", type=_padding, help="factor on a person's box where it serves; else as in training")
+    export.add_argument(
+        "--padding", type=_padding, help="factor on a person's box where it serves; else as in training"
+    )
     export.add_argument("--metrics", type=Path, help="json of figures for manifest and card, as evaluate prints it")
     export.add_argument("--measured-on", default="", help="what pictures these figures are of, for the card")
     export.add_argument("--seen", default="", help="what you saw it get wrong on drawn pictures, for the card's limits")
