@@ -111,7 +111,7 @@ class Phase:
         steps: Optimiser steps.
         batch: Samples a step, of all processes together.
         size: (width, height) of the input in px.
-        augment: ``strong`` or ``light``.
+        augment: ``strong``, ``light`` or ``faint``.
         frozen_blocks: The backbone's stem and so many first blocks stay as they are; 0 trains all.
     """
 
@@ -119,7 +119,7 @@ class Phase:
     steps: Count
     batch: Count
     size: Size
-    augment: Literal["strong", "light"] = "strong"
+    augment: Literal["strong", "light", "faint"] = "strong"
     frozen_blocks: Annotated[int, Field(ge=0)] = 0
 
 
@@ -193,6 +193,8 @@ class Losses:
         classification_form: ``cells``: cross-entropy over cells; ``bce``: yes or no per cell; ``axes``: x and y apart.
         fill: Where nobody labelled a joint, classify it by the guides' mean map. Beside ``dense`` as ``divergence``
             that teaches twice, and labels count for less.
+        joint_weights: Factor on each keypoint in ``regression``, ``dense`` and ``classification``, in the skeleton's
+            order (MMPose's ``joint_weights``); empty: all alike.
         past: Distance to the student's own averaged past (self-distillation).
         past_ramp: Share of the training after which ``past`` has its full weight.
         features: Distance of the backbone's stride-16 features to those of ImageNet's EfficientNet-Lite0.
@@ -210,6 +212,7 @@ class Losses:
     classification: Weight = 1.0
     classification_form: Literal["cells", "bce", "axes"] = "cells"
     fill: bool = True
+    joint_weights: tuple[Weight, ...] = ()
     past: Weight = 0.0
     past_ramp: Share = 0.5
     features: Weight = 0.0
@@ -278,6 +281,11 @@ class Recipe:
                 raise ValueError("expected every phase at network.input_size with a simcc head, which knows no other")
             if self.losses.regression or (self.losses.dense and self.losses.dense_form == "squared"):
                 raise ValueError("expected no squared loss with a simcc head, which has no heatmap")
+        if len(self.losses.joint_weights) not in {0, len(self.skeleton)}:
+            raise ValueError(
+                f"losses.joint_weights: expected {len(self.skeleton)}, one for each keypoint of {self.skeleton.name!r}, "
+                f"or none, got {len(self.losses.joint_weights)}"
+            )
         self._require_fitting_guides()
 
     def _require_fitting_guides(self) -> None:
