@@ -26,9 +26,9 @@ class Lesson:
 
     Attributes:
         maps: Gaussians of the labels, (N, K, h, w).
-        weights: (N, K), 0 where a joint has no label.
+        weights: (N, K), 0 where a joint has no label, else the recipe's ``joint_weights``.
         guides: The guides' heatmaps, (G, N, K, h, w), binarized where the recipe says so.
-        trust: (G, N, K), how far each guide's joint is believed, 0..1.
+        trust: (G, N, K), how far each guide's joint is believed, 0..1, times the same.
     """
 
     maps: Tensor

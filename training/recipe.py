@@ -281,12 +281,16 @@ class Recipe:
                 raise ValueError("expected every phase at network.input_size with a simcc head, which knows no other")
             if self.losses.regression or (self.losses.dense and self.losses.dense_form == "squared"):
                 raise ValueError("expected no squared loss with a simcc head, which has no heatmap")
-        if len(self.losses.joint_weights) not in {0, len(self.skeleton)}:
-            raise ValueError(
-                f"losses.joint_weights: expected {len(self.skeleton)}, one for each keypoint of {self.skeleton.name!r}, "
-                f"or none, got {len(self.losses.joint_weights)}"
-            )
+        self._require_a_weight_per_joint()
         self._require_fitting_guides()
+
+    def _require_a_weight_per_joint(self) -> None:
+        expected, got = len(self.skeleton), len(self.losses.joint_weights)
+        if got not in {0, expected}:
+            raise ValueError(
+                f"losses.joint_weights: expected {expected}, one for each keypoint of {self.skeleton.name!r}, or none, "
+                f"got {got}"
+            )
 
     def _require_fitting_guides(self) -> None:
         if self.skeleton == COCO17:

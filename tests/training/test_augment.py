@@ -147,6 +147,21 @@ def test_the_same_seed_gives_the_same_places(canvas: tuple[np.ndarray, np.ndarra
         np.testing.assert_array_equal(first, second)
 
 
+def test_each_strength_moves_crops_less_than_the_one_before(canvas: tuple[np.ndarray, np.ndarray]) -> None:
+    repeated = np.repeat(canvas[1][None], 500, axis=0).astype(np.float32)
+    corners = np.array([[0, 0], [191, 0], [0, 255], [191, 255]], np.float32)[None]
+    moved = []
+    for strength in augment.STRENGTHS.values():
+        rng = np.random.default_rng(3)
+        places, mirrored = augment.place(
+            repeated, np.ones((500, 17), np.float32), VIEW, 1.25, (192, 256), strength, rng
+        )
+        there = [crop.transform(np.repeat(corners, 500, axis=0), it) for it in (places, np.repeat(VIEW[None], 500, 0))]
+        moved.append(np.linalg.norm(there[0] - there[1], axis=2)[~mirrored].mean())
+    assert moved == sorted(moved, reverse=True)
+    assert moved[-1] > 1
+
+
 def test_few_known_joints_are_no_half_body() -> None:
     keypoints = np.zeros((4, len(COCO17), 2), np.float32)
     weights = np.zeros((4, len(COCO17)), np.float32)

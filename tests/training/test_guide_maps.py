@@ -60,6 +60,24 @@ def test_guides_maps_peak_where_the_joints_went(
     assert np.mean(apart < 4) > 0.9
 
 
+def test_joint_weights_scale_labels_and_guides_of_their_joints(
+    pose_file: Path, data_root: Path, tmp_path: Path
+) -> None:
+    """Whichever way a crop is mirrored: a batch has both."""
+    factors = np.linspace(0, 1.6, 17)
+    plain = guided(pose_file)
+    weighed = replace(plain, losses=replace(plain.losses, joint_weights=tuple(factors.tolist())))
+    lessons = [
+        PoseTask(plan, data_root, CPU, tmp_path / "run").batch(0, 0, plan.phases[0]).lesson for plan in (plain, weighed)
+    ]
+    expected = torch.from_numpy(factors.astype(np.float32))
+    assert lessons[0].weights.any()
+    assert lessons[0].trust.any()
+    torch.testing.assert_close(lessons[1].weights, lessons[0].weights * expected)
+    torch.testing.assert_close(lessons[1].trust, lessons[0].trust * expected)
+    assert torch.equal(lessons[1].maps, lessons[0].maps)
+
+
 def test_a_flipped_look_finds_the_middle_joint_in_the_same_place(data_root: Path, tmp_path: Path) -> None:
     """The stand-in's cells lie 1.5 px beside ours: mirroring must not move what lies in the middle."""
     guide = TinyPoseGuide(save(PoseStandIn(gain=0.9), (1, 3, 256, 192), tmp_path / "pose.onnx", free=True))

@@ -61,6 +61,7 @@ def test_overrides_reach_every_depth() -> None:
         ("losses.classification=0", "expected a positive weight"),
         ("losses.drop=true", "at least two guides"),
         ("network.temperature=0", "network.temperature"),
+        ("losses.joint_weights=[1.0, 2.0]", "expected 17, one for each keypoint of 'coco17', or none, got 2"),
     ],
 )
 def test_a_wrong_key_or_value_is_named(override: str, message: str) -> None:
