@@ -586,7 +586,9 @@ export class PoseStream {
   #watch() {
     if (this.#socket === null) return;
     const now = performance.now();
-    if (now - this.#heardMs > PATIENCE_MS) {
+    // In an open connection silence counts from a ping on: timers of a page in the background come once a minute.
+    const silent = this.#pingedMs > this.#heardMs && now - this.#pingedMs > PATIENCE_MS - PING_AFTER_MS;
+    if (this.#state === "open" ? silent : now - this.#heardMs > PATIENCE_MS) {
       this.#socket.close();
       this.#lose(1006, `no word for ${PATIENCE_MS / 1000} s`);
     } else if (this.#state === "open" && now - Math.max(this.#heardMs, this.#pingedMs) > PING_AFTER_MS) {

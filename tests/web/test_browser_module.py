@@ -217,7 +217,7 @@ def test_at_most_two_frames_are_unanswered_and_the_newest_goes_next(elsewhere: E
     peer = Peer(lambda _line, _number, _seq: False)
     script = """
     const stream = other.stream(canvas, { maxFps: 1000 });
-    await until(() => stream.stats.skipped >= 20);
+    await until(() => stream.stats.sent >= 2 && stream.stats.skipped >= 20);
     const stats = { ...stream.stats };
     stream.close();
     return stats;
@@ -294,6 +294,32 @@ def test_pings_are_answered_and_bad_frames_do_not_end_it(elsewhere: Elsewhere) -
     assert got["errors"] == [{"name": "PosewrightError"} | problem]
     assert got["stats"]["failed"] == 1
     assert {"type": "pong"} in peer.texts
+
+
+@pytest.mark.parametrize("alive", [True, False], ids=["alive", "dead"])
+def test_a_page_that_slept_asks_before_it_takes_the_connection_for_dead(elsewhere: Elsewhere, *, alive: bool) -> None:
+    """Timers of a page in the background come once a minute; the clock is put forward, and they are called by hand."""
+    peer = Peer(lambda _line, _number, _seq: alive)
+    script = """
+    const ticks = [], clock = performance.now.bind(performance), after = [];
+    let slept = 0;
+    performance.now = () => clock() + slept;
+    window.setInterval = (tick) => ticks.push(tick);
+    const stream = other.stream(canvas, { maxRetries: 0, onState: (state) => states.push(state) });
+    await until(() => stream.stats.sent);
+    for (const seconds of [60, 11]) {
+      slept += 1000 * seconds;
+      for (const tick of ticks) tick();
+      const answered = stream.stats.answered;
+      if (ALIVE) await until(() => stream.stats.answered > answered + 2);
+      after.push(states.at(-1));
+    }
+    stream.close();
+    return after;
+    """.replace("ALIVE", str(alive).lower())
+    with hosting_stream(peer) as url:
+        assert elsewhere(url, script) == (["open", "open"] if alive else ["open", "closed"])
+    assert {"type": "ping"} in peer.texts
 
 
 def test_a_key_travels_beside_the_subprotocol(elsewhere: Elsewhere) -> None:
