@@ -249,12 +249,22 @@ class Tracker:
         overlaps = boxes_.iou(body_boxes(poses.keypoints, poses.scores), extents)
         return np.asarray((similarity + overlaps) / 2, np.float32)
 
+    def _make_room(self) -> bool:
+        """Tell whether one more may be known; for that, whoever was out of sight for longest may have to go."""
+        if len(self._tracks) < self._max_people:
+            return True
+        lost = max(self._tracks, key=lambda track: track.misses)
+        if lost.misses <= URGENT_MISSES:
+            return False
+        self._tracks = [track for track in self._tracks if track is not lost]
+        return True
+
     def _take_up(self, poses: Poses, rest: list[int]) -> list[tuple[Track, int]]:
         """Begin tracks for poses that are nobody's, the surest first."""
         assert self._time_s is not None
         begun = []
         for i in rest:
-            if poses.person_scores[i] < self._min_score or len(self._tracks) >= self._max_people:
+            if poses.person_scores[i] < self._min_score or not self._make_room():
                 continue
             track = Track.begin(self._next_id, poses.select(np.array([i])), self._time_s)
             self._next_id += 1

@@ -236,6 +236,17 @@ def test_there_are_no_more_people_than_may_be() -> None:
         assert len(scene.step()) == 3
 
 
+@pytest.mark.parametrize("most", [1, 2])
+def test_where_no_more_may_be_known_who_is_gone_gives_way_soon(most: int) -> None:
+    """At a cut, or a change of person: long before an unknown one is forgotten."""
+    before = [stands((150 + 200 * i, 300), until_s=0.99) for i in range(most)]
+    after = [stands((650 + 200 * i, 300), since_s=1) for i in range(most)]
+    scene = Scene([*before, *after], tracker(max_people=most))
+    people = [len(scene.step()) for _ in range(2 * int(FPS))]
+    assert people[: int(FPS)] == [most] * int(FPS)
+    assert people[int(FPS) + 10 :] == [most] * (int(FPS) - 10)
+
+
 def test_who_leaves_the_picture_is_forgotten() -> None:
     scene = Scene([walks((1100, 300), 600)], tracker())
     for _ in range(20):
