@@ -171,10 +171,14 @@ class Session:
         """Have one frame worked on, and send the answer or what was wrong."""
         error: ServiceError | None = None
         result = None
+        late_turn = threading.Event()
         try:
-            result = await self._service.scheduler.run(lambda _: self._turn(terms), lane="stream", admitted=True)
+            result = await self._service.scheduler.run(
+                lambda _: self._turn(terms, late_turn), lane="stream", admitted=True
+            )
         except DeadlineExceeded as late:
             error = late
+            late_turn.set()
             self._in_hand = self._in_hand or terms.mailbox.take()
         except Unavailable:
             self._stopped.set()
@@ -196,9 +200,14 @@ class Session:
             self._service.metrics.frame("answered", age_ms)
             await self._send(f'{result[:-1]},"age_ms":{age_ms:.2f}}}')
 
-    def _turn(self, terms: Terms) -> str | None:
-        """Work on the frame whose turn it is, on an inference thread; the result without its age."""
+    def _turn(self, terms: Terms, late: threading.Event) -> str | None:
+        """Work on the frame whose turn it is, on an inference thread; the result without its age.
+
+        A turn that is ``late`` before the one before it has ended takes no frame: nobody awaits what it would answer.
+        """
         with self._working:
+            if late.is_set():
+                return None
             taken = self._in_hand = terms.mailbox.take()
             if taken is None:
                 return None

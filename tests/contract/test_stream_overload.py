@@ -207,6 +207,22 @@ def test_a_frame_past_its_deadline_is_an_error_and_the_stream_goes_on(models_dir
             assert hear(connection)["seq"] == 6
 
 
+def test_no_frame_is_lost_behind_one_that_takes_several_deadlines(models_dir: Path) -> None:
+    """Turns that wait for it past their own deadline must not take frames for nobody afterwards."""
+    with serving(Settings(models_dir=models_dir, workers=4, deadline_s=0.2)) as running, connected(running) as stream:
+        say(stream, type="hello", policy="all")
+        assert hear(stream)["type"] == "ready"
+        (session,) = running.app.state.streams._open
+        with session._working:  # as a first turn would hold it
+            for seq in range(6):
+                stream.send(frame(PICTURE, seq))
+            late = [hear(stream) for _ in range(2)]
+        said = late + [hear(stream) for _ in range(4)]
+        assert [event["seq"] for event in said] == list(range(6))
+        assert [event["type"] for event in late] == ["error", "error"]
+        assert said[-1]["type"] == "result"
+
+
 def test_policy_all_holds_a_fast_sender_back(strict: Running) -> None:
     """It stops reading: all 120 frames of 100 kB can never be inside at once."""
     padded = PICTURE + bytes(100_000)
