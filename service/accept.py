@@ -7,16 +7,17 @@ from service.errors import NotAcceptable
 JSON_OR_PICTURE = ("application/json", "image/jpeg", "image/png")
 
 
-def choose(header: str | None, offered: tuple[str, ...]) -> str:
+def choose(lines: list[str], offered: tuple[str, ...]) -> str:
     """Choose the media type that the caller likes best.
 
     Args:
-        header: As it came; None or empty accepts all.
+        lines: The header's, as they came; none or empty ones accept all.
         offered: What the call can answer with; the first wins a tie.
 
     Raises:
         NotAcceptable: Nothing offered is accepted.
     """
+    header = ", ".join(line for line in lines if line)
     if not header or header == "*/*":
         return offered[0]
     ranges = [_parse(part) for part in header.split(",")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import binascii
 import json
 from typing import TYPE_CHECKING, Literal
@@ -10,7 +11,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
-from service.errors import BadParameter, BadRequest, EmptyBody, TooLarge, UnsupportedType, shown
+from service.errors import BadParameter, BadRequest, EmptyBody, SlowUpload, TooLarge, UnsupportedType, shown
 
 if TYPE_CHECKING:  # the library has it for type checkers only
     from python_multipart.multipart import MultipartCallbacks
@@ -28,6 +29,10 @@ _FORMS: dict[str, Form] = {
 }
 ENVELOPE_BYTES = 65_536
 """What multipart or JSON may add around a picture."""
+SURPLUS_PARTS = 8
+"""Of a multipart body that are read beyond the pictures which may be in it, to tell what they are."""
+MOST_JSON_SIGNS = 100
+"""Brackets and commas of a JSON body, which has one field: of more, objects would take a hundred times their bytes."""
 
 
 def form_of(content_type: str | None, allowed: tuple[Form, ...] = ("raw", "json", "multipart")) -> Form:
@@ -54,22 +59,31 @@ def limit_for(form: Form, max_bytes: int) -> int:
     return limits[form]
 
 
-async def read(request: Request, limit: int) -> list[bytes]:
+async def read(request: Request, limit: int, upload_s: float) -> list[bytes]:
     """Read a body chunk by chunk, and not a byte more than needed to know that it is too large.
 
     Raises:
         EmptyBody: Nothing came.
         TooLarge: More than ``limit`` bytes.
+        SlowUpload: It was not here after ``upload_s`` seconds.
     """
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limit:
         raise _too_many_bytes(int(announced), limit)
     chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > limit:
-            raise _too_many_bytes(size, limit)
-        chunks.append(chunk)
+    try:
+        async with asyncio.timeout(upload_s):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > limit:
+                    raise _too_many_bytes(size, limit)
+                chunks.append(chunk)
+    except TimeoutError:
+        raise SlowUpload(
+            f"expected the whole body within {upload_s:g} s, got {size} bytes by then; send a smaller picture",
+            bytes=size,
+            upload_s=upload_s,
+        ) from None
     if not size:
         raise EmptyBody("expected a picture in the body, got 0 bytes; send a JPEG, PNG or WebP")
     return chunks
@@ -90,13 +104,7 @@ def picture(chunks: list[bytes], content_type: str | None, max_bytes: int) -> by
     elif form == "json":
         content = _from_json(body)
     else:
-        pictures = from_multipart(body, content_type)
-        if len(pictures) != 1:
-            raise BadRequest(
-                f"expected one multipart field 'image', got {len(pictures)}; several go to /predict/batch",
-                images=len(pictures),
-            )
-        content = pictures[0]
+        content = from_multipart(body, content_type, most=1)[0]
     return require_size(content, max_bytes)
 
 
@@ -111,17 +119,17 @@ def require_size(content: bytes, max_bytes: int) -> bytes:
     return content
 
 
-def from_multipart(body: bytes, content_type: str | None) -> list[bytes]:
+def from_multipart(body: bytes, content_type: str | None, most: int) -> list[bytes]:
     """Take the ``image`` parts out of a multipart body, in their order.
 
     Raises:
-        BadRequest: No multipart, or one that broke off.
+        BadRequest: No multipart, one that broke off, no parts or more than ``most``.
         BadParameter: A field that is not ``image``.
     """
     boundary = parse_options_header(content_type)[1].get(b"boundary")
     if not boundary:
         raise BadRequest("expected a boundary in the Content-Type, got none; let the HTTP library set the header")
-    parts = _Parts()
+    parts = _Parts(most + SURPLUS_PARTS)
     try:
         parser = MultipartParser(boundary, parts.callbacks())
         parser.write(body)
@@ -135,14 +143,22 @@ def from_multipart(body: bytes, content_type: str | None) -> list[bytes]:
                 f"expected multipart fields named 'image', got {name[:80]!r}; parameters go into the query",
                 got=name[:80],
             )
+    if not 1 <= len(parts.parts) <= most:
+        expected = "one multipart field 'image'" if most == 1 else f"1 to {most} multipart fields 'image'"
+        raise BadRequest(
+            f"expected {expected}, got {len(parts.parts)}; several go to /predict/batch, more to several calls",
+            images=len(parts.parts),
+            most=most,
+        )
     return [content for _, content in parts.parts]
 
 
 class _Parts:
     """Collects what `MultipartParser` reports: slices of the one body, name by name."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
         self.parts: list[tuple[str, bytes]] = []
+        self._most = most
         self.ended = False
         self._header, self._value, self._name = b"", b"", ""
         self._slices: list[bytes] = []
@@ -160,6 +176,8 @@ class _Parts:
         }
 
     def _begin(self) -> None:
+        if len(self.parts) == self._most:  # a body of a million parts takes its parser minutes
+            raise BadRequest(f"expected fewer than {self._most} multipart fields, got more; send several calls")
         self._name, self._slices = "", []
 
     def _on_field(self, data: bytes, start: int, end: int) -> None:
@@ -184,6 +202,11 @@ class _Parts:
 
 
 def _from_json(body: bytes) -> bytes:
+    if sum(map(body.count, (b"{", b"[", b","))) > MOST_JSON_SIGNS:
+        raise BadRequest(
+            f'expected JSON {{"image": "<base64>"}}, got more than {MOST_JSON_SIGNS} brackets and commas; send that '
+            "field alone, parameters go into the query"
+        )
     try:
         document = json.loads(body)
     except (ValueError, RecursionError) as error:

@@ -5,6 +5,7 @@
     │   └── EmptyBody         400 empty-body
     ├── UnknownModel          404 unknown-model
     ├── NotAcceptable         406 not-acceptable: no format that the Accept header allows
+    ├── SlowUpload            408 slow-upload: the body took too long to arrive
     ├── TooLarge              413 image-too-large: bytes or pixels
     ├── UnsupportedType       415 unsupported-type: of the body, or of the picture itself
     ├── UndecodableImage      422 undecodable-image: no picture, or a damaged one
@@ -69,6 +70,12 @@ class NotAcceptable(ServiceError):
     """The Accept header allows nothing that this call can answer with."""
 
     status, slug, title = 406, "not-acceptable", "No acceptable format"
+
+
+class SlowUpload(ServiceError):
+    """The body took too long to arrive."""
+
+    status, slug, title = 408, "slow-upload", "The body took too long to arrive"
 
 
 class TooLarge(ServiceError):

@@ -137,6 +137,8 @@ def _jpeg_segment(content: bytes, at: int) -> tuple[int, int]:
         return marker, at + 1
     if marker in _JPEG_BARE:
         return marker, at + 2
+    if marker < 0xC0:  # stuffing and reserved ones: a decoder may go on inside, and find another picture there
+        raise _damaged("JPEG", f"a marker FF {marker:02X} at byte {at}")
     (length,) = struct.unpack_from(">H", content, at + 2)
     if length < 2:
         raise _damaged("JPEG", f"a segment of {length} bytes at byte {at}")

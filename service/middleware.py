@@ -67,7 +67,7 @@ class Exchange:
         try:
             await self.app(scope, receive, send_with_headers)
         except ClientDisconnect:
-            log.debug("%s: the client left before its body was read", scope[SCOPE_KEY])
+            log.debug("%s: the client left before it was answered", scope[SCOPE_KEY])
         except Exception:
             log.exception("%s: %s %s failed", scope[SCOPE_KEY], scope["method"], scope["path"])
             if status:

@@ -23,6 +23,7 @@ from service.errors import (
     NotReady,
     QueueFull,
     ServiceError,
+    SlowUpload,
     TooLarge,
     Unavailable,
     UndecodableImage,
@@ -112,8 +113,8 @@ def _route(reply: dict[str, Any], problems: dict[int | str, Any], body: dict[str
 
 _JSON = "application/json"
 _PICTURE_PROBLEMS = _problems(
-    EmptyBody, BadRequest, UnknownModel, NotAcceptable, TooLarge, UnsupportedType, UndecodableImage, BadParameter,
-    NotReady, Unavailable, QueueFull, DeadlineExceeded,
+    EmptyBody, BadRequest, UnknownModel, NotAcceptable, SlowUpload, TooLarge, UnsupportedType, UndecodableImage,
+    BadParameter, NotReady, Unavailable, QueueFull, DeadlineExceeded,
 )  # fmt: skip
 _COCO = {"type": "array", "items": _ref(foreign.CocoResult)}
 _TFJS = {"type": "array", "items": _ref(foreign.TfjsPose)}

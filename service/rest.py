@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Query, Request
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from service import accept, bodies, formats, images, layouts, openapi, wire
-from service.errors import BadParameter, BadRequest, ServiceError, problem
+from service.errors import BadParameter, ServiceError, problem
 from service.metrics import CONTENT_TYPE
 from service.middleware import SCOPE_KEY
 from service.pose.drawing import draw
@@ -22,6 +24,7 @@ from service.wire import Options, parse_boxes
 router = APIRouter()
 Asked = Annotated[Options, Query()]
 JSON = "application/json"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +63,37 @@ def _call(request: Request, options: Options, media_type: str) -> Call:
 async def _read_picture(request: Request, call: Call) -> tuple[list[bytes], str | None]:
     content_type = request.headers.get("content-type")
     form = bodies.form_of(content_type)
-    return await bodies.read(request, bodies.limit_for(form, call.service.settings.max_bytes)), content_type
+    settings = call.service.settings
+    return await bodies.read(request, bodies.limit_for(form, settings.max_bytes), settings.upload_s), content_type
+
+
+async def _while_heard(request: Request, answer: Awaitable[T]) -> T:
+    """Await the answer to a call whose body is there; where the caller hangs up, no thread begins to work on it.
+
+    Raises:
+        ClientDisconnect: The caller has hung up.
+    """
+    work = asyncio.ensure_future(answer)
+    hung_up = asyncio.ensure_future(_hung_up(request))
+    try:
+        await asyncio.wait({work, hung_up}, return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            raise ClientDisconnect
+        return work.result()
+    finally:
+        work.cancel()
+        hung_up.cancel()
+
+
+async def _hung_up(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 @router.post("/predict", **openapi.PREDICT)
 async def predict_one(request: Request, options: Asked) -> Response:
     """Find the people in one picture and their keypoints."""
-    call = _call(request, options, accept.choose(request.headers.get("accept"), accept.JSON_OR_PICTURE))
+    call = _call(request, options, accept.choose(request.headers.getlist("accept"), accept.JSON_OR_PICTURE))
     chunks, content_type = await _read_picture(request, call)
 
     def work(waited_ms: float) -> tuple[bytes, dict[str, float]]:
@@ -74,25 +101,21 @@ async def predict_one(request: Request, options: Asked) -> Response:
         content = bodies.picture(chunks, content_type, call.service.settings.max_bytes)
         return _answer(call, content, watch, call.options.image_id)
 
-    body, laps_ms = await call.service.scheduler.run(work)
+    body, laps_ms = await _while_heard(request, call.service.scheduler.run(work))
     return _response(body, call.media_type, laps_ms)
 
 
 @router.post("/predict/batch", **openapi.BATCH)
 async def predict_batch(request: Request, options: Asked) -> Response:
     """Answer several pictures, in their order; a bad one is an entry with a problem, not a failed call."""
-    call = _call(request, options, accept.choose(request.headers.get("accept"), (JSON,)))
+    call = _call(request, options, accept.choose(request.headers.getlist("accept"), (JSON,)))
     content_type = request.headers.get("content-type")
     bodies.form_of(content_type, ("multipart",))
     scheduler, settings = call.service.scheduler, call.service.settings
-    chunks = await bodies.read(request, settings.max_batch_bytes)
-    contents = await scheduler.run(lambda _: bodies.from_multipart(b"".join(chunks), content_type))
-    if not 1 <= len(contents) <= settings.max_batch:
-        raise BadRequest(
-            f"expected 1 to {settings.max_batch} multipart fields 'image', got {len(contents)}; send several calls",
-            images=len(contents),
-            max_batch=settings.max_batch,
-        )
+    chunks = await bodies.read(request, settings.max_batch_bytes, settings.upload_s)
+    contents = await _while_heard(
+        request, scheduler.run(lambda _: bodies.from_multipart(b"".join(chunks), content_type, settings.max_batch))
+    )
     # The batch was let in once; its pictures then take turns with other calls, never more than there are workers.
     turn = asyncio.Semaphore(scheduler.workers)
 
@@ -108,7 +131,7 @@ async def predict_batch(request: Request, options: Asked) -> Response:
             except ServiceError as error:
                 return formats.dumps({"problem": problem(error, request.url.path, call.request_id)})
 
-    entries = await asyncio.gather(*(answer(i) for i in range(len(contents))))
+    entries = await _while_heard(request, asyncio.gather(*(answer(i) for i in range(len(contents)))))
     return Response(b"[" + b",".join(entries) + b"]", media_type=JSON)
 
 
@@ -116,7 +139,7 @@ async def predict_batch(request: Request, options: Asked) -> Response:
 async def compare_models(request: Request, options: Asked) -> Response:
     """Answer one picture with the student and the teacher, and measure how far apart they are."""
     asked = options.model_copy(update={"model": "teacher"})
-    call = _call(request, asked, accept.choose(request.headers.get("accept"), (JSON,)))
+    call = _call(request, asked, accept.choose(request.headers.getlist("accept"), (JSON,)))
     shelf = call.service.shelf
     student = shelf.choose("student" if options.model == "auto" else options.model).model
     _require_comparable(student, call.wish.choice.model)
@@ -127,7 +150,7 @@ async def compare_models(request: Request, options: Asked) -> Response:
         content = bodies.picture(chunks, content_type, call.service.settings.max_bytes)
         return _compare(call, content, student, watch)
 
-    body, laps_ms = await call.service.scheduler.run(work)
+    body, laps_ms = await _while_heard(request, call.service.scheduler.run(work))
     return _response(body, JSON, laps_ms)
 
 
@@ -249,12 +272,14 @@ async def metrics(request: Request) -> Response:
     return Response(service.metrics.text(service.shelf.models.values()), headers={"Content-Type": CONTENT_TYPE})
 
 
+@router.head("/healthz", include_in_schema=False)
 @router.get("/healthz", **openapi.HEALTHZ)
 async def healthz() -> Response:
     """Tell that the process is alive."""
     return Response(b'{"status":"ok"}', media_type=JSON)
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", **openapi.READYZ)
 async def readyz(request: Request) -> Response:
     """Tell whether calls can be answered: the models are loaded and warm."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from service.pose.runner import Backend, available_cores, require_installed
 
 PREFIX = "POSEWRIGHT_"
+_ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/?#@\s]+")
 
 
 class SettingsError(ValueError):
@@ -19,6 +21,14 @@ class SettingsError(ValueError):
 
 def _comma_separated(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _origin(value: str) -> str:
+    """Write an origin as browsers send it (RFC 6454, sec. 6.2): lower case, nothing behind the port."""
+    origin = value.lower().removesuffix("/")
+    if not _ORIGIN.fullmatch(origin):
+        raise ValueError(f"expected * or scheme://host[:port], such as https://example.org, got {value!r}")
+    return origin
 
 
 class Settings(BaseModel):
@@ -59,7 +69,14 @@ class Settings(BaseModel):
         32, ge=0, le=10_000, description="Calls that may wait for a worker; one more gets 503 with Retry-After."
     )
     deadline_s: float = Field(
-        10.0, gt=0, le=3600, description="Seconds from a call's arrival to its answer; later it gets 504."
+        10.0,
+        gt=0,
+        le=3600,
+        description="Seconds from the end of a call's body to its answer, for each picture of a batch; later it gets "
+        "504.",
+    )
+    upload_s: float = Field(
+        30.0, gt=0, le=3600, description="Seconds that a call's body may take to arrive; later it gets 408."
     )
     max_bytes: int = Field(20_000_000, ge=1, description="Largest picture, in bytes as sent.")
     max_pixels: int = Field(32_000_000, ge=1, description="Largest picture, in pixels; read from its header.")
@@ -99,10 +116,12 @@ class Settings(BaseModel):
     stream_most_misses: int = Field(
         30, ge=0, le=1000, description="Frames in a row for which a person may be out of sight and keep the id."
     )
-    cors_origins: Annotated[tuple[str, ...], BeforeValidator(_comma_separated)] = Field(
-        (),
-        description="Origins of web pages that may call and open streams, separated by commas; * for all. Pages of "
-        "this server always may.",
+    cors_origins: Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], BeforeValidator(_comma_separated)] = (
+        Field(
+            (),
+            description="Origins of web pages that may call and open streams, separated by commas; * for all. Pages of "
+            "this server always may.",
+        )
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe message that is logged; debug also logs every call."

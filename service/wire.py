@@ -52,7 +52,9 @@ class Options(BaseModel):
         "finder. The reply keeps their order.",
         examples=["[[412, 96.5, 188.2, 501.7]]"],
     )
-    max_people: int | None = Field(None, ge=1, le=100, description="Most people to find; the server's default is 20.")
+    max_people: int | None = Field(
+        None, ge=1, le=100, description="Most people to find; all of `boxes` are answered. The server's default is 20."
+    )
     min_score: Score | None = Field(
         None,
         description="Poses with a lower score are left out; the server's default, or 0 where `boxes` are given.",

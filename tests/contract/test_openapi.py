@@ -33,7 +33,7 @@ def test_predict_names_its_forms_parameters_replies_and_problems(server: Running
     assert all(parameter["description"] for parameter in operation["parameters"])
     responses = operation["responses"]
     assert set(responses["200"]["content"]) == {"application/json", "image/jpeg", "image/png"}
-    assert set(responses) == {"200", "400", "404", "406", "413", "415", "422", "503", "504"}
+    assert set(responses) == {"200", "400", "404", "406", "408", "413", "415", "422", "503", "504"}
     for status in set(responses) - {"200"}:
         assert list(responses[status]["content"]) == ["application/problem+json"]
     assert "queue-full" in responses["503"]["description"]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,9 +18,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service import wire
+from service.settings import Settings
 from tests import spots
-from tests.conftest import Running
+from tests.conftest import PATIENCE_S, Running, serving
 from tests.spots import SURE
+from tests.streaming import eventually
 
 PICTURE = spots.encode(spots.paint(SURE))
 SMALL = {kind: spots.encode(spots.paint(SURE)[80:300, 100:260], kind) for kind in ("JPEG", "PNG", "WEBP")}
@@ -165,6 +171,50 @@ def test_a_client_that_leaves_midway(server: Running) -> None:
     with socket.create_connection((host, int(port))) as connection:
         head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 999\r\n\r\n"
         connection.sendall(head + b"abc")
+
+
+def test_a_body_that_does_not_come_in_time(models_dir: Path) -> None:
+    with serving(Settings(models_dir=models_dir, upload_s=0.2)) as running:
+        host, port = running.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=PATIENCE_S) as connection:
+            head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 999\r\n\r\n"
+            connection.sendall(head + b"abc")
+            answer = connection.makefile("rb").read()  # to the end: the server closes what it did not read
+        document = json.loads(answer.partition(b"\r\n\r\n")[2])
+        wire.Problem.model_validate(document)
+        assert (document["status"], document["type"]) == (408, "urn:posewright:problem:slow-upload")
+        assert (document["bytes"], document["upload_s"]) == (3, 0.2)
+        assert running.predict(PICTURE).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/predict", "/predict/batch"])
+def test_nobody_works_for_a_caller_who_hung_up(models_dir: Path, path: str) -> None:
+    begun, released = threading.Event(), threading.Event()
+
+    def hold(_: float) -> None:
+        begun.set()
+        released.wait(PATIENCE_S)
+
+    with serving(Settings(models_dir=models_dir, workers=1)) as running:
+        scheduler = running.app.state.service.scheduler
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(lambda: asyncio.run(scheduler.run(hold)))
+            assert begun.wait(PATIENCE_S)
+            host, port = running.url.removeprefix("http://").split(":")
+            with socket.create_connection((host, int(port))) as connection:
+                asked = httpx.Request("POST", running.url + path, files={"image": PICTURE})
+                lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in asked.headers.items())]
+                connection.sendall("\r\n".join([*lines, "", ""]).encode() + asked.read())
+                eventually(lambda: scheduler.waiting == 1)
+            eventually(lambda: scheduler.waiting == 0)
+            released.set()
+        assert len(running.predict(PICTURE).json()["poses"]) == 1
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_health_is_told_without_a_body_too(server: Running, path: str) -> None:
+    response = server.http.head(path)
+    assert (response.status_code, response.content) == (200, b"")
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])

@@ -20,7 +20,9 @@ JSON, JPEG, PNG = accept.JSON_OR_PICTURE
     ],
 )  # fmt: skip
 def test_the_best_liked_type_wins(header: str | None, expected: str) -> None:
-    assert accept.choose(header, accept.JSON_OR_PICTURE) == expected
+    lines = [] if header is None else [header]
+    assert accept.choose(lines, accept.JSON_OR_PICTURE) == expected
+    assert accept.choose(header.split(",") if header else ["", ""], accept.JSON_OR_PICTURE) == expected
 
 
 @pytest.mark.parametrize(
@@ -28,4 +30,4 @@ def test_the_best_liked_type_wins(header: str | None, expected: str) -> None:
 )
 def test_nothing_acceptable_is_refused(header: str) -> None:
     with pytest.raises(NotAcceptable, match="expected an Accept header that allows"):
-        accept.choose(header, accept.JSON_OR_PICTURE)
+        accept.choose([header], accept.JSON_OR_PICTURE)

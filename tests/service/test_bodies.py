@@ -25,7 +25,7 @@ def multipart(contents: list[bytes]) -> tuple[bytes, str]:
 @given(st.lists(st.binary(max_size=300) | awkward, min_size=1, max_size=5))
 def test_multipart_parts_come_out_as_they_went_in(contents: list[bytes]) -> None:
     contents = [content for content in contents if b"\r\n--bb" not in content] or [b""]
-    assert bodies.from_multipart(*multipart(contents)) == contents
+    assert bodies.from_multipart(*multipart(contents), most=5) == contents
 
 
 @given(st.integers(0, 400))
@@ -34,7 +34,27 @@ def test_a_multipart_body_that_breaks_off_is_refused(length: int) -> None:
     whole = body.rstrip(b"\r\n")
     if length < len(whole):
         with pytest.raises(BadRequest):
-            bodies.from_multipart(body[:length], content_type)
+            bodies.from_multipart(body[:length], content_type, most=1)
+
+
+@pytest.mark.parametrize("most", [1, 3])
+def test_parts_beyond_the_most_are_refused_without_being_read(most: int) -> None:
+    """What follows makes no multipart, and nobody gets so far."""
+    body, content_type = multipart([b"a picture"] * most)
+    surplus = multipart([b"a picture"] * (most + bodies.SURPLUS_PARTS))[0]
+    opened = surplus.replace(b"--bb--", b"--bb") + b"\r\n"
+    assert bodies.from_multipart(body, content_type, most) == [b"a picture"] * most
+    with pytest.raises(BadRequest, match=f"'image', got {most + bodies.SURPLUS_PARTS}"):
+        bodies.from_multipart(surplus, content_type, most)
+    with pytest.raises(BadRequest, match="multipart fields, got more"):
+        bodies.from_multipart(opened + b"no header \r\n" * 3, content_type, most)
+
+
+@pytest.mark.parametrize("filler", [b"{}", b"[]", b"0"])
+def test_json_of_many_values_is_refused_before_it_is_parsed(filler: bytes) -> None:
+    body = b'{"image": "", "x": [' + b",".join([filler] * 100) + b"]"  # no end: a parser would say so
+    with pytest.raises(BadRequest, match="more than 100 brackets and commas"):
+        bodies.picture([body], "application/json", 1000)
 
 
 @given(st.binary(max_size=500))

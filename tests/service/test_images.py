@@ -149,6 +149,16 @@ def test_a_scan_a_byte_keeps_no_decoder_busy() -> None:
         images.decode(many[1], LIMIT)
 
 
+@pytest.mark.parametrize("marker", [0x00, 0x02, 0xBF])
+def test_no_picture_hides_behind_a_marker_that_decoders_skip(marker: int) -> None:
+    """libjpeg passes over FF 00 between segments, and reads on inside what would be its length."""
+    big = cv2.imencode(".jpg", np.zeros((400, 400, 3), np.uint8))[1].tobytes()[2:]
+    small = cv2.imencode(".jpg", np.zeros((16, 16, 3), np.uint8))[1].tobytes()[2:]
+    hidden = bytes([0xFF, 0xD8, 0xFF, marker]) + struct.pack(">H", len(big) + 2) + big + small
+    with pytest.raises(UndecodableImage, match=f"a marker FF {marker:02X} at byte 2"):
+        images.decode(hidden, 1000)
+
+
 def test_jpeg_has_no_picture_so_wide() -> None:
     wide = np.zeros((1, 70_000, 3), np.uint8)
     assert images.decode(images.encode(wide, "image/png"), LIMIT).size == (70_000, 1)

@@ -23,6 +23,7 @@ SPELLED = {
     "threads": ("2", 2),
     "queue_size": ("5", 5),
     "deadline_s": ("2.5", 2.5),
+    "upload_s": ("3.5", 3.5),
     "max_bytes": ("1000", 1000),
     "max_pixels": ("2000", 2000),
     "max_batch": ("4", 4),
@@ -78,6 +79,7 @@ def test_service_links_of_kubernetes_are_ignored() -> None:
         ("port", "70000"), ("port", "eighty"), ("deadline_s", "0"), ("max_people", "0"), ("min_score", "2"),
         ("keypoint_threshold", "nan"), ("workers", "-1"), ("stream_max_fps", "0"), ("stream_find_every", "0"),
         ("log_level", "loud"), ("backend", "torch"),
+        ("upload_s", "0"), ("cors_origins", "example.org"), ("cors_origins", "https://a.example/page"),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_named(name: str, text: str) -> None:
@@ -93,6 +95,11 @@ def test_a_wrong_value_is_named(name: str, text: str) -> None:
 def test_all_wrong_values_are_named_at_once() -> None:
     with pytest.raises(SettingsError, match=r"POSEWRIGHT_PORT.*POSEWRIGHT_WORKERS"):
         settings_.load({"POSEWRIGHT_PORT": "x", "POSEWRIGHT_WORKERS": "x"})
+
+
+def test_origins_are_written_as_browsers_send_them() -> None:
+    read = settings_.load({}, {"cors_origins": "HTTPS://A.example/,*,http://localhost:5173"})
+    assert read.cors_origins == ("https://a.example", "*", "http://localhost:5173")
 
 
 def test_settings_are_frozen() -> None:
