@@ -93,7 +93,11 @@ class Scheduler:
         job = _Job(work, lane, loop.create_future(), time.perf_counter())
         with self._changed:
             if self._closed:
-                raise Unavailable("expected a running server, got one that is stopping; try another", retry_after_s=1)
+                raise Unavailable(
+                    "expected a running server, got one that is stopping; try another",
+                    headers={"Retry-After": "1"},
+                    retry_after_s=1,
+                )
             if self._in_flight[lane] >= self._capacity and not admitted:
                 raise self._refusal()
             self._in_flight[lane] += 1

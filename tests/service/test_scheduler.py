@@ -152,8 +152,9 @@ def test_a_closed_scheduler_finishes_and_refuses() -> None:
         answered = await asyncio.gather(*(scheduler.run(work) for _ in range(2)))
         scheduler.close()
         assert answered == [1, 1]
-        with pytest.raises(Unavailable):
+        with pytest.raises(Unavailable) as refused:
             await scheduler.run(work)
+        assert refused.value.headers["Retry-After"] == "1"
 
     with running() as scheduler:
         asyncio.run(main(scheduler))
