@@ -89,9 +89,9 @@ def test_phases_follow_each_other() -> None:
 @pytest.mark.parametrize(
     ("name", "file"),
     [
-        ("student-s", "student-s-fresh"),
-        ("student-t", "student-t-fresh"),
-        ("teacher", "teacher-halves"),
+        ("student-s", "student-s-weighed"),
+        ("student-t", "student-t-weighed"),
+        ("teacher", "teacher-weighed"),
         ("finder", "finder-folded-finish"),
     ],
 )
