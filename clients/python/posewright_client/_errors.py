@@ -13,6 +13,7 @@
     │   ├── NotFound              404 not-found
     │   │   └── UnknownModel      404 unknown-model
     │   ├── NotAcceptable         406 not-acceptable
+    │   ├── SlowUpload            408 slow-upload: the body took too long to arrive
     │   ├── ImageTooLarge         413 image-too-large: bytes or pixels
     │   ├── UnsupportedType       415 unsupported-type
     │   ├── UndecodableImage      422 undecodable-image
@@ -163,6 +164,12 @@ class NotAcceptable(ProblemError):
     """The server cannot answer in the format asked for."""
 
     slug, default_status = "not-acceptable", 406
+
+
+class SlowUpload(ProblemError):
+    """The picture took too long to arrive."""
+
+    slug, default_status = "slow-upload", 408
 
 
 class ImageTooLarge(ProblemError):
