@@ -148,7 +148,7 @@ def from_multipart(body: bytes, content_type: str | None, most: int) -> list[byt
         raise BadRequest(
             f"expected {expected}, got {len(parts.parts)}; several go to /predict/batch, more to several calls",
             images=len(parts.parts),
-            most=most,
+            max_batch=most,
         )
     return [content for _, content in parts.parts]
 
@@ -177,7 +177,7 @@ class _Parts:
 
     def _begin(self) -> None:
         if len(self.parts) == self._most:  # a body of a million parts takes its parser minutes
-            raise BadRequest(f"expected fewer than {self._most} multipart fields, got more; send several calls")
+            raise BadRequest(f"expected at most {self._most} multipart fields, got more; send several calls")
         self._name, self._slices = "", []
 
     def _on_field(self, data: bytes, start: int, end: int) -> None:

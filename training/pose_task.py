@@ -58,7 +58,7 @@ class PoseTask:
         shares = np.array([data.share for data in recipe.data])
         self._shares = shares / shares.sum()
         self._has_labels = np.array([data.labels for data in recipe.data], np.float32)
-        self._joint_weights = np.array(recipe.losses.joint_weights or [1.0] * len(recipe.skeleton), np.float32)
+        self._joint_weights = torch.tensor(recipe.losses.joint_weights or [1.0] * len(recipe.skeleton), device=device)
         self._guides = [self._open(it, data_root, run) for it in recipe.losses.guides] if _guided(recipe) else []
         self._features: EfficientNetLite0 | None = None
         if recipe.losses.features:
@@ -126,14 +126,14 @@ class PoseTask:
         profiles = heatmap.profiles(keypoints_crop, placed.grid, STRIDE, self._recipe.network.sigma_cells)
         along_y, along_x = (torch.from_numpy(it).to(self._device) for it in profiles)
         maps = along_y[..., :, None] * along_x[..., None, :]
-        weights_ = torch.from_numpy(weights.astype(np.float32) * self._joint_weights).to(self._device)
+        weights_ = torch.from_numpy(weights.astype(np.float32)).to(self._device) * self._joint_weights
         if not self._guides:
             none = torch.zeros(0, *maps.shape, device=self._device)
             return Lesson(maps, weights_, none, none[..., 0, 0])
         looks = [guide.look(placed) for guide in self._guides]
         settings = self._recipe.losses
         seen = distill.binarize(torch.stack([look[0] for look in looks]), settings.binarize, settings.binary)
-        trust = torch.stack([look[1] for look in looks]) * torch.from_numpy(self._joint_weights).to(self._device)
+        trust = torch.stack([look[1] for look in looks]) * self._joint_weights
         return Lesson(maps, weights_, seen, distill.drop_one(trust, rng) if settings.drop else trust)
 
     def loss(self, network: PoseNetwork, past: PoseNetwork, batch: PoseBatch, step: int) -> dict[str, Tensor]:
