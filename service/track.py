@@ -86,6 +86,11 @@ class Track:
         """Predict the box, float32 (4,) xyxy, image px."""
         return np.asarray(self.box + np.tile(self.shift(time_s), 2), np.float32)
 
+    def reach_at(self, time_s: float) -> Floats:
+        """Predict the box of someone who may have stopped or turned, float32 (4,) xyxy: both where he was and ahead."""
+        ahead = self.box_at(time_s)
+        return np.concatenate([np.minimum(self.box[:2], ahead[:2]), np.maximum(self.box[2:], ahead[2:])])
+
     def halt(self, time_s: float) -> None:
         """Forget the motion: the clock jumped to ``time_s``."""
         self.velocity = np.zeros(2, np.float32)

@@ -129,7 +129,7 @@ class Tracker:
                 for track in self._tracks:
                     track.halt(time_s)
         self._time_s = time_s
-        boxes = [track.box_at(time_s) for track in self._tracks]
+        boxes = [track.reach_at(time_s) if self._slow else track.box_at(time_s) for track in self._tracks]
         scores = [track.box_score for track in self._tracks]
         return np.asarray(boxes, np.float32).reshape(-1, 4), np.asarray(scores, np.float32)
 

@@ -285,6 +285,18 @@ def test_a_step_back_of_the_clock_throws_nobody_aside() -> None:
     np.testing.assert_allclose(track.velocity, [50, 0], atol=1)
 
 
+@pytest.mark.parametrize(("fps", "reaches_back"), [(4.0, True), (30.0, False)])
+def test_in_a_slow_stream_a_box_holds_where_one_was_and_where_one_goes(fps: float, reaches_back: bool) -> None:
+    """Who walked may have stopped before the next frame."""
+    scene = Scene([walks((300, 360), 150.0)], tracker())
+    for i in range(8):
+        scene.step(i / fps)
+    left, _, right, _ = scene.tracker.boxes(8 / fps)[0][0]
+    was, goes = 300 + 150 * 7 / fps, 300 + 150 * 8 / fps
+    assert abs(right - goes - HALF_BOX[0]) < 0.15 * PERSON_PX
+    assert (right - left > 2 * HALF_BOX[0] + 0.7 * (goes - was)) == reaches_back
+
+
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("speed", [80.0, 150.0, 300.0])
 def test_who_is_in_sight_keeps_the_id_from_one_who_vanished_behind(speed: float, seed: int) -> None:
