@@ -52,8 +52,8 @@ class FinderTask:
         """Draw a batch, or the rows of it that one of ``count`` processes makes.
 
         Returns:
-            Pictures uint8 (N, H, W, 3); centre targets (N, 1, h, w) and their weights; distance targets (N, 4, h, w)
-            in input px and their weights (N, 1, h, w).
+            Pictures uint8 (N, H, W, 3); bumps (N, 1, h, w) at people's middles and weights of the background; distance
+            targets (N, 4, h, w) in input px, their weights (N, 1, h, w) and owners int64 (N, 1, h, w), see `encode`.
         """
         rng = np.random.default_rng([self._recipe.seed, step, 0])
         kept = processes.rows(phase.batch, rank, count)
@@ -76,14 +76,38 @@ class FinderTask:
     def loss(
         self, network: FinderNetwork, past: FinderNetwork, batch: tuple[Tensor, ...], step: int
     ) -> dict[str, Tensor]:
-        """Focal loss of the centres and twice the GIoU loss of the boxes (the ratio is ours)."""
+        """Varifocal loss of the centres and twice the GIoU loss of the boxes (the ratio is ours).
+
+        The cell whose box is best answers for a person, not the one in the middle (as in TOOD, arXiv 2108.07755).
+        """
         del past, step  # a finder learns from labels alone, alike at every step
-        pixels, centers, center_weights, distances, distance_weights = batch
+        pixels, bumps, center_weights, distances, distance_weights, owners = batch
         logits, predicted = network(pixels)
+        overlaps = losses.box_iou(predicted.detach().float(), distances)[:, None]
+        answering = best_cells(overlaps, owners)
         return {
-            "centers": losses.center_focal(logits.float(), centers, center_weights),
+            "centers": losses.center_varifocal(logits.float(), bumps, center_weights, answering, overlaps),
             "boxes": 2 * losses.giou(predicted.float(), distances, distance_weights),
         }
+
+
+def best_cells(overlaps: Tensor, owners: Tensor) -> Tensor:
+    """Choose for each person the cell that is most right about the box.
+
+    Args:
+        overlaps: (N, 1, h, w), IoU of each cell's box with its owner's.
+        owners: int64 (N, 1, h, w), which person of its picture each cell learns, -1: none.
+
+    Returns:
+        bool (N, 1, h, w): one cell a person, more where they are equally right.
+    """
+    most = int(owners.max()) + 1
+    owned = owners >= 0
+    people = owners + most * torch.arange(len(owners), device=owners.device)[:, None, None, None]
+    best = overlaps.new_zeros(len(owners) * most).scatter_reduce(0, people[owned], overlaps[owned], "amax")
+    answering = torch.zeros_like(owned)
+    answering[owned] = overlaps[owned] >= best[people[owned]]
+    return answering
 
 
 @lru_cache(maxsize=512)
@@ -160,16 +184,19 @@ def place(image: Image, boxes: Boxes, size: tuple[int, int], framing: Framing) -
     return pixels, boxes
 
 
-def encode(boxes: Boxes, sure: np.ndarray, size: tuple[int, int]) -> tuple[Floats, Floats, Floats, Floats]:
-    """Draw the maps that a perfect finder would answer.
+def encode(
+    boxes: Boxes, sure: np.ndarray, size: tuple[int, int]
+) -> tuple[Floats, Floats, Floats, Floats, NDArray[np.int64]]:
+    """Draw the maps that a finder learns from.
 
     Args:
         boxes: float32 (N, 4) xyxy in the frame's px; clipped to it here.
-        sure: bool (N,); an unsure box silences the centres inside it instead of making one.
+        sure: bool (N,); an unsure box silences the cells inside it instead of teaching any.
         size: (width, height) of the frame in px.
 
     Returns:
-        Centres (1, h, w), weights (1, h, w), distances (4, h, w), weights (1, h, w).
+        Bumps (1, h, w), 1 in people's middles; weights (1, h, w) of the background; distances (4, h, w), weights
+        (1, h, w), owners (1, h, w): the index of the box that each cell learns, -1 for none.
     """
     w, h = size[0] // STRIDE, size[1] // STRIDE
     centers, center_weights = np.zeros((1, h, w), np.float32), np.ones((1, h, w), np.float32)
@@ -211,4 +238,4 @@ def encode(boxes: Boxes, sure: np.ndarray, size: tuple[int, int]) -> tuple[Float
     # Each person counts alike, however many cells learn it.
     _, place, counts = np.unique(owner, return_inverse=True, return_counts=True)
     distance_weights[0] = np.where(owner >= 0, 1 / counts[place].reshape(h, w), 0)
-    return centers, center_weights, distances, distance_weights
+    return centers, center_weights, distances, distance_weights, owner[None]

@@ -134,22 +134,32 @@ def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
     return (values * weights).sum() / processes.mean(weights.sum()).clamp_min(1e-6)
 
 
-def center_focal(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """Penalty-reduced focal loss of CenterNet (arXiv 1904.07850, eq. 1; alpha 2, beta 4).
+def center_varifocal(logits: Tensor, bumps: Tensor, weights: Tensor, answering: Tensor, overlaps: Tensor) -> Tensor:
+    """Varifocal loss (arXiv 2008.13367, eq. 2; gamma 2): each answering cell is to be as sure as its box is good.
+
+    Elsewhere the background's part is reduced about people's middles, as CenterNet's is (arXiv 1904.07850, eq. 1; beta 4).
 
     Args:
         logits: (N, 1, h, w).
-        targets: (N, 1, h, w), 1 at centres, falling off around them.
+        bumps: (N, 1, h, w), 1 at people's middles, falling off around them.
         weights: (N, 1, h, w), 0 where nothing is known (crowds, doubtful people).
+        answering: bool (N, 1, h, w), one cell a person.
+        overlaps: (N, 1, h, w), 0..1, IoU of each cell's box with its person's.
 
     Returns:
-        Scalar: sum over cells per centre.
+        Scalar: sum over cells per person.
     """
-    probability = logits.sigmoid()
-    is_center = (targets >= 1).float()
-    at_centers = F.softplus(-logits) * (1 - probability) ** 2 * is_center
-    elsewhere = F.softplus(logits) * probability**2 * (1 - targets) ** 4 * (1 - is_center)
-    return ((at_centers + elsewhere) * weights).sum() / processes.mean(is_center.sum()).clamp_min(1 / processes.count())
+    there = overlaps * (F.softplus(-logits) * overlaps + F.softplus(logits) * (1 - overlaps))
+    elsewhere = F.softplus(logits) * logits.sigmoid() ** 2 * (1 - bumps) ** 4 * weights
+    return torch.where(answering, there, elsewhere).sum() / processes.mean(answering.sum()).clamp_min(
+        1 / processes.count()
+    )
+
+
+def box_iou(distances: Tensor, targets: Tensor) -> Tensor:
+    """IoU (N, h, w), 0..1, of boxes given as four distances (N, 4, h, w) from a common point."""
+    overlap = _area(torch.minimum(distances, targets))
+    return overlap / (_area(distances) + _area(targets) - overlap).clamp_min(1e-6)
 
 
 def giou(distances: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
@@ -163,9 +173,7 @@ def giou(distances: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     Returns:
         Scalar: weighted mean.
     """
-    overlap_sides = torch.minimum(distances, targets)
-    hull_sides = torch.maximum(distances, targets)
-    overlap, hull = _area(overlap_sides), _area(hull_sides)
+    overlap, hull = _area(torch.minimum(distances, targets)), _area(torch.maximum(distances, targets))
     union = _area(distances) + _area(targets) - overlap
     loss = 1 - overlap / union.clamp_min(1e-6) + (hull - union) / hull.clamp_min(1e-6)
     return (loss[:, None] * weights).sum() / processes.mean(weights.sum()).clamp_min(1e-6)

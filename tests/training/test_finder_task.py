@@ -1,8 +1,10 @@
 """The finder's samples: boxes stay on what they frame."""
 
 import numpy as np
+import torch
 
-from training.finder_task import Framing, encode, place
+from training import losses
+from training.finder_task import Framing, best_cells, encode, place
 
 
 def test_placed_boxes_frame_their_rectangles() -> None:
@@ -33,13 +35,15 @@ def test_placed_boxes_frame_their_rectangles() -> None:
 
 def test_doubtful_people_are_neither_taught_nor_denied() -> None:
     boxes = np.array([[40, 40, 120, 200], [180, 40, 260, 200]], np.float32)
-    centers, weights, _, distance_weights = encode(boxes, np.array([True, False]), (320, 256))
+    centers, weights, _, distance_weights, owners = encode(boxes, np.array([True, False]), (320, 256))
     assert (centers == 1).sum() == 1
     row, column = np.argwhere(centers[0] == 1)[0]
     assert (column, row) == (10, 15)
     assert weights[0, row, column] == 1
     assert weights[0, 15, 27] == 0
     assert distance_weights[0, 15, 27] == 0
+    assert owners[0, row, column] == 0
+    assert owners[0, 15, 27] == -1
     np.testing.assert_allclose(distance_weights.sum(), 1, rtol=1e-5)
 
 
@@ -49,7 +53,7 @@ def test_the_cells_around_the_middle_learn_the_same_box() -> None:
     But the peaks: each keeps its own, and all count alike.
     """
     boxes = np.array([[41, 43, 73, 107], [98, 20, 106, 60], [60, 110, 316, 250], [195, 163, 213, 181]], np.float32)
-    _, _, distances, weights = encode(boxes, np.ones(4, bool), (320, 256))
+    _, _, distances, weights, owners = encode(boxes, np.ones(4, bool), (320, 256))
     x, y = np.meshgrid((np.arange(40) + 0.5) * 8, (np.arange(32) + 0.5) * 8)
     left, top, right, bottom = distances
     decoded = np.stack([x - left, y - top, x + right, y + bottom], axis=-1)
@@ -59,11 +63,44 @@ def test_the_cells_around_the_middle_learn_the_same_box() -> None:
         np.testing.assert_allclose(weights[0, learned].sum(), 1, rtol=1e-5)
         middle = ((box[:2] + box[2:]) / 16).astype(int)
         assert learned[middle[1], middle[0]]
+        assert len(set(owners[0, learned])) == 1
         assert (np.abs(x[learned] - (box[0] + box[2]) / 2) < (box[2] - box[0]) / 2).all()
 
 
 def test_an_empty_picture_teaches_emptiness() -> None:
-    centers, weights, _, distance_weights = encode(np.zeros((0, 4), np.float32), np.zeros(0, bool), (96, 64))
+    centers, weights, _, distance_weights, owners = encode(np.zeros((0, 4), np.float32), np.zeros(0, bool), (96, 64))
     assert centers.max() == 0
     assert weights.min() == 1
     assert distance_weights.max() == 0
+    assert owners.max() == -1
+
+
+def test_the_cell_with_the_best_box_answers_for_a_person() -> None:
+    """Whichever it is, in each picture for itself; where nobody is, none."""
+    owners = torch.full((3, 1, 4, 4), -1)
+    owners[0, 0, 0, :3], owners[0, 0, 2, :2], owners[1, 0, 3, 1:3] = 0, 1, 0
+    overlaps = torch.rand((3, 1, 4, 4), generator=torch.Generator().manual_seed(0)) * 0.5 + 0.1
+    best = [(0, 0, 0, 2), (0, 0, 2, 0), (1, 0, 3, 2)]
+    for place_ in best:
+        overlaps[place_] = 0.9
+    overlaps[2] = 1
+    answering = best_cells(overlaps, owners)
+    assert [tuple(it) for it in answering.nonzero().tolist()] == best
+    assert not best_cells(overlaps[2:], owners[2:]).any()
+
+
+def test_an_answering_cell_is_to_be_as_sure_as_its_box_is_good() -> None:
+    """The loss is least there; elsewhere it pushes down, less so near a person's middle, and not where nobody knows."""
+    overlaps, bumps, weights = (
+        torch.full((1, 1, 1, 4), 0.7),
+        torch.tensor([0.5, 1, 0.5, 0]).reshape(1, 1, 1, 4),
+        torch.ones(1, 1, 1, 4),
+    )
+    weights[..., 0] = 0
+    answering = torch.tensor([False, True, False, False]).reshape(1, 1, 1, 4)
+    logits = torch.logit(torch.full((1, 1, 1, 4), 0.7)).requires_grad_()
+    losses.center_varifocal(logits, bumps, weights, answering, overlaps).backward()
+    grads = logits.grad.flatten()
+    assert grads[0] == 0
+    assert abs(grads[1]) < 1e-6
+    assert 0 < grads[2] < grads[3] / 10
