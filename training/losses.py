@@ -137,7 +137,7 @@ def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
 def center_varifocal(logits: Tensor, bumps: Tensor, weights: Tensor, answering: Tensor, overlaps: Tensor) -> Tensor:
     """Varifocal loss (arXiv 2008.13367, eq. 2; gamma 2): each answering cell is to be as sure as its box is good.
 
-    Elsewhere the background's part is reduced about people's middles, as CenterNet's is (arXiv 1904.07850, eq. 1; beta 4).
+    The background's part is reduced about people's middles, as CenterNet's is (arXiv 1904.07850, eq. 1; beta 4).
 
     Args:
         logits: (N, 1, h, w).

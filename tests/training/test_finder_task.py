@@ -3,7 +3,6 @@
 import numpy as np
 import torch
 
-from training import losses
 from training.finder_task import Framing, best_cells, encode, place
 
 
@@ -87,20 +86,3 @@ def test_the_cell_with_the_best_box_answers_for_a_person() -> None:
     answering = best_cells(overlaps, owners)
     assert [tuple(it) for it in answering.nonzero().tolist()] == best
     assert not best_cells(overlaps[2:], owners[2:]).any()
-
-
-def test_an_answering_cell_is_to_be_as_sure_as_its_box_is_good() -> None:
-    """The loss is least there; elsewhere it pushes down, less so near a person's middle, and not where nobody knows."""
-    overlaps, bumps, weights = (
-        torch.full((1, 1, 1, 4), 0.7),
-        torch.tensor([0.5, 1, 0.5, 0]).reshape(1, 1, 1, 4),
-        torch.ones(1, 1, 1, 4),
-    )
-    weights[..., 0] = 0
-    answering = torch.tensor([False, True, False, False]).reshape(1, 1, 1, 4)
-    logits = torch.logit(torch.full((1, 1, 1, 4), 0.7)).requires_grad_()
-    losses.center_varifocal(logits, bumps, weights, answering, overlaps).backward()
-    grads = logits.grad.flatten()
-    assert grads[0] == 0
-    assert abs(grads[1]) < 1e-6
-    assert 0 < grads[2] < grads[3] / 10

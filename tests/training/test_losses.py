@@ -46,17 +46,34 @@ def test_nothing_labelled_is_zero_and_finite() -> None:
     assert torch.isfinite(logits.grad).all()
 
 
-def test_center_focal_prefers_the_truth_and_ignores_weight_zero() -> None:
-    targets = torch.zeros(1, 1, 8, 8)
-    targets[0, 0, 3, 4] = 1
+def test_center_varifocal_prefers_the_truth_and_ignores_weight_zero() -> None:
+    bumps = torch.zeros(1, 1, 8, 8)
+    bumps[0, 0, 3, 4] = 1
     right = torch.full((1, 1, 8, 8), -8.0)
     right[0, 0, 3, 4] = 8
     wrong = right.roll(1, dims=3)
-    weights = torch.ones_like(targets)
-    assert losses.center_focal(right, targets, weights) < 1e-3
-    assert losses.center_focal(wrong, targets, weights) > 5
+    weights = torch.ones_like(bumps)
+
+    def loss(logits: torch.Tensor) -> torch.Tensor:
+        return losses.center_varifocal(logits, bumps, weights, bumps == 1, bumps)
+
+    assert loss(right) < 1e-3
+    assert loss(wrong) > 5
+    before = loss(wrong)
     weights[0, 0, 3, 5] = 0  # the false centre lies in a crowd now: only the missed one counts
-    assert losses.center_focal(wrong, targets, weights) < losses.center_focal(wrong, targets, torch.ones_like(targets))
+    assert loss(wrong) < before
+
+
+def test_an_answering_cell_is_to_be_as_sure_as_its_box_is_good() -> None:
+    """The loss is least there; elsewhere it pushes down, less so near a person's middle, and not where nobody knows."""
+    bumps, weights = (torch.tensor(it).reshape(1, 1, 1, 4) for it in ([0.5, 1, 0.5, 0], [0.0, 1, 1, 1]))
+    answering, overlaps = bumps == 1, torch.full((1, 1, 1, 4), 0.7)
+    logits = torch.logit(overlaps).requires_grad_()
+    losses.center_varifocal(logits, bumps, weights, answering, overlaps).backward()
+    grads = logits.grad.flatten()
+    assert grads[0] == 0
+    assert abs(grads[1]) < 1e-6
+    assert 0 < grads[2] < grads[3] / 10
 
 
 @pytest.mark.parametrize(("scale", "expected"), [(1.0, 0.0), (2.0, 0.75), (0.5, 0.75)])
