@@ -86,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument(
         "--padding", type=_padding, help="factor on a person's box where it serves; else as in training"
     )
+    export.add_argument("--input-size", type=_size, metavar="WxH", help="of a finder, in px; else as in the recipe")
     export.add_argument("--metrics", type=Path, help="json of figures for manifest and card, as evaluate prints it")
     export.add_argument("--measured-on", default="", help="what pictures these figures are of, for the card")
     export.add_argument("--seen", default="", help="what you saw it get wrong on drawn pictures, for the card's limits")

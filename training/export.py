@@ -46,6 +46,7 @@ def export(
     seen: str = "",
     blend: float = 1.0,
     padding: float | None = None,
+    input_size: tuple[int, int] | None = None,
 ) -> Bundle:
     """Write a checkpoint's averaged weights as a bundle.
 
@@ -60,12 +61,13 @@ def export(
         blend: Share of the way from the weights of the bundle that the training began with to the trained ones
             (Wortsman et al., arXiv 2109.01903): two ends of one valley, and the middle may lie lower.
         padding: Factor on a person's box where it serves (pose); None: as in training.
+        input_size: (width, height) in px whose area is a finder's budget; None: as in the recipe.
 
     Raises:
-        CheckpointError: A blend of a training that began with no bundle.
+        CheckpointError: A blend of a training that began with no bundle, or a size that the network cannot serve at.
         ExportError: ONNX and torch differ by more than `TOLERANCE`.
     """
-    plan = serving(checkpoint.recipe, padding)
+    plan = serving(checkpoint.recipe, padding, input_size)
     ancestors = checkpoint_.ancestors(checkpoint)
     stages = [checkpoint, *ancestors]
     before = _lineage(checkpoint_.origin(stages[-1]))
@@ -112,9 +114,13 @@ def export(
     return bundle.write(out, manifest, onnx, card.write(manifest, plan, measured_on, seen))
 
 
-def serving(plan: recipe.Recipe, padding: float | None) -> recipe.Recipe:
-    """The recipe with the box padding that its bundle is to have."""
-    return plan if padding is None else replace(plan, network=replace(plan.network, box_padding=padding))
+def serving(plan: recipe.Recipe, padding: float | None, input_size: tuple[int, int] | None) -> recipe.Recipe:
+    """The recipe with the box padding and the input size that its bundle is to have."""
+    network = plan.network if padding is None else replace(plan.network, box_padding=padding)
+    try:
+        return replace(plan, network=network if input_size is None else replace(network, input_size=input_size))
+    except ValueError as error:
+        raise checkpoint_.CheckpointError(f"input size: {error}") from error
 
 
 def _go_back(network: networks.Network, origin: Path | None, share: float) -> None:

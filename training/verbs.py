@@ -151,6 +151,7 @@ def run_export(options: Namespace) -> int:
         options.seen,
         options.blend,
         options.padding,
+        options.input_size,
     )
     print(f"{written.path}: {len(written.onnx) / 1e6:.1f} MB, sha256 {written.manifest.files[bundle.ONNX]}")
     name = written.manifest.name

@@ -115,6 +115,22 @@ def test_finder_bundle_takes_upright_and_flat_pictures(tmp_path: Path) -> None:
         assert (boxes[:, 2:] <= [shape[1], shape[0]]).all()
 
 
+def test_a_finder_serves_at_the_size_that_is_asked_for_and_a_pose_network_at_its_own(tmp_path: Path) -> None:
+    network = {"kind": "finder", "backbone": "plain-s", "decoder_width": 16, "input_size": [160, 128]}
+    export.export(fresh("finder", network=network), tmp_path / "finder", "1", {}, input_size=(192, 96))
+    opened = read(tmp_path / "finder")
+    assert opened.manifest.input_size == (192, 96)
+    boxes, _ = PersonFinder(opened, OnnxRunner(opened.onnx, threads=1)).find(np.zeros((96, 192, 3), np.uint8), 5, 0.0)
+    assert boxes.shape[1] == 4
+    with pytest.raises(checkpoint.CheckpointError, match="multiples of 32"):
+        export.export(fresh("finder", network=network), tmp_path / "odd", "1", {}, input_size=(200, 96))
+    pose = {"kind": "pose", "backbone": "plain-s", "decoder_width": 16, "input_size": [96, 128]}
+    with pytest.raises(checkpoint.CheckpointError, match="the size that it saw last"):
+        export.export(fresh(network=pose), tmp_path / "pose", "1", {}, input_size=(128, 160))
+    assert not (tmp_path / "odd").exists()
+    assert not (tmp_path / "pose").exists()
+
+
 def test_a_graph_that_differs_is_refused(tmp_path: Path) -> None:
     state = fresh()
     plan = state.recipe
