@@ -89,10 +89,10 @@ def test_phases_follow_each_other() -> None:
 @pytest.mark.parametrize(
     ("name", "file"),
     [
-        ("student-s", "student-s-weighed"),
-        ("student-t", "student-t-weighed"),
-        ("teacher", "teacher-weighed"),
-        ("finder", "finder-folded-finish"),
+        ("student-s", "student-s-even"),
+        ("student-t", "student-t-even"),
+        ("teacher", "teacher-even"),
+        ("finder", "finder-official"),
     ],
 )
 def test_shipped_bundles_name_the_recipes_that_made_them(name: str, file: str) -> None:
