@@ -38,7 +38,7 @@ def test_decode_inverts_the_training_targets(seed: int) -> None:
     boxes = np.concatenate([corners, corners + rng.uniform(24, 96, (6, 2))], axis=1).astype(np.float32)
     apart = boxes_.suppress(boxes, np.linspace(1, 0.5, 6).astype(np.float32), 0.1)
     boxes = boxes[apart]
-    centers, _, distances, _ = encode(boxes, np.ones(len(boxes), bool), (320, 256))
+    centers, _, distances, *_ = encode(boxes, np.ones(len(boxes), bool), (320, 256))
     peaks = np.where(centers[0] >= 1, centers[0], 0)
     found, scores = finder.decode(peaks, distances, max_people=20, min_score=0.5)
     assert (scores == 1).all()
