@@ -199,7 +199,7 @@ def encode(
         (1, h, w), owners (1, h, w): the index of the box that each cell learns, -1 for none.
     """
     w, h = size[0] // STRIDE, size[1] // STRIDE
-    centers, center_weights = np.zeros((1, h, w), np.float32), np.ones((1, h, w), np.float32)
+    bumps, center_weights = np.zeros((1, h, w), np.float32), np.ones((1, h, w), np.float32)
     distances, distance_weights = np.ones((4, h, w), np.float32), np.zeros((1, h, w), np.float32)
     x, y = (np.arange(w, dtype=np.float32) + 0.5) * STRIDE, (np.arange(h, dtype=np.float32) + 0.5) * STRIDE
     full_areas = np.maximum((boxes[:, 2:] - boxes[:, :2]).prod(axis=1), 1)
@@ -216,7 +216,7 @@ def encode(
             continue
         if not sure[i]:
             inside = ((x >= left) & (x <= right))[None, :] & ((y >= top) & (y <= bottom))[:, None]
-            center_weights[0][inside & (centers[0] < 1)] = 0
+            center_weights[0][inside & (bumps[0] < 1)] = 0
             continue
         middle = np.array([(left + right) / 2, (top + bottom) / 2])
         sigma = np.maximum(sides[i] / 12, STRIDE / 3)
@@ -224,8 +224,8 @@ def encode(
             -((y[:, None] - middle[1]) ** 2) / (2 * sigma[1] ** 2) - (x[None, :] - middle[0]) ** 2 / (2 * sigma[0] ** 2)
         )
         row, column = min(int(middle[1] / STRIDE), h - 1), min(int(middle[0] / STRIDE), w - 1)
-        centers[0] = np.maximum(centers[0], bump)
-        centers[0, row, column], center_weights[0, row, column] = 1, 1
+        bumps[0] = np.maximum(bumps[0], bump)
+        bumps[0, row, column], center_weights[0, row, column] = 1, 1
         sizes = np.stack(
             np.broadcast_arrays((x - left)[None], (y - top)[:, None], (right - x)[None], (bottom - y)[:, None])
         )
@@ -238,4 +238,4 @@ def encode(
     # Each person counts alike, however many cells learn it.
     _, place, counts = np.unique(owner, return_inverse=True, return_counts=True)
     distance_weights[0] = np.where(owner >= 0, 1 / counts[place].reshape(h, w), 0)
-    return centers, center_weights, distances, distance_weights, owner[None]
+    return bumps, center_weights, distances, distance_weights, owner[None]
