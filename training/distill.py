@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from training import losses, processes
-from training.losses import Blur
 from training.networks.pose import Outputs
 from training.recipe import Losses, Network
 
@@ -72,7 +71,7 @@ def ramp(progress: float, length: float) -> float:
     return math.exp(-5 * (1 - min(1.0, progress / length)) ** 2) if length else 1.0
 
 
-def dense(outputs: Outputs, lesson: Lesson, settings: Losses, network: Network, blur: Blur | None = None) -> Tensor:
+def dense(outputs: Outputs, lesson: Lesson, settings: Losses, network: Network) -> Tensor:
     """Mean distance to the guides: every guide teaches the student, not the last of a chain alone (*DGKD*).
 
     The mean over guides is weighted by how far each is believed, joint by joint (*ours*): a weak assistant does not
@@ -86,14 +85,12 @@ def dense(outputs: Outputs, lesson: Lesson, settings: Losses, network: Network, 
             assert isinstance(outputs, Tensor)
             distance = losses.squared(outputs, maps, trust, network.sigma_cells)
         else:
-            distance = losses.divergence(_logits(outputs, network), maps, trust, blur)
+            distance = losses.divergence(_logits(outputs, network), maps, trust)
         total = total + distance * share
     return total
 
 
-def classification(
-    outputs: Outputs, lesson: Lesson, settings: Losses, network: Network, blur: Blur | None = None
-) -> Tensor:
+def classification(outputs: Outputs, lesson: Lesson, settings: Losses, network: Network) -> Tensor:
     """Classify each joint's cell; where nobody labelled it, by the guides' mean (binarized) map or not at all."""
     maps, weights = lesson.maps, lesson.weights
     if len(lesson.guides) and settings.fill:
@@ -108,7 +105,7 @@ def classification(
     logits = outputs * network.temperature
     if settings.classification_form == "bce":
         return losses.cell_bce(logits, maps, weights)
-    return losses.cell_cross_entropy(logits, maps, weights, blur)
+    return losses.cell_cross_entropy(logits, maps, weights)
 
 
 def past_distance(outputs: Outputs, past: Outputs, settings: Losses, network: Network) -> Tensor:
@@ -132,13 +129,7 @@ def past_distance(outputs: Outputs, past: Outputs, settings: Losses, network: Ne
 
 
 def total(
-    outputs: Outputs,
-    past: Outputs | None,
-    lesson: Lesson,
-    settings: Losses,
-    network: Network,
-    progress: float,
-    blur: Blur | None = None,
+    outputs: Outputs, past: Outputs | None, lesson: Lesson, settings: Losses, network: Network, progress: float
 ) -> dict[str, Tensor]:
     """Weighted terms of the loss; their sum is what is minimised.
 
@@ -149,7 +140,6 @@ def total(
         settings: Weights and forms.
         network: Gives sigma and temperature.
         progress: Share of the training that is done.
-        blur: Of the belief over cells before labels and guides judge it, see `losses.cell_logs`.
     """
     terms: dict[str, Tensor] = {}
     if settings.regression:
@@ -158,9 +148,9 @@ def total(
             outputs, lesson.maps, lesson.weights, network.sigma_cells
         )
     if settings.dense:
-        terms["dense"] = settings.dense * dense(outputs, lesson, settings, network, blur)
+        terms["dense"] = settings.dense * dense(outputs, lesson, settings, network)
     if settings.classification:
-        terms["classification"] = settings.classification * classification(outputs, lesson, settings, network, blur)
+        terms["classification"] = settings.classification * classification(outputs, lesson, settings, network)
     if past is not None:
         weight = settings.past * ramp(progress, settings.past_ramp)
         terms["past"] = weight * past_distance(outputs, past, settings, network)

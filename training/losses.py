@@ -6,7 +6,6 @@ Sums are divided by what all processes together weigh, so that the mean over pro
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -14,25 +13,8 @@ from torch.nn import functional as F
 
 from training import processes
 
-Blur = Callable[[Tensor], Tensor]
-"""Maps (N, K, h, w) to maps of the same shape, as `networks.pose.OksBlur` does."""
-LEAST_BELIEF = 1e-20
-"""Below it a blurred belief has no gradient: far below what a network says of any cell."""
 
-
-def cell_logs(logits: Tensor, blur: Blur | None = None) -> Tensor:
-    """Log of the belief in each cell (N, K, h · w): a softmax over cells, blurred where ``blur`` says how.
-
-    Of a belief blurred by OKS, -log at the label is that of the OKS to expect (but for a constant): being wrong by as
-    much as annotators are costs next to nothing, and teaches nothing (*ours*).
-    """
-    flat = logits.flatten(2)
-    if blur is None:
-        return flat.log_softmax(dim=2)
-    return blur(flat.softmax(dim=2).view(logits.shape)).flatten(2).clamp_min(LEAST_BELIEF).log()
-
-
-def cell_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor, blur: Blur | None = None) -> Tensor:
+def cell_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     """Classify each keypoint's cell: cross-entropy against the normalised target map.
 
     DSKD's classification loss (*paper*; this form *ours*, METHOD's 5a). From few samples it learns several times
@@ -42,14 +24,13 @@ def cell_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor, blur: B
         logits: (N, K, h, w).
         targets: (N, K, h, w), each map's sum positive where its weight is.
         weights: (N, K), 0..1; 0 leaves a joint out.
-        blur: See `cell_logs`.
 
     Returns:
-        Scalar: mean over weight of -sum_cells t · log belief.
+        Scalar: mean over weight of -sum_cells t · log softmax(logits).
     """
     flat = targets.flatten(2)
     share = flat / flat.sum(dim=2, keepdim=True).clamp_min(1e-6)
-    per_joint = -(share * cell_logs(logits, blur)).sum(dim=2)
+    per_joint = -(share * logits.flatten(2).log_softmax(dim=2)).sum(dim=2)
     return weighted_mean(per_joint, weights)
 
 
@@ -120,26 +101,23 @@ def squared(outputs: Tensor, targets: Tensor, weights: Tensor, sigma_cells: floa
     return weighted_mean((outputs - targets).square().sum(dim=(2, 3)), weights) / (math.pi * sigma_cells**2)
 
 
-def divergence(
-    outputs: Tensor | tuple[Tensor, Tensor], targets: Tensor, weights: Tensor, blur: Blur | None = None
-) -> Tensor:
+def divergence(outputs: Tensor | tuple[Tensor, Tensor], targets: Tensor, weights: Tensor) -> Tensor:
     """Kullback-Leibler divergence of a student's distribution over cells from a guide's (Hinton et al. 2015).
 
     Args:
         outputs: Logits (N, K, h, w), or (N, K, bins) along x and y.
         targets: The guide's maps (N, K, h, w), 0 or more; normalised here.
         weights: (N, K), 0..1.
-        blur: See `cell_logs`; of maps alone.
 
     Returns:
-        Scalar, 0 where both agree; with ``blur`` but for a constant.
+        Scalar, 0 where both agree.
     """
     if isinstance(outputs, tuple):
         parts = zip(axis_logs(outputs), marginals(outputs, targets), strict=True)
     else:
         flat = targets.flatten(2)
         share = flat / flat.sum(dim=2, keepdim=True).clamp_min(1e-6)
-        parts = zip((cell_logs(outputs, blur),), (share,), strict=True)
+        parts = zip((outputs.flatten(2).log_softmax(dim=2),), (share,), strict=True)
     total = torch.zeros((), device=targets.device)
     for logs, target in parts:
         total = total + weighted_mean((target * (target.clamp_min(1e-12).log() - logs)).sum(dim=2), weights)

@@ -19,7 +19,7 @@ from training.guide_maps import BatchGuide, BesideGuide, CachedGuide, Placed
 from training.guides import CPU_BATCH
 from training.networks.blocks import normalise
 from training.networks.efficientnet_lite import EfficientNetLite0
-from training.networks.pose import FEATURE_LEVEL, STRIDE, OksBlur, Outputs, PoseNetwork
+from training.networks.pose import FEATURE_LEVEL, STRIDE, Outputs, PoseNetwork
 from training.recipe import Guide, Phase, Recipe
 
 
@@ -60,9 +60,6 @@ class PoseTask:
         self._has_labels = np.array([data.labels for data in recipe.data], np.float32)
         self._joint_weights = torch.tensor(recipe.losses.joint_weights or [1.0] * len(recipe.skeleton), device=device)
         self._guides = [self._open(it, data_root, run) for it in recipe.losses.guides] if _guided(recipe) else []
-        self._blurs: dict[tuple[int, int], OksBlur] = {}
-        if recipe.losses.forgiving:
-            self._blurs = {phase.size: self._blur(phase.size) for phase in recipe.phases}
         self._features: EfficientNetLite0 | None = None
         if recipe.losses.features:
             self._features = EfficientNetLite0(stages=5).eval().requires_grad_(requires_grad=False).to(device)
@@ -85,11 +82,6 @@ class PoseTask:
             guide_maps.look_once(guide, settings.name, cache, folder, settings.flip, self._device)
             folders.append(folder)
         return CachedGuide(folders, self._device, [data.labels for data in self._recipe.data])
-
-    def _blur(self, size: tuple[int, int]) -> OksBlur:
-        network = self._recipe.network
-        grid = (size[0] // STRIDE, size[1] // STRIDE)
-        return OksBlur(self._recipe.skeleton, grid, network.sigma_cells, network.box_padding).to(self._device)
 
     def counts(self) -> list[int]:
         """How many crops each source of the recipe has."""
@@ -159,8 +151,7 @@ class PoseTask:
         if settings.past:
             then = _answer(past.eval(), batch.pixels)
         progress = step / self._recipe.steps
-        blur = self._blurs.get((batch.pixels.shape[2], batch.pixels.shape[1]))
-        terms = distill.total(_as_float(outputs), then, batch.lesson, settings, self._recipe.network, progress, blur)
+        terms = distill.total(_as_float(outputs), then, batch.lesson, settings, self._recipe.network, progress)
         if self._features is not None and features is not None:
             with torch.no_grad():
                 few = max(1, len(batch.pixels) if batch.pixels.is_cuda else CPU_BATCH)

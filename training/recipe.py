@@ -195,8 +195,6 @@ class Losses:
             that teaches twice, and labels count for less.
         joint_weights: Factor on each keypoint in ``regression``, ``dense`` and ``classification``, in the skeleton's
             order (MMPose's ``joint_weights``); empty: all alike.
-        forgiving: Blur the belief over cells by each keypoint's OKS width, as the bundle will, before labels and guides
-            judge it (``cells`` and ``divergence``): what OKS forgives costs next to nothing.
         past: Distance to the student's own averaged past (self-distillation).
         past_ramp: Share of the training after which ``past`` has its full weight.
         features: Distance of the backbone's stride-16 features to those of ImageNet's EfficientNet-Lite0.
@@ -215,7 +213,6 @@ class Losses:
     classification_form: Literal["cells", "bce", "axes"] = "cells"
     fill: bool = True
     joint_weights: tuple[Weight, ...] = ()
-    forgiving: bool = False
     past: Weight = 0.0
     past_ramp: Share = 0.5
     features: Weight = 0.0
@@ -229,8 +226,6 @@ class Losses:
             raise ValueError(f"expected at least two guides to drop one of, got {len(self.guides)}")
         if len({guide.name for guide in self.guides}) < len(self.guides):
             raise ValueError("expected guides of different names")
-        if self.forgiving and (self.classification_form, self.dense_form) != ("cells", "divergence"):
-            raise ValueError("expected forms cells and divergence where losses are forgiving, got others")
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,19 +276,13 @@ class Recipe:
                 f"expected the last phase at network.input_size {self.network.input_size}, got {self.phases[-1].size}: "
                 "a pose network answers well at the size that it saw last"
             )
-        self._require_what_axes_can()
+        if self.network.head == "simcc":
+            if any(phase.size != self.network.input_size for phase in self.phases):
+                raise ValueError("expected every phase at network.input_size with a simcc head, which knows no other")
+            if self.losses.regression or (self.losses.dense and self.losses.dense_form == "squared"):
+                raise ValueError("expected no squared loss with a simcc head, which has no heatmap")
         self._require_a_weight_per_joint()
         self._require_fitting_guides()
-
-    def _require_what_axes_can(self) -> None:
-        if self.network.head != "simcc":
-            return
-        if any(phase.size != self.network.input_size for phase in self.phases):
-            raise ValueError("expected every phase at network.input_size with a simcc head, which knows no other")
-        if self.losses.regression or (self.losses.dense and self.losses.dense_form == "squared"):
-            raise ValueError("expected no squared loss with a simcc head, which has no heatmap")
-        if self.losses.forgiving:
-            raise ValueError("expected no forgiving losses with a simcc head, whose axes are not blurred")
 
     def _require_a_weight_per_joint(self) -> None:
         expected, got = len(self.skeleton), len(self.losses.joint_weights)

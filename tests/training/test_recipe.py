@@ -6,7 +6,6 @@ import pytest
 
 import service
 from service.pose import bundle
-from tests.training.conftest import tiny_recipe
 from training import ablate, chain, recipe
 from training.recipe import RecipeError
 
@@ -68,17 +67,6 @@ def test_overrides_reach_every_depth() -> None:
 def test_a_wrong_key_or_value_is_named(override: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         recipe.load(STUDENT, (override,))
-
-
-@pytest.mark.parametrize(
-    ("losses", "network"),
-    [({"classification_form": "bce"}, {}), ({"dense_form": "squared"}, {}), ({}, {"head": "simcc"})],
-)
-def test_forgiving_losses_need_maps_of_beliefs(losses: dict[str, str], network: dict[str, str]) -> None:
-    plain = {"kind": "pose", "backbone": "plain-s", "decoder_width": 16, "input_size": [96, 128]}
-    tiny_recipe(losses={"forgiving": True})
-    with pytest.raises(RecipeError, match="forgiving"):
-        tiny_recipe(losses={"forgiving": True, **losses}, network={**plain, **network})
 
 
 def test_a_missing_file_and_bad_toml_are_named(tmp_path: Path) -> None:
