@@ -148,6 +148,12 @@ def _add_data_verbs(verbs: argparse._SubParsersAction) -> None:
     convert.add_argument("--out", type=Path, required=True, help="COCO json to write")
     convert.add_argument("--toml", type=Path, help="write the set's skeleton too, to be looked over and completed")
 
+    restore = verbs.add_parser("restore", help="put copies of COCO pictures back into the shape that their labels tell")
+    restore.add_argument("images", type=Path, help="folder of copies with COCO's twelve digits in their names")
+    restore.add_argument("--labels", type=Path, required=True, help="folder of COCO's labels as YOLO pose, a .txt each")
+    restore.add_argument("--out", type=Path, required=True, help="folder to write: images and annotations.json")
+    restore.add_argument("--without", type=Path, nargs="*", default=[], help="COCO json whose pictures are left out")
+
     crops = verbs.add_parser("crops", help="cut every labelled person once, for training")
     _source(crops)
     crops.add_argument("--out", type=Path, required=True, help="folder to write")

@@ -44,7 +44,7 @@ from training import (
     speed,
     train_verb,
 )
-from training.datasets import check, convert, labelled, layouts, sheet
+from training.datasets import check, convert, labelled, layouts, restored, sheet
 from training.datasets.layouts import Place
 from training.synthetic import dataset
 from training.synthetic.makehuman import SyntheticError
@@ -100,6 +100,17 @@ def run_convert(options: Namespace) -> int:
     if options.toml:
         files.write(options.toml, skeletons.to_toml(found.skeleton).encode())
         print(f"{options.toml}: {len(found.skeleton)} keypoints; complete edges, flip, upper and sigmas by hand")
+    return 0
+
+
+def run_restore(options: Namespace) -> int:
+    """See `datasets.restored`."""
+    without = {number for file in options.without for number in coco.load(file).imgs}
+    found = restored.restore(options.images, options.labels, options.out, without)
+    print(
+        f"{options.out}: {len(found.pictures):,} pictures, {len(found.people):,} people; "
+        f"{len(found.notes):,} copies left out whose shape is not sure"
+    )
     return 0
 
 
@@ -275,6 +286,7 @@ VERBS = {
     "calibrate": calibrate_verb.run,
     "check": run_check,
     "convert": run_convert,
+    "restore": run_restore,
     "label": run_label,
     "crops": run_crops,
     "train": train_verb.run,

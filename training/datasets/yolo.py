@@ -60,8 +60,8 @@ def read(path: Path, split: str | None = None, skeleton: Skeleton | None = None)
             continue
         name = file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file.resolve())
         pictures[i] = Picture(i, name, seen.upright_size, seen.orientation > 1, str(file), seen)
-        for where, row in _rows(labels_of(file)):
-            read_row = _Row(where, row, count, numbers, len(tree.get("names") or [0]))
+        for where, row in rows_of(labels_of(file)):
+            read_row = Row(where, row, count, numbers, len(tree.get("names") or [0]))
             if read_row.fault is not None:
                 faults.append(read_row.fault)
                 continue
@@ -161,7 +161,7 @@ def _listed(path: Path, root: Path, part: str) -> Iterator[Path]:
             yield place.parent / line.strip() if line.startswith("./") else root / line.strip()
 
 
-def _rows(path: Path) -> Iterator[tuple[str, list[str]]]:
+def rows_of(path: Path) -> Iterator[tuple[str, list[str]]]:
     """Rows with their file and line; a picture without a file shows nobody."""
     if path.is_file():
         for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
@@ -169,7 +169,7 @@ def _rows(path: Path) -> Iterator[tuple[str, list[str]]]:
                 yield f"{path}:{number}", line.split()
 
 
-class _Row:
+class Row:
     """One person's row: sound, or with a fault."""
 
     def __init__(self, where: str, columns: Sequence[str], count: int, numbers: int, classes: int) -> None:
