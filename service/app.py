@@ -14,6 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
 from service import formats, openapi, page, rest, stream
+from service.bodies import Room
 from service.errors import PROBLEM_TYPE, ServiceError, from_validation, http_problem, problem
 from service.metrics import Metrics
 from service.middleware import SCOPE_KEY, Exchange
@@ -71,7 +72,7 @@ def _lifespan(settings: Settings, shelf: Shelf):  # type: ignore[no-untyped-def]
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         scheduler = Scheduler(settings.worker_count, settings.queue_size, settings.deadline_s)
-        app.state.service = Service(settings, shelf, scheduler, app.state.metrics)
+        app.state.service = Service(settings, shelf, scheduler, app.state.metrics, Room(settings.max_bodies_bytes))
         app.state.metrics.watch_queue(scheduler)
         app.state.streams = Streams(settings.stream_max_sessions)
         # Beside the loop: /healthz answers meanwhile, and /readyz tells when it is done.

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import binascii
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
-from service.errors import BadParameter, BadRequest, EmptyBody, SlowUpload, TooLarge, UnsupportedType, shown
+from service.errors import BadParameter, BadRequest, EmptyBody, QueueFull, SlowUpload, TooLarge, UnsupportedType, shown
 
 if TYPE_CHECKING:  # the library has it for type checkers only
     from python_multipart.multipart import MultipartCallbacks
@@ -33,6 +35,45 @@ SURPLUS_PARTS = 8
 """Of a multipart body that are read beyond the pictures which may be in it, to tell what they are."""
 MOST_JSON_SIGNS = 100
 """Brackets and commas of a JSON body, which has one field: of more, objects would take a hundred times their bytes."""
+
+
+class Room:
+    """What the bodies of all calls may take together, so that many large uploads do not take the server's memory.
+
+    Attributes:
+        taken: Bytes that are taken now. All on the event loop's thread.
+    """
+
+    def __init__(self, limit: int) -> None:
+        """Let ``limit`` bytes be taken, and whatever a call needs that is alone."""
+        self.taken = 0
+        self._limit = limit
+
+    @contextmanager
+    def share(self) -> Iterator[Callable[[int], None]]:
+        """Give a call a way to take bytes, which are free again once it is over.
+
+        Raises:
+            QueueFull: From what is given, where others have left too little.
+        """
+        mine = 0
+
+        def take(count: int) -> None:
+            nonlocal mine
+            if self.taken > mine and self.taken + count > self._limit:
+                raise QueueFull(
+                    f"expected the bodies of all calls to take at most {self._limit} bytes, got more; try again in 1 s",
+                    headers={"Retry-After": "1"},
+                    retry_after_s=1,
+                    max_bodies_bytes=self._limit,
+                )
+            mine += count
+            self.taken += count
+
+        try:
+            yield take
+        finally:
+            self.taken -= mine
 
 
 def form_of(content_type: str | None, allowed: tuple[Form, ...] = ("raw", "json", "multipart")) -> Form:
@@ -59,10 +100,17 @@ def limit_for(form: Form, max_bytes: int) -> int:
     return limits[form]
 
 
-async def read(request: Request, limit: int, upload_s: float) -> list[bytes]:
+async def read(request: Request, limit: int, upload_s: float, take: Callable[[int], None]) -> list[bytes]:
     """Read a body chunk by chunk, and not a byte more than needed to know that it is too large.
 
+    Args:
+        request: Whose.
+        limit: Most bytes.
+        upload_s: Most seconds.
+        take: Of `Room.share`.
+
     Raises:
+        QueueFull: Other bodies have left too little room.
         EmptyBody: Nothing came.
         TooLarge: More than ``limit`` bytes.
         SlowUpload: It was not here after ``upload_s`` seconds.
@@ -77,6 +125,7 @@ async def read(request: Request, limit: int, upload_s: float) -> list[bytes]:
                 size += len(chunk)
                 if size > limit:
                     raise _too_many_bytes(size, limit)
+                take(len(chunk))
                 chunks.append(chunk)
     except TimeoutError:
         raise SlowUpload(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
@@ -60,11 +60,12 @@ def _call(request: Request, options: Options, media_type: str) -> Call:
     return Call(service, wish, options, media_type, request.scope[SCOPE_KEY])
 
 
-async def _read_picture(request: Request, call: Call) -> tuple[list[bytes], str | None]:
+async def _read_picture(request: Request, call: Call, take: Callable[[int], None]) -> tuple[list[bytes], str | None]:
     content_type = request.headers.get("content-type")
     form = bodies.form_of(content_type)
     settings = call.service.settings
-    return await bodies.read(request, bodies.limit_for(form, settings.max_bytes), settings.upload_s), content_type
+    limit = bodies.limit_for(form, settings.max_bytes)
+    return await bodies.read(request, limit, settings.upload_s, take), content_type
 
 
 async def _while_heard(request: Request, answer: Awaitable[T]) -> T:
@@ -94,14 +95,15 @@ async def _hung_up(request: Request) -> None:
 async def predict_one(request: Request, options: Asked) -> Response:
     """Find the people in one picture and their keypoints."""
     call = _call(request, options, accept.choose(request.headers.getlist("accept"), accept.JSON_OR_PICTURE))
-    chunks, content_type = await _read_picture(request, call)
+    with call.service.room.share() as take:
+        chunks, content_type = await _read_picture(request, call, take)
 
-    def work(waited_ms: float) -> tuple[bytes, dict[str, float]]:
-        watch = Stopwatch({"queue": waited_ms})
-        content = bodies.picture(chunks, content_type, call.service.settings.max_bytes)
-        return _answer(call, content, watch, call.options.image_id)
+        def work(waited_ms: float) -> tuple[bytes, dict[str, float]]:
+            watch = Stopwatch({"queue": waited_ms})
+            content = bodies.picture(chunks, content_type, call.service.settings.max_bytes)
+            return _answer(call, content, watch, call.options.image_id)
 
-    body, laps_ms = await _while_heard(request, call.service.scheduler.run(work))
+        body, laps_ms = await _while_heard(request, call.service.scheduler.run(work))
     return _response(body, call.media_type, laps_ms)
 
 
@@ -112,26 +114,27 @@ async def predict_batch(request: Request, options: Asked) -> Response:
     content_type = request.headers.get("content-type")
     bodies.form_of(content_type, ("multipart",))
     scheduler, settings = call.service.scheduler, call.service.settings
-    chunks = await bodies.read(request, settings.max_batch_bytes, settings.upload_s)
-    contents = await _while_heard(
-        request, scheduler.run(lambda _: bodies.from_multipart(b"".join(chunks), content_type, settings.max_batch))
-    )
-    # The batch was let in once; its pictures then take turns with other calls, never more than there are workers.
-    turn = asyncio.Semaphore(scheduler.workers)
+    with call.service.room.share() as take:
+        chunks = await bodies.read(request, settings.max_batch_bytes, settings.upload_s, take)
+        contents = await _while_heard(
+            request, scheduler.run(lambda _: bodies.from_multipart(b"".join(chunks), content_type, settings.max_batch))
+        )
+        # The batch was let in once; its pictures then take turns with other calls, never more than there are workers.
+        turn = asyncio.Semaphore(scheduler.workers)
 
-    async def answer(i: int) -> bytes:
-        def work(waited_ms: float) -> bytes:
-            watch = Stopwatch({"queue": waited_ms})
-            content = bodies.require_size(contents[i], settings.max_bytes)
-            return _answer(call, content, watch, options.image_id + i)[0]
+        async def answer(i: int) -> bytes:
+            def work(waited_ms: float) -> bytes:
+                watch = Stopwatch({"queue": waited_ms})
+                content = bodies.require_size(contents[i], settings.max_bytes)
+                return _answer(call, content, watch, options.image_id + i)[0]
 
-        async with turn:
-            try:
-                return await scheduler.run(work, admitted=True)
-            except ServiceError as error:
-                return formats.dumps({"problem": problem(error, request.url.path, call.request_id)})
+            async with turn:
+                try:
+                    return await scheduler.run(work, admitted=True)
+                except ServiceError as error:
+                    return formats.dumps({"problem": problem(error, request.url.path, call.request_id)})
 
-    entries = await _while_heard(request, asyncio.gather(*(answer(i) for i in range(len(contents)))))
+        entries = await _while_heard(request, asyncio.gather(*(answer(i) for i in range(len(contents)))))
     return Response(b"[" + b",".join(entries) + b"]", media_type=JSON)
 
 
@@ -143,14 +146,15 @@ async def compare_models(request: Request, options: Asked) -> Response:
     shelf = call.service.shelf
     student = shelf.choose("student" if options.model == "auto" else options.model).model
     _require_comparable(student, call.wish.choice.model)
-    chunks, content_type = await _read_picture(request, call)
+    with call.service.room.share() as take:
+        chunks, content_type = await _read_picture(request, call, take)
 
-    def work(waited_ms: float) -> tuple[bytes, dict[str, float]]:
-        watch = Stopwatch({"queue": waited_ms})
-        content = bodies.picture(chunks, content_type, call.service.settings.max_bytes)
-        return _compare(call, content, student, watch)
+        def work(waited_ms: float) -> tuple[bytes, dict[str, float]]:
+            watch = Stopwatch({"queue": waited_ms})
+            content = bodies.picture(chunks, content_type, call.service.settings.max_bytes)
+            return _compare(call, content, student, watch)
 
-    body, laps_ms = await _while_heard(request, call.service.scheduler.run(work))
+        body, laps_ms = await _while_heard(request, call.service.scheduler.run(work))
     return _response(body, JSON, laps_ms)
 
 

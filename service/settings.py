@@ -82,6 +82,9 @@ class Settings(BaseModel):
     max_pixels: int = Field(32_000_000, ge=1, description="Largest picture, in pixels; read from its header.")
     max_batch: int = Field(32, ge=1, le=1000, description="Most pictures in one /predict/batch call.")
     max_batch_bytes: int = Field(64_000_000, ge=1, description="Largest body of one /predict/batch call.")
+    max_bodies_bytes: int = Field(
+        500_000_000, ge=1, description="Bodies of all calls together, in bytes; one more gets 503 with Retry-After."
+    )
     max_people: int = Field(20, ge=1, le=100, description="People per picture where the caller names no number.")
     min_score: float = Field(
         0.15, ge=0, le=1, description="Poses of a lower expected OKS are left out where the caller names no score."

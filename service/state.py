@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from service.bodies import Room
 from service.metrics import Metrics
 from service.scheduler import Scheduler
 from service.settings import Settings
@@ -18,3 +19,4 @@ class Service:
     shelf: Shelf
     scheduler: Scheduler
     metrics: Metrics
+    room: Room

@@ -187,6 +187,25 @@ def test_a_body_that_does_not_come_in_time(models_dir: Path) -> None:
         assert running.predict(PICTURE).status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/predict", "/predict/batch", "/compare"])
+def test_bodies_together_take_no_more_than_they_may(models_dir: Path, path: str) -> None:
+    """Others are told to come back while one holds the room, and served once it has let go; alone, any size is."""
+    with serving(Settings(models_dir=models_dir, max_bodies_bytes=len(PICTURE) // 2)) as running:
+        room = running.app.state.service.room
+        host, port = running.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=PATIENCE_S) as connection:
+            head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 99999\r\n\r\n"
+            connection.sendall(head + PICTURE)
+            eventually(lambda: room.taken == len(PICTURE))
+            refused = running.http.post(path, files={"image": PICTURE})
+            document = assert_problem(refused, 503, "queue-full")
+            assert refused.headers["Retry-After"] == "1"
+            assert document["max_bodies_bytes"] == len(PICTURE) // 2
+        eventually(lambda: room.taken == 0)
+        assert running.http.post(path, files={"image": PICTURE}).status_code == 200
+        eventually(lambda: room.taken == 0)
+
+
 @pytest.mark.parametrize("path", ["/predict", "/predict/batch"])
 def test_nobody_works_for_a_caller_who_hung_up(models_dir: Path, path: str) -> None:
     begun, released = threading.Event(), threading.Event()

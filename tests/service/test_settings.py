@@ -28,6 +28,7 @@ SPELLED = {
     "max_pixels": ("2000", 2000),
     "max_batch": ("4", 4),
     "max_batch_bytes": ("3000", 3000),
+    "max_bodies_bytes": ("9000", 9000),
     "max_people": ("7", 7),
     "min_score": ("0.4", 0.4),
     "keypoint_threshold": ("0.6", 0.6),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from service import events
+from service.bodies import Room
 from service.farewell import Farewell
 from service.metrics import Metrics
 from service.scheduler import Scheduler
@@ -22,7 +23,7 @@ def service(models_dir: Path) -> Iterator[Service]:
     """Whose models are cold."""
     settings = Settings(models_dir=models_dir, stream_max_fps=25, stream_queue=3, keypoint_threshold=0.4)
     scheduler = Scheduler(1, 1, 1.0)
-    yield Service(settings, open_shelf(settings), scheduler, Metrics())
+    yield Service(settings, open_shelf(settings), scheduler, Metrics(), Room(settings.max_bodies_bytes))
     scheduler.close()
 
 
