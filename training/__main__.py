@@ -70,7 +70,11 @@ def _parser() -> argparse.ArgumentParser:
     _source(evaluate)
     evaluate.add_argument("--finder", type=Path, help="finder bundle: score whole pictures instead of labelled boxes")
     evaluate.add_argument("--every", type=_positive, default=1, help="only pictures whose id this number divides")
-    evaluate.add_argument("--flip-test", action="store_true", help="average with the mirrored crop, as the server can")
+    alone = evaluate.add_mutually_exclusive_group()  # a bundle's own figures are of what it answers by itself
+    alone.add_argument("--flip-test", action="store_true", help="average with the mirrored crop, as the server can")
+    alone.add_argument(
+        "--record", metavar="PICTURES", help="write AP into manifest and card, with what pictures it is of"
+    )
 
     export = verbs.add_parser("export", help="turn a checkpoint into a bundle; refuses where ONNX and torch differ")
     export.add_argument("checkpoint", type=Path)
@@ -87,8 +91,6 @@ def _parser() -> argparse.ArgumentParser:
         "--padding", type=_padding, help="factor on a person's box where it serves; else as in training"
     )
     export.add_argument("--input-size", type=_size, metavar="WxH", help="of a finder, in px; else as in the recipe")
-    export.add_argument("--metrics", type=Path, help="json of figures for manifest and card, as evaluate prints it")
-    export.add_argument("--measured-on", default="", help="what pictures these figures are of, for the card")
     export.add_argument("--seen", default="", help="what you saw it get wrong on drawn pictures, for the card's limits")
 
     _add_calibrate(verbs)

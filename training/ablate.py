@@ -175,7 +175,7 @@ def run(
 
 def score(trained: Checkpoint, trials: tuple[Trial, ...], data_root: Path, folder: Path) -> dict[str, dict[str, float]]:
     """Score a student with labelled boxes through the code that serves."""
-    export.export(trained, folder / "bundle", "0", {})
+    export.export(trained, folder / "bundle", "0")
     opened = bundle.read(folder / "bundle")
     estimator = PoseEstimator(opened, OnnxRunner(opened.onnx, threads=1))
     found: dict[str, Score] = {}

@@ -69,7 +69,7 @@ def finish(order: Order, state: Checkpoint, lessons: Lessons, truth: coco.Source
     """
     start = checkpoint.load(order.work / "start" / "last.pt")
     blended = rehearsal.blend(start, state, order.blend)
-    exported = export.export(blended, order.work / "exported", next_version(order.student.manifest.version), {})
+    exported = export.export(blended, order.work / "exported", next_version(order.student.manifest.version))
     before = _side(order.student, lessons, truth, every)
     after = _side(exported, lessons, truth, every)
     aps = [None if side.score is None else side.score.ap for side in (before, after)]
@@ -140,7 +140,7 @@ def _card(manifest: Manifest, state: Checkpoint, order: Order, lessons: Lessons)
         f"labelled pictures (the rows `ap`), and on {len(lessons.footage.part('held out'))} held-out pictures of "
         f"{order.source.name} as agreement with {order.teacher.manifest.name}, which is no truth"
     )
-    return card.write(manifest, state.recipe, measured)
+    return card.with_figures(card.write(manifest, state.recipe), manifest, measured)
 
 
 def _numbers(order: Order, lessons: Lessons, before: Side, after: Side, verdict: Verdict) -> dict[str, Any]:

@@ -35,7 +35,7 @@ LIMITS = {
     "finder": """- People below about 20 px of the network's input, and dense crowds, are missed.
 - Boxes of people cut by the picture's edge end there.""",
 }
-SCORES = "## Scores"
+FIGURES, SCORES = "## Figures", "## Scores"
 SCORES_UNKNOWN = [SCORES, "", "A concentration of belief, not calibrated (`posewright-train calibrate`).", ""]
 SCORES_KNOWN = {
     "expected_oks": """A keypoint's score is the similarity to its label to expect of it (COCO's OKS of one keypoint),
@@ -58,8 +58,8 @@ def guides(names: list[str]) -> list[str]:
     return list(dict.fromkeys(imported))
 
 
-def write(manifest: Manifest, plan: Recipe, measured_on: str = "", seen: str = "") -> str:
-    """Write the card: what it is, figures and what they are of, training, data and terms, limits and what was seen."""
+def write(manifest: Manifest, plan: Recipe, seen: str = "") -> str:
+    """Write the card: what it is, training, data and terms, limits and what was seen; nothing is measured yet."""
     width, height = manifest.input_size
     trained_by = manifest.trained_by
     return "\n".join(
@@ -72,9 +72,9 @@ def write(manifest: Manifest, plan: Recipe, measured_on: str = "", seen: str = "
             *(["Its graph averages over the crop and its mirror image."] if trained_by["flip_test"] else []),
             "Apache-2.0, subject to the terms of the data below.",
             "",
-            "## Figures",
+            FIGURES,
             "",
-            *_figures(manifest, measured_on),
+            "None measured.",
             "",
             "## Training",
             "",
@@ -112,16 +112,26 @@ def _terms(data: list[str]) -> list[str]:
     return known or ["Not stated: they are those of the pictures named above."]
 
 
-def _figures(manifest: Manifest, measured_on: str) -> list[str]:
-    if not manifest.metrics:
-        return ["None measured."]
-    return [
-        f"COCO AP (pycocotools), through the serving code, on {measured_on or 'pictures that nobody named'}.",
+def with_figures(text: str, manifest: Manifest, measured_on: str) -> str:
+    """Say in a card what was measured, in the place of what it said of that.
+
+    Args:
+        text: The card.
+        manifest: Holds the figures.
+        measured_on: What pictures they are of.
+    """
+    head, _, rest = text.partition(f"{FIGURES}\n")
+    section = [
+        FIGURES,
+        "",
+        f"COCO AP (pycocotools), through the serving code, on {measured_on}.",
         "",
         "| figure | value |",
         "|---|---|",
         *(f"| {name} | {value:.3f} |" for name, value in manifest.metrics.items()),
     ]
+    behind = rest[rest.index("\n## ") :] if "\n## " in rest else ""
+    return head + "\n".join(section) + "\n" + behind
 
 
 def _start(manifest: Manifest, plan: Recipe) -> list[str]:

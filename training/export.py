@@ -40,9 +40,7 @@ def export(
     checkpoint: Checkpoint,
     out: Path,
     version: str,
-    metrics: dict[str, float],
     flip_test: bool = False,
-    measured_on: str = "",
     seen: str = "",
     blend: float = 1.0,
     padding: float | None = None,
@@ -54,9 +52,7 @@ def export(
         checkpoint: What was trained.
         out: Bundle folder to create or replace.
         version: Version of the bundle.
-        metrics: Measured figures, for manifest and card.
         flip_test: The graph of a pose network averages over the crop and its mirror image, at twice the cost.
-        measured_on: What pictures the figures are of, for the card.
         seen: What somebody saw go wrong on pictures, for the card.
         blend: Share of the way from the weights of the bundle that the training began with to the trained ones
             (Wortsman et al., arXiv 2109.01903): two ends of one valley, and the middle may lie lower.
@@ -94,7 +90,7 @@ def export(
         decoder=plan.network.head if is_pose else "finder",
         parameters=sum(p.numel() for p in served.parameters()),
         gflops=round(multiply_adds(served, plan) / 1e9, 4),
-        metrics=metrics,
+        metrics={},
         calibration=None,
         trained_by={
             "revision": checkpoint.revision,
@@ -111,7 +107,7 @@ def export(
             "data": data,
         },
     )
-    return bundle.write(out, manifest, onnx, card.write(manifest, plan, measured_on, seen))
+    return bundle.write(out, manifest, onnx, card.write(manifest, plan, seen))
 
 
 def serving(plan: recipe.Recipe, padding: float | None, input_size: tuple[int, int] | None) -> recipe.Recipe:

@@ -95,7 +95,7 @@ def _served(state: Checkpoint) -> Bundle:
     # A report needs no ancestry; the earlier runs may be on another machine.
     alone = replace(state, recipe=replace(state.recipe, init_from=""))
     with TemporaryDirectory() as folder:
-        return export.export(alone, Path(folder) / "bundle", f"step {state.step:,}", {})
+        return export.export(alone, Path(folder) / "bundle", f"step {state.step:,}")
 
 
 def _network_facts(opened: Bundle) -> dict[str, str]:

@@ -17,6 +17,7 @@ from training import (
     adapt_verb,
     bench,
     calibrate_verb,
+    card,
     chain,
     checkpoint,
     coco,
@@ -139,26 +140,27 @@ def run_evaluate(options: Namespace) -> int:
     """See `evaluate.score_poses` and `evaluate.score_boxes`; prints one line of json."""
     opened = bundle.read(options.bundle)
     if opened.manifest.role == "finder":
-        score = evaluate.score_boxes(_source(options), _finder(opened), options.every)
+        score, name = evaluate.score_boxes(_source(options), _finder(opened), options.every), "box_{}"
     else:
         estimator = PoseEstimator(opened, OnnxRunner(opened.onnx, threads=1), options.flip_test)
         finder = _finder(bundle.read(options.finder)) if options.finder else None
         score = evaluate.score_poses(_source(options), estimator, finder, options.every)
+        name = "{}_whole_picture" if finder else "{}_ground_truth_boxes"
     print(json.dumps({"bundle": opened.manifest.name, **asdict(score)}))
+    if options.record:
+        figures = {name.format(key): round(getattr(score, key), 4) for key in ("ap", "ap50", "ap75")}
+        manifest = opened.manifest.model_copy(update={"metrics": {**opened.manifest.metrics, **figures}})
+        bundle.write(options.bundle, manifest, opened.onnx, card.with_figures(opened.card, manifest, options.record))
     return 0
 
 
 def run_export(options: Namespace) -> int:
     """See `export.export`."""
-    metrics = json.loads(options.metrics.read_text()) if options.metrics else {}
-    metrics = {name: value for name, value in metrics.items() if isinstance(value, int | float)}
     written = export.export(
         checkpoint.load(options.checkpoint),
         options.out,
         options.version,
-        metrics,
         options.flip_test,
-        options.measured_on,
         options.seen,
         options.blend,
         options.padding,

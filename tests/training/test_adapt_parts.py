@@ -164,17 +164,17 @@ def test_versions_count_adaptations() -> None:
 def test_a_revived_network_answers_as_its_bundle_and_learns(tmp_path: Path, backbone: str, flip_test: bool) -> None:
     network = {"kind": "pose", "backbone": backbone, "decoder_width": 16, "input_size": [96, 128], "sigma_cells": 1.7}
     network |= {"box_padding": 1.1}
-    written = export.export(fresh(network=network), tmp_path / "tiny", "1", {}, flip_test)
+    written = export.export(fresh(network=network), tmp_path / "tiny", "1", flip_test)
     rng = np.random.default_rng(1)
     pixels = rng.integers(0, 256, (8, 16, 12, 3), np.uint8).repeat(8, axis=1).repeat(8, axis=2)
     state = revival.revive(written, pixels)
     assert state.recipe.network.backbone == backbone
     assert state.recipe.network.sigma_cells == pytest.approx(1.7, abs=1e-3)
     assert state.recipe.network.box_padding == written.manifest.box_padding == 1.1
-    closer = export.export(state, tmp_path / "closer", "2", {}, flip_test, padding=1.05).manifest
+    closer = export.export(state, tmp_path / "closer", "2", flip_test, padding=1.05).manifest
     assert closer.box_padding == 1.05
     assert closer.trained_by["recipe_sha256"] == recipe.digest(state.recipe)
-    again = export.export(state, tmp_path / "again", "2", {}, flip_test)
+    again = export.export(state, tmp_path / "again", "2", flip_test)
     old, new = (OnnxRunner(it.onnx, threads=1).run(pixels)[0] for it in (written, again))
     assert np.abs(old - new).max() <= export.TOLERANCE * old.max()
     # With the statistics of the very crops, training mode answers as evaluation mode: no norm starts with a jolt.

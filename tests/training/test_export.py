@@ -35,15 +35,14 @@ def fresh(kind: str = "pose", **changes: object) -> Checkpoint:
 def test_pose_bundle_answers_as_torch(tmp_path: Path, backbone: str) -> None:
     network = {"kind": "pose", "backbone": backbone, "decoder_width": 16, "input_size": [96, 128]}
     state = fresh(network=network)
-    written = export.export(state, tmp_path / "tiny", "7", {"ap": 0.25})
+    written = export.export(state, tmp_path / "tiny", "7")
     opened = read(tmp_path / "tiny")
     assert opened == written
     assert opened.manifest.heatmap_size == (24, 32)
-    assert opened.manifest.metrics == {"ap": 0.25}
-    assert "| ap | 0.250 |" in opened.card
-    assert "pictures that nobody named" in opened.card
+    assert opened.manifest.metrics == {}
+    assert "None measured." in opened.card
     assert "Seen on drawn pictures" not in opened.card
-    looked_at = export.export(fresh(), tmp_path / "seen", "1", {}, seen="people upside down.")
+    looked_at = export.export(fresh(), tmp_path / "seen", "1", seen="people upside down.")
     assert "- Seen on drawn pictures: people upside down." in looked_at.card
     assert "Not stated" in opened.card
     maps = OnnxRunner(opened.onnx, threads=1).run(np.zeros((2, 128, 96, 3), np.uint8))[0]
@@ -52,8 +51,8 @@ def test_pose_bundle_answers_as_torch(tmp_path: Path, backbone: str) -> None:
 
 
 def test_a_flip_tested_bundle_answers_mirrored_crops_with_mirrored_joints(tmp_path: Path) -> None:
-    once = export.export(fresh(), tmp_path / "once", "1", {})
-    twice = export.export(fresh(), tmp_path / "twice", "1", {}, flip_test=True)
+    once = export.export(fresh(), tmp_path / "once", "1")
+    twice = export.export(fresh(), tmp_path / "twice", "1", flip_test=True)
     assert twice.manifest.gflops == pytest.approx(2 * once.manifest.gflops, rel=0.01)
     pixels = np.random.default_rng(0).integers(0, 256, (2, 128, 96, 3), np.uint8)
     for written, symmetric in ((once, False), (twice, True)):
@@ -68,8 +67,8 @@ def test_the_server_flips_as_the_graph_does_and_never_twice(tmp_path: Path, head
     """With maps that have peaks: where a flat one, of an untrained network, is highest is a matter of rounding."""
     network = {"kind": "pose", "backbone": "plain-s", "decoder_width": 16, "input_size": [96, 128], "head": head}
     network |= {"temperature": temperature}
-    once = export.export(fresh(network=network), tmp_path / "once", "1", {})
-    twice = export.export(fresh(network=network), tmp_path / "twice", "1", {}, flip_test=True)
+    once = export.export(fresh(network=network), tmp_path / "once", "1")
+    twice = export.export(fresh(network=network), tmp_path / "twice", "1", flip_test=True)
     image = np.random.default_rng(1).integers(0, 256, (200, 100, 3), np.uint8)
     boxes = np.array([[10, 20, 60, 150], [0, 0, 100, 200]], np.float32)
     plain, by_server, by_graph, by_both = (
@@ -85,7 +84,7 @@ def test_the_server_flips_as_the_graph_does_and_never_twice(tmp_path: Path, head
 def test_a_simcc_bundle_answers_along_the_axes_and_is_served(tmp_path: Path) -> None:
     network = {"kind": "pose", "backbone": "plain-s", "decoder_width": 16, "input_size": [96, 128], "head": "simcc"}
     state = fresh(network=network)
-    export.export(state, tmp_path / "tiny", "1", {}, flip_test=True)
+    export.export(state, tmp_path / "tiny", "1", flip_test=True)
     opened = read(tmp_path / "tiny")
     assert opened.manifest.decoder == "simcc"
     runner = OnnxRunner(opened.onnx, threads=1)
@@ -98,7 +97,7 @@ def test_a_simcc_bundle_answers_along_the_axes_and_is_served(tmp_path: Path) -> 
 
 def test_feature_guidance_leaves_no_weights_in_the_bundle(tmp_path: Path) -> None:
     plain, guided = (
-        export.export(fresh(losses={"features": weight}), tmp_path / str(weight), "1", {}) for weight in (0.0, 1.0)
+        export.export(fresh(losses={"features": weight}), tmp_path / str(weight), "1") for weight in (0.0, 1.0)
     )
     assert plain.manifest.parameters == guided.manifest.parameters
     assert len(plain.onnx) == len(guided.onnx)
@@ -106,7 +105,7 @@ def test_feature_guidance_leaves_no_weights_in_the_bundle(tmp_path: Path) -> Non
 
 def test_finder_bundle_takes_upright_and_flat_pictures(tmp_path: Path) -> None:
     network = {"kind": "finder", "backbone": "plain-s", "decoder_width": 16, "input_size": [160, 128]}
-    export.export(fresh("finder", network=network), tmp_path / "finder", "1", {})
+    export.export(fresh("finder", network=network), tmp_path / "finder", "1")
     opened = read(tmp_path / "finder")
     finder = PersonFinder(opened, OnnxRunner(opened.onnx, threads=1))
     for shape in ((90, 160, 3), (300, 90, 3), (33, 31, 3)):
@@ -117,16 +116,16 @@ def test_finder_bundle_takes_upright_and_flat_pictures(tmp_path: Path) -> None:
 
 def test_a_finder_serves_at_the_size_that_is_asked_for_and_a_pose_network_at_its_own(tmp_path: Path) -> None:
     network = {"kind": "finder", "backbone": "plain-s", "decoder_width": 16, "input_size": [160, 128]}
-    export.export(fresh("finder", network=network), tmp_path / "finder", "1", {}, input_size=(192, 96))
+    export.export(fresh("finder", network=network), tmp_path / "finder", "1", input_size=(192, 96))
     opened = read(tmp_path / "finder")
     assert opened.manifest.input_size == (192, 96)
     boxes, _ = PersonFinder(opened, OnnxRunner(opened.onnx, threads=1)).find(np.zeros((96, 192, 3), np.uint8), 5, 0.0)
     assert boxes.shape[1] == 4
     with pytest.raises(checkpoint.CheckpointError, match="multiples of 32"):
-        export.export(fresh("finder", network=network), tmp_path / "odd", "1", {}, input_size=(200, 96))
+        export.export(fresh("finder", network=network), tmp_path / "odd", "1", input_size=(200, 96))
     pose = {"kind": "pose", "backbone": "plain-s", "decoder_width": 16, "input_size": [96, 128]}
     with pytest.raises(checkpoint.CheckpointError, match="the size that it saw last"):
-        export.export(fresh(network=pose), tmp_path / "pose", "1", {}, input_size=(128, 160))
+        export.export(fresh(network=pose), tmp_path / "pose", "1", input_size=(128, 160))
     assert not (tmp_path / "odd").exists()
     assert not (tmp_path / "pose").exists()
 

@@ -50,7 +50,7 @@ def test_folding_leaves_no_norm_and_is_idempotent() -> None:
 
 
 def test_a_bundle_goes_on_and_is_named_in_the_card(tmp_path: Path, data_root: Path) -> None:
-    start = export.export(fresh(network=LITE0, name="before"), tmp_path / "before", "3", {})
+    start = export.export(fresh(network=LITE0, name="before"), tmp_path / "before", "3")
     changes = {"network": FOLDED, "init_from": str(tmp_path / "before")}
     plan = tiny_recipe(**changes, data=[{"name": "new", "path": "crops", "share": 1}])
     before = networks.build(plan, pretrained=False)
@@ -59,7 +59,7 @@ def test_a_bundle_goes_on_and_is_named_in_the_card(tmp_path: Path, data_root: Pa
     export.check(again, start.onnx, plan)
     state = loop.fit(plan, PoseTask(plan, data_root, CPU, tmp_path / "run"), tmp_path / "run", CPU)
     assert checkpoint.origin(state) == tmp_path / "before"
-    written = export.export(state, tmp_path / "after", "4", {})
+    written = export.export(state, tmp_path / "after", "4")
     made = written.manifest.trained_by
     assert made["data"] == ["new", "painted"]
     assert [it["recipe"] for it in made["started_from"]] == ["before"]
@@ -69,7 +69,7 @@ def test_a_bundle_goes_on_and_is_named_in_the_card(tmp_path: Path, data_root: Pa
 
 def test_a_folded_training_goes_on_bit_for_bit(tmp_path: Path, data_root: Path) -> None:
     """Rates follow the weights of the start, not those of the resumed step."""
-    export.export(fresh(network=LITE0, name="before"), tmp_path / "before", "3", {})
+    export.export(fresh(network=LITE0, name="before"), tmp_path / "before", "3")
     plan = tiny_recipe(network=FOLDED, init_from=str(tmp_path / "before"))
     task = PoseTask(plan, data_root, CPU, tmp_path)
     whole = loop.fit(plan, task, tmp_path / "whole", CPU)
@@ -83,7 +83,7 @@ def test_a_folded_training_goes_on_bit_for_bit(tmp_path: Path, data_root: Path) 
 
 
 def test_a_blend_lies_between_the_bundle_it_began_with_and_what_it_learned(tmp_path: Path, data_root: Path) -> None:
-    export.export(fresh(network=LITE0, name="before"), tmp_path / "before", "3", {})
+    export.export(fresh(network=LITE0, name="before"), tmp_path / "before", "3")
     optimiser = {"lr": 0.05, "warmup_steps": 0, "ema_decay": 0}  # far enough to tell the two ends apart
     first = tiny_recipe(network=FOLDED, name="first", optimiser=optimiser, init_from=str(tmp_path / "before"))
     loop.fit(first, PoseTask(first, data_root, CPU, tmp_path), tmp_path / "first", CPU)
@@ -94,25 +94,25 @@ def test_a_blend_lies_between_the_bundle_it_began_with_and_what_it_learned(tmp_p
     networks.load_matching(blended, start)
     begun = {name: weights.clone() for name, weights in blended.state_dict().items()}
     blended.load_state_dict({name: (3 * begun[name] + there) / 4 for name, there in state.ema.items()})
-    written = export.export(state, tmp_path / "after", "4", {}, blend=0.25)
+    written = export.export(state, tmp_path / "after", "4", blend=0.25)
     export.check(export.served_network(blended, plan), written.onnx, plan)
     assert written.manifest.trained_by["blend"] == 0.25
     assert "0.25 of the way" in written.card
     with pytest.raises(export.ExportError):
-        export.check(export.served_network(blended, plan), export.export(state, tmp_path / "all", "4", {}).onnx, plan)
+        export.check(export.served_network(blended, plan), export.export(state, tmp_path / "all", "4").onnx, plan)
     with pytest.raises(checkpoint.CheckpointError, match="began with a bundle"):
-        export.export(fresh(network=LITE0), tmp_path / "none", "1", {}, blend=0.5)
+        export.export(fresh(network=LITE0), tmp_path / "none", "1", blend=0.5)
 
 
 def test_a_bundle_cannot_go_on_with_norms(tmp_path: Path) -> None:
-    export.export(fresh(network=LITE0), tmp_path / "before", "3", {})
+    export.export(fresh(network=LITE0), tmp_path / "before", "3")
     with pytest.raises(checkpoint.CheckpointError, match="expected a checkpoint for a network with batch norms"):
         loop.start_weights(tiny_recipe(network=LITE0, init_from=str(tmp_path / "before")), tmp_path)
 
 
 def test_a_finders_bundle_goes_on_folded(tmp_path: Path, data_root: Path) -> None:
     network = {"kind": "finder", "backbone": "lite0", "decoder_width": 16, "input_size": [128, 96]}
-    start = export.export(fresh("finder", network=network, name="before"), tmp_path / "before", "3", {})
+    start = export.export(fresh("finder", network=network, name="before"), tmp_path / "before", "3")
     phases = [{"steps": 2, "batch": 2, "size": [128, 96], "frozen_blocks": 3}]
     plan = tiny_recipe(
         "finder", network={**network, "norms": "folded"}, phases=phases, init_from=str(tmp_path / "before")
@@ -121,7 +121,7 @@ def test_a_finders_bundle_goes_on_folded(tmp_path: Path, data_root: Path) -> Non
     networks.load_matching(network_, loop.start_weights(plan, tmp_path))
     export.check(export.served_network(network_, plan), start.onnx, plan)
     state = loop.fit(plan, FinderTask(plan, data_root, CPU), tmp_path / "run", CPU)
-    written = export.export(state, tmp_path / "after", "4", {})
+    written = export.export(state, tmp_path / "after", "4")
     assert [it["recipe"] for it in written.manifest.trained_by["started_from"]] == ["before"]
     assert not torch.equal(state.network["center.2.weight"], network_.state_dict()["center.2.weight"])
 

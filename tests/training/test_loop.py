@@ -164,7 +164,7 @@ def test_painted_people_are_learned_exported_and_found(painted: coco.Source, dat
     optimiser = {"lr": 3e-3, "backbone_lr_scale": 1.0, "warmup_steps": 20, "ema_decay": 0.97}
     plan = tiny_recipe(phases=phases, optimiser=optimiser)
     trained = loop.fit(plan, pose_task(plan, data_root), tmp_path / "pose", CPU)
-    export.export(trained, tmp_path / "bundles" / "tiny", "1", {})
+    export.export(trained, tmp_path / "bundles" / "tiny", "1")
     opened = read(tmp_path / "bundles" / "tiny")
     estimator = PoseEstimator(opened, OnnxRunner(opened.onnx, threads=1))
     score = evaluate.score_poses(painted, estimator)
@@ -175,7 +175,7 @@ def test_painted_people_are_learned_exported_and_found(painted: coco.Source, dat
     network = {"kind": "finder", "backbone": "plain-s", "decoder_width": 16, "input_size": [224, 160]}
     plan = tiny_recipe("finder", phases=phases, optimiser=optimiser, network=network)
     trained = loop.fit(plan, FinderTask(plan, data_root, CPU), tmp_path / "finder", CPU)
-    export.export(trained, tmp_path / "bundles" / "finder", "1", {})
+    export.export(trained, tmp_path / "bundles" / "finder", "1")
     opened = read(tmp_path / "bundles" / "finder")
     finder = PersonFinder(opened, OnnxRunner(opened.onnx, threads=1))
     assert evaluate.score_boxes(painted, finder).ap50 > 0.8

@@ -46,6 +46,17 @@ def test_from_recipe_to_table(painted: coco.Source, data_root: Path, tmp_path: P
     score = json.loads(run("evaluate", opened.path, *where).stdout)
     assert score["predictions"] == 12
     assert 0 <= score["ap"] <= 1
+    assert bundle.read(opened.path) == opened
+    run("evaluate", opened.path, *where, "--record", "people once painted")
+    run("evaluate", opened.path, *where, "--record", "painted people")
+    recorded = bundle.read(opened.path)
+    assert recorded.manifest.metrics["ap_ground_truth_boxes"] == pytest.approx(score["ap"], abs=5e-5)
+    assert "through the serving code, on painted people.\n\n| figure | value |" in recorded.card
+    assert f"| ap75_ground_truth_boxes | {score['ap75']:.3f} |" in recorded.card
+    assert opened.card.partition("None measured.\n")[::2] == (
+        recorded.card.partition("COCO AP")[0], "\n## " + recorded.card.partition("| ap75_")[2].partition("\n## ")[2]
+    )  # fmt: skip
+    assert recorded.manifest.trained_by == opened.manifest.trained_by
     table = run("bench", opened.path, "--rounds", 3).stdout
     assert "| tiny |" in table
 
