@@ -92,7 +92,7 @@ def test_phases_follow_each_other() -> None:
         ("student-s", "student-s-even"),
         ("student-t", "student-t-even"),
         ("teacher", "teacher-even"),
-        ("finder", "finder-official"),
+        ("finder", "finder-longer"),
     ],
 )
 def test_shipped_bundles_name_the_recipes_that_made_them(name: str, file: str) -> None:
