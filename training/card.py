@@ -112,6 +112,15 @@ def _terms(data: list[str]) -> list[str]:
     return known or ["Not stated: they are those of the pictures named above."]
 
 
+def _measured(on: str) -> str:
+    return f"COCO AP (pycocotools), through the serving code, on {on}."
+
+
+def tells_of(text: str, measured_on: str) -> bool:
+    """Tell whether a card's figures are of these pictures."""
+    return _measured(measured_on) in text.splitlines()
+
+
 def with_figures(text: str, manifest: Manifest, measured_on: str) -> str:
     """Say in a card what was measured, in the place of what it said of that.
 
@@ -124,7 +133,7 @@ def with_figures(text: str, manifest: Manifest, measured_on: str) -> str:
     section = [
         FIGURES,
         "",
-        f"COCO AP (pycocotools), through the serving code, on {measured_on}.",
+        _measured(measured_on),
         "",
         "| figure | value |",
         "|---|---|",

@@ -149,7 +149,9 @@ def run_evaluate(options: Namespace) -> int:
     print(json.dumps({"bundle": opened.manifest.name, **asdict(score)}))
     if options.record:
         figures = {name.format(key): round(getattr(score, key), 4) for key in ("ap", "ap50", "ap75")}
-        manifest = opened.manifest.model_copy(update={"metrics": {**opened.manifest.metrics, **figures}})
+        # Figures of other pictures would be told as of these.
+        known = opened.manifest.metrics if card.tells_of(opened.card, options.record) else {}
+        manifest = opened.manifest.model_copy(update={"metrics": {**known, **figures}})
         bundle.write(options.bundle, manifest, opened.onnx, card.with_figures(opened.card, manifest, options.record))
     return 0
 

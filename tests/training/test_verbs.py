@@ -48,8 +48,14 @@ def test_from_recipe_to_table(painted: coco.Source, data_root: Path, tmp_path: P
     assert 0 <= score["ap"] <= 1
     assert bundle.read(opened.path) == opened
     run("evaluate", opened.path, *where, "--record", "people once painted")
+    older = opened.manifest.model_copy(update={"metrics": {"ap_whole_picture": 0.5}})
+    once = bundle.read(opened.path)
+    bundle.write(opened.path, older, once.onnx, once.card)
+    run("evaluate", opened.path, *where, "--record", "people once painted")
+    assert bundle.read(opened.path).manifest.metrics["ap_whole_picture"] == 0.5
     run("evaluate", opened.path, *where, "--record", "painted people")
     recorded = bundle.read(opened.path)
+    assert "ap_whole_picture" not in recorded.manifest.metrics  # it was of other pictures
     assert recorded.manifest.metrics["ap_ground_truth_boxes"] == pytest.approx(score["ap"], abs=5e-5)
     assert "through the serving code, on painted people.\n\n| figure | value |" in recorded.card
     assert f"| ap75_ground_truth_boxes | {score['ap75']:.3f} |" in recorded.card
