@@ -44,6 +44,8 @@ class Network:
             which have become part of the convolutions. On a CPU a step takes 0.8 of the time.
         box_padding: Factor on a person's box before it is cut, in training and in the bundle (pose). Less than 1.25
             shows people larger, which small inputs gain by, and forgives fewer faults of their boxes.
+        inner_widths: Channels inside each block of a ``lite0`` backbone that `prune` made smaller, as it prints them;
+            empty: all of them.
     """
 
     __pydantic_config__ = _STRICT
@@ -65,10 +67,13 @@ class Network:
     temperature: Positive = 1.0
     norms: Literal["batch", "folded"] = "batch"
     box_padding: Annotated[float, Field(ge=1, le=1.5)] = 1.25
+    inner_widths: tuple[Count, ...] = ()
 
     def __post_init__(self) -> None:
         if self.norms == "folded" and not self.pretrained:
             raise ValueError(f"expected norms = \"batch\" for a network of {self.backbone}, got 'folded'")
+        if self.inner_widths and not self.pretrained:
+            raise ValueError(f"expected no inner_widths for a network of {self.backbone}, which is not lite0, got some")
         if self.head == "simcc" and self.temperature != 1:
             raise ValueError(f"expected temperature 1 with a simcc head, got {self.temperature}")
 
