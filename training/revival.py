@@ -135,6 +135,7 @@ def _matching(
     twice = 2 if manifest.trained_by.get("flip_test") else 1
     wanted = [(weight.shape, strides) for weight, _, strides in convolutions[: len(convolutions) // twice]]
     width = convolutions[-1][0].shape[1] if convolutions else 1
+    pooled = any(node.op_type == "GlobalAveragePool" for node in graph.node)
     for backbone in get_args(get_type_hints(recipe.Network)["backbone"]):
         settings = {
             "kind": "finder" if is_finder else "pose",
@@ -147,6 +148,8 @@ def _matching(
             settings["box_padding"] = manifest.box_padding
         if backbone in LITE0_STAGES:
             settings["inner_widths"] = _pruned_widths(convolutions, full_inner_widths(LITE0_STAGES[backbone]))
+        if pooled:
+            settings["global_context"] = True
         plan = _plan(opened, settings)
         if plan is None:
             continue

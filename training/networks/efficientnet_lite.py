@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.networks.blocks import NORM_EPS, ConvNorm
+from training.networks.blocks import NORM_EPS, ConvNorm, GlobalContext
 
 # (kernel, stride, expansion, width, repeats) of Lite0's seven stages.
 STAGES = (
@@ -30,6 +30,8 @@ BLOCKS = tuple(
     for repeat in range(repeats)
 )
 """(kernel, stride, expansion, width) of each block."""
+TOLD_AFTER = 8
+"""The block that global context follows, the first of 112 channels."""
 IMAGENET_EPS = 1e-3
 """Of the norms whose statistics the weights hold."""
 WHISPER = 0.1
@@ -68,7 +70,12 @@ class EfficientNetLite0(nn.Module):
     """
 
     def __init__(
-        self, stages: int = 7, pretrained: bool = True, context: bool = False, inner_widths: tuple[int, ...] = ()
+        self,
+        stages: int = 7,
+        pretrained: bool = True,
+        context: bool = False,
+        inner_widths: tuple[int, ...] = (),
+        global_context: bool = False,
     ) -> None:
         """Build the first ``stages`` of seven: 5 end at stride 16 (112 channels), 6 and 7 at stride 32 (192, 320).
 
@@ -78,6 +85,7 @@ class EfficientNetLite0(nn.Module):
             context: Add what stride 32 sees to the level of stride 16, which is then the last (ours). A trained
                 network that ends at stride 16 goes on with it from where it was.
             inner_widths: Channels inside each block, where some were pruned; ImageNet's weights do not fit then.
+            global_context: Have a `GlobalContext` follow the first block of the last stage but those of stride 32.
         """
         super().__init__()
         inner_widths = inner_widths or full_inner_widths(stages)
@@ -92,6 +100,7 @@ class EfficientNetLite0(nn.Module):
                 self._level_ends.append(i)
         self.blocks = nn.ModuleList(blocks)
         self.widths = tuple(blocks[end].project.convolution.out_channels for end in self._level_ends)
+        self.global_context = GlobalContext(BLOCKS[TOLD_AFTER][3]) if global_context else None
         if pretrained and inner_widths == full_inner_widths(stages):
             self._load_imagenet()
         self.context: ConvNorm | None = None
@@ -108,6 +117,8 @@ class EfficientNetLite0(nn.Module):
         levels = []
         for i, block in enumerate(self.blocks):
             x = block(x)
+            if i == TOLD_AFTER and self.global_context is not None:
+                x = self.global_context(x)
             if i in self._level_ends:
                 levels.append(x)
         if self.context is not None:
@@ -151,4 +162,4 @@ class EfficientNetLite0(nn.Module):
                 mine[f"blocks.{index}.{names[layer]}.{leaf}"] = value
         for key in [it for it in mine if it.endswith("running_var")]:
             mine[key] = mine[key] + (IMAGENET_EPS - NORM_EPS)
-        self.load_state_dict(mine)
+        self.load_state_dict({**self.state_dict(), **mine})

@@ -18,7 +18,7 @@ class FinderNetwork(nn.Module):
     def __init__(self, settings: Network, pretrained: bool = True) -> None:
         super().__init__()
         decoder_width = settings.decoder_width
-        self.backbone = backbone(settings.backbone, pretrained, settings.inner_widths)
+        self.backbone = backbone(settings, pretrained)
         self.decoder = TopDown(self.backbone.widths[1:], decoder_width)
         self.center = head(decoder_width, 1)
         self.distance = head(decoder_width, 4)

@@ -39,12 +39,13 @@ LITE0_STAGES = {"lite0": 7, "lite0-context": 6, "lite0-stride16": 5, "lite0-stri
 """Backbones with ImageNet weights: so many of EfficientNet-Lite0's stages."""
 
 
-def backbone(name: str, pretrained: bool, inner_widths: tuple[int, ...] = ()) -> EfficientNetLite0 | LevelStack:
-    """Build a backbone by its name in `recipe.Network`.
+def backbone(settings: Network, pretrained: bool) -> EfficientNetLite0 | LevelStack:
+    """Build a network's backbone.
 
     Raises:
         RecipeError: There are not as many ``inner_widths`` as blocks.
     """
+    name, inner_widths = settings.backbone, settings.inner_widths
     if name not in LITE0_STAGES:
         kind, widths, depths = FROM_SCRATCH[name]
         return kind(widths, depths)
@@ -54,7 +55,8 @@ def backbone(name: str, pretrained: bool, inner_widths: tuple[int, ...] = ()) ->
             f"network.inner_widths: expected {blocks}, one for each block of {name}, got {len(inner_widths)}; "
             "take the line that `prune` printed"
         )
-    return EfficientNetLite0(LITE0_STAGES[name], pretrained, name == "lite0-context", inner_widths)
+    context = name == "lite0-context"
+    return EfficientNetLite0(LITE0_STAGES[name], pretrained, context, inner_widths, settings.global_context)
 
 
 class SimccHead(nn.Module):
@@ -94,7 +96,7 @@ class PoseNetwork(nn.Module):
         """
         super().__init__()
         self.skeleton = skeleton
-        self.backbone = backbone(settings.backbone, pretrained, settings.inner_widths)
+        self.backbone = backbone(settings, pretrained)
         self.decoder = TopDown(self.backbone.widths, settings.decoder_width)
         self.head: nn.Module
         if settings.head == "simcc":
