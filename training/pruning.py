@@ -198,8 +198,8 @@ def _eliminate(moments: Moments, width: int) -> tuple[Tensor, Tensor, NDArray[np
         gone = int(costs.masked_fill(~left, np.inf).argmin())
         errors[: size + 1] += float(costs[gone])
         row = inverse[gone].clone()
-        weights -= torch.outer(weights[:, gone], row) / row[gone]
-        inverse -= torch.outer(row, row) / row[gone]
+        weights.addr_(weights[:, gone].clone(), row, alpha=-1 / float(row[gone]))
+        inverse.addr_(row, row, alpha=-1 / float(row[gone]))
         inverse[gone, gone] = 1  # its row and column are 0 now
         left[gone] = False
     return left.nonzero()[:, 0], weights[:, left], errors

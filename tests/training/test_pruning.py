@@ -1,5 +1,7 @@
 """Pruning: what goes is missed least, and what stays makes up for it."""
 
+import contextlib
+import io
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +16,12 @@ from service.pose.bundle import Bundle, BundleError
 from tests.training.conftest import tiny_recipe
 from tests.training.test_export import fresh
 from training import __main__, coco, export, loop, networks, pruning, recipe, revival, served_inputs
+from training.networks.blocks import normalise
 from training.pose_task import PoseTask
 
 CPU = torch.device("cpu")
 LITE0 = {"kind": "pose", "backbone": "lite0-stride16-narrow", "decoder_width": 16, "input_size": [96, 128]}
-FINDER = {"kind": "finder", "backbone": "lite0", "decoder_width": 16, "input_size": [96, 128]}
+FOLDED = {**LITE0, "norms": "folded"}
 FULL = (32, 96, 144, 144, 240, 240, 480, 480)
 
 
@@ -28,8 +31,13 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @pytest.fixture(scope="module")
-def inputs(opened: Bundle, painted: coco.Source) -> list[np.ndarray]:
-    return served_inputs.gather(opened, painted, [1, 2, 3, 4, 5, 6])
+def halved(opened: Bundle, painted: coco.Source) -> tuple[Bundle, str]:
+    """The bundle that the verb wrote, and what it printed."""
+    out, told = opened.path.parent / "half", io.StringIO()
+    order = ["prune", str(opened.path), "--annotations", str(painted.annotations), "--images", str(painted.images)]
+    with contextlib.redirect_stdout(told):
+        assert __main__.main([*order, "--share", "0.5", "--out", str(out)]) == 0
+    return bundle.read(out), told.getvalue()
 
 
 def maps(seed: int, channels: int, dependent: int = 0) -> list[Tensor]:
@@ -72,44 +80,40 @@ def test_the_error_told_is_the_error_made_and_grows(seed: int) -> None:
         assert made(width) - made(8) == pytest.approx(errors[width], rel=0.02, abs=1e-3)
 
 
-def blocks_cost(plan: recipe.Recipe) -> float:
-    """Multiply-adds of a network's blocks: all that decoder and head do not do."""
-    served = export.served_network(networks.build(plan, pretrained=False), plan)
-    return export.multiply_adds(served, plan)
-
-
-@pytest.mark.parametrize("share", [0.4, 0.8])
-def test_a_pruned_bundle_is_smaller_answers_alike_and_learns_on(
-    opened: Bundle, inputs: list[np.ndarray], share: float, tmp_path: Path, data_root: Path
+def test_the_verb_writes_a_smaller_bundle_and_prints_what_its_recipe_needs(
+    opened: Bundle, halved: tuple[Bundle, str]
 ) -> None:
-    state = pruning.prune(opened, inputs, share)
-    widths = state.recipe.network.inner_widths
+    pruned, told = halved
+    widths = revival.recognise(pruned).network.inner_widths
     assert all(width % pruning.GROUP == 0 and width <= full for width, full in zip(widths, FULL, strict=True))
-    written = export.export(state, tmp_path / "pruned", "1")
-    assert written.manifest.gflops < opened.manifest.gflops
-    assert written.manifest.trained_by["steps"] == 0
-    assert [it["recipe"] for it in written.manifest.trained_by["started_from"]] == ["whole"]
-    plan = tiny_recipe(
-        network={**LITE0, "norms": "folded", "inner_widths": list(widths)}, init_from=str(tmp_path / "pruned")
-    )
+    assert f'init_from = "{pruned.path}"\n[network]\ninner_widths = {list(widths)}\n' in told
+    assert pruned.manifest.gflops < opened.manifest.gflops
+    assert pruned.manifest.trained_by["steps"] == 0
+    assert [it["recipe"] for it in pruned.manifest.trained_by["started_from"]] == ["whole"]
+
+
+def test_a_pruned_bundle_learns_on(halved: tuple[Bundle, str], tmp_path: Path, data_root: Path) -> None:
+    widths = list(revival.recognise(halved[0]).network.inner_widths)
+    plan = tiny_recipe(network={**FOLDED, "inner_widths": widths}, init_from=str(halved[0].path))
     network = networks.build(plan, pretrained=False)
     assert networks.load_matching(network, loop.start_weights(plan, tmp_path)) == len(network.state_dict())
     loop.fit(plan, PoseTask(plan, data_root, CPU, tmp_path / "run"), tmp_path / "run", CPU)
 
 
-def test_what_stays_makes_up_for_what_goes(opened: Bundle, inputs: list[np.ndarray]) -> None:
+def test_what_stays_makes_up_for_what_goes(opened: Bundle, halved: tuple[Bundle, str], painted: coco.Source) -> None:
     """The same channels with the weights that they had are much further off."""
-    state = pruning.prune(opened, inputs, 0.7)
-    revived = revival.revive(opened)
-    whole = networks.build(tiny_recipe(network={**LITE0, "norms": "folded"}), pretrained=False).eval()
-    networks.load_matching(whole, revived.ema)
-    refitted = networks.build(state.recipe, pretrained=False).eval()
-    refitted.load_state_dict(state.ema)
-    sliced = networks.build(state.recipe, pretrained=False).eval()
-    sliced.load_state_dict(with_old_weights(state.ema, whole.state_dict()))
-    pixels = torch.from_numpy(np.concatenate(inputs))
+
+    def learning(given: Bundle) -> networks.Network:
+        widths = revival.recognise(given).network.inner_widths
+        network = networks.build(tiny_recipe(network={**FOLDED, "inner_widths": list(widths)}), pretrained=False)
+        networks.load_matching(network, revival.revive(given).ema)
+        return network.eval()
+
+    whole, refitted, sliced = learning(opened), learning(halved[0]), learning(halved[0])
+    sliced.load_state_dict(with_old_weights(refitted.state_dict(), whole.state_dict()))
+    pixels = torch.from_numpy(np.concatenate(served_inputs.gather(opened, painted, [1, 2, 3, 4, 5, 6])))
     with torch.no_grad():
-        answers = [network.backbone(networks.pose.normalise(pixels))[-1] for network in (whole, refitted, sliced)]
+        answers = [network.backbone(normalise(pixels))[-1] for network in (whole, refitted, sliced)]
     errors = [float((it - answers[0]).square().mean() / answers[0].var()) for it in answers]
     assert errors[1] < 0.1
     assert errors[1] < errors[2] / 3
@@ -127,24 +131,16 @@ def with_old_weights(small: dict[str, Tensor], whole: dict[str, Tensor]) -> dict
     return result
 
 
-def test_the_verb_prints_what_the_recipe_needs(
-    opened: Bundle, painted: coco.Source, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    order = ["prune", str(opened.path), "--annotations", str(painted.annotations), "--images", str(painted.images)]
-    assert __main__.main([*order, "--share", "0.5", "--out", str(tmp_path / "half")]) == 0
-    told = capsys.readouterr().out
-    assert f'init_from = "{tmp_path / "half"}"\n[network]\ninner_widths = [' in told
-    assert revival.recognise(bundle.read(tmp_path / "half")).network.inner_widths == tuple(
-        int(it) for it in told.rsplit("[", 1)[1].strip().rstrip("]").split(", ")
-    )
-
-
-def test_a_finder_is_pruned_as_well(painted: coco.Source, tmp_path: Path) -> None:
-    whole = export.export(fresh("finder", network=FINDER, name="finder"), tmp_path / "finder", "1")
-    pixels = served_inputs.gather(whole, painted, [1, 2])
-    written = export.export(pruning.prune(whole, pixels, 0.6), tmp_path / "smaller", "1")
-    assert written.manifest.gflops < whole.manifest.gflops
-    assert len(revival.recognise(written).network.inner_widths) == 16
+def test_a_finder_is_pruned_as_well_and_its_global_context_stays(painted: coco.Source, tmp_path: Path) -> None:
+    network = {**LITE0, "kind": "finder", "backbone": "lite0-stride16", "global_context": True}
+    state = fresh("finder", network=network, name="finder")
+    torch.nn.init.normal_(state.ema["backbone.global_context.tell.weight"])
+    whole = export.export(state, tmp_path / "finder", "1")
+    pruned = pruning.prune(whole, served_inputs.gather(whole, painted, [1, 2]), 0.6)
+    assert pruned.recipe.network.global_context
+    kept = "backbone.global_context.squeeze.weight"
+    torch.testing.assert_close(pruned.ema[kept], state.ema[kept])
+    assert export.export(pruned, tmp_path / "smaller", "1").manifest.gflops < whole.manifest.gflops
 
 
 def test_another_backbone_and_widths_that_do_not_fit_are_refused(tmp_path: Path) -> None:
@@ -153,5 +149,7 @@ def test_another_backbone_and_widths_that_do_not_fit_are_refused(tmp_path: Path)
         pruning.prune(plain, [], 0.5)
     with pytest.raises(recipe.RecipeError, match="expected 8, one for each block of lite0-stride16-narrow, got 2"):
         networks.build(tiny_recipe(network={**LITE0, "inner_widths": [16, 16]}), pretrained=False)
+    with pytest.raises(recipe.RecipeError, match="no global_context for a network of lite0-stride16-narrow"):
+        tiny_recipe(network={**LITE0, "global_context": True})
     with pytest.raises(recipe.RecipeError, match="not lite0"):
-        tiny_recipe(network={"kind": "pose", "backbone": "plain-s", "decoder_width": 16, "input_size": [96, 128], "inner_widths": [16]})  # fmt: skip # noqa: E501
+        tiny_recipe(network={**LITE0, "backbone": "plain-s", "inner_widths": [16]})
