@@ -122,12 +122,6 @@ def _add_bench(verbs: argparse._SubParsersAction) -> None:
     bench.add_argument("--every", type=_positive, default=1, help="only pictures whose id this number divides")
     bench.add_argument("--plot", type=Path, help="SVG to write: AP over ms")
 
-    prune = verbs.add_parser("prune", help="take channels out of a bundle that it misses least; then train it on")
-    prune.add_argument("bundle", type=Path)
-    _source(prune)
-    prune.add_argument("--share", type=_share, required=True, help="of its blocks' multiply-adds that may stay")
-    prune.add_argument("--out", type=Path, required=True, help="bundle folder to write")
-
     quantize = verbs.add_parser("quantize", help="make an int8 bundle; refused unless it is faster and as good")
     quantize.add_argument("bundle", type=Path)
     _source(quantize)

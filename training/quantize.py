@@ -16,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from service.pose import boxes as boxes_
 from service.pose import bundle
 from service.pose.bundle import Bundle, Manifest, Quantized
 from service.pose.estimator import PoseEstimator
 from service.pose.finder import PersonFinder
-from service.pose.runner import OnnxRunner
-from training import bench, coco, evaluate, served_inputs
+from service.pose.runner import OnnxRunner, Runner
+from training import bench, coco, evaluate, pictures
 
 MOST_LOST = 0.01
 """AP that speed may cost."""
@@ -43,6 +44,20 @@ class Figures:
 
     ap: float
     ms: float
+
+
+class Recorder:
+    """A runner that remembers what it was given, for the length of a calibration."""
+
+    def __init__(self, runner: Runner) -> None:
+        self.backend = runner.backend
+        self.inputs: list[NDArray[np.uint8]] = []
+        self._runner = runner
+
+    def run(self, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        """See `Runner.run`."""
+        self.inputs.append(pixels.copy())
+        return self._runner.run(pixels)
 
 
 class Reader:
@@ -82,7 +97,7 @@ def quantize(opened: Bundle, source: coco.Source, every: int, out: Path) -> Bund
         )
     # Calibrated scores were measured on the float graph: both are ranked by what their graphs answer.
     plain = replace(opened, manifest=opened.manifest.model_copy(update={"calibration": None}))
-    inputs = served_inputs.gather(plain, source, others[:: -(-len(others) // MOST_PICTURES)])
+    inputs = served_inputs(plain, source, others[:: -(-len(others) // MOST_PICTURES)])
     small = replace(plain, onnx=to_int8(opened.onnx, inputs))
     measured = {"float": plain, "int8": small}
     ms = {name: float(np.median(times)) for name, times in _times(measured).items()}
@@ -104,6 +119,24 @@ def require_gain(name: str, plain: Figures, small: Figures) -> None:
         f"{name}: expected int8 to take less time and to lose at most {MOST_LOST} AP, got {small.ms / plain.ms:.2f} x "
         f"the time and AP {small.ap:.3f} against {plain.ap:.3f}; nothing was written, serve the float bundle"
     )
+
+
+def served_inputs(opened: Bundle, source: coco.Source, ids: list[int]) -> list[NDArray[np.uint8]]:
+    """Gather what serving gives the network on some pictures: crops of labelled people, or whole pictures resized."""
+    truth = coco.load(source.annotations)
+    recorder = Recorder(OnnxRunner(opened.onnx, threads=1))
+    is_finder = opened.manifest.role == "finder"
+    ask: Any = PersonFinder(opened, recorder) if is_finder else PoseEstimator(opened, recorder)
+    for image_id in ids:
+        image = pictures.read_labelled(source.images, truth.imgs[image_id])
+        if is_finder:
+            ask.find(image)
+        else:
+            people = [a for a in truth.imgToAnns[image_id] if not a.get("iscrowd") and a.get("num_keypoints")]
+            ask.estimate(image, boxes_.from_xywh([a["bbox"] for a in people[:1]]))
+    if not recorder.inputs:
+        raise QuantizeError(f"{source.annotations}: expected labelled people to calibrate on, got none")
+    return recorder.inputs
 
 
 def to_int8(onnx: bytes, inputs: list[NDArray[np.uint8]]) -> bytes:

@@ -44,10 +44,6 @@ class Network:
             which have become part of the convolutions. On a CPU a step takes 0.8 of the time.
         box_padding: Factor on a person's box before it is cut, in training and in the bundle (pose). Less than 1.25
             shows people larger, which small inputs gain by, and forgives fewer faults of their boxes.
-        inner_widths: Channels inside each block of a ``lite0`` backbone that `prune` made smaller, as it prints them;
-            empty: all of them.
-        global_context: Tell each cell at stride 16 what all of the input shows (``lite0`` backbones of five stages or
-            more).
     """
 
     __pydantic_config__ = _STRICT
@@ -69,16 +65,10 @@ class Network:
     temperature: Positive = 1.0
     norms: Literal["batch", "folded"] = "batch"
     box_padding: Annotated[float, Field(ge=1, le=1.5)] = 1.25
-    inner_widths: tuple[Count, ...] = ()
-    global_context: bool = False
 
     def __post_init__(self) -> None:
         if self.norms == "folded" and not self.pretrained:
             raise ValueError(f"expected norms = \"batch\" for a network of {self.backbone}, got 'folded'")
-        if self.inner_widths and not self.pretrained:
-            raise ValueError(f"expected no inner_widths for a network of {self.backbone}, which is not lite0, got some")
-        if self.global_context and (not self.pretrained or self.backbone == "lite0-stride16-narrow"):
-            raise ValueError(f"expected no global_context for a network of {self.backbone}, which has no place for it")
         if self.head == "simcc" and self.temperature != 1:
             raise ValueError(f"expected temperature 1 with a simcc head, got {self.temperature}")
 

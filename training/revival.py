@@ -24,9 +24,7 @@ from service.pose.skeleton import COCO17
 from training import checkpoint, export, networks, recipe
 from training.checkpoint import Checkpoint
 from training.networks.blocks import ConvNorm
-from training.networks.efficientnet_lite import full_inner_widths
 from training.networks.plain import PlainUnit
-from training.networks.pose import LITE0_STAGES
 
 Folded = tuple[Tensor, Tensor, tuple[int, ...]]
 """A convolution of the graph: weight (O, I / groups, k, k), bias (O,), strides."""
@@ -135,7 +133,6 @@ def _matching(
     twice = 2 if manifest.trained_by.get("flip_test") else 1
     wanted = [(weight.shape, strides) for weight, _, strides in convolutions[: len(convolutions) // twice]]
     width = convolutions[-1][0].shape[1] if convolutions else 1
-    pooled = any(node.op_type == "GlobalAveragePool" for node in graph.node)
     for backbone in get_args(get_type_hints(recipe.Network)["backbone"]):
         settings = {
             "kind": "finder" if is_finder else "pose",
@@ -146,10 +143,6 @@ def _matching(
         if not is_finder:
             settings["sigma_cells"], settings["temperature"] = _scales(graph)
             settings["box_padding"] = manifest.box_padding
-        if backbone in LITE0_STAGES:
-            settings["inner_widths"] = _pruned_widths(convolutions, full_inner_widths(LITE0_STAGES[backbone]))
-        if pooled:
-            settings["global_context"] = True
         plan = _plan(opened, settings)
         if plan is None:
             continue
@@ -161,13 +154,6 @@ def _matching(
         f"bundle {manifest.name!r}: expected a network of this project (posewright-train export) to go on training, "
         f"got a graph of {len(convolutions)} convolutions that is none; an imported or quantised one only serves"
     )
-
-
-def _pruned_widths(convolutions: list[Folded], full: tuple[int, ...]) -> tuple[int, ...]:
-    """Channels inside each block: those of the depthwise convolutions; none where they are all there."""
-    depthwise = [weight.shape[0] for weight, *_ in convolutions if weight.shape[1] == 1]
-    widths = tuple(depthwise[: len(full)])
-    return () if widths == full or len(widths) < len(full) else widths
 
 
 def _plan(opened: Bundle, settings: dict[str, Any]) -> recipe.Recipe | None:

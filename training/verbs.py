@@ -36,13 +36,11 @@ from training import (
     labelling,
     loop,
     order,
-    pruning,
     quantize,
     ranking,
     recipe,
     reference,
     report,
-    served_inputs,
     skeletons,
     speed,
     train_verb,
@@ -219,20 +217,6 @@ def run_bench(options: Namespace) -> int:
     return 0
 
 
-def run_prune(options: Namespace) -> int:
-    """See `pruning.prune`; prints the recipe's line."""
-    opened, source = bundle.read(options.bundle), _source(options)
-    ids = sorted(coco.load(source.annotations).imgs)
-    inputs = served_inputs.gather(opened, source, ids[:: -(-len(ids) // pruning.MOST_PICTURES)])
-    pruned = pruning.prune(opened, inputs, options.share)
-    flip_test = bool(opened.manifest.trained_by.get("flip_test"))
-    written = export.export(pruned, options.out, opened.manifest.version, flip_test)
-    was, now = opened.manifest.gflops, written.manifest.gflops
-    print(f"{written.path}: {now:.3f} G multiply-adds of {was:.3f}; a recipe that goes on from it has")
-    print(f'init_from = "{options.out}"\n[network]\ninner_widths = {list(pruned.recipe.network.inner_widths)}')
-    return 0
-
-
 def run_quantize(options: Namespace) -> int:
     """See `quantize.quantize`."""
     written = quantize.quantize(bundle.read(options.bundle), _source(options), options.every, options.out)
@@ -318,7 +302,6 @@ VERBS = {
     "import": import_verb.run,
     "keys": run_keys,
     "bench": run_bench,
-    "prune": run_prune,
     "quantize": run_quantize,
     "report": run_report,
     "render": run_render,

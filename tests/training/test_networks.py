@@ -6,7 +6,6 @@ import torch
 
 from service.pose import heatmap
 from service.pose.skeleton import COCO17
-from training.networks.efficientnet_lite import EfficientNetLite0
 from training.networks.pose import SIDE_SHARE, STRIDE, OksBlur, heatmaps
 
 SIZE = (36, 48)
@@ -43,34 +42,3 @@ def test_a_belief_spread_evenly_scores_low() -> None:
     peaks = 2 * np.pi * (SIGMA**2 + widths**2) / (48 * 36)
     assert (blurred.amax(dim=(0, 2, 3)).numpy() <= 1.01 * peaks).all()
     assert peaks.max() < 0.075
-
-
-def silent_and_told() -> tuple[EfficientNetLite0, EfficientNetLite0]:
-    """Two backbones of the same weights; the other one's global context has something to say."""
-    torch.manual_seed(0)
-    told = EfficientNetLite0(5, pretrained=False, global_context=True).eval()
-    silent = EfficientNetLite0(5, pretrained=False).eval()
-    silent.load_state_dict({k: v for k, v in told.state_dict().items() if not k.startswith("global_context")})
-    return silent, told
-
-
-@torch.no_grad()
-def test_global_context_changes_nothing_at_first() -> None:
-    silent, told = silent_and_told()
-    picture = torch.rand(1, 3, 64, 64)
-    for mine, theirs in zip(silent(picture), told(picture), strict=True):
-        torch.testing.assert_close(mine, theirs)
-
-
-@torch.no_grad()
-def test_with_global_context_the_far_corner_hears_of_a_change() -> None:
-    """On a picture wider than anything that convolutions see at once."""
-    silent, told = silent_and_told()
-    assert told.global_context is not None
-    torch.nn.init.normal_(told.global_context.tell.weight)
-    picture = torch.rand(1, 3, 64, 1024)
-    changed = picture.clone()
-    changed[..., :64] += 1
-    moved = [(net(picture)[-1] - net(changed)[-1])[..., -4:].abs().max() for net in (silent, told)]
-    assert moved[0] == 0
-    assert moved[1] > 0

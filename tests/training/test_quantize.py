@@ -13,7 +13,7 @@ from service.pose import bundle
 from service.pose.estimator import PoseEstimator
 from service.pose.runner import OnnxRunner
 from tests import spots
-from training import coco, quantize, served_inputs
+from training import coco, quantize
 from training.quantize import Figures, QuantizeError
 
 CPU_INFO = Path("/proc/cpuinfo")
@@ -88,10 +88,10 @@ def test_no_picture_both_calibrates_and_measures(painted: coco.Source, tmp_path:
 
 def test_calibration_sees_what_serving_gives(painted: coco.Source, tmp_path: Path) -> None:
     opened = bundle.read(spots.write_pose_bundle(tmp_path, "tiny", "student"))
-    inputs = served_inputs.gather(opened, painted, [1, 2])
+    inputs = quantize.served_inputs(opened, painted, [1, 2])
     assert [it.shape for it in inputs] == [(1, spots.POSE_SIZE[1], spots.POSE_SIZE[0], 3)] * 2
     finder = bundle.read(spots.write_finder_bundle(tmp_path))
-    assert served_inputs.gather(finder, painted, [3])[0].shape == (1, spots.FINDER_SIZE[1], spots.FINDER_SIZE[0], 3)
+    assert quantize.served_inputs(finder, painted, [3])[0].shape == (1, spots.FINDER_SIZE[1], spots.FINDER_SIZE[0], 3)
 
 
 @given(SHARE, SHARE, MS, MS)

@@ -19,7 +19,7 @@ def build(recipe: Recipe, pretrained: bool = True) -> Network:
     settings = recipe.network
     network: Network
     if settings.kind == "finder":
-        network = FinderNetwork(settings, pretrained)
+        network = FinderNetwork(settings.backbone, settings.decoder_width, pretrained)
     else:
         network = PoseNetwork(settings, pretrained, adapts=recipe.losses.features > 0, skeleton=recipe.skeleton)
     if settings.norms == "folded":

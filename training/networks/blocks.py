@@ -60,26 +60,6 @@ class ConvNorm(nn.Sequential):
         return layer
 
 
-class GlobalContext(nn.Module):
-    """Tell each cell what all of the crop shows: the mean of the features through two layers, added everywhere.
-
-    GCNet's transform (arXiv 1904.11492) of a plain mean. Says nothing at first, so that a trained network goes on.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.squeeze = nn.Conv2d(width, width // 2, 1)
-        self.tell = nn.Conv2d(width // 2, width, 1)
-        nn.init.kaiming_normal_(self.squeeze.weight, nonlinearity="relu")
-        for silent in (self.squeeze.bias, self.tell.weight, self.tell.bias):
-            nn.init.zeros_(torch.as_tensor(silent))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, width, h, w) to the same."""
-        told: Tensor = self.tell(F.relu6(self.squeeze(F.adaptive_avg_pool2d(x, 1))))
-        return x + told
-
-
 def fold_norms(network: nn.Module) -> None:
     """Take the batch norms out of a network whose convolutions and norms are all in `ConvNorm`."""
     for part in network.modules():

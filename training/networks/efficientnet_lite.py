@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.networks.blocks import NORM_EPS, ConvNorm, GlobalContext
+from training.networks.blocks import NORM_EPS, ConvNorm
 
 # (kernel, stride, expansion, width, repeats) of Lite0's seven stages.
 STAGES = (
@@ -24,14 +24,6 @@ STAGES = (
     (3, 1, 6, 320, 1),
 )
 STEM_WIDTH = 32
-BLOCKS = tuple(
-    (kernel, stride if repeat == 0 else 1, expansion, width)
-    for kernel, stride, expansion, width, repeats in STAGES
-    for repeat in range(repeats)
-)
-"""(kernel, stride, expansion, width) of each block."""
-TOLD_AFTER = 8
-"""The block that global context follows, the first of 112 channels."""
 IMAGENET_EPS = 1e-3
 """Of the norms whose statistics the weights hold."""
 WHISPER = 0.1
@@ -41,10 +33,10 @@ WHISPER = 0.1
 class InvertedResidual(nn.Module):
     """Expand 1 x 1, depthwise, project 1 x 1, with a shortcut where shapes allow (arXiv 1801.04381)."""
 
-    def __init__(self, width_in: int, inner: int, width: int, kernel: int, stride: int, expands: bool) -> None:
-        """Build it with ``inner`` channels between its two 1 x 1 convolutions, those of its input unless it expands."""
+    def __init__(self, width_in: int, width: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
-        self.expand = ConvNorm(width_in, inner) if expands else nn.Identity()
+        inner = width_in * expansion
+        self.expand = ConvNorm(width_in, inner) if expansion > 1 else nn.Identity()
         self.depthwise = ConvNorm(inner, inner, kernel, stride, depthwise=True)
         self.project = ConvNorm(inner, width, act=False)
         self.shortcut = stride == 1 and width_in == width
@@ -55,13 +47,6 @@ class InvertedResidual(nn.Module):
         return x + y if self.shortcut else y
 
 
-def full_inner_widths(stages: int) -> tuple[int, ...]:
-    """Channels inside each block of the first ``stages`` as ImageNet knows them: the block's input, expanded."""
-    count = sum(repeats for *_, repeats in STAGES[:stages])
-    widths_in = (STEM_WIDTH, *(width for *_, width in BLOCKS))
-    return tuple(width_in * block[2] for width_in, block in zip(widths_in, BLOCKS[:count], strict=False))
-
-
 class EfficientNetLite0(nn.Module):
     """Features at strides 4, 8, 16 and, when deep enough, 32.
 
@@ -69,14 +54,7 @@ class EfficientNetLite0(nn.Module):
         widths: Channels of each level, finest first.
     """
 
-    def __init__(
-        self,
-        stages: int = 7,
-        pretrained: bool = True,
-        context: bool = False,
-        inner_widths: tuple[int, ...] = (),
-        global_context: bool = False,
-    ) -> None:
+    def __init__(self, stages: int = 7, pretrained: bool = True, context: bool = False) -> None:
         """Build the first ``stages`` of seven: 5 end at stride 16 (112 channels), 6 and 7 at stride 32 (192, 320).
 
         Args:
@@ -84,24 +62,21 @@ class EfficientNetLite0(nn.Module):
             pretrained: With ImageNet's weights.
             context: Add what stride 32 sees to the level of stride 16, which is then the last (ours). A trained
                 network that ends at stride 16 goes on with it from where it was.
-            inner_widths: Channels inside each block, where some were pruned; ImageNet's weights do not fit then.
-            global_context: Have a `GlobalContext` follow the first block of the last stage but those of stride 32.
         """
         super().__init__()
-        inner_widths = inner_widths or full_inner_widths(stages)
-        self.stem = ConvNorm(3, inner_widths[0], 3, 2)  # the first block does not expand: these are its inner channels
-        width_in, blocks = inner_widths[0], []
+        self.stem = ConvNorm(3, STEM_WIDTH, 3, 2)
+        width_in, blocks = STEM_WIDTH, []
         self._level_ends: list[int] = []
-        for i, ((kernel, stride, expansion, width), inner) in enumerate(zip(BLOCKS, inner_widths, strict=False)):
-            blocks.append(InvertedResidual(width_in, inner, width, kernel, stride, expansion > 1))
-            width_in = width
-            last = i == len(inner_widths) - 1
-            if i > 0 and (last or BLOCKS[i + 1][1] == 2):
-                self._level_ends.append(i)
+        for i, (kernel, stride, expansion, width, repeats) in enumerate(STAGES[:stages]):
+            for repeat in range(repeats):
+                blocks.append(InvertedResidual(width_in, width, kernel, stride if repeat == 0 else 1, expansion))
+                width_in = width
+            last = i == stages - 1
+            if i > 0 and (last or STAGES[i + 1][1] == 2):
+                self._level_ends.append(len(blocks) - 1)
         self.blocks = nn.ModuleList(blocks)
         self.widths = tuple(blocks[end].project.convolution.out_channels for end in self._level_ends)
-        self.global_context = GlobalContext(BLOCKS[TOLD_AFTER][3]) if global_context else None
-        if pretrained and inner_widths == full_inner_widths(stages):
+        if pretrained:
             self._load_imagenet()
         self.context: ConvNorm | None = None
         if context:
@@ -117,8 +92,6 @@ class EfficientNetLite0(nn.Module):
         levels = []
         for i, block in enumerate(self.blocks):
             x = block(x)
-            if i == TOLD_AFTER and self.global_context is not None:
-                x = self.global_context(x)
             if i in self._level_ends:
                 levels.append(x)
         if self.context is not None:
@@ -162,4 +135,4 @@ class EfficientNetLite0(nn.Module):
                 mine[f"blocks.{index}.{names[layer]}.{leaf}"] = value
         for key in [it for it in mine if it.endswith("running_var")]:
             mine[key] = mine[key] + (IMAGENET_EPS - NORM_EPS)
-        self.load_state_dict({**self.state_dict(), **mine})
+        self.load_state_dict(mine)

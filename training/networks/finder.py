@@ -9,16 +9,14 @@ from torch.nn import functional as F
 from service.pose.finder import STRIDE
 from training.networks.blocks import TopDown, head, initialise, normalise
 from training.networks.pose import backbone
-from training.recipe import Network
 
 
 class FinderNetwork(nn.Module):
     """Centre logits and four distances at stride 8, from all levels (arXiv 1904.07850, 1904.01355)."""
 
-    def __init__(self, settings: Network, pretrained: bool = True) -> None:
+    def __init__(self, backbone_name: str, decoder_width: int, pretrained: bool = True) -> None:
         super().__init__()
-        decoder_width = settings.decoder_width
-        self.backbone = backbone(settings, pretrained)
+        self.backbone = backbone(backbone_name, pretrained)
         self.decoder = TopDown(self.backbone.widths[1:], decoder_width)
         self.center = head(decoder_width, 1)
         self.distance = head(decoder_width, 4)

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from service.pose.skeleton import COCO17, Skeleton
 from training.networks.blocks import LevelStack, TopDown, head, initialise, normalise
-from training.networks.efficientnet_lite import EfficientNetLite0, full_inner_widths
+from training.networks.efficientnet_lite import EfficientNetLite0
 from training.networks.plain import Plain
 from training.networks.shuffle import Shuffle
-from training.recipe import Network, RecipeError
+from training.recipe import Network
 
 STRIDE = 4
 """Crop pixels per heatmap cell: the finest level of every backbone."""
@@ -35,28 +35,13 @@ FROM_SCRATCH: dict[str, tuple[type[Plain | Shuffle], tuple[int, ...], tuple[int,
 """Backbones without ImageNet weights: units, channels and units of each level, finest first."""
 
 
-LITE0_STAGES = {"lite0": 7, "lite0-context": 6, "lite0-stride16": 5, "lite0-stride16-narrow": 4}
-"""Backbones with ImageNet weights: so many of EfficientNet-Lite0's stages."""
-
-
-def backbone(settings: Network, pretrained: bool) -> EfficientNetLite0 | LevelStack:
-    """Build a network's backbone.
-
-    Raises:
-        RecipeError: There are not as many ``inner_widths`` as blocks.
-    """
-    name, inner_widths = settings.backbone, settings.inner_widths
-    if name not in LITE0_STAGES:
-        kind, widths, depths = FROM_SCRATCH[name]
-        return kind(widths, depths)
-    blocks = len(full_inner_widths(LITE0_STAGES[name]))
-    if inner_widths and len(inner_widths) != blocks:
-        raise RecipeError(
-            f"network.inner_widths: expected {blocks}, one for each block of {name}, got {len(inner_widths)}; "
-            "take the line that `prune` printed"
-        )
-    context = name == "lite0-context"
-    return EfficientNetLite0(LITE0_STAGES[name], pretrained, context, inner_widths, settings.global_context)
+def backbone(name: str, pretrained: bool) -> EfficientNetLite0 | LevelStack:
+    """Build a backbone by its name in `recipe.Network`."""
+    stages = {"lite0": 7, "lite0-context": 6, "lite0-stride16": 5, "lite0-stride16-narrow": 4}
+    if name in stages:
+        return EfficientNetLite0(stages[name], pretrained, context=name == "lite0-context")
+    kind, widths, depths = FROM_SCRATCH[name]
+    return kind(widths, depths)
 
 
 class SimccHead(nn.Module):
@@ -96,7 +81,7 @@ class PoseNetwork(nn.Module):
         """
         super().__init__()
         self.skeleton = skeleton
-        self.backbone = backbone(settings, pretrained)
+        self.backbone = backbone(settings.backbone, pretrained)
         self.decoder = TopDown(self.backbone.widths, settings.decoder_width)
         self.head: nn.Module
         if settings.head == "simcc":
