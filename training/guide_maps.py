@@ -128,7 +128,7 @@ def _finish(guide: MapGuide, cache: CropCache, maps: NDArray[np.uint8], out: Pat
 
 def see(guide: MapGuide, cache: CropCache, rows: NDArray[np.intp], flip: bool, device: torch.device) -> Tensor:
     """A guide's heatmaps (N, K, h, w) of some crops of a cache, undisturbed."""
-    view = np.repeat(undisturbed(cache, guide.crop_size)[None], len(rows), axis=0)
+    view = np.repeat(undisturbed(cache, guide.crop_size, guide.padding)[None], len(rows), axis=0)
     canvases = torch.from_numpy(np.array(cache.pixels[rows])).to(device)
     sampled = augment.sample(canvases, torch.from_numpy(view).to(device), guide.crop_size)
     return ask(guide, augment.to_bytes(sampled), flip)
@@ -148,7 +148,7 @@ def measure(guide: MapGuide, caches: Sequence[CropCache], flip: bool, device: to
 
 def cells_to_canvas(guide: MapGuide, cache: CropCache) -> Floats:
     """The affine (2, 3) from the cells of a guide's undisturbed heatmaps to a cache's canvas."""
-    return np.asarray(undisturbed(cache, guide.crop_size) @ _square(guide.to_crop), np.float32)
+    return np.asarray(undisturbed(cache, guide.crop_size, guide.padding) @ _square(guide.to_crop), np.float32)
 
 
 def undisturbed(cache: CropCache, size: tuple[int, int], padding: float = crops.BOX_PADDING) -> Floats:

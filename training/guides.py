@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from service.pose import boxes as boxes_
 from service.pose import bundle, crop, heatmap
-from service.pose.runner import open_session
+from service.pose.runner import OnnxRunner, open_session
 from service.pose.skeleton import COCO17, Skeleton
 from service.pose.types import Boxes, Floats, Image
 from training import checkpoint, networks, onnx_module, recipe, revival
@@ -63,11 +63,13 @@ class MapGuide(Protocol):
         skeleton: Whose keypoints it answers.
         crop_size: (width, height) of the crops that it takes, px.
         to_crop: float32 (2, 3), affine from its heatmaps' cells to its crop's px.
+        padding: Factor on a person's box before it is cut, as the network learned it.
     """
 
     skeleton: Skeleton
     crop_size: tuple[int, int]
     to_crop: Floats
+    padding: float
 
     def maps(self, pixels: Tensor) -> Tensor:
         """Answer crops uint8 (N, H, W, 3) RGB with heatmaps float (N, K, h, w), 0 or more, 1 where sure."""
@@ -102,6 +104,7 @@ class NetworkGuide:
         self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stub lacks it
         self._device = device
         self.crop_size = self._settings.input_size
+        self.padding = self._settings.box_padding
         self.to_crop = cells_to_crop(STRIDE)
 
     @torch.no_grad()
@@ -133,6 +136,7 @@ class OnnxGuide:
     """
 
     skeleton = COCO17
+    padding = 1.25
 
     def __init__(self, path: Path, threads: int = 1, device: torch.device | None = None) -> None:
         self._session = _open(path, threads)
@@ -153,6 +157,33 @@ class OnnxGuide:
         mean, std = (torch.from_numpy(it).to(pixels.device) for it in (IMAGENET_MEAN, IMAGENET_STD))
         normal = ((pixels / 255 - mean) / std).permute(0, 3, 1, 2)
         return [output.float() for output in self._module(normal)]
+
+
+class BundleGuide:
+    """A bundle of any origin, ours or imported, on onnxruntime: it answers as it serves."""
+
+    def __init__(self, path: Path, threads: int = 1) -> None:
+        """Open it.
+
+        Raises:
+            BundleError: No bundle there.
+            DatasetError: It is no pose network.
+        """
+        opened = bundle.read(path)
+        manifest = opened.manifest
+        if manifest.heatmap_size is None or manifest.box_padding is None or manifest.known_skeleton is None:
+            raise DatasetError(f"{path}: expected a pose network as guide, got decoder {manifest.decoder!r}")
+        self.skeleton = manifest.known_skeleton
+        self.crop_size = manifest.input_size
+        self.padding = manifest.box_padding
+        self.to_crop = cells_to_crop(manifest.input_size[0] / manifest.heatmap_size[0])
+        self._runner = OnnxRunner(opened.onnx, threads)
+
+    def maps(self, pixels: Tensor) -> Tensor:
+        """See `MapGuide.maps`."""
+        parts = [self._runner.run(part.cpu().numpy()) for part in torch.split(pixels, CPU_BATCH)]
+        outputs = [torch.from_numpy(np.concatenate(it)).to(pixels.device) for it in zip(*parts, strict=True)]
+        return outer_maps(outputs[0], outputs[1]) if len(outputs) == 2 else outputs[0].clamp_min(0)
 
 
 class SimccGuide(OnnxGuide):
@@ -204,8 +235,10 @@ def open_guide(settings: recipe.Guide, path: Path, device: torch.device) -> MapG
         BundleError: No such bundle, or not one of ours.
     """
     match settings.kind:
-        case "checkpoint" | "bundle":
+        case "checkpoint":
             return NetworkGuide(path, device)
+        case "bundle":
+            return BundleGuide(path)
         case "simcc":
             return SimccGuide(path, device=device)
         case "tinypose":

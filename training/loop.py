@@ -14,14 +14,18 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from service.pose import bundle
-from training import checkpoint, files, networks, optimisers, processes, revival
+from training import checkpoint, files, networks, optimisers, processes, revival, shrink
 from training import recipe as recipe_
 from training.checkpoint import Checkpoint
+from training.networks import pp_tinypose
+from training.networks.lite_hrnet import LiteHRNet
 from training.recipe import Phase, Recipe, RecipeError
 
 MAX_GRADIENT = 5.0
 """Gradients are scaled down to this norm."""
 LOG_EVERY = 50
+SHRINK_BATCHES = 4
+"""Batches on which a smaller network is fitted to its start."""
 
 
 class DivergedError(ArithmeticError):
@@ -76,7 +80,7 @@ def fit(
     for module in (network, ema):
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stub lacks it
     if recipe.init_from and not begun:
-        fitting = networks.load_matching(network, start_weights(recipe, run))
+        fitting = networks.load_matching(network, start_weights(recipe, run, task))
         if rank == 0:
             print(f"{recipe.name}: {told_fit(fitting, network)}", file=sys.stderr, flush=True)
     ema.load_state_dict(network.state_dict())
@@ -136,14 +140,18 @@ def _way_on(run: Path) -> str:
     )
 
 
-def start_weights(recipe: Recipe, run: Path) -> dict[str, Tensor]:
+def start_weights(recipe: Recipe, run: Path, task: Task) -> dict[str, Tensor]:
     """The weights that a recipe's ``init_from`` means: a checkpoint's, or a bundle's.
+
+    A ``lite-hrnet`` that is smaller than its start begins as `shrink.shrink` makes it of the task's first crops.
 
     Raises:
         CheckpointError: Nothing there, or a bundle for a network with batch norms, whose statistics no bundle holds.
         BundleError: Not a bundle of ours.
     """
     path = checkpoint.locate(recipe.init_from, Path(), run)
+    if recipe.network.backbone == "lite-hrnet":
+        return _shrunk(recipe, path, task)
     if not path.is_dir():
         return checkpoint.load(path).ema
     if recipe.network.norms != "folded":
@@ -152,6 +160,24 @@ def start_weights(recipe: Recipe, run: Path) -> dict[str, Tensor]:
             'with network.norms = "folded"'
         )
     return revival.revive(bundle.read(path)).ema
+
+
+def _shrunk(recipe: Recipe, path: Path, task: Task) -> dict[str, Tensor]:
+    """The weights of a larger ``lite-hrnet``, of a checkpoint or of PP-TinyPose's imported graph, in the recipe's."""
+    if path.is_dir():
+        large = LiteHRNet(len(recipe.skeleton))
+        large.load_state_dict(pp_tinypose.weights_of(bundle.read(path).onnx, len(recipe.skeleton)))
+    else:
+        start = checkpoint.load(path)
+        network = networks.build(start.recipe, pretrained=False)
+        network.load_state_dict(start.ema)
+        assert isinstance(network.backbone, LiteHRNet)
+        large = network.backbone
+    small = networks.build(recipe, pretrained=False).backbone
+    assert isinstance(small, LiteHRNet)
+    crops = [task.batch(step, 0, recipe.phase_at(0)).pixels for step in range(SHRINK_BATCHES)]
+    shrink.shrink(large, small, torch.cat(crops).cpu())
+    return {f"backbone.{name}": weights for name, weights in small.state_dict().items()}
 
 
 def in_half(recipe: Recipe, device: torch.device) -> torch.autocast:

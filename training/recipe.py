@@ -35,7 +35,7 @@ class Network:
         backbone: See `networks.pose.backbone`.
         decoder_width: Channels of the decoder.
         input_size: (width, height) in px that the bundle serves at: multiples of 16 for ``lite0-stride16``
-            backbones, of 32 for the others. The last phase's size must be the same.
+            backbones and ``lite-hrnet``, of 32 for the others. The last phase's size must be the same.
         sigma_cells: Deviation of the target Gaussians, in cells (pose).
         head: ``heatmap``, or ``simcc``: a distribution along each axis (pose).
         temperature: Factor on the outputs before a softmax over cells. 1 for a network that learns by cross-entropy;
@@ -44,6 +44,10 @@ class Network:
             which have become part of the convolutions. On a CPU a step takes 0.8 of the time.
         box_padding: Factor on a person's box before it is cut, in training and in the bundle (pose). Less than 1.25
             shows people larger, which small inputs gain by, and forgives fewer faults of their boxes.
+        modules: Modules of each stage (``lite-hrnet``).
+        unit_widths: Channels inside the units of each branch, finest first (``lite-hrnet``).
+        exchange: Between which branches features are exchanged (``lite-hrnet``): ``full``, or ``star``: between the
+            finest and each other one.
     """
 
     __pydantic_config__ = _STRICT
@@ -57,16 +61,31 @@ class Network:
         "plain-m",
         "shuffle-s",
         "shuffle-m",
+        "lite-hrnet",
     ]
-    decoder_width: Count
     input_size: Size
+    decoder_width: Count = 64
     sigma_cells: Positive = 1.5
     head: Literal["heatmap", "simcc"] = "heatmap"
     temperature: Positive = 1.0
     norms: Literal["batch", "folded"] = "batch"
     box_padding: Annotated[float, Field(ge=1, le=1.5)] = 1.25
+    modules: tuple[Count, ...] = (2, 4, 2)
+    unit_widths: tuple[Count, ...] = (20, 40, 80, 160)
+    exchange: Literal["full", "star"] = "full"
 
     def __post_init__(self) -> None:
+        if self.backbone == "lite-hrnet":
+            if self.norms != "folded" or self.head != "heatmap" or self.kind != "pose":
+                raise ValueError(
+                    'expected kind = "pose", norms = "folded" and head = "heatmap" for lite-hrnet, whose start has no '
+                    f"norms, got {self.kind!r}, {self.norms!r} and {self.head!r}"
+                )
+            if len(self.unit_widths) != len(self.modules) + 1:
+                raise ValueError(
+                    f"expected one of unit_widths for each of {len(self.modules) + 1} branches (one more than the "
+                    f"stages of modules), got {len(self.unit_widths)}"
+                )
         if self.norms == "folded" and not self.pretrained:
             raise ValueError(f"expected norms = \"batch\" for a network of {self.backbone}, got 'folded'")
         if self.head == "simcc" and self.temperature != 1:
@@ -75,12 +94,12 @@ class Network:
     @property
     def pretrained(self) -> bool:
         """Whether the backbone has ImageNet weights."""
-        return self.backbone.startswith("lite0")
+        return self.backbone.startswith("lite")
 
     @property
     def coarsest_stride(self) -> int:
         """Input pixels per cell of the deepest level: sizes must be multiples."""
-        return 16 if "stride16" in self.backbone else 32
+        return 16 if "stride16" in self.backbone or self.backbone == "lite-hrnet" else 32
 
 
 @dataclass(frozen=True, slots=True)

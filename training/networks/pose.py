@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from service.pose.skeleton import COCO17, Skeleton
 from training.networks.blocks import LevelStack, TopDown, head, initialise, normalise
 from training.networks.efficientnet_lite import EfficientNetLite0
+from training.networks.lite_hrnet import LiteHRNet
 from training.networks.plain import Plain
 from training.networks.shuffle import Shuffle
 from training.recipe import Network
@@ -81,6 +82,11 @@ class PoseNetwork(nn.Module):
         """
         super().__init__()
         self.skeleton = skeleton
+        self.adapter: nn.Conv2d | None = None
+        self.backbone: EfficientNetLite0 | LevelStack | LiteHRNet
+        if settings.backbone == "lite-hrnet":
+            self.backbone = LiteHRNet(len(skeleton), settings.modules, settings.unit_widths, settings.exchange)
+            return
         self.backbone = backbone(settings.backbone, pretrained)
         self.decoder = TopDown(self.backbone.widths, settings.decoder_width)
         self.head: nn.Module
@@ -88,7 +94,8 @@ class PoseNetwork(nn.Module):
             self.head = SimccHead(settings.decoder_width, len(skeleton), settings.input_size)
         else:
             self.head = head(settings.decoder_width, len(skeleton))
-        self.adapter = nn.Conv2d(self.backbone.widths[FEATURE_LEVEL], FEATURE_WIDTH, 1) if adapts else None
+        if adapts:
+            self.adapter = nn.Conv2d(self.backbone.widths[FEATURE_LEVEL], FEATURE_WIDTH, 1)
         initialise(self.decoder)
 
     def forward(self, pixels: Tensor) -> Outputs:
@@ -97,6 +104,8 @@ class PoseNetwork(nn.Module):
 
     def with_features(self, pixels: Tensor) -> tuple[Outputs, Tensor | None]:
         """Answer as `forward` does, and give the projected stride-16 features (N, 112, H / 16, W / 16)."""
+        if isinstance(self.backbone, LiteHRNet):
+            return self.backbone(pixels), None
         levels = self.backbone(normalise(pixels))
         features = self.adapter(levels[FEATURE_LEVEL]) if self.adapter is not None else None
         return self.head(self.decoder(levels)), features

@@ -1,0 +1,204 @@
+"""A lightweight HRNet in PP-TinyPose's layout: parallel branches at strides 4 to 32 that exchange features.
+
+Sources: HRNet (arXiv 1908.07919), Lite-HRNet's naive variant (arXiv 2104.06403) and PaddleDetection's PP-TinyPose, whose
+weights `weights_of` reads from an ONNX graph. PP-TinyPose's shuffle unit splits the channels, convolves one half and
+shuffles both. onnxruntime spends half of a call on these splits and shuffles. Here a unit is one residual instead,
+``relu(keep * x + branch(x))``, with the same answers: ``keep`` is 0 where a channel is replaced, and the shuffle becomes
+an order of the channels that the weights follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from training.networks.depthwise import DepthwiseConv2d
+
+WIDTHS = (40, 80, 160, 320)
+"""Channels of the branches, at strides 4, 8, 16 and 32."""
+STEM_WIDTH = 32
+MODULES = (2, 4, 2)
+"""Modules of the stages with two, three and four branches."""
+UNIT_WIDTHS = (20, 40, 80, 160)
+"""Channels inside a unit, branch by branch."""
+Exchange = Literal["full", "star"]
+"""Between which branches: all, or the finest and each other one."""
+UNITS = 2
+"""Units of each branch of a module."""
+MEAN = (0.485, 0.456, 0.406)
+DEVIATION = (0.229, 0.224, 0.225)
+
+
+def convolution(
+    width_in: int, width: int, kernel: int = 1, stride: int = 1, depthwise: bool = False
+) -> nn.Conv2d:
+    """Build a convolution with bias and "same" padding."""
+    if not depthwise:
+        return nn.Conv2d(width_in, width, kernel, stride, kernel // 2)
+    layer = DepthwiseConv2d(width, kernel, stride)
+    layer.bias = nn.Parameter(torch.zeros(width))
+    return layer
+
+
+def separable(width_in: int, width: int, stride: int = 1, relu: bool = True) -> nn.Sequential:
+    """Build a depthwise 3 x 3 and a 1 x 1 convolution."""
+    layers = [convolution(width_in, width_in, 3, stride, depthwise=True), convolution(width_in, width)]
+    return nn.Sequential(*layers, *([nn.ReLU()] if relu else []))
+
+
+class Unit(nn.Module):
+    """A residual unit that replaces some channels and keeps the others.
+
+    Attributes:
+        keep: Factor on each channel of the input, float (C,); not trained.
+        gate: Factor on each inner channel, float (inner,), 1 but for channels that a training fades out.
+    """
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.squeeze = convolution(width, inner)
+        self.depthwise = convolution(inner, inner, 3, depthwise=True)
+        self.expand = convolution(inner, width)
+        self.register_buffer("keep", torch.ones(width))
+        self.keep: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, width, h, w) to the same shape."""
+        branch = self.expand(self.depthwise(F.relu(self.squeeze(x))))
+        # As a convolution in the exported graph: onnxruntime then keeps its blocked layout of channels.
+        if torch.onnx.is_in_onnx_export():
+            return F.relu(F.conv2d(x, self.keep[:, None, None, None], groups=len(self.keep)) + branch)
+        return F.relu(torch.addcmul(branch, x, self.keep[:, None, None]))
+
+
+class Nothing(nn.Module):
+    """Stands where two branches exchange nothing."""
+
+
+class Module(nn.Module):
+    """Units on each branch, then an exchange of features between branches."""
+
+    def __init__(self, widths: Sequence[int], unit_widths: Sequence[int], exchange: Exchange = "full") -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(
+            nn.Sequential(*(Unit(width, inner) for _ in range(UNITS)))
+            for width, inner in zip(widths, unit_widths, strict=True)
+        )
+        self.exchange = nn.ModuleList()
+        for to, width in enumerate(widths):
+            row = nn.ModuleList()
+            for source, width_in in enumerate(widths):
+                if source == to:
+                    row.append(nn.Identity())
+                elif exchange == "star" and source and to:
+                    row.append(Nothing())
+                elif source > to:
+                    row.append(convolution(width_in, width))
+                else:
+                    steps = to - source
+                    sizes = [width_in] * steps + [width]
+                    row.append(
+                        nn.Sequential(
+                            *(separable(sizes[i], sizes[i + 1], 2, relu=i + 1 < steps) for i in range(steps))
+                        )
+                    )
+            self.exchange.append(row)
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        """Map one tensor a branch, finest first, to the same shapes."""
+        features = [branch(x) for branch, x in zip(self.branches, features, strict=True)]
+        merged = []
+        for to, row in enumerate(self.exchange):
+            assert isinstance(row, nn.ModuleList)
+            total: Tensor | None = None
+            for source, path in enumerate(row):
+                if isinstance(path, Nothing):
+                    continue
+                part = path(features[source])
+                if source > to:
+                    part = enlarge(part, 2 ** (source - to), features[to])
+                total = part if total is None else total + part
+            assert total is not None
+            if to == 0:  # as PP-TinyPose was trained: the others receive the finest branch after its exchange
+                features[0] = total
+            merged.append(F.relu(total))
+        return merged
+
+
+def enlarge(x: Tensor, factor: int, like: Tensor) -> Tensor:
+    """Repeat each cell ``factor`` times in either direction and cut what reaches beyond another feature map."""
+    enlarged = F.interpolate(x, scale_factor=float(factor), mode="nearest")
+    height, width = int(like.shape[2]), int(like.shape[3])
+    if (int(enlarged.shape[2]), int(enlarged.shape[3])) != (height, width):
+        enlarged = enlarged[:, :, :height, :width]
+    return enlarged
+
+
+class LiteHRNet(nn.Module):
+    """Pictures in, one map a keypoint out."""
+
+    def __init__(
+        self,
+        keypoint_count: int,
+        modules: Sequence[int] = MODULES,
+        unit_widths: Sequence[int] = UNIT_WIDTHS,
+        exchange: Exchange = "full",
+    ) -> None:
+        """Build it with random weights.
+
+        Args:
+            keypoint_count: Maps to answer.
+            modules: Modules of the stages with two, three, ... branches.
+            unit_widths: Channels inside the units of each branch.
+            exchange: Between which branches features are exchanged.
+        """
+        super().__init__()
+        widths, branches = WIDTHS, len(modules) + 1
+        self.stem = convolution(3, STEM_WIDTH, 3, 2)
+        self.shrink_kept = separable(STEM_WIDTH // 2, STEM_WIDTH // 2, 2)
+        self.widen = convolution(STEM_WIDTH // 2, STEM_WIDTH)
+        self.shrink = separable(STEM_WIDTH, STEM_WIDTH // 2, 2)
+        self.first = nn.ModuleList([separable(STEM_WIDTH, widths[0]), separable(STEM_WIDTH, widths[1], 2)])
+        self.begin = nn.ModuleList(separable(widths[i], widths[i + 1], 2) for i in range(1, branches - 1))
+        self.stages = nn.ModuleList(
+            nn.ModuleList(Module(widths[: i + 2], unit_widths[: i + 2], exchange) for _ in range(count))
+            for i, count in enumerate(modules)
+        )
+        self.merge = nn.ModuleList(
+            separable(widths[i], widths[max(i - 1, 0)]) for i in range(branches)
+        )
+        self.head = convolution(widths[0], keypoint_count)
+        mean, deviation = (255 * torch.tensor(it)[:, None, None] for it in (MEAN, DEVIATION))
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("scale", 1 / deviation, persistent=False)
+        self.mean: Tensor
+        self.scale: Tensor
+
+    def freeze(self, blocks: int) -> None:
+        """Free all: nothing of it is ever frozen, and recipes refuse another number than 0."""
+        assert blocks == 0
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Map uint8 (N, H, W, 3) RGB to (N, K, H / 4, W / 4)."""
+        x = (pixels.permute(0, 3, 1, 2).float() - self.mean) * self.scale
+        x = F.relu(self.stem(x))
+        kept, widened = x.chunk(2, dim=1)
+        x = torch.cat([self.shrink_kept(kept), self.shrink(F.relu(self.widen(widened)))], dim=1)
+        features = [part(x) for part in self.first]
+        for i, stage in enumerate(self.stages):
+            if i:
+                features.append(self.begin[i - 1](features[-1]))
+            assert isinstance(stage, nn.ModuleList)
+            for module in stage:
+                features = module(features)
+        merged: Tensor | None = None
+        for x, part in zip(reversed(features), reversed(self.merge), strict=True):
+            if merged is not None:
+                size = x.shape[2:]
+                x = x + F.interpolate(merged, (int(size[0]), int(size[1])), mode="bilinear", align_corners=True)
+            merged = part(x)
+        return torch.as_tensor(self.head(merged))

@@ -1,0 +1,120 @@
+"""Take channels and paths out of a `LiteHRNet` with as little change of its answers as a linear fit allows.
+
+Inside a unit the channels that the others predict best go first, and what the last convolution read of them is read off
+the others (optimal brain surgeon, Hassibi and Stork 1993, for linear layers). Of a path between branches its mean stays,
+as a bias. What is left is where a training goes on from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from training.networks.lite_hrnet import LiteHRNet, Module, Nothing, Unit
+
+RIDGE = 1e-4
+"""Share of the mean variance that is added to each channel's, so that the fit has one solution."""
+
+
+@torch.no_grad()
+def shrink(large: LiteHRNet, small: LiteHRNet, pixels: Tensor) -> None:
+    """Fill ``small`` with what fits best of ``large``.
+
+    Modules that ``small`` lacks are left out, the later ones of a stage first.
+
+    Args:
+        large: Where the weights come from.
+        small: A network with the same branches and as many or fewer modules, channels inside units, and paths.
+        pixels: uint8 (N, H, W, 3) RGB crops on which channels and paths are compared.
+    """
+    kept = large.state_dict()
+    here = small.state_dict()
+    small.load_state_dict({name: kept[name] if kept[name].shape == it.shape else it for name, it in here.items()})
+    statistics = _observe(large, pixels)
+    for ours, theirs in _pairs(small, large):
+        for branch, source in zip(ours.branches, theirs.branches, strict=True):
+            assert isinstance(branch, nn.Sequential)
+            assert isinstance(source, nn.Sequential)
+            for unit, whole in zip(branch, source, strict=True):
+                assert isinstance(unit, Unit)
+                assert isinstance(whole, Unit)
+                if unit.squeeze.out_channels < whole.squeeze.out_channels:
+                    _shrink_unit(unit, whole, *statistics[whole])
+        for row, whole_row in zip(ours.exchange, theirs.exchange, strict=True):
+            _keep_means(row, whole_row, statistics)
+
+
+def _pairs(small: LiteHRNet, large: LiteHRNet) -> Iterator[tuple[Module, Module]]:
+    for ours, theirs in zip(small.stages, large.stages, strict=True):
+        assert isinstance(ours, nn.ModuleList)
+        assert isinstance(theirs, nn.ModuleList)
+        yield from zip(ours, theirs, strict=False)  # type: ignore[misc]  # both hold `Module`s
+
+
+def _observe(network: LiteHRNet, pixels: Tensor) -> dict[nn.Module, tuple[Tensor, Tensor]]:
+    """Mean (C,) and covariance (C, C) of what each unit's last convolution reads and of what each path answers."""
+    sums: dict[nn.Module, list[Tensor]] = {}
+
+    def add(key: nn.Module, values: Tensor) -> None:
+        flat = values.double().permute(1, 0, 2, 3).flatten(1)
+        parts = [torch.tensor(float(flat.shape[1])), flat.sum(dim=1), flat @ flat.T]
+        sums[key] = [a + b for a, b in zip(sums[key], parts, strict=True)] if key in sums else parts
+
+    hooks = []
+    for part in network.modules():
+        if isinstance(part, Unit):
+            hooks.append(part.expand.register_forward_pre_hook(lambda _, given, key=part: add(key, given[0])))
+        elif isinstance(part, Module):
+            for row in part.exchange:
+                assert isinstance(row, nn.ModuleList)
+                for path in row:
+                    if not isinstance(path, nn.Identity | Nothing):
+                        hooks.append(path.register_forward_hook(lambda key, _, answer: add(key, answer)))
+    network.eval()
+    for few in torch.split(pixels, 8):
+        network(few)
+    for hook in hooks:
+        hook.remove()
+    return {
+        key: (total / count, products / count - torch.outer(total / count, total / count))
+        for key, (count, total, products) in sums.items()
+    }
+
+
+def _shrink_unit(unit: Unit, whole: Unit, mean: Tensor, covariance: Tensor) -> None:
+    """Fill a unit that has fewer inner channels."""
+    weight = whole.expand.weight.flatten(1).double()
+    variance = covariance.diagonal().mean().clamp_min(1e-12)
+    covariance = covariance + RIDGE * variance * torch.eye(len(covariance), dtype=torch.float64)
+    left = list(range(len(covariance)))
+    precision, read = torch.linalg.inv(covariance), weight.clone()
+    while len(left) > unit.squeeze.out_channels:
+        # Error that the loss of a channel adds when the others take its place.
+        cost = read.square().sum(dim=0) / precision.diagonal()
+        k = int(cost.argmin())
+        read = read - torch.outer(read[:, k], precision[k] / precision[k, k])
+        precision = precision - torch.outer(precision[:, k], precision[k]) / precision[k, k]
+        rest = [i for i in range(len(left)) if i != k]
+        left, read, precision = [left[i] for i in rest], read[:, rest], precision[rest][:, rest]
+    assert whole.expand.bias is not None
+    bias = whole.expand.bias.double() + weight @ mean - read @ mean[left]
+    for layer, source in ((unit.squeeze, whole.squeeze), (unit.depthwise, whole.depthwise)):
+        assert source.bias is not None
+        layer.load_state_dict({"weight": source.weight[left], "bias": source.bias[left]})
+    unit.expand.load_state_dict({"weight": read.float()[:, :, None, None], "bias": bias.float()})
+
+
+def _keep_means(row: nn.Module, whole: nn.Module, statistics: dict[nn.Module, tuple[Tensor, Tensor]]) -> None:
+    """Add the means of the paths that are gone to the bias of the first path that is left."""
+    assert isinstance(row, nn.ModuleList)
+    assert isinstance(whole, nn.ModuleList)
+    gone = [
+        theirs for ours, theirs in zip(row, whole, strict=True) if isinstance(ours, Nothing) and theirs in statistics
+    ]
+    left = next(path for path in row if not isinstance(path, nn.Identity | Nothing))
+    *_, last = (layer for layer in left.modules() if isinstance(layer, nn.Conv2d))
+    assert last.bias is not None
+    for path in gone:
+        last.bias.add_(statistics[path][0].float())
