@@ -101,7 +101,7 @@ def measure(
     """
     bare = replace(opened, manifest=opened.manifest.model_copy(update={"calibration": None}))
     runner = OnnxRunner(bare.onnx, threads=1)
-    is_finder = bare.manifest.decoder == "finder"
+    is_finder = bare.manifest.detects
     if is_finder:
         found = _boxes(source, PersonFinder(bare, runner), every)
     else:

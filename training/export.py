@@ -7,7 +7,7 @@ import warnings
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,8 +25,9 @@ from training.networks.finder import FinderNetwork, ServedFinder
 from training.networks.plain import PlainUnit
 from training.networks.pose import STRIDE as POSE_STRIDE
 from training.networks.pose import ServedPose, ServedSimcc
+from training.networks.rtmdet import RtmDet, ServedRtmDet
 
-OUTPUTS = {"heatmap": ["heatmaps"], "simcc": ["along_x", "along_y"], "finder": ["centers", "distances"]}
+OUTPUTS = {"heatmap": ["heatmaps"], "simcc": ["along_x", "along_y"], "finder": ["centers", "distances"], "boxes": ["scores", "boxes"]}
 OWN_GUIDES = {"checkpoint", "bundle"}
 TOLERANCE = 2e-3
 """Largest difference allowed between torch and ONNX, relative to the largest output."""
@@ -87,7 +88,7 @@ def export(
         input_size=(width, height),
         heatmap_size=(width // POSE_STRIDE, height // POSE_STRIDE) if is_pose else None,
         box_padding=plan.network.box_padding if is_pose else None,
-        decoder=plan.network.head if is_pose else "finder",
+        decoder=decoder(plan.network),
         parameters=sum(p.numel() for p in served.parameters()),
         gflops=round(multiply_adds(served, plan) / 1e9, 4),
         metrics={},
@@ -161,21 +162,30 @@ def served_network(network: networks.Network, plan: recipe.Recipe, flip_test: bo
             part.fuse()
     if isinstance(network, FinderNetwork):
         return ServedFinder(network).eval()
+    if isinstance(network, RtmDet):
+        return ServedRtmDet(network).eval()
     network.adapter = None  # only training compares features
     wrapper = ServedSimcc if plan.network.head == "simcc" else ServedPose
     return wrapper(network, plan.network, flip_test).eval()
+
+
+def decoder(network: recipe.Network) -> Literal["heatmap", "simcc", "finder", "boxes"]:
+    """How a network's answers are read; see `Manifest.decoder`."""
+    if network.kind == "pose":
+        return network.head
+    return "boxes" if network.backbone == "rtmdet-nano" else "finder"
 
 
 def to_onnx(served: nn.Module, plan: recipe.Recipe) -> bytes:
     """Export with a free batch axis; a finder's height and width are free too."""
     width, height = plan.network.input_size
     is_pose = plan.network.kind == "pose"
-    outputs = OUTPUTS[plan.network.head if is_pose else "finder"]
+    outputs = OUTPUTS[decoder(plan.network)]
     axes: dict[str, dict[int, str]] = {name: {0: "people" if is_pose else "pictures"} for name in ["pixels", *outputs]}
     if not is_pose:
         axes["pixels"] |= {1: "height", 2: "width"}
         for name in outputs:
-            axes[name] |= {2: "rows", 3: "columns"}
+            axes[name] |= {1: "cells"} if decoder(plan.network) == "boxes" else {2: "rows", 3: "columns"}
     stream = io.BytesIO()
     with warnings.catch_warnings():
         # The exporter that needs no further package calls itself deprecated.

@@ -11,18 +11,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
-from service.pose import crop
+from service.pose import bundle, crop
 from service.pose.boxes import from_xywh
 from service.pose.finder import STRIDE
+from service.pose.runner import OnnxRunner
 from service.pose.types import Boxes, Floats, Image
-from training import augment, coco, losses, pictures, processes
+from training import augment, checkpoint, coco, losses, pictures, processes
 from training.chance import Chance
 from training.networks.finder import FinderNetwork
+from training.networks.rtmdet import RtmDet, flat
 from training.recipe import Phase, Recipe
 
 SURE_BOX_SCORE = 0.5
 """A guide's box below this score is neither a person nor background."""
+LEAST_GUIDE_SCORE = 0.05
+"""Boxes of cells that the guides believe less are not learned."""
 NEAR = 1.5 * STRIDE
 """px: cells inside a box and so near its middle, in x and in y, learn it (FCOS' centre sampling, arXiv 1904.01355)."""
 
@@ -30,14 +35,15 @@ NEAR = 1.5 * STRIDE
 class FinderTask:
     """Draws batches as a function of the step alone."""
 
-    def __init__(self, recipe: Recipe, data_root: Path, device: torch.device) -> None:
-        """Index the recipe's annotation files; batches are made on ``device``.
+    def __init__(self, recipe: Recipe, data_root: Path, device: torch.device, run: Path) -> None:
+        """Index the recipe's annotation files and open its guides; batches are made on ``device``.
 
         Raises:
             DatasetError: A file or picture is missing.
         """
         self._recipe = recipe
         self._device = device
+        self._guides = [BoxGuide(checkpoint.locate(it.path, data_root, run)) for it in recipe.losses.guides]
         self._sources = []
         for data in recipe.data:
             self._sources.append(_read_source(data_root / data.path, data_root / data.images))
@@ -74,13 +80,19 @@ class FinderTask:
         return augment.to_bytes(disturbed), *targets
 
     def loss(
-        self, network: FinderNetwork, past: FinderNetwork, batch: tuple[Tensor, ...], step: int
+        self,
+        network: FinderNetwork | RtmDet,
+        past: FinderNetwork | RtmDet,
+        batch: tuple[Tensor, ...],
+        step: int,
     ) -> dict[str, Tensor]:
         """Varifocal loss of the centres and twice the GIoU loss of the boxes (the ratio is ours).
 
-        The cell whose box is best answers for a person, not the one in the middle (as in TOOD, arXiv 2108.07755).
+        The cell whose box is best answers for a person, not the one in the middle (as in TOOD, arXiv 2108.07755). An
+        `RtmDet` learns from its guides instead, see `guided`.
         """
-        del past, step  # a finder learns from labels alone, alike at every step
+        if isinstance(network, RtmDet):
+            return self._guided(network, batch[0], step)
         pixels, bumps, center_weights, distances, distance_weights, owners = batch
         logits, predicted = network(pixels)
         overlaps = losses.box_iou(predicted.detach().float(), distances)[:, None]
@@ -89,6 +101,52 @@ class FinderTask:
             "centers": losses.center_varifocal(logits.float(), bumps, center_weights, answering, overlaps),
             "boxes": 2 * losses.giou(predicted.float(), distances, distance_weights),
         }
+
+
+    def _guided(self, network: RtmDet, pixels: Tensor, step: int) -> dict[str, Tensor]:
+        """Distance to the mean of the guides' scores and boxes; meanwhile the activations change."""
+        if self._recipe.network.activation == "relu":
+            network.set_relu_share(min(1.0, 2 * (step + 1) / self._recipe.steps))
+        logits, boxes = flat(network(pixels))
+        answers = [guide.look(pixels) for guide in self._guides]
+        scores = torch.stack([it[0] for it in answers]).mean(dim=0)
+        wanted = torch.stack([it[1] for it in answers]).mean(dim=0)
+        surest = processes.mean(scores.sum()).clamp_min(1.0)
+        entropy = F.binary_cross_entropy_with_logits(logits, scores, reduction="sum")
+        weights = torch.where(scores > LEAST_GUIDE_SCORE, scores, 0)
+        return {
+            "scores": entropy / surest,
+            "boxes": 2 * (generalized_box_iou_loss(boxes, wanted) * weights).sum() / surest,
+        }
+
+
+def generalized_box_iou_loss(boxes: Tensor, others: Tensor) -> Tensor:
+    """1 - generalised IoU (arXiv 1902.09630) of boxes (..., 4) xyxy, pair by pair."""
+    low, high = torch.maximum(boxes[..., :2], others[..., :2]), torch.minimum(boxes[..., 2:], others[..., 2:])
+    overlap = (high - low).clamp_min(0).prod(dim=-1)
+    union = _area(boxes) + _area(others) - overlap
+    hull = torch.maximum(boxes[..., 2:], others[..., 2:]) - torch.minimum(boxes[..., :2], others[..., :2])
+    around = hull.clamp_min(0).prod(dim=-1)
+    return 1 - overlap / union.clamp_min(1e-6) + (around - union) / around.clamp_min(1e-6)
+
+
+def _area(boxes: Tensor) -> Tensor:
+    return (boxes[..., 2:] - boxes[..., :2]).clamp_min(0).prod(dim=-1)
+
+
+class BoxGuide:
+    """A bundle that detects people, as a guide."""
+
+    def __init__(self, path: Path) -> None:
+        opened = bundle.read(path)
+        if opened.manifest.decoder != "boxes":
+            raise coco.DatasetError(f"{path}: expected a guide with decoder 'boxes', got {opened.manifest.decoder!r}")
+        self._runner = OnnxRunner(opened.onnx, threads=torch.get_num_threads())
+
+    def look(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores (N, M) and boxes (N, M, 4) xyxy px of pictures uint8 (N, H, W, 3)."""
+        scores, boxes = (torch.from_numpy(it).to(pixels.device) for it in self._runner.run(pixels.cpu().numpy()))
+        return scores, boxes
 
 
 def best_cells(overlaps: Tensor, owners: Tensor) -> Tensor:

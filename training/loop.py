@@ -17,7 +17,7 @@ from service.pose import bundle
 from training import checkpoint, files, networks, optimisers, processes, revival, shrink
 from training import recipe as recipe_
 from training.checkpoint import Checkpoint
-from training.networks import pp_tinypose
+from training.networks import pp_tinypose, rtmdet
 from training.networks.lite_hrnet import LiteHRNet
 from training.recipe import Phase, Recipe, RecipeError
 
@@ -152,6 +152,8 @@ def start_weights(recipe: Recipe, run: Path, task: Task) -> dict[str, Tensor]:
     path = checkpoint.locate(recipe.init_from, Path(), run)
     if recipe.network.backbone == "lite-hrnet":
         return _shrunk(recipe, path, task)
+    if recipe.network.backbone == "rtmdet-nano" and path.is_dir():
+        return rtmdet.weights_of(bundle.read(path).onnx, is_bgr=False)
     if not path.is_dir():
         return checkpoint.load(path).ema
     if recipe.network.norms != "folded":

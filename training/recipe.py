@@ -48,6 +48,8 @@ class Network:
         unit_widths: Channels inside the units of each branch, finest first (``lite-hrnet``).
         exchange: Between which branches features are exchanged (``lite-hrnet``): ``full``, or ``star``: between the
             finest and each other one.
+        activation: Of ``rtmdet-nano``. ``relu``: SiLUs, which take a quarter of a call, become ReLUs over the first
+            half of the training.
     """
 
     __pydantic_config__ = _STRICT
@@ -62,6 +64,7 @@ class Network:
         "shuffle-s",
         "shuffle-m",
         "lite-hrnet",
+        "rtmdet-nano",
     ]
     input_size: Size
     decoder_width: Count = 64
@@ -73,6 +76,7 @@ class Network:
     modules: tuple[Count, ...] = (2, 4, 2)
     unit_widths: tuple[Count, ...] = (20, 40, 80, 160)
     exchange: Literal["full", "star"] = "full"
+    activation: Literal["silu", "relu"] = "silu"
 
     def __post_init__(self) -> None:
         if self.backbone == "lite-hrnet":
@@ -86,6 +90,11 @@ class Network:
                     f"expected one of unit_widths for each of {len(self.modules) + 1} branches (one more than the "
                     f"stages of modules), got {len(self.unit_widths)}"
                 )
+        if self.backbone == "rtmdet-nano" and (self.norms != "folded" or self.kind != "finder"):
+            raise ValueError(
+                'expected kind = "finder" and norms = "folded" for rtmdet-nano, whose start has no norms, got '
+                f"{self.kind!r} and {self.norms!r}"
+            )
         if self.norms == "folded" and not self.pretrained:
             raise ValueError(f"expected norms = \"batch\" for a network of {self.backbone}, got 'folded'")
         if self.head == "simcc" and self.temperature != 1:
@@ -94,7 +103,7 @@ class Network:
     @property
     def pretrained(self) -> bool:
         """Whether the backbone has ImageNet weights."""
-        return self.backbone.startswith("lite")
+        return self.backbone.startswith("lite") or self.backbone == "rtmdet-nano"
 
     @property
     def coarsest_stride(self) -> int:

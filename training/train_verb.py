@@ -42,7 +42,7 @@ def train(plan: Recipe, data_root: Path, run: Path, until: int | None = None, as
 def open_task(plan: Recipe, data_root: Path, chosen: torch.device, run: Path) -> PoseTask | FinderTask:
     """Open what a recipe's network learns from."""
     if plan.network.kind == "finder":
-        return FinderTask(plan, data_root, chosen)
+        return FinderTask(plan, data_root, chosen, run)
     return PoseTask(plan, data_root, chosen, run)
 
 

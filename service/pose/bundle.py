@@ -80,7 +80,7 @@ class Manifest(BaseModel):
     input_size: tuple[int, int]
     heatmap_size: tuple[int, int] | None
     box_padding: float | None
-    decoder: Literal["heatmap", "simcc", "finder"]
+    decoder: Literal["heatmap", "simcc", "finder", "boxes"]
     parameters: int
     gflops: float
     metrics: dict[str, float] = {}
@@ -94,14 +94,19 @@ class Manifest(BaseModel):
             return self
         known = self.known_skeleton
         curves = len(self.calibration.offsets)
-        expected = 1 if self.decoder == "finder" else curves if known is None else len(known)
-        meaning = "probability_of_person" if self.decoder == "finder" else "expected_oks"
+        expected = 1 if self.detects else curves if known is None else len(known)
+        meaning = "probability_of_person" if self.detects else "expected_oks"
         if (curves, self.calibration.meaning) != (expected, meaning):
             raise ValueError(
                 f"expected a calibration of {expected} curves that means {meaning}, got {curves} that mean "
                 f"{self.calibration.meaning}; calibrate the bundle again"
             )
         return self
+
+    @property
+    def detects(self) -> bool:
+        """Whether it detects people in whole pictures; otherwise it finds the keypoints of one person."""
+        return self.decoder in {"finder", "boxes"}
 
     @property
     def known_skeleton(self) -> Skeleton | None:

@@ -4,7 +4,8 @@ The network sees the picture stretched onto a grid of whole 32 px blocks whose a
 whose area stays within the manifest's: nothing is spent on letterbox bars, and a call costs the same for any picture.
 Its outputs, at stride 8: ``centers`` (1, 1, h, w), how surely a person's box is centred in each cell, 0 where a
 neighbour is higher; ``distances`` (1, 4, h, w), from the cell's centre to the box's left, top, right, bottom in input
-px. (Objects as points, arXiv 1904.07850, with FCOS' four distances, arXiv 1904.01355.)
+px. (Objects as points, arXiv 1904.07850, with FCOS' four distances, arXiv 1904.01355.) A bundle with decoder ``boxes``
+answers ``scores`` (1, M) and ``boxes`` (1, M, 4) xyxy in input px instead, of all its grids in one list.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from service.pose.types import Boxes, Floats, Image
 BLOCK = 32
 STRIDE = 8
 IOU_THRESHOLD = 0.6
+LEAST_HEIGHT = 1e-3
+"""Uncalibrated scores below this are no candidates."""
 
 
 @lru_cache(maxsize=1024)
@@ -47,9 +50,9 @@ class PersonFinder:
     """A finder bundle, ready to run."""
 
     def __init__(self, bundle: Bundle, runner: Runner) -> None:
-        if bundle.manifest.decoder != "finder":
+        if not bundle.manifest.detects:
             raise BundleError(
-                f"bundle {bundle.manifest.name!r}: expected decoder 'finder', got {bundle.manifest.decoder!r}"
+                f"bundle {bundle.manifest.name!r}: expected decoder 'boxes' or 'finder', got {bundle.manifest.decoder!r}"
             )
         self.manifest = bundle.manifest
         self._runner = runner
@@ -70,32 +73,49 @@ class PersonFinder:
         size = grid((width, height), self.manifest.input_size)
         shrinking = size[0] < width
         pixels = cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR)
-        centers, distances = self._runner.run(np.asarray(pixels, np.uint8)[None])
+        outputs = self._runner.run(np.asarray(pixels, np.uint8)[None])
+        if self.manifest.decoder == "boxes":
+            scores, candidates = outputs[0][0], outputs[1][0]
+        else:
+            scores, candidates = candidates_of(outputs[0][0, 0], outputs[1][0])
         if self.manifest.calibration is not None:
-            heights, peaks = centers, centers > 0  # all but a few cells of a thousand are 0
-            centers = np.zeros_like(heights)
-            centers[peaks] = self.manifest.calibration.expected(heights[peaks])
-        boxes, scores = decode(centers[0, 0], distances[0], max_people, min_score)
+            # Most cells are far below any score that is asked for: the curve is worked out for the others.
+            kept = scores >= LEAST_HEIGHT
+            scores, candidates = self.manifest.calibration.expected(scores[kept]), candidates[kept]
+        boxes, scores = select(candidates, scores, max_people, min_score)
         to_image = np.array([width / size[0], height / size[1]] * 2, np.float32)
         return boxes_.clip(boxes * to_image, (width, height)), scores
 
 
-def decode(centers: Floats, distances: Floats, max_people: int, min_score: float) -> tuple[Boxes, Floats]:
-    """Read boxes off one picture's maps.
+def candidates_of(centers: Floats, distances: Floats) -> tuple[Floats, Floats]:
+    """Read candidates off one picture's maps.
 
     Args:
-        centers: float32 (h, w), 0..1, peaks only.
+        centers: float32 (h, w), 0..1, 0 but for peaks.
         distances: float32 (4, h, w), left, top, right, bottom in input px.
-        max_people: At most so many boxes.
-        min_score: Cells below are left out.
 
     Returns:
-        Boxes float32 (N, 4) xyxy in input px, best first, and scores float32 (N,).
+        Scores float32 (M,) and boxes float32 (M, 4) xyxy in input px of the peaks.
     """
-    rows, columns = np.nonzero(centers >= max(min_score, 1e-6))
-    scores = centers[rows, columns]
+    rows, columns = np.nonzero(centers)
     x, y = (columns + 0.5) * STRIDE, (rows + 0.5) * STRIDE
     left, top, right, bottom = distances[:, rows, columns]
-    boxes = np.stack([x - left, y - top, x + right, y + bottom], axis=1).astype(np.float32)
+    return centers[rows, columns], np.stack([x - left, y - top, x + right, y + bottom], axis=1).astype(np.float32)
+
+
+def select(boxes: Boxes, scores: Floats, max_people: int, min_score: float) -> tuple[Boxes, Floats]:
+    """Choose the best boxes, one a person.
+
+    Args:
+        boxes: float32 (M, 4) xyxy.
+        scores: float32 (M,).
+        max_people: At most so many.
+        min_score: Boxes below are left out.
+
+    Returns:
+        Boxes float32 (N, 4), best first, and scores float32 (N,).
+    """
+    likely = scores >= max(min_score, 1e-6)
+    boxes, scores = boxes[likely], scores[likely]
     kept = boxes_.suppress(boxes, scores, IOU_THRESHOLD)[:max_people]
     return boxes[kept], scores[kept]

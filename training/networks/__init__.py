@@ -9,16 +9,19 @@ from training.checkpoint import CheckpointError
 from training.networks.blocks import fold_norms, fold_weights
 from training.networks.finder import FinderNetwork
 from training.networks.pose import PoseNetwork
+from training.networks.rtmdet import RtmDet
 from training.recipe import Recipe
 
-Network = PoseNetwork | FinderNetwork
+Network = PoseNetwork | FinderNetwork | RtmDet
 
 
 def build(recipe: Recipe, pretrained: bool = True) -> Network:
     """Build the recipe's network, its backbone from ImageNet where weights exist and ``pretrained`` is set."""
     settings = recipe.network
     network: Network
-    if settings.kind == "finder":
+    if settings.backbone == "rtmdet-nano":
+        network = RtmDet(float(settings.activation == "relu"))
+    elif settings.kind == "finder":
         network = FinderNetwork(settings.backbone, settings.decoder_width, pretrained)
     else:
         network = PoseNetwork(settings, pretrained, adapts=recipe.losses.features > 0, skeleton=recipe.skeleton)
