@@ -35,7 +35,7 @@ NEAR = 1.5 * STRIDE
 class FinderTask:
     """Draws batches as a function of the step alone."""
 
-    def __init__(self, recipe: Recipe, data_root: Path, device: torch.device, run: Path) -> None:
+    def __init__(self, recipe: Recipe, data_root: Path, device: torch.device, run: Path = Path()) -> None:
         """Index the recipe's annotation files and open its guides; batches are made on ``device``.
 
         Raises:

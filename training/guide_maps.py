@@ -49,6 +49,7 @@ class Placed:
         sources: Cache of each crop, (N,).
         rows: Row in that cache, (N,).
         skeleton: Gives the mirror partners.
+        first_cell_px: Of the student's maps, see `recipe.Network`.
     """
 
     pixels: Tensor
@@ -57,6 +58,12 @@ class Placed:
     sources: NDArray[np.intp]
     rows: NDArray[np.intp]
     skeleton: Skeleton = COCO17
+    first_cell_px: float = 1.5
+
+    @property
+    def to_crop(self) -> Floats:
+        """The affine (2, 3) from cells of the student's heatmaps to crop px."""
+        return cells_to_crop(STRIDE, self.first_cell_px)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -162,7 +169,7 @@ def ask(guide: MapGuide, pixels: Tensor, flip: bool) -> Tensor:
     maps = guide.maps(pixels)
     if not flip:
         return maps
-    # Mirrored cells fall on cells where the guide has our half-pixel terms; TinyPose's lie half a cell beside.
+    # Mirrored cells fall on cells where the guide has our half-pixel terms; PP-TinyPose's own lie beside.
     mirrored = mirror_maps(guide.maps(pixels.flip(2)), guide.skeleton)
     offset = float(guide.crop_size[0] - 1 - 2 * guide.to_crop[0, 2]) / float(guide.to_crop[0, 0]) - maps.shape[3] + 1
     if abs(offset) > 1e-3:
@@ -205,7 +212,7 @@ class CachedGuide:
             np.stack([table[s][r] for s, r in zip(placed.sources, placed.rows, strict=True)])
             for table in (self._trust, self._scores)
         )
-        to_maps = self._from_canvas[:2] @ _square(placed.to_canvas) @ _square(cells_to_crop(STRIDE))
+        to_maps = self._from_canvas[:2] @ _square(placed.to_canvas) @ _square(placed.to_crop)
         return _moved(maps, to_maps, placed, trust, scores)
 
 
@@ -231,7 +238,7 @@ class BesideGuide:
         maps = ask(self._guide, pixels, self._flip).to(placed.pixels.device)
         scores = maps.amax(dim=(2, 3)).clamp(0, 1).cpu().numpy()
         resize = np.array([[zoom[0], 0, (zoom[0] - 1) / 2], [0, zoom[1], (zoom[1] - 1) / 2], [0, 0, 1]])
-        to_maps = np.linalg.inv(_square(self._guide.to_crop))[:2] @ resize @ _square(cells_to_crop(STRIDE))
+        to_maps = np.linalg.inv(_square(self._guide.to_crop))[:2] @ resize @ _square(placed.to_crop)
         moved = augment.warp(maps, _tensor(np.broadcast_to(to_maps, (len(maps), 2, 3)), maps.device), placed.grid)
         return moved, _tensor(self._reliability.weights(scores), maps.device)
 

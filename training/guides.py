@@ -23,7 +23,7 @@ from service.pose import bundle, crop, heatmap
 from service.pose.runner import OnnxRunner, open_session
 from service.pose.skeleton import COCO17, Skeleton
 from service.pose.types import Boxes, Floats, Image
-from training import checkpoint, networks, onnx_module, recipe, revival
+from training import checkpoint, networks, onnx_module, recipe
 from training.coco import DatasetError
 from training.networks.pose import SIMCC_BINS, STRIDE, PoseNetwork, axis_distributions, heatmaps
 
@@ -76,24 +76,26 @@ class MapGuide(Protocol):
         ...
 
 
-def cells_to_crop(stride: float) -> Floats:
-    """The affine (2, 3) from cells to crop px of our convention: cell i's centre is (i + 1/2) · stride - 1/2."""
-    half = (stride - 1) / 2
-    return np.array([[stride, 0, half], [0, stride, half]], np.float32)
+def cells_to_crop(stride: float, first_px: float | None = None) -> Floats:
+    """The affine (2, 3) from cells to crop px: cell i's centre is i · stride + first_px.
+
+    By our convention ``first_px`` is (stride - 1) / 2.
+    """
+    first_px = (stride - 1) / 2 if first_px is None else first_px
+    return np.array([[stride, 0, first_px], [0, stride, first_px]], np.float32)
 
 
 class NetworkGuide:
     """A network of our own: a teacher or an assistant, by its averaged weights."""
 
     def __init__(self, path: Path, device: torch.device) -> None:
-        """Load it from its checkpoint, or from the folder of its bundle.
+        """Load it from its checkpoint.
 
         Raises:
             CheckpointError: No checkpoint there.
-            BundleError: No bundle there, or not one of ours.
             DatasetError: It is a finder's.
         """
-        plan = revival.revive(bundle.read(path)) if path.is_dir() else checkpoint.load(path)
+        plan = checkpoint.load(path)
         if plan.recipe.network.kind != "pose":
             raise DatasetError(f"{path}: expected a pose network as guide, got a {plan.recipe.network.kind}")
         self._settings, self.skeleton = plan.recipe.network, plan.recipe.skeleton
@@ -105,7 +107,7 @@ class NetworkGuide:
         self._device = device
         self.crop_size = self._settings.input_size
         self.padding = self._settings.box_padding
-        self.to_crop = cells_to_crop(STRIDE)
+        self.to_crop = cells_to_crop(STRIDE, self._settings.first_cell_px)
 
     @torch.no_grad()
     def maps(self, pixels: Tensor) -> Tensor:

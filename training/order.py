@@ -106,7 +106,7 @@ def require_sound(order: Order) -> None:
         raise AdaptError(f"--out {order.out}: expected a folder, got a file")
     if order.rehearse:
         crops.open_cache(list(order.rehearse), mine)
-    plan(order, revival.recognise(order.student), 1)
+    plan(order, revival.recipe_of(order.student), 1)
 
 
 def identity(order: Order) -> dict[str, str]:

@@ -119,11 +119,14 @@ class PoseTask:
         affines = torch.from_numpy(to_canvas).to(self._device)
         pixels = augment.disturb(augment.sample(canvases, affines, phase.size), strength, chance)
         pixels = augment.to_bytes(augment.cut_out(pixels, keypoints_crop, strength, chance))
-        placed = Placed(pixels, to_canvas, mirrored, sources, rows, skeleton)
+        first = self._recipe.network.first_cell_px
+        placed = Placed(pixels, to_canvas, mirrored, sources, rows, skeleton, first)
         return PoseBatch(pixels, self._lesson(placed, keypoints_crop, weights, rng))
 
     def _lesson(self, placed: Placed, keypoints_crop: Floats, weights: Floats, rng: np.random.Generator) -> Lesson:
-        profiles = heatmap.profiles(keypoints_crop, placed.grid, STRIDE, self._recipe.network.sigma_cells)
+        # Where our convention's cells would lie: the network's own are at `first_cell_px`.
+        moved = keypoints_crop + np.float32((STRIDE - 1) / 2 - placed.first_cell_px)
+        profiles = heatmap.profiles(moved, placed.grid, STRIDE, self._recipe.network.sigma_cells)
         along_y, along_x = (torch.from_numpy(it).to(self._device) for it in profiles)
         maps = along_y[..., :, None] * along_x[..., None, :]
         weights_ = torch.from_numpy(weights.astype(np.float32)).to(self._device) * self._joint_weights

@@ -44,6 +44,9 @@ class Network:
             which have become part of the convolutions. On a CPU a step takes 0.8 of the time.
         box_padding: Factor on a person's box before it is cut, in training and in the bundle (pose). Less than 1.25
             shows people larger, which small inputs gain by, and forgives fewer faults of their boxes.
+        first_cell_px: Crop px of the first cell's centre in the network's own maps. 1.5 is the convention of all bundles;
+            0 is PP-TinyPose's, which a training that begins with its weights may keep: the blur of the exported graph
+            then moves the maps.
         modules: Modules of each stage (``lite-hrnet``).
         unit_widths: Channels inside the units of each branch, finest first (``lite-hrnet``).
         exchange: Between which branches features are exchanged (``lite-hrnet``): ``full``, or ``star``: between the
@@ -73,6 +76,7 @@ class Network:
     temperature: Positive = 1.0
     norms: Literal["batch", "folded"] = "batch"
     box_padding: Annotated[float, Field(ge=1, le=1.5)] = 1.25
+    first_cell_px: Annotated[float, Field(ge=0, le=3)] = 1.5
     modules: tuple[Count, ...] = (2, 4, 2)
     unit_widths: tuple[Count, ...] = (20, 40, 80, 160)
     exchange: Literal["full", "star"] = "full"
@@ -121,6 +125,8 @@ class Data:
         share: Share of each batch; shares are normalised.
         images: Pictures' folder (finder), relative to the data folder.
         labels: Whether its joints count as targets; otherwise only guides speak there (pose).
+        origin: Where the pictures come from, for the card.
+        terms: Terms of pictures and labels, for the card.
     """
 
     __pydantic_config__ = _STRICT
@@ -129,6 +135,8 @@ class Data:
     share: Positive
     images: str = ""
     labels: bool = True
+    origin: str = ""
+    terms: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,13 +40,15 @@ def test_decode_inverts_the_training_targets(seed: int) -> None:
     boxes = boxes[apart]
     centers, _, distances, *_ = encode(boxes, np.ones(len(boxes), bool), (320, 256))
     peaks = np.where(centers[0] >= 1, centers[0], 0)
-    found, scores = finder.decode(peaks, distances, max_people=20, min_score=0.5)
+    scores, candidates = finder.candidates_of(peaks, distances)
+    found, scores = finder.select(candidates, scores, max_people=20, min_score=0.5)
     assert (scores == 1).all()
     overlap = boxes_.iou(boxes, found)
     assert (overlap.max(axis=1) > 0.98).all()
 
 
 def test_decode_of_empty_maps() -> None:
-    boxes, scores = finder.decode(np.zeros((8, 10), np.float32), np.ones((4, 8, 10), np.float32), 20, 0.0)
+    scores, candidates = finder.candidates_of(np.zeros((8, 10), np.float32), np.ones((4, 8, 10), np.float32))
+    boxes, scores = finder.select(candidates, scores, 20, 0.0)
     assert boxes.shape == (0, 4)
     assert scores.shape == (0,)

@@ -41,6 +41,11 @@ class ConvNorm(nn.Sequential):
         self[1] = nn.Identity()
 
     @property
+    def normed(self) -> bool:
+        """Whether the norm is still there."""
+        return isinstance(self[1], nn.BatchNorm2d)
+
+    @property
     def act(self) -> bool:
         """Whether a ReLU6 follows."""
         return len(self) == 3

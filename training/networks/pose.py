@@ -144,7 +144,14 @@ class OksBlur(nn.Module):
     (`student-s`), .005 and .003 (teacher). Two matrix products, as rows and columns blur apart.
     """
 
-    def __init__(self, skeleton: Skeleton, heatmap_size: tuple[int, int], sigma_cells: float, padding: float) -> None:
+    def __init__(
+        self,
+        skeleton: Skeleton,
+        heatmap_size: tuple[int, int],
+        sigma_cells: float,
+        padding: float,
+        first_cell_px: float = (STRIDE - 1) / 2,
+    ) -> None:
         """Make the kernels.
 
         Args:
@@ -152,12 +159,15 @@ class OksBlur(nn.Module):
             heatmap_size: (width, height) in cells.
             sigma_cells: Of the training's targets: a peak as sharp has height 1.
             padding: Factor on a box before it is cut: how much of the maps a person fills.
+            first_cell_px: Crop px of the first cell's centre in the maps that are given; the answer's are by our
+                convention.
         """
         super().__init__()
         w, h = heatmap_size
+        offset = ((STRIDE - 1) / 2 - first_cell_px) / STRIDE
         widths = 2 * torch.tensor(skeleton.sigmas) * SIDE_SHARE * h / padding  # cells, (K,)
-        for name, side in (("along_x", w), ("along_y", h)):
-            apart = torch.arange(side)[:, None] - torch.arange(side)[None]
+        for name, side, sign in (("along_x", w, -1), ("along_y", h, 1)):
+            apart = torch.arange(side)[:, None] - torch.arange(side)[None] + sign * offset
             kernel = torch.exp(-(apart**2) / (2 * widths[:, None, None] ** 2))
             # Each of the two axes takes half of the factor that puts a sure Gaussian's top back to 1.
             scale = torch.sqrt(1 + (widths / sigma_cells) ** 2) / (math.sqrt(2 * math.pi) * widths)
@@ -189,16 +199,18 @@ class ServedPose(nn.Module):
         super().__init__()
         self.network = network
         cells = (settings.input_size[0] // STRIDE, settings.input_size[1] // STRIDE)
-        self.blur = OksBlur(network.skeleton, cells, settings.sigma_cells, settings.box_padding)
+        self.blur = OksBlur(network.skeleton, cells, settings.sigma_cells, settings.box_padding, settings.first_cell_px)
         self.settings = settings
         self.flip_test = flip_test
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Map uint8 (N, H, W, 3) RGB to heatmaps float (N, K, h, w)."""
-        maps = self._maps(pixels)
+        maps = self.blur(self._maps(pixels))
         if self.flip_test:
-            maps = (maps + mirror_maps(self._maps(pixels.flip(2)), self.network.skeleton)) / 2
-        return torch.as_tensor(self.blur(maps))
+            # Mirrored after the blur: only then cells fall on cells, whatever the network's own convention.
+            mirrored = mirror_maps(self.blur(self._maps(pixels.flip(2))), self.network.skeleton)
+            maps = (maps + mirrored) / 2
+        return torch.as_tensor(maps)
 
     def _maps(self, pixels: Tensor) -> Tensor:
         logits = self.network(pixels)
