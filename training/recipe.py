@@ -52,7 +52,7 @@ class Network:
         exchange: Between which branches features are exchanged (``lite-hrnet``): ``full``, or ``star``: between the
             finest and each other one.
         activation: Of ``rtmdet-nano``. ``relu``: SiLUs, which take a quarter of a call, become ReLUs over the first
-            half of the training.
+            half of the training; ``early-relu``: those of the stem and the first stage alone.
     """
 
     __pydantic_config__ = _STRICT
@@ -80,7 +80,7 @@ class Network:
     modules: tuple[Count, ...] = (2, 4, 2)
     unit_widths: tuple[Count, ...] = (20, 40, 80, 160)
     exchange: Literal["full", "star"] = "full"
-    activation: Literal["silu", "relu"] = "silu"
+    activation: Literal["silu", "early-relu", "relu"] = "silu"
 
     def __post_init__(self) -> None:
         if self.backbone == "lite-hrnet":

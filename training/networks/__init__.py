@@ -20,7 +20,7 @@ def build(recipe: Recipe, pretrained: bool = True) -> Network:
     settings = recipe.network
     network: Network
     if settings.backbone == "rtmdet-nano":
-        network = RtmDet(float(settings.activation == "relu"))
+        network = RtmDet(settings.activation)
     elif settings.kind == "finder":
         network = FinderNetwork(settings.backbone, settings.decoder_width, pretrained)
     else:

@@ -22,7 +22,9 @@ STRIDES = (8, 16, 32)
 NECK_WIDTH = 64
 MEAN = (123.675, 116.28, 103.53)
 DEVIATION = (58.395, 57.12, 57.375)
-Act = Literal["silu", "relu"]
+Acts = Literal["silu", "early-relu", "relu"]
+EARLY = ("stem", "stage1")
+"""The parts at the highest resolution."""
 
 
 class NotRtmDetError(ValueError):
@@ -104,9 +106,10 @@ class Pooling(nn.Module):
 class RtmDet(nn.Module):
     """Pictures in, a score and a box for each cell of three grids out."""
 
-    def __init__(self, relu_share: float = 0.0) -> None:
-        """Build it with random weights; ``relu_share``: see `set_relu_share`."""
+    def __init__(self, activation: Acts = "silu") -> None:
+        """Build it with random weights and the activations that it serves with."""
         super().__init__()
+        self._activation = activation
         self.stem = nn.Sequential(conv(3, 8, 3, 2), conv(8, 8, 3), conv(8, 16, 3))
         self.stage1 = nn.Sequential(separable(16, 32, 3, 2), Csp(32, 32, 1, identity=True, attends=True))
         self.stage2 = nn.Sequential(separable(32, 64, 3, 2), Csp(64, 64, 2, identity=True, attends=True))
@@ -124,7 +127,7 @@ class RtmDet(nn.Module):
         self.register_buffer("scale", 1 / deviation, persistent=False)
         self.mean: Tensor
         self.scale: Tensor
-        self.set_relu_share(relu_share)
+        self.set_relu_share(1.0)
 
     @property
     def backbone(self) -> RtmDet:
@@ -141,10 +144,11 @@ class RtmDet(nn.Module):
         return nn.Sequential(*layers, convolution(NECK_WIDTH, width))
 
     def set_relu_share(self, share: float) -> None:
-        """Move the activations from SiLU, 0, to ReLU, 1."""
-        for part in self.modules():
+        """Move the activations that are to change from SiLU, 0, to ReLU, 1."""
+        for name, part in self.named_modules():
             if isinstance(part, Activation):
-                part.share = share
+                changes = self._activation == "relu" or name.split(".")[0] in EARLY
+                part.share = share if changes and self._activation != "silu" else 0.0
 
     def forward(self, pixels: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Map uint8 (N, H, W, 3) RGB to logits (N, 1, h, w) and distances (N, 4, h, w) in px for each stride.
