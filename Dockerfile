@@ -3,8 +3,6 @@ FROM python:3.11-slim AS build
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY service service
-# service/web/posewright.js is a link to the module there.
-COPY clients/browser clients/browser
 # The wheel names both packages; training's code weighs kilobytes, its dependencies stay out.
 COPY training training
 RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir --constraint constraints.txt .

@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"posewright {package_version()}")
     for name, field in Settings.model_fields.items():
-        default = f" (default: {field.default})" if field.default not in {None, ()} else ""
+        default = f" (default: {field.default})" if field.default not in {None, (), ""} else ""
         described = (str(field.description) + default).replace("%", "%%")
         parser.add_argument(f"--{name.replace('_', '-')}", metavar="VALUE", help=described)
     return parser

@@ -16,8 +16,10 @@ from starlette.responses import Response
 from service import formats, openapi, page, rest, stream
 from service.bodies import Room
 from service.errors import PROBLEM_TYPE, ServiceError, from_validation, http_problem, problem
+from service.hosts import HostGuard, Hosts
 from service.metrics import Metrics
 from service.middleware import SCOPE_KEY, Exchange
+from service.redirects import PathRedirects
 from service.scheduler import Scheduler
 from service.settings import Settings
 from service.shelf import Shelf, open_shelf
@@ -45,10 +47,12 @@ def create_app(settings: Settings) -> FastAPI:
         version=package_version(),
         description="Real-time human pose inference: people and their keypoints in pictures.",
         lifespan=_lifespan(settings, shelf),
+        docs_url=None,  # `service.page` has it, without a CDN
         redoc_url=None,
     )
     app.state.shelf = shelf
     app.state.metrics = Metrics()
+    app.state.hosts = Hosts(settings)
     app.include_router(rest.router)
     app.include_router(stream.router)
     app.include_router(page.router)
@@ -56,6 +60,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(ServiceError, _on_service_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_middleware(PathRedirects)
+    app.add_middleware(HostGuard, hosts=app.state.hosts, refuse=_on_service_error)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -8,6 +8,7 @@
     ├── SlowUpload            408 slow-upload: the body took too long to arrive
     ├── TooLarge              413 image-too-large: bytes or pixels
     ├── UnsupportedType       415 unsupported-type: of the body, or of the picture itself
+    ├── UnknownHost           421 unknown-host: a Host header that is none of the server's names
     ├── UndecodableImage      422 undecodable-image: no picture, or a damaged one
     ├── BadParameter          422 bad-parameter: query, boxes, unknown fields
     ├── Unavailable           503 model-unavailable
@@ -88,6 +89,12 @@ class UnsupportedType(ServiceError):
     """The body, or the picture in it, is of a type that is not read."""
 
     status, slug, title = 415, "unsupported-type", "The type is not supported"
+
+
+class UnknownHost(ServiceError):
+    """The call is for a host that is none of the server's names."""
+
+    status, slug, title = 421, "unknown-host", "The server is not known by this name"
 
 
 class UndecodableImage(ServiceError):

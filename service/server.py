@@ -42,6 +42,7 @@ def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         log_level=settings.log_level,
         access_log=settings.log_level == "debug",
         server_header=False,
+        root_path=settings.root_path,
         timeout_graceful_shutdown=int(settings.deadline_s) + 1,
         ws=websocket_protocol(settings.stream_send_s),
         ws_max_size=settings.stream_max_bytes,

@@ -9,9 +9,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from service.pose.runner import Backend, available_cores, require_installed
+from service.pose.cores import available_cores
+from service.pose.runner import Backend, require_installed
 
 PREFIX = "POSEWRIGHT_"
+_HOST = re.compile(r"\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*")
+_ROOT_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
 _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/?#@\s]+")
 
 
@@ -31,6 +34,23 @@ def _origin(value: str) -> str:
     return origin
 
 
+def _host(value: str) -> str:
+    """Write a host name as it is compared: lower case."""
+    name = value.lower().removesuffix(".")
+    if not _HOST.fullmatch(name):
+        raise ValueError(
+            f"expected *, or a host name without a port such as pose.example.org or *.example.org, got {value!r}"
+        )
+    return name
+
+
+def _root_path(value: str) -> str:
+    path = value.rstrip("/")
+    if not _ROOT_PATH.fullmatch(path):
+        raise ValueError("expected a path such as /pose, of letters, digits and ._~-")
+    return path
+
+
 class Settings(BaseModel):
     """All settings, frozen. ``POSEWRIGHT_<NAME>`` in the environment or ``--<name>`` as a flag; flags win."""
 
@@ -38,6 +58,19 @@ class Settings(BaseModel):
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    allowed_hosts: Annotated[tuple[Annotated[str, AfterValidator(_host)], ...], BeforeValidator(_comma_separated)] = (
+        Field(
+            (),
+            description="Further host names by which the server may be asked, separated by commas: those that a proxy "
+            "in front passes on as Host, such as pose.example.org or *.example.org; * for any. IP addresses, names "
+            "without a dot (localhost) and this machine's own always may.",
+        )
+    )
+    root_path: Annotated[str, AfterValidator(_root_path)] = Field(
+        "",
+        description="Path under which a proxy in front shows the server, such as /pose, and which it takes off the "
+        "calls that it passes on.",
+    )
     models_dir: Path = Field(Path(__file__).parent / "models", description="Folder of the bundles, one folder each.")
     student: str = Field("student-s", description="Bundle that answers by default.")
     teacher: str = Field("teacher", description="Bundle that answers where the student cannot, and in /compare.")

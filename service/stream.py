@@ -10,6 +10,7 @@ from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
 from service import events
+from service.errors import UnknownHost
 from service.events import SUBPROTOCOL
 from service.farewell import Farewell, leave
 from service.session import Session
@@ -80,6 +81,7 @@ async def stream(socket: WebSocket) -> None:
     with suppress(WebSocketDisconnect):
         await socket.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
         try:
+            _require_host(socket)
             _require_origin(socket, service.settings.cors_origins)
             _require_subprotocol(offered)
             streams.require_room()
@@ -88,6 +90,14 @@ async def stream(socket: WebSocket) -> None:
             await leave(socket, farewell)
             return
         await streams.host(Session(socket, service), service)
+
+
+def _require_host(socket: WebSocket) -> None:
+    """Refuse who asks by a name that is none of this server's: its page may be anybody's (`service.hosts`)."""
+    try:
+        socket.app.state.hosts.require(socket.headers)
+    except UnknownHost as error:
+        raise Farewell(events.POLICY, error.detail) from None
 
 
 def _require_origin(socket: WebSocket, allowed: tuple[str, ...]) -> None:

@@ -63,3 +63,14 @@ def test_importing_the_runtime_loads_no_torch(module: str) -> None:
     script = f"import sys, {module}; print(sorted(set(sys.modules) & {RUNTIME_FREE_OF | {'PIL', 'skimage'}!r}))"
     answer = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"
+
+
+def test_no_tracked_file_is_a_link() -> None:
+    """Git for Windows checks links out as small texts."""
+    command = ["git", "ls-files", "--stage"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("no git checkout")
+    files = listed.stdout.splitlines()
+    assert len(files) > 100
+    assert [line for line in files if line.startswith("120000")] == []

@@ -7,7 +7,7 @@ from argparse import Namespace
 import cv2
 import torch
 
-from service.pose.runner import available_cores
+from service.pose.cores import available_cores
 from training import adaptation, before_after, coco, order
 
 

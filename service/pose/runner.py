@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, Protocol
@@ -90,15 +88,3 @@ def open_session(onnx: bytes | Path, threads: int) -> ort.InferenceSession:
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return ort.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
-
-
-def available_cores() -> int:
-    """Cores that this process may use: its affinity, or less where a cgroup's quota says so; at least 1."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-    except (OSError, ValueError):
-        return cores
-    if quota == "max":
-        return cores
-    return max(1, min(cores, math.ceil(int(quota) / int(period))))

@@ -258,3 +258,19 @@ def test_noise(server: Running, content: bytes, content_type: str) -> None:
     response = server.predict(content, content_type)
     assert response.status_code in {400, 415, 422}  # two bytes make a BMP
     assert json.loads(response.content)["detail"]
+
+
+class TestHost:
+    """A page of another name that points here (DNS rebinding) is of one origin with itself, whatever it asks."""
+
+    NAME = "evil.example:8000"
+
+    @pytest.mark.parametrize(
+        "path", ["/", "/docs", "/models", "/openapi.json", "/metrics", "/posewright.js", "/nothing"]
+    )
+    def test_a_call_by_a_strange_name_is_refused(self, server: Running, path: str) -> None:
+        reply = server.http.get(path, headers={"Host": self.NAME, "Origin": "http://" + self.NAME})
+        problem = assert_problem(reply, 421, "unknown-host")
+        assert problem["host"] == self.NAME
+        assert repr(self.NAME) in problem["detail"]
+        assert "--allowed-hosts" in problem["detail"]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import Close
+from websockets.sync.client import connect
 
 from service import events
 from service.settings import Settings
@@ -199,6 +202,15 @@ class TestOrigin:
         with connected(server, origin=server.url.replace("http", scheme)) as connection:
             say(connection, type="hello")
             assert hear(connection)["type"] == "ready"
+
+    def test_a_page_whose_name_points_here_is_refused(self, server: Running) -> None:
+        address = urlsplit(server.url)
+        with socket.create_connection((address.hostname, address.port)) as raw:
+            page = {"uri": "ws://evil.example/stream", "origin": "http://evil.example"}
+            with connect(**page, sock=raw, subprotocols=["pose.v1.json"], compression=None) as connection:
+                reason = hear_goodbye(connection, events.POLICY)["reason"]
+        assert "'evil.example'" in reason
+        assert "--allowed-hosts" in reason
 
     def test_so_are_pages_that_are_named(self, models_dir: Path) -> None:
         with serving(Settings(models_dir=models_dir, cors_origins=("https://a.example",))) as running:

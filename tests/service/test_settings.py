@@ -12,6 +12,8 @@ from service.settings import PREFIX, Settings, SettingsError
 SPELLED = {
     "host": ("0.0.0.0", "0.0.0.0"),
     "port": ("9000", 9000),
+    "allowed_hosts": ("Pose.example., *.example.org", ("pose.example", "*.example.org")),
+    "root_path": ("/pose/", "/pose"),
     "models_dir": ("/srv/models", "/srv/models"),
     "student": ("student-m", "student-m"),
     "teacher": ("teacher-l", "teacher-l"),
@@ -80,6 +82,8 @@ def test_service_links_of_kubernetes_are_ignored() -> None:
         ("port", "70000"), ("port", "eighty"), ("deadline_s", "0"), ("max_people", "0"), ("min_score", "2"),
         ("keypoint_threshold", "nan"), ("workers", "-1"), ("stream_max_fps", "0"), ("stream_find_every", "0"),
         ("log_level", "loud"), ("backend", "torch"),
+        ("allowed_hosts", "pose.example:8000"), ("allowed_hosts", "https://pose.example"), ("allowed_hosts", "*pose"),
+        ("root_path", "pose"), ("root_path", "/pose?x"), ("root_path", '/"><script>'), ("root_path", "//evil.example"),
         ("upload_s", "0"), ("cors_origins", "example.org"), ("cors_origins", "https://a.example/page"),
     ],
 )  # fmt: skip

@@ -54,10 +54,13 @@ def _chromium() -> None:
 
 @pytest.fixture(scope="session")
 def browser(_chromium: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """Its camera films ``spots.SURE`` without end."""
+    """Its camera films ``spots.SURE`` without end; it knows no host but this one."""
     folder = tmp_path_factory.mktemp("browser")
     clip = write_clip(folder / "spots.mjpeg", [spots.paint(spots.SURE)] * 5)
-    flags = [*chrome.camera(clip), f"--host-resolver-rules=MAP {INSECURE_HOST} 127.0.0.1"]
+    flags = [
+        *chrome.camera(clip),
+        f"--host-resolver-rules=MAP {INSECURE_HOST} 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+    ]
     with chrome.running(folder / "profile", flags) as it:
         yield it
 

@@ -1,4 +1,4 @@
-"""clients/browser/posewright.js in a real browser, against a real server; peers that misbehave are scripted."""
+"""service/web/posewright.js in a real browser, against a real server; peers that misbehave are scripted."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from service.settings import Settings
 from tests import spots
 from tests.client.hosts import free_address
 from tests.conftest import Running, serving
+from tests.proxies import proxied
 from tests.spots import SURE, UNSURE
 from tests.streaming import eventually
 from tests.web.chrome import Browser, Tab
@@ -235,16 +236,17 @@ def test_a_camera_that_is_forbidden_is_explained(tab: Tab, server: Running) -> N
 
 
 def test_a_page_that_came_over_plain_http_explains_why_there_is_no_camera(
-    tab: Tab, server: Running, picture: Path
+    tab: Tab, models_dir: Path, picture: Path
 ) -> None:
-    address = f"http://{INSECURE_HOST}:{urlsplit(server.url).port}"
-    tab.open(address + "/", camera=None)
-    tab.click("#camera")
-    tab.wait_for("document.querySelector('.message')")
-    assert f"this one came from {address}" in tab.text("#messages")
-    tab.choose("#file", picture)
-    tab.wait_for(f"{ROWS} === 2")
-    assert tab.text("#messages") == ""
+    with serving(Settings(models_dir=models_dir, allowed_hosts=(INSECURE_HOST,))) as running:
+        address = f"http://{INSECURE_HOST}:{urlsplit(running.url).port}"
+        tab.open(address + "/", camera=None)
+        tab.click("#camera")
+        tab.wait_for("document.querySelector('.message')")
+        assert f"this one came from {address}" in tab.text("#messages")
+        tab.choose("#file", picture)
+        tab.wait_for(f"{ROWS} === 2")
+        assert tab.text("#messages") == ""
 
 
 def test_a_server_that_is_gone_is_missed_and_welcomed_back(tab: Tab, models_dir: Path, picture: Path) -> None:
@@ -276,3 +278,26 @@ def test_it_fits_a_phone(browser: Browser, server: Running, picture: Path) -> No
         assert colors_at(phone, "#pane-one", SURE.keypoints[NOSE_AND_SHOULDERS]) == [MIDDLE, LEFT, RIGHT]
         sizes = phone.run("['#camera', '.button', '#which'].map((it) => document.querySelector(it).offsetHeight)")
         assert min(sizes) >= 44
+
+
+@pytest.mark.parametrize("path", ["/", ""])
+def test_it_works_behind_a_proxy_that_shows_it_under_a_path_and_rewrites_host(
+    tab: Tab, models_dir: Path, picture: Path, path: str
+) -> None:
+    port = int(free_address().rpartition(":")[2])
+    settings = Settings(models_dir=models_dir, root_path="/pose", allowed_hosts=("backend.example",))
+    with proxied(f"http://127.0.0.1:{port}", "/pose", host="backend.example") as url:
+        named = settings.model_copy(update={"cors_origins": (url.removesuffix("/pose"),)})
+        with serving(named, port=port):
+            tab.open(url + path)
+            tab.wait_for("document.querySelector('#server').dataset.state === 'ready'")
+            tab.click("#camera")
+            tab.wait_for("Number(document.querySelector('#answered').textContent) >= 3")
+            tab.choose("#file", picture)
+            tab.wait_for(f"{ROWS} === 2")
+            assert tab.faults() == []
+            tab.run("document.querySelector('nav a').click()")
+            tab.wait_for("document.querySelector('.opblock') !== null")
+            assert {urlsplit(it).netloc for it in tab.addresses() if it.startswith(("http", "ws"))} == {
+                urlsplit(url).netloc
+            }
