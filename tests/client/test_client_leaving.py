@@ -41,6 +41,37 @@ def test_letting_go() -> None:
         assert stopped.wait(PATIENCE_S)
 
 
+def test_letting_go_waits_for_nothing() -> None:
+    stopped, held, go_on = threading.Event(), threading.Event(), threading.Event()
+
+    def hold() -> None:
+        held.set()
+        go_on.wait(PATIENCE_S)
+
+    with hosting_stream(Peer()) as url, pw.Client(url) as client:
+        stream = client.stream(endless(stopped))
+        assert next(stream).session == "s"
+        stream._loop.call_soon_threadsafe(hold)
+        assert held.wait(PATIENCE_S)
+        del stream
+        gc.collect()
+        assert not stopped.is_set()  # whoever drops it goes on, while the loop is still busy
+        go_on.set()
+        assert stopped.wait(PATIENCE_S)
+
+
+def test_garbage_in_the_midst_of_the_loops_work() -> None:
+    stopped = threading.Event()
+    with hosting_stream(Peer()) as url, pw.Client(url) as client:
+        streams = [client.stream(endless(stopped))]
+        assert next(streams[0]).session == "s"
+        thread, loop = streams[0]._thread, streams[0]._loop
+        loop.call_soon_threadsafe(streams.clear)
+        assert stopped.wait(PATIENCE_S)
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive()
+
+
 def test_never_begun() -> None:
     with pw.Client() as client:
         client.stream([b"picture"]).close()

@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import posewright_client
-from posewright_client import _errors
+from posewright_client import KEYPOINTS, Keypoint, ModelRef, Pose, Prediction, Side, _errors
 from posewright_client._client import USER_AGENT
 from posewright_client._frames import StreamOptions, StreamWishes
 from service import errors
@@ -61,6 +63,30 @@ def test_problems_survive_a_process_pool() -> None:
 def test_a_document_without_anything() -> None:
     problem = _errors.ProblemError.from_document({})
     assert (problem.status, problem.type, problem.request_id) == (0, "about:blank", None)
+
+
+@given(count=st.integers(0, 3))
+def test_people_and_keypoints_are_collections(count: int) -> None:
+    keypoints = tuple(Keypoint(name, float(k), 0.0, 0.5) for k, name in enumerate(KEYPOINTS))
+    poses = tuple(Pose(str(i), 0.5, (0, 0, 1, 1), keypoints) for i in range(count))
+    prediction = Prediction("id", ModelRef("m", "1", "student"), (9, 9), poses, {}, {})
+    assert (list(prediction), len(prediction)) == (list(poses), count)
+    assert list(Side(ModelRef("m", "1", "student"), poses, 1.0)) == list(poses)
+    assert not poses or prediction[-1] is poses[-1]
+    for i, pose in enumerate(prediction):
+        assert pose in prediction
+        assert pose is poses[i]
+        assert list(pose) == list(KEYPOINTS)
+        assert tuple(pose.values()) == keypoints
+        assert all(name in pose and pose[name].name == name for name in KEYPOINTS)
+        assert "tail" not in pose
+        assert 0 not in pose
+        assert pose.get("tail") is None
+        with pytest.raises(KeyError, match="expected one of"):
+            pose["tail"]
+        assert pose == pickle.loads(pickle.dumps(pose))
+        assert len({pose, pose}) == 1
+        assert pose != poses[i - 1] or count == 1
 
 
 def test_stream_keywords_are_the_options() -> None:

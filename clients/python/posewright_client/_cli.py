@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from posewright_client import _bench, _video, _webcam
+from posewright_client import _bench, _camera, _video, _webcam
 from posewright_client._client import DEFAULT_URL, Client
 from posewright_client._drawing import draw
 from posewright_client._errors import PosewrightError
@@ -94,15 +94,23 @@ def _run_video(arguments: argparse.Namespace) -> int:
     )
     began_s = time.monotonic()
     with _client(arguments) as client:
-        problems = _video.run(client, job)
-    print(_video.summary(job, problems, began_s))
+        done = _video.run(client, job)
+    print(_video.summary(job, done, began_s))
+    if done.missing:
+        raise PosewrightError(
+            f"{video}: the file is cut off: expected {done.frames + done.missing} frames, got {done.frames}, which are "
+            "answered; copy it again, and give --overwrite"
+        )
     return 0
 
 
 def _run_webcam(arguments: argparse.Namespace) -> int:
     device = int(arguments.device) if arguments.device.isdigit() else arguments.device
     with _client(arguments) as client:
-        _webcam.run(client, _webcam.Camera(device, arguments.window, arguments.model, arguments.frames))
+        watch = _webcam.Watch(device, arguments.window, arguments.model, arguments.frames, arguments.patience)
+        reconnects = _webcam.run(client, watch)
+    if reconnects:
+        print(f"posewright-client: the camera hung up and came back {reconnects} times", file=sys.stderr)
     return 0
 
 
@@ -185,7 +193,14 @@ def _add_webcam(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     command = _add(commands, "webcam", _run_webcam, "Find the people before a camera, live.")
     command.add_argument("--device", default="0", help="number of the camera, or a path or address (default: 0)")
     command.add_argument("--window", action="store_true", help="show it; otherwise a line of JSON for every answer")
-    command.add_argument("--frames", type=_count, metavar="N", help="end after so many answers")
+    command.add_argument("--frames", type=_count, metavar="N", help="end after so many answers; fewer are an error")
+    command.add_argument(
+        "--patience",
+        type=float,
+        default=_camera.PATIENCE_S,
+        metavar="SECONDS",
+        help=f"call a camera again for so long that hung up (default: {_camera.PATIENCE_S:g})",
+    )
 
 
 def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,10 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from posewright_client._containers import is_cut_off
 from posewright_client._errors import PosewrightError
 from posewright_client._pictures import require_cv2
 
 CONTAINERS = (".mp4", ".m4v", ".mov", ".mkv", ".avi")
+ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/")
 MAX_FPS = 60.0
 EVEN_WITHIN_MS = 1.0
 """Containers such as Matroska round times to a millisecond."""
@@ -54,7 +57,8 @@ class Movie:
         """
         self._cv2 = require_cv2("reading videos")
         if not path.is_file():
-            raise FileNotFoundError(f"{path}: there is no such file")
+            live = "; of a camera's address ask `webcam --device`" if ADDRESS.match(str(path)) else ""
+            raise FileNotFoundError(f"{path}: there is no such file{live}")
         self.path = path
         capture = self._open()
         self.frames = max(0, int(capture.get(self._cv2.CAP_PROP_FRAME_COUNT)))
@@ -66,6 +70,16 @@ class Movie:
         if not capture.isOpened():
             raise PosewrightError(f"{self.path}: expected a video that OpenCV reads, e.g. MP4, MKV, AVI or WebM")
         return capture
+
+    def missing(self, read: int) -> int:
+        """Tell how many frames a file that was cut off lacks; 0 where it is whole.
+
+        Containers count frames too that a cut left out of the picture: the count alone proves nothing.
+
+        Args:
+            read: Frames that could be read.
+        """
+        return max(0, self.frames - read) if is_cut_off(self.path) else 0
 
     def read(self, start: int = 0) -> Iterator[MovieFrame]:
         """Read the frames from ``start`` on.

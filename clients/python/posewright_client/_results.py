@@ -5,7 +5,7 @@ Coordinates are pixels of the upright picture (EXIF applied), origin top left, p
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,8 +39,10 @@ class Keypoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Pose:
+class Pose(Mapping[str, Keypoint]):
     """A person: always all keypoints, in the order of the model's skeleton, most often COCO's.
+
+    It maps the keypoints' names to keypoints: ``pose["nose"]``, ``"nose" in pose``, ``list(pose)``, ``pose.items()``.
 
     Attributes:
         id: Of the track, stable within a session of a stream; None elsewhere.
@@ -67,14 +69,26 @@ class Pose:
         for keypoint in self.keypoints:
             if keypoint.name == name:
                 return keypoint
-        raise KeyError(f"expected one of {[it.name for it in self.keypoints]}, got {name!r}")
+        raise KeyError(f"expected one of {list(self)}, got {name!r}")
+
+    def __iter__(self) -> Iterator[str]:
+        return (keypoint.name for keypoint in self.keypoints)
+
+    def __len__(self) -> int:
+        return len(self.keypoints)
 
 
 class People:
-    """What everything with ``poses`` can be turned into."""
+    """Everything with ``poses``: iterate over them, or turn them into what other libraries use."""
 
     __slots__ = ()
     poses: tuple[Pose, ...]
+
+    def __iter__(self) -> Iterator[Pose]:
+        return iter(self.poses)
+
+    def __getitem__(self, index: int) -> Pose:
+        return self.poses[index]
 
     def to_numpy(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return keypoints float32 (N, K, 2) xy px, and their scores float32 (N, K); K is 17 where N is 0."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import threading
 import time
+import weakref
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,6 +14,8 @@ from dataclasses import dataclass
 from posewright_client._frames import Frame
 from posewright_client._pictures import Picture, load
 
+EXIT_S = 2.0
+"""Longest that the interpreter's end waits for sources that are being read."""
 Source = Iterable[Picture | Frame] | AsyncIterable[Picture | Frame]
 
 
@@ -78,6 +82,10 @@ class _Reader:
         self._answer: asyncio.Future[Taken | None] = self._loop.create_future()
         self._thread = threading.Thread(target=self._work, name="posewright-frames", daemon=True)
         self._thread.start()
+        _READERS.add(self)
+
+    def join(self, timeout_s: float) -> None:
+        self._thread.join(timeout_s)
 
     async def next(self) -> Taken | None:
         self._answer = self._loop.create_future()
@@ -119,3 +127,16 @@ class _Reader:
 
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(settle)
+
+
+_READERS: weakref.WeakSet[_Reader] = weakref.WeakSet()
+
+
+@atexit.register
+def _leave_all() -> None:
+    """End the threads: one that the interpreter stops inside a camera's driver aborts the whole process."""
+    readers, until_s = list(_READERS), time.monotonic() + EXIT_S
+    for reader in readers:
+        reader.leave()
+    for reader in readers:
+        reader.join(max(0.0, until_s - time.monotonic()))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine, Iterator
+from contextlib import suppress
 from typing import Any, Self, TypeVar
 
 from posewright_client._frames import StreamResult, StreamStats
@@ -60,10 +61,6 @@ class Stream(Iterator[StreamResult]):
         self._closed = True
         if closed or loop is None or thread is None or not thread.is_alive():
             return
-        if thread is threading.current_thread():  # collected as garbage in the middle of the loop's own work
-            closing = loop.create_task(self._stream.aclose())
-            closing.add_done_callback(lambda _: loop.stop())
-            return
         _wait(loop, self._stream.aclose())
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
@@ -75,7 +72,10 @@ class Stream(Iterator[StreamResult]):
         self.close()
 
     def __del__(self) -> None:
-        self.close()
+        # Garbage is collected in any thread, the loop's own included, and in the midst of anything: nothing waits here.
+        if self._loop is not None and not self._closed:
+            with suppress(RuntimeError):  # the loop is closed already
+                self._loop.call_soon_threadsafe(_leave, self._loop, self._stream)
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
@@ -85,6 +85,11 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
     finally:
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
+
+
+def _leave(loop: asyncio.AbstractEventLoop, stream: AsyncStream) -> None:
+    closing = loop.create_task(stream.aclose())
+    closing.add_done_callback(lambda _: loop.stop())
 
 
 def _wait(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:

@@ -56,8 +56,23 @@ class VideoJob:
     patience_s: float = PATIENCE_S
 
 
-def run(client: Client, job: VideoJob) -> int:
-    """Do the job, or what is left of it; tells how many frames have a problem in place of poses.
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What was done.
+
+    Attributes:
+        frames: With a line each.
+        problems: Frames with a problem in place of poses.
+        missing: Frames that the video says it has and that are cut off.
+    """
+
+    frames: int
+    problems: int
+    missing: int
+
+
+def run(client: Client, job: VideoJob) -> Done:
+    """Do the job, or what is left of it.
 
     Raises:
         PosewrightError: It cannot go on; what is done stays done.
@@ -74,14 +89,14 @@ def run(client: Client, job: VideoJob) -> int:
     claim = Job(job.journal, _description(job), outputs, overwrite=job.overwrite)
     try:
         _answer(client, job, movie)
-        problems = sum("problem" in line for line in read(job.journal))
+        problems = ["problem" in line for line in read(job.journal)]
         if job.out is not None:
             _render(job, movie, job.out)
     except BaseException:
         claim.leave()
         raise
     claim.finish()
-    return problems
+    return Done(len(problems), sum(problems), movie.missing(len(problems)))
 
 
 def _description(job: VideoJob) -> dict[str, Any]:
@@ -166,16 +181,14 @@ def _progress(items: Iterable[T], job: VideoJob, what: str, total: int, begun: i
     yield from tqdm(items, desc=what, disable=hidden, **options)
 
 
-def summary(job: VideoJob, problems: int, began_s: float) -> str:
+def summary(job: VideoJob, done: Done, began_s: float) -> str:
     """Say what was done.
 
     Args:
         job: It.
-        problems: Frames without an answer.
+        done: What came of it.
         began_s: On the monotonic clock.
     """
     files = str(job.journal) if job.out is None else f"{job.journal}, {job.out}"
-    unanswered = f", {problems} of them with a problem in place of poses" if problems else ""
-    with job.journal.open("rb") as file:
-        frames = sum(1 for _ in file)
-    return f"{files}: {frames} frames{unanswered}, {time.monotonic() - began_s:.1f} s"
+    unanswered = f", {done.problems} of them with a problem in place of poses" if done.problems else ""
+    return f"{files}: {done.frames} frames{unanswered}, {time.monotonic() - began_s:.1f} s"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from posewright_client._camera import PATIENCE_S, Camera
 from posewright_client._client import Client
 from posewright_client._drawing import draw, write
 from posewright_client._errors import MissingExtra, PosewrightError
@@ -21,53 +20,48 @@ QUIT_KEYS = {ord("q"), 27}
 
 
 @dataclass(frozen=True, slots=True)
-class Camera:
+class Watch:
     """A camera, and what is to be done with its frames.
 
     Attributes:
-        device: Number of the camera, or whatever else OpenCV opens: a path, an address.
+        device: As of `Camera`.
         window: Show the frames with skeletons; otherwise every answer is a line of JSON on the standard output.
         model: As in `Options`.
-        frames: Answers after which it ends; None: never.
+        frames: Answers after which it ends; None: as many as there are.
+        patience_s: As of `Camera`.
     """
 
     device: int | str
     window: bool
     model: str = "auto"
     frames: int | None = None
+    patience_s: float = PATIENCE_S
 
 
-def run(client: Client, camera: Camera) -> None:
-    """Answer frames until the camera ends, or somebody presses q or Esc in the window.
+def run(client: Client, watch: Watch) -> int:
+    """Answer frames until the camera ends, or somebody presses q or Esc in the window; tells how often it came back.
 
     Raises:
-        PosewrightError: The camera cannot be opened, or the stream cannot go on.
+        PosewrightError: As `Camera.frames`; the stream cannot go on; or there were fewer answers than asked for.
     """
-    show = _Window() if camera.window else _print
-    with client.stream(_frames(camera.device), model=camera.model) as stream:
+    show = _Window() if watch.window else _print
+    camera, answered = Camera(watch.device, watch.patience_s), 0
+    with client.stream(camera.frames(), model=watch.model) as stream:
         for answered, result in enumerate(stream, start=1):
-            if not show(result) or answered == camera.frames:
-                return
+            if not show(result, camera.reconnects) or answered == watch.frames:
+                return camera.reconnects
+    if watch.frames is not None:
+        raise PosewrightError(f"{watch.device!r} ended after {answered} answers; --frames asked for {watch.frames}")
+    return camera.reconnects
 
 
-def _frames(device: int | str) -> Iterator[NDArray[np.uint8]]:
-    """Read a camera, uint8 (H, W, 3) RGB."""
-    cv2 = require_cv2("reading a camera")
-    capture = cv2.VideoCapture(device)
-    try:
-        if not capture.isOpened():
-            raise PosewrightError(f"camera {device!r} cannot be opened; is it connected, and free?")
-        while True:
-            ok, bgr = capture.read()
-            if not ok:
-                return
-            yield cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
-    finally:
-        capture.release()
-
-
-def _print(result: StreamResult) -> bool:
-    line: dict[str, Any] = {"seq": result.seq, "latency_ms": round(result.latency_ms, 1), "replaced": result.replaced}
+def _print(result: StreamResult, reconnects: int) -> bool:
+    line: dict[str, Any] = {
+        "seq": result.seq,
+        "latency_ms": round(result.latency_ms, 1),
+        "replaced": result.replaced,
+        "camera_reconnects": reconnects,
+    }
     if result.problem is not None:
         line["problem"] = result.problem.detail
     poses = [
@@ -91,7 +85,7 @@ class _Window:
                 "then pip install opencv-python"
             ) from error
 
-    def __call__(self, result: StreamResult) -> bool:
+    def __call__(self, result: StreamResult, _: int) -> bool:
         frame = result.frame
         assert isinstance(frame, np.ndarray)
         canvas = draw(frame, result.poses)
