@@ -112,8 +112,9 @@ def run_restore(options: Namespace) -> int:
     found = restored.restore(options.images, options.labels, options.out, without)
     print(
         f"{options.out}: {len(found.pictures):,} pictures, {len(found.people):,} people; "
-        f"{len(found.notes):,} copies left out whose shape is not sure"
+        f"{len(found.notes):,} copies left out"
     )
+    print("".join(f"{line}\n" for line in labelled.noted(found.notes)), end="")
     return 0
 
 

@@ -277,6 +277,24 @@ def test_exports_are_found(tmp_path: Path, make: Callable[[Path], Path], counts:
     assert len(one.people) == counts[0]
 
 
+def test_fiftyones_export_without_splits(tmp_path: Path) -> None:
+    path = stick_people.write_coco(tmp_path / "set")
+    shutil.move(tmp_path / "set" / "train", tmp_path / "set" / "data")
+    shutil.move(path, tmp_path / "set" / "labels.json")
+    (tmp_path / "set" / "info.json").write_text("{}")
+    same_people(layouts.read(Place(tmp_path / "set")), tmp_path / "plain")
+
+
+def test_splits_of_other_skeletons_are_not_joined(tmp_path: Path) -> None:
+    folder = roboflow(tmp_path)
+    edit(
+        folder / "valid" / "_annotations.coco.json",
+        lambda tree: tree["categories"][1]["keypoints"].__setitem__(0, "hat"),
+    )
+    with pytest.raises(DatasetError, match=r"valid.*expected the keypoints of .*train.* read one with --split"):
+        layouts.read(Place(folder))
+
+
 def test_roboflows_yolo_export_names_a_test_set_that_is_not_there(tmp_path: Path) -> None:
     data = stick_people.write_yolo(tmp_path)
     for split, theirs in (("train", "train"), ("val", "valid")):
