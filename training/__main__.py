@@ -15,6 +15,8 @@ BACKENDS = ("onnxruntime", "openvino")
 """`service.pose.runner.Backend`, likewise."""
 SHARED = ("train", "distill")
 """Verbs that several processes share."""
+NAMED_SKELETONS = "halpe26 or coco-wholebody133"
+"""Keys of `known_skeletons.KNOWN`, likewise."""
 CLIPS = ("two-crossing", "walk", "still")
 """Keys of `synthetic.clip.KINDS`, known without numba."""
 
@@ -211,7 +213,10 @@ def _add_import(verbs: argparse._SubParsersAction) -> None:
     take.add_argument("--deviation", type=float, nargs=3, metavar=("R", "G", "B"), help="likewise")
     take.add_argument("--shift", type=float, nargs=2, default=(0, 0), metavar=("X", "Y"), help="added to keypoints, px")
     take.add_argument("--padding", type=float, default=1.25, help="factor on a box before it is cut")
-    take.add_argument("--joints", type=_names, help="names of its outputs, in its order, comma-separated")
+    _skeleton(take, "the keypoints that the bundle answers")
+    take.add_argument(
+        "--joints", type=_names, help="names of its outputs, in its order, comma-separated; the skeleton's by default"
+    )
     take.add_argument("--activation", choices=("none", "sigmoid", "softmax"), default="none", help="heights to 0..1")
     take.add_argument("--scale", type=float, default=1.0, help="factor on the heights: a sure joint's is about 1")
     take.add_argument("--outputs", nargs="+", default=[], metavar="NAME", help="of the graph, where it has more")
@@ -288,15 +293,19 @@ def _training(parser: argparse.ArgumentParser) -> None:
 def _labelled(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", type=Path, help="COCO json, data.yaml, joints.mat, or a folder that holds one of them")
     parser.add_argument("--images", type=Path, help="folder of the pictures; the usual places by default")
-    parser.add_argument("--split", choices=("train", "val", "test"), help="of a YOLO set; all by default")
+    parser.add_argument("--split", choices=("train", "val", "test"), help="of a set with splits; all by default")
+    parser.add_argument(
+        "--class", action="append", default=[], dest="classes", metavar="NAME",
+        help="read this class as people; may be given again (default: person, or all where none is called so)",
+    )  # fmt: skip
     parser.add_argument(
         "--lsp-one", choices=("hidden", "visible"), help="meaning of 1 in the third row of a joints.mat"
     )
     _skeleton(parser)
 
 
-def _skeleton(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--skeleton", type=Path, help="TOML of the keypoints that are labelled; COCO's 17 by default")
+def _skeleton(parser: argparse.ArgumentParser, what: str = "the keypoints that are labelled") -> None:
+    parser.add_argument("--skeleton", type=Path, help=f"{what}: a TOML, {NAMED_SKELETONS}; COCO's 17 by default")
 
 
 def _positive(text: str) -> int:

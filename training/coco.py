@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pycocotools.coco import COCO
 
@@ -47,6 +50,41 @@ def optional_source(annotations: Path | None, images: Path | None) -> Source | N
     return Source(annotations.stem, annotations, images)
 
 
+def read_text(path: Path) -> str:
+    """Read a text file of any tool: UTF-8 with or without a byte order mark, or UTF-16 with one.
+
+    Raises:
+        OSError: It cannot be read.
+        UnicodeDecodeError: It is in another encoding.
+    """
+    content = path.read_bytes()
+    return content.decode("utf-16" if content[:2] in {b"\xff\xfe", b"\xfe\xff"} else "utf-8-sig")
+
+
+def picture_path(folder: Path, name: str) -> Path:
+    """Return where a labelled picture lies; tools on Windows write its name with back-slashes."""
+    path = folder / name
+    return path if "\\" not in name or path.exists() else folder / name.replace("\\", "/")
+
+
+def is_number(value: Any) -> bool:
+    """Tell whether a value of a json is a finite number; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def without_unlabelled(keypoints: list[Any]) -> list[Any]:
+    """Put 0, 0 in place of whatever coordinates a keypoint has that is not labelled, where these are no numbers.
+
+    Args:
+        keypoints: x, y, v of each keypoint; NaN and null are what tools write for the unknown.
+    """
+    cleaned = list(keypoints)
+    for k in range(2, len(cleaned), 3):
+        if is_number(cleaned[k]) and cleaned[k] == 0:
+            cleaned[k - 2 : k] = [it if is_number(it) or isinstance(it, str) else 0 for it in cleaned[k - 2 : k]]
+    return cleaned
+
+
 def load(annotations: Path) -> COCO:
     """Read a COCO file without pycocotools' chatter.
 
@@ -54,19 +92,26 @@ def load(annotations: Path) -> COCO:
     ``num_keypoints`` as they are, one category.
 
     Raises:
-        DatasetError: The file is missing or is not COCO json.
+        DatasetError: The file is missing, is not COCO json, or its ids are no whole numbers.
     """
     if not annotations.is_file():
         raise DatasetError(f"{annotations}: expected a COCO annotation file, got nothing there; check --annotations")
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            data = COCO(str(annotations))
+            data = COCO()
+            data.dataset = json.loads(read_text(annotations))
+            data.createIndex()
         for person in data.anns.values():
             _complete(person)
     except (ValueError, KeyError, AssertionError, TypeError, IndexError) as error:
         raise DatasetError(
             f"{annotations}: expected COCO json, got {type(error).__name__}: {error}; posewright-train check says more"
         ) from error
+    if not all(isinstance(it, int) for it in [*data.imgs, *data.anns]):
+        raise DatasetError(
+            f"{annotations}: expected whole numbers as ids of pictures and people, got others; posewright-train "
+            "convert numbers them"
+        )
     if not data.cats:
         data.cats[1] = {"id": 1, "name": "person"}
         data.dataset["categories"] = [data.cats[1]]
@@ -74,10 +119,12 @@ def load(annotations: Path) -> COCO:
 
 
 def _complete(person: dict) -> None:
-    if "area" not in person:
+    if not is_number(person.get("area")):
         person["area"] = AREA_SHARE * person["bbox"][2] * person["bbox"][3]
-    person.setdefault("iscrowd", 0)
-    if "num_keypoints" not in person:
+    person["iscrowd"] = person.get("iscrowd") or 0
+    if isinstance(person.get("keypoints"), list):
+        person["keypoints"] = without_unlabelled(person["keypoints"])
+    if person.get("num_keypoints") is None:
         person["num_keypoints"] = sum(v > 0 for v in (person.get("keypoints") or [])[2::3])
 
 

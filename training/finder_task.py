@@ -178,7 +178,7 @@ def _read_source(annotations: Path, images: Path) -> list[tuple[Path, pictures.S
     entries = []
     for image_id in sorted(data.imgs):
         info = data.imgs[image_id]
-        path = images / info["file_name"]
+        path = coco.picture_path(images, info["file_name"])
         if not path.is_file():
             raise coco.DatasetError(f"{path}: named in {annotations} but not there; check the recipe's images folder")
         people = [a for a in data.imgToAnns[image_id] if min(a["bbox"][2:]) >= 1]

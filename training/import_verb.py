@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from dataclasses import replace
 
 from service.pose import bundle
-from service.pose.skeleton import COCO17
-from training import coco, foreign, imported, suspicion
+from service.pose.skeleton import COCO17, Skeleton
+from training import coco, foreign, imported, known_skeletons, suspicion
 from training.imported import Foreign
 from training.wrapping import NORMALISATIONS, Feeding
 
@@ -14,10 +15,11 @@ from training.wrapping import NORMALISATIONS, Feeding
 def run(options: Namespace) -> int:
     """See `imported.make` and `suspicion.check`."""
     truth = coco.optional_source(options.annotations, options.images)
-    known, feeding = _foreign(options), _feeding(options)
+    known = _foreign(options)
+    feeding = _feeding(options, known.skeleton)
     made, told = imported.make(known, feeding, {}), suspicion.NOT_CHECKED
     if truth is not None:
-        trial, findings = suspicion.check(known, feeding, truth, options.pictures)
+        trial, findings = suspicion.check(_as_labelled(known, truth), feeding, truth, options.pictures)
         if findings and not options.anyway:
             raise foreign.ImportRefusedError(suspicion.refusal(options.out, findings))
         made = imported.make(known, feeding, {"ap_import_check": round(trial.ap, 4)})
@@ -25,35 +27,49 @@ def run(options: Namespace) -> int:
         told = "\n".join([score, *(finding.message for finding in findings)])
     written = bundle.write(options.out, made.manifest, made.onnx, made.card)
     width, height = made.manifest.input_size
-    print(f"{told}\n{written.path}: {len(written.onnx) / 1e6:.1f} MB, input {width} x {height}")
+    what = f"{made.manifest.name}, {len(known.skeleton)} keypoints, {len(written.onnx) / 1e6:.1f} MB"
+    print(f"{told}\n{written.path}: {what}, input {width} x {height}")
     return 0
 
 
 def _foreign(options: Namespace) -> Foreign:
     model = imported.read(options.onnx)
+    skeleton = known_skeletons.find(options.skeleton) if options.skeleton else COCO17
     size = (options.input_size[0], options.input_size[1]) if options.input_size else None
     return Foreign(
         path=options.onnx,
         model=model,
         shape=foreign.look(model, options.decoder, size, tuple(options.outputs)),
         decoder=options.decoder,
-        name=options.out.name,
+        name=imported.bundle_name(options.out),
         version=options.version,
         role=options.role,
         padding=options.padding,
         licence=options.licence,
         origin=options.origin,
+        skeleton=skeleton,
     )
 
 
-def _feeding(options: Namespace) -> Feeding:
+def _as_labelled(known: Foreign, truth: coco.Source) -> Foreign:
+    """The network, answering what is labelled: COCO's labels tell of a larger skeleton, too, how it is fed."""
+    labels = coco.load(truth.annotations)
+    try:
+        coco.require_skeleton(labels, truth.annotations, known.skeleton)
+    except coco.DatasetError:
+        coco.require_skeleton(labels, truth.annotations, COCO17)
+        return replace(known, skeleton=COCO17)
+    return known
+
+
+def _feeding(options: Namespace, skeleton: Skeleton) -> Feeding:
     mean, deviation = NORMALISATIONS[options.normalise]
     return Feeding(
         colour=options.colour,
         mean=tuple(options.mean or mean),
         deviation=tuple(options.deviation or deviation),
         shift=tuple(options.shift),
-        joints=options.joints or COCO17.keypoints,
+        joints=options.joints or skeleton.keypoints,
         activation=options.activation,
         scale=options.scale,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +12,7 @@ import onnx
 
 from service.pose import bundle
 from service.pose.bundle import Bundle, Manifest
-from service.pose.skeleton import COCO17
+from service.pose.skeleton import COCO17, Skeleton
 from training import card, wrapping
 from training.foreign import ImportRefusedError, Shape
 from training.wrapping import Feeding
@@ -35,6 +36,7 @@ class Foreign:
         padding: Factor on a box before it is cut.
         licence: Of its weights.
         origin: Who made it, where it is from.
+        skeleton: Whose keypoints the bundle answers.
     """
 
     path: Path
@@ -47,6 +49,22 @@ class Foreign:
     padding: float
     licence: str
     origin: str
+    skeleton: Skeleton = COCO17
+
+
+def bundle_name(folder: Path) -> str:
+    """Return a bundle's name on the wire for a folder of any name: lower case, what is no letter or digit as ``-``.
+
+    Raises:
+        ImportRefusedError: No letter or digit of ASCII is left.
+    """
+    name = re.sub(r"[^a-z0-9._-]+", "-", folder.absolute().name.lower()).strip("._-")
+    if not name:
+        raise ImportRefusedError(
+            f"{folder}: expected a folder whose name has letters or digits of ASCII, got {folder.name!r}; the bundle "
+            "is asked for by it"
+        )
+    return name
 
 
 def read(path: Path) -> onnx.ModelProto:
@@ -72,7 +90,7 @@ def describe(foreign: Foreign, feeding: Feeding, metrics: dict[str, float]) -> M
         version=foreign.version,
         role=foreign.role,
         files={},
-        skeleton=COCO17.name,
+        skeleton=COCO17.name if foreign.skeleton == COCO17 else foreign.skeleton,
         input_size=(width, height),
         heatmap_size=cells,
         box_padding=foreign.padding,
@@ -96,7 +114,7 @@ def make(foreign: Foreign, feeding: Feeding, metrics: dict[str, float]) -> Bundl
     Raises:
         ImportRefusedError: See `wrapping.wrap`.
     """
-    graph = wrapping.wrap(foreign.model, foreign.shape, feeding, foreign.decoder)
+    graph = wrapping.wrap(foreign.model, foreign.shape, feeding, foreign.decoder, foreign.skeleton)
     manifest = describe(foreign, feeding, metrics)
     return Bundle(Path(foreign.name), manifest, graph, _card(manifest, feeding))
 

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from service.pose.types import Image
-from training.coco import DatasetError
+from training.coco import DatasetError, picture_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,4 +72,4 @@ def read_as(path: Path, seen_as: SeenAs) -> Image:
 
 def read_labelled(folder: Path, info: Mapping[str, Any]) -> Image:
     """Read the picture of an entry of a COCO file's ``images``; see `read_as`."""
-    return read_as(folder / info["file_name"], SeenAs.of(info))
+    return read_as(picture_path(folder, info["file_name"]), SeenAs.of(info))

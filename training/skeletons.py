@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from service.pose.skeleton import COCO17, Skeleton
+from training.coco import read_text
 
 
 class SkeletonError(ValueError):
@@ -38,7 +39,7 @@ def load(path: Path) -> Skeleton:
         SkeletonError: No such file, bad TOML, or not a skeleton.
     """
     try:
-        tree = tomllib.loads(path.read_text())
+        tree = tomllib.loads(read_text(path))
     except OSError as error:
         raise SkeletonError(f"{path}: expected a skeleton's TOML, got {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

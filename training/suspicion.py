@@ -15,7 +15,6 @@ import numpy as np
 from service.pose import crop
 from service.pose.estimator import PoseEstimator
 from service.pose.runner import OnnxRunner
-from service.pose.skeleton import COCO17
 from training import answers, coco, imported
 from training.answers import Answers
 from training.imported import Foreign
@@ -165,7 +164,7 @@ def _other_joints(trial: Trial) -> Iterator[Change]:
         return
     renamed = dict(zip(names, (names[j] for j in target), strict=True))
     order = tuple(renamed.get(name, name) for name in trial.feeding.joints)
-    mirrored = all(COCO17.flip[i] == target[i] for i in moved)
+    mirrored = all(found.skeleton.flip[i] == target[i] for i in moved)
     words = "with left and right exchanged" if mirrored else f"with {len(moved)} joints renamed"
     yield (trial.foreign, replace(trial.feeding, joints=order)), words, f"--joints {','.join(order)}"
 

@@ -33,6 +33,7 @@ from training import (
     guides,
     history,
     import_verb,
+    known_skeletons,
     labelling,
     loop,
     order,
@@ -97,6 +98,7 @@ def run_convert(options: Namespace) -> int:
     """See `datasets.convert`."""
     found = layouts.read(_place(options), _skeleton(options))
     convert.write(found, options.out)
+    print("".join(f"{line}\n" for line in labelled.noted(found.notes)), end="")
     print(f"{options.out}: {len(found.people):,} people; --images {found.images}")
     if options.toml:
         files.write(options.toml, skeletons.to_toml(found.skeleton).encode())
@@ -110,17 +112,18 @@ def run_restore(options: Namespace) -> int:
     found = restored.restore(options.images, options.labels, options.out, without)
     print(
         f"{options.out}: {len(found.pictures):,} pictures, {len(found.people):,} people; "
-        f"{len(found.notes):,} copies left out whose shape is not sure"
+        f"{len(found.notes):,} copies left out"
     )
+    print("".join(f"{line}\n" for line in labelled.noted(found.notes)), end="")
     return 0
 
 
 def _place(options: Namespace) -> Place:
-    return Place(options.data, options.images, options.split, options.lsp_one)
+    return Place(options.data, options.images, options.split, options.lsp_one, options.classes)
 
 
 def _skeleton(options: Namespace) -> Skeleton | None:
-    return skeletons.load(options.skeleton) if options.skeleton else None
+    return known_skeletons.find(options.skeleton) if options.skeleton else None
 
 
 def run_crops(options: Namespace) -> int:

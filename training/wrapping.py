@@ -76,7 +76,8 @@ def _order(shape: Shape, feeding: Feeding, skeleton: Skeleton) -> list[int]:
     if len(feeding.joints) != shape.keypoint_count:
         raise ImportRefusedError(
             f"expected a name for each of the graph's {shape.keypoint_count} keypoints, got {len(feeding.joints)}; "
-            "pass --joints NAME,NAME,... in the graph's order"
+            "pass --skeleton where it answers one (halpe26, coco-wholebody133, a TOML), or --joints NAME,NAME,... in "
+            "the graph's order"
         )
     missing = [name for name in skeleton.keypoints if name not in feeding.joints]
     if missing:

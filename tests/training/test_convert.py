@@ -124,6 +124,14 @@ def test_the_third_row_of_lsp_means_hidden_or_seen(tmp_path: Path, extended: boo
     assert (swapped.layout, found.layout) in {("LSP", "LSP extended"), ("LSP extended", "LSP")}
 
 
+@pytest.mark.parametrize("extended", [False, True], ids=["lsp", "extended"])
+def test_lsps_places_mean_nothing_where_nothing_is_labelled(tmp_path: Path, extended: bool) -> None:
+    table = write_lsp(tmp_path, 5, extended)
+    table[2, 0] = (np.nan, np.nan, 0)
+    savemat(tmp_path / "joints.mat", {"joints": table.transpose(1, 2, 0) if extended else table.transpose(2, 1, 0)})
+    assert len(layouts.read(Place(tmp_path)).faults) == (0 if extended else 1)
+
+
 def test_a_set_without_a_toml_gets_one_to_begin_with(tmp_path: Path) -> None:
     stick_people.write_coco(tmp_path)
     command = ["convert", tmp_path, "--out", tmp_path / "out.json", "--toml", tmp_path / "own.toml"]

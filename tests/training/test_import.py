@@ -17,7 +17,7 @@ from service.pose.runner import OnnxRunner
 from service.pose.skeleton import COCO17
 from tests import spots
 from tests.training.test_onnx_module import PEERS
-from training import coco, evaluate, foreign, wrapping
+from training import coco, evaluate, foreign, known_skeletons, skeletons, wrapping
 from training.__main__ import main
 from training.guides import TinyPoseGuide
 from training.wrapping import NORMALISATIONS, Feeding
@@ -242,3 +242,58 @@ def test_tinypose_serves_as_it_guides(tmp_path: Path) -> None:
     scale = 1.25 * max(400 / WIDTH, 502 / HEIGHT)
     assert np.linalg.norm(served.keypoints - keypoints, axis=2)[0][sure].max() < 0.75 * scale
     assert np.abs(served.scores - scores)[0][sure].max() < 0.15  # moving a map by part of a cell flattens it a little
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"), [("RTMPose-m", "rtmpose-m"), ("my pose (2)", "my-pose-2"), ("_x.V1", "x.v1"), ("é-3", "3")]
+)
+def test_a_bundle_has_a_name_whatever_its_folders_is(
+    tmp_path: Path, folder: str, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert take(hidden(), tmp_path, "--out", tmp_path / "b" / folder) == 0
+    assert f"{tmp_path / 'b' / folder}: {name}, 17 keypoints" in capsys.readouterr().out
+    assert bundle.read(tmp_path / "b" / folder).manifest.name == name
+
+
+def test_a_folder_that_gives_no_name_is_one_line_of_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert take(hidden(), tmp_path, "--out", tmp_path / "姿勢") == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def more_keypoints(count: int) -> onnx.ModelProto:
+    """The network that sees spots; keypoints beyond COCO's answer where the right ankle is."""
+    return hidden(order=(*range(17), *[16] * (count - 17)))
+
+
+@pytest.mark.parametrize("name", ["halpe26", "coco-wholebody133", "own.toml"])
+def test_a_larger_skeleton_is_served_whole(
+    name: str, painted: coco.Source, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Checked by COCO's labels, which tell of its first seventeen."""
+    skeleton = known_skeletons.KNOWN.get(name, known_skeletons.KNOWN["halpe26"])
+    given = name
+    if name == "own.toml":
+        given = str(tmp_path / name)
+        toml = skeletons.to_toml(skeleton).replace('name = "halpe26"', 'name = "mine"')
+        Path(given).write_text(toml)
+        skeleton = skeletons.load(Path(given))
+    assert take(more_keypoints(len(skeleton)), tmp_path, "--skeleton", given, *on(painted)) == 0
+    assert "AP 1.000" in capsys.readouterr().out
+    opened = bundle.read(tmp_path / "theirs")
+    assert opened.manifest.known_skeleton == skeleton
+    image = spots.paint(spots.SURE)
+    (x, y), (half_w, half_h) = spots.SURE.center, spots.HALF_BOX
+    box = np.array([[x - half_w, y - half_h, x + half_w, y + half_h]], np.float32)
+    (keypoints,) = PoseEstimator(opened, OnnxRunner(opened.onnx, threads=1)).estimate(image, box).keypoints
+    assert keypoints.shape == (len(skeleton), 2)
+    assert np.abs(keypoints[:17] - spots.SURE.keypoints).max() < 2
+    assert np.abs(keypoints[17:] - spots.SURE.keypoints[16]).max() < 2
+
+
+def test_a_skeleton_that_the_graph_does_not_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert take(hidden(), tmp_path, "--skeleton", "halpe26") == 1
+    assert "expected a name for each of the graph's 17 keypoints, got 26" in capsys.readouterr().err
+    assert take(more_keypoints(26), tmp_path) == 1
+    assert "pass --skeleton where it answers one (halpe26" in capsys.readouterr().err
+    assert take(hidden(), tmp_path, "--skeleton", "halpe27") == 1
+    assert "expected a skeleton's TOML" in capsys.readouterr().err

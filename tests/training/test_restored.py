@@ -85,6 +85,18 @@ def test_a_whole_copy_stays_as_it_is_and_others_can_be_left_out(tmp_path: Path, 
     assert main([str(it) for it in asked]) == 0
 
 
+def test_copies_of_another_format_are_told_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in (7, 8):
+        write_copy(tmp_path, number, (640, 480), (256, 256), people((640, 480), number))
+    (copy,) = (tmp_path / "copies").glob("*_000000000008.*")
+    copy.rename(copy.with_suffix(".heic"))
+    asked = ["restore", tmp_path / "copies", "--labels", tmp_path / "labels", "--out", tmp_path / "out"]
+    assert main([str(it) for it in asked]) == 0
+    told = capsys.readouterr().out
+    assert "1 pictures" in told
+    assert f"format that cannot be read, 1 x, the first: {copy.with_suffix('.heic')}" in told
+
+
 def test_copies_without_labels_and_broken_labels_are_told(tmp_path: Path) -> None:
     write_copy(tmp_path, 7, (640, 480), (256, 256), people((640, 480), 7))
     (tmp_path / "none").mkdir()

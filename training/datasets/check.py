@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from training import crops
 from training.datasets import duplicates, sides
-from training.datasets.labelled import Fault, LabelledSet, Person
+from training.datasets.labelled import Fault, LabelledSet, Person, noted
 
 TOLERANCE = 1.0
 """px: so far beyond the picture nothing is told; tools round."""
@@ -35,9 +35,7 @@ def report(labelled: LabelledSet, against: LabelledSet | None = None) -> str:
         "",
         *_sides(labelled),
     ]
-    for kind in dict.fromkeys(note.kind for note in notes):
-        alike = [note for note in notes if note.kind == kind]
-        lines.append(f"note: {kind}, {len(alike)} x, the first: {alike[0]}")
+    lines += noted(notes)
     verdict = f"broken: {len(labelled.faults)} faults" if labelled.faults else "sound"
     return "\n".join([*lines, f"{verdict}, {len(notes)} notes"])
 

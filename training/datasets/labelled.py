@@ -136,6 +136,15 @@ def told(labelled: LabelledSet) -> list[str]:
     return lines
 
 
+def noted(notes: Sequence[Fault]) -> list[str]:
+    """How many notes of each kind there are and the first one, a line a kind."""
+    lines = []
+    for kind in dict.fromkeys(note.kind for note in notes):
+        alike = [note for note in notes if note.kind == kind]
+        lines.append(f"note: {kind}, {len(alike)} x, the first: {alike[0]}")
+    return lines
+
+
 def nameless(count: int) -> tuple[str, ...]:
     """Names for keypoints that have none yet."""
     return tuple(f"keypoint_{k}" for k in range(count))

@@ -66,11 +66,11 @@ def read(path: Path, images: Path, skeleton: Skeleton | None = None, third: Thir
         except LookError as error:
             faults.append(Fault("unreadable picture", str(file), str(error)))
             continue
-        if not np.isfinite(rows).all() or not np.isin(rows[:, 2], (0, 1)).all():
+        known = np.ones(len(JOINTS), bool) if hidden_is_one else rows[:, 2] == 1
+        if not np.isfinite(rows[known]).all() or not np.isin(rows[:, 2], (0, 1)).all():
             faults.append(Fault("number that is none", where, "expected finite x and y, and 0 or 1 in the third row"))
             continue
         pictures[i] = Picture(i, file.name, seen.size, upright=False, where=str(file), look=seen)
-        known = np.ones(len(JOINTS), bool) if hidden_is_one else rows[:, 2] == 1
         if known.sum() < 2:
             continue
         visible = np.where(known, np.where(hidden_is_one & (rows[:, 2] == 1), 1, 2), 0)

@@ -56,9 +56,12 @@ def restore(images: Path, labels: Path, out: Path, without: Iterable[int] = ()) 
     people: list[Person] = []
     notes: list[Fault] = []
     skipped = set(without)
+    for number, file in _numbered(images):
+        if number not in skipped and file.suffix.lower() not in yolo.SUFFIXES and _labels(labels, number).is_file():
+            notes.append(Fault("format that cannot be read", str(file), "left out; convert it to JPEG or PNG"))
     for number, file in tqdm(list(_numbered(images)), desc=f"restore {images.name}", unit="picture"):
-        rows = labels / f"{number:012d}.txt"
-        if number in shown or number in skipped or not rows.is_file():
+        rows = _labels(labels, number)
+        if file.suffix.lower() not in yolo.SUFFIXES or number in shown or number in skipped or not rows.is_file():
             continue
         parsed = [yolo.Row(where, row, len(COCO17), 3, 1) for where, row in yolo.rows_of(rows)]
         faults = [str(row.fault) for row in parsed if row.fault is not None]
@@ -105,8 +108,12 @@ def true_size(joints: NDArray[np.float64]) -> tuple[int, int] | None:
 def _numbered(images: Path) -> Iterator[tuple[int, Path]]:
     for file in sorted(images.rglob("*")):
         found = NUMBER.search(file.name)
-        if found and file.suffix.lower() in yolo.SUFFIXES:
+        if found and file.is_file():
             yield int(found[1]), file
+
+
+def _labels(folder: Path, number: int) -> Path:
+    return folder / f"{number:012d}.txt"
 
 
 def _written(file: Path, shape: tuple[int, int], out: Path, number: int) -> Picture:

@@ -7,6 +7,7 @@ and height, the picture turned as its EXIF orientation says (docs.ultralytics.co
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,26 +19,32 @@ from tqdm import tqdm
 
 from service.pose.skeleton import Skeleton
 from training import skeletons
-from training.coco import DatasetError
-from training.datasets.labelled import Fault, LabelledSet, Person, Picture, infer_skeleton
+from training.coco import DatasetError, read_text
+from training.datasets.classes import Classes
+from training.datasets.labelled import SHOWN, Fault, LabelledSet, Person, Picture, infer_skeleton
 from training.datasets.looks import LookError, look
 
 SPLITS = ("train", "val", "test")
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
+PATHS = re.compile(r"^\s*(?:(?:path|train|val|test)\s*:|-\s).*$", re.MULTILINE)
+"""Lines of a data.yaml that hold paths; in double quotes YAML would take back-slashes for escapes."""
 SLACK = 0.01
 """So far beyond 0..1 Ultralytics lets a coordinate lie: rounding of tools."""
 
 
-def read(path: Path, split: str | None = None, skeleton: Skeleton | None = None) -> LabelledSet:
+def read(
+    path: Path, split: str | None = None, skeleton: Skeleton | None = None, wanted: Sequence[str] = ()
+) -> LabelledSet:
     """Read a set and look at its pictures.
 
     Args:
         path: The ``data.yaml``.
         split: ``train``, ``val`` or ``test``; None reads all there are.
         skeleton: Whose keypoints it labels; None takes the file's word, and COCO's for 17 without names.
+        wanted: Classes to read, by name or number; see `Classes`.
 
     Raises:
-        DatasetError: No YAML, no ``kpt_shape``, another skeleton's, no such split, no pictures or no people.
+        DatasetError: No YAML, no ``kpt_shape``, another skeleton's, no such class or split, no pictures or people.
     """
     tree = _tree(path)
     count, numbers = _shape(path, tree)
@@ -45,7 +52,13 @@ def read(path: Path, split: str | None = None, skeleton: Skeleton | None = None)
     root = path.parent / str(tree.get("path") or "")
     if not root.is_dir():
         root = path.parent  # many a data.yaml still names the folder of another machine
-    files = list(dict.fromkeys(_pictures(path, root, tree, split)))
+    names = tree.get("names") or ["person"]
+    names = names if isinstance(names, dict) else dict(enumerate(names))
+    classes = Classes(path, names, wanted)
+    listed = list(dict.fromkeys(_pictures(path, root, tree, split)))
+    files = [it for it in listed if it.suffix.lower() in SUFFIXES]
+    notes, more = _other_formats(files, [it for it in listed if it.suffix.lower() not in SUFFIXES])
+    files += more
     if not files:
         raise DatasetError(f"{path}: expected pictures in {root}, got none; correct path, train and val")
     pictures: dict[int, Picture] = {}
@@ -61,9 +74,11 @@ def read(path: Path, split: str | None = None, skeleton: Skeleton | None = None)
         name = file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file.resolve())
         pictures[i] = Picture(i, name, seen.upright_size, seen.orientation > 1, str(file), seen)
         for where, row in rows_of(labels_of(file)):
-            read_row = Row(where, row, count, numbers, len(tree.get("names") or [0]))
+            read_row = Row(where, row, count, numbers, len(names))
             if read_row.fault is not None:
                 faults.append(read_row.fault)
+                continue
+            if not classes.takes(read_row.kind):
                 continue
             box, joints = read_row.in_px(seen.upright_size)
             people.append(Person(len(people) + 1, i, box, joints, crowd=False, area=None, where=where))
@@ -72,7 +87,26 @@ def read(path: Path, split: str | None = None, skeleton: Skeleton | None = None)
             f"{path}: expected people, got none in {len(files)} pictures; for a picture {files[0].name} the labels are "
             f"looked for at {labels_of(files[0])}"
         )
-    return LabelledSet(path, "YOLO pose", root, chosen, pictures, people, faults)
+    return LabelledSet(path, "YOLO pose", root, chosen, pictures, people, faults, [*notes, *classes.notes])
+
+
+def _other_formats(files: Sequence[Path], others: Sequence[Path]) -> tuple[list[Fault], list[Path]]:
+    """Of labelled files with unusual endings, tell those that cannot be read, and return those that can."""
+    known, readable, refused = {labels_of(file) for file in files}, [], []
+    for file in others:
+        if labels_of(file) in known or not labels_of(file).is_file():
+            continue
+        try:
+            look(file)
+        except LookError:
+            refused.append(file)
+        else:
+            readable.append(file)
+    if not refused:
+        return [], readable
+    names = ", ".join(file.name for file in refused[:SHOWN]) + (", ..." if len(refused) > SHOWN else "")
+    what = f"{len(refused):,} labelled files are left out: {names}; convert them to JPEG or PNG if they are pictures"
+    return [Fault("format that cannot be read", str(refused[0].parent), what)], readable
 
 
 def labels_of(picture: Path) -> Path:
@@ -87,7 +121,8 @@ def labels_of(picture: Path) -> Path:
 
 def _tree(path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = PATHS.sub(lambda line: line[0].replace("\\", "/"), read_text(path))
+        tree = yaml.safe_load(text)
     except OSError as error:
         raise DatasetError(f"{path}: expected a data.yaml, got {error.strerror}") from error
     except yaml.MarkedYAMLError as error:
@@ -143,28 +178,34 @@ def _pictures(path: Path, root: Path, tree: dict[str, Any], split: str | None) -
     if not known or (split and split not in known):
         raise DatasetError(f"{path}: expected {split or 'train or val'}, got {', '.join(known) or 'neither'}")
     for name in [split] if split else known:
+        if name == "test" and not split and not any(it.exists() for it in _places(path, root, str(tree[name]))):
+            continue  # Roboflow names a test set even where it exports none
         for part in tree[name] if isinstance(tree[name], list) else [tree[name]]:
             yield from _listed(path, root, str(part))
 
 
 def _listed(path: Path, root: Path, part: str) -> Iterator[Path]:
-    # Roboflow writes ../train/images, meant from a folder that is not there.
-    places = [root / part, root / part.removeprefix("../"), path.parent / part]
+    places = _places(path, root, part)
     place = next((it for it in places if it.exists()), None)
     if place is None:
         raise DatasetError(f"{path}: expected pictures at {places[0]}, got nothing there; correct path, train and val")
     if place.is_dir():
-        yield from sorted(it for it in place.rglob("*") if it.suffix.lower() in SUFFIXES)
+        yield from sorted(it for it in place.rglob("*") if it.suffix.lower() != ".txt" and it.is_file())
         return
-    for line in place.read_text().splitlines():
+    for line in read_text(place).replace("\\", "/").splitlines():
         if line.strip():
             yield place.parent / line.strip() if line.startswith("./") else root / line.strip()
+
+
+def _places(path: Path, root: Path, part: str) -> list[Path]:
+    # Roboflow writes ../train/images, meant from a folder that is not there.
+    return [root / part, root / part.removeprefix("../"), path.parent / part]
 
 
 def rows_of(path: Path) -> Iterator[tuple[str, list[str]]]:
     """Rows with their file and line; a picture without a file shows nobody."""
     if path.is_file():
-        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+        for number, line in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").splitlines(), start=1):
             if line.strip():
                 yield f"{path}:{number}", line.split()
 
@@ -174,6 +215,7 @@ class Row:
 
     def __init__(self, where: str, columns: Sequence[str], count: int, numbers: int, classes: int) -> None:
         self.fault: Fault | None = None
+        self.kind = -1
         self._numbers = numbers
         expected = 5 + count * numbers
         if len(columns) != expected:
@@ -193,11 +235,12 @@ class Row:
         kind, *values = self._values
         if not kind.is_integer() or not 0 <= kind < classes:
             return Fault("unknown class", where, f"expected a class 0 to {classes - 1} of names, got {columns[0]}")
+        self.kind = int(kind)
         visible = values[6::3] if self._numbers == 3 else []
         for place, value in enumerate(values):
             column = f"column {place + 2}"
             is_visibility = self._numbers == 3 and place >= 4 and (place - 4) % 3 == 2
-            if not math.isfinite(value):
+            if not math.isfinite(value) and not self._unlabelled(place, visible):
                 return Fault(
                     "number that is none", where, f"{column}: expected a finite number, got {columns[place + 1]}"
                 )
@@ -223,6 +266,6 @@ class Row:
         if self._numbers == 2:
             labelled = (joints != 0).any(axis=1)
             joints = np.concatenate([joints, 2.0 * labelled[:, None]], axis=1)
-        joints[:, :2] *= size
         joints[joints[:, 2] == 0] = 0
+        joints[:, :2] *= size
         return ((cx - w / 2) * width, (cy - h / 2) * height, w * width, h * height), joints
