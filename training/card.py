@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from service.pose.bundle import Manifest
 from service.pose.calibration import Calibration
 from service.pose.skeleton import Skeleton
 from training.answers import Reliability
 from training.recipe import Recipe
 
-TERMS = {
-    "COCO": "COCO: annotations CC BY 4.0 (COCO Consortium); pictures under Flickr's terms of use.",
-    "Stanford-40": "Stanford-40 Actions (Yao et al., ICCV 2011): research use.",
-    "Leeds": "Leeds Sports Pose extended (Johnson and Everingham, BMVC 2010, CVPR 2011): research use.",
-    "Clothing": "Clothing Co-Parsing (Yang, Luo, Lin, CVPR 2014): research use.",
-    "PASCAL": "PASCAL VOC 2007-2012: pictures under Flickr's terms of use.",
-    "Open Images": "Open Images: pictures CC BY 2.0, annotations CC BY 4.0.",
-    "AI Challenger": "AI Challenger keypoint pictures (web pictures; collection CC BY 4.0): research use.",
-    "MPII": "MPII Human Pose (Andriluka et al., CVPR 2014): research use.",
-    "Yoga": "Yoga pictures from the web: research use.",
-    "Workers": "Workers with helmets (web pictures, no licence stated): research use.",
-    "Sports pictures": "Sports pictures from image search, six and twenty kinds: research use.",
-    "Human action": "Human Action Recognition, 15 kinds (web pictures): research use.",
-    "Pedestrians": "Pedestrian sets (TUD-Brussels, INRIA, Penn-Fudan and others, in one collection): research use.",
-    "Surveillance": "Surveillance pictures (Kaggle's human detection set, no licence stated): research use.",
-    "Indian dance": "Indian dance (web pictures): research use.",
-    "People in streets": "People in streets (web pictures in a collection, no licence stated): research use.",
-    "Flickr8k": "Flickr8k (Hodosh, Young, Hockenmaier, JAIR 2013): Flickr users' pictures, research use.",
-    "OSIE": "OSIE (Xu et al., Journal of Vision 2014): research use.",
-}
 LIMITS = {
     "pose": """- Cut-off and small people (below about 60 px), back views, crowds and lying people are read worst.
 - Every joint is answered, also hidden ones: read its score.
@@ -44,20 +26,6 @@ given that it can be labelled; a person's is the OKS to expect, in a found box t
 }
 OLD_LINES = (" Scores are a concentration of belief, not calibrated.", "- Scores are not calibrated.\n")
 """What cards said before they had the section."""
-GUIDES = {
-    "PP-TinyPose": "PP-TinyPose 256x192 (PaddleDetection, Apache-2.0; itself trained on COCO and AI Challenger)",
-    "tinypose": "PP-TinyPose 256x192 (PaddleDetection, Apache-2.0; itself trained on COCO and AI Challenger)",
-    "RTMDet": "RTMDet-nano person 416 (OpenMMLab, Apache-2.0; itself trained on COCO and Objects365)",
-    "simcc": "an imported network with SimCC outputs",
-}
-
-
-def guides(names: list[str]) -> list[str]:
-    """Name those who taught: guides of the recipes, and those that labelled the sources whose names say so."""
-    imported = [guide for key, guide in GUIDES.items() if any(key in name for name in names)]
-    return list(dict.fromkeys(imported))
-
-
 def write(manifest: Manifest, plan: Recipe, seen: str = "") -> str:
     """Write the card: what it is, training, data and terms, limits and what was seen; nothing is measured yet."""
     width, height = manifest.input_size
@@ -88,7 +56,7 @@ def write(manifest: Manifest, plan: Recipe, seen: str = "") -> str:
             "",
             "## Terms of the data",
             "",
-            *_terms(trained_by["data"]),
+            *(f"- {term}" for term in trained_by["terms"] or ["Not stated in the recipe: see the data sets themselves."]),
             "",
             *SCORES_UNKNOWN,
             "## Limits",
@@ -105,11 +73,6 @@ def _keypoints(manifest: Manifest) -> list[str]:
     if not isinstance(manifest.skeleton, Skeleton):
         return []
     return [f"Keypoints of `{manifest.skeleton.name}`: {', '.join(manifest.skeleton.keypoints)}."]
-
-
-def _terms(data: list[str]) -> list[str]:
-    known = [f"- {term}" for key, term in TERMS.items() if any(key in name for name in data)]
-    return known or ["Not stated: they are those of the pictures named above."]
 
 
 def _measured(on: str) -> str:
@@ -144,11 +107,7 @@ def with_figures(text: str, manifest: Manifest, measured_on: str) -> str:
 
 
 def _start(manifest: Manifest, plan: Recipe) -> list[str]:
-    ancestors = manifest.trained_by["started_from"]
-    lines = [
-        f"It went on from `{it['recipe']}` (recipe sha256 `{it['recipe_sha256']}`) after {it['steps']} steps."
-        for it in ancestors
-    ]
+    lines = [_begun(it) for it in manifest.trained_by["started_from"]]
     if "blend" in manifest.trained_by:
         lines.append(
             f"Its weights lie {manifest.trained_by['blend']:g} of the way from those of the bundle that its "
@@ -157,6 +116,15 @@ def _start(manifest: Manifest, plan: Recipe) -> list[str]:
     if plan.network.backbone.startswith("lite0"):
         lines.append("The backbone began with EfficientNet-Lite0's ImageNet weights (Apache-2.0).")
     return lines
+
+
+def _begun(start: dict[str, Any]) -> str:
+    if "imported" in start:
+        return (
+            f"It began with the weights of {start['origin']} ({start['licence']}), imported from "
+            f"`{start['imported_from']}` (sha256 `{start['imported_sha256']}`), and was then changed and trained."
+        )
+    return f"It went on from `{start['recipe']}` (recipe sha256 `{start['recipe_sha256']}`) after {start['steps']} steps."
 
 
 def with_scores(text: str, calibration: Calibration, told: Reliability) -> str:

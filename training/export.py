@@ -28,7 +28,6 @@ from training.networks.pose import ServedPose, ServedSimcc
 from training.networks.rtmdet import RtmDet, ServedRtmDet
 
 OUTPUTS = {"heatmap": ["heatmaps"], "simcc": ["along_x", "along_y"], "finder": ["centers", "distances"], "boxes": ["scores", "boxes"]}
-OWN_GUIDES = {"checkpoint", "bundle"}
 TOLERANCE = 2e-3
 """Largest difference allowed between torch and ONNX, relative to the largest output."""
 
@@ -69,7 +68,9 @@ def export(
     stages = [checkpoint, *ancestors]
     before = _lineage(checkpoint_.origin(stages[-1]))
     # A source that only an earlier stage saw is in the weights too.
-    data = list(dict.fromkeys([*(source.name for it in stages for source in it.recipe.data), *before["data"]]))
+    sources = [source for it in stages for source in it.recipe.data]
+    data = list(dict.fromkeys([*(source.name for source in sources), *before["data"]]))
+    terms = list(dict.fromkeys([*filter(None, (_terms(source) for source in sources)), *before["terms"]]))
     network = networks.build(plan, pretrained=False)
     network.load_state_dict(checkpoint.ema)
     if blend < 1:
@@ -104,8 +105,10 @@ def export(
                 for it in ancestors
             ]
             + before["started_from"],
-            "guides": list(dict.fromkeys([*_guides(stages, data), *before["guides"]])),
+            "guides": list(dict.fromkeys([*_guides(stages), *before["guides"]])),
             "data": data,
+            "terms": terms,
+            "recipe": recipe.dump(checkpoint.recipe),
         },
     )
     return bundle.write(out, manifest, onnx, card.write(manifest, plan, seen))
@@ -135,19 +138,29 @@ def _go_back(network: networks.Network, origin: Path | None, share: float) -> No
 def _lineage(origin: Path | None) -> dict[str, list[Any]]:
     """What a bundle that a training went on from brings along: itself and its own starts, its guides, its data."""
     if origin is None:
-        return {"started_from": [], "guides": [], "data": []}
+        return {"started_from": [], "guides": [], "data": [], "terms": []}
     manifest = bundle.read(origin).manifest
     made = manifest.trained_by
-    itself = {"recipe": manifest.name, "recipe_sha256": made["recipe_sha256"], "steps": made["steps"]}
-    return {"started_from": [itself, *made["started_from"]], "guides": made["guides"], "data": made["data"]}
+    if "imported_from" in made:
+        itself = {"imported": manifest.name}
+        itself |= {key: made[key] for key in ("origin", "licence", "imported_from", "imported_sha256")}
+    else:
+        itself = {"recipe": manifest.name, "recipe_sha256": made["recipe_sha256"], "steps": made["steps"]}
+    kept = {key: made.get(key, []) for key in ("guides", "data", "terms")}
+    return {"started_from": [itself, *made.get("started_from", [])], **kept}
 
 
-def _guides(stages: list[Checkpoint], data: list[str]) -> list[str]:
-    """Who taught in these stages: imported networks, whose names or sources say so, and our own."""
+def _terms(source: recipe.Data) -> str:
+    """Where a source is from and on which terms, in one line; empty where its description says nothing."""
+    return ": ".join(filter(None, [source.origin, source.terms]))
+
+
+def _guides(stages: list[Checkpoint]) -> list[str]:
+    """Who taught in these stages."""
     used = [guide for it in stages for guide in it.recipe.losses.guides]
-    own = [f"{guide.name}, trained by this project" for guide in used if guide.kind in OWN_GUIDES]
+    named = [guide.origin or f"{guide.name}, trained by this project" for guide in used]
     features = ["EfficientNet-Lite0's ImageNet features (Apache-2.0)"] if _learns_features(stages) else []
-    return list(dict.fromkeys([*card.guides([*data, *(guide.kind for guide in used)]), *own, *features]))
+    return list(dict.fromkeys([*named, *features]))
 
 
 def _learns_features(stages: list[Checkpoint]) -> bool:

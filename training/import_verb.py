@@ -7,13 +7,22 @@ from dataclasses import replace
 
 from service.pose import bundle
 from service.pose.skeleton import COCO17, Skeleton
-from training import coco, foreign, imported, known_skeletons, suspicion
+from training import coco, foreign, imported, imported_detector, known_skeletons, suspicion
 from training.imported import Foreign
 from training.wrapping import NORMALISATIONS, Feeding
 
+DETECTOR_SIZE = (416, 320)
+"""(width, height) in px whose area an imported detector's input has."""
+
 
 def run(options: Namespace) -> int:
-    """See `imported.make` and `suspicion.check`."""
+    """See `imported.make` and `suspicion.check`; `imported_detector.make` for a detector."""
+    if (options.decoder == "rtmdet") != (options.role == "finder"):
+        raise foreign.ImportRefusedError(
+            f"expected --role finder for --decoder rtmdet and for no other, got {options.role} for {options.decoder}"
+        )
+    if options.decoder == "rtmdet":
+        return _detector(options)
     truth = coco.optional_source(options.annotations, options.images)
     known = _foreign(options)
     feeding = _feeding(options, known.skeleton)
@@ -29,6 +38,17 @@ def run(options: Namespace) -> int:
     width, height = made.manifest.input_size
     what = f"{made.manifest.name}, {len(known.skeleton)} keypoints, {len(written.onnx) / 1e6:.1f} MB"
     print(f"{told}\n{written.path}: {what}, input {width} x {height}")
+    return 0
+
+
+def _detector(options: Namespace) -> int:
+    size = (options.input_size[0], options.input_size[1]) if options.input_size else DETECTOR_SIZE
+    name = imported.bundle_name(options.out)
+    made = imported_detector.make(
+        options.onnx, name, options.version, size, options.colour == "bgr", options.origin, options.licence
+    )
+    written = bundle.write(options.out, made.manifest, made.onnx, made.card)
+    print(f"{suspicion.NOT_CHECKED}\n{written.path}: {name}, a detector, {len(written.onnx) / 1e6:.1f} MB")
     return 0
 
 

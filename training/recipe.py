@@ -199,6 +199,7 @@ class Guide:
             beside this run's.
         cached: Look at every crop once and keep the maps on disk; otherwise it runs beside the student.
         flip: Average over the mirrored crop.
+        origin: Who made it and under which licence, for the card; empty for a network that this project trained.
     """
 
     __pydantic_config__ = _STRICT
@@ -207,6 +208,7 @@ class Guide:
     path: str
     cached: bool = True
     flip: bool = False
+    origin: str = ""
 
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
