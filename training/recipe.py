@@ -51,8 +51,9 @@ class Network:
         unit_widths: Channels inside the units of each branch, finest first (``lite-hrnet``).
         exchange: Between which branches features are exchanged (``lite-hrnet``): ``full``, or ``star``: between the
             finest and each other one.
-        activation: Of ``rtmdet-nano``. ``relu``: SiLUs, which take a quarter of a call, become ReLUs over the first
-            half of the training; ``early-relu``: those of the stem and the first stage alone.
+        activation: Of ``rtmdet-nano``. ``relu``: SiLUs, which take a quarter of a call, become ReLUs; ``early-relu``:
+            those of the stem and the first stage alone.
+        activation_ramp: Share of the training over which they change; 0 for a start that has changed already.
     """
 
     __pydantic_config__ = _STRICT
@@ -81,6 +82,7 @@ class Network:
     unit_widths: tuple[Count, ...] = (20, 40, 80, 160)
     exchange: Literal["full", "star"] = "full"
     activation: Literal["silu", "early-relu", "relu"] = "silu"
+    activation_ramp: Share = 0.5
 
     def __post_init__(self) -> None:
         if self.backbone == "lite-hrnet":
