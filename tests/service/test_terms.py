@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from service import events
-from service.bodies import Room
+from service.uploads import Room
 from service.farewell import Farewell
 from service.metrics import Metrics
 from service.scheduler import Scheduler
