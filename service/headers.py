@@ -6,6 +6,7 @@ import re
 import struct
 from dataclasses import dataclass
 
+from service import avif
 from service.errors import EmptyBody, UndecodableImage, UnsupportedType
 from service.pose import orientation as exif
 
@@ -42,12 +43,12 @@ class Header:
     """What a file says about its picture.
 
     Attributes:
-        kind: ``JPEG``, ``PNG`` or ``WebP``.
+        kind: ``JPEG``, ``PNG``, ``WebP`` or ``AVIF``.
         width: As stored, before the orientation is applied.
         height: As stored.
         orientation: EXIF's, 1..8.
         alpha: Whether pixels may be transparent.
-        deep: Whether pixels of 16 bits have to be held as they are, to lay them over white.
+        depth: Bits of each colour.
         scans: Passes over the whole picture that its decoder makes.
         spans: Pieces of the file that hold the pixels; none where all of it may.
     """
@@ -57,7 +58,7 @@ class Header:
     height: int
     orientation: int
     alpha: bool
-    deep: bool = False
+    depth: int = 8
     scans: int = 1
     spans: tuple[tuple[int, int], ...] = ()
 
@@ -83,8 +84,10 @@ def read(content: bytes) -> Header:
             header = _png(content)
         elif content.startswith(b"RIFF") and content[8:12] == b"WEBP":
             header = _webp(content)
+        elif content[4:8] == b"ftyp" and _boxed_kind(content) == "AVIF":
+            header = _avif(content)
         else:
-            raise _stranger(content)
+            raise stranger(content)
     except (struct.error, IndexError):
         raise _damaged("header", "a file that ends inside it") from None
     if not header.width or not header.height:
@@ -92,7 +95,7 @@ def read(content: bytes) -> Header:
     return header
 
 
-def _stranger(content: bytes) -> UnsupportedType | UndecodableImage:
+def stranger(content: bytes) -> UnsupportedType | UndecodableImage:
     """Name what came, where it is known."""
     kind = next((name for magic, name in _STRANGERS.items() if content.startswith(magic)), None)
     if content[4:8] == b"ftyp":
@@ -198,8 +201,18 @@ def _png(content: bytes) -> Header:
         elif name == b"eXIf" and orientation is None:
             orientation = exif.read(content[at - 4 - length : at - 4])
         elif name == b"IEND":
-            return Header("PNG", width, height, orientation or 1, alpha, alpha and depth == 16, spans=tuple(spans))
+            return Header("PNG", width, height, orientation or 1, alpha, depth, spans=tuple(spans))
     raise _damaged("PNG", f"{len(content)} bytes without the end chunk")
+
+
+def _avif(content: bytes) -> Header:
+    try:
+        facts = avif.read(content)
+    except avif.Moving:
+        raise _animated("AVIF") from None
+    except avif.AvifError as error:
+        raise _damaged("AVIF", str(error)) from None
+    return Header("AVIF", *facts.size, facts.orientation, facts.alpha, facts.depth)
 
 
 def _webp(content: bytes) -> Header:

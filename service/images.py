@@ -10,7 +10,9 @@ say.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from functools import cache
 
 import cv2
 import numpy as np
@@ -25,7 +27,7 @@ JPEG_SIDE = 65_500
 """Of OpenCV's encoder, px."""
 JPEG_QUALITY = 90
 DEEP_PIXELS = 2
-"""Pixels of an ordinary picture that take the memory of one of 16 bits with transparency."""
+"""Pixels of an ordinary picture that take the memory of one with transparency and more than 8 bits."""
 MOST_SCANS = 20
 """Of a JPEG of as many pixels as may be; a smaller one may have more, as each scan is a pass over all of its pixels."""
 BAND_PIXELS = 65_536
@@ -52,7 +54,7 @@ class Picture:
 
 
 def decode(content: bytes, max_pixels: int) -> Picture:
-    """Decode a JPEG, PNG or WebP.
+    """Decode a JPEG, PNG or WebP; an AVIF, where the installed OpenCV can.
 
     Args:
         content: The file.
@@ -64,6 +66,8 @@ def decode(content: bytes, max_pixels: int) -> Picture:
         TooLarge: Too many pixels.
     """
     header = headers.read(content)
+    if header.kind == "AVIF" and not reads_avif():
+        raise headers.stranger(content)
     _require_bounded(header, max_pixels)
     flags = cv2.IMREAD_UNCHANGED if header.alpha else cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     try:
@@ -76,18 +80,19 @@ def decode(content: bytes, max_pixels: int) -> Picture:
             "write the file again",
             kind=header.kind,
         )
-    pixels = _over_white(stored) if header.alpha else np.asarray(stored, np.uint8)
+    pixels = _over_white(stored, header.depth) if header.alpha else np.asarray(stored, np.uint8)
     return Picture(orientation_.upright(pixels, header.orientation), header.orientation)
 
 
 def _require_bounded(header: Header, max_pixels: int) -> None:
     """Refuse what would take a decoder too much memory or time, however small the file is."""
     size, pixels = f"{header.width} x {header.height}", header.width * header.height
-    most = max_pixels // DEEP_PIXELS if header.deep else max_pixels
+    deep = header.alpha and header.depth > 8
+    most = max_pixels // DEEP_PIXELS if deep else max_pixels
     if pixels > most:
         raise TooLarge(
-            f"expected a {'16-bit picture with transparency' if header.deep else 'picture'} of at most {most} pixels, "
-            f"got {size} = {pixels}; scale it down",
+            f"expected a picture{f' of {header.depth} bits with transparency' if deep else ''} of at most {most} "
+            f"pixels, got {size} = {pixels}; scale it down",
             width=header.width,
             height=header.height,
             pixels=pixels,
@@ -99,6 +104,12 @@ def _require_bounded(header: Header, max_pixels: int) -> None:
             f"{header.scans}; write the file again, encoders make some ten",
             kind=header.kind,
         )
+
+
+@cache
+def reads_avif() -> bool:
+    """Whether the installed OpenCV was built with a decoder for AVIF."""
+    return re.search(r"AVIF:\s+(?!NO\b)\S", cv2.getBuildInformation()) is not None
 
 
 def encode(pixels: Image, media_type: str) -> bytes:
@@ -122,14 +133,14 @@ def encode(pixels: Image, media_type: str) -> bytes:
     return content.tobytes()
 
 
-def _over_white(stored: np.ndarray) -> Image:
-    """Lay grey, BGR or BGRA of 8 or 16 bits over white, to RGB."""
+def _over_white(stored: np.ndarray, depth: int) -> Image:
+    """Lay grey, BGR or BGRA of ``depth`` bits over white, to RGB."""
     flat = stored.reshape(stored.shape[0] * stored.shape[1], -1)
     pixels = np.empty((len(flat), 3), np.uint8)
     for at in range(0, len(flat), BAND_PIXELS):
         band = flat[at : at + BAND_PIXELS]
         if band.dtype == np.uint16:
-            band = (band >> 8).astype(np.uint8)
+            band = (band >> depth - 8).astype(np.uint8)
         colors = band[:, 2::-1] if band.shape[1] >= 3 else band
         if band.shape[1] == 4:
             alpha = band[:, 3:].astype(np.uint16)

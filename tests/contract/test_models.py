@@ -14,11 +14,11 @@ import pytest
 
 from service import wire
 from service.app import create_app
-from service.uploads import Room
 from service.pose.bundle import BundleError
 from service.scheduler import Scheduler
 from service.settings import Settings
 from service.state import Service
+from service.uploads import Room
 from tests import spots
 from tests.conftest import PATIENCE_S, Running, serving
 from tests.spots import SURE, UNSURE

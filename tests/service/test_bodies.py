@@ -74,7 +74,8 @@ def test_noise_is_refused(body: bytes) -> None:
     ("content_type", "form"),
     [
         (None, "raw"), ("", "raw"), ("image/jpg", "raw"), ("image/pjpeg", "raw"), ("image/heic", "raw"),
-        ("binary/octet-stream", "raw"), ("application/octet-stream", "raw"), ("image/jpeg", "raw"), ("IMAGE/PNG; q=1", "raw"), ("application/json; charset=utf-8", "json"),
+        ("binary/octet-stream", "raw"), ("application/octet-stream", "raw"),
+        ("image/jpeg", "raw"), ("IMAGE/PNG; q=1", "raw"), ("application/json; charset=utf-8", "json"),
         ("multipart/form-data; boundary=x", "multipart"),
     ],
 )  # fmt: skip
@@ -113,7 +114,9 @@ def test_what_is_no_base64_is_refused(code: str) -> None:
 
 
 @pytest.mark.parametrize("filler", ["AA ", "AA\\n", "A\\/", "A"])
-@pytest.mark.parametrize("end", ["", "\\ud83d\\ude00", "😀"])  # one letter of four bytes makes all of a string that wide
+@pytest.mark.parametrize(
+    "end", ["", "\\ud83d\\ude00", "😀"]
+)  # one letter of four bytes makes all of a string that wide
 def test_a_body_of_json_takes_a_few_times_its_size(filler: str, end: str) -> None:
     body = ('{"image": "' + filler * (3_000_000 // len(filler)) + end + '"}').encode()
     tracemalloc.start()

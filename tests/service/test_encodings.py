@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import tracemalloc
 import zlib
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -43,10 +44,8 @@ def test_what_breaks_off_is_refused(content: bytes, share: float) -> None:
 @given(st.binary(max_size=200))
 def test_noise_is_refused_or_read(body: bytes) -> None:
     for encoding in ("gzip", "deflate"):
-        try:
+        with suppress(BadRequest, TooLarge):
             assert len(encodings.decode([body], encodings.of([encoding]), 100)) <= 100
-        except (BadRequest, TooLarge):
-            pass
 
 
 def test_members_behind_each_other_are_one_body_up_to_a_number() -> None:
@@ -60,7 +59,7 @@ def test_members_behind_each_other_are_one_body_up_to_a_number() -> None:
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
 def test_a_bomb_takes_no_more_than_the_limit(encoding: str) -> None:
-    body = (gzip.compress if encoding == "gzip" else zlib.compress)(bytes(100_000_000))
+    body = (gzip.compress if encoding == "gzip" else zlib.compress)(bytes(20_000_000))
     tracemalloc.start()
     with pytest.raises(TooLarge):
         encodings.decode([body], encodings.of([encoding]), 1_000_000)
@@ -79,7 +78,9 @@ def test_gzip_has_several_spellings(lines: list[str]) -> None:
     assert encodings.of(lines) == "gzip"
 
 
-@pytest.mark.parametrize("lines", [["br"], ["zstd"], ["compress"], ["gzip, gzip"], ["gzip", "deflate"], ["aws-chunked"]])
+@pytest.mark.parametrize(
+    "lines", [["br"], ["zstd"], ["compress"], ["gzip, gzip"], ["gzip", "deflate"], ["aws-chunked"]]
+)
 def test_other_encodings_are_named(lines: list[str]) -> None:
     with pytest.raises(UnsupportedType, match=f"gzip or deflate, or none, got {', '.join(lines)!r}") as caught:
         encodings.of(lines)

@@ -14,7 +14,9 @@ from service.middleware import SCOPE_KEY, Exchange, LastResort, new_id
 
 def get(app: Callable, **headers: str) -> httpx.Response:
     async def main() -> httpx.Response:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(Exchange(LastResort(app))), base_url="http://test") as http:
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(Exchange(LastResort(app))), base_url="http://test"
+        ) as http:
             return await http.get("/some%0Awhere", headers=headers)
 
     return asyncio.run(main())
