@@ -37,9 +37,10 @@ def _parse(part: str) -> tuple[str, float]:
     for parameter in parameters:
         if parameter.startswith("q="):
             try:
-                return media_range, float(parameter[2:])
+                quality = float(parameter[2:])
             except ValueError:
-                return media_range, 0.0
+                quality = 0.0
+            return media_range, quality if 0 <= quality <= 1 else 0.0  # neither nan nor inf is liked
     return media_range, 1.0
 
 

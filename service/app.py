@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -14,17 +16,21 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
 from service import formats, openapi, page, rest, stream
-from service.bodies import Room
 from service.errors import PROBLEM_TYPE, ServiceError, from_validation, http_problem, problem
 from service.hosts import HostGuard, Hosts
+from service.linger import Linger
 from service.metrics import Metrics
-from service.middleware import SCOPE_KEY, Exchange
+from service.middleware import SCOPE_KEY, Exchange, LastResort
 from service.redirects import PathRedirects
 from service.scheduler import Scheduler
 from service.settings import Settings
 from service.shelf import Shelf, open_shelf
 from service.state import Service
 from service.stream import Streams
+from service.uploads import Room
+
+JOIN_S = 1.0
+"""Within which threads must end when the server stops."""
 
 
 def package_version() -> str:
@@ -60,6 +66,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(ServiceError, _on_service_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_error)
+    # The first is the innermost.
+    app.add_middleware(LastResort)
     app.add_middleware(PathRedirects)
     app.add_middleware(HostGuard, hosts=app.state.hosts, refuse=_on_service_error)
     if settings.cors_origins:
@@ -71,6 +79,7 @@ def create_app(settings: Settings) -> FastAPI:
             expose_headers=["Server-Timing", "X-Request-Id", "Retry-After", "traceparent"],
         )
     app.add_middleware(Exchange, on_answer=app.state.metrics.request)
+    app.add_middleware(Linger, longest_s=settings.upload_s)
     return app
 
 
@@ -85,8 +94,10 @@ def _lifespan(settings: Settings, shelf: Shelf):  # type: ignore[no-untyped-def]
         warming = threading.Thread(target=shelf.warm_up, name="warm-up", daemon=True)
         warming.start()
         yield
-        scheduler.close()
-        warming.join()
+        # Not on the loop, where calls that were given up say so meanwhile. The process does not wait for its threads.
+        ends_s = time.monotonic() + JOIN_S
+        await asyncio.to_thread(scheduler.close, JOIN_S)
+        warming.join(max(0.0, ends_s - time.monotonic()))
 
     return lifespan
 

@@ -138,6 +138,15 @@ def internal_error() -> ServiceError:
     return ServiceError("expected an answer, got an error inside the server; report the request id to its operator")
 
 
+def stopping() -> Unavailable:
+    """Make the error for calls that a stopping server leaves unanswered."""
+    return Unavailable(
+        "expected a running server, got one that is stopping; try another",
+        headers={"Retry-After": "1"},
+        retry_after_s=1,
+    )
+
+
 def problem(error: ServiceError, instance: str, request_id: str) -> dict[str, Any]:
     """Describe an error as a problem document (RFC 9457, sec. 3).
 

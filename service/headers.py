@@ -6,7 +6,9 @@ import re
 import struct
 from dataclasses import dataclass
 
+from service import avif
 from service.errors import EmptyBody, UndecodableImage, UnsupportedType
+from service.pose import orientation as exif
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 ACCEPTED = "JPEG, PNG or WebP"
@@ -20,7 +22,20 @@ _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_BARE = frozenset({0x01, *range(0xD0, 0xD8), 0xD9})
 # What may follow a scan (sec. B.2): tables, another scan, the end. Stuffed bytes and restarts belong to the scan.
 _JPEG_AFTER_SCAN = re.compile(rb"\xff[\xc4\xd9-\xdd\xe0-\xef\xfe]")
-_ORIENTATION_TAG = 0x0112
+# What a PNG's pixels are made of. Text and colour profiles are left out: packed, they may unfold a thousandfold.
+_PNG_PIXELS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
+
+_STRANGERS = {
+    b"GIF8": "GIF", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"II+\0": "TIFF", b"MM\0+": "TIFF",
+    b"%PDF": "PDF", b"\0\0\1\0": "ICO", b"8BPS": "Photoshop file", b"<svg": "SVG", b"qoif": "QOI",
+    b"\xff\x0a": "JPEG XL", b"\0\0\0\x0cJXL \r\n\x87\n": "JPEG XL",
+    b"\xff\x4f\xff\x51": "JPEG 2000", b"\0\0\0\x0cjP  \r\n\x87\n": "JPEG 2000",
+}  # fmt: skip
+# Brands of files in boxes (ISO/IEC 14496-12), the first that a file lists decides; others are a video's.
+_BRANDS = {
+    **dict.fromkeys((b"avif", b"avis"), "AVIF"),
+    **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"), "HEIC"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +43,14 @@ class Header:
     """What a file says about its picture.
 
     Attributes:
-        kind: ``JPEG``, ``PNG`` or ``WebP``.
+        kind: ``JPEG``, ``PNG``, ``WebP`` or ``AVIF``.
         width: As stored, before the orientation is applied.
         height: As stored.
         orientation: EXIF's, 1..8.
         alpha: Whether pixels may be transparent.
+        depth: Bits of each colour.
+        scans: Passes over the whole picture that its decoder makes.
+        spans: Pieces of the file that hold the pixels; none where all of it may.
     """
 
     kind: str
@@ -40,6 +58,13 @@ class Header:
     height: int
     orientation: int
     alpha: bool
+    depth: int = 8
+    scans: int = 1
+    spans: tuple[tuple[int, int], ...] = ()
+
+    def pixels_of(self, content: bytes) -> bytes:
+        """Leave out of the file what its pixels are not made of."""
+        return b"".join(content[start:end] for start, end in self.spans) if self.spans else content
 
 
 def read(content: bytes) -> Header:
@@ -59,8 +84,10 @@ def read(content: bytes) -> Header:
             header = _png(content)
         elif content.startswith(b"RIFF") and content[8:12] == b"WEBP":
             header = _webp(content)
+        elif content[4:8] == b"ftyp" and _boxed_kind(content) == "AVIF":
+            header = _avif(content)
         else:
-            raise _stranger(content)
+            raise stranger(content)
     except (struct.error, IndexError):
         raise _damaged("header", "a file that ends inside it") from None
     if not header.width or not header.height:
@@ -68,13 +95,11 @@ def read(content: bytes) -> Header:
     return header
 
 
-def _stranger(content: bytes) -> UnsupportedType | UndecodableImage:
+def stranger(content: bytes) -> UnsupportedType | UndecodableImage:
     """Name what came, where it is known."""
-    kinds = {b"GIF8": "GIF", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"%PDF": "PDF", b"\0\0\1\0": "ICO"}
-    brands = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC", b"msf1": "HEIC"}
-    kind = next((name for magic, name in kinds.items() if content.startswith(magic)), None)
+    kind = next((name for magic, name in _STRANGERS.items() if content.startswith(magic)), None)
     if content[4:8] == b"ftyp":
-        kind = brands.get(content[8:12], "video")
+        kind = _boxed_kind(content)
     if kind:
         return UnsupportedType(
             f"expected a {ACCEPTED}, got a {kind}; convert it to one still picture", got=kind, expected=ACCEPTED
@@ -83,6 +108,14 @@ def _stranger(content: bytes) -> UnsupportedType | UndecodableImage:
         f"expected a {ACCEPTED}, got {len(content)} bytes beginning with {content[:12].hex(' ')}; send a picture",
         expected=ACCEPTED,
     )
+
+
+def _boxed_kind(content: bytes) -> str:
+    """Tell stills from videos: the major brand may be as general as ``mif1``, the compatible ones are not."""
+    end = min(int.from_bytes(content[:4]), len(content), 256)
+    brands = [content[8:12], *(content[at : at + 4] for at in range(16, end, 4))]
+    kinds = [_BRANDS[brand] for brand in brands if brand in _BRANDS]
+    return kinds[0] if kinds else "HEIF" if brands[0] in {b"mif1", b"msf1"} else "video"
 
 
 def _damaged(what: str, got: str) -> UndecodableImage:
@@ -103,15 +136,15 @@ def _jpeg(content: bytes) -> Header:
     Cameras append previews behind it: what follows the first one is none of ours. Scans are counted, as each costs a
     pass over the whole picture, however few bytes it takes.
     """
-    size, orientation, scans, at = None, 1, 0, 2
+    size, orientation, scans, at = None, None, 0, 2
     for _ in range(MAX_CHUNKS):
         marker, end = _jpeg_segment(content, at)
         if marker == 0xD9:
             break
         if marker in _JPEG_FRAMES and size is None:
             size = struct.unpack_from(">HH", content, at + 5)
-        elif marker == 0xE1 and content[at + 4 : at + 10] == b"Exif\0\0":
-            orientation = _orientation(content[at + 10 : end])
+        elif marker == 0xE1 and orientation is None and content[at + 4 : at + 10] == b"Exif\0\0":
+            orientation = exif.read(content[at + 10 : end])
         elif marker == 0xDA:
             scans += 1
             following = _JPEG_AFTER_SCAN.search(content, end)
@@ -125,7 +158,7 @@ def _jpeg(content: bytes) -> Header:
         raise _damaged("JPEG", "no frame before the end marker")
     if scans > MAX_SCANS:
         raise _damaged("JPEG", f"{scans} scans, where encoders write some ten and at most {MAX_SCANS} are read")
-    return Header("JPEG", size[1], size[0], orientation, alpha=False)
+    return Header("JPEG", size[1], size[0], orientation or 1, alpha=False, scans=scans)
 
 
 def _jpeg_segment(content: bytes, at: int) -> tuple[int, int]:
@@ -146,25 +179,40 @@ def _jpeg_segment(content: bytes, at: int) -> tuple[int, int]:
 
 
 def _png(content: bytes) -> Header:
-    """Walk the chunks (www.w3.org/TR/png-3, sec. 5)."""
+    """Walk the chunks (www.w3.org/TR/png-3, sec. 5), and note where those lie that the pixels are made of."""
     if content[12:16] != b"IHDR":
         raise _damaged("PNG", f"{content[12:16]!r} where IHDR belongs")
-    width, height, _, color = struct.unpack_from(">IIBB", content, 16)
-    alpha, orientation, at = bool(color & 4), 1, 8
+    width, height, depth, color = struct.unpack_from(">IIBB", content, 16)
+    alpha, orientation, at = bool(color & 4), None, 8
+    spans = [(0, 8)]
     for _ in range(MAX_CHUNKS):
         length, name = struct.unpack_from(">I4s", content, at)
-        at += 12 + length
+        start, at = at, at + 12 + length
         if at > len(content):
             break
+        if name in _PNG_PIXELS:
+            if spans[-1][1] == start:
+                start = spans.pop()[0]
+            spans.append((start, at))
         if name == b"acTL":
             raise _animated("PNG")
         if name == b"tRNS":
             alpha = True
-        elif name == b"eXIf":
-            orientation = _orientation(content[at - 4 - length : at - 4])
+        elif name == b"eXIf" and orientation is None:
+            orientation = exif.read(content[at - 4 - length : at - 4])
         elif name == b"IEND":
-            return Header("PNG", width, height, orientation, alpha)
+            return Header("PNG", width, height, orientation or 1, alpha, depth, spans=tuple(spans))
     raise _damaged("PNG", f"{len(content)} bytes without the end chunk")
+
+
+def _avif(content: bytes) -> Header:
+    try:
+        facts = avif.read(content)
+    except avif.Moving:
+        raise _animated("AVIF") from None
+    except avif.AvifError as error:
+        raise _damaged("AVIF", str(error)) from None
+    return Header("AVIF", *facts.size, facts.orientation, facts.alpha, facts.depth)
 
 
 def _webp(content: bytes) -> Header:
@@ -172,7 +220,7 @@ def _webp(content: bytes) -> Header:
     (riff_length,) = struct.unpack_from("<I", content, 4)
     if riff_length + 8 > len(content):
         raise _damaged("WebP", f"{len(content)} of {riff_length + 8} bytes")
-    width, height, alpha, orientation, at = 0, 0, False, 1, 12
+    width, height, alpha, orientation, at = 0, 0, False, None, 12
     for _ in range(MAX_CHUNKS):
         if at + 8 > riff_length + 8:
             break
@@ -191,24 +239,7 @@ def _webp(content: bytes) -> Header:
             (bits,) = struct.unpack_from("<I", content, body + 1)
             width, height = max(width, (bits & 0x3FFF) + 1), max(height, (bits >> 14 & 0x3FFF) + 1)
             alpha = alpha or bool(bits >> 28 & 1)
-        elif name == b"EXIF":
-            orientation = _orientation(content[body : body + length].removeprefix(b"Exif\0\0"))
+        elif name == b"EXIF" and orientation is None:
+            orientation = exif.read(content[body : body + length].removeprefix(b"Exif\0\0"))
         at = body + length + length % 2
-    return Header("WebP", width, height, orientation, alpha)
-
-
-def _orientation(exif: bytes) -> int:
-    """Find the orientation in EXIF's TIFF (CIPA DC-008, sec. 4.6); 1 where it is missing or makes no sense."""
-    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
-    if order is None:
-        return 1
-    try:
-        (directory,) = struct.unpack_from(order + "I", exif, 4)
-        (count,) = struct.unpack_from(order + "H", exif, directory)
-        for i in range(count):
-            tag, _, _, value = struct.unpack_from(order + "HHIH", exif, directory + 2 + 12 * i)
-            if tag == _ORIENTATION_TAG:
-                return int(value) if 1 <= value <= 8 else 1
-    except struct.error:
-        pass  # a broken EXIF block does not make the picture unreadable
-    return 1
+    return Header("WebP", width, height, orientation or 1, alpha)

@@ -10,18 +10,28 @@ say.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from functools import cache
 
 import cv2
 import numpy as np
 
 from service import headers
 from service.errors import NotAcceptable, TooLarge, UndecodableImage
+from service.headers import Header
+from service.pose import orientation as orientation_
 from service.pose.types import Image
 
 JPEG_SIDE = 65_500
 """Of OpenCV's encoder, px."""
 JPEG_QUALITY = 90
+DEEP_PIXELS = 2
+"""Pixels of an ordinary picture that take the memory of one with transparency and more than 8 bits."""
+MOST_SCANS = 20
+"""Of a JPEG of as many pixels as may be; a smaller one may have more, as each scan is a pass over all of its pixels."""
+BAND_PIXELS = 65_536
+"""That are laid over white at a time, so that what lies between takes no memory to speak of."""
 _EXTENSIONS = {"image/jpeg": ".jpg", "image/png": ".png"}
 
 
@@ -44,7 +54,7 @@ class Picture:
 
 
 def decode(content: bytes, max_pixels: int) -> Picture:
-    """Decode a JPEG, PNG or WebP.
+    """Decode a JPEG, PNG or WebP; an AVIF, where the installed OpenCV can.
 
     Args:
         content: The file.
@@ -56,18 +66,12 @@ def decode(content: bytes, max_pixels: int) -> Picture:
         TooLarge: Too many pixels.
     """
     header = headers.read(content)
-    if header.width * header.height > max_pixels:
-        raise TooLarge(
-            f"expected a picture of at most {max_pixels} pixels, got {header.width} x {header.height} = "
-            f"{header.width * header.height}; scale it down",
-            width=header.width,
-            height=header.height,
-            pixels=header.width * header.height,
-            max_pixels=max_pixels,
-        )
+    if header.kind == "AVIF" and not reads_avif():
+        raise headers.stranger(content)
+    _require_bounded(header, max_pixels)
     flags = cv2.IMREAD_UNCHANGED if header.alpha else cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        stored = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+        stored = cv2.imdecode(np.frombuffer(header.pixels_of(content), np.uint8), flags)
     except cv2.error:
         stored = None
     if stored is None or stored.shape[:2] != (header.height, header.width):
@@ -76,8 +80,36 @@ def decode(content: bytes, max_pixels: int) -> Picture:
             "write the file again",
             kind=header.kind,
         )
-    pixels = _over_white(stored) if header.alpha else np.asarray(stored, np.uint8)
-    return Picture(_upright(pixels, header.orientation), header.orientation)
+    pixels = _over_white(stored, header.depth) if header.alpha else np.asarray(stored, np.uint8)
+    return Picture(orientation_.upright(pixels, header.orientation), header.orientation)
+
+
+def _require_bounded(header: Header, max_pixels: int) -> None:
+    """Refuse what would take a decoder too much memory or time, however small the file is."""
+    size, pixels = f"{header.width} x {header.height}", header.width * header.height
+    deep = header.alpha and header.depth > 8
+    most = max_pixels // DEEP_PIXELS if deep else max_pixels
+    if pixels > most:
+        raise TooLarge(
+            f"expected a picture{f' of {header.depth} bits with transparency' if deep else ''} of at most {most} "
+            f"pixels, got {size} = {pixels}; scale it down",
+            width=header.width,
+            height=header.height,
+            pixels=pixels,
+            max_pixels=most,
+        )
+    if header.scans * pixels > MOST_SCANS * max_pixels:
+        raise UndecodableImage(
+            f"expected at most {MOST_SCANS * max_pixels // pixels} scans in a JPEG of {size} pixels, got "
+            f"{header.scans}; write the file again, encoders make some ten",
+            kind=header.kind,
+        )
+
+
+@cache
+def reads_avif() -> bool:
+    """Whether the installed OpenCV was built with a decoder for AVIF."""
+    return re.search(r"AVIF:\s+(?!NO\b)\S", cv2.getBuildInformation()) is not None
 
 
 def encode(pixels: Image, media_type: str) -> bytes:
@@ -101,22 +133,17 @@ def encode(pixels: Image, media_type: str) -> bytes:
     return content.tobytes()
 
 
-def _over_white(stored: np.ndarray) -> Image:
-    """Lay grey, BGR or BGRA of 8 or 16 bits over white, to RGB."""
-    if stored.dtype == np.uint16:
-        stored = (stored >> 8).astype(np.uint8)
-    if stored.ndim == 2:
-        return np.asarray(cv2.cvtColor(stored, cv2.COLOR_GRAY2RGB), np.uint8)
-    if stored.shape[2] == 3:
-        return np.asarray(cv2.cvtColor(stored, cv2.COLOR_BGR2RGB), np.uint8)
-    rgba = cv2.cvtColor(stored, cv2.COLOR_BGRA2RGBA)
-    alpha = rgba[..., 3:].astype(np.uint16)
-    return ((rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
-
-
-def _upright(pixels: Image, orientation: int) -> Image:
-    """Apply an EXIF orientation: where the stored picture's first row and column lie (CIPA DC-008, tag 0x0112)."""
-    if orientation >= 5:
-        pixels = np.asarray(cv2.transpose(pixels), np.uint8)
-    flips = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}
-    return np.asarray(cv2.flip(pixels, flips[orientation]), np.uint8) if orientation in flips else pixels
+def _over_white(stored: np.ndarray, depth: int) -> Image:
+    """Lay grey, BGR or BGRA of ``depth`` bits over white, to RGB."""
+    flat = stored.reshape(stored.shape[0] * stored.shape[1], -1)
+    pixels = np.empty((len(flat), 3), np.uint8)
+    for at in range(0, len(flat), BAND_PIXELS):
+        band = flat[at : at + BAND_PIXELS]
+        if band.dtype == np.uint16:
+            band = (band >> depth - 8).astype(np.uint8)
+        colors = band[:, 2::-1] if band.shape[1] >= 3 else band
+        if band.shape[1] == 4:
+            alpha = band[:, 3:].astype(np.uint16)
+            colors = (colors * alpha + 255 * (255 - alpha) + 127) // 255
+        pixels[at : at + BAND_PIXELS] = colors
+    return pixels.reshape(*stored.shape[:2], 3)

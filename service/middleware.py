@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import PROBLEM_TYPE, internal_error, problem
+from service.errors import PROBLEM_TYPE, ServiceError, internal_error, problem, shown, stopping
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class Exchange:
         self._on_answer = on_answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the call on; answer what nobody below answered."""
+        """Pass the call on, and say which one it is."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -64,24 +65,53 @@ class Exchange:
                 message["headers"] = [*message.get("headers", ()), *added]
             await send(message)
 
-        try:
-            await self.app(scope, receive, send_with_headers)
-        except ClientDisconnect:
-            log.debug("%s: the client left before it was answered", scope[SCOPE_KEY])
-        except Exception:
-            log.exception("%s: %s %s failed", scope[SCOPE_KEY], scope["method"], scope["path"])
-            if status:
-                raise
-            await _send_internal_error(scope, send_with_headers)
+        await self.app(scope, receive, send_with_headers)
         if self._on_answer is not None and status:
             # The router left its choice here. A path that it does not know is the caller's: no label of ours.
             route = getattr(scope.get("route"), "path", "other")
             self._on_answer(route, status, time.perf_counter() - begun_s)
 
 
-async def _send_internal_error(scope: Scope, send: Send) -> None:
-    error = internal_error()
+class LastResort:
+    """Pure ASGI, inside all that adds headers to answers: answers calls that nobody below answered."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Wrap ``app``."""
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the call on; answer it where this failed."""
+        if scope["type"] not in {"http", "websocket"}:
+            await self.app(scope, receive, send)
+            return
+        begun = scope["type"] == "websocket"
+
+        async def send_noting(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        call = f"{scope.get(SCOPE_KEY, '-')}: {scope.get('method', 'stream')} {shown(scope['path'], 200)}"
+        try:
+            await self.app(scope, receive, send_noting)
+        except ClientDisconnect:
+            log.debug("%s: the client left before it was answered", call)
+        except asyncio.CancelledError:  # by a server that has to stop now
+            log.warning("%s was given up, as the server stops", call)
+            if not begun:
+                await _send_problem(stopping(), scope, send)
+        except Exception:
+            if scope["type"] == "websocket":
+                raise
+            log.exception("%s failed", call)
+            if begun:
+                raise
+            await _send_problem(internal_error(), scope, send)
+
+
+async def _send_problem(error: ServiceError, scope: Scope, send: Send) -> None:
     body = json.dumps(problem(error, scope["path"], scope[SCOPE_KEY])).encode()
     headers = [(b"content-type", PROBLEM_TYPE.encode()), (b"content-length", str(len(body)).encode())]
+    headers += [(name.lower().encode(), value.encode()) for name, value in error.headers.items()]
     await send({"type": "http.response.start", "status": error.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from service import accept, bodies, formats, images, layouts, openapi, wire
+from service import accept, bodies, encodings, formats, images, layouts, multipart, openapi, uploads, wire
 from service.errors import BadParameter, ServiceError, problem
 from service.metrics import CONTENT_TYPE
 from service.middleware import SCOPE_KEY
@@ -60,12 +60,14 @@ def _call(request: Request, options: Options, media_type: str) -> Call:
     return Call(service, wish, options, media_type, request.scope[SCOPE_KEY])
 
 
-async def _read_picture(request: Request, call: Call, take: Callable[[int], None]) -> tuple[list[bytes], str | None]:
+async def _read_picture(request: Request, call: Call, take: Callable[[int], None]) -> Callable[[], bytes]:
+    """Read the body; what is returned takes the picture out of it, on an inference thread."""
     content_type = request.headers.get("content-type")
-    form = bodies.form_of(content_type)
+    form, encoding = bodies.form_of(content_type), encodings.of(request.headers.getlist("content-encoding"))
     settings = call.service.settings
     limit = bodies.limit_for(form, settings.max_bytes)
-    return await bodies.read(request, limit, settings.upload_s, take), content_type
+    chunks = await uploads.read(request, limit, settings.upload_s, call.service.room, take)
+    return lambda: bodies.picture(chunks, content_type, settings.max_bytes, encoding)
 
 
 async def _while_heard(request: Request, answer: Awaitable[T]) -> T:
@@ -96,12 +98,11 @@ async def predict_one(request: Request, options: Asked) -> Response:
     """Find the people in one picture and their keypoints."""
     call = _call(request, options, accept.choose(request.headers.getlist("accept"), accept.JSON_OR_PICTURE))
     with call.service.room.share() as take:
-        chunks, content_type = await _read_picture(request, call, take)
+        take_out = await _read_picture(request, call, take)
 
         def work(waited_ms: float) -> tuple[bytes, dict[str, float]]:
             watch = Stopwatch({"queue": waited_ms})
-            content = bodies.picture(chunks, content_type, call.service.settings.max_bytes)
-            return _answer(call, content, watch, call.options.image_id)
+            return _answer(call, take_out(), watch, call.options.image_id)
 
         body, laps_ms = await _while_heard(request, call.service.scheduler.run(work))
     return _response(body, call.media_type, laps_ms)
@@ -113,19 +114,25 @@ async def predict_batch(request: Request, options: Asked) -> Response:
     call = _call(request, options, accept.choose(request.headers.getlist("accept"), (JSON,)))
     content_type = request.headers.get("content-type")
     bodies.form_of(content_type, ("multipart",))
-    scheduler, settings = call.service.scheduler, call.service.settings
-    with call.service.room.share() as take:
-        chunks = await bodies.read(request, settings.max_batch_bytes, settings.upload_s, take)
-        contents = await _while_heard(
-            request, scheduler.run(lambda _: bodies.from_multipart(b"".join(chunks), content_type, settings.max_batch))
-        )
+    encoding = encodings.of(request.headers.getlist("content-encoding"))
+    scheduler, settings, room = call.service.scheduler, call.service.settings, call.service.room
+    with room.share() as take:
+        chunks = await uploads.read(request, settings.max_batch_bytes, settings.upload_s, room, take)
+
+        def take_out(_: float) -> list[bytes]:
+            body = encodings.decode(chunks, encoding, settings.max_batch_bytes)
+            return multipart.images(body, content_type, settings.max_batch)
+
+        contents = await _while_heard(request, scheduler.run(take_out))
+        if encoding is not None:
+            take(sum(map(len, contents)))
         # The batch was let in once; its pictures then take turns with other calls, never more than there are workers.
         turn = asyncio.Semaphore(scheduler.workers)
 
         async def answer(i: int) -> bytes:
             def work(waited_ms: float) -> bytes:
                 watch = Stopwatch({"queue": waited_ms})
-                content = bodies.require_size(contents[i], settings.max_bytes)
+                content = uploads.require_size(contents[i], settings.max_bytes)
                 return _answer(call, content, watch, options.image_id + i)[0]
 
             async with turn:
@@ -147,12 +154,11 @@ async def compare_models(request: Request, options: Asked) -> Response:
     student = shelf.choose("student" if options.model == "auto" else options.model).model
     _require_comparable(student, call.wish.choice.model)
     with call.service.room.share() as take:
-        chunks, content_type = await _read_picture(request, call, take)
+        take_out = await _read_picture(request, call, take)
 
         def work(waited_ms: float) -> tuple[bytes, dict[str, float]]:
             watch = Stopwatch({"queue": waited_ms})
-            content = bodies.picture(chunks, content_type, call.service.settings.max_bytes)
-            return _compare(call, content, student, watch)
+            return _compare(call, take_out(), student, watch)
 
         body, laps_ms = await _while_heard(request, call.service.scheduler.run(work))
     return _response(body, JSON, laps_ms)

@@ -21,7 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, cast
 
-from service.errors import DeadlineExceeded, QueueFull, Unavailable
+from service.errors import DeadlineExceeded, QueueFull, stopping
 
 T = TypeVar("T")
 Lane = Literal["call", "stream"]
@@ -93,11 +93,7 @@ class Scheduler:
         job = _Job(work, lane, loop.create_future(), time.perf_counter())
         with self._changed:
             if self._closed:
-                raise Unavailable(
-                    "expected a running server, got one that is stopping; try another",
-                    headers={"Retry-After": "1"},
-                    retry_after_s=1,
-                )
+                raise stopping()
             if self._in_flight[lane] >= self._capacity and not admitted:
                 raise self._refusal()
             self._in_flight[lane] += 1
@@ -110,13 +106,14 @@ class Scheduler:
             timer.cancel()
             self._withdraw(job)
 
-    def close(self) -> None:
-        """Let the threads finish what waits, then end them."""
+    def close(self, patience_s: float = 10.0) -> None:
+        """Let the threads finish what waits, then end them; after ``patience_s`` they are left to themselves."""
+        ends_s = time.monotonic() + patience_s
         with self._changed:
             self._closed = True
             self._changed.notify_all()
         for thread in self._threads:
-            thread.join(self._deadline_s)
+            thread.join(max(0.0, ends_s - time.monotonic()))
 
     def _refusal(self) -> QueueFull:
         wait_s = max(1, math.ceil(sum(self._in_flight.values()) * self._mean_s / self.workers))

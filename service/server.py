@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 
 import uvicorn
 from fastapi import FastAPI
 
+from service.app import JOIN_S
 from service.settings import Settings
+from service.state import Service
 from service.stream import Streams
 from service.websocket import websocket_protocol
 
@@ -24,15 +27,21 @@ class Server(uvicorn.Server):
         """
         super().__init__(_config(app, settings))
         self._app = app
-        self._patience_s = settings.deadline_s
+        self._stop_s = settings.stop_s
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take in nobody more, let streams say goodbye, then close what is left."""
+        """Take in nobody more, let streams say goodbye, then close what is left; all within `Settings.stop_s`."""
+        now_s = asyncio.get_running_loop().time
+        ends_s = now_s() + self._stop_s
         for listening in self.servers:
             listening.close()
         # Here and not at the application's own end: by then uvicorn has closed the connections.
+        service: Service = self._app.state.service
+        service.room.close(self._stop_s / 2)
         streams: Streams = self._app.state.streams
-        await streams.drain(self._patience_s)
+        await streams.drain(self._stop_s / 2)
+        left_s = max(0.0, ends_s - JOIN_S - now_s())
+        self.config.timeout_graceful_shutdown = left_s  # type: ignore[assignment] # seconds as asyncio takes them
         await super().shutdown(sockets)
 
 
@@ -43,7 +52,6 @@ def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         access_log=settings.log_level == "debug",
         server_header=False,
         root_path=settings.root_path,
-        timeout_graceful_shutdown=int(settings.deadline_s) + 1,
         ws=websocket_protocol(settings.stream_send_s),
         ws_max_size=settings.stream_max_bytes,
         # Pictures are compressed already, and zlib's state costs each stream 300 kB.

@@ -111,6 +111,13 @@ class Settings(BaseModel):
     upload_s: float = Field(
         30.0, gt=0, le=3600, description="Seconds that a call's body may take to arrive; later it gets 408."
     )
+    stop_s: float = Field(
+        8.0,
+        ge=2,
+        le=3600,
+        description="Seconds in which the server stops: Docker kills after 10. Bodies and streams may go on for half "
+        "of it; calls that are unanswered at its end get 503.",
+    )
     max_bytes: int = Field(20_000_000, ge=1, description="Largest picture, in bytes as sent.")
     max_pixels: int = Field(32_000_000, ge=1, description="Largest picture, in pixels; read from its header.")
     max_batch: int = Field(32, ge=1, le=1000, description="Most pictures in one /predict/batch call.")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from service.bodies import Room
 from service.metrics import Metrics
 from service.scheduler import Scheduler
 from service.settings import Settings
 from service.shelf import Shelf
+from service.uploads import Room
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,6 +127,19 @@ def stored_as(upright: Image, orientation: int) -> Image:
     return np.ascontiguousarray(turns[orientation](upright))
 
 
+def exif(orientation: int, order: str, value: str) -> bytes:
+    """EXIF's TIFF with one entry, an orientation as a number of `struct`'s type ``value``."""
+    kind = {"B": 1, "H": 3, "I": 4, "b": 6, "h": 8, "i": 9}[value]
+    number = struct.pack(order + value, orientation).ljust(4, b"\0")
+    mark = b"II*\0" if order == "<" else b"MM\0*"
+    return mark + struct.pack(order + "IHHHI", 8, 1, 0x0112, kind, 1) + number + bytes(4)
+
+
+def with_exif(jpeg: bytes, tiff: bytes) -> bytes:
+    """Put EXIF into a JPEG."""
+    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", 8 + len(tiff)) + b"Exif\0\0" + tiff + jpeg[2:]
+
+
 def png_bomb(side: int = 12_000) -> bytes:
     """A well-formed PNG of ``side``² black pixels, made without holding them."""
     compress = zlib.compressobj(9)

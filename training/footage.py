@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from training import files
+from service.pose import orientation
+from training import files, pictures
 
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 INTERVAL_S = 0.2
@@ -171,22 +172,16 @@ def _from_folder(folder: Path, images: Path, limit: int, unreadable: list[str]) 
 
 def _keep_picture(path: Path, out: Path) -> bool:
     """Keep a picture as the camera meant it: turned by its EXIF orientation. Returns whether it could be read."""
-    upright = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if upright is None:
+    as_stored, turned = pictures.load(path, cv2.IMREAD_COLOR)
+    if as_stored is None:
         return False
-    as_stored = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    small = max(upright.shape[:2]) <= LONGEST_SIDE
-    if (
-        as_stored is not None
-        and small
-        and path.suffix.lower() in {".jpg", ".jpeg"}
-        and np.array_equal(upright, as_stored)
-    ):
+    small = max(as_stored.shape[:2]) <= LONGEST_SIDE
+    if small and turned == 1 and path.suffix.lower() in {".jpg", ".jpeg"}:
         partial = out.with_suffix(".partial")
         shutil.copyfile(path, partial)
         partial.replace(out)
     else:
-        _write(out, np.asarray(upright, np.uint8))
+        _write(out, orientation.upright(as_stored, turned))
     return True
 
 

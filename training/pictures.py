@@ -10,8 +10,12 @@ from typing import Any
 import cv2
 import numpy as np
 
+from service.pose import orientation
 from service.pose.types import Image
 from training.coco import DatasetError, picture_path
+
+_EXIF = 0
+"""OpenCV's ``IMAGE_METADATA_EXIF``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +47,40 @@ def read(path: Path, upright: bool = False) -> Image:
     Raises:
         DatasetError: The file is missing or no picture.
     """
-    flags = cv2.IMREAD_COLOR if upright else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    pixels = cv2.imread(str(path), flags)
+    pixels, turned = load(path, cv2.IMREAD_COLOR_RGB)
     if pixels is None:
         raise DatasetError(f"{path}: expected a picture that OpenCV can read, got none; remove it or its annotation")
-    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
+    return orientation.upright(pixels, turned) if upright else pixels
+
+
+def load(path: Path, flags: int) -> tuple[Image | None, int]:
+    """Read a picture's file and `decode` it; a file that cannot be read is no picture either."""
+    try:
+        return decode(path.read_bytes(), flags)
+    except OSError:
+        return None, 1
+
+
+def decode(content: bytes, flags: int) -> tuple[Image | None, int]:
+    """Decode a picture as it is stored, and tell how it is turned.
+
+    OpenCV's own turning is not used: it reads no orientation that is written as a LONG, most significant byte first.
+
+    Args:
+        content: The file.
+        flags: OpenCV's ``IMREAD_*``, of 8 bits.
+
+    Returns:
+        uint8 (H, W, C) or (H, W), None where it is no picture; and its EXIF orientation, 1..8.
+    """
+    if not content:
+        return None, 1
+    buffer = np.frombuffer(content, np.uint8)
+    pixels, kinds, blocks = cv2.imdecodeWithMetadata(buffer, flags=flags | cv2.IMREAD_IGNORE_ORIENTATION)
+    if pixels is None:
+        return None, 1
+    exif = b"".join(block.tobytes() for kind, block in zip(kinds, blocks, strict=True) if kind == _EXIF)
+    return np.asarray(pixels, np.uint8), orientation.read(exif.removeprefix(b"Exif\0\0"))
 
 
 def read_as(path: Path, seen_as: SeenAs) -> Image:

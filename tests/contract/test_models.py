@@ -14,11 +14,11 @@ import pytest
 
 from service import wire
 from service.app import create_app
-from service.bodies import Room
 from service.pose.bundle import BundleError
 from service.scheduler import Scheduler
 from service.settings import Settings
 from service.state import Service
+from service.uploads import Room
 from tests import spots
 from tests.conftest import PATIENCE_S, Running, serving
 from tests.spots import SURE, UNSURE
@@ -214,3 +214,12 @@ def test_cors_is_for_the_named_origins(models_dir: Path) -> None:
         assert allowed.headers["access-control-allow-origin"] == "https://a.example"
         other = running.http.get("/healthz", headers={"Origin": "https://b.example"})
         assert "access-control-allow-origin" not in other.headers
+
+
+def test_a_page_of_another_origin_may_read_that_the_server_failed(models_dir: Path) -> None:
+    with serving(Settings(models_dir=models_dir, cors_origins=("https://a.example",))) as running:
+        running.shelf.models["broken"] = None  # type: ignore[assignment] # something that nobody foresaw
+        response = running.http.get("/models", headers={"Origin": "https://a.example"})
+        assert response.status_code == 500
+        assert response.headers["access-control-allow-origin"] == "https://a.example"
+        assert response.json()["request_id"] == response.headers["x-request-id"]

@@ -26,7 +26,9 @@ def test_the_best_liked_type_wins(header: str | None, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "header", ["text/html", "image/webp", "application/json;q=0", "application/json;q=x", "nonsense"]
+    "header",
+    ["text/html", "image/webp", "application/json;q=0", "application/json;q=x", "nonsense"]
+    + [f"*/*;q={quality}" for quality in ("nan", "inf", "-inf", "-1", "2", "1e9", "")],
 )
 def test_nothing_acceptable_is_refused(header: str) -> None:
     with pytest.raises(NotAcceptable, match="expected an Accept header that allows"):

@@ -17,12 +17,14 @@ from skimage import data
 
 from service import images
 from service.errors import EmptyBody, NotAcceptable, ServiceError, TooLarge, UndecodableImage, UnsupportedType
+from service.pose import orientation as orientation_
 from tests import spots
 
 LIMIT = 32_000_000
 ASTRONAUT = data.astronaut()
 SMALL = cv2.resize(ASTRONAUT, (96, 64), interpolation=cv2.INTER_AREA)
-FILES = {kind: spots.encode(SMALL, kind, orientation=6) for kind in ("JPEG", "PNG", "WEBP")}
+KINDS = ["JPEG", "PNG", "WEBP", *(["AVIF"] if images.reads_avif() else [])]
+FILES = {kind: spots.encode(SMALL, kind, orientation=6) for kind in KINDS}
 PROGRESSIVE = spots.encode(SMALL, "JPEG", progressive=True)
 
 
@@ -30,7 +32,7 @@ def mean_difference(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.abs(a.astype(float) - b.astype(float)).mean())
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_all_orientations_come_out_upright(kind: str, orientation: int) -> None:
     stored = spots.stored_as(SMALL, orientation)
@@ -39,7 +41,7 @@ def test_all_orientations_come_out_upright(kind: str, orientation: int) -> None:
 
     assert picture.exif_orientation == orientation
     assert picture.size == (96, 64)
-    assert mean_difference(picture.pixels, SMALL) < 4
+    assert mean_difference(picture.pixels, SMALL) < 5
     assert picture.pixels.flags.c_contiguous
 
 
@@ -51,12 +53,29 @@ def test_stored_as_agrees_with_pillow() -> None:
 
 
 def test_big_endian_exif_is_read() -> None:
-    tiff = b"MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 0x0112, 3, 1, 8, 0, 0)
-    content = FILES["JPEG"]
-    plain = spots.encode(SMALL, "JPEG")
-    segment = b"\xff\xe1" + struct.pack(">H", 2 + 6 + len(tiff)) + b"Exif\0\0" + tiff
-    assert images.decode(content, LIMIT).exif_orientation == 6
-    assert images.decode(plain[:2] + segment + plain[2:], LIMIT).exif_orientation == 8
+    tiff = spots.exif(8, ">", "H")
+    assert images.decode(FILES["JPEG"], LIMIT).exif_orientation == 6
+    assert images.decode(spots.with_exif(spots.encode(SMALL, "JPEG"), tiff), LIMIT).exif_orientation == 8
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("value", "BHIhi")
+def test_an_orientation_is_read_in_every_type_of_number(order: str, value: str) -> None:
+    for number in range(1, 9):
+        tiff = spots.exif(number, order, value)
+        assert orientation_.read(tiff) == number
+        assert orientation_.read(tiff[:-1]) in {1, number}
+        content = spots.with_exif(spots.encode(spots.stored_as(SMALL, number), "JPEG"), tiff)
+        assert mean_difference(images.decode(content, LIMIT).pixels, SMALL) < 4
+    for number in (0, 9, 100):
+        assert orientation_.read(spots.exif(number, order, value)) == 1
+
+
+def test_the_first_exif_of_a_file_counts() -> None:
+    content = spots.encode(SMALL, "JPEG")
+    for number in (3, 8):
+        content = spots.with_exif(content, spots.exif(number, ">", "H"))
+    assert images.decode(content, LIMIT).exif_orientation == 8
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "1", "CMYK"])
@@ -104,7 +123,7 @@ def test_fully_transparent_pictures_are_white(mode: str, kind: str) -> None:
     assert (images.decode(stream.getvalue(), LIMIT).pixels == 255).all()
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "progressive"])
+@pytest.mark.parametrize("kind", [*KINDS, "progressive"])
 @given(fraction=st.floats(0, 1, exclude_max=True))
 def test_a_truncated_file_is_refused_at_every_byte(kind: str, fraction: float) -> None:
     whole = PROGRESSIVE if kind == "progressive" else FILES[kind]
@@ -113,7 +132,7 @@ def test_a_truncated_file_is_refused_at_every_byte(kind: str, fraction: float) -
         images.decode(whole[: int(fraction * len(whole))], LIMIT)
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("kind", KINDS)
 @given(at=st.integers(0, 2**16), value=st.integers(0, 255))
 def test_a_damaged_byte_is_refused_or_survived(kind: str, at: int, value: int) -> None:
     content = bytearray(FILES[kind])
@@ -126,7 +145,9 @@ def test_a_damaged_byte_is_refused_or_survived(kind: str, at: int, value: int) -
 
 @given(
     content=st.binary(max_size=200),
-    magic=st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFFxxxxWEBP"]),
+    magic=st.sampled_from(
+        [b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFFxxxxWEBP", b"\0\0\0\x10ftypavif\0\0\0\0", FILES["PNG"][:33]]
+    ),
 )
 def test_noise_is_refused(content: bytes, magic: bytes) -> None:
     with pytest.raises(ServiceError) as caught:
@@ -147,6 +168,19 @@ def test_a_scan_a_byte_keeps_no_decoder_busy() -> None:
     assert images.decode(many[0], LIMIT).size == (96, 64)
     with pytest.raises(UndecodableImage, match=r"50\d scans"):
         images.decode(many[1], LIMIT)
+
+
+@pytest.mark.parametrize(("scans", "pixels"), [(20, 96 * 64), (40, 2 * 96 * 64), (41, 2 * 96 * 64)])
+def test_scans_of_all_pixels_are_bounded(scans: int, pixels: int) -> None:
+    """As many as 20 where a picture is as large as it may be; the smaller, the more."""
+    last = PROGRESSIVE.rindex(b"\xff\xda")
+    more = scans - PROGRESSIVE.count(b"\xff\xda")
+    content = PROGRESSIVE[:last] + PROGRESSIVE[last:-2] * (1 + more) + PROGRESSIVE[-2:]
+    if scans <= 40:
+        assert images.decode(content, pixels).size == (96, 64)
+    else:
+        with pytest.raises(UndecodableImage, match=f"at most 40 scans in a JPEG of 96 x 64 pixels, got {scans}"):
+            images.decode(content, pixels)
 
 
 @pytest.mark.parametrize("marker", [0x00, 0x02, 0xBF])
@@ -172,20 +206,65 @@ def test_too_many_pixels_are_refused_from_the_header() -> None:
     assert caught.value.extras == {"width": 12000, "height": 12000, "pixels": 144_000_000, "max_pixels": LIMIT}
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_limit_itself_is_allowed(kind: str) -> None:
     assert images.decode(FILES[kind], 96 * 64).size == (64, 96)
     with pytest.raises(TooLarge):
         images.decode(FILES[kind], 96 * 64 - 1)
 
 
-@pytest.mark.parametrize(("kind", "name"), [("GIF", "a GIF"), ("PNG", "animated PNG"), ("WEBP", "animated WebP")])
+@pytest.mark.parametrize(
+    ("kind", "name"), [("GIF", "a GIF"), ("PNG", "animated PNG"), ("WEBP", "animated WebP"), ("AVIF", "animated AVIF")]
+)
 def test_animations_are_refused(kind: str, name: str) -> None:
     frames = [PillowImage.fromarray(SMALL), PillowImage.fromarray(SMALL[::-1])]
     stream = io.BytesIO()
     frames[0].save(stream, kind, save_all=True, append_images=frames[1:])
     with pytest.raises(UnsupportedType, match=name):
         images.decode(stream.getvalue(), LIMIT)
+
+
+def boxed(*brands: bytes) -> bytes:
+    """The first box of a file in boxes: its major brand, then those that it is compatible with."""
+    return struct.pack(">I", 12 + 4 * len(brands)) + b"ftyp" + brands[0] + bytes(4) + b"".join(brands[1:]) + bytes(99)
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        (b"\xff\x0a" + bytes(9), "JPEG XL"), (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
+        (cv2.imencode(".jp2", SMALL)[1].tobytes(), "JPEG 2000"), (b"\xff\x4f\xff\x51\0", "JPEG 2000"),
+        (boxed(b"heic", b"mif1"), "HEIC"),
+        (boxed(b"mif1", b"mif1", b"heic"), "HEIC"), (boxed(b"msf1", b"hevc"), "HEIC"),
+        (boxed(b"mif1", b"miaf"), "HEIF"), (boxed(b"isom", b"avc1"), "video"), (boxed(b"qt  "), "video"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"), (b"8BPS\0\1", "Photoshop file"),
+    ],
+)  # fmt: skip
+def test_kinds_that_are_not_read_are_named(content: bytes, name: str) -> None:
+    with pytest.raises(UnsupportedType, match=f"expected a JPEG, PNG or WebP, got a {name}; convert"):
+        images.decode(content, LIMIT)
+
+
+@pytest.mark.skipif(not images.reads_avif(), reason="OpenCV was built without AVIF")
+@pytest.mark.parametrize("bits", [8, 10, 12])
+@pytest.mark.parametrize("transparent", [False, True])
+def test_avif_of_every_depth(bits: int, transparent: bool) -> None:
+    stored = np.dstack([SMALL[..., ::-1], np.full(SMALL.shape[:2], 255, np.uint8)][: 1 + transparent])
+    if bits > 8:
+        stored = stored.astype(np.uint16) * (2**bits - 1) // 255
+    parameters = [cv2.IMWRITE_AVIF_DEPTH, bits, cv2.IMWRITE_AVIF_QUALITY, 100]
+    content = cv2.imencode(".avif", stored, parameters)[1].tobytes()
+    assert mean_difference(images.decode(content, LIMIT).pixels, SMALL) < 5
+
+
+@pytest.mark.skipif(not images.reads_avif(), reason="OpenCV was built without AVIF")
+def test_an_avif_holds_no_larger_picture_than_it_says() -> None:
+    """A decoder unpacks what lies inside before it compares the sizes."""
+    content = spots.encode(np.zeros((400, 400, 3), np.uint8), "AVIF")
+    size = b"ispe" + struct.pack(">III", 0, 400, 400)
+    assert content.count(size) == 1
+    with pytest.raises(UndecodableImage, match="images of 160000 pixels in a picture of 20 x 20"):
+        images.decode(content.replace(size, b"ispe" + struct.pack(">III", 0, 20, 20)), LIMIT)
 
 
 @pytest.mark.parametrize("kind", ["BMP", "TIFF"])

@@ -9,6 +9,8 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -102,3 +104,43 @@ def test_help_describes_every_setting() -> None:
     text = " ".join(run("--help").stdout.split())
     for name in Settings.model_fields:
         assert f"--{name.replace('_', '-')} " in text
+
+
+@pytest.mark.parametrize("told", ["part", "more and more"])
+def test_the_stop_has_one_deadline_whatever_is_under_way(models_dir: Path, told: str) -> None:
+    """A half sent body, which comes no further or never ends; no trace of it in the log, and an answer to it."""
+    stop_s = 3
+    with subprocess.Popen(
+        command("--port", 0, "--stop-s", stop_s),
+        env=environment(models_dir=models_dir),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        found = re.search(r"127\.0\.0\.1:(\d+) ", process.stdout.readline())
+        assert found
+        while not httpx.get(f"http://127.0.0.1:{found[1]}/readyz").is_success:
+            time.sleep(0.1)
+        with socket.create_connection(("127.0.0.1", int(found[1])), timeout=PATIENCE_S) as upload:
+            head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: 1000000\r\n\r\n"
+            upload.sendall(head + b"abc")
+            time.sleep(0.3)
+            process.send_signal(signal.SIGTERM)
+            begun_s = time.monotonic()
+            with suppress(OSError):
+                while told == "more and more" and process.poll() is None and time.monotonic() < begun_s + PATIENCE_S:
+                    upload.sendall(b"abc")
+                    time.sleep(0.02)
+            assert process.wait(PATIENCE_S) in {0, -signal.SIGTERM}
+            assert time.monotonic() < begun_s + stop_s + 5  # and not the 30 s of an upload
+            answer = b""
+            with suppress(ConnectionResetError):
+                while more := upload.recv(65536):
+                    answer += more
+        log = process.stderr.read()
+    assert "Traceback" not in log
+    assert answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+    assert b"retry-after: 1\r\n" in answer

@@ -26,6 +26,7 @@ SPELLED = {
     "queue_size": ("5", 5),
     "deadline_s": ("2.5", 2.5),
     "upload_s": ("3.5", 3.5),
+    "stop_s": ("4.5", 4.5),
     "max_bytes": ("1000", 1000),
     "max_pixels": ("2000", 2000),
     "max_batch": ("4", 4),
@@ -84,7 +85,7 @@ def test_service_links_of_kubernetes_are_ignored() -> None:
         ("log_level", "loud"), ("backend", "torch"),
         ("allowed_hosts", "pose.example:8000"), ("allowed_hosts", "https://pose.example"), ("allowed_hosts", "*pose"),
         ("root_path", "pose"), ("root_path", "/pose?x"), ("root_path", '/"><script>'), ("root_path", "//evil.example"),
-        ("upload_s", "0"), ("cors_origins", "example.org"), ("cors_origins", "https://a.example/page"),
+        ("upload_s", "0"), ("stop_s", "1"), ("cors_origins", "example.org"), ("cors_origins", "https://a.example/page"),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_named(name: str, text: str) -> None:

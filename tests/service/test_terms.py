@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from service import events
-from service.bodies import Room
 from service.farewell import Farewell
 from service.metrics import Metrics
 from service.scheduler import Scheduler
@@ -16,6 +15,7 @@ from service.settings import Settings
 from service.shelf import open_shelf
 from service.state import Service
 from service.terms import agree
+from service.uploads import Room
 
 
 @pytest.fixture

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 from scipy.io import savemat
+from skimage import data
 
 from service.pose.skeleton import COCO17
+from tests import spots
 from tests.training import stick_people
 from tests.training.stick_people import NAMES, SIZE
 from training import coco, pictures, skeletons
@@ -187,3 +189,18 @@ def test_what_tools_leave_out_is_put_in_when_a_file_is_loaded(tmp_path: Path) ->
     data = coco.load(path)
     assert all(it["num_keypoints"] == 12 and it["iscrowd"] == 0 and it["area"] > 0 for it in data.anns.values())
     assert list(data.cats) == [1]
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("value", "HI")
+def test_training_turns_pictures_as_the_service_does(tmp_path: Path, order: str, value: str) -> None:
+    """Whatever type of number the orientation is written as."""
+    shown = cv2.resize(data.astronaut(), (96, 64), interpolation=cv2.INTER_AREA)
+    for orientation in range(1, 9):
+        stored = spots.stored_as(shown, orientation)
+        content = spots.with_exif(spots.encode(stored, "JPEG"), spots.exif(orientation, order, value))
+        (tmp_path / "p.jpg").write_bytes(content)
+        upright = pictures.read(tmp_path / "p.jpg", upright=True)
+        assert np.abs(upright.astype(int) - shown).mean() < 4
+        assert pictures.read(tmp_path / "p.jpg").shape == stored.shape
+        assert looks.look(tmp_path / "p.jpg").orientation == orientation

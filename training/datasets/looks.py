@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from service.pose.types import Floats
+from training import pictures
 
 THUMB = 16
 """Side of a thumbnail in cells."""
@@ -55,9 +56,7 @@ def look(path: Path) -> Look:
         raise LookError(f"expected a picture, got {error.strerror}") from error
     if _is_cut_off(content):
         raise LookError(f"expected a whole picture, got the first {len(content):,} bytes of one; copy it again")
-    grey = None
-    if content:
-        grey = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
+    grey, turned = pictures.decode(content, cv2.IMREAD_GRAYSCALE)
     if grey is None:
         raise LookError(f"expected a picture that OpenCV can read, got {len(content):,} bytes that are none")
     thumb = cv2.resize(grey, (THUMB, THUMB), interpolation=cv2.INTER_AREA).astype(np.float32).ravel()
@@ -66,7 +65,7 @@ def look(path: Path) -> Look:
     # Below one grey value a cell the thumbnail is noise, and would resemble that of any other flat picture.
     thumb = thumb / norm if norm > THUMB else np.zeros_like(thumb)
     size = (grey.shape[1], grey.shape[0])
-    return Look(size, orientation(content), hashlib.sha256(content).hexdigest(), thumb)
+    return Look(size, turned, hashlib.sha256(content).hexdigest(), thumb)
 
 
 def _is_cut_off(content: bytes) -> bool:
@@ -77,28 +76,3 @@ def _is_cut_off(content: bytes) -> bool:
     if content.startswith(b"RIFF") and content[8:12] == b"WEBP":
         return len(content) < 8 + int.from_bytes(content[4:8], "little")
     return any(content.startswith(begin) and end not in content[-64:] for begin, end in ENDINGS)
-
-
-def orientation(content: bytes) -> int:
-    """The EXIF orientation of a JPEG file's content, 1 to 8; 1 where it says nothing (CIPA DC-008, 4.6.4)."""
-    place = 2
-    while content.startswith(b"\xff\xd8") and content[place : place + 1] == b"\xff":
-        kind, length = content[place + 1], int.from_bytes(content[place + 2 : place + 4], "big")
-        if kind == 0xDA:
-            break
-        if kind == 0xE1 and content[place + 4 : place + 10] == b"Exif\0\0":
-            return _tiff_orientation(content[place + 10 : place + 2 + length])
-        place += 2 + length
-    return 1
-
-
-def _tiff_orientation(tiff: bytes) -> int:
-    def number(place: int, width: int) -> int:
-        return int.from_bytes(tiff[place : place + width], "little" if tiff[:2] == b"II" else "big")
-
-    first = number(4, 4)
-    for entry in range(first + 2, first + 2 + 12 * min(number(first, 2), 200), 12):
-        if number(entry, 2) == 0x0112:
-            found = number(entry + 8, 2)
-            return found if 1 <= found <= 8 else 1
-    return 1

@@ -1,0 +1,98 @@
+"""Multipart bodies (RFC 7578): the ``image`` parts, taken out without a copy of the rest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from service.errors import BadParameter, BadRequest
+
+if TYPE_CHECKING:  # the library has it for type checkers only
+    from python_multipart.multipart import MultipartCallbacks
+
+SURPLUS_PARTS = 8
+"""Of a multipart body that are read beyond the pictures which may be in it, to tell what they are."""
+
+
+def images(body: bytes, content_type: str | None, most: int) -> list[bytes]:
+    """Take the ``image`` parts out of a multipart body, in their order.
+
+    Raises:
+        BadRequest: No multipart, one that broke off, no parts or more than ``most``.
+        BadParameter: A field that is not ``image``.
+    """
+    boundary = parse_options_header(content_type)[1].get(b"boundary")
+    if not boundary:
+        raise BadRequest("expected a boundary in the Content-Type, got none; let the HTTP library set the header")
+    parts = _Parts(most + SURPLUS_PARTS)
+    try:
+        parser = MultipartParser(boundary, parts.callbacks())
+        parser.write(body)
+    except FormParserError as error:
+        raise BadRequest(f"expected multipart/form-data (RFC 7578), got a body where: {error}; see /docs") from None
+    if not parts.ended:
+        raise BadRequest("expected multipart/form-data to its last boundary, got a body that breaks off; send it again")
+    for name, _ in parts.parts:
+        if name != "image":
+            raise BadParameter(
+                f"expected multipart fields named 'image', got {name[:80]!r}; parameters go into the query",
+                got=name[:80],
+            )
+    if not 1 <= len(parts.parts) <= most:
+        expected = "one multipart field 'image'" if most == 1 else f"1 to {most} multipart fields 'image'"
+        raise BadRequest(
+            f"expected {expected}, got {len(parts.parts)}; several go to /predict/batch, more to several calls",
+            images=len(parts.parts),
+            max_batch=most,
+        )
+    return [content for _, content in parts.parts]
+
+
+class _Parts:
+    """Collects what `MultipartParser` reports: slices of the one body, name by name."""
+
+    def __init__(self, most: int) -> None:
+        self.parts: list[tuple[str, bytes]] = []
+        self._most = most
+        self.ended = False
+        self._header, self._value, self._name = b"", b"", ""
+        self._slices: list[bytes] = []
+
+    def callbacks(self) -> MultipartCallbacks:
+        """List what the parser calls."""
+        return {
+            "on_part_begin": self._begin,
+            "on_header_field": self._on_field,
+            "on_header_value": self._on_value,
+            "on_header_end": self._on_header_end,
+            "on_part_data": self._on_data,
+            "on_part_end": self._on_part_end,
+            "on_end": self._on_end,
+        }
+
+    def _begin(self) -> None:
+        if len(self.parts) == self._most:  # a body of a million parts takes its parser minutes
+            raise BadRequest(f"expected at most {self._most} multipart fields, got more; send several calls")
+        self._name, self._slices = "", []
+
+    def _on_field(self, data: bytes, start: int, end: int) -> None:
+        self._header += data[start:end]
+
+    def _on_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _on_header_end(self) -> None:
+        if self._header.lower() == b"content-disposition":
+            self._name = parse_options_header(self._value)[1].get(b"name", b"").decode(errors="replace")
+        self._header, self._value = b"", b""
+
+    def _on_data(self, data: bytes, start: int, end: int) -> None:
+        self._slices.append(data[start:end])
+
+    def _on_part_end(self) -> None:
+        self.parts.append((self._name, b"".join(self._slices)))
+
+    def _on_end(self) -> None:
+        self.ended = True
