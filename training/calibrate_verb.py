@@ -22,7 +22,7 @@ def run(options: Namespace) -> int:
     found = measured.calibration
     manifest = opened.manifest.model_copy(update={"calibration": found})
     written = bundle.write(options.out, manifest, opened.onnx, card.with_scores(opened.card, found, measured.after))
-    what = "boxes" if manifest.decoder == "finder" else "labelled keypoints"
+    what = "boxes" if manifest.detects else "labelled keypoints"
     print(
         f"{written.path}: {found.samples:,} {what} on {found.pictures} pictures; expected calibration error "
         f"{found.error_before:.3f} before, {found.error:.3f} after (each half by the curves of the other)"
