@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import warnings
 from dataclasses import replace
 from itertools import product
@@ -108,7 +109,7 @@ def export(
             "guides": list(dict.fromkeys([*_guides(stages), *before["guides"]])),
             "data": data,
             "terms": terms,
-            "recipe": recipe.dump(checkpoint.recipe),
+            "recipe": json.loads(json.dumps(recipe.dump(checkpoint.recipe))),
         },
     )
     return bundle.write(out, manifest, onnx, card.write(manifest, plan, seen))
