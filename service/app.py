@@ -89,7 +89,7 @@ def _lifespan(settings: Settings, shelf: Shelf):  # type: ignore[no-untyped-def]
         scheduler = Scheduler(settings.worker_count, settings.queue_size, settings.deadline_s)
         app.state.service = Service(settings, shelf, scheduler, app.state.metrics, Room(settings.max_bodies_bytes))
         app.state.metrics.watch_queue(scheduler)
-        app.state.streams = Streams(settings.stream_max_sessions)
+        app.state.streams = Streams(settings.stream_max_sessions, settings.streams_per_address)
         # Beside the loop: /healthz answers meanwhile, and /readyz tells when it is done.
         warming = threading.Thread(target=shelf.warm_up, name="warm-up", daemon=True)
         warming.start()

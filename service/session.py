@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import time
 from collections.abc import Coroutine
 from contextlib import suppress
@@ -29,6 +28,7 @@ from service.middleware import new_id
 from service.prediction import Stopwatch
 from service.state import Service
 from service.terms import INSTANCE, Terms, agree
+from service.turn import Turn
 from service.watcher import Sight
 
 log = logging.getLogger(__name__)
@@ -46,8 +46,9 @@ class Session:
         self._wake = asyncio.Event()  # a frame waits, or it is time to stop
         self._room = asyncio.Event()  # a client that was told to slow down may go on
         self._stopped = asyncio.Event()
-        self._working = threading.Lock()  # a turn that missed its deadline may still be at work
-        self._in_hand: Taken | None = None
+        self._turn: Turn | None = None  # whose frame is not answered yet
+        self._late: Turn | None = None  # missed its deadline, and may still be worked on
+        self._heard_s = asyncio.get_running_loop().time()  # when the last frame, or the hello, was taken in
 
     def stop(self) -> None:
         """Ask for the end, after the answer that is being made."""
@@ -71,7 +72,8 @@ class Session:
 
     def _count_leftovers(self) -> None:
         waiting = 0 if self._terms is None else len(self._terms.mailbox)
-        for _ in range(waiting + (self._in_hand is not None)):
+        in_hand = self._turn is not None and self._turn.close() is not None
+        for _ in range(waiting + in_hand):
             self._service.metrics.frame("dropped")
 
     async def _until_farewell(self, conversation: Coroutine[Any, Any, None]) -> Farewell | None:
@@ -91,10 +93,13 @@ class Session:
         """Take what the client sends; the hello first."""
         self._terms = agree(await self._receive(), self._service, self.id)
         await self._send(events.write(self._terms.ready))
+        loop = asyncio.get_running_loop()
+        self._heard_s = loop.time()
         while True:
             message = await self._receive()
             if isinstance(message, bytes):
-                await self._on_frame(message, self._terms)
+                if await self._on_frame(message, self._terms):
+                    self._heard_s = loop.time()
             else:
                 await self._on_text(message)
 
@@ -102,29 +107,31 @@ class Session:
         """Wait for the client's next message.
 
         Raises:
-            Farewell: It said nothing for too long.
+            Farewell: No frame, or no hello, came for too long. Pings hold no place: others may wait for it.
             WebSocketDisconnect: It left.
         """
         idle_s = self._service.settings.stream_idle_s
         try:
-            async with asyncio.timeout(idle_s):
+            async with asyncio.timeout_at(self._heard_s + idle_s):
                 message = await self._socket.receive()
         except TimeoutError:
-            reason = f'expected a message within {idle_s:g} s, got none; send frames, or {{"type": "ping"}}'
+            due = "a hello" if self._terms is None else "a frame"
+            reason = f"expected {due} within {idle_s:g} s, got none; connect again when there is one to send"
             raise Farewell(events.IDLE, reason) from None
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message.get("code", 1005))
         content: bytes | str | None = message.get("bytes")
         return str(message["text"]) if content is None else content
 
-    async def _on_frame(self, message: bytes, terms: Terms) -> None:
+    async def _on_frame(self, message: bytes, terms: Terms) -> bool:
+        """Let a frame wait for its turn; tells whether it was one."""
         metrics = self._service.metrics
         try:
             frame = self._frames.read(message, time.perf_counter())
         except BadRequest as error:
             metrics.frame("error")
             await self._send(self._fault(error, seq=error.extras["seq"]))
-            return
+            return False
         if terms.mailbox.put(frame):
             metrics.frame("dropped")
         self._wake.set()
@@ -135,6 +142,7 @@ class Session:
             self._room.clear()
             if terms.mailbox.full:
                 await self._room.wait()
+        return True
 
     async def _on_text(self, text: str) -> None:
         try:
@@ -171,15 +179,12 @@ class Session:
         """Have one frame worked on, and send the answer or what was wrong."""
         error: ServiceError | None = None
         result = None
-        late_turn = threading.Event()
+        turn = self._turn = Turn(terms.mailbox)
         try:
-            result = await self._service.scheduler.run(
-                lambda _: self._turn(terms, late_turn), lane="stream", admitted=True
-            )
+            await self._wait_for_late_turn()
+            result = await self._service.scheduler.run(lambda _: self._work(terms, turn), lane="stream", admitted=True)
         except DeadlineExceeded as late:
             error = late
-            late_turn.set()
-            self._in_hand = self._in_hand or terms.mailbox.take()
         except Unavailable:
             self._stopped.set()
             self._wake.set()
@@ -189,7 +194,12 @@ class Session:
         except Exception:
             log.exception("stream %s: a frame failed", self.id)
             error = internal_error()
-        taken, self._in_hand = self._in_hand, None
+        taken, self._turn = turn.close(), None
+        if isinstance(error, DeadlineExceeded):
+            if taken is None:
+                taken = terms.mailbox.take()
+            else:
+                self._late = turn
         if taken is None:
             return
         age_ms = (time.perf_counter() - taken.frame.arrived_s) * 1e3
@@ -200,22 +210,36 @@ class Session:
             self._service.metrics.frame("answered", age_ms)
             await self._send(f'{result[:-1]},"age_ms":{age_ms:.2f}}}')
 
-    def _turn(self, terms: Terms, late: threading.Event) -> str | None:
-        """Work on the frame whose turn it is, on an inference thread; the result without its age.
+    async def _wait_for_late_turn(self) -> None:
+        """Wait for the thread of a turn that missed its deadline: people are followed by one thread at a time.
 
-        A turn that is ``late`` before the one before it has ended takes no frame: nobody awaits what it would answer.
+        Here and not on another thread, which could serve others meanwhile.
+
+        Raises:
+            DeadlineExceeded: It is still at work.
         """
-        with self._working:
-            if late.is_set():
-                return None
-            taken = self._in_hand = terms.mailbox.take()
-            if taken is None:
-                return None
+        deadline_s = self._service.settings.deadline_s
+        if self._late is not None and not await self._late.wait(deadline_s):
+            raise DeadlineExceeded(
+                f"expected an answer within {deadline_s:g} s, but an earlier frame was still being worked on; "
+                "send smaller pictures or fewer frames per second",
+                deadline_s=deadline_s,
+            )
+        self._late = None
+
+    def _work(self, terms: Terms, turn: Turn) -> str | None:
+        """Work on the frame whose turn it is, on an inference thread; the result without its age."""
+        taken = turn.begin()
+        if taken is None:
+            return None
+        try:
             frame = taken.frame
             terms.pace.take(time.perf_counter())
             watch = Stopwatch({"queue": (time.perf_counter() - frame.arrived_s) * 1e3})
             sight = terms.watcher.look(frame.content, frame.time_s, watch)
             return self._result(terms, taken, sight, watch)
+        finally:
+            turn.end()
 
     def _result(self, terms: Terms, taken: Taken, sight: Sight, watch: Stopwatch) -> str:
         prediction = sight.prediction

@@ -138,6 +138,9 @@ class Settings(BaseModel):
     stream_max_sessions: int = Field(
         32, ge=1, le=10_000, description="Streams at the same time; one more is closed with 1013."
     )
+    stream_max_per_address: int | None = Field(
+        None, ge=1, description="Streams at the same time from one address; unset = half of stream_max_sessions."
+    )
     stream_max_bytes: int = Field(
         4_000_000, ge=1000, description="Largest frame of a stream, in bytes as sent; a larger one ends it with 1009."
     )
@@ -148,7 +151,7 @@ class Settings(BaseModel):
         8, ge=1, le=1000, description="Frames that may wait in a stream of policy `all`, which then must slow down."
     )
     stream_idle_s: float = Field(
-        30.0, gt=0, le=3600, description="Seconds without a message after which a stream is closed with 4408."
+        30.0, gt=0, le=3600, description="Seconds without a frame after which a stream is closed with 4408."
     )
     stream_send_s: float = Field(
         5.0, gt=0, le=3600, description="Seconds for which a client may leave unread what fills its buffers."
@@ -169,6 +172,11 @@ class Settings(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe message that is logged; debug also logs every call."
     )
+
+    @property
+    def streams_per_address(self) -> int:
+        """Most streams from one address after ``unset = half`` is worked out."""
+        return self.stream_max_per_address or max(1, self.stream_max_sessions // 2)
 
     @property
     def worker_count(self) -> int:

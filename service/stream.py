@@ -23,14 +23,16 @@ _PORTS = {"http": 80, "https": 443}
 class Streams:
     """The open streams of a server; lives on the event loop."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, limit_per_address: int) -> None:
         """Begin without any.
 
         Args:
             limit: Most at the same time.
+            limit_per_address: Most of them from one address, so that nobody takes them all.
         """
         self._limit = limit
-        self._open: set[Session] = set()
+        self._limit_per_address = limit_per_address
+        self._open: dict[Session, str] = {}
         self._stopping = False
         self._empty = asyncio.Event()
         self._empty.set()
@@ -38,8 +40,8 @@ class Streams:
     def __len__(self) -> int:
         return len(self._open)
 
-    def require_room(self) -> None:
-        """Refuse one more.
+    def require_room(self, address: str) -> None:
+        """Refuse one more from ``address``.
 
         Raises:
             Farewell: There are too many, or the server is stopping.
@@ -49,16 +51,22 @@ class Streams:
         if len(self) >= self._limit:
             reason = f"expected at most {self._limit} streams at once, got one more; try again later"
             raise Farewell(events.OVERLOADED, reason)
+        if list(self._open.values()).count(address) >= self._limit_per_address:
+            reason = (
+                f"expected at most {self._limit_per_address} streams at once from one address, got one more; "
+                "close one, or raise the server's stream_max_per_address"
+            )
+            raise Farewell(events.OVERLOADED, reason)
 
-    async def host(self, session: Session, service: Service) -> None:
+    async def host(self, session: Session, address: str, service: Service) -> None:
         """Let a session run to its end."""
-        self._open.add(session)
+        self._open[session] = address
         self._empty.clear()
         service.metrics.sessions(len(self))
         try:
             await session.run()
         finally:
-            self._open.discard(session)
+            del self._open[session]
             service.metrics.sessions(len(self))
             if not self._open:
                 self._empty.set()
@@ -78,18 +86,19 @@ async def stream(socket: WebSocket) -> None:
     service: Service = socket.app.state.service
     streams: Streams = socket.app.state.streams
     offered = socket.scope["subprotocols"]
+    address = "" if socket.client is None else socket.client.host
     with suppress(WebSocketDisconnect):
         await socket.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
         try:
             _require_host(socket)
             _require_origin(socket, service.settings.cors_origins)
             _require_subprotocol(offered)
-            streams.require_room()
+            streams.require_room(address)
         except Farewell as farewell:
             service.metrics.rejected(events.REASONS[farewell.code])
             await leave(socket, farewell)
             return
-        await streams.host(Session(socket, service), service)
+        await streams.host(Session(socket, service), address, service)
 
 
 def _require_host(socket: WebSocket) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from service import appearance
 from service.clock import SHORTEST_STEP_S
 from service.pose import boxes as boxes_
 from service.pose.boxes import body_boxes
@@ -26,6 +27,12 @@ SCALE_LIMITS = (0.85, 1.18)
 """Of a body's growth from one frame to the next; beyond it is a limb that moved, or an error."""
 FASTEST = 8.0
 """Person sizes a second: a sprint. More comes of clocks that are wrong."""
+SAME_LOOK = 0.65
+"""Least `appearance.likeness` with the body that the finder confirmed. Below, the finder is asked."""
+UNCONFIRMED = 0.85
+"""Factor on the box score for each frame of doubt."""
+MOST_DOUBT = 3
+"""Frames of doubt for which a person is still told."""
 COASTING_S = 0.5
 """For so long an unseen person is taken to go on as before; then he stands."""
 
@@ -43,7 +50,10 @@ class Track:
         time_s: When the person was last seen.
         velocity: float32 (2,), px/s.
         usual_score: Running mean of the mean keypoint score.
-        misses: Frames in a row without a pose.
+        look: float32 (S, 4), `appearance.sample` of the body when the finder last confirmed it.
+        misses: Frames in a row without a pose that may be told.
+        changed: What is seen in the box is not what the finder confirmed.
+        doubt: Frames that speak against the person since the finder's last word for him; 0 where none does.
     """
 
     id: int
@@ -54,17 +64,20 @@ class Track:
     time_s: float
     velocity: Floats
     usual_score: float
+    look: Floats
     misses: int = 0
+    changed: bool = False
+    doubt: float = 0.0
     _score: float = 0.0
 
     @staticmethod
-    def begin(number: int, pose: Poses, time_s: float) -> Track:
-        """Begin with a first pose, the only one in ``pose``."""
+    def begin(number: int, pose: Poses, look: Floats, time_s: float) -> Track:
+        """Begin with a first pose, the only one in ``pose``, in a box of the finder; ``look`` (S, 4) is its look."""
         score = float(pose.scores[0].mean())
         still = np.zeros(2, np.float32)
         return Track(
             number, pose.keypoints[0], pose.scores[0], pose.boxes[0], float(pose.box_scores[0]), time_s, still, score,
-            _score=score,
+            look, _score=score,
         )  # fmt: skip
 
     def shift(self, time_s: float) -> Floats:
@@ -131,10 +144,38 @@ class Track:
         self.time_s = time_s
         self.misses = 0
 
-    def confirm(self, found: Floats, found_score: float) -> None:
-        """Note that the finder sees the person: ``found`` float32 (4,) xyxy, image px."""
+    @property
+    def told(self) -> bool:
+        """Whether there is too little doubt to keep silent."""
+        return self.doubt <= MOST_DOUBT
+
+    def confirm(self, found: Floats, found_score: float, look: Floats) -> None:
+        """Note that the finder sees the person.
+
+        Args:
+            found: float32 (4,) xyxy, image px.
+            found_score: 0..1.
+            look: float32 (S, 4), of the pose in that box.
+        """
         self.box = _contain((self.box + found) / 2, self.keypoints, self.scores)
-        self.box_score += 0.5 * (found_score - self.box_score)
+        # A score from before the doubt is about something else.
+        self.box_score += (1.0 if self.doubt else 0.5) * (found_score - self.box_score)
+        self.look, self.changed, self.doubt = look, False, 0.0
+
+    def compare(self, look: Floats) -> None:
+        """Note whether what is seen now, ``look`` float32 (S, 4), is what the finder confirmed."""
+        self.changed |= appearance.likeness(self.look, look) < SAME_LOOK
+
+    def doubt_more(self, share: float) -> None:
+        """Note a frame in which the finder did not confirm the person.
+
+        Args:
+            share: Weight of the finder's silence, 0..1; 0 where it was not asked. Where the look has changed nothing
+                speaks for the person any more, and each frame counts in full.
+        """
+        step = 1.0 if self.changed else share
+        self.doubt += step
+        self.box_score *= UNCONFIRMED**step
 
     def fallen(self, share: float) -> bool:
         """Whether the newest pose is much less sure than this person's usually are."""

@@ -7,6 +7,11 @@ A pose's own box tells little about whose it is: in a crop that shows two people
 So ids are given by how well poses fit to where their owners were heading (OKS and IoU, the best pairing as a whole). Of
 two poses that are one person the surer one stays; the track that is left without coasts on, and the finder looks for
 its person until he is back or given up.
+
+A pose network sees a body wherever it is told to look, so poses alone keep nobody: every track begins with a box of the
+finder and lives by its word. That word holds for what it was given about: once the box shows something else (`Track`),
+the finder is asked in every frame, and whoever it does not confirm within `track.MOST_DOUBT` frames is not told, until
+it does. Who has come into doubt is judged like a stranger.
 """
 
 from __future__ import annotations
@@ -55,8 +60,6 @@ FALLEN_SHARE = 0.65
 URGENT_MISSES = 5
 """For so many frames someone lost is looked for in every one, after that in every `LATER_EVERY`-th."""
 LATER_EVERY = 3
-UNCONFIRMED = 0.85
-"""Factor on the box score of a track that the finder looked for and did not see."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +101,8 @@ class Tracker:
         self._wanted = True
         self._time_s: float | None = None
         self._slow = False
-        self._backed: NDArray[np.bool_] | None = None  # which boxes have its word; None where it did not look
-        self._confirmed: dict[int, tuple[Boxes, float]] = {}
+        self._share = 0.0  # weight of the finder's silence about this frame; 0 where it did not look
+        self._backing: dict[int, tuple[Boxes, float]] = {}  # what it found, by the index of the box that shows it
 
     @property
     def ids(self) -> set[int]:
@@ -146,29 +149,29 @@ class Tracker:
             The predicted boxes, then the found ones of people who may be new, and all their scores.
         """
         # When it looks more often, because of somebody else, its silence says no more than at its usual pace.
-        share = min(1.0, (self._since_find + 1) / self._find_every)
-        self._since_find, self._wanted, self._confirmed = -1, False, {}
+        self._share = min(1.0, (self._since_find + 1) / self._find_every)
+        self._since_find, self._wanted, self._backing = -1, False, {}
         overlaps = boxes_.iou(found, boxes)
         if self._slow and self._tracks:
             overlaps = np.maximum(overlaps, boxes_.iou(found, np.stack([track.box for track in self._tracks])))
-        boxes, taken = boxes.copy(), set()
+        boxes, scores, taken = boxes.copy(), scores.copy(), set()
         for i, j in pair(overlaps, SAME_BOX_IOU):
-            self._confirmed[j] = found[i], float(found_scores[i])
+            self._backing[j] = found[i], float(found_scores[i])
             taken.add(i)
             if overlaps[i, j] < AGREEING_IOU:
                 boxes[j] = found[i]
-        for j, track in enumerate(self._tracks):
-            if j not in self._confirmed:
-                track.box_score *= UNCONFIRMED**share
+            if self._tracks[j].doubt:
+                scores[j] = found_scores[i]
         new = [i for i in range(len(found)) if i not in taken]
-        self._backed = np.array([j in self._confirmed for j in range(len(boxes))] + [True] * len(new), bool)
+        self._backing |= {len(boxes) + row: (found[i], float(found_scores[i])) for row, i in enumerate(new)}
         return np.concatenate([boxes, found[new]]), np.concatenate([scores, found_scores[new]])
 
-    def update(self, poses: Poses, image_size: tuple[int, int]) -> Tracked:
+    def update(self, poses: Poses, looks: Floats, image_size: tuple[int, int]) -> Tracked:
         """Give the poses of a frame to their owners.
 
         Args:
             poses: In the order of the boxes from `boxes` or `add_found`.
+            looks: float32 (N, S, 4), `appearance.sample` of them.
             image_size: (width, height), px.
 
         Returns:
@@ -182,21 +185,26 @@ class Tracker:
         crowded = self._crowded()
         seen: list[tuple[Track, int]] = []
         for j, track in enumerate(self._tracks):
-            if j in owners:
-                i = owners[j]
+            i = owners.get(j)
+            if i is not None:
+                track.compare(looks[i])
+            backing = self._word_for(track, i, poses)
+            if backing is None:
+                track.doubt_more(self._share if i is not None else 1.0)
+            if i is not None and (backing is not None or track.told):
                 track.follow(poses.keypoints[i], poses.scores[i], self._time_s, crowded=bool(crowded[j]))
-                if j in self._confirmed:
-                    track.confirm(*self._confirmed[j])
-                self._wanted |= track.fallen(FALLEN_SHARE)
-                seen.append((track, owners[j]))
+                if backing is not None:
+                    track.confirm(*backing, looks[i])
+                self._wanted |= track.changed or track.fallen(FALLEN_SHARE)
+                seen.append((track, i))
             else:
                 track.misses += 1
                 self._wanted |= track.misses <= URGENT_MISSES or track.misses % LATER_EVERY == 0
         self._tracks = [it for it in self._tracks if it.misses <= self._most_misses and it.inside(image_size)]
-        rest = [int(i) for row, i in enumerate(candidates) if row not in pairs]
-        seen = [(track, i) for track, i in seen if track in self._tracks] + self._take_up(poses, rest)
+        rest = [int(i) for row, i in enumerate(candidates) if row not in pairs and int(i) in self._backing]
+        seen = [(track, i) for track, i in seen if track in self._tracks] + self._take_up(poses, looks, rest)
         seen.sort(key=lambda it: it[0].id)
-        self._confirmed, self._backed = {}, None
+        self._share, self._backing = 0.0, {}
         boxes = np.asarray([track.box for track, _ in seen], np.float32).reshape(-1, 4)
         return Tracked(np.array([i for _, i in seen], np.intp), [track.id for track, _ in seen], boxes)
 
@@ -208,22 +216,30 @@ class Tracker:
         boxes = np.concatenate([boxes[:, :2] - margin, boxes[:, 2:] + margin], axis=1)
         return np.asarray((boxes_.overlap(boxes, boxes) > 0).sum(axis=1) > 1)
 
+    def _word_for(self, track: Track, i: int | None, poses: Poses) -> tuple[Boxes, float] | None:
+        """The finder's box and score for the pose ``i`` of a track, where they confirm it."""
+        backing = None if i is None else self._backing.get(i)
+        if backing is None or i is None:
+            return None
+        # The score of a pose that has changed just now still rests on what was seen before.
+        stranger = poses.person_scores[i] >= self._min_score if track.doubt else not track.changed
+        return backing if stranger else None
+
     def _distinct(self, poses: Poses) -> NDArray[np.intp]:
         """Indices of poses that are sure enough and nobody else's, surest first.
 
-        When the finder looked, its word counts: a pose in a box where it saw nobody gives way to a surer one that has
-        it and covers much of the same body. So tracks on their way into the void end.
+        When the finder looked, its word counts: poses in the boxes where it saw somebody come first, and one in another
+        box gives way to a surer one of them that covers much of the same body. So tracks that drift into the void end.
         """
         scores = poses.person_scores
-        order = np.argsort(-scores, kind="stable")
+        backed = np.array([i in self._backing for i in range(len(poses))], bool)
+        order = np.lexsort((-scores, ~backed))
         order = order[scores[order] >= max(KEPT_SHARE * self._min_score, 1e-6)]
-        people = poses.select(order)
+        people, scores, backed = poses.select(order), scores[order], backed[order]
         bodies = body_boxes(people.keypoints, people.scores)
         alike = oks(people.keypoints, people.keypoints, REACH**2 * boxes_.areas(bodies), self._sigmas, people.scores)
-        same = alike > SAME_POSE_OKS
-        if self._backed is not None:
-            backed = self._backed[order]
-            same |= (boxes_.iou(bodies, bodies) > SAME_BODY_IOU) & ~backed[:, None] & backed[None]
+        gives_way = ~backed[:, None] & backed[None] & (scores[:, None] <= scores[None])
+        same = (alike > SAME_POSE_OKS) | ((boxes_.iou(bodies, bodies) > SAME_BODY_IOU) & gives_way)
         kept = np.ones(len(order), bool)
         for i in range(len(order)):
             if kept[i]:
@@ -259,14 +275,14 @@ class Tracker:
         self._tracks = [track for track in self._tracks if track is not lost]
         return True
 
-    def _take_up(self, poses: Poses, rest: list[int]) -> list[tuple[Track, int]]:
-        """Begin tracks for poses that are nobody's, the surest first."""
+    def _take_up(self, poses: Poses, looks: Floats, rest: list[int]) -> list[tuple[Track, int]]:
+        """Begin tracks for the ``rest``: poses in boxes of the finder that are nobody's, the surest first."""
         assert self._time_s is not None
         begun = []
         for i in rest:
             if poses.person_scores[i] < self._min_score or not self._make_room():
                 continue
-            track = Track.begin(self._next_id, poses.select(np.array([i])), self._time_s)
+            track = Track.begin(self._next_id, poses.select(np.array([i])), looks[i], self._time_s)
             self._next_id += 1
             self._tracks.append(track)
             begun.append((track, i))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from service import images
+from service import appearance, images
 from service.pose import boxes as boxes_
 from service.pose.types import Poses
 from service.prediction import Prediction, Stopwatch, Wish, estimate_people, predict
@@ -81,7 +81,8 @@ class Watcher:
         watch.lap("find")
         poses, fallen_back = estimate_people(self._wish.choice, picture, boxes, scores)
         watch.lap("pose")
-        tracked = self._tracker.update(poses, picture.size)
+        looks = appearance.sample(picture.pixels, poses, self._wish.choice.model.estimator.skeleton)
+        tracked = self._tracker.update(poses, looks, picture.size)
         people = self._recognised(self._tracker, poses, tracked, picture.size, time_s)
         watch.lap("track")
         return Sight(Prediction.of(self._wish.choice, picture, people, fallen_back[tracked.index]), tracked.ids)

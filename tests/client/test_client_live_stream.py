@@ -17,6 +17,7 @@ from tests import spots
 from tests.client.hosts import PATIENCE_S, hosting
 from tests.conftest import Running, serving
 from tests.spots import SURE
+from tests.streaming import eventually
 
 STEP_US = 40_000
 WITHIN_PX = 1.0
@@ -134,19 +135,32 @@ def test_a_short_queue_is_never_filled(models_dir: Path) -> None:
     assert [it.seq for it in results] == list(range(10))
 
 
-def test_pings_keep_a_quiet_stream_open(models_dir: Path) -> None:
+@pytest.mark.parametrize("again", [True, False])
+def test_a_quiet_stream_gives_up_its_place_until_there_is_a_frame(models_dir: Path, again: bool) -> None:
     (picture,) = frames(walk(1))
-    passed = threading.Event()
-
-    def slow() -> Iterator[pw.Frame]:
-        yield picture
-        passed.wait(1.0)  # more than twice as long as the server allows
-        yield picture
 
     with serving(Settings(models_dir=models_dir, stream_idle_s=0.4)) as running, pw.Client(running.url) as client:
+
+        def slow() -> Iterator[pw.Frame]:
+            yield picture
+            eventually(lambda: running.open_streams == 1)
+            eventually(lambda: running.open_streams == 0)
+            if again:
+                yield picture
+
         stream = client.stream(slow())
-        assert [it.seq for it in stream] == [0, 1]
-    assert stream.stats.reconnects == 0
+        assert [it.seq for it in stream] == [0, 1][: 1 + again]
+    assert stream.stats.reconnects == again
+
+
+def test_a_keypoint_threshold_tells_what_is_visible(server: Running) -> None:
+    for threshold in (0.0, 1.0):
+        (result,) = gather_sync(server.url, frames(walk(1)), keypoint_threshold=threshold)
+        points = [point for pose in result.poses for point in pose.keypoints]
+        assert points
+        assert all(point.visible == (point.score >= threshold) for point in points)
+    (result,) = gather_sync(server.url, frames(walk(1)))
+    assert all(point.visible is None for pose in result.poses for point in pose.keypoints)
 
 
 @pytest.mark.parametrize("policy", ["all", "latest"])

@@ -71,6 +71,10 @@ def test_the_hello_says_what_was_asked_for() -> None:
         "type": "hello", "format": "compact", "policy": "all", "track": False, "smooth": True, "max_fps": 12.5,
         "model": "teacher", "max_people": 3,
     }  # fmt: skip
+    session = Session(pw.StreamOptions(keypoint_threshold=0.5))
+    session.opened(0.0)
+    hello = json.loads(session.outgoing(0.0))
+    assert (hello["keypoint_threshold"], hello["format"]) == (0.5, "pose")  # compact people do not say what is visible
 
 
 def test_nothing_is_sent_before_ready() -> None:

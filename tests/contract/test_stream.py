@@ -6,6 +6,8 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,6 +25,7 @@ from tests.conftest import Running, serving
 from tests.spots import SURE, UNSURE, Person
 from tests.streaming import (
     BINARY,
+    PATIENCE_S,
     bare,
     connected,
     eventually,
@@ -276,10 +279,53 @@ def test_who_is_silent_is_sent_away(models_dir: Path) -> None:
             assert hear(connection) == {"type": "pong"}
             assert "0.2 s" in hear_goodbye(connection, events.IDLE)["reason"]
         with connected(running) as connection:  # not even a hello
-            hear_goodbye(connection, events.IDLE)
+            assert "a hello" in hear_goodbye(connection, events.IDLE)["reason"]
         with bare(running.url) as connection:  # half a frame is no message
             connection.sendall(packed(BINARY, PICTURE)[: len(PICTURE) // 2])
             eventually(lambda: running.open_streams == 0)
+
+
+def test_pings_hold_no_place(models_dir: Path) -> None:
+    with serving(Settings(models_dir=models_dir, stream_idle_s=0.5)) as running, streaming(running) as connection:
+
+        def ping() -> None:
+            with suppress(ConnectionClosed):
+                while True:
+                    say(connection, type="ping")
+                    time.sleep(0.02)
+
+        with ThreadPoolExecutor(1) as pool:
+            pinging = pool.submit(ping)
+            said = hear_until(connection, lambda event: event["type"] == "bye")
+            pinging.result(PATIENCE_S)
+    assert {"type": "pong"} in said
+    assert said[-1]["code"] == events.IDLE
+    assert "a frame within 0.5 s" in said[-1]["reason"]
+
+
+def test_frames_hold_a_place(models_dir: Path) -> None:
+    with serving(Settings(models_dir=models_dir, stream_idle_s=3)) as running, streaming(running) as connection:
+        begun_s = time.monotonic()
+        while time.monotonic() - begun_s < 4.5:
+            connection.send(PICTURE)
+            assert hear(connection)["type"] == "result"
+            time.sleep(0.1)
+
+
+def test_one_address_cannot_take_every_stream(models_dir: Path) -> None:
+    few = Settings(models_dir=models_dir, stream_max_sessions=5)
+    with serving(few) as running, streaming(running) as first, streaming(running) as second:
+        with connected(running) as third:
+            assert "at most 2 streams at once from one address" in hear_goodbye(third, events.OVERLOADED)["reason"]
+        for connection in (first, second):
+            connection.send(PICTURE)
+            assert hear(connection)["type"] == "result"
+
+
+def test_how_many_streams_an_address_may_have_is_a_setting(models_dir: Path) -> None:
+    settings = Settings(models_dir=models_dir, stream_max_sessions=2, stream_max_per_address=2)
+    with serving(settings) as running, streaming(running), streaming(running):
+        assert running.open_streams == 2
 
 
 def test_a_frame_that_is_too_large_ends_the_stream(server: Running) -> None:

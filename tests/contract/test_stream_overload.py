@@ -17,6 +17,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.errors import DeadlineExceeded
+from service.pose.finder import PersonFinder
 from service.settings import Settings
 from tests import spots
 from tests.conftest import Running, serving
@@ -208,18 +209,34 @@ def test_a_frame_past_its_deadline_is_an_error_and_the_stream_goes_on(models_dir
 
 
 def test_no_frame_is_lost_behind_one_that_takes_several_deadlines(models_dir: Path) -> None:
-    """Turns that wait for it past their own deadline must not take frames for nobody afterwards."""
-    with serving(Settings(models_dir=models_dir, workers=4, deadline_s=0.2)) as running, connected(running) as stream:
+    """Nor does it hold a second thread: calls are answered meanwhile."""
+    held, released = threading.Event(), threading.Event()
+
+    class SlowFinder(PersonFinder):
+        def find(self, *question: Any) -> Any:
+            held.set()
+            released.wait(PATIENCE_S)
+            return super().find(*question)
+
+    with serving(Settings(models_dir=models_dir, workers=2, deadline_s=0.5)) as running, connected(running) as stream:
+        quick = running.shelf.finder
+        slow = SlowFinder.__new__(SlowFinder)
+        slow.__dict__ = quick.__dict__
         say(stream, type="hello", policy="all")
         assert hear(stream)["type"] == "ready"
-        (session,) = running.app.state.streams._open
-        with session._working:  # as a first turn would hold it
-            for seq in range(6):
-                stream.send(frame(PICTURE, seq))
-            late = [hear(stream) for _ in range(2)]
+        running.shelf.finder = slow
+        for seq in range(6):
+            stream.send(frame(PICTURE, seq))
+        assert held.wait(PATIENCE_S)
+        running.shelf.finder = quick
+        late = [hear(stream) for _ in range(2)]
+        scheduler = running.app.state.service.scheduler
+        assert asyncio.run(scheduler.run(lambda _: "done")) == "done"  # on the thread that is left
+        released.set()
         said = late + [hear(stream) for _ in range(4)]
         assert [event["seq"] for event in said] == list(range(6))
         assert [event["type"] for event in late] == ["error", "error"]
+        assert {event["problem"]["type"] for event in late} == {"urn:posewright:problem:deadline-exceeded"}
         assert said[-1]["type"] == "result"
 
 

@@ -37,6 +37,7 @@ SPELLED = {
     "keypoint_threshold": ("0.6", 0.6),
     "fallback_score": ("0.5", 0.5),
     "stream_max_sessions": ("6", 6),
+    "stream_max_per_address": ("3", 3),
     "stream_max_bytes": ("5000", 5000),
     "stream_max_fps": ("12.5", 12.5),
     "stream_queue": ("3", 3),

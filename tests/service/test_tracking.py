@@ -48,6 +48,8 @@ class Scene:
         seed: Of the noise on keypoints.
         keypoint_score: Of everyone in sight.
         hiding_px: Centres nearer than this hide the one behind.
+        ghosts: Whether the network sees a body, which looks like nobody, where nobody is.
+        told: The ids of each frame.
     """
 
     ways: Sequence[Way]
@@ -55,11 +57,14 @@ class Scene:
     seed: int = 0
     keypoint_score: Callable[[float], float] = lambda t: 0.9
     hiding_px: float = HALF_BOX[0]
+    ghosts: bool = False
     finds: list[int] = field(default_factory=list)
+    told: list[list[int]] = field(default_factory=list)
     frames: int = 0
 
     def __post_init__(self) -> None:
         self.rng = np.random.default_rng(self.seed)
+        self.strangers = np.random.default_rng(self.seed + 1000)
 
     def in_sight(self, t: float) -> dict[int, np.ndarray]:
         """Centres of those who are there and not hidden."""
@@ -83,8 +88,9 @@ class Scene:
             half = np.asarray(HALF_BOX, np.float32)
             found = np.array([[*(c - half), *(c + half)] for c in seen.values()], np.float32).reshape(-1, 4)
             boxes, scores = self.tracker.add_found(boxes, scores, found, np.full(len(found), 0.9, np.float32))
-        poses = self.look(boxes, scores, seen, t)
-        tracked = self.tracker.update(poses, SIZE)
+        poses, looks = self.look(boxes, scores, seen, t)
+        tracked = self.tracker.update(poses, looks, SIZE)
+        self.told.append(tracked.ids)
         assert tracked.ids == sorted(set(tracked.ids))
         assert len(tracked.boxes) == len(tracked.index) == len(tracked.ids)
         self.assert_nobody_twice(poses.select(tracked.index))
@@ -92,21 +98,34 @@ class Scene:
         owner: dict[int, int] = {}
         for i, number in zip(tracked.index, tracked.ids, strict=True):
             center = (poses.keypoints[i] - FIGURE).mean(axis=0)
-            owner[min(seen, key=lambda person: float(np.linalg.norm(seen[person] - center)))] = number
+            if seen:
+                owner[min(seen, key=lambda person: float(np.linalg.norm(seen[person] - center)))] = number
         return owner
 
-    def look(self, boxes: np.ndarray, scores: np.ndarray, seen: dict[int, np.ndarray], t: float) -> Poses:
+    def look(
+        self, boxes: np.ndarray, scores: np.ndarray, seen: dict[int, np.ndarray], t: float
+    ) -> tuple[Poses, np.ndarray]:
         """In every box the person nearest to its middle, if any is inside: as networks do, whoever was meant."""
         keypoints = np.zeros((len(boxes), len(COCO17), 2), np.float32)
         point_scores = np.zeros((len(boxes), len(COCO17)), np.float32)
+        looks = np.stack([self.appearance(self.strangers) for _ in range(len(boxes) + 1)])[1:]
         for i, box in enumerate(boxes):
             middle = (box[:2] + box[2:]) / 2
-            inside = [c for c in seen.values() if (np.abs(c - middle) < (box[2:] - box[:2]) / 2).all()]
-            if inside:
-                center = min(inside, key=lambda c: float(np.linalg.norm(c - middle)))
+            inside = {person: c for person, c in seen.items() if (np.abs(c - middle) < (box[2:] - box[:2]) / 2).all()}
+            if inside or self.ghosts:
+                center = min(inside.values(), key=lambda c: float(np.linalg.norm(c - middle)), default=middle)
                 keypoints[i] = center + FIGURE + self.rng.normal(0, NOISE, FIGURE.shape)
                 point_scores[i] = self.keypoint_score(t)
-        return Poses(keypoints, point_scores, boxes, scores)
+            for person, c in inside.items():
+                if c is center:
+                    looks[i] = self.appearance(np.random.default_rng(person))
+        return Poses(keypoints, point_scores, boxes, scores), looks
+
+    @staticmethod
+    def appearance(rng: np.random.Generator) -> np.ndarray:
+        """A body's colours, as `service.appearance` samples them."""
+        colours = rng.uniform(0, 255, (12, 3)).repeat(4, axis=0)
+        return np.concatenate([colours, np.full((48, 1), 0.9)], axis=1).astype(np.float32)
 
     @staticmethod
     def assert_nobody_twice(people: Poses) -> None:
@@ -276,7 +295,7 @@ def test_a_step_back_of_the_clock_throws_nobody_aside() -> None:
         box = np.array([[*keypoints[0].min(axis=0), *keypoints[0].max(axis=0)]], np.float32)
         return Poses(keypoints, sure[None], box, np.ones(1, np.float32))
 
-    track = Track.begin(1, pose(0), 5.0)
+    track = Track.begin(1, pose(0), Scene.appearance(np.random.default_rng(0)), 5.0)
     track.halt(0.04)
     track.follow(pose(2).keypoints[0], sure, 0.04, crowded=False)
     left = track.box_at(0.08)[0] - track.box[0]
@@ -307,3 +326,46 @@ def test_who_is_in_sight_keeps_the_id_from_one_who_vanished_behind(speed: float,
     first = scene.step()[0]
     for _ in range(int(4 * FPS)):
         assert scene.step()[0] == first
+
+
+@settings(max_examples=60)
+@given(
+    st.sampled_from([1, 2, 3, 10, 1000]),
+    st.floats(1, 60),
+    st.integers(1, 12),
+    st.integers(0, 99),
+    st.integers(0, 3),
+    st.floats(-300, 300),
+)
+def test_who_vanishes_is_told_three_frames_more_at_most_whatever_the_network_sees(
+    find_every: int, fps: float, frames: int, seed: int, others: int, px_per_s: float
+) -> None:
+    """At any frame rate and pace of the finder, though a body is seen in every box; those who stay are told on."""
+    ways = [stands((900 + 130 * i, 300)) for i in range(min(others, 2))]
+    gone = walks((400, 300), px_per_s, until_s=(frames - 0.5) / fps)
+    scene = Scene([*ways, gone], tracker(find_every=find_every), seed, ghosts=True)
+    for frame in range(frames + 40):
+        scene.step(frame / fps)
+    everyone = {number for ids in scene.told[:frames] for number in ids}
+    assert all(len(ids) == len(ways) for ids in scene.told[frames + 3 :])
+    assert all(set(ids) <= everyone for ids in scene.told)  # nobody was born of a pose alone
+
+
+@pytest.mark.parametrize("find_every", [1, 3, 10])
+def test_whom_the_finder_loses_sight_of_loses_the_score(find_every: int) -> None:
+    """Nothing else speaks against him: the box shows what it did."""
+    scene = Scene([stands((400, 300))], tracker(find_every=find_every))
+    scene.step()
+    scores = []
+    for frame in range(1, 1 + 6 * find_every):
+        boxes, box_scores = scene.tracker.boxes(frame / FPS)
+        scores.append(float(box_scores[0]) if len(box_scores) else 0.0)
+        if scene.tracker.due:
+            nothing = np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
+            boxes, box_scores = scene.tracker.add_found(boxes, box_scores, *nothing)
+        poses, looks = scene.look(boxes, box_scores, {0: np.array((400, 300), np.float32)}, frame / FPS)
+        ids = scene.tracker.update(poses, looks, SIZE).ids
+        assert not ids or frame < 4 * find_every
+    assert scores == sorted(scores, reverse=True)
+    assert scores[-1] < scores[0] / 2
+    assert not ids

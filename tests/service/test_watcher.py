@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from service.errors import UndecodableImage
 from service.pose.boxes import iou
@@ -26,9 +28,9 @@ def shelf(models_dir: Path) -> Shelf:
     return open_shelf(Settings(models_dir=models_dir))
 
 
-def watcher(shelf: Shelf, *, track: bool = True, smooth: bool = False) -> Watcher:
+def watcher(shelf: Shelf, *, track: bool = True, smooth: bool = False, find_every: int = FIND_EVERY) -> Watcher:
     wish = Wish(shelf.choose("auto"), None, 20, 0.15, 10_000_000)
-    return Watcher(shelf, wish, track=track, smooth=smooth, find_every=FIND_EVERY, most_misses=30)
+    return Watcher(shelf, wish, track=track, smooth=smooth, find_every=find_every, most_misses=30)
 
 
 def look(watching: Watcher, frame: int, *people: Person) -> Sight:
@@ -116,3 +118,35 @@ def test_stages_are_timed(shelf: Shelf) -> None:
     watch = Stopwatch({"queue": 0.0})
     watcher(shelf).look(spots.encode(spots.paint(), "JPEG"), 0.0, watch)
     assert list(watch.laps_ms) == ["queue", "decode", "find", "pose", "track"]
+
+
+@settings(max_examples=25)
+@given(
+    st.sampled_from(["grey", "colours", "noise", "bodies"]),
+    st.sampled_from([1, 3, 10, 1000]),
+    st.sampled_from([2.0, 10.0, 30.0]),
+    st.integers(0, 999),
+)
+def test_who_vanishes_is_told_three_frames_more_at_most(
+    shelf: Shelf, background: str, find_every: int, fps: float, seed: int
+) -> None:
+    """Before backgrounds on which the network sees joints, and the finder nobody; who stays is told on."""
+    rng = np.random.default_rng(seed)
+    watching = watcher(shelf, find_every=find_every)
+    stays = Person((500, 188))
+    empty = spots.paint()
+    if background == "noise":
+        empty = rng.integers(0, 256, empty.shape, np.uint8)
+    elif background != "grey":
+        empty = np.asarray(spots.COLORS, np.uint8)[rng.integers(0, 17, (24, 40))].repeat(16, 0).repeat(16, 1)
+    if background == "bodies":  # whole ones, without what the finder sees
+        empty = spots.paint(*(Person((int(x), 188), marker_radius=0) for x in rng.integers(100, 300, 2)))
+    empty[:, 400:] = spots.paint(stays)[:, 400:]
+    leaving = 1 + seed % 9
+    told = []
+    for frame in range(leaving + 12):
+        picture = spots.paint(Person((150 + frame, 188)), stays) if frame < leaving else empty
+        told.append(watching.look(spots.encode(picture, "JPEG"), frame / fps, Stopwatch()).ids or [])
+    assert told[0] == [1, 2]
+    assert all(len(ids) == 1 for ids in told[leaving + 3 :])
+    assert all(set(ids) <= {1, 2} for ids in told)

@@ -1,14 +1,16 @@
-"""The bundles that ship, watching somebody who sways before a camera."""
+"""The bundles that ship, watching somebody who sways before a camera, and vanishes."""
 
+import cv2
 import numpy as np
 import pytest
+import skimage.data
 
 from service.pose.boxes import iou
 from service.prediction import Stopwatch, Wish
 from service.settings import Settings
 from service.shelf import Shelf, open_shelf
 from service.watcher import Watcher
-from tests.system.bench_stream import STEPS, camera, offset
+from tests.system.bench_stream import SIZE, STEPS, camera, offset
 
 PICTURES = camera()
 
@@ -29,3 +31,23 @@ def test_she_is_one_person_at_any_rate(shelf: Shelf, fps: int) -> None:
         x = offset(step)
         truth = np.array([[x + 30, 213, x + 480, 720]], np.float32)
         assert iou(sight.prediction.poses.boxes, truth)[0, 0] > 0.4
+
+
+@pytest.mark.parametrize(("fps", "find_every"), [(30, 10), (10, 3), (3, 1000)])
+@pytest.mark.parametrize("background", ["black", "brick", "gravel", "page"])
+def test_when_she_vanishes_nobody_is_told_three_frames_later(
+    shelf: Shelf, background: str, fps: int, find_every: int
+) -> None:
+    pixels = np.zeros(SIZE[::-1], np.uint8)
+    if background != "black":
+        pixels = cv2.resize(getattr(skimage.data, background)(), SIZE)
+    empty = bytes(cv2.imencode(".jpg", pixels)[1])
+    wish = Wish(shelf.choose("auto"), None, 20, 0.15, 10**8)
+    watching = Watcher(shelf, wish, track=True, smooth=True, find_every=find_every, most_misses=30)
+    told = []
+    for i in range(25):
+        picture = PICTURES[i * 30 // fps % STEPS] if i < 8 else empty
+        told.append(watching.look(picture, i / fps, Stopwatch()).ids)
+    assert told[:8] == [[1]] * 8
+    assert told[11:] == [[]] * 14
+    assert all(set(ids or ()) <= {1} for ids in told)

@@ -14,7 +14,7 @@ from posewright_client._retries import Retries
 
 IN_FLIGHT = {"latest": 2, "all": 8}
 """Frames unanswered at a time. Latest: one is worked on while the next is on its way; a third would only grow old."""
-_WISHES = ("policy", "track", "smooth", "max_fps", "model", "max_people", "min_score")
+_WISHES = ("policy", "track", "smooth", "max_fps", "model", "max_people", "min_score", "keypoint_threshold")
 """What of the options the server is told; the others are the client's own business."""
 RECONNECTS = Retries(attempts=10, budget_s=60.0)
 
@@ -46,6 +46,7 @@ class StreamOptions:
         model: As in `Options`.
         max_people: As in `Options`.
         min_score: As in `Options`; who is tracked stays down to 0.6 of it.
+        keypoint_threshold: As in `Options`.
         max_in_flight: Most frames sent and not yet taken as results; None: 2 for ``latest``, 8 for ``all``. A server
             that lets fewer wait is sent fewer.
         reply_timeout_s: A server that owes answers and gives none for longer loses the connection, which is then opened
@@ -61,6 +62,7 @@ class StreamOptions:
     model: str = "auto"
     max_people: int | None = None
     min_score: float | None = None
+    keypoint_threshold: float | None = None
     max_in_flight: int | None = None
     reply_timeout_s: float = 10.0
     jpeg_quality: int = JPEG_QUALITY
@@ -78,7 +80,8 @@ class StreamOptions:
         """Write the first message of a connection."""
         wishes = {name: getattr(self, name) for name in _WISHES}
         told = {name: wish for name, wish in wishes.items() if wish is not None}
-        return json.dumps({"type": "hello", "format": "compact"} | told)
+        layout = "compact" if self.keypoint_threshold is None else "pose"  # only the latter says what is visible
+        return json.dumps({"type": "hello", "format": layout} | told)
 
 
 class StreamWishes(TypedDict, total=False):
@@ -91,6 +94,7 @@ class StreamWishes(TypedDict, total=False):
     model: str
     max_people: int | None
     min_score: float | None
+    keypoint_threshold: float | None
     max_in_flight: int | None
     reply_timeout_s: float
     jpeg_quality: int

@@ -28,7 +28,8 @@ class Keypoint:
         x: px.
         y: px.
         score: 0..1.
-        visible: The score reaches the threshold of the call; None where the server was not asked (streams).
+        visible: The score reaches the threshold of the call; None where the server was not asked: streams
+            without `keypoint_threshold`.
     """
 
     name: str

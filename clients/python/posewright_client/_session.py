@@ -96,6 +96,11 @@ class Session:
         """Whether nothing is left to send or to hear; results may be left to take."""
         return self._finished and not self._waiting and not self._in_flight
 
+    @property
+    def eager(self) -> bool:
+        """Whether a frame waits that may be sent, once there is a connection."""
+        return bool(self._waiting) and len(self._in_flight) + len(self._results) < self._window
+
     def opened(self, now_s: float) -> None:
         """Start over on a new connection."""
         self._control.clear()
@@ -120,7 +125,7 @@ class Session:
             return self._control.popleft()
         if not self._ready or self._leaving:
             return None
-        if self._waiting and len(self._in_flight) + len(self._results) < self._window:
+        if self.eager:
             offered = self._waiting.popleft()
             self._in_flight[offered.seq & SEQ_MASK] = offered, now_s
             self._sent_s = now_s

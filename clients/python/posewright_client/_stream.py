@@ -28,11 +28,11 @@ from posewright_client._retries import parse_retry_after, worth_another
 from posewright_client._session import SUBPROTOCOL, Session
 from posewright_client._source import Source, taken_from
 
-BROKEN = 1006
-"""Of WebSocket, for a connection that ended without a close."""
+BROKEN, IDLE = 1006, 4408
+"""Close codes: WebSocket's for a connection that ended without a close; the server's where it got no frame for long."""
 CLOSE_TIMEOUT_S = 2.0
 """Longest that a close waits for its echo: a server that froze sends none, and the next connection waits for it."""
-REOPENED = frozenset({1000, 1001, BROKEN, 1011, 1012, 1013, 1014, 4408, 4429})
+REOPENED = frozenset({1000, 1001, BROKEN, 1011, 1012, 1013, 1014, IDLE, 4429})
 """Closes after which a stream is opened again: drained, restarted, overloaded, idle, too fast."""
 
 
@@ -180,6 +180,12 @@ class AsyncStream(AsyncIterator[StreamResult]):
                 delay_s = self._options.reconnects.delay_s(failures, error, time.monotonic() - began_s)
                 if delay_s is None or not _may_reopen(error):
                     raise
+                if isinstance(error, StreamClosed) and error.code == IDLE:
+                    while not (session.eager or session.settled):
+                        await self._changes.next()
+                    if session.settled:
+                        return
+                    began_s = time.monotonic()
             else:
                 return
             session.stats.reconnects += 1
