@@ -86,15 +86,14 @@ def require_installed(backend: Backend) -> Backend:
 def open_session(onnx: bytes | Path, threads: int) -> ort.InferenceSession:
     """Open a graph on the CPU. Its threads sleep when idle: spinning would steal the cores of other calls.
 
-    Memory that a run has taken stays taken, or each run would pay for new pages: callers keep batches small.
+    Memory that a run has taken stays taken for the next one, since new pages cost as much time as the network: callers
+    keep batches small.
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # As much memory as is needed; by default the arena takes twice as much each time.
-    providers = [("CPUExecutionProvider", {"arena_extend_strategy": "kSameAsRequested"})]
-    return ort.InferenceSession(onnx, options, providers=providers)
+    return ort.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
 
 
 def available_cores() -> int:
