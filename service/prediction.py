@@ -12,7 +12,7 @@ from service import images
 from service.errors import BadParameter
 from service.images import Picture
 from service.pose import boxes as boxes_
-from service.pose.oks import oks
+from service.pose.oks import distinct, oks
 from service.pose.types import Boxes, Floats, Poses
 from service.shelf import Choice, Fallback, Model, Shelf
 
@@ -80,7 +80,7 @@ class Prediction:
 
     @classmethod
     def of(cls, choice: Choice, picture: Picture, poses: Poses, fallen_back: NDArray[np.bool_]) -> Prediction:
-        """Say who answered for the people that are left of those whom `estimate_people` saw."""
+        """Say who answered for the people that are left of those whom `fall_back` saw."""
         model, fallback = choice.model, choice.fallback
         if choice.backup is not None and fallen_back.any():
             fallback = "low_confidence"
@@ -116,31 +116,30 @@ def predict(shelf: Shelf, content: bytes, wish: Wish, watch: Stopwatch) -> Predi
         ServiceError: The picture cannot be read, or the boxes do not fit it.
     """
     picture, boxes, scores = _locate(shelf, content, wish, watch)
-    poses, fallen_back = estimate_people(wish.choice, picture, boxes, scores, found=wish.boxes is None)
-    kept = np.flatnonzero(poses.person_scores >= wish.min_score)
     if wish.boxes is None:
-        kept = kept[np.argsort(-poses.person_scores[kept], kind="stable")]
+        poses = wish.choice.model.estimator.estimate_found(picture.pixels, boxes, scores, wish.min_score)
+    else:
+        poses = wish.choice.model.estimator.estimate(picture.pixels, boxes)
+    poses, fallen_back = fall_back(wish.choice, picture, poses)
+    kept = np.arange(len(poses))
+    if wish.boxes is None:  # callers of /predict who name boxes get an answer for each
+        kept = distinct(poses, wish.choice.model.estimator.skeleton.sigma_array)
+    kept = kept[poses.person_scores[kept] >= wish.min_score]
     watch.lap("pose")
     return Prediction.of(wish.choice, picture, poses.select(kept), fallen_back[kept])
 
 
-def estimate_people(
-    choice: Choice, picture: Picture, boxes: Boxes, scores: Floats | None, *, found: bool = False
-) -> tuple[Poses, NDArray[np.bool_]]:
-    """Estimate the poses in ``boxes``; the choice's backup answers for those of whom its model is less sure.
+def fall_back(choice: Choice, picture: Picture, poses: Poses) -> tuple[Poses, NDArray[np.bool_]]:
+    """Let the choice's backup answer for those of whom its model is less sure.
 
     Args:
         choice: Who answers.
         picture: Decoded.
-        boxes: float32 (N, 4) xyxy, image px.
-        scores: float32 (N,), 0..1; ones when None.
-        found: The boxes are a finder's and may be off.
+        poses: N poses, by its model.
 
     Returns:
-        The people, in the boxes' order, and for whom the teacher answered, bool (N,).
+        The N people, in the same order, and for whom the teacher answered, bool (N,).
     """
-    look = choice.model.estimator.estimate_found if found else choice.model.estimator.estimate
-    poses = look(picture.pixels, boxes, scores)
     fallen_back = np.full(len(poses), choice.fallback is not None)
     if choice.backup is not None:
         fallen_back = poses.person_scores < choice.backup_below
@@ -152,20 +151,21 @@ def estimate_people(
 def compare(shelf: Shelf, content: bytes, wish: Wish, student: Model, watch: Stopwatch) -> Comparison:
     """Let ``student`` and ``wish.choice.model``, the teacher, answer for the same boxes.
 
-    A person stays when either of them is sure enough; people come in the order of the teacher's scores.
+    A person stays when either of them is sure enough; people come in the order of the teacher's scores. Where the
+    finder looked, neither model answers one person twice.
     """
     picture, boxes, scores = _locate(shelf, content, wish, watch)
     look = student.estimator.estimate_found if wish.boxes is None else student.estimator.estimate
     by_student = look(picture.pixels, boxes, scores)
     watch.lap("student")
-    by_teacher = wish.choice.model.estimator.estimate(picture.pixels, by_student.boxes, scores)
+    by_teacher = wish.choice.model.estimator.estimate(picture.pixels, by_student.boxes, by_student.box_scores)
     watch.lap("teacher")
-    kept = np.flatnonzero(np.maximum(by_student.person_scores, by_teacher.person_scores) >= wish.min_score)
-    if wish.boxes is None:
-        kept = kept[np.argsort(-by_teacher.person_scores[kept], kind="stable")]
+    sigmas = wish.choice.model.estimator.skeleton.sigma_array
+    kept = np.arange(len(by_teacher)) if wish.boxes is not None else distinct(by_teacher, sigmas)
+    surest = np.maximum(by_student.person_scores, by_teacher.person_scores)
+    kept = kept[surest[kept] >= wish.min_score]
     by_student, by_teacher = by_student.select(kept), by_teacher.select(kept)
     areas = boxes_.areas(by_teacher.boxes)
-    sigmas = wish.choice.model.estimator.skeleton.sigma_array
     return Comparison(
         picture,
         by_student,

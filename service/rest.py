@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
@@ -12,7 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from service import accept, bodies, encodings, formats, images, layouts, multipart, openapi, uploads, wire
-from service.errors import BadParameter, ServiceError, problem
+from service.errors import BadParameter, ServiceError, internal_error, problem
 from service.metrics import CONTENT_TYPE
 from service.middleware import SCOPE_KEY
 from service.pose.drawing import draw
@@ -21,6 +22,7 @@ from service.shelf import Model
 from service.state import Service
 from service.wire import Options, parse_boxes
 
+log = logging.getLogger(__name__)
 router = APIRouter()
 Asked = Annotated[Options, Query()]
 JSON = "application/json"
@@ -126,20 +128,25 @@ async def predict_batch(request: Request, options: Asked) -> Response:
         contents = await _while_heard(request, scheduler.run(take_out))
         if encoding is not None:
             take(sum(map(len, contents)))
+        chunks.clear()
         # The batch was let in once; its pictures then take turns with other calls, never more than there are workers.
         turn = asyncio.Semaphore(scheduler.workers)
 
         async def answer(i: int) -> bytes:
             def work(waited_ms: float) -> bytes:
                 watch = Stopwatch({"queue": waited_ms})
-                content = uploads.require_size(contents[i], settings.max_bytes)
+                content, contents[i] = uploads.require_size(contents[i], settings.max_bytes), b""
                 return _answer(call, content, watch, options.image_id + i)[0]
 
             async with turn:
                 try:
                     return await scheduler.run(work, admitted=True)
-                except ServiceError as error:
-                    return formats.dumps({"problem": problem(error, request.url.path, call.request_id)})
+                except ServiceError as failure:
+                    error = failure
+                except Exception:  # the others' answers are worth having, and their threads still read the body
+                    log.exception("call %s: picture %d of a batch failed", call.request_id, i)
+                    error = internal_error()
+                return formats.dumps({"problem": problem(error, request.url.path, call.request_id)})
 
         entries = await _while_heard(request, asyncio.gather(*(answer(i) for i in range(len(contents)))))
     return Response(b"[" + b",".join(entries) + b"]", media_type=JSON)

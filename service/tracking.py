@@ -25,7 +25,7 @@ from service import clock
 from service.assignment import pair
 from service.pose import boxes as boxes_
 from service.pose.boxes import body_boxes
-from service.pose.oks import oks
+from service.pose.oks import REACH, oks, same_person
 from service.pose.types import Boxes, Floats, Poses
 from service.track import Track
 
@@ -43,12 +43,11 @@ AGREEING_IOU = 0.6
 SAME_BODY_IOU = 0.3
 """Of bodies, where one has the finder's word and the other has not."""
 SAME_POSE_OKS = 0.6
-"""Poses more alike than this are one person's (with `REACH`). Of 22,822 pairs of people in COCO pictures 0.4 % are so
-alike, and half of these are people who were labelled twice."""
+"""Poses more alike than this (with `REACH`) are one person's: less than in a single picture, since tracks of two boxes
+slide onto one person bit by bit. Of 22,822 pairs of people in COCO pictures 0.4 % are so alike, and half of these are
+people who were labelled twice."""
 LEAST_LIKENESS = 0.15
 """Least mean of OKS and IoU at which a pose can be the next one of a track."""
-REACH = 2.0
-"""Factor on the OKS' tolerance: its sigmas are annotators' errors; networks' are larger, and people move."""
 CROP_MARGIN = 0.15
 """Share of a box's longer side by which a crop may reach beyond it: padding, and the network's aspect."""
 RECENT = 0.9
@@ -236,15 +235,11 @@ class Tracker:
         order = np.lexsort((-scores, ~backed))
         order = order[scores[order] >= max(KEPT_SHARE * self._min_score, 1e-6)]
         people, scores, backed = poses.select(order), scores[order], backed[order]
+        same = same_person(people, self._sigmas, SAME_POSE_OKS)
         bodies = body_boxes(people.keypoints, people.scores)
-        alike = oks(people.keypoints, people.keypoints, REACH**2 * boxes_.areas(bodies), self._sigmas, people.scores)
         gives_way = ~backed[:, None] & backed[None] & (scores[:, None] <= scores[None])
-        same = (alike > SAME_POSE_OKS) | ((boxes_.iou(bodies, bodies) > SAME_BODY_IOU) & gives_way)
-        kept = np.ones(len(order), bool)
-        for i in range(len(order)):
-            if kept[i]:
-                kept[i + 1 :] &= ~same[i + 1 :, i]
-        return order[kept]
+        same |= (boxes_.iou(bodies, bodies) > SAME_BODY_IOU) & gives_way
+        return order[boxes_.firsts(same)]
 
     def _likeness(self, poses: Poses) -> Floats:
         """How well each pose fits each track, float32 (N, T): the mean of OKS and IoU with where it was heading."""

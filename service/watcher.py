@@ -9,7 +9,7 @@ import numpy as np
 from service import appearance, images
 from service.pose import boxes as boxes_
 from service.pose.types import Poses
-from service.prediction import Prediction, Stopwatch, Wish, estimate_people, predict
+from service.prediction import Prediction, Stopwatch, Wish, fall_back, predict
 from service.shelf import Shelf
 from service.smoothing import Smoother
 from service.tracking import Tracked, Tracker
@@ -79,7 +79,8 @@ class Watcher:
             found = self._shelf.finder.find(picture.pixels, self._wish.max_people, self._wish.least_box_score)
             boxes, scores = self._tracker.add_found(boxes, scores, *found)
         watch.lap("find")
-        poses, fallen_back = estimate_people(self._wish.choice, picture, boxes, scores)
+        poses = self._wish.choice.model.estimator.estimate(picture.pixels, boxes, scores)
+        poses, fallen_back = fall_back(self._wish.choice, picture, poses)
         watch.lap("pose")
         looks = appearance.sample(picture.pixels, poses, self._wish.choice.model.estimator.skeleton)
         tracked = self._tracker.update(poses, looks, picture.size)

@@ -153,12 +153,13 @@ def png_bomb(side: int = 12_000) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
 
 
-def pose_network(shift_cells: int = 0, gain: float = 4.0) -> bytes:
+def pose_network(shift_cells: int = 0, gain: float = 4.0, fails_on_two: bool = False) -> bytes:
     """Build uint8 (N, H, W, 3) -> heatmaps (N, 17, H/4, W/4).
 
     Args:
         shift_cells: Every keypoint is seen so many cells too far right.
         gain: On the maps; at 4 every spot's peak is above 1, so that its score is exactly 1.
+        fails_on_two: It can run one person at once, and raises for more.
     """
     graph = _Graph()
     seen = graph.likeness(COLORS)
@@ -170,7 +171,11 @@ def pose_network(shift_cells: int = 0, gain: float = 4.0) -> bytes:
     kernel = along[:, None] * moved[None]
     kernel *= gain / (along.sum() ** 2)
     weights = np.broadcast_to(kernel, (len(COLORS), 1, 7, 7)).astype(np.float32)
-    graph.add("Conv", [pooled, graph.constant(weights)], "heatmaps", group=len(COLORS), pads=[3] * 4)
+    output = "" if fails_on_two else "heatmaps"
+    seen = graph.add("Conv", [pooled, graph.constant(weights)], output, group=len(COLORS), pads=[3] * 4)
+    if fails_on_two:
+        shape = np.array([1, len(COLORS), POSE_SIZE[1] // STRIDE, POSE_SIZE[0] // STRIDE])
+        graph.add("Reshape", [seen, graph.constant(shape)], "heatmaps")
     return graph.build({"heatmaps": ["n", len(COLORS), "h", "w"]})
 
 

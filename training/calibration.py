@@ -199,7 +199,7 @@ def _presence(
         )
     design, hits = [np.zeros((0, 3))], [np.zeros(0)]
     for found in _found(source, finder, every, evaluate.LEAST_BOX_SCORE):
-        poses = estimator.estimate_found(found.image, found.boxes, found.scores)
+        poses = estimator.estimate_mended(found.image, found.boxes, found.scores)
         odds = [np.ones(len(poses)), logit(found.scores, BOX_EDGE), logit(expected_oks(poses.scores))]
         design.append(np.stack(odds, axis=1))
         hits.append(found.hits.astype(np.float64))

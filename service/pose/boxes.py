@@ -57,12 +57,23 @@ def suppress(boxes: Boxes, scores: Floats, iou_threshold: float) -> NDArray[np.i
     A box goes when it overlaps a better kept one by more than ``iou_threshold``.
     """
     order = np.argsort(-scores, kind="stable")
-    overlaps = iou(boxes[order], boxes[order]) > iou_threshold
-    kept = np.ones(len(order), bool)
-    for i in range(len(order)):
-        if kept[i]:
-            kept[i + 1 :] &= ~overlaps[i, i + 1 :]
-    return order[kept]
+    return order[firsts(iou(boxes[order], boxes[order]) > iou_threshold)]
+
+
+def firsts(same: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Keep the first of all that are the same, greedily: who was dropped drops nobody.
+
+    Args:
+        same: bool (N, N), in ``[i, j]`` whether i is the same as j, an earlier one.
+
+    Returns:
+        bool (N,).
+    """
+    kept = np.ones(len(same), bool)
+    for j in range(len(same)):
+        if kept[j]:
+            kept[j + 1 :] &= ~same[j + 1 :, j]
+    return kept
 
 
 def body_boxes(keypoints: Floats, scores: Floats) -> Boxes:

@@ -82,7 +82,11 @@ def require_installed(backend: Backend) -> Backend:
 
 
 def open_session(onnx: bytes | Path, threads: int) -> ort.InferenceSession:
-    """Open a graph on the CPU. Its threads sleep when idle: spinning would steal the cores of other calls."""
+    """Open a graph on the CPU. Its threads sleep when idle: spinning would steal the cores of other calls.
+
+    Memory that a run has taken stays taken for the next one, since new pages cost as much time as the network: callers
+    keep batches small.
+    """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -6,6 +6,7 @@ Letters: N people, K keypoints, H x W image pixels, h x w heatmap cells. ``*_siz
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,19 +93,17 @@ class Poses:
         """Put ``others`` in the places of the ``chosen`` (a mask over N) people."""
         order = np.arange(len(self))
         order[chosen] = len(self) + np.arange(len(others))
+        return Poses.joined([self, others]).select(order)
 
-        def merge(mine: Floats, theirs: Floats) -> Floats:
-            return np.concatenate([mine, theirs])[order]
-
-        presences = None
-        if self.presences is not None and others.presences is not None:
-            presences = merge(self.presences, others.presences)
+    @staticmethod
+    def joined(parts: Sequence[Poses]) -> Poses:
+        """Put the people of one estimator's answers, at least one, behind one another."""
         return Poses(
-            merge(self.keypoints, others.keypoints),
-            merge(self.scores, others.scores),
-            merge(self.boxes, others.boxes),
-            merge(self.box_scores, others.box_scores),
-            presences,
+            np.concatenate([part.keypoints for part in parts]),
+            np.concatenate([part.scores for part in parts]),
+            np.concatenate([part.boxes for part in parts]),
+            np.concatenate([part.box_scores for part in parts]),
+            np.concatenate([part.box_scores if part.presences is None else part.presences for part in parts]),
         )
 
     @staticmethod

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
 from service import wire
+from service.settings import Settings
 from tests import spots
-from tests.conftest import Running
+from tests.conftest import Running, serving
 from tests.spots import SURE, UNSURE
 
 GOOD = spots.encode(spots.paint(SURE))
@@ -55,3 +60,21 @@ def test_one_picture_too_many_bytes_is_an_entry(server: Running) -> None:
     entries = post(server, [GOOD, GOOD + b"\0" * 4_000_000]).json()
     assert len(entries[0]["poses"]) == 1
     assert entries[1]["problem"]["type"] == "urn:posewright:problem:image-too-large"
+
+
+def test_a_picture_that_breaks_the_network_is_an_entry_and_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    models = spots.write_models(tmp_path / "models")
+    spots.write_pose_bundle(models, "student-s", "student", fails_on_two=True)
+    with serving(Settings(models_dir=models)) as running:
+        response = post(running, [GOOD, BOTH, GOOD, BOTH])
+        assert response.status_code == 200
+        answers = response.json()
+        assert [len(entry["poses"]) if "poses" in entry else entry["problem"]["status"] for entry in answers] == [
+            1, 500, 1, 500,
+        ]  # fmt: skip
+        assert answers[1]["problem"]["request_id"] == response.headers["x-request-id"]
+        assert "Reshape" not in response.text
+        assert running.app.state.service.room.taken == 0
+    assert sum("picture 1 of a batch failed" in record.message for record in caplog.records) == 1

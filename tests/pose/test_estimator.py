@@ -5,19 +5,36 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from service.pose import boxes as boxes_
 from service.pose import bundle
 from service.pose.boxes import from_xywh
 from service.pose.bundle import BundleError
 from service.pose.drawing import draw
-from service.pose.estimator import PoseEstimator
+from service.pose.estimator import HOPELESS_IN_A_ROW, PEOPLE_AT_ONCE, PoseEstimator
 from service.pose.finder import PersonFinder
+from service.pose.oks import oks
 from service.pose.runner import OnnxRunner
 from service.pose.skeleton import COCO17
 from tests import spots
 
 PEOPLE = [spots.Person((100, 180)), spots.Person((300, 200)), spots.Person((500, 150))]
+
+
+class Counting:
+    """Runs a pose network and remembers how much it was given at once."""
+
+    def __init__(self, path: Path) -> None:
+        self.bundle = bundle.read(path)
+        self.batches: list[int] = []
+        self._runner = OnnxRunner(self.bundle.onnx, threads=1)
+        self.backend = self._runner.backend
+
+    def run(self, pixels: np.ndarray) -> list[np.ndarray]:
+        self.batches.append(len(pixels))
+        return self._runner.run(pixels)
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +61,63 @@ def test_people_in_one_call_equal_people_one_by_one(estimator: PoseEstimator) ->
         np.testing.assert_allclose(
             estimator.estimate(image, boxes[i : i + 1]).keypoints[0], together.keypoints[i], atol=1e-3
         )
+
+
+@pytest.mark.parametrize("flip_test", [False, True])
+def test_the_network_sees_few_people_at_once(tmp_path: Path, flip_test: bool) -> None:
+    counting = Counting(spots.write_pose_bundle(tmp_path, "student-s", "student"))
+    image, boxes = spots.paint(*PEOPLE), from_xywh([p.box_xywh for p in PEOPLE] * 9)
+    poses = PoseEstimator(counting.bundle, counting, flip_test).estimate(image, boxes)
+    assert sum(counting.batches) == (54 if flip_test else 27)
+    assert max(counting.batches) <= (2 if flip_test else 1) * PEOPLE_AT_ONCE
+    np.testing.assert_array_equal(poses.boxes, boxes)
+    for i, pose in enumerate([] if flip_test else poses.keypoints):  # a mirror image of spots shows nobody
+        np.testing.assert_allclose(pose, PEOPLE[i % 3].keypoints, atol=1.0)
+
+
+def test_boxes_after_hopeless_ones_are_left_alone(tmp_path: Path) -> None:
+    counting = Counting(spots.write_pose_bundle(tmp_path, "student-s", "student"))
+    estimator = PoseEstimator(counting.bundle, counting)
+    image, boxes = spots.paint(PEOPLE[0]), from_xywh([PEOPLE[0].box_xywh] + [[300, 50, 120, 200]] * 30)
+    scores = np.linspace(0.9, 0.3, 31, dtype=np.float32)
+    found = estimator.estimate_found(image, boxes, scores, min_score=0.15)
+    np.testing.assert_allclose(found.keypoints, [PEOPLE[0].keypoints], atol=1.0)
+    assert sum(counting.batches) <= 1 + HOPELESS_IN_A_ROW + PEOPLE_AT_ONCE
+    counting.batches.clear()
+    assert len(estimator.estimate_mended(image, boxes, scores)) == len(boxes)  # all, where nobody is too unlikely
+    assert sum(counting.batches) >= len(boxes)
+
+
+def test_whoever_cannot_reach_the_score_gets_no_second_look(tmp_path: Path) -> None:
+    counting = Counting(spots.write_pose_bundle(tmp_path, "student-s", "student"))
+    estimator = PoseEstimator(counting.bundle, counting)
+    image = spots.paint(PEOPLE[0])
+    wide = from_xywh([PEOPLE[0].box_xywh]) + np.array([[-70, -30, 90, 40]], np.float32)
+    for box_score, looks in ((0.9, 2), (0.2, 1)):
+        counting.batches.clear()
+        estimator.estimate_found(image, wide, np.array([box_score], np.float32), min_score=0.5)
+        assert sum(counting.batches) == looks
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    jitters=st.lists(
+        st.tuples(st.integers(0, 2), st.integers(-25, 25), st.integers(-25, 25), st.integers(0, 40)), max_size=8
+    ),
+    seed=st.integers(0, 99),
+)
+def test_nobody_is_found_twice(estimator: PoseEstimator, jitters: list[tuple[int, int, int, int]], seed: int) -> None:
+    image = spots.paint(*PEOPLE)
+    boxes = from_xywh([p.box_xywh for p in PEOPLE])
+    others = [boxes[i] + np.array([x, y, x + wider, y + wider], np.float32) for i, x, y, wider in jitters]
+    boxes = np.concatenate([boxes, np.reshape(others, (-1, 4)).astype(np.float32)])
+    scores = np.random.default_rng(seed).uniform(0.5, 1, len(boxes)).astype(np.float32)
+    order = np.argsort(-scores)
+    found = estimator.estimate_found(image, boxes[order], scores[order], min_score=0.15)
+    assert len(found) == len(PEOPLE)
+    alike = oks(found.keypoints, found.keypoints, boxes_.areas(found.boxes), COCO17.sigma_array)
+    assert np.triu(alike, 1).max() < 0.8
+    assert (np.diff(found.person_scores) <= 0).all()
 
 
 def test_nobody(estimator: PoseEstimator) -> None:

@@ -1,10 +1,15 @@
 """OKS is pycocotools' OKS."""
 
 import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pycocotools.cocoeval import COCOeval
 
-from service.pose.oks import oks
+from service.pose.oks import distinct, oks, same_person
 from service.pose.skeleton import COCO17
+from service.pose.types import Poses
+from tests.spots import FIGURE
 
 
 def test_equals_pycocotools() -> None:
@@ -42,3 +47,36 @@ def test_a_pose_equals_itself() -> None:
 def test_nothing_labelled_is_zero() -> None:
     pose = np.zeros((1, 17, 2), np.float32)
     assert oks(pose, pose, np.ones(1, np.float32), COCO17.sigma_array, np.zeros((1, 17)))[0, 0] == 0
+
+
+def people(offsets: list[tuple[float, float]], scores: list[float]) -> Poses:
+    """`FIGURE`s, moved by ``offsets`` px, whose keypoints all have one score."""
+    keypoints = FIGURE + np.asarray(offsets, np.float32).reshape(-1, 1, 2)
+    count = len(keypoints)
+    boxes = np.concatenate([keypoints.min(axis=1), keypoints.max(axis=1)], axis=1)
+    every = np.broadcast_to(np.asarray(scores, np.float32)[:, None], (count, len(FIGURE)))
+    return Poses(keypoints, every, boxes, np.ones(count, np.float32))
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(0, 60, width=32), st.floats(0, 60, width=32), st.sampled_from([0.0, 0.3, 0.6, 0.9])),
+        max_size=12,
+    )
+)
+def test_of_each_persons_poses_the_surest_is_left(rows: list[tuple[float, float, float]]) -> None:
+    poses = people([row[:2] for row in rows], [row[2] for row in rows])
+    kept = distinct(poses, COCO17.sigma_array)
+    left = poses.select(kept)
+    assert not np.triu(same_person(left, COCO17.sigma_array).T, 1).any()
+    assert (np.diff(left.person_scores) <= 0).all()
+    alike = same_person(poses, COCO17.sigma_array)
+    for i in set(range(len(poses))) - set(kept.tolist()):
+        better = [j for j in kept.tolist() if poses.person_scores[j] >= poses.person_scores[i]]
+        assert alike[i, better].any()
+
+
+@pytest.mark.parametrize(("px", "left"), [(0, 1), (2, 1), (40, 2)])
+@pytest.mark.parametrize("score", [0.0, 0.5, 1.0])
+def test_whoever_stands_apart_is_another(px: float, left: int, score: float) -> None:
+    assert len(distinct(people([(0, 0), (px, 0)], [score, score]), COCO17.sigma_array)) == left

@@ -7,9 +7,7 @@ process of its own with as many onnxruntime threads as the in-process side; the 
 import argparse
 import json
 import os
-import re
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -26,6 +24,7 @@ from service.pose.estimator import PoseEstimator
 from service.pose.finder import PersonFinder
 from service.pose.runner import OnnxRunner
 from service.settings import Settings
+from tests.system.processes import server_process
 
 SIZE = (1280, 720)
 WARM_UP = 20
@@ -68,29 +67,20 @@ def main() -> int:
     options = parser.parse_args()
     content = options.photo.read_bytes() if options.photo else portrait()
     direct = in_process(settings_.load(os.environ), content)
-    command = [sys.executable, "-m", "service", "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) as server:
-        try:
-            assert server.stdout
-            address = re.search(r"http://([\d.]+):(\d+)", server.stdout.readline())
-            assert address
-            # The standard library's client: lighter than others, so that it is the server that is measured.
-            client = HTTPConnection(address[1], int(address[2]), timeout=60)
-            while ask(client, "GET", "/readyz")[0] != 200:
-                time.sleep(0.05)
-            times: dict[str, list[float]] = {"in-process": [], "/predict": []}
-            for turn in range(options.rounds + WARM_UP):
-                start = time.perf_counter()
-                people = direct()
-                middle = time.perf_counter()
-                status, reply = ask(client, "POST", "/predict", content)
-                end = time.perf_counter()
-                assert status == 200, reply
-                if turn >= WARM_UP:
-                    times["in-process"].append(1000 * (middle - start))
-                    times["/predict"].append(1000 * (end - middle))
-        finally:
-            server.terminate()
+    with server_process() as server:
+        # The standard library's client: lighter than others, so that it is the server that is measured.
+        client = HTTPConnection(server.host, server.port, timeout=60)
+        times: dict[str, list[float]] = {"in-process": [], "/predict": []}
+        for turn in range(options.rounds + WARM_UP):
+            start = time.perf_counter()
+            people = direct()
+            middle = time.perf_counter()
+            status, reply = ask(client, "POST", "/predict", content)
+            end = time.perf_counter()
+            assert status == 200, reply
+            if turn >= WARM_UP:
+                times["in-process"].append(1000 * (middle - start))
+                times["/predict"].append(1000 * (end - middle))
     medians = {name: statistics.median(values) for name, values in times.items()}
     found = len(json.loads(reply)["poses"])
     print(f"{people} people in-process, {found} in the reply, {options.rounds} rounds")

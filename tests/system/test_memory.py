@@ -1,0 +1,31 @@
+"""What a real server process takes, with the bundles that ship and the default settings."""
+
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.system import pictures
+from tests.system.bench_memory import EVERYBODY, LARGEST, predict, predict_batch
+from tests.system.processes import Server, server_process
+
+PEAK_MB = 700
+pytestmark = pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="memory is read from Linux' /proc")
+
+
+def test_no_call_takes_memory_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSEWRIGHT_WORKERS", "1")  # their number is the machine's; each holds a picture
+    everybody = pictures.crowd(12, 8)
+    with server_process("--deadline-s", "600") as server, httpx.Client(base_url=server.url, timeout=600) as client:
+        assert predict(client, everybody, **EVERYBODY) > 20
+        before = server.memory_mb("VmRSS")
+        assert predict_batch(client, [everybody, pictures.scaled(640, 480)], **EVERYBODY) > 20
+        predict(client, pictures.scaled(*LARGEST, orientation=6), "image/jpeg")
+        assert _settled(server, client) < before + 150
+        assert server.memory_mb("VmHWM") < PEAK_MB
+
+
+def _settled(server: Server, client: httpx.Client) -> float:
+    """Resident once a small call has taken the place of what was large, 10^6 bytes."""
+    predict(client, pictures.scaled(320, 240))
+    return server.memory_mb("VmRSS")
