@@ -52,7 +52,7 @@ class PersonFinder:
     def __init__(self, bundle: Bundle, runner: Runner) -> None:
         if not bundle.manifest.detects:
             raise BundleError(
-                f"bundle {bundle.manifest.name!r}: expected decoder 'boxes' or 'finder', got {bundle.manifest.decoder!r}"
+                f"bundle {bundle.manifest.name!r}: expected a detector, got decoder {bundle.manifest.decoder!r}"
             )
         self.manifest = bundle.manifest
         self._runner = runner

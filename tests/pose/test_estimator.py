@@ -173,7 +173,7 @@ def test_from_several_threads(estimator: PoseEstimator) -> None:
 
 def test_roles_are_not_mixed_up(tmp_path: Path) -> None:
     opened = bundle.read(spots.write_pose_bundle(tmp_path, "student-s", "student"))
-    with pytest.raises(BundleError, match="expected decoder 'finder'"):
+    with pytest.raises(BundleError, match="expected a detector, got decoder"):
         PersonFinder(opened, OnnxRunner(opened.onnx, threads=1))
 
 
