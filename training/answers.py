@@ -16,7 +16,8 @@ from service.pose.skeleton import Skeleton
 from service.pose.types import Floats, Poses
 from training import coco, mistakes, pictures
 from training.coco import DatasetError
-from training.evaluate import as_results, coco_eval
+from training.evaluate import Evaluation, as_results, coco_eval
+from training.intervals import Interval
 
 COCO_FIGURES = ("AP", "AP50", "AP75", "AP medium", "AP large", "AR", "AR50", "AR75", "AR medium", "AR large")
 """pycocotools' figures for keypoints, in its order. Medium people cover 32² to 96² px, large ones more."""
@@ -158,11 +159,22 @@ def _joined(parts: list[Answers]) -> Answers:
 
 def coco_figures(truth: COCO, answers: Answers) -> dict[str, float]:
     """Score the answers with pycocotools: `COCO_FIGURES`, 0..1; -1 where nothing of the kind is labelled."""
+    return dict(zip(COCO_FIGURES, compared(truth, answers).stats.tolist(), strict=True))
+
+
+def coco_intervals(truth: COCO, answers: Answers) -> dict[str, Interval | None]:
+    """Intervals of the answers' precisions, by the names of `COCO_FIGURES`; None where nobody of a size is labelled."""
+    found = compared(truth, answers)
+    sizes = {f"AP {size}": found.intervals(size)[0] for size in ("medium", "large")}
+    return dict(zip(COCO_FIGURES, found.intervals(), strict=False)) | sizes
+
+
+def compared(truth: COCO, answers: Answers) -> Evaluation:
+    """Have pycocotools compare the answers with the labels."""
     results = []
     for image_id in np.unique(answers.image_ids).tolist():
         results += as_results(image_id, answers.poses.select(answers.image_ids == image_id))
-    stats = coco_eval(truth, results, answers.picture_ids, "keypoints", answers.skeleton)
-    return dict(zip(COCO_FIGURES, stats.tolist(), strict=True))
+    return coco_eval(truth, results, answers.picture_ids, "keypoints", answers.skeleton)
 
 
 def without(answers: Answers, kind: int) -> Answers:

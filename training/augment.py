@@ -133,16 +133,20 @@ def sample(canvases: Tensor, to_canvas: Tensor, crop_size: tuple[int, int]) -> T
 
 
 def sample_together(canvases: Tensor, to_canvas: Tensor, crop_size: tuple[int, int]) -> Tensor:
-    """`sample` for an accelerator: all crops of a batch in one call."""
+    """`sample` for an accelerator: crops that shrink alike in one call, each by its own factor as the serving crop."""
     # Planes: on a CPU grid_sample is several times faster on them than on interleaved channels.
     pixels = canvases.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
     pixels.sub_(crop.BORDER_RGB[0])
-    step = int(to_canvas[:, :, :2].det().abs().sqrt().median() + 0.1)
-    if step >= 2:  # bilinear sampling would skip pixels
-        pixels = F.avg_pool2d(pixels, step)
-        to_canvas = to_canvas / step
-        to_canvas[:, :, 2] += 0.5 / step - 0.5
-    return warp(pixels, to_canvas, crop_size).add_(crop.BORDER_RGB[0])
+    halvings = to_canvas[:, :, :2].det().abs().sqrt().clamp_min(1).log2().int()
+    sampled = pixels.new_empty(len(pixels), 3, crop_size[1], crop_size[0])
+    for count in sorted(set(halvings.tolist())):
+        rows, step = torch.nonzero(halvings == count)[:, 0], 2**count
+        shrunk, to_shrunk = pixels[rows], to_canvas[rows] / step
+        to_shrunk[:, :, 2] += 0.5 / step - 0.5
+        if step > 1:  # bilinear sampling would skip pixels
+            shrunk = F.avg_pool2d(shrunk, step)
+        sampled[rows] = warp(shrunk, to_shrunk, crop_size)
+    return sampled.add_(crop.BORDER_RGB[0])
 
 
 def warp(maps: Tensor, to_maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -231,18 +235,22 @@ def compress(pixels: Tensor, rng: Chance) -> Tensor:
     return blocks.transpose(3, 4).reshape(pixels.shape)
 
 
-def cut_out(pixels: Tensor, keypoints_crop: Floats, strength: Strength, rng: Chance) -> Tensor:
-    """Cover a rectangle near a joint of some people with one colour (arXiv 1708.04552).
+def cut_out(
+    pixels: Tensor, keypoints_crop: Floats, known: NDArray[np.bool_], strength: Strength, rng: Chance
+) -> Tensor:
+    """Cover a rectangle near a known joint of some people with one colour (arXiv 1708.04552).
 
     Args:
         pixels: float (N, 3, h, w), 0..255.
         keypoints_crop: float32 (N, K, 2), crop px.
+        known: bool (N, K), the joints to choose from; people without any stay as they are.
         strength: Gives the chance.
         rng: The only source of chance.
     """
     count, _, height, width = pixels.shape
-    chosen = rng.random(count) < strength.cutout_chance
-    joint = keypoints_crop[np.arange(count), rng.integers(0, keypoints_crop.shape[1], count)]
+    chosen = (rng.random(count) < strength.cutout_chance) & known.any(axis=1)
+    rank = np.floor(rng.random(count) * known.sum(axis=1)) + 1  # of the joint among the known ones
+    joint = keypoints_crop[np.arange(count), (known.cumsum(axis=1) >= rank[:, None]).argmax(axis=1)]
     middle = _like(pixels, joint + rng.normal(0, 0.05 * height, (count, 2)))
     half = _like(pixels, rng.uniform(0.05, 0.18, (count, 2)) * height * chosen[:, None])
     color = _like(pixels, rng.uniform(0, 255, (count, 3, 1, 1)))

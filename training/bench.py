@@ -15,6 +15,7 @@ import numpy as np
 
 from service.pose.types import Image
 from training.contenders import FINDER_PEER, POSE_RIVAL, Field
+from training.intervals import Interval
 from training.ranking import Precision
 
 PICTURE_SIZE = (1280, 720)
@@ -105,33 +106,71 @@ def measure(contenders: Field, rounds: int, precisions: Mapping[str, Precision] 
     ]
 
 
+def dominating(row: Row, rows: list[Row]) -> list[str]:
+    """Who of its kind is at least as precise and as fast as a row, and better in one: nobody has a reason to take it.
+
+    Pose networks are held against each other in labelled boxes, and on whole pictures with their finders' times: a row
+    is named where one is better in either way, with ``(whole picture)`` where it is in that one alone.
+    """
+    found = []
+    for other in (it for it in rows if it.kind == row.kind and it.name != row.name):
+        if _beats(other.precision.labelled, other.median_ms, row.precision.labelled, row.median_ms):
+            found.append(other.name)
+        elif _beats(other.precision.whole, _whole_ms(other), row.precision.whole, _whole_ms(row)):
+            found.append(f"{other.name} (whole picture)")
+    return found
+
+
+def _beats(ap: float | None, ms: float | None, than_ap: float | None, than_ms: float | None) -> bool:
+    if ap is None or ms is None or than_ap is None or than_ms is None:
+        return False
+    return ap >= than_ap and ms <= than_ms and (ap, ms) != (than_ap, than_ms)
+
+
+def _whole_ms(row: Row) -> float | None:
+    return None if row.finder_ms is None else row.median_ms + row.finder_ms
+
+
 def table(rows: list[Row]) -> str:
-    """Write Markdown: pose networks, then finders, quickest first, each with its time against the rival of its kind."""
+    """Write Markdown: pose networks, then finders, quickest first, each with its time against the rival of its kind.
+
+    Behind an AP stands its 95 % interval; the last column names those that dominate a row.
+    """
     poses = sorted((row for row in rows if row.kind == "pose"), key=lambda row: row.median_ms)
     finders = sorted((row for row in rows if row.kind == "finder"), key=lambda row: row.median_ms)
     lines = []
     if poses:
         lines += [
-            "| | AP, labelled boxes | AP, whole picture | ms | p95 ms | against the rival |",
-            "|---|" + "---|" * 5,
+            "| | AP, labelled boxes | AP, whole picture | ms | p95 ms | against the rival | dominated by |",
+            "|---|" + "---|" * 6,
         ]
         lines += [
-            f"| {row.name} | {_ap(row.precision.labelled)} | {_ap(row.precision.whole)} | {_times(row, rows)} |"
+            f"| {row.name} | {_ap(row.precision.labelled, row.precision.labelled_interval)} | "
+            f"{_ap(row.precision.whole, row.precision.whole_interval)} | {_times(row, rows)} |"
             for row in poses
         ]
     if finders:
         lines += [""] * bool(poses)
-        lines += ["| | person box AP | ms | p95 ms | against the rival |", "|---|" + "---|" * 4]
-        lines += [f"| {row.name} | {_ap(row.precision.labelled)} | {_times(row, rows)} |" for row in finders]
+        lines += ["| | person box AP | ms | p95 ms | against the rival | dominated by |", "|---|" + "---|" * 5]
+        lines += [
+            f"| {row.name} | {_ap(row.precision.labelled, row.precision.labelled_interval)} | {_times(row, rows)} |"
+            for row in finders
+        ]
     return "\n".join(lines)
 
 
-def _ap(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}".removeprefix("0")
+def _ap(value: float | None, interval: Interval | None) -> str:
+    if value is None:
+        return "-"
+    return _short(value) + (f" ({_short(interval[0])} to {_short(interval[1])})" if interval else "")
+
+
+def _short(value: float) -> str:
+    return f"{value:.3f}".removeprefix("0")
 
 
 def _times(row: Row, rows: list[Row]) -> str:
     rival = {"pose": POSE_RIVAL, "finder": FINDER_PEER}[row.kind]
     rival_ms = next((it.median_ms for it in rows if it.name == rival), None)
     ratio = f"{row.median_ms / rival_ms:.2f} x {rival}" if rival_ms else ""
-    return f"{row.median_ms:.2f} | {row.p95_ms:.2f} | {ratio}"
+    return f"{row.median_ms:.2f} | {row.p95_ms:.2f} | {ratio} | {', '.join(dominating(row, rows))}"

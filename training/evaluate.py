@@ -7,6 +7,7 @@ import io
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from tqdm import tqdm
@@ -16,15 +17,18 @@ from service.pose.estimator import PoseEstimator
 from service.pose.finder import PersonFinder
 from service.pose.skeleton import COCO17, Skeleton
 from service.pose.types import Boxes, Floats, Poses
-from training import coco, pictures
+from training import coco, intervals, pictures
+from training.intervals import Interval
 
 MOST_PEOPLE, LEAST_BOX_SCORE = 40, 0.002
 """Of a whole picture's boxes that the pose network looks into; pycocotools counts the best 20 poses."""
+AT_75 = 5
+"""Index of .75 among pycocotools' ten thresholds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """COCO figures, 0..1; -1 where nothing was labelled."""
+    """COCO figures, 0..1; -1 where nothing was labelled. Intervals of 95 %, see `intervals`; None without people."""
 
     ap: float
     ap50: float
@@ -32,6 +36,33 @@ class Score:
     ar: float
     pictures: int
     predictions: int
+    ap_interval: Interval | None = None
+    ap50_interval: Interval | None = None
+    ap75_interval: Interval | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What pycocotools found.
+
+    Attributes:
+        stats: The figures that it prints, 10 for ``keypoints``, 12 for ``bbox``; zeros where nothing was answered.
+        made_by: pycocotools' object, which holds each picture's comparisons; None where nothing was answered.
+    """
+
+    stats: NDArray[np.float64]
+    made_by: COCOeval | None
+
+    def intervals(self, size: str = "all") -> tuple[Interval | None, Interval | None, Interval | None]:
+        """Of AP, AP50 and AP75, of people of one size (``all``, ``medium``, ``large``)."""
+        if self.made_by is None:
+            return None, None, None
+        drawn = intervals.bootstrap(intervals.Compared.of(self.made_by, size))
+        return (
+            intervals.interval(drawn.mean(axis=1)),
+            intervals.interval(drawn[:, 0]),
+            intervals.interval(drawn[:, AT_75]),
+        )
 
 
 def score_poses(
@@ -62,9 +93,8 @@ def score_poses(
         else:
             poses = estimator.estimate_found(image, *finder.find(image, MOST_PEOPLE, LEAST_BOX_SCORE))
         results += as_results(image_id, poses)
-    stats = coco_eval(truth, results, ids, "keypoints", estimator.skeleton)
-    ap, ap50, ap75, ar = stats[[0, 1, 2, 5]].tolist()
-    return Score(ap, ap50, ap75, ar, len(ids), len(results))
+    found = coco_eval(truth, results, ids, "keypoints", estimator.skeleton)
+    return _score(found, 5, ids, results)
 
 
 def score_boxes(source: coco.Source, finder: PersonFinder, every: int = 1) -> Score:
@@ -77,9 +107,13 @@ def score_boxes(source: coco.Source, finder: PersonFinder, every: int = 1) -> Sc
         image = pictures.read_labelled(source.images, truth.imgs[image_id])
         boxes, scores = finder.find(image, max_people=100, min_score=0.0)
         results += box_results(image_id, boxes, scores)
-    stats = coco_eval(truth, results, ids, "bbox")
-    ap, ap50, ap75, ar = stats[[0, 1, 2, 8]].tolist()
-    return Score(ap, ap50, ap75, ar, len(ids), len(results))
+    found = coco_eval(truth, results, ids, "bbox")
+    return _score(found, 8, ids, results)
+
+
+def _score(found: Evaluation, recall: int, ids: list[int], results: list[dict]) -> Score:
+    ap, ap50, ap75, ar = found.stats[[0, 1, 2, recall]].tolist()
+    return Score(ap, ap50, ap75, ar, len(ids), len(results), *found.intervals())
 
 
 def require_pictures(ids: list[int], source: coco.Source, every: int) -> None:
@@ -112,10 +146,10 @@ def box_results(image_id: int, boxes: Boxes, scores: Floats) -> list[dict]:
     ]
 
 
-def coco_eval(truth: COCO, results: list[dict], ids: list[int], kind: str, skeleton: Skeleton = COCO17) -> np.ndarray:
-    """The figures (10 for ``keypoints``, 12 for ``bbox``) that pycocotools prints, over pictures ``ids``."""
+def coco_eval(truth: COCO, results: list[dict], ids: list[int], kind: str, skeleton: Skeleton = COCO17) -> Evaluation:
+    """Have pycocotools compare results (``keypoints`` or ``bbox``) with the labels of pictures ``ids``."""
     if not results:
-        return np.zeros(12)
+        return Evaluation(np.zeros(12), None)
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = COCOeval(truth, truth.loadRes(results), kind)
         evaluation.params.imgIds = ids
@@ -124,4 +158,4 @@ def coco_eval(truth: COCO, results: list[dict], ids: list[int], kind: str, skele
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    return np.asarray(evaluation.stats)
+    return Evaluation(np.asarray(evaluation.stats), evaluation)

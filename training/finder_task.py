@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +27,8 @@ SURE_BOX_SCORE = 0.5
 """A guide's box below this score is neither a person nor background."""
 LEAST_GUIDE_SCORE = 0.05
 """Boxes of cells that the guides believe less are not learned."""
+CACHED_BYTES = 256 << 20
+"""Of decoded pictures that a task keeps, to draw them again without reading."""
 NEAR = 1.5 * STRIDE
 """px: cells inside a box and so near its middle, in x and in y, learn it (FCOS' centre sampling, arXiv 1904.01355)."""
 
@@ -44,6 +45,7 @@ class FinderTask:
         self._recipe = recipe
         self._device = device
         self._guides = [BoxGuide(checkpoint.locate(it.path, data_root, run)) for it in recipe.losses.guides]
+        self._read = pictures.Recent(CACHED_BYTES).read_as
         self._sources = []
         for data in recipe.data:
             self._sources.append(_read_source(data_root / data.path, data_root / data.images))
@@ -72,7 +74,7 @@ class FinderTask:
             path, seen_as, boxes, sure = entries[rng.integers(len(entries))]
             framing = Framing.draw(rng)
             if row in kept:
-                pixels, boxes = place(_read(path, seen_as), boxes, size, framing)
+                pixels, boxes = place(self._read(path, seen_as), boxes, size, framing)
                 samples.append((pixels, *encode(boxes, sure, size)))
         seen, *targets = (torch.from_numpy(np.stack(it)).to(self._device) for it in zip(*samples, strict=True))
         chance = Chance(rng, phase.batch, kept)
@@ -101,7 +103,6 @@ class FinderTask:
             "centers": losses.center_varifocal(logits.float(), bumps, center_weights, answering, overlaps),
             "boxes": 2 * losses.giou(predicted.float(), distances, distance_weights),
         }
-
 
     def _guided(self, network: RtmDet, pixels: Tensor, step: int) -> dict[str, Tensor]:
         """Distance to the mean of the guides' scores and boxes; meanwhile the activations change."""
@@ -166,11 +167,6 @@ def best_cells(overlaps: Tensor, owners: Tensor) -> Tensor:
     answering = torch.zeros_like(owned)
     answering[owned] = overlaps[owned] >= best[people[owned]]
     return answering
-
-
-@lru_cache(maxsize=512)
-def _read(path: Path, seen_as: pictures.SeenAs) -> Image:
-    return pictures.read_as(path, seen_as)
 
 
 def _read_source(annotations: Path, images: Path) -> list[tuple[Path, pictures.SeenAs, Boxes, np.ndarray]]:

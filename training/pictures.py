@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +102,27 @@ def read_as(path: Path, seen_as: SeenAs) -> Image:
             "points would lie elsewhere; put back the picture that was labelled, or correct width and height"
         )
     return image
+
+
+class Recent:
+    """Reads pictures and keeps those that were asked for last, as many as fit into so many bytes."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._free = most_bytes
+        self._kept: OrderedDict[tuple[Path, SeenAs], Image] = OrderedDict()
+
+    def read_as(self, path: Path, seen_as: SeenAs) -> Image:
+        """See `read_as`; whoever changes the pixels changes them for all."""
+        key = (path, seen_as)
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        image = read_as(path, seen_as)
+        self._kept[key] = image
+        self._free -= image.nbytes
+        while self._free < 0:
+            self._free += self._kept.popitem(last=False)[1].nbytes
+        return image
 
 
 def read_labelled(folder: Path, info: Mapping[str, Any]) -> Image:

@@ -108,17 +108,18 @@ class PoseTask:
         partners = list(skeleton.flip)
         keypoints_crop[mirrored] = keypoints_crop[mirrored][:, partners]
         weights[mirrored] = weights[mirrored][:, partners]
+        known[mirrored] = known[mirrored][:, partners]
         inside = ((keypoints_crop >= -0.5) & (keypoints_crop <= np.array(phase.size) - 0.5)).all(axis=2)
         weights = weights * inside
 
         kept = processes.rows(phase.batch, rank, count)
         chance = Chance(rng, phase.batch, kept)
         sources, rows, to_canvas, mirrored = sources[kept], rows[kept], to_canvas[kept], mirrored[kept]
-        keypoints_crop, weights = keypoints_crop[kept], weights[kept]
+        keypoints_crop, weights, visible = keypoints_crop[kept], weights[kept], ((known > 0) & inside)[kept]
         canvases = self._canvases.take(sources, rows)
         affines = torch.from_numpy(to_canvas).to(self._device)
         pixels = augment.disturb(augment.sample(canvases, affines, phase.size), strength, chance)
-        pixels = augment.to_bytes(augment.cut_out(pixels, keypoints_crop, strength, chance))
+        pixels = augment.to_bytes(augment.cut_out(pixels, keypoints_crop, visible, strength, chance))
         first = self._recipe.network.first_cell_px
         placed = Placed(pixels, to_canvas, mirrored, sources, rows, skeleton, first)
         return PoseBatch(pixels, self._lesson(placed, keypoints_crop, weights, rng))

@@ -11,6 +11,7 @@ from service.pose.skeleton import COCO17, Skeleton
 from service.pose.types import Boxes, Floats
 from training import coco, evaluate, pictures
 from training.contenders import Field
+from training.intervals import Interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +21,14 @@ class Precision:
     Attributes:
         labelled: Of a pose network in labelled boxes; of a finder that of its boxes.
         whole: Of a pose network where its finder found the people, on pictures marked ``official_complete``.
+        labelled_interval: 95 % interval of the former, see `intervals`.
+        whole_interval: Of the latter.
     """
 
     labelled: float | None
     whole: float | None = None
+    labelled_interval: Interval | None = None
+    whole_interval: Interval | None = None
 
 
 @dataclass(slots=True)
@@ -66,14 +71,23 @@ def score(source: coco.Source, contenders: Field, every: int = 1) -> dict[str, P
                 likely = _likely(*found[it.finder])
                 results[it.name].whole += evaluate.as_results(image_id, it.estimate_found(image, *likely))
 
-    def ap(answers: list[dict], of: list[int], kind: str, skeleton: Skeleton = COCO17) -> float | None:
-        return float(evaluate.coco_eval(truth, answers, of, kind, skeleton)[0]) if of else None
+    def ap(
+        answers: list[dict], of: list[int], kind: str, skeleton: Skeleton = COCO17
+    ) -> tuple[float | None, Interval | None]:
+        if not of:
+            return None, None
+        found = evaluate.coco_eval(truth, answers, of, kind, skeleton)
+        return float(found.stats[0]), found.intervals()[0]
 
-    scored = {it.name: Precision(ap(results[it.name].labelled, complete, "bbox")) for it in contenders.finders}
+    scored = {}
+    for finder in contenders.finders:
+        value, interval = ap(results[finder.name].labelled, complete, "bbox")
+        scored[finder.name] = Precision(value, None, interval)
     for it in contenders.poses:
         looked = complete if it.finder else []
-        labelled = ap(results[it.name].labelled, ids, "keypoints", it.skeleton)
-        scored[it.name] = Precision(labelled, ap(results[it.name].whole, looked, "keypoints", it.skeleton))
+        labelled, labelled_interval = ap(results[it.name].labelled, ids, "keypoints", it.skeleton)
+        whole, whole_interval = ap(results[it.name].whole, looked, "keypoints", it.skeleton)
+        scored[it.name] = Precision(labelled, whole, labelled_interval, whole_interval)
     return scored
 
 

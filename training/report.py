@@ -18,6 +18,7 @@ from service.pose.finder import PersonFinder
 from service.pose.runner import OnnxRunner
 from training import answers, coco, evaluate, figures, files, mistakes, page, sheets, subject, tensorboard
 from training.answers import Answers
+from training.intervals import Interval
 from training.mistakes import KINDS
 from training.subject import Subject
 
@@ -112,14 +113,17 @@ def _add_boxes(report: _Report, about: Subject, source: coco.Source, every: int)
     finder = PersonFinder(about.opened, OnnxRunner(about.opened.onnx, threads=1))
     score = evaluate.score_boxes(source, finder, every)
     found = {"AP": score.ap, "AP50": score.ap50, "AP75": score.ap75, "AR": score.ar}
+    intervals = {"AP": score.ap_interval, "AP50": score.ap50_interval, "AP75": score.ap75_interval}
     report.html += [
         page.heading("Average precision of the boxes"),
         page.paragraph(
-            f"{score.pictures:,} pictures of {source.name}, {score.predictions:,} boxes; pycocotools.", "note"
+            f"{score.pictures:,} pictures of {source.name}, {score.predictions:,} boxes; pycocotools. In brackets "
+            "where 95 % of the figures lie that other pictures of the same kind would give (bootstrap over pictures).",
+            "note",
         ),
-        page.table(["figure", "value"], [[name, f"{value:.3f}"] for name, value in found.items()]),
+        page.table(["figure", "value"], [[name, _cell(name, found, intervals)] for name in found]),
     ]
-    report.numbers |= {"pictures": score.pictures, "figures": found}
+    report.numbers |= {"pictures": score.pictures, "figures": found, "intervals": intervals}
 
 
 def _add_poses(report: _Report, about: Subject, source: coco.Source, every: int) -> None:
@@ -136,15 +140,15 @@ def _add_poses(report: _Report, about: Subject, source: coco.Source, every: int)
 def _add_precision(report: _Report, found: Answers, source: coco.Source) -> None:
     """Add pycocotools' figures, as they are and with one kind of mistake mended at a time, and a summary on top."""
     truth = coco.load(source.annotations)
-    measured = answers.coco_figures(truth, found)
+    measured, intervals = answers.coco_figures(truth, found), answers.coco_intervals(truth, found)
     mended = {KINDS[k]: answers.coco_figures(truth, answers.without(found, k))["AP"] for k in range(1, len(KINDS))}
     totals = mistakes.shares(mistakes.counts(found.kinds).sum(axis=0)).tolist()
     frequent = int(np.argmax(totals[1:])) + 1
     costly = max(mended, key=lambda kind: mended[kind])
     report.html += [
         page.paragraph(
-            f"AP {_figure(measured['AP'])} over {len(found):,} people on {len(found.picture_ids):,} pictures of "
-            f"{source.name}, each in its labelled box. {totals[0]:.0%} of the labelled keypoints are good. The most "
+            f"AP {_cell('AP', measured, intervals)} over {len(found):,} people on {len(found.picture_ids):,} pictures "
+            f"of {source.name}, each in its labelled box. {totals[0]:.0%} of the labelled keypoints are good. The most "
             f"frequent mistake is {KINDS[frequent]} ({totals[frequent]:.0%}); the costliest is {costly}: with all of "
             f"those keypoints in their places, AP would be {_figure(mended[costly])}.",
             "lead",
@@ -152,19 +156,24 @@ def _add_precision(report: _Report, found: Answers, source: coco.Source) -> None
         page.heading("Average precision"),
         page.paragraph(
             "pycocotools, keypoints. Medium people cover 32² to 96² px of the picture, large ones more; "
-            "none where nobody of a size is labelled.",
+            "none where nobody of a size is labelled. In brackets where 95 % of the figures lie that other pictures of "
+            "the same kind would give (bootstrap over pictures).",
             "note",
         ),
-        page.table(["", "all", "OKS ≥ .50", "OKS ≥ .75", "medium", "large"], _precision_rows(measured)),
+        page.table(["", "all", "OKS ≥ .50", "OKS ≥ .75", "medium", "large"], _precision_rows(measured, intervals)),
     ]
-    report.numbers |= {"figures": measured, "ap_if_mended": mended}
+    report.numbers |= {"figures": measured, "intervals": intervals, "ap_if_mended": mended}
 
 
-def _precision_rows(measured: dict[str, float]) -> list[list[str]]:
+def _precision_rows(measured: dict[str, float], intervals: dict[str, Interval | None]) -> list[list[str]]:
     return [
-        [name, *(_figure(measured[f"{kind}{column}"]) for column in ("", "50", "75", " medium", " large"))]
+        [name, *(_cell(f"{kind}{column}", measured, intervals) for column in ("", "50", "75", " medium", " large"))]
         for name, kind in (("precision (AP)", "AP"), ("recall (AR)", "AR"))
     ]
+
+
+def _cell(name: str, measured: dict[str, float], intervals: dict[str, Interval | None]) -> str:
+    return _figure(measured[name]) + _between(intervals.get(name))
 
 
 def _add_mistakes(report: _Report, found: Answers) -> None:
@@ -259,3 +268,7 @@ def _tile(tile: sheets.Tile) -> str:
 
 def _figure(value: float) -> str:
     return "none" if value < 0 else f"{value:.3f}"
+
+
+def _between(interval: Interval | None) -> str:
+    return "" if interval is None else f" ({interval[0]:.3f} to {interval[1]:.3f})"

@@ -69,6 +69,20 @@ def test_large_canvases_are_shrunk_over_areas() -> None:
     assert np.abs(pixels[0].astype(int) - 100).max() <= 1
 
 
+def test_each_crop_shrinks_by_its_own_factor(canvas: tuple[np.ndarray, np.ndarray]) -> None:
+    """What a crop shows does not depend on which others are in its batch."""
+    zooms = (0.5, 1, 1.9, 2, 2.2, 4.1)
+    to_canvas = np.array([[[zoom, 0, 3], [0, zoom, 5]] for zoom in zooms], np.float32)
+    image = np.random.default_rng(0).integers(0, 256, (384, 288, 3), np.uint8)  # noise: every cell averaged counts
+    together = cut(np.repeat(image[None], len(zooms), axis=0), to_canvas, (48, 64))
+    for i in range(len(zooms)):
+        np.testing.assert_array_equal(together[i], cut(image[None], to_canvas[i : i + 1], (48, 64))[0])
+        # Both average over as many cells: the noise that is left is as strong.
+        served = crop.warp(image, to_canvas[i], (48, 64)).astype(float)
+        inside = (slice(8, 56), slice(8, 40))
+        assert together[i][inside].std() == pytest.approx(served[inside].std(), rel=0.15)
+
+
 def test_still_is_still_and_mirrors_half(canvas: tuple[np.ndarray, np.ndarray]) -> None:
     image, keypoints = canvas
     identity = np.array([[1, 0, 0], [0, 1, 0]], np.float32)
@@ -124,15 +138,22 @@ def test_compression_is_what_jpeg_does(photo_crop: torch.Tensor) -> None:
     assert np.percentile(apart, 95) <= 2
 
 
-def test_cut_out_covers_near_a_joint_and_only_when_asked(photo_crop: torch.Tensor) -> None:
-    pixels = photo_crop.repeat(10, 1, 1, 1)
-    joints = np.full((10, 17, 2), 30, np.float32)
-    rng = of_all(np.random.default_rng(2), 10)
-    assert torch.equal(augment.cut_out(pixels, joints, STILL, rng), pixels)
+def test_cut_out_covers_near_a_known_joint_and_only_when_asked(photo_crop: torch.Tensor) -> None:
+    pixels = photo_crop.repeat(40, 1, 1, 1)
+    joints = np.full((40, 17, 2), -500, np.float32)  # where nobody knows them
+    known = np.zeros((40, 17), bool)
+    known[:30, 4] = known[:30, 11] = True
+    joints[:, 4], joints[:, 11] = (15, 15), (30, 48)
+    rng = of_all(np.random.default_rng(2), 40)
+    assert torch.equal(augment.cut_out(pixels, joints, known, STILL, rng), pixels)
     always = Strength(0, 0, (1, 1), 0, 0, 0, 0, 0, 0, 1.0)
-    covered = (augment.cut_out(pixels, joints, always, rng) != pixels).any(dim=1)
+    covered = (augment.cut_out(pixels, joints, known, always, rng) != pixels).any(dim=1)
     share = covered.float().mean(dim=(1, 2))
-    assert ((share > 0.005) & (share < 0.4)).all()
+    assert ((share[:30] > 0.002) & (share[:30] < 0.4)).all()
+    assert not covered[30:].any()
+    near = [np.argwhere(it.numpy()).mean(axis=0)[::-1] for it in covered[:30]]
+    whose = [int(np.linalg.norm(joints[0, [4, 11]] - it, axis=1).argmin()) for it in near]
+    assert 5 < sum(whose) < 25
 
 
 def test_the_same_seed_gives_the_same_places(canvas: tuple[np.ndarray, np.ndarray]) -> None:

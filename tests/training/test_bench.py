@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from service.pose import bundle
 from service.pose.estimator import PoseEstimator
@@ -31,12 +33,13 @@ def test_one_pass_scores_as_evaluate_does(painted: coco.Source, models: Path) ->
     assert set(scored) == {"finder", "student-s", "teacher"}
     finder = bundle.read(models / "finder")
     looking = PersonFinder(finder, OnnxRunner(finder.onnx, 1))
-    assert scored["finder"] == Precision(evaluate.score_boxes(painted, looking, 2).ap)
+    of_boxes = evaluate.score_boxes(painted, looking, 2)
+    assert scored["finder"] == Precision(of_boxes.ap, None, of_boxes.ap_interval)
     for name in ("student-s", "teacher"):
         opened = bundle.read(models / name)
         estimator = PoseEstimator(opened, OnnxRunner(opened.onnx, 1))
-        assert scored[name].labelled == evaluate.score_poses(painted, estimator, None, 2).ap
-        assert scored[name].whole == evaluate.score_poses(painted, estimator, looking, 2).ap
+        labelled, whole = (evaluate.score_poses(painted, estimator, it, 2) for it in (None, looking))
+        assert scored[name] == Precision(labelled.ap, whole.ap, labelled.ap_interval, whole.ap_interval)
     assert scored["student-s"].labelled == pytest.approx(1)
     assert scored["teacher"].labelled < scored["student-s"].labelled
 
@@ -69,7 +72,7 @@ def row(name: str, kind: str, ms: float, precision: Precision = bench.UNKNOWN) -
 
 
 ROWS = [
-    row("student-s", "pose", 3.5, Precision(0.411, 0.343)),
+    row("student-s", "pose", 3.5, Precision(0.411, 0.343, (0.38, 0.4421))),
     row(contenders.POSE_RIVAL, "pose", 7.0, Precision(0.672, None)),
     row("finder", "finder", 9.0, Precision(0.241)),
 ]
@@ -77,10 +80,36 @@ ROWS = [
 
 def test_the_table_has_its_ratios() -> None:
     lines = bench.table(ROWS[::-1]).splitlines()
-    assert lines[2] == "| student-s | .411 | .343 | 3.50 | 7.00 | 0.50 x PP-TinyPose 256x192 |"
-    assert lines[3] == "| PP-TinyPose 256x192 | .672 | - | 7.00 | 14.00 | 1.00 x PP-TinyPose 256x192 |"
-    assert lines[-1] == "| finder | .241 | 9.00 | 18.00 |  |"
+    assert lines[2] == "| student-s | .411 (.380 to .442) | .343 | 3.50 | 7.00 | 0.50 x PP-TinyPose 256x192 |  |"
+    assert lines[3] == "| PP-TinyPose 256x192 | .672 | - | 7.00 | 14.00 | 1.00 x PP-TinyPose 256x192 |  |"
+    assert lines[-1] == "| finder | .241 | 9.00 | 18.00 |  |  |"
     assert all(line.count("|") == lines[0].count("|") for line in lines[:4])
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([1.0, 2.0, 3.0]), st.sampled_from([None, 0.3, 0.4, 0.5])), min_size=1, max_size=6
+    )
+)
+def test_dominated_rows_are_those_that_another_beats(figures_: list[tuple[float, float | None]]) -> None:
+    rows = [row(f"n{i}", "finder", ms, Precision(ap)) for i, (ms, ap) in enumerate(figures_)]
+    for one in rows:
+        for other in rows:
+            mine, theirs = (it.precision.labelled for it in (one, other))
+            known = mine is not None and theirs is not None
+            better = known and theirs >= mine and other.median_ms <= one.median_ms
+            alike = (theirs, other.median_ms) == (mine, one.median_ms)
+            assert (other.name in bench.dominating(one, rows)) == (better and not alike)
+
+
+def test_a_row_may_be_dominated_on_whole_pictures_alone() -> None:
+    quick = Row("quick", "pose", contenders.OURS, 3.0, 3.0, 3.0, Precision(0.4, 0.5))
+    slow = Row("slow", "pose", contenders.OURS, 4.0, 4.0, 3.0, Precision(0.6, 0.5))
+    detector = row("finder", "finder", 1.0, Precision(0.9))
+    assert bench.dominating(quick, [quick, slow, detector]) == []
+    assert bench.dominating(slow, [quick, slow, detector]) == ["quick (whole picture)"]
+    assert "| quick (whole picture) |" in bench.table([quick, slow, detector])
+    assert bench.dominating(slow, [replace(quick, precision=Precision(0.6))]) == ["quick"]
 
 
 def test_the_plot_is_svg_and_the_same_for_the_same_rows() -> None:
@@ -102,5 +131,5 @@ def test_the_verb_writes_table_and_plot(painted: coco.Source, models: Path, tmp_
         [*command, *plot, *source, "--rounds", "2"], capture_output=True, text=True, check=False, env=environment
     )
     assert done.returncode == 0, done.stderr
-    assert "| student-s | 1.000 | " in done.stdout
+    assert "| student-s | 1.000 (1.000 to 1.000) | " in done.stdout
     assert (tmp_path / "front.svg").read_bytes().startswith(b"<?xml")

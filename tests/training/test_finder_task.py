@@ -1,8 +1,12 @@
 """The finder's samples: boxes stay on what they frame."""
 
+from pathlib import Path
+
+import cv2
 import numpy as np
 import torch
 
+from training import pictures
 from training.finder_task import Framing, best_cells, encode, place
 
 
@@ -86,3 +90,24 @@ def test_the_cell_with_the_best_box_answers_for_a_person() -> None:
     answering = best_cells(overlaps, owners)
     assert [tuple(it) for it in answering.nonzero().tolist()] == best
     assert not best_cells(overlaps[2:], owners[2:]).any()
+
+
+def test_the_pictures_kept_are_bounded_in_bytes(tmp_path: Path) -> None:
+    """Those asked for last stay, however large others are; one that is too large is given all the same."""
+    sides = {"a": 40, "b": 40, "c": 40, "huge": 400}
+    for name, side in sides.items():
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((side, side, 3), 7, np.uint8))
+    seen_as = pictures.SeenAs()
+    recent = pictures.Recent(2 * 40 * 40 * 3)
+
+    def read(name: str) -> np.ndarray:
+        return recent.read_as(tmp_path / f"{name}.png", seen_as)
+
+    first, second = read("a"), read("b")
+    assert read("a") is first
+    read("c")  # b was asked for longest ago
+    assert read("a") is first
+    assert read("b") is not second
+    assert read("huge").shape == (400, 400, 3)
+    assert read("huge") is not read("huge")
+    assert read("a") is not first

@@ -118,6 +118,9 @@ def test_a_bundle_is_reported_elsewhere(student: Path, painted: coco.Source, tmp
     numbers = json.loads((tmp_path / "out" / "report.json").read_text())
     assert numbers["pictures"] == 3
     assert 0 < numbers["figures"]["AP"] <= 1
+    low, high = numbers["intervals"]["AP"]
+    assert low <= numbers["figures"]["AP"] <= high
+    assert f"AP {numbers['figures']['AP']:.3f} ({low:.3f} to {high:.3f}) over" in shown.text
     assert sorted(path.name for path in student.iterdir()) == ["MODEL_CARD.md", "manifest.json", "model.onnx"]
 
 
