@@ -203,7 +203,9 @@ def _add_adapt(verbs: argparse._SubParsersAction) -> None:
 def _add_import(verbs: argparse._SubParsersAction) -> None:
     take = verbs.add_parser("import", help="make a bundle of a third party's ONNX; refuses one that is fed wrongly")
     take.add_argument("onnx", type=Path)
-    take.add_argument("--decoder", choices=("heatmap", "simcc", "rtmdet"), required=True, help="how its outputs are read")
+    take.add_argument(
+        "--decoder", choices=("heatmap", "simcc", "rtmdet"), required=True, help="how its outputs are read"
+    )
     take.add_argument("--role", choices=("teacher", "student", "finder"), required=True)
     take.add_argument("--out", type=Path, required=True, help="bundle folder to write; its name is the bundle's")
     take.add_argument("--version", default="1", help="of the bundle")

@@ -26,6 +26,8 @@ given that it can be labelled; a person's is the OKS to expect, in a found box t
 }
 OLD_LINES = (" Scores are a concentration of belief, not calibrated.", "- Scores are not calibrated.\n")
 """What cards said before they had the section."""
+
+
 def write(manifest: Manifest, plan: Recipe, seen: str = "") -> str:
     """Write the card: what it is, training, data and terms, limits and what was seen; nothing is measured yet."""
     width, height = manifest.input_size
@@ -56,7 +58,10 @@ def write(manifest: Manifest, plan: Recipe, seen: str = "") -> str:
             "",
             "## Terms of the data",
             "",
-            *(f"- {term}" for term in trained_by["terms"] or ["Not stated in the recipe: see the data sets themselves."]),
+            *(
+                f"- {term}"
+                for term in trained_by["terms"] or ["Not stated in the recipe: see the data sets themselves."]
+            ),
             "",
             *SCORES_UNKNOWN,
             "## Limits",
@@ -124,7 +129,9 @@ def _begun(start: dict[str, Any]) -> str:
             f"It began with the weights of {start['origin']} ({start['licence']}), imported from "
             f"`{start['imported_from']}` (sha256 `{start['imported_sha256']}`), and was then changed and trained."
         )
-    return f"It went on from `{start['recipe']}` (recipe sha256 `{start['recipe_sha256']}`) after {start['steps']} steps."
+    return (
+        f"It went on from `{start['recipe']}` (recipe sha256 `{start['recipe_sha256']}`) after {start['steps']} steps."
+    )
 
 
 def with_scores(text: str, calibration: Calibration, told: Reliability) -> str:

@@ -28,7 +28,12 @@ from training.networks.pose import STRIDE as POSE_STRIDE
 from training.networks.pose import ServedPose, ServedSimcc
 from training.networks.rtmdet import RtmDet, ServedRtmDet
 
-OUTPUTS = {"heatmap": ["heatmaps"], "simcc": ["along_x", "along_y"], "finder": ["centers", "distances"], "boxes": ["scores", "boxes"]}
+OUTPUTS = {
+    "heatmap": ["heatmaps"],
+    "simcc": ["along_x", "along_y"],
+    "finder": ["centers", "distances"],
+    "boxes": ["scores", "boxes"],
+}
 TOLERANCE = 2e-3
 """Largest difference allowed between torch and ONNX, relative to the largest output."""
 

@@ -93,6 +93,7 @@ class FinderTask:
         The cell whose box is best answers for a person, not the one in the middle (as in TOOD, arXiv 2108.07755). An
         `RtmDet` learns from its guides instead, see `guided`.
         """
+        del past  # a detector learns from labels or from its guides
         if isinstance(network, RtmDet):
             return self._guided(network, batch[0], step)
         pixels, bumps, center_weights, distances, distance_weights, owners = batch

@@ -1,8 +1,8 @@
 """A bundle's graph back into a network that learns, for bundles whose checkpoint nobody has.
 
-The manifest says which network it is (``trained_by.recipe``), the graph holds its weights with the norms folded in. They
-go back into the network in the order in which it runs, and each norm gets the statistics that it meets on some crops,
-with the scale and shift that leave its function as it was. The result is an ordinary checkpoint.
+The manifest says which network it is (``trained_by.recipe``), the graph holds its weights with the norms folded in.
+They go back into the network in the order in which it runs, and each norm gets the statistics that it meets on some
+crops, with the scale and shift that leave its function as it was. The result is an ordinary checkpoint.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def revive(opened: Bundle, pixels: NDArray[np.uint8] | None = None) -> Checkpoin
         tuple(weight.shape) for weight, bias in folded if bias is not None
     ]:
         raise BundleError(
-            f"bundle {manifest.name!r}: expected the convolutions of {plan.network.backbone}, as its manifest says, got "
-            "others; a quantised bundle only serves: take the one that it was made from"
+            f"bundle {manifest.name!r}: expected the convolutions of {plan.network.backbone}, as its manifest says, "
+            "got others; a quantised bundle only serves: take the one that it was made from"
         )
     if pixels is None:
         width, height = manifest.input_size
@@ -82,11 +82,13 @@ def recipe_of(opened: Bundle) -> recipe.Recipe:
     tree: dict[str, Any] | None = manifest.trained_by.get("recipe")
     if tree is None:
         raise BundleError(
-            f"bundle {manifest.name!r}: expected a network of this project (posewright-train export) to go on training, "
-            "got one whose manifest names no recipe; an imported one serves and guides"
+            f"bundle {manifest.name!r}: expected a network of this project (posewright-train export) to go on "
+            "training, got one whose manifest names no recipe; an imported one serves and guides"
         )
     try:
-        return export.serving(recipe.parse(tree, f"bundle {manifest.name!r}"), manifest.box_padding, manifest.input_size)
+        return export.serving(
+            recipe.parse(tree, f"bundle {manifest.name!r}"), manifest.box_padding, manifest.input_size
+        )
     except recipe.RecipeError as error:
         raise BundleError(f"{error}; it was trained by another version, train it from its checkpoint") from error
 
@@ -97,9 +99,7 @@ def _convolutions(graph: onnx.GraphProto) -> list[Folded]:
     found: list[Folded] = []
     for node in graph.node:
         if node.op_type == "Conv" and all(name in constants for name in node.input[1:]):
-            weight, *bias = (
-                torch.from_numpy(numpy_helper.to_array(constants[name]).copy()) for name in node.input[1:]
-            )
+            weight, *bias = (torch.from_numpy(numpy_helper.to_array(constants[name]).copy()) for name in node.input[1:])
             found.append((weight, bias[0] if bias else None))
     return found
 
@@ -139,7 +139,9 @@ def _fill(network: networks.Network, layers: list[nn.Module], folded: list[Folde
     + the folded bias that is x + bias, whatever the statistics are. A plain unit's fused kernel goes to its 3 x 3; the
     other branches' norms begin at scale 0.
     """
-    norms = {id(part.convolution): part.norm for part in network.modules() if isinstance(part, ConvNorm) and part.normed}
+    norms = {
+        id(part.convolution): part.norm for part in network.modules() if isinstance(part, ConvNorm) and part.normed
+    }
     shifts: dict[int, Tensor] = {}
     kept = (weight for weight, bias in folded if bias is None)
     learned = ((weight, bias) for weight, bias in folded if bias is not None)

@@ -1,7 +1,7 @@
 """Take channels and paths out of a `LiteHRNet` with as little change of its answers as a linear fit allows.
 
-Inside a unit the channels that the others predict best go first, and what the last convolution read of them is read off
-the others (optimal brain surgeon, Hassibi and Stork 1993, for linear layers). Of a path between branches its mean stays,
+Inside a unit the channels that the others predict best go first, and what the last convolution read of them is read
+off the others (optimal brain surgeon, Hassibi and Stork 1993, for linear layers). Of a path between branches its mean stays,
 as a bias. What is left is where a training goes on from.
 """
 
@@ -69,9 +69,8 @@ def _observe(network: LiteHRNet, pixels: Tensor) -> dict[nn.Module, tuple[Tensor
         elif isinstance(part, Module):
             for row in part.exchange:
                 assert isinstance(row, nn.ModuleList)
-                for path in row:
-                    if not isinstance(path, nn.Identity | Nothing):
-                        hooks.append(path.register_forward_hook(lambda key, _, answer: add(key, answer)))
+                paths = [path for path in row if not isinstance(path, nn.Identity | Nothing)]
+                hooks += [path.register_forward_hook(lambda key, _, answer: add(key, answer)) for path in paths]
     network.eval()
     for few in torch.split(pixels, 8):
         network(few)

@@ -13,7 +13,7 @@ from training.networks.lite_hrnet import MODULES, STEM_WIDTH, WIDTHS, convolutio
 
 
 def shuffle(x: Tensor) -> Tensor:
-    n, width, h, w = x.shape
+    _, width, h, w = x.shape
     return x.reshape(-1, 2, width // 2, h, w).transpose(1, 2).reshape(-1, width, h, w)
 
 
@@ -46,10 +46,7 @@ class ShuffleModule(nn.Module):
                     self.paths[f"{source}{to}"] = convolution(width_in, width)
                 elif source < to:
                     self.paths[f"{source}{to}"] = nn.Sequential(
-                        *(
-                            separable(sizes[i], sizes[i + 1], 2, relu=i < to - source - 1)
-                            for i in range(to - source)
-                        )
+                        *(separable(sizes[i], sizes[i + 1], 2, relu=i < to - source - 1) for i in range(to - source))
                     )
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:

@@ -1,10 +1,10 @@
 """A lightweight HRNet in PP-TinyPose's layout: parallel branches at strides 4 to 32 that exchange features.
 
-Sources: HRNet (arXiv 1908.07919), Lite-HRNet's naive variant (arXiv 2104.06403) and PaddleDetection's PP-TinyPose, whose
-weights `weights_of` reads from an ONNX graph. PP-TinyPose's shuffle unit splits the channels, convolves one half and
-shuffles both. onnxruntime spends half of a call on these splits and shuffles. Here a unit is one residual instead,
-``relu(keep * x + branch(x))``, with the same answers: ``keep`` is 0 where a channel is replaced, and the shuffle becomes
-an order of the channels that the weights follow.
+Sources: HRNet (arXiv 1908.07919), Lite-HRNet's naive variant (arXiv 2104.06403) and PaddleDetection's PP-TinyPose,
+whose weights `pp_tinypose.weights_of` reads from an ONNX graph. PP-TinyPose's shuffle unit splits the channels,
+convolves one half and shuffles both. onnxruntime spends much of a call on these splits and shuffles. Here a unit is one
+residual instead, ``relu(keep * x + branch(x))``, with the same answers: ``keep`` is 0 where a channel is replaced, and
+the shuffle becomes an order of the channels that the weights follow.
 """
 
 from __future__ import annotations
@@ -33,9 +33,7 @@ MEAN = (0.485, 0.456, 0.406)
 DEVIATION = (0.229, 0.224, 0.225)
 
 
-def convolution(
-    width_in: int, width: int, kernel: int = 1, stride: int = 1, depthwise: bool = False
-) -> nn.Conv2d:
+def convolution(width_in: int, width: int, kernel: int = 1, stride: int = 1, depthwise: bool = False) -> nn.Conv2d:
     """Build a convolution with bias and "same" padding."""
     if not depthwise:
         return nn.Conv2d(width_in, width, kernel, stride, kernel // 2)
@@ -102,9 +100,7 @@ class Module(nn.Module):
                     steps = to - source
                     sizes = [width_in] * steps + [width]
                     row.append(
-                        nn.Sequential(
-                            *(separable(sizes[i], sizes[i + 1], 2, relu=i + 1 < steps) for i in range(steps))
-                        )
+                        nn.Sequential(*(separable(sizes[i], sizes[i + 1], 2, relu=i + 1 < steps) for i in range(steps)))
                     )
             self.exchange.append(row)
 
@@ -168,9 +164,7 @@ class LiteHRNet(nn.Module):
             nn.ModuleList(Module(widths[: i + 2], unit_widths[: i + 2], exchange) for _ in range(count))
             for i, count in enumerate(modules)
         )
-        self.merge = nn.ModuleList(
-            separable(widths[i], widths[max(i - 1, 0)]) for i in range(branches)
-        )
+        self.merge = nn.ModuleList(separable(widths[i], widths[max(i - 1, 0)]) for i in range(branches))
         self.head = convolution(widths[0], keypoint_count)
         mean, deviation = (255 * torch.tensor(it)[:, None, None] for it in (MEAN, DEVIATION))
         self.register_buffer("mean", mean, persistent=False)
@@ -196,9 +190,10 @@ class LiteHRNet(nn.Module):
             for module in stage:
                 features = module(features)
         merged: Tensor | None = None
-        for x, part in zip(reversed(features), reversed(self.merge), strict=True):
+        for level, part in zip(reversed(features), reversed(self.merge), strict=True):
+            x = level
             if merged is not None:
-                size = x.shape[2:]
-                x = x + F.interpolate(merged, (int(size[0]), int(size[1])), mode="bilinear", align_corners=True)
+                size = level.shape[2:]
+                x = level + F.interpolate(merged, (int(size[0]), int(size[1])), mode="bilinear", align_corners=True)
             merged = part(x)
         return torch.as_tensor(self.head(merged))

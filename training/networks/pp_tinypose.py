@@ -64,9 +64,7 @@ class _Graph:
         self._used |= set(used)
         return weights, last
 
-    def _chain(
-        self, name: str, layers: list[nn.Module]
-    ) -> tuple[list[tuple[Tensor, Tensor]], str, list[str]] | None:
+    def _chain(self, name: str, layers: list[nn.Module]) -> tuple[list[tuple[Tensor, Tensor]], str, list[str]] | None:
         if not layers:
             return [], name, []
         layer, *others = layers

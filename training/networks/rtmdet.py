@@ -65,7 +65,9 @@ def separable(width_in: int, width: int, kernel: int = 3, stride: int = 1) -> nn
 class Csp(nn.Module):
     """A CSP layer of CSPNeXt blocks (3 x 3, then 5 x 5, separable but for the first)."""
 
-    def __init__(self, width_in: int, width: int, blocks: int = 1, identity: bool = False, attends: bool = False):
+    def __init__(
+        self, width_in: int, width: int, blocks: int = 1, identity: bool = False, attends: bool = False
+    ) -> None:
         super().__init__()
         middle = width // 2
         self.short = conv(width_in, middle)
