@@ -45,8 +45,8 @@ class Network:
         box_padding: Factor on a person's box before it is cut, in training and in the bundle (pose). Less than 1.25
             shows people larger, which small inputs gain by, and forgives fewer faults of their boxes.
         first_cell_px: Crop px of the first cell's centre in the network's own maps. 1.5 is the convention of all
-            bundles; 0 is PP-TinyPose's, which a training that begins with its weights may keep: the blur of the exported graph
-            then moves the maps.
+            bundles; 0 is PP-TinyPose's, which a training that begins with its weights may keep: the blur of the
+            exported graph then moves the maps.
         modules: Modules of each stage (``lite-hrnet``).
         unit_widths: Channels inside the units of each branch, finest first (``lite-hrnet``).
         exchange: Between which branches features are exchanged (``lite-hrnet``): ``full``, or ``star``: between the

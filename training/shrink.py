@@ -1,8 +1,8 @@
 """Take channels and paths out of a `LiteHRNet` with as little change of its answers as a linear fit allows.
 
 Inside a unit the channels that the others predict best go first, and what the last convolution read of them is read
-off the others (optimal brain surgeon, Hassibi and Stork 1993, for linear layers). Of a path between branches its mean stays,
-as a bias. What is left is where a training goes on from.
+off the others (optimal brain surgeon, Hassibi and Stork 1993, for linear layers). Of a path between branches its mean
+stays, as a bias. What is left is where a training goes on from.
 """
 
 from __future__ import annotations
