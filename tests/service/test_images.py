@@ -251,7 +251,7 @@ def test_kinds_that_are_not_read_are_named(content: bytes, name: str) -> None:
 def test_avif_of_every_depth(bits: int, transparent: bool) -> None:
     stored = np.dstack([SMALL[..., ::-1], np.full(SMALL.shape[:2], 255, np.uint8)][: 1 + transparent])
     if bits > 8:
-        stored = stored.astype(np.uint16) * (2**bits - 1) // 255
+        stored = (stored.astype(np.uint32) * (2**bits - 1) // 255).astype(np.uint16)
     parameters = [cv2.IMWRITE_AVIF_DEPTH, bits, cv2.IMWRITE_AVIF_QUALITY, 100]
     content = cv2.imencode(".avif", stored, parameters)[1].tobytes()
     assert mean_difference(images.decode(content, LIMIT).pixels, SMALL) < 5
