@@ -25,7 +25,7 @@ from service import clock
 from service.assignment import pair
 from service.pose import boxes as boxes_
 from service.pose.boxes import body_boxes
-from service.pose.oks import REACH, oks, same_person
+from service.pose.oks import REACH, oks
 from service.pose.types import Boxes, Floats, Poses
 from service.track import Track
 
@@ -235,8 +235,9 @@ class Tracker:
         order = np.lexsort((-scores, ~backed))
         order = order[scores[order] >= max(KEPT_SHARE * self._min_score, 1e-6)]
         people, scores, backed = poses.select(order), scores[order], backed[order]
-        same = same_person(people, self._sigmas, SAME_POSE_OKS)
         bodies = body_boxes(people.keypoints, people.scores)
+        alike = oks(people.keypoints, people.keypoints, REACH**2 * boxes_.areas(bodies), self._sigmas, people.scores)
+        same = alike > SAME_POSE_OKS
         gives_way = ~backed[:, None] & backed[None] & (scores[:, None] <= scores[None])
         same |= (boxes_.iou(bodies, bodies) > SAME_BODY_IOU) & gives_way
         return order[boxes_.firsts(same)]
