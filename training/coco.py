@@ -100,6 +100,8 @@ def load(annotations: Path) -> COCO:
         with contextlib.redirect_stdout(io.StringIO()):
             data = COCO()
             data.dataset = json.loads(read_text(annotations))
+            if not isinstance(data.dataset, dict):
+                raise TypeError(f"a json {type(data.dataset).__name__}, not an object")
             data.createIndex()
         for person in data.anns.values():
             _complete(person)

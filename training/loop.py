@@ -140,7 +140,7 @@ def _way_on(run: Path) -> str:
     )
 
 
-def start_weights(recipe: Recipe, run: Path, task: Task) -> dict[str, Tensor]:
+def start_weights(recipe: Recipe, run: Path, task: Task | None = None) -> dict[str, Tensor]:
     """The weights that a recipe's ``init_from`` means: a checkpoint's, or a bundle's.
 
     A ``lite-hrnet`` that is smaller than its start begins as `shrink.shrink` makes it of the task's first crops.
@@ -151,6 +151,7 @@ def start_weights(recipe: Recipe, run: Path, task: Task) -> dict[str, Tensor]:
     """
     path = checkpoint.locate(recipe.init_from, Path(), run)
     if recipe.network.backbone == "lite-hrnet":
+        assert task is not None
         return _shrunk(recipe, path, task)
     if recipe.network.backbone == "rtmdet-nano" and path.is_dir():
         return rtmdet.weights_of(bundle.read(path).onnx, is_bgr=False)
