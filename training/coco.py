@@ -100,8 +100,7 @@ def load(annotations: Path) -> COCO:
         with contextlib.redirect_stdout(io.StringIO()):
             data = COCO()
             data.dataset = json.loads(read_text(annotations))
-            if not isinstance(data.dataset, dict):
-                raise TypeError(f"a json {type(data.dataset).__name__}, not an object")
+            assert isinstance(data.dataset, dict), f"a {type(data.dataset).__name__} instead of an object"
             data.createIndex()
         for person in data.anns.values():
             _complete(person)
