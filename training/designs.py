@@ -11,17 +11,17 @@ from training import export, networks
 from training.recipe import Network, Recipe
 
 DESIGNS = (
-    Network("pose", "plain-s", 64, (192, 256)),
-    Network("pose", "plain-m", 64, (192, 256)),
-    Network("pose", "lite0-stride16-narrow", 64, (192, 256)),
-    Network("pose", "lite0-stride16", 64, (144, 192)),
-    Network("pose", "lite0-stride16", 64, (160, 224)),
-    Network("pose", "lite0-stride16", 64, (176, 240)),
-    Network("pose", "lite0-stride16", 64, (192, 256)),
-    Network("pose", "lite0-context", 64, (192, 256)),
-    Network("pose", "lite0", 64, (160, 192)),
-    Network("pose", "lite0", 64, (192, 256)),
-    Network("pose", "lite0", 128, (192, 256)),
+    Network("pose", "plain-s", (192, 256), 64),
+    Network("pose", "plain-m", (192, 256), 64),
+    Network("pose", "lite0-stride16-narrow", (192, 256), 64),
+    Network("pose", "lite0-stride16", (144, 192), 64),
+    Network("pose", "lite0-stride16", (160, 224), 64),
+    Network("pose", "lite0-stride16", (176, 240), 64),
+    Network("pose", "lite0-stride16", (192, 256), 64),
+    Network("pose", "lite0-context", (192, 256), 64),
+    Network("pose", "lite0", (160, 192), 64),
+    Network("pose", "lite0", (192, 256), 64),
+    Network("pose", "lite0", (192, 256), 128),
 )
 
 

@@ -50,7 +50,7 @@ def _pairs(small: LiteHRNet, large: LiteHRNet) -> Iterator[tuple[Module, Module]
     for ours, theirs in zip(small.stages, large.stages, strict=True):
         assert isinstance(ours, nn.ModuleList)
         assert isinstance(theirs, nn.ModuleList)
-        yield from zip(ours, theirs, strict=False)  # type: ignore[misc]  # both hold `Module`s
+        yield from zip(ours, theirs, strict=False)
 
 
 def _observe(network: LiteHRNet, pixels: Tensor) -> dict[nn.Module, tuple[Tensor, Tensor]]:

@@ -12,7 +12,7 @@ from training import distill, losses
 from training.distill import Lesson
 from training.recipe import Guide, Losses, Network
 
-NETWORK = Network("pose", "plain-s", 16, (96, 96), sigma_cells=1.5, temperature=10)
+NETWORK = Network("pose", "plain-s", (96, 96), 16, sigma_cells=1.5, temperature=10)
 GUIDES = (Guide("t", "checkpoint", "t.pt"), Guide("a", "checkpoint", "a.pt"))
 DENSE = Losses(guides=GUIDES, regression=0.5, dense=0.5, dense_form="squared", classification=0)
 

@@ -143,20 +143,22 @@ class _Reader:
         kept = self._fill([*network.shrink_kept], kept)
         widened = self._fill([network.widen, nn.ReLU(), *network.shrink], widened)
         name, order = self._shuffled(kept, np.arange(network.stem.out_channels))
-        names = [self._fill([*part], name, order) for part in network.first]
+        names = [self._fill([*part.children()], name, order) for part in network.first]
         orders = [np.arange(self._width(part)) for part in network.first]
         for i, stage in enumerate(network.stages):
             assert isinstance(stage, nn.ModuleList)
             if i:
                 part = network.begin[i - 1]
-                names.append(self._fill([*part], names[-1], orders[-1]))
+                names.append(self._fill([*part.children()], names[-1], orders[-1]))
                 orders.append(np.arange(self._width(part)))
             for module in stage:
                 assert isinstance(module, Module)
                 names, orders = self._module(module, names, orders)
         for i in range(len(names) - 1, -1, -1):
             finer = orders[max(i - 1, 0)] if i else np.arange(self._width(network.merge[0]))
-            name = self._fill([*network.merge[i]], name if i < len(names) - 1 else names[i], orders[i], finer)
+            name = self._fill(
+                [*network.merge[i].children()], name if i < len(names) - 1 else names[i], orders[i], finer
+            )
             if i:
                 name = graph.next(graph.next(name, "Resize").output[0], "Add").output[0]
         self._fill([network.head], name)
