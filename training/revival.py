@@ -8,6 +8,7 @@ crops, with the scale and shift that leave its function as it was. The result is
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -86,9 +87,9 @@ def recipe_of(opened: Bundle) -> recipe.Recipe:
             "training, got one whose manifest names no recipe; an imported one serves and guides"
         )
     try:
-        return export.serving(
-            recipe.parse(tree, f"bundle {manifest.name!r}"), manifest.box_padding, manifest.input_size
-        )
+        plan = recipe.parse(tree, f"bundle {manifest.name!r}")
+        # Where that training began is in the manifest; its files may be gone.
+        return export.serving(replace(plan, init_from=""), manifest.box_padding, manifest.input_size)
     except recipe.RecipeError as error:
         raise BundleError(f"{error}; it was trained by another version, train it from its checkpoint") from error
 

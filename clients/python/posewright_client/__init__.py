@@ -34,6 +34,7 @@ from posewright_client._errors import (
     Unauthorized,
     Unavailable,
     UndecodableImage,
+    UnknownHost,
     UnknownModel,
     UnsupportedType,
 )
@@ -92,6 +93,7 @@ __all__ = [
     "Unauthorized",
     "Unavailable",
     "UndecodableImage",
+    "UnknownHost",
     "UnknownModel",
     "UnsupportedType",
 ]

@@ -16,6 +16,7 @@
     │   ├── SlowUpload            408 slow-upload: the body took too long to arrive
     │   ├── ImageTooLarge         413 image-too-large: bytes or pixels
     │   ├── UnsupportedType       415 unsupported-type
+    │   ├── UnknownHost           421 unknown-host: the server is not known by the name it was asked by
     │   ├── UndecodableImage      422 undecodable-image
     │   ├── BadParameter          422 bad-parameter
     │   ├── RateLimited           429
@@ -188,6 +189,12 @@ class BadParameter(ProblemError):
     """A parameter is not what it must be."""
 
     slug, default_status = "bad-parameter", 422
+
+
+class UnknownHost(ProblemError):
+    """The server is not known by the name that it was asked by: see its ``--allowed-hosts``."""
+
+    slug, default_status = "unknown-host", 421
 
 
 class UndecodableImage(ProblemError):
