@@ -7,7 +7,6 @@ a page of text has others. So nothing needs to be learned, and no score of a net
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from service.pose import boxes as boxes_
 from service.pose.skeleton import Skeleton
@@ -48,22 +47,26 @@ def sample(image: Image, poses: Poses, skeleton: Skeleton) -> Floats:
     return np.concatenate([colours, scores[..., None]], axis=2).astype(np.float32)
 
 
-def likeness(known: NDArray[np.floating], now: NDArray[np.floating]) -> float:
-    """How alike two samples of a body are: 1 for the same colours, about 0 for colours that have nothing in common.
+def likeness(now: Floats, known: Floats) -> Floats:
+    """How alike bodies look: 1 for the same colours, about 0 for colours that have nothing in common.
 
     Lin's concordance correlation (Biometrics 45, 1989), each point weighed by its score in ``known``.
 
     Args:
-        known: float32 (S, 4), as `sample` gives it: the person.
-        now: float32 (S, 4): what may be the person.
+        now: float32 (N, S, 4), as `sample` gives it: what may be somebody known.
+        known: float32 (T, S, 4): who is known.
 
     Returns:
-        From -1 to 1.
+        float32 (N, T), from -1 to 1.
     """
-    weights = np.repeat(known[:, 3:] + 1e-6, 3, axis=1)
-    weights /= weights.sum()
-    a, b = known[:, :3].astype(float), now[:, :3].astype(float)
-    mean_a, mean_b = (weights * a).sum(), (weights * b).sum()
-    spread = (weights * ((a - mean_a) ** 2 + (b - mean_b) ** 2)).sum()
-    shared = (weights * (a - mean_a) * (b - mean_b)).sum()
-    return float(2 * shared / (spread + (mean_a - mean_b) ** 2 + SENSOR_VARIANCE))
+    weights = known[None, :, :, 3:] + np.float32(1e-6)
+    weights = weights / (3 * weights.sum(axis=(2, 3), keepdims=True))
+    a, b = now[:, None, :, :3], known[None, :, :, :3]
+
+    def mean(values: Floats) -> Floats:
+        return np.asarray((weights * values).sum(axis=(2, 3), keepdims=True), np.float32)
+
+    mean_a, mean_b = mean(a), mean(b)
+    shared = mean((a - mean_a) * (b - mean_b))
+    apart = mean((a - mean_a) ** 2 + (b - mean_b) ** 2) + (mean_a - mean_b) ** 2
+    return np.asarray(2 * shared / (apart + np.float32(SENSOR_VARIANCE)), np.float32)[:, :, 0, 0]

@@ -48,7 +48,7 @@ class Session:
         self._stopped = asyncio.Event()
         self._turn: Turn | None = None  # whose frame is not answered yet
         self._late: Turn | None = None  # missed its deadline, and may still be worked on
-        self._heard_s = asyncio.get_running_loop().time()  # when the last frame, or the hello, was taken in
+        self._heard_s = asyncio.get_running_loop().time()  # when the client's last frame, or hello, was dealt with
 
     def stop(self) -> None:
         """Ask for the end, after the answer that is being made."""
@@ -111,13 +111,20 @@ class Session:
             WebSocketDisconnect: It left.
         """
         idle_s = self._service.settings.stream_idle_s
-        try:
-            async with asyncio.timeout_at(self._heard_s + idle_s):
-                message = await self._socket.receive()
-        except TimeoutError:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                async with asyncio.timeout_at(self._heard_s + idle_s):
+                    message = await self._socket.receive()
+                break
+            except TimeoutError:
+                if self._turn is not None:  # the client may be waiting for this answer
+                    self._heard_s = loop.time()
+                if loop.time() < self._heard_s + idle_s:
+                    continue
             due = "a hello" if self._terms is None else "a frame"
             reason = f"expected {due} within {idle_s:g} s, got none; connect again when there is one to send"
-            raise Farewell(events.IDLE, reason) from None
+            raise Farewell(events.IDLE, reason)
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message.get("code", 1005))
         content: bytes | str | None = message.get("bytes")
@@ -202,6 +209,7 @@ class Session:
                 self._late = turn
         if taken is None:
             return
+        self._heard_s = asyncio.get_running_loop().time()
         age_ms = (time.perf_counter() - taken.frame.arrived_s) * 1e3
         if error is not None:
             self._service.metrics.frame("error")

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service import appearance
 from service.clock import SHORTEST_STEP_S
 from service.pose import boxes as boxes_
 from service.pose.boxes import body_boxes
@@ -162,9 +161,9 @@ class Track:
         self.box_score += (1.0 if self.doubt else 0.5) * (found_score - self.box_score)
         self.look, self.changed, self.doubt = look, False, 0.0
 
-    def compare(self, look: Floats) -> None:
-        """Note whether what is seen now, ``look`` float32 (S, 4), is what the finder confirmed."""
-        self.changed |= appearance.likeness(self.look, look) < SAME_LOOK
+    def compare(self, likeness: float) -> None:
+        """Note how much what is seen now looks like what the finder confirmed, `appearance.likeness`."""
+        self.changed |= likeness < SAME_LOOK
 
     def doubt_more(self, share: float) -> None:
         """Note a frame in which the finder did not confirm the person.

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service import clock
+from service import appearance, clock
 from service.assignment import pair
 from service.pose import boxes as boxes_
 from service.pose.boxes import body_boxes
@@ -40,14 +40,14 @@ SAME_BOX_IOU = 0.3
 """A found box that overlaps a track's so much is the same person's."""
 AGREEING_IOU = 0.6
 """If it overlaps less than this, the track's is off, and the found one is looked into instead."""
-SAME_BODY_IOU = 0.3
-"""Of bodies, where one has the finder's word and the other has not."""
 SAME_POSE_OKS = 0.6
 """Poses more alike than this (with `REACH`) are one person's: less than in a single picture, since tracks of two boxes
 slide onto one person bit by bit. Of 22,822 pairs of people in COCO pictures 0.4 % are so alike, and half of these are
 people who were labelled twice."""
 LEAST_LIKENESS = 0.15
 """Least mean of OKS and IoU at which a pose can be the next one of a track."""
+LOOK_WEIGHT = 0.5
+"""Share of that likeness which depends on whether the pose looks like the track; no pose is refused for its look."""
 CROP_MARGIN = 0.15
 """Share of a box's longer side by which a crop may reach beyond it: padding, and the network's aspect."""
 RECENT = 0.9
@@ -178,16 +178,17 @@ class Tracker:
         """
         assert self._time_s is not None, "boxes comes before update"
         self._since_find += 1
-        candidates = self._distinct(poses)
-        pairs = dict(pair(self._likeness(poses.select(candidates)), LEAST_LIKENESS))
+        candidates, witnesses = self._distinct(poses)
+        alike = self._looks_alike(looks)
+        pairs = dict(pair(self._likeness(poses.select(candidates), alike[candidates]), LEAST_LIKENESS))
         owners = {owner: int(candidates[row]) for row, owner in pairs.items()}
         crowded = self._crowded()
         seen: list[tuple[Track, int]] = []
         for j, track in enumerate(self._tracks):
             i = owners.get(j)
             if i is not None:
-                track.compare(looks[i])
-            backing = self._word_for(track, i, poses)
+                track.compare(float(alike[i, j]))
+            backing = self._word_for(track, None if i is None else witnesses.get(i), poses)
             if backing is None:
                 track.doubt_more(self._share if i is not None else 1.0)
             if i is not None and (backing is not None or track.told):
@@ -200,8 +201,8 @@ class Tracker:
                 track.misses += 1
                 self._wanted |= track.misses <= URGENT_MISSES or track.misses % LATER_EVERY == 0
         self._tracks = [it for it in self._tracks if it.misses <= self._most_misses and it.inside(image_size)]
-        rest = [int(i) for row, i in enumerate(candidates) if row not in pairs and int(i) in self._backing]
-        seen = [(track, i) for track, i in seen if track in self._tracks] + self._take_up(poses, looks, rest)
+        rest = [int(i) for row, i in enumerate(candidates) if row not in pairs and int(i) in witnesses]
+        seen = [(track, i) for track, i in seen if track in self._tracks] + self._take_up(poses, looks, rest, witnesses)
         seen.sort(key=lambda it: it[0].id)
         self._share, self._backing = 0.0, {}
         boxes = np.asarray([track.box for track, _ in seen], np.float32).reshape(-1, 4)
@@ -215,35 +216,55 @@ class Tracker:
         boxes = np.concatenate([boxes[:, :2] - margin, boxes[:, 2:] + margin], axis=1)
         return np.asarray((boxes_.overlap(boxes, boxes) > 0).sum(axis=1) > 1)
 
-    def _word_for(self, track: Track, i: int | None, poses: Poses) -> tuple[Boxes, float] | None:
-        """The finder's box and score for the pose ``i`` of a track, where they confirm it."""
-        backing = None if i is None else self._backing.get(i)
-        if backing is None or i is None:
+    def _word_for(self, track: Track, witness: int | None, poses: Poses) -> tuple[Boxes, float] | None:
+        """The finder's box and score for a track, where the pose ``witness`` in that box confirms it."""
+        if witness is None:
             return None
         # The score of a pose that has changed just now still rests on what was seen before.
-        stranger = poses.person_scores[i] >= self._min_score if track.doubt else not track.changed
-        return backing if stranger else None
+        stranger = poses.person_scores[witness] >= self._min_score if track.doubt else not track.changed
+        return self._backing[witness] if stranger else None
 
-    def _distinct(self, poses: Poses) -> NDArray[np.intp]:
-        """Indices of poses that are sure enough and nobody else's, surest first.
+    def _distinct(self, poses: Poses) -> tuple[NDArray[np.intp], dict[int, int]]:
+        """Choose the poses that are sure enough and nobody else's.
 
-        When the finder looked, its word counts: poses in the boxes where it saw somebody come first, and one in another
-        box gives way to a surer one of them that covers much of the same body. So tracks that drift into the void end.
+        Returns:
+            Their indices, surest first; and for those whom the finder sees, the index of the pose in its box: their
+            own, or of one so alike that it was left out.
         """
         scores = poses.person_scores
-        backed = np.array([i in self._backing for i in range(len(poses))], bool)
-        order = np.lexsort((-scores, ~backed))
+        order = np.argsort(-scores, kind="stable")
         order = order[scores[order] >= max(KEPT_SHARE * self._min_score, 1e-6)]
-        people, scores, backed = poses.select(order), scores[order], backed[order]
+        people = poses.select(order)
         bodies = body_boxes(people.keypoints, people.scores)
         alike = oks(people.keypoints, people.keypoints, REACH**2 * boxes_.areas(bodies), self._sigmas, people.scores)
         same = alike > SAME_POSE_OKS
-        gives_way = ~backed[:, None] & backed[None] & (scores[:, None] <= scores[None])
-        same |= (boxes_.iou(bodies, bodies) > SAME_BODY_IOU) & gives_way
-        return order[boxes_.firsts(same)]
+        kept = np.ones(len(order), bool)
+        witnesses: dict[int, int] = {}
+        for i in range(len(order)):
+            if not kept[i]:
+                continue
+            twins = kept[i:] & np.concatenate([[True], same[i + 1 :, i]])
+            backed = [int(it) for it in order[i:][twins] if int(it) in self._backing]
+            if backed:
+                witnesses[int(order[i])] = backed[0]
+            kept[i + 1 :] &= ~same[i + 1 :, i]
+        return order[kept], witnesses
 
-    def _likeness(self, poses: Poses) -> Floats:
-        """How well each pose fits each track, float32 (N, T): the mean of OKS and IoU with where it was heading."""
+    def _looks_alike(self, looks: Floats) -> Floats:
+        """How much each pose looks like each track, float32 (N, T)."""
+        if not self._tracks:
+            return np.zeros((len(looks), 0), np.float32)
+        return appearance.likeness(looks, np.stack([track.look for track in self._tracks]))
+
+    def _likeness(self, poses: Poses, alike: Floats) -> Floats:
+        """How well each pose fits each track, float32 (N, T).
+
+        The mean of OKS and IoU with where it was heading; of several that fit, the one that looks like it.
+
+        Args:
+            poses: N people.
+            alike: float32 (N, T), `appearance.likeness`.
+        """
         if not self._tracks or not len(poses):
             return np.zeros((len(poses), len(self._tracks)), np.float32)
         assert self._time_s is not None
@@ -251,7 +272,9 @@ class Tracker:
         if self._slow:
             heading = np.maximum(heading, self._fit(poses, np.stack([track.keypoints for track in self._tracks])))
         unseen = np.array([min(track.misses, URGENT_MISSES) for track in self._tracks])
-        return np.asarray(heading * RECENT**unseen, np.float32)
+        fit = heading * RECENT**unseen
+        likely = fit * (1 - LOOK_WEIGHT + LOOK_WEIGHT * np.clip(alike, 0, 1))
+        return np.asarray(np.where(fit >= LEAST_LIKENESS, np.maximum(likely, LEAST_LIKENESS), 0), np.float32)
 
     def _fit(self, poses: Poses, expected: Floats) -> Floats:
         """The mean of OKS and IoU with the tracks' expected keypoints (T, K, 2)."""
@@ -271,12 +294,14 @@ class Tracker:
         self._tracks = [track for track in self._tracks if track is not lost]
         return True
 
-    def _take_up(self, poses: Poses, looks: Floats, rest: list[int]) -> list[tuple[Track, int]]:
+    def _take_up(
+        self, poses: Poses, looks: Floats, rest: list[int], witnesses: dict[int, int]
+    ) -> list[tuple[Track, int]]:
         """Begin tracks for the ``rest``: poses in boxes of the finder that are nobody's, the surest first."""
         assert self._time_s is not None
         begun = []
         for i in rest:
-            if poses.person_scores[i] < self._min_score or not self._make_room():
+            if poses.person_scores[witnesses[i]] < self._min_score or not self._make_room():
                 continue
             track = Track.begin(self._next_id, poses.select(np.array([i])), looks[i], self._time_s)
             self._next_id += 1

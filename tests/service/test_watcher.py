@@ -137,7 +137,7 @@ def test_who_vanishes_is_told_three_frames_more_at_most(
     empty = spots.paint()
     if background == "noise":
         empty = rng.integers(0, 256, empty.shape, np.uint8)
-    elif background != "grey":
+    elif background == "colours":
         empty = np.asarray(spots.COLORS, np.uint8)[rng.integers(0, 17, (24, 40))].repeat(16, 0).repeat(16, 1)
     empty[:, 400:] = spots.paint(stays)[:, 400:]
     leaving = 1 + seed % 9
