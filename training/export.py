@@ -34,6 +34,13 @@ OUTPUTS = {
     "finder": ["centers", "distances"],
     "boxes": ["scores", "boxes"],
 }
+UNNAMED = {
+    "checkpoint": "trained by this project",
+    "bundle": "a bundle whose origin the recipe does not state",
+    "tinypose": "an imported network whose origin the recipe does not state",
+    "simcc": "an imported network whose origin the recipe does not state",
+}
+"""What a card says of a guide without an origin: only a checkpoint is surely our own."""
 TOLERANCE = 2e-3
 """Largest difference allowed between torch and ONNX, relative to the largest output."""
 
@@ -164,7 +171,7 @@ def _terms(source: recipe.Data) -> str:
 def _guides(stages: list[Checkpoint]) -> list[str]:
     """Who taught in these stages."""
     used = [guide for it in stages for guide in it.recipe.losses.guides]
-    named = [guide.origin or f"{guide.name}, trained by this project" for guide in used]
+    named = [guide.origin or (f"{guide.name}, {UNNAMED[guide.kind]}") for guide in used]
     features = ["EfficientNet-Lite0's ImageNet features (Apache-2.0)"] if _learns_features(stages) else []
     return list(dict.fromkeys([*named, *features]))
 

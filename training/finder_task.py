@@ -21,7 +21,7 @@ from training import augment, checkpoint, coco, losses, pictures, processes
 from training.chance import Chance
 from training.networks.finder import FinderNetwork
 from training.networks.rtmdet import RtmDet, flat
-from training.recipe import Phase, Recipe
+from training.recipe import Phase, Recipe, RecipeError
 
 SURE_BOX_SCORE = 0.5
 """A guide's box below this score is neither a person nor background."""
@@ -41,9 +41,14 @@ class FinderTask:
 
         Raises:
             DatasetError: A file or picture is missing.
+            RecipeError: A network that learns from guides alone has none.
         """
         self._recipe = recipe
         self._device = device
+        if recipe.network.backbone == "rtmdet-nano" and not recipe.losses.guides:
+            raise RecipeError(
+                "losses.guides: expected at least one for rtmdet-nano, which learns from guides alone, got none"
+            )
         self._guides = [BoxGuide(checkpoint.locate(it.path, data_root, run)) for it in recipe.losses.guides]
         self._read = pictures.Recent(CACHED_BYTES).read_as
         self._sources = []
@@ -91,7 +96,7 @@ class FinderTask:
         """Varifocal loss of the centres and twice the GIoU loss of the boxes (the ratio is ours).
 
         The cell whose box is best answers for a person, not the one in the middle (as in TOOD, arXiv 2108.07755). An
-        `RtmDet` learns from its guides instead, see `guided`.
+        `RtmDet` learns from its guides instead, see `_guided`.
         """
         del past  # a detector learns from labels or from its guides
         if isinstance(network, RtmDet):
@@ -118,22 +123,8 @@ class FinderTask:
         weights = torch.where(scores > LEAST_GUIDE_SCORE, scores, 0)
         return {
             "scores": entropy / surest,
-            "boxes": 2 * (generalized_box_iou_loss(boxes, wanted) * weights).sum() / surest,
+            "boxes": 2 * (losses.giou_of_boxes(boxes, wanted) * weights).sum() / surest,
         }
-
-
-def generalized_box_iou_loss(boxes: Tensor, others: Tensor) -> Tensor:
-    """1 - generalised IoU (arXiv 1902.09630) of boxes (..., 4) xyxy, pair by pair."""
-    low, high = torch.maximum(boxes[..., :2], others[..., :2]), torch.minimum(boxes[..., 2:], others[..., 2:])
-    overlap = (high - low).clamp_min(0).prod(dim=-1)
-    union = _area(boxes) + _area(others) - overlap
-    hull = torch.maximum(boxes[..., 2:], others[..., 2:]) - torch.minimum(boxes[..., :2], others[..., :2])
-    around = hull.clamp_min(0).prod(dim=-1)
-    return 1 - overlap / union.clamp_min(1e-6) + (around - union) / around.clamp_min(1e-6)
-
-
-def _area(boxes: Tensor) -> Tensor:
-    return (boxes[..., 2:] - boxes[..., :2]).clamp_min(0).prod(dim=-1)
 
 
 class BoxGuide:

@@ -181,3 +181,17 @@ def giou(distances: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
 
 def _area(sides: Tensor) -> Tensor:
     return (sides[:, 0] + sides[:, 2]) * (sides[:, 1] + sides[:, 3])
+
+
+def giou_of_boxes(boxes: Tensor, others: Tensor) -> Tensor:
+    """1 - generalised IoU (arXiv 1902.09630) of boxes (..., 4) xyxy, pair by pair: (...)."""
+    low, high = torch.maximum(boxes[..., :2], others[..., :2]), torch.minimum(boxes[..., 2:], others[..., 2:])
+    overlap = (high - low).clamp_min(0).prod(dim=-1)
+    union = _box_area(boxes) + _box_area(others) - overlap
+    hull = torch.maximum(boxes[..., 2:], others[..., 2:]) - torch.minimum(boxes[..., :2], others[..., :2])
+    around = hull.clamp_min(0).prod(dim=-1)
+    return 1 - overlap / union.clamp_min(1e-6) + (around - union) / around.clamp_min(1e-6)
+
+
+def _box_area(boxes: Tensor) -> Tensor:
+    return (boxes[..., 2:] - boxes[..., :2]).clamp_min(0).prod(dim=-1)

@@ -195,8 +195,8 @@ class Guide:
 
     Attributes:
         name: Short name, for logs and the card.
-        kind: ``checkpoint`` or ``bundle`` of ours, or an imported ONNX: ``tinypose`` (heatmaps) or ``simcc`` (two
-            outputs).
+        kind: ``checkpoint`` of ours; ``bundle``, ours or imported; or an ONNX file that is not imported: ``tinypose``
+            (heatmaps) or ``simcc`` (two outputs).
         path: File or bundle's folder, relative to the data folder; ``@NAME`` is the checkpoint of the run folder NAME
             beside this run's.
         cached: Look at every crop once and keep the maps on disk; otherwise it runs beside the student.

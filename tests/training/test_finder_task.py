@@ -4,10 +4,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 import torch
 
-from training import pictures
-from training.finder_task import Framing, best_cells, encode, place
+from tests.training.conftest import tiny_recipe
+from training import losses, pictures
+from training.finder_task import FinderTask, Framing, best_cells, encode, place
+from training.recipe import RecipeError
 
 
 def test_placed_boxes_frame_their_rectangles() -> None:
@@ -111,3 +114,22 @@ def test_the_pictures_kept_are_bounded_in_bytes(tmp_path: Path) -> None:
     assert read("huge").shape == (400, 400, 3)
     assert read("huge") is not read("huge")
     assert read("a") is not first
+
+
+def test_a_detector_that_learns_from_guides_alone_needs_one(data_root: Path) -> None:
+    network = {"kind": "finder", "backbone": "rtmdet-nano", "norms": "folded", "input_size": [64, 64]}
+    plan = tiny_recipe("finder", network=network)
+    with pytest.raises(RecipeError, match="expected at least one for rtmdet-nano"):
+        FinderTask(plan, data_root, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_loss_of_boxes_is_that_of_their_distances(seed: int) -> None:
+    """`giou_of_boxes` and `giou` agree where boxes share a point, and equal boxes cost nothing."""
+    generator = torch.Generator().manual_seed(seed)
+    ours, theirs = (torch.rand(1, 4, 3, 5, generator=generator) + 0.1 for _ in range(2))
+    sign = torch.tensor([-1.0, -1, 1, 1]).view(1, 4, 1, 1)
+    corners = [(it * sign).permute(0, 2, 3, 1) for it in (ours, theirs)]
+    loss = losses.giou_of_boxes(*corners)
+    torch.testing.assert_close(loss.mean(), losses.giou(ours, theirs, torch.ones(1, 1, 3, 5)))
+    torch.testing.assert_close(losses.giou_of_boxes(corners[0], corners[0]), torch.zeros(1, 3, 5), atol=1e-6, rtol=0)
