@@ -99,6 +99,8 @@ def stranger(content: bytes) -> UnsupportedType | UndecodableImage:
     """Name what came, where it is known."""
     kind = next((name for magic, name in _STRANGERS.items() if content.startswith(magic)), None)
     if content[4:8] == b"ftyp":
+        if len(content) < int.from_bytes(content[:4]):
+            return _damaged("header", "a file that ends inside it")
         kind = _boxed_kind(content)
     if kind:
         return UnsupportedType(

@@ -124,6 +124,15 @@ def test_fully_transparent_pictures_are_white(mode: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "progressive"])
+def test_a_truncated_header_is_refused_at_every_byte(kind: str) -> None:
+    whole = PROGRESSIVE if kind == "progressive" else FILES[kind]
+
+    for length in range(min(len(whole), 300)):
+        with pytest.raises((UndecodableImage, EmptyBody)):
+            images.decode(whole[:length], LIMIT)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "progressive"])
 @given(fraction=st.floats(0, 1, exclude_max=True))
 def test_a_truncated_file_is_refused_at_every_byte(kind: str, fraction: float) -> None:
     whole = PROGRESSIVE if kind == "progressive" else FILES[kind]
