@@ -110,24 +110,36 @@ class Module(nn.Module):
         merged = []
         for to, row in enumerate(self.exchange):
             assert isinstance(row, nn.ModuleList)
-            total: Tensor | None = None
-            for source, path in enumerate(row):
-                if isinstance(path, Nothing):
-                    continue
-                part = path(features[source])
-                if source > to:
-                    part = enlarge(part, 2 ** (source - to), features[to])
-                total = part if total is None else total + part
-            assert total is not None
+            total = self._from_coarser(row, features, to)
+            for source in range(to):
+                if not isinstance(row[source], Nothing):
+                    total = row[source](features[source]) + total
             if to == 0:  # as PP-TinyPose was trained: the others receive the finest branch after its exchange
                 features[0] = total
             merged.append(F.relu(total))
         return merged
 
 
-def enlarge(x: Tensor, factor: int, like: Tensor) -> Tensor:
-    """Repeat each cell ``factor`` times in either direction and cut what reaches beyond another feature map."""
-    enlarged = F.interpolate(x, scale_factor=float(factor), mode="nearest")
+    def _from_coarser(self, row: nn.ModuleList, features: list[Tensor], to: int) -> Tensor:
+        """Add what the coarser branches send to a branch's own features.
+
+        Twice as large twice over is four times as large: summed from the coarsest on, only one map is enlarged to the
+        full size, and the other sums are part of the convolutions before them.
+        """
+        total: Tensor | None = None
+        for source in range(len(features) - 1, to - 1, -1):
+            if total is not None:
+                total = enlarge(total, features[source])
+            if not isinstance(row[source], Nothing):
+                part = row[source](features[source])
+                total = part if total is None else part + total
+        assert total is not None
+        return total
+
+
+def enlarge(x: Tensor, like: Tensor) -> Tensor:
+    """Repeat each cell twice in either direction and cut what reaches beyond another feature map."""
+    enlarged = F.interpolate(x, scale_factor=2.0, mode="nearest")
     height, width = int(like.shape[2]), int(like.shape[3])
     if (int(enlarged.shape[2]), int(enlarged.shape[3])) != (height, width):
         enlarged = enlarged[:, :, :height, :width]
