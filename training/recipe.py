@@ -257,6 +257,11 @@ class Losses:
     past_ramp: Share = 0.5
     features: Weight = 0.0
 
+    @property
+    def teach_heights(self) -> bool:
+        """Whether a squared error alone teaches, so that outputs are heights of heatmaps and no logits."""
+        return not self.classification and (self.dense_form == "squared" or not self.dense)
+
     def __post_init__(self) -> None:
         if self.regression + self.dense + self.classification == 0:
             raise ValueError("expected a positive weight of regression, dense or classification, got none")
