@@ -53,7 +53,6 @@ class Unit(nn.Module):
 
     Attributes:
         keep: Factor on each channel of the input, float (C,); not trained.
-        gate: Factor on each inner channel, float (inner,), 1 but for channels that a training fades out.
     """
 
     def __init__(self, width: int, inner: int) -> None:
@@ -119,7 +118,6 @@ class Module(nn.Module):
             merged.append(F.relu(total))
         return merged
 
-
     def _from_coarser(self, row: nn.ModuleList, features: list[Tensor], to: int) -> Tensor:
         """Add what the coarser branches send to a branch's own features.
 
@@ -141,9 +139,16 @@ def enlarge(x: Tensor, like: Tensor) -> Tensor:
     """Repeat each cell twice in either direction and cut what reaches beyond another feature map."""
     enlarged = F.interpolate(x, scale_factor=2.0, mode="nearest")
     height, width = int(like.shape[2]), int(like.shape[3])
-    if (int(enlarged.shape[2]), int(enlarged.shape[3])) != (height, width):
-        enlarged = enlarged[:, :, :height, :width]
-    return enlarged
+    below, beside = int(enlarged.shape[2]) - height, int(enlarged.shape[3]) - width
+    if not (below or beside):
+        return enlarged
+    if not torch.onnx.is_in_onnx_export():
+        return enlarged[:, :, :height, :width]
+    # The same as a convolution, again for the sake of the blocked layout.
+    channels = int(x.shape[1])
+    first = torch.zeros(channels, 1, 1 + below, 1 + beside)
+    first[:, :, 0, 0] = 1
+    return F.conv2d(enlarged, first, groups=channels)
 
 
 class LiteHRNet(nn.Module):
@@ -166,7 +171,8 @@ class LiteHRNet(nn.Module):
         """
         super().__init__()
         widths, branches = WIDTHS, len(modules) + 1
-        self.stem = convolution(3, STEM_WIDTH, 3, 2)
+        # Two convolutions where PP-TinyPose splits the answer of one: onnxruntime splits no blocked layout.
+        self.stem_kept, self.stem_widened = (convolution(3, STEM_WIDTH // 2, 3, 2) for _ in range(2))
         self.shrink_kept = separable(STEM_WIDTH // 2, STEM_WIDTH // 2, 2)
         self.widen = convolution(STEM_WIDTH // 2, STEM_WIDTH)
         self.shrink = separable(STEM_WIDTH, STEM_WIDTH // 2, 2)
@@ -191,8 +197,7 @@ class LiteHRNet(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """Map uint8 (N, H, W, 3) RGB to (N, K, H / 4, W / 4)."""
         x = (pixels.permute(0, 3, 1, 2).float() - self.mean) * self.scale
-        x = F.relu(self.stem(x))
-        kept, widened = x.chunk(2, dim=1)
+        kept, widened = F.relu(self.stem_kept(x)), F.relu(self.stem_widened(x))
         x = torch.cat([self.shrink_kept(kept), self.shrink(F.relu(self.widen(widened)))], dim=1)
         features = [part(x) for part in self.first]
         for i, stage in enumerate(self.stages):

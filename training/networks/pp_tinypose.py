@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from training.networks.lite_hrnet import LiteHRNet, Module, Unit
+from training.networks.lite_hrnet import STEM_WIDTH, LiteHRNet, Module, Unit
 
 Order = NDArray[np.intp]
 """Place of each channel of the graph's tensor in ours, (C,)."""
@@ -138,11 +138,16 @@ class _Reader:
 
     def read(self) -> None:
         graph, network = self._graph, self._network
-        name = self._fill([network.stem, nn.ReLU()], graph.input)
+        stem = nn.Conv2d(3, STEM_WIDTH, 3, 2, 1)
+        name = self._fill([stem, nn.ReLU()], graph.input)
+        half = STEM_WIDTH // 2
+        for part, layer in ((slice(half), network.stem_kept), (slice(half, None), network.stem_widened)):
+            assert stem.bias is not None
+            layer.load_state_dict({"weight": stem.weight[part], "bias": stem.bias[part]})
         kept, widened = graph.next(name, "Split").output
         kept = self._fill([*network.shrink_kept], kept)
         widened = self._fill([network.widen, nn.ReLU(), *network.shrink], widened)
-        name, order = self._shuffled(kept, np.arange(network.stem.out_channels))
+        name, order = self._shuffled(kept, np.arange(STEM_WIDTH))
         names = [self._fill([*part.children()], name, order) for part in network.first]
         orders = [np.arange(self._width(part)) for part in network.first]
         for i, stage in enumerate(network.stages):
