@@ -55,6 +55,8 @@ LOOK_WEIGHT = 0.5
 """Share of that likeness which depends on whether the pose looks like the track; no pose is refused for its look."""
 CROP_MARGIN = 0.15
 """Share of a box's longer side by which a crop may reach beyond it: padding, and the network's aspect."""
+OVERLAPPED_IOU = 0.1
+"""Of two tracks whose boxes overlap more, each keeps the look from before: what is seen may be partly the other's."""
 RECENT = 0.9
 """Factor on the likeness for each frame a track was not seen: of two who claim a pose, who was just there has it."""
 KEPT_SHARE = 0.6
@@ -195,7 +197,7 @@ class Tracker:
         fit = self._fit_ahead(poses)
         pairs = dict(pair(self._likeness(fit[candidates], alike[candidates]), LEAST_LIKENESS))
         owners = {owner: int(candidates[row]) for row, owner in pairs.items()}
-        crowded = self._crowded()
+        crowded, overlapped = self._crowded()
         seen: list[tuple[Track, int]] = []
         for j, track in enumerate(self._tracks):
             i = owners.get(j)
@@ -207,7 +209,7 @@ class Tracker:
             if i is not None and (backing is not None or track.told):
                 track.follow(poses.keypoints[i], poses.scores[i], self._time_s, crowded=bool(crowded[j]))
                 if backing is not None:
-                    track.confirm(*backing, looks[i])
+                    track.confirm(*backing, track.look if overlapped[j] else looks[i])
                 self._wanted |= track.doubt > 0
                 seen.append((track, i))
             else:
@@ -221,13 +223,14 @@ class Tracker:
         boxes = np.asarray([track.box for track, _ in seen], np.float32).reshape(-1, 4)
         return Tracked(np.array([i for _, i in seen], np.intp), [track.id for track, _ in seen], boxes)
 
-    def _crowded(self) -> NDArray[np.bool_]:
-        """Whether others can be seen in the crop around each track's predicted box, bool (T,)."""
+    def _crowded(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Whether others can be seen in the crop around each track's predicted box, and in the box, bool (T,)."""
         assert self._time_s is not None
         boxes = np.asarray([track.box_at(self._time_s) for track in self._tracks], np.float32).reshape(-1, 4)
+        overlapped = (boxes_.iou(boxes, boxes) > OVERLAPPED_IOU).sum(axis=1) > 1
         margin = CROP_MARGIN * (boxes[:, 2:] - boxes[:, :2]).max(axis=1, keepdims=True, initial=0)
         boxes = np.concatenate([boxes[:, :2] - margin, boxes[:, 2:] + margin], axis=1)
-        return np.asarray((boxes_.overlap(boxes, boxes) > 0).sum(axis=1) > 1)
+        return np.asarray((boxes_.overlap(boxes, boxes) > 0).sum(axis=1) > 1), np.asarray(overlapped)
 
     def _word_for(self, track: Track, witness: int | None, poses: Poses) -> tuple[Boxes, float] | None:
         """The finder's box and score for a track, where the pose ``witness`` in that box confirms it."""
