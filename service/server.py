@@ -52,7 +52,7 @@ def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         access_log=settings.log_level == "debug",
         server_header=False,
         root_path=settings.root_path,
-        ws=websocket_protocol(settings.stream_send_s),
+        ws=websocket_protocol(settings.stream_send_s, settings.upload_s),
         ws_max_size=settings.stream_max_bytes,
         # Pictures are compressed already, and zlib's state costs each stream 300 kB.
         ws_per_message_deflate=False,

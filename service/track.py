@@ -28,6 +28,10 @@ FASTEST = 8.0
 """Person sizes a second: a sprint. More comes of clocks that are wrong."""
 SAME_LOOK = 0.65
 """Least `appearance.likeness` with the body that the finder confirmed. Below, the finder is asked."""
+LEAST_FIT = 0.4
+"""Least mean of OKS and IoU with where the person was heading. Below, he has jumped, and the finder is asked."""
+FALLEN_SHARE = 0.65
+"""Share of a person's usual keypoint score below which the finder is asked."""
 UNCONFIRMED = 0.85
 """Factor on the box score for each frame of doubt."""
 MOST_DOUBT = 3
@@ -52,7 +56,7 @@ class Track:
         look: float32 (S, 4), `appearance.sample` of the body when the finder last confirmed it.
         misses: Frames in a row without a pose that may be told.
         changed: What is seen in the box is not what the finder confirmed.
-        doubt: Frames that speak against the person since the finder's last word for him; 0 where none does.
+        doubt: Frames that speak against the person since the finder's last word for him.
     """
 
     id: int
@@ -66,8 +70,7 @@ class Track:
     look: Floats
     misses: int = 0
     changed: bool = False
-    doubt: float = 0.0
-    _score: float = 0.0
+    doubt: int = 0
 
     @staticmethod
     def begin(number: int, pose: Poses, look: Floats, time_s: float) -> Track:
@@ -76,7 +79,7 @@ class Track:
         still = np.zeros(2, np.float32)
         return Track(
             number, pose.keypoints[0], pose.scores[0], pose.boxes[0], float(pose.box_scores[0]), time_s, still, score,
-            look, _score=score,
+            look,
         )  # fmt: skip
 
     def shift(self, time_s: float) -> Floats:
@@ -138,8 +141,7 @@ class Track:
         self.box = _contain(corners.reshape(4), keypoints, scores)
         self.keypoints = keypoints
         self.scores = self.scores + np.float32(SCORE_WEIGHT) * (scores - self.scores)
-        self._score = float(scores.mean())
-        self.usual_score += SCORE_WEIGHT * (self._score - self.usual_score)
+        self.usual_score += SCORE_WEIGHT * (float(scores.mean()) - self.usual_score)
         self.time_s = time_s
         self.misses = 0
 
@@ -159,26 +161,23 @@ class Track:
         self.box = _contain((self.box + found) / 2, self.keypoints, self.scores)
         # A score from before the doubt is about something else.
         self.box_score += (1.0 if self.doubt else 0.5) * (found_score - self.box_score)
-        self.look, self.changed, self.doubt = look, False, 0.0
+        self.look, self.changed, self.doubt = look, False, 0
 
-    def compare(self, likeness: float) -> None:
-        """Note how much what is seen now looks like what the finder confirmed, `appearance.likeness`."""
-        self.changed |= likeness < SAME_LOOK
-
-    def doubt_more(self, share: float) -> None:
-        """Note a frame in which the finder did not confirm the person.
+    def compare(self, likeness: float, fit: float, scores: Floats) -> None:
+        """Note whether what is seen now follows from what the finder confirmed.
 
         Args:
-            share: Weight of the finder's silence, 0..1; 0 where it was not asked. Where the look has changed nothing
-                speaks for the person any more, and each frame counts in full.
+            likeness: `appearance.likeness` with the body that the finder confirmed.
+            fit: Mean of OKS and IoU with where the person was heading.
+            scores: float32 (K,), of the keypoints.
         """
-        step = 1.0 if self.changed else share
-        self.doubt += step
-        self.box_score *= UNCONFIRMED**step
+        fallen = float(scores.mean()) < FALLEN_SHARE * self.usual_score
+        self.changed |= likeness < SAME_LOOK or fit < LEAST_FIT or fallen
 
-    def fallen(self, share: float) -> bool:
-        """Whether the newest pose is much less sure than this person's usually are."""
-        return self._score < share * self.usual_score
+    def doubt_more(self) -> None:
+        """Note a frame without the finder's word, in which it was asked, or something else than before was seen."""
+        self.doubt += 1
+        self.box_score *= UNCONFIRMED
 
     def inside(self, image_size: tuple[int, int]) -> bool:
         """Whether any of the box is in the picture of (width, height)."""

@@ -9,9 +9,14 @@ two poses that are one person the surer one stays; the track that is left withou
 its person until he is back or given up.
 
 A pose network sees a body wherever it is told to look, so poses alone keep nobody: every track begins with a box of the
-finder and lives by its word. That word holds for what it was given about: once the box shows something else (`Track`),
-the finder is asked in every frame, and whoever it does not confirm within `track.MOST_DOUBT` frames is not told, until
-it does. Who has come into doubt is judged like a stranger.
+finder and lives by its word. That word holds for what it was given about. Once the pose jumps, or its score or the
+colours of the body fall away (`Track.compare`), and whenever the finder looks and is silent, the person is in doubt.
+Then the finder looks at every frame, and whoever it does not confirm within `track.MOST_DOUBT` frames is not told,
+until it does. Who has come into doubt is judged like a stranger.
+
+So who has left is told in at most three more frames. One case takes longer: where something takes the person's place
+that has the same pose and colours, nothing speaks against it until the finder looks, and it is told in at most
+``find_every`` + 2 more frames.
 """
 
 from __future__ import annotations
@@ -50,12 +55,12 @@ LOOK_WEIGHT = 0.5
 """Share of that likeness which depends on whether the pose looks like the track; no pose is refused for its look."""
 CROP_MARGIN = 0.15
 """Share of a box's longer side by which a crop may reach beyond it: padding, and the network's aspect."""
+OVERLAPPED_IOU = 0.1
+"""Of two tracks whose boxes overlap more, each keeps the look from before: what is seen may be partly the other's."""
 RECENT = 0.9
 """Factor on the likeness for each frame a track was not seen: of two who claim a pose, who was just there has it."""
 KEPT_SHARE = 0.6
 """Of the score that a person needs to be taken up, the share that a known one needs to stay."""
-FALLEN_SHARE = 0.65
-"""Share of a track's usual keypoint score below which the finder is asked to look again."""
 URGENT_MISSES = 5
 """For so many frames someone lost is looked for in every one, after that in every `LATER_EVERY`-th."""
 LATER_EVERY = 3
@@ -79,7 +84,16 @@ class Tracked:
 class Tracker:
     """The people of one stream. Not for several threads at once."""
 
-    def __init__(self, sigmas: Floats, *, find_every: int, most_misses: int, max_people: int, min_score: float) -> None:
+    def __init__(
+        self,
+        sigmas: Floats,
+        *,
+        find_every: int,
+        most_misses: int,
+        max_people: int,
+        min_score: float,
+        least_box_score: float,
+    ) -> None:
         """Begin without people.
 
         Args:
@@ -88,19 +102,21 @@ class Tracker:
             most_misses: Frames in a row for which a person may be unseen before he is given up.
             max_people: Most people at once.
             min_score: Score from which a person is taken up.
+            least_box_score: Score of a found box from which it is looked into for somebody new.
         """
         self._sigmas = sigmas
         self._find_every = find_every
         self._most_misses = most_misses
         self._max_people = max_people
         self._min_score = min_score
+        self._least_box_score = least_box_score
         self._tracks: list[Track] = []
         self._next_id = 1
         self._since_find = 0  # frames since the finder looked
         self._wanted = True
         self._time_s: float | None = None
         self._slow = False
-        self._share = 0.0  # weight of the finder's silence about this frame; 0 where it did not look
+        self._looked = False  # whether the finder looked at this frame
         self._backing: dict[int, tuple[Boxes, float]] = {}  # what it found, by the index of the box that shows it
 
     @property
@@ -147,9 +163,7 @@ class Tracker:
         Returns:
             The predicted boxes, then the found ones of people who may be new, and all their scores.
         """
-        # When it looks more often, because of somebody else, its silence says no more than at its usual pace.
-        self._share = min(1.0, (self._since_find + 1) / self._find_every)
-        self._since_find, self._wanted, self._backing = -1, False, {}
+        self._looked, self._since_find, self._wanted, self._backing = True, -1, False, {}
         overlaps = boxes_.iou(found, boxes)
         if self._slow and self._tracks:
             overlaps = np.maximum(overlaps, boxes_.iou(found, np.stack([track.box for track in self._tracks])))
@@ -161,7 +175,7 @@ class Tracker:
                 boxes[j] = found[i]
             if self._tracks[j].doubt:
                 scores[j] = found_scores[i]
-        new = [i for i in range(len(found)) if i not in taken]
+        new = [i for i in range(len(found)) if i not in taken and found_scores[i] >= self._least_box_score]
         self._backing |= {len(boxes) + row: (found[i], float(found_scores[i])) for row, i in enumerate(new)}
         return np.concatenate([boxes, found[new]]), np.concatenate([scores, found_scores[new]])
 
@@ -180,22 +194,23 @@ class Tracker:
         self._since_find += 1
         candidates, witnesses = self._distinct(poses)
         alike = self._looks_alike(looks)
-        pairs = dict(pair(self._likeness(poses.select(candidates), alike[candidates]), LEAST_LIKENESS))
+        fit = self._fit_ahead(poses)
+        pairs = dict(pair(self._likeness(fit[candidates], alike[candidates]), LEAST_LIKENESS))
         owners = {owner: int(candidates[row]) for row, owner in pairs.items()}
-        crowded = self._crowded()
+        crowded, overlapped = self._crowded()
         seen: list[tuple[Track, int]] = []
         for j, track in enumerate(self._tracks):
             i = owners.get(j)
             if i is not None:
-                track.compare(float(alike[i, j]))
+                track.compare(float(alike[i, j]), float(fit[i, j]), poses.scores[i])
             backing = self._word_for(track, None if i is None else witnesses.get(i), poses)
-            if backing is None:
-                track.doubt_more(self._share if i is not None else 1.0)
+            if backing is None and (self._looked or i is None or track.changed):
+                track.doubt_more()
             if i is not None and (backing is not None or track.told):
                 track.follow(poses.keypoints[i], poses.scores[i], self._time_s, crowded=bool(crowded[j]))
                 if backing is not None:
-                    track.confirm(*backing, looks[i])
-                self._wanted |= track.changed or track.fallen(FALLEN_SHARE)
+                    track.confirm(*backing, track.look if overlapped[j] else looks[i])
+                self._wanted |= track.doubt > 0
                 seen.append((track, i))
             else:
                 track.misses += 1
@@ -204,17 +219,18 @@ class Tracker:
         rest = [int(i) for row, i in enumerate(candidates) if row not in pairs and int(i) in witnesses]
         seen = [(track, i) for track, i in seen if track in self._tracks] + self._take_up(poses, looks, rest, witnesses)
         seen.sort(key=lambda it: it[0].id)
-        self._share, self._backing = 0.0, {}
+        self._looked, self._backing = False, {}
         boxes = np.asarray([track.box for track, _ in seen], np.float32).reshape(-1, 4)
         return Tracked(np.array([i for _, i in seen], np.intp), [track.id for track, _ in seen], boxes)
 
-    def _crowded(self) -> NDArray[np.bool_]:
-        """Whether others can be seen in the crop around each track's predicted box, bool (T,)."""
+    def _crowded(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Whether others can be seen in the crop around each track's predicted box, and in the box, bool (T,)."""
         assert self._time_s is not None
         boxes = np.asarray([track.box_at(self._time_s) for track in self._tracks], np.float32).reshape(-1, 4)
+        overlapped = (boxes_.iou(boxes, boxes) > OVERLAPPED_IOU).sum(axis=1) > 1
         margin = CROP_MARGIN * (boxes[:, 2:] - boxes[:, :2]).max(axis=1, keepdims=True, initial=0)
         boxes = np.concatenate([boxes[:, :2] - margin, boxes[:, 2:] + margin], axis=1)
-        return np.asarray((boxes_.overlap(boxes, boxes) > 0).sum(axis=1) > 1)
+        return np.asarray((boxes_.overlap(boxes, boxes) > 0).sum(axis=1) > 1), np.asarray(overlapped)
 
     def _word_for(self, track: Track, witness: int | None, poses: Poses) -> tuple[Boxes, float] | None:
         """The finder's box and score for a track, where the pose ``witness`` in that box confirms it."""
@@ -256,23 +272,25 @@ class Tracker:
             return np.zeros((len(looks), 0), np.float32)
         return appearance.likeness(looks, np.stack([track.look for track in self._tracks]))
 
-    def _likeness(self, poses: Poses, alike: Floats) -> Floats:
-        """How well each pose fits each track, float32 (N, T).
-
-        The mean of OKS and IoU with where it was heading; of several that fit, the one that looks like it.
-
-        Args:
-            poses: N people.
-            alike: float32 (N, T), `appearance.likeness`.
-        """
+    def _fit_ahead(self, poses: Poses) -> Floats:
+        """How well each pose fits to where each track was heading, float32 (N, T): the mean of OKS and IoU."""
         if not self._tracks or not len(poses):
             return np.zeros((len(poses), len(self._tracks)), np.float32)
         assert self._time_s is not None
         heading = self._fit(poses, np.stack([track.keypoints_at(self._time_s) for track in self._tracks]))
         if self._slow:
             heading = np.maximum(heading, self._fit(poses, np.stack([track.keypoints for track in self._tracks])))
+        return heading
+
+    def _likeness(self, fit: Floats, alike: Floats) -> Floats:
+        """How likely each pose is each track's, float32 (N, T): of several that fit, the one that looks like it.
+
+        Args:
+            fit: float32 (N, T), `_fit_ahead`.
+            alike: float32 (N, T), `appearance.likeness`.
+        """
         unseen = np.array([min(track.misses, URGENT_MISSES) for track in self._tracks])
-        fit = heading * RECENT**unseen
+        fit = np.asarray(fit * RECENT**unseen, np.float32)
         likely = fit * (1 - LOOK_WEIGHT + LOOK_WEIGHT * np.clip(alike, 0, 1))
         return np.asarray(np.where(fit >= LEAST_LIKENESS, np.maximum(likely, LEAST_LIKENESS), 0), np.float32)
 

@@ -12,7 +12,7 @@ from service.pose.types import Poses
 from service.prediction import Prediction, Stopwatch, Wish, fall_back, predict
 from service.shelf import Shelf
 from service.smoothing import Smoother
-from service.tracking import Tracked, Tracker
+from service.tracking import KEPT_SHARE, Tracked, Tracker
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,7 @@ class Watcher:
                 most_misses=most_misses,
                 max_people=wish.max_people,
                 min_score=wish.min_score,
+                least_box_score=wish.least_box_score,
             )
 
     def look(self, content: bytes, time_s: float, watch: Stopwatch) -> Sight:
@@ -76,7 +77,8 @@ class Watcher:
         watch.lap("decode")
         boxes, scores = self._tracker.boxes(time_s)
         if self._tracker.due:
-            found = self._shelf.finder.find(picture.pixels, self._wish.max_people, self._wish.least_box_score)
+            least = KEPT_SHARE * self._wish.least_box_score  # a weaker box can confirm who is known
+            found = self._shelf.finder.find(picture.pixels, self._wish.max_people, least)
             boxes, scores = self._tracker.add_found(boxes, scores, *found)
         watch.lap("find")
         poses = self._wish.choice.model.estimator.estimate(picture.pixels, boxes, scores)

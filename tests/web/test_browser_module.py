@@ -272,6 +272,23 @@ def test_it_gives_up_after_as_many_attempts_as_it_may(elsewhere: Elsewhere) -> N
     assert got["error"]["type"] == "urn:posewright:client:stream-closed-1006"
 
 
+@pytest.mark.parametrize("others", [0, 30])
+def test_a_browser_is_told_that_a_frame_is_too_large(page: Tab, others: int) -> None:
+    """Though it goes on sending."""
+    script = """
+    const socket = new WebSocket(location.origin.replace("http", "ws") + "/stream", "pose.v1.json");
+    socket.onopen = () => {
+      socket.send(new Uint8Array(4_000_001));
+      for (let i = 0; i < OTHERS; i++) socket.send(new Uint8Array(100_000));
+    };
+    return await new Promise((resolve) => { socket.onclose = ({ code, reason }) => resolve([code, reason]); });
+    """
+    for _ in range(3):
+        code, reason = page.run("(async () => {" + script.replace("OTHERS", str(others)) + "})()")
+        assert code == 1009
+        assert "at most 4000000 bytes" in reason
+
+
 def test_pings_are_answered_and_bad_frames_do_not_end_it(elsewhere: Elsewhere) -> None:
     problem = {"type": "urn:posewright:problem:undecodable-image", "status": 422, "detail": "no picture"}
 
