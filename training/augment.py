@@ -63,7 +63,7 @@ def place(
     Args:
         keypoints: float32 (N, K, 2), canvas px.
         weights: float32 (N, K), 0 where a joint is unknown.
-        view: float32 (2, 3), the undisturbed affine from crop px to canvas px.
+        view: float32 (N, 2, 3) or (2, 3), the undisturbed affines from crop px to canvas px.
         padding: Factor on the box of a half body, as ``view`` has it on whole ones.
         crop_size: (width, height) of a crop in px.
         strength: How far to go.

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from service.pose import boxes as boxes_
 from service.pose import crop
 from service.pose.skeleton import COCO17, Skeleton
-from service.pose.types import Floats
+from service.pose.types import Boxes, Floats
 from training import coco, files, pictures
 
 CANVAS_SIZE = (288, 384)
@@ -47,6 +47,7 @@ class CropCache:
         keypoints: float32 (N, K, 2), canvas px.
         weights: float32 (N, K), 0..1: 1 for a label, a ramp of the score for a guide's joint, 0 for none.
         labelled: bool (N, K), where somebody marked the joint; elsewhere a guide did, or nobody.
+        boxes: float32 (N, 4) xyxy, canvas px: the people's own boxes, without padding.
     """
 
     path: Path
@@ -54,6 +55,7 @@ class CropCache:
     keypoints: Floats
     weights: Floats
     labelled: NDArray[np.bool_]
+    boxes: Boxes
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -100,6 +102,7 @@ def build(
     partial = out / ".pixels.npy.partial"
     pixels = files.new_array(partial, (len(kept), size[1], size[0], 3))
     keypoints = np.zeros((len(kept), len(skeleton), 2), np.float32)
+    boxes = np.zeros((len(kept), 4), np.float32)
     opened: tuple[int, np.ndarray] | None = None
     for i, person in enumerate(tqdm(kept, desc=f"cut {source.name}", unit="person")):
         image_id = people[person]["image_id"]
@@ -108,7 +111,9 @@ def build(
         box = boxes_.from_xywh([people[person]["bbox"]])
         crops = crop.cut(opened[1], box, size, BOX_PADDING * CANVAS_ZOOM)
         pixels[i] = crops.pixels[0]
-        keypoints[i] = crop.transform(targets[person : person + 1], crop.invert(crops.to_image))[0]
+        to_canvas = crop.invert(crops.to_image)
+        keypoints[i] = crop.transform(targets[person : person + 1], to_canvas)[0]
+        boxes[i] = crop.transform(box.reshape(1, 2, 2), to_canvas).reshape(4)
     pixels.flush()
     partial.replace(out / "pixels.npy")
     labels = io.BytesIO()
@@ -140,7 +145,7 @@ def open_cache(folders: Sequence[Path], skeleton: Skeleton = COCO17) -> list[Cro
         if not (folder / "labels.npz").is_file():
             raise coco.DatasetError(f"{folder}: expected a crop cache, got no labels.npz; run posewright-train crops")
         with np.load(folder / "labels.npz") as labels:
-            if "labelled" not in labels:
+            if "boxes" not in labels:
                 raise coco.DatasetError(
                     f"{folder}: expected a crop cache of this version, got an older one; run posewright-train crops"
                 )
@@ -151,7 +156,7 @@ def open_cache(folders: Sequence[Path], skeleton: Skeleton = COCO17) -> list[Cro
                     f"got {len(names)}: {', '.join(names)}; cut them again with crops --skeleton, or set the recipe's"
                 )
             pixels = np.load(folder / "pixels.npy", mmap_mode="r")
-            cache = CropCache(folder, pixels, labels["keypoints"], labels["weights"], labels["labelled"])
+            cache = CropCache(folder, pixels, labels["keypoints"], labels["weights"], labels["labelled"], labels["boxes"])
         if not len(cache) == len(cache.keypoints) > 0:
             raise coco.DatasetError(
                 f"{folder}: expected a crop cache with people, got {len(cache)} crops and "

@@ -101,7 +101,7 @@ class PoseTask:
         if not self._recipe.losses.guesses:
             weights = weights * np.stack([cache.labelled[r] for cache, r in picked])
         padding = self._recipe.network.box_padding
-        view = guide_maps.undisturbed(self._caches[0], phase.size, padding)
+        view = crop.crop_to_image(np.stack([cache.boxes[r] for cache, r in picked]), phase.size, padding)
         # A half of a body is shown by what anybody knows of it, guides included: only loss asks who said so.
         to_canvas, mirrored = augment.place(keypoints, known, view, padding, phase.size, strength, rng, skeleton.upper)
         keypoints_crop = crop.transform(keypoints, crop.invert(to_canvas))
