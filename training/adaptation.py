@@ -27,6 +27,7 @@ from training import (
     files,
     footage,
     guide_maps,
+    lineage,
     loop,
     recipe,
     rehearsal,
@@ -171,7 +172,8 @@ def _start(order: Order, lessons: Lessons) -> Checkpoint:
     """The student as a checkpoint, made once."""
     place = order.work / "start" / "last.pt"
     if not place.is_file():
-        checkpoint.save(place, revival.revive(order.student, _some_crops(order, lessons)))
+        revived = revival.revive(order.student, _some_crops(order, lessons))
+        checkpoint.save(place, replace(revived, lineage=lineage.of_bundle(order.student.manifest)))
     return checkpoint.load(place)
 
 

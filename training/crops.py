@@ -22,7 +22,8 @@ from service.pose import boxes as boxes_
 from service.pose import crop
 from service.pose.skeleton import COCO17, Skeleton
 from service.pose.types import Floats
-from training import coco, files, pictures
+from training import coco, files, pictures, seen
+from training.seen import Numbers, Seen
 
 CANVAS_SIZE = (288, 384)
 """(width, height) of a canvas in px: sharp enough for a network of 192 x 256."""
@@ -47,6 +48,8 @@ class CropCache:
         keypoints: float32 (N, K, 2), canvas px.
         weights: float32 (N, K), 0..1: 1 for a label, a ramp of the score for a guide's joint, 0 for none.
         labelled: bool (N, K), where somebody marked the joint; elsewhere a guide did, or nobody.
+        pictures: int64 (N,), each canvas's picture, see `seen`; None where a version before cut them.
+        held_back: The pictures that were held back; likewise.
     """
 
     path: Path
@@ -54,6 +57,8 @@ class CropCache:
     keypoints: Floats
     weights: Floats
     labelled: NDArray[np.bool_]
+    pictures: NDArray[np.int64] | None = None
+    held_back: Numbers | None = None
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -113,12 +118,18 @@ def build(
     partial.replace(out / "pixels.npy")
     labels = io.BytesIO()
     # COCO's own names are not written: caches without names are of it, also those of earlier versions.
-    names: dict[str, Any] = {} if skeleton == COCO17 else {"names": np.array(skeleton.keypoints)}
-    np.savez(labels, keypoints=keypoints, weights=weights[kept], labelled=labelled[kept], **names)
+    more: dict[str, Any] = {} if skeleton == COCO17 else {"names": np.array(skeleton.keypoints)}
+    numbers = {
+        image_id: seen.number_of(coco.picture_path(source.images, it["file_name"]))
+        for image_id, it in data.imgs.items()
+    }
+    held = np.unique(np.array([numbers[i] for i in data.imgs if skip and i % skip == 0], np.int64))
+    shown = np.array([numbers[people[person]["image_id"]] for person in kept], np.int64)
+    more |= {"pictures": shown, "held_back": held}
+    np.savez(labels, keypoints=keypoints, weights=weights[kept], labelled=labelled[kept], **more)
     files.write(out / "labels.npz", labels.getvalue())
-    held = sum(image_id % skip == 0 for image_id in data.imgs) if skip else 0
     print(
-        f"{out}: {len(kept)} people of {len(data.imgs) - held} pictures, {held} pictures held back; "
+        f"{out}: {len(kept)} people of {len(data.imgs) - len(held)} pictures, {len(held)} pictures held back; "
         f"of {len(data.anns)} annotations {len(data.anns) - len(people)} are held back, crowds or small, and "
         f"{len(people) - len(kept)} have fewer than {min_joints:g} joints"
     )
@@ -151,7 +162,8 @@ def open_cache(folders: Sequence[Path], skeleton: Skeleton = COCO17) -> list[Cro
                     f"got {len(names)}: {', '.join(names)}; cut them again with crops --skeleton, or set the recipe's"
                 )
             pixels = np.load(folder / "pixels.npy", mmap_mode="r")
-            cache = CropCache(folder, pixels, labels["keypoints"], labels["weights"], labels["labelled"])
+            recorded = [labels.get(name) for name in ("pictures", "held_back")]
+            cache = CropCache(folder, pixels, labels["keypoints"], labels["weights"], labels["labelled"], *recorded)
         if not len(cache) == len(cache.keypoints) > 0:
             raise coco.DatasetError(
                 f"{folder}: expected a crop cache with people, got {len(cache)} crops and "
@@ -164,6 +176,14 @@ def open_cache(folders: Sequence[Path], skeleton: Skeleton = COCO17) -> list[Cro
             )
         caches.append(cache)
     return caches
+
+
+def seen_in(caches: Sequence[CropCache], names: Sequence[str]) -> Seen:
+    """The pictures that caches show; those that hold no record go by their names."""
+    return seen.joined(
+        seen.unknown(name) if cache.pictures is None else Seen(np.unique(cache.pictures))
+        for cache, name in zip(caches, names, strict=True)
+    )
 
 
 class Rows:

@@ -16,7 +16,7 @@ import numpy as np
 from service.pose.estimator import PoseEstimator
 from service.pose.finder import PersonFinder
 from service.pose.runner import OnnxRunner
-from training import answers, coco, evaluate, figures, files, mistakes, page, sheets, subject, tensorboard
+from training import answers, coco, evaluate, figures, files, mistakes, page, seen, sheets, subject, tensorboard
 from training.answers import Answers
 from training.intervals import Interval
 from training.mistakes import KINDS
@@ -37,7 +37,14 @@ class _Report:
     numbers: dict[str, Any] = field(default_factory=dict)
 
 
-def write(folder: Path, out: Path | None = None, source: coco.Source | None = None, every: int = 1) -> Path:
+def write(
+    folder: Path,
+    out: Path | None = None,
+    source: coco.Source | None = None,
+    every: int = 1,
+    *,
+    seen_too: bool = False,
+) -> Path:
     """Write a report.
 
     Args:
@@ -45,12 +52,14 @@ def write(folder: Path, out: Path | None = None, source: coco.Source | None = No
         out: Folder to write into; the run folder when None.
         source: Labelled pictures to look at; curves only without.
         every: Only pictures whose id this number divides.
+        seen_too: Look also at pictures that were learned from, and say so.
 
     Returns:
         The html file.
 
     Raises:
         ReportError: A bundle without ``out`` or without ``source``.
+        SeenError: Some of the pictures were learned from.
         BundleError, CheckpointError, HistoryError, ExportError, DatasetError: What was given cannot be read.
     """
     about = subject.read(folder)
@@ -60,6 +69,13 @@ def write(folder: Path, out: Path | None = None, source: coco.Source | None = No
         raise ReportError(f"{folder}: a bundle has no curves; give --annotations and --images to look at its answers")
     report = _Report()
     _add_head(report, about)
+    if source is not None:
+        is_finder = about.opened.manifest.role == "finder"
+        count = seen.require_unseen(about.opened, source, every, complete=is_finder, seen_too=seen_too)
+        report.numbers["seen_pictures"] = count
+        if count:
+            told = f"{count:,} of the pictures below were learned from: the figures say nothing of new ones."
+            report.html.append(page.paragraph(told, "lead"))
     if source is None:
         _add_curves(report, about)
     elif about.opened.manifest.role == "finder":

@@ -42,6 +42,7 @@ from training import (
     recipe,
     reference,
     report,
+    seen,
     skeletons,
     speed,
     train_verb,
@@ -67,6 +68,7 @@ EXPECTED_ERRORS = (
     BackendError,
     BundleError,
     loop.DivergedError,
+    seen.SeenError,
     SyntheticError,
     OSError,
     json.JSONDecodeError,
@@ -142,20 +144,25 @@ def run_crops(options: Namespace) -> int:
 def run_evaluate(options: Namespace) -> int:
     """See `evaluate.score_poses` and `evaluate.score_boxes`; prints one line of json."""
     opened = bundle.read(options.bundle)
-    if opened.manifest.role == "finder":
+    is_finder = opened.manifest.role == "finder"
+    finder = bundle.read(options.finder) if options.finder and not is_finder else None
+    measured = [opened] if finder is None else [opened, finder]
+    count = _seen(measured, options, complete=is_finder or finder is not None)
+    if is_finder:
         score, name = evaluate.score_boxes(_source(options), _finder(opened), options.every), "box_{}"
     else:
         estimator = PoseEstimator(opened, OnnxRunner(opened.onnx, threads=1), options.flip_test)
-        finder = _finder(bundle.read(options.finder)) if options.finder else None
-        score = evaluate.score_poses(_source(options), estimator, finder, options.every)
+        score = evaluate.score_poses(_source(options), estimator, _finder(finder) if finder else None, options.every)
         name = "{}_whole_picture" if finder else "{}_ground_truth_boxes"
-    print(json.dumps({"bundle": opened.manifest.name, **asdict(score)}))
+    print(json.dumps({"bundle": opened.manifest.name, **asdict(score), "seen_pictures": count}))
     if options.record:
+        name += "_seen" * bool(count)
         figures = {name.format(key): round(getattr(score, key), 4) for key in ("ap", "ap50", "ap75")}
+        told = seen.marked(options.record, count)
         # Figures of other pictures would be told as of these.
-        known = opened.manifest.metrics if card.tells_of(opened.card, options.record) else {}
+        known = opened.manifest.metrics if card.tells_of(opened.card, told) else {}
         manifest = opened.manifest.model_copy(update={"metrics": {**known, **figures}})
-        bundle.write(options.bundle, manifest, opened.onnx, card.with_figures(opened.card, manifest, options.record))
+        bundle.write(options.bundle, manifest, opened.onnx, card.with_figures(opened.card, manifest, told))
     return 0
 
 
@@ -198,6 +205,7 @@ def run_ablate(options: Namespace) -> int:
         options.rows,
         options.seeds,
         options.students,
+        options.seen_too,
     )
     ablate.plot(ablation, results, options.out / "ablation.svg")
     print(ablate.table(ablation, results))
@@ -210,6 +218,7 @@ def run_bench(options: Namespace) -> int:
     if options.plot and source is None:
         raise coco.DatasetError("expected --annotations and --images with --plot, got none; give both")
     field = contenders.gather(options.bundles, options.peers, tuple(options.backend))
+    count = _seen([bundle.read(path) for path in options.bundles], options) if source else 0
     precisions = ranking.score(source, field, options.every) if source else {}
     rows = bench.measure(field, options.rounds, precisions)
     if options.plot:
@@ -217,12 +226,16 @@ def run_bench(options: Namespace) -> int:
 
         files.write(options.plot, figures.front(rows))
     print(bench.table(rows))
+    if count:
+        print(f"\nAP {seen.marked('of pictures', count)} by one of the bundles: it says nothing of new ones.")
     return 0
 
 
 def run_quantize(options: Namespace) -> int:
     """See `quantize.quantize`."""
-    written = quantize.quantize(bundle.read(options.bundle), _source(options), options.every, options.out)
+    opened = bundle.read(options.bundle)
+    seen.require_unseen(opened, _source(options), options.every, seen_too=True)  # float and int8 saw the same
+    written = quantize.quantize(opened, _source(options), options.every, options.out)
     print(f"{written.path}: {len(written.onnx) / 1e6:.1f} MB; {quantize.told(written.manifest)}")
     return 0
 
@@ -255,7 +268,7 @@ def run_report(options: Namespace) -> int:
     if (options.annotations is None) != (options.images is None):
         raise report.ReportError("expected --annotations and --images together, got one; give both, or none for curves")
     source = None if options.annotations is None else _source(options)
-    print(report.write(options.folder, options.out, source, options.every))
+    print(report.write(options.folder, options.out, source, options.every, seen_too=options.seen_too))
     return 0
 
 
@@ -278,6 +291,14 @@ def run_render(options: Namespace) -> int:
     )
     print(dataset.forecast(order) if options.dry_run else dataset.build(order))
     return 0
+
+
+def _seen(measured: list[Bundle], options: Namespace, complete: bool = False) -> int:
+    """How many of the pictures one of the bundles learned from; refuses any unless --seen-too is given."""
+    return max(
+        seen.require_unseen(it, _source(options), options.every, complete=complete, seen_too=options.seen_too)
+        for it in measured
+    )
 
 
 def _source(options: Namespace) -> coco.Source:
