@@ -18,9 +18,10 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from service.pose import bundle
 from service.pose.estimator import PoseEstimator
 from service.pose.runner import OnnxRunner
-from training import chain, coco, crops, evaluate, export, files, lineage, recipe, seen
+from training import chain, coco, crops, evaluate, export, files, lineage, overlap, recipe
 from training.checkpoint import Checkpoint
 from training.evaluate import Score
+from training.overlap import Overlap
 from training.recipe import Losses, Recipe, RecipeError
 
 _STRICT = ConfigDict(extra="forbid")
@@ -156,7 +157,7 @@ def run(
     rows: list[str],
     seeds: list[int],
     students: list[str],
-    seen_too: bool = False,
+    allow_seen: bool = False,
 ) -> list[Result]:
     """Train and score what is still missing below ``out``; afterwards everything that lies there is tabulated.
 
@@ -168,15 +169,17 @@ def run(
         rows: Keys of `ROWS`.
         seeds: Each run once a seed.
         students: Names of the ablation's recipes; all when empty.
-        seen_too: Score also on pictures that a student learns from, and say so.
+        allow_seen: Score also on pictures that a student learns from, and say so.
 
     Raises:
-        SeenError: Some of a trial's pictures would be learned from.
+        OverlapError: Some of a trial's pictures would be learned from.
     """
     plans = [plan for plan in ablation.plans if not students or plan.name in students]
-    for plan in plans:
-        for trial in ablation.trials:
-            _count_seen(plan, trial, data_root, out, seen_too)
+    overlaps = {
+        (plan.name, trial.name): _overlap(plan, trial, data_root, out, allow_seen)
+        for plan in plans
+        for trial in ablation.trials
+    }
     for seed in seeds:
         for plan in plans:
             for row in rows:
@@ -184,20 +187,20 @@ def run(
                 if not (folder / "score.json").exists():
                     trained = train(at_row(plan, row, seed), folder)
                     scores = score(trained, ablation.trials, data_root, folder)
-                    for trial in ablation.trials:
-                        scores[trial.name]["seen_pictures"] = _count_seen(plan, trial, data_root, out, seen_too)
+                    for name, it in scores.items():
+                        it["overlap"] = asdict(overlaps[plan.name, name])
                     files.write(folder / "score.json", json.dumps(scores).encode())
     results = collect(ablation, out)
     files.write(out / "ablation.md", table(ablation, results).encode())
     return results
 
 
-def _count_seen(plan: Recipe, trial: Trial, data_root: Path, out: Path, seen_too: bool) -> int:
-    """How many of a trial's pictures a student learns from, before any training."""
+def _overlap(plan: Recipe, trial: Trial, data_root: Path, out: Path, allow: bool) -> Overlap:
+    """How far a student will learn from a trial's pictures, known before any training."""
     caches = crops.open_cache([data_root / it.path for it in plan.data], plan.skeleton)
-    learned = crops.seen_in(caches, [it.name for it in plan.data])
+    learned = crops.record(caches, [it.name for it in plan.data])
     line = lineage.at_start(plan, out / plan.name, learned, ())
-    return seen.require_apart(plan.name, line.seen, trial.source(data_root), trial.every, seen_too=seen_too)
+    return overlap.check({plan.name: line.pictures}, trial.source(data_root), trial.every, allow=allow)
 
 
 def score(trained: Checkpoint, trials: tuple[Trial, ...], data_root: Path, folder: Path) -> dict[str, dict[str, Any]]:
@@ -226,7 +229,9 @@ def collect(ablation: Ablation, out: Path) -> list[Result]:
 def table(ablation: Ablation, results: list[Result]) -> str:
     """Write Markdown: a row of the ladder a line; AP in points, mean over seeds and half of their range."""
     columns = [(plan.name, trial.name) for plan in ablation.plans for trial in ablation.trials]
-    learned = {(r.student, trial) for r in results for trial, it in r.scores.items() if it.get("seen_pictures")}
+    learned = {
+        (r.student, trial) for r in results for trial, it in r.scores.items() if it.get("overlap", {}).get("pictures")
+    }
     titles = [", ".join([*it, *["learned from"] * (it in learned)]) for it in columns]
     lines = [
         "| row | " + " | ".join(titles) + " |",

@@ -8,7 +8,7 @@ import cv2
 import torch
 
 from service.pose.cores import available_cores
-from training import adaptation, before_after, coco, order, seen
+from training import adaptation, before_after, coco, order
 
 
 def run(options: Namespace) -> int:
@@ -32,8 +32,6 @@ def run(options: Namespace) -> int:
         blend=options.blend,
         threads=threads,
     )
-    if truth is not None:
-        seen.require_unseen(asked.student, truth, options.every, seen_too=True)  # before and after saw the same
     if options.dry_run:
         print(adaptation.dry_run(asked))
         return 0

@@ -29,6 +29,7 @@ from training import (
     guide_maps,
     lineage,
     loop,
+    picture_record,
     recipe,
     rehearsal,
     revival,
@@ -39,6 +40,7 @@ from training import order as order_
 from training.checkpoint import Checkpoint
 from training.footage import Footage
 from training.order import AdaptError, Order, skeleton_of
+from training.picture_record import PictureRecord
 
 MEASURED_SCORE = 0.65
 """Held-out joints are measured where the teacher is at least so sure."""
@@ -173,8 +175,17 @@ def _start(order: Order, lessons: Lessons) -> Checkpoint:
     place = order.work / "start" / "last.pt"
     if not place.is_file():
         revived = revival.revive(order.student, _some_crops(order, lessons))
-        checkpoint.save(place, replace(revived, lineage=lineage.of_bundle(order.student.manifest)))
+        line = lineage.of_bundle(order.student.manifest)
+        line = replace(line, pictures=line.pictures | _record(order, lessons.footage))
+        checkpoint.save(place, replace(revived, lineage=line))
     return checkpoint.load(place)
+
+
+def _record(order: Order, frames: Footage) -> PictureRecord:
+    """The footage's own pictures that teach: frames are renamed copies, and those of a video are files of no one's."""
+    if frames.is_video:
+        return PictureRecord(unrecorded=(f"frames of {frames.name}",))
+    return PictureRecord.of(map(picture_record.picture_id, footage.originals(frames, order.source, "train")))
 
 
 def _some_crops(order: Order, lessons: Lessons) -> np.ndarray:

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from training import files, recipe, seen
-from training.seen import Seen
+from training import files, recipe
+from training.picture_record import PictureRecord
 
 
 class CheckpointError(ValueError):
@@ -27,7 +27,7 @@ class Lineage:
         data: Names of the sources that those before it learned from.
         terms: Where those sources are from and on which terms, in words.
         guides: Who taught it and those before it, in words.
-        seen: Pictures that it and those before it learn from.
+        pictures: What it and those before it learn from.
         start: Weights that it began with, where it or those before it began with a bundle; else empty.
     """
 
@@ -35,7 +35,7 @@ class Lineage:
     data: tuple[str, ...] = ()
     terms: tuple[str, ...] = ()
     guides: tuple[str, ...] = ()
-    seen: Seen = field(default_factory=seen.nothing)
+    pictures: PictureRecord = field(default_factory=PictureRecord)
     start: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
@@ -116,8 +116,8 @@ def _tree(lineage: Lineage) -> dict[str, Any]:
         "data": list(lineage.data),
         "terms": list(lineage.terms),
         "guides": list(lineage.guides),
-        "seen": torch.from_numpy(lineage.seen.numbers),
-        "unrecorded": list(lineage.seen.unrecorded),
+        "pictures": torch.from_numpy(lineage.pictures.ids),
+        "unrecorded": list(lineage.pictures.unrecorded),
         "start": lineage.start,
     }
 
@@ -128,7 +128,7 @@ def _lineage(tree: dict[str, Any]) -> Lineage:
         tuple(tree["data"]),
         tuple(tree["terms"]),
         tuple(tree["guides"]),
-        Seen(tree["seen"].numpy(), tuple(tree["unrecorded"])),
+        PictureRecord(tree["pictures"].numpy(), tuple(tree["unrecorded"])),
         tree["start"],
     )
 

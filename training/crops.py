@@ -7,6 +7,7 @@ zoom inside it. On disk: ``pixels.npy`` uint8 (N, H, W, 3), opened as a memory m
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +23,8 @@ from service.pose import boxes as boxes_
 from service.pose import crop
 from service.pose.skeleton import COCO17, Skeleton
 from service.pose.types import Floats
-from training import coco, files, pictures, seen
-from training.seen import Numbers, Seen
+from training import coco, files, picture_record, pictures
+from training.picture_record import Ids, PictureRecord
 
 CANVAS_SIZE = (288, 384)
 """(width, height) of a canvas in px: sharp enough for a network of 192 x 256."""
@@ -48,8 +49,8 @@ class CropCache:
         keypoints: float32 (N, K, 2), canvas px.
         weights: float32 (N, K), 0..1: 1 for a label, a ramp of the score for a guide's joint, 0 for none.
         labelled: bool (N, K), where somebody marked the joint; elsewhere a guide did, or nobody.
-        pictures: int64 (N,), each canvas's picture, see `seen`; None where a version before cut them.
-        held_back: The pictures that were held back; likewise.
+        pictures: int64 (N,), id of each canvas's picture, see `picture_record`; None where a version before cut them.
+        held_back: Ids of the pictures that were held back; likewise.
     """
 
     path: Path
@@ -58,7 +59,7 @@ class CropCache:
     weights: Floats
     labelled: NDArray[np.bool_]
     pictures: NDArray[np.int64] | None = None
-    held_back: Numbers | None = None
+    held_back: Ids | None = None
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -119,12 +120,9 @@ def build(
     labels = io.BytesIO()
     # COCO's own names are not written: caches without names are of it, also those of earlier versions.
     more: dict[str, Any] = {} if skeleton == COCO17 else {"names": np.array(skeleton.keypoints)}
-    numbers = {
-        image_id: seen.number_of(coco.picture_path(source.images, it["file_name"]))
-        for image_id, it in data.imgs.items()
-    }
-    held = np.unique(np.array([numbers[i] for i in data.imgs if skip and i % skip == 0], np.int64))
-    shown = np.array([numbers[people[person]["image_id"]] for person in kept], np.int64)
+    ids = dict(zip(data.imgs, picture_record.picture_ids(source.images, data.imgs.values()).tolist(), strict=True))
+    held = np.unique(np.array([ids[i] for i in ids if skip and i % skip == 0], np.int64))
+    shown = np.array([ids[people[person]["image_id"]] for person in kept], np.int64)
     more |= {"pictures": shown, "held_back": held}
     np.savez(labels, keypoints=keypoints, weights=weights[kept], labelled=labelled[kept], **more)
     files.write(out / "labels.npz", labels.getvalue())
@@ -178,12 +176,22 @@ def open_cache(folders: Sequence[Path], skeleton: Skeleton = COCO17) -> list[Cro
     return caches
 
 
-def seen_in(caches: Sequence[CropCache], names: Sequence[str]) -> Seen:
-    """The pictures that caches show; those that hold no record go by their names."""
-    return seen.joined(
-        seen.unknown(name) if cache.pictures is None else Seen(np.unique(cache.pictures))
-        for cache, name in zip(caches, names, strict=True)
-    )
+def record(caches: Sequence[CropCache], names: Sequence[str]) -> PictureRecord:
+    """The pictures that caches show, and the names of those that do not record them.
+
+    Says on stderr where a cache shows what another one holds back, e.g. a copy cut with another ``skip``.
+    """
+    whole = PictureRecord()
+    for cache, name in zip(caches, names, strict=True):
+        whole |= PictureRecord(unrecorded=(name,)) if cache.pictures is None else PictureRecord.of(cache.pictures)
+    for cache in caches:
+        if cache.held_back is not None and (shown := int(np.isin(cache.held_back, whole.ids).sum())):
+            print(
+                f"{cache.path}: {shown:,} of {len(cache.held_back):,} pictures that were held back here are shown by "
+                "another of the recipe's crop caches: what is trained cannot be measured on them",
+                file=sys.stderr,
+            )
+    return whole
 
 
 class Rows:

@@ -107,7 +107,7 @@ def export(
             "guides": list(before.guides),
             "data": data,
             "terms": list(dict.fromkeys([*lineage.terms_of(checkpoint.recipe), *before.terms])),
-            "pictures": before.seen.packed(),
+            "pictures": before.pictures.packed(),
         },
     )
     return bundle.write(out, manifest, onnx, card.write(manifest, plan, seen))

@@ -17,12 +17,12 @@ from service.pose.boxes import from_xywh
 from service.pose.finder import STRIDE
 from service.pose.runner import OnnxRunner
 from service.pose.types import Boxes, Floats, Image
-from training import augment, checkpoint, coco, lineage, losses, pictures, processes, seen
+from training import augment, checkpoint, coco, lineage, losses, picture_record, pictures, processes
 from training.chance import Chance
 from training.networks.finder import FinderNetwork
 from training.networks.rtmdet import RtmDet, flat
+from training.picture_record import PictureRecord
 from training.recipe import Phase, Recipe, RecipeError
-from training.seen import Seen
 
 SURE_BOX_SCORE = 0.5
 """A guide's box below this score is neither a person nor background."""
@@ -64,10 +64,10 @@ class FinderTask:
         """How many pictures each source of the recipe has."""
         return [len(entries) for entries in self._sources]
 
-    def origins(self) -> tuple[Seen, tuple[str, ...]]:
+    def origins(self) -> tuple[PictureRecord, tuple[str, ...]]:
         """See `loop.Task.origins`."""
-        shown = [seen.number_of(path) for entries in self._sources for path, *_ in entries]
-        return Seen(np.unique(np.array(shown, np.int64))), self._teachers
+        shown = (picture_record.picture_id(path) for entries in self._sources for path, *_ in entries)
+        return PictureRecord.of(shown), self._teachers
 
     def batch(self, step: int, rank: int, phase: Phase, count: int = 1) -> tuple[Tensor, ...]:
         """Draw a batch, or the rows of it that one of ``count`` processes makes.

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from service.pose import bundle
 from service.pose.bundle import Manifest
-from training import checkpoint, recipe, seen
+from training import checkpoint, picture_record, recipe
 from training.checkpoint import Checkpoint, Lineage
+from training.picture_record import PictureRecord
 from training.recipe import Guide, Recipe
 
 FEATURES = "EfficientNet-Lite0's ImageNet features (Apache-2.0)"
@@ -23,7 +24,7 @@ UNNAMED = {
 """What a card says of a guide without an origin: only a checkpoint and a bundle with a recipe are surely our own."""
 
 
-def at_start(plan: Recipe, run: Path, learned: seen.Seen, guides: tuple[str, ...]) -> Lineage:
+def at_start(plan: Recipe, run: Path, learned: PictureRecord, guides: tuple[str, ...]) -> Lineage:
     """What a training that starts now comes from.
 
     Args:
@@ -37,7 +38,7 @@ def at_start(plan: Recipe, run: Path, learned: seen.Seen, guides: tuple[str, ...
     """
     before = of_start(plan, run) if plan.init_from else Lineage()
     own = [*guides, *([FEATURES] if plan.losses.features else [])]
-    return replace(before, guides=tuple(dict.fromkeys([*own, *before.guides])), seen=learned | before.seen)
+    return replace(before, guides=tuple(dict.fromkeys([*own, *before.guides])), pictures=learned | before.pictures)
 
 
 def with_weights(line: Lineage, plan: Recipe, run: Path, weights: dict[str, Tensor]) -> Lineage:
@@ -51,7 +52,7 @@ def with_weights(line: Lineage, plan: Recipe, run: Path, weights: dict[str, Tens
 
 
 def of_start(plan: Recipe, run: Path) -> Lineage:
-    """What ``init_from`` names brings along: itself, its own starts, their data and guides and what they saw."""
+    """What ``init_from`` names brings along: itself, its own starts, their data, guides and pictures."""
     path = checkpoint.locate(plan.init_from, Path(), run)
     if path.is_dir():
         return of_bundle(bundle.read(path).manifest)
@@ -73,7 +74,9 @@ def of(state: Checkpoint) -> Lineage:
         return state.lineage
     used = state.recipe.losses.guides
     guides = tuple(guide_name(it, checkpoint.locate(it.path, Path(), state.run)) for it in used)
-    return at_start(state.recipe, state.run, seen.unknown(f"{state.recipe.name} (its own training)"), guides)
+    return at_start(
+        state.recipe, state.run, PictureRecord(unrecorded=(f"{state.recipe.name} (its own training)",)), guides
+    )
 
 
 def of_bundle(manifest: Manifest) -> Lineage:
@@ -90,7 +93,7 @@ def of_bundle(manifest: Manifest) -> Lineage:
         data=tuple(made.get("data", [])),
         terms=tuple(made.get("terms", [])),
         guides=tuple(made.get("guides", [])),
-        seen=seen.of_bundle(manifest),
+        pictures=picture_record.of_bundle(manifest),
     )
 
 

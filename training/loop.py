@@ -19,8 +19,8 @@ from training import recipe as recipe_
 from training.checkpoint import Checkpoint, Lineage
 from training.networks import pp_tinypose, rtmdet
 from training.networks.lite_hrnet import LiteHRNet
+from training.picture_record import PictureRecord
 from training.recipe import Phase, Recipe, RecipeError
-from training.seen import Seen
 
 MAX_GRADIENT = 5.0
 """Gradients are scaled down to this norm."""
@@ -36,7 +36,7 @@ class DivergedError(ArithmeticError):
 class Task(Protocol):
     """What is learned: a batch is a function of the step, so a resumed training repeats an uninterrupted one."""
 
-    def origins(self) -> tuple[Seen, tuple[str, ...]]:
+    def origins(self) -> tuple[PictureRecord, tuple[str, ...]]:
         """The pictures that are learned from, and who teaches, in words."""
         ...
 

@@ -20,8 +20,8 @@ from training.guides import CPU_BATCH
 from training.networks.blocks import normalise
 from training.networks.efficientnet_lite import EfficientNetLite0
 from training.networks.pose import FEATURE_LEVEL, STRIDE, Outputs, PoseNetwork
+from training.picture_record import PictureRecord
 from training.recipe import Guide, Phase, Recipe
-from training.seen import Seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +90,9 @@ class PoseTask:
         """How many crops each source of the recipe has."""
         return [len(cache) for cache in self._caches]
 
-    def origins(self) -> tuple[Seen, tuple[str, ...]]:
+    def origins(self) -> tuple[PictureRecord, tuple[str, ...]]:
         """See `loop.Task.origins`."""
-        return crops.seen_in(self._caches, [data.name for data in self._recipe.data]), tuple(self._teachers)
+        return crops.record(self._caches, [data.name for data in self._recipe.data]), tuple(self._teachers)
 
     def batch(self, step: int, rank: int, phase: Phase, count: int = 1) -> PoseBatch:
         """Draw a batch, or the rows of it that one of ``count`` processes makes: where crops lie is drawn for all."""

@@ -18,9 +18,9 @@ from service.pose.skeleton import COCO17
 from training import networks, recipe
 from training.checkpoint import Checkpoint
 from training.networks.pose import PoseNetwork
+from training.picture_record import PictureRecord
 from training.pose_task import PoseBatch, PoseTask
 from training.recipe import Phase, Recipe
-from training.seen import Seen
 
 BATCH = 32
 FROZEN_BLOCKS = 3
@@ -49,7 +49,7 @@ class RehearsedTask:
         self._start = began.eval().requires_grad_(requires_grad=False).to(device)
         self._start.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stub lacks it
 
-    def origins(self) -> tuple[Seen, tuple[str, ...]]:
+    def origins(self) -> tuple[PictureRecord, tuple[str, ...]]:
         """See `PoseTask.origins`."""
         return self._task.origins()
 

@@ -16,7 +16,7 @@ import numpy as np
 from service.pose.estimator import PoseEstimator
 from service.pose.finder import PersonFinder
 from service.pose.runner import OnnxRunner
-from training import answers, coco, evaluate, figures, files, mistakes, page, seen, sheets, subject, tensorboard
+from training import answers, coco, evaluate, figures, files, mistakes, overlap, page, sheets, subject, tensorboard
 from training.answers import Answers
 from training.intervals import Interval
 from training.mistakes import KINDS
@@ -43,7 +43,7 @@ def write(
     source: coco.Source | None = None,
     every: int = 1,
     *,
-    seen_too: bool = False,
+    allow_seen: bool = False,
 ) -> Path:
     """Write a report.
 
@@ -52,14 +52,14 @@ def write(
         out: Folder to write into; the run folder when None.
         source: Labelled pictures to look at; curves only without.
         every: Only pictures whose id this number divides.
-        seen_too: Look also at pictures that were learned from, and say so.
+        allow_seen: Look also at pictures that were learned from, and say so.
 
     Returns:
         The html file.
 
     Raises:
         ReportError: A bundle without ``out`` or without ``source``.
-        SeenError: Some of the pictures were learned from.
+        OverlapError: Some of the pictures were learned from.
         BundleError, CheckpointError, HistoryError, ExportError, DatasetError: What was given cannot be read.
     """
     about = subject.read(folder)
@@ -70,12 +70,7 @@ def write(
     report = _Report()
     _add_head(report, about)
     if source is not None:
-        is_finder = about.opened.manifest.role == "finder"
-        count = seen.require_unseen(about.opened, source, every, complete=is_finder, seen_too=seen_too)
-        report.numbers["seen_pictures"] = count
-        if count:
-            told = f"{count:,} of the pictures below were learned from: the figures say nothing of new ones."
-            report.html.append(page.paragraph(told, "lead"))
+        _add_overlap(report, about, source, every, allow_seen)
     if source is None:
         _add_curves(report, about)
     elif about.opened.manifest.role == "finder":
@@ -99,6 +94,19 @@ def _add_head(report: _Report, about: Subject) -> None:
         page.paragraph(f"{manifest.role}, {manifest.version if about.plan else f'bundle {manifest.version}'}")
     ]
     report.numbers |= {"name": manifest.name, "version": manifest.version, "facts": about.facts}
+
+
+def _add_overlap(report: _Report, about: Subject, source: coco.Source, every: int, allow: bool) -> None:
+    """Say on top of the page where pictures below were learned from, or may have been."""
+    detects = about.opened.manifest.detects
+    shared = overlap.of_bundles([about.opened], source, every, complete=detects, allow=allow)
+    report.numbers["overlap"] = asdict(shared)
+    if shared.pictures:
+        told = f"It learned from {shared.pictures:,} of the pictures below: its figures are too good for new ones."
+        report.html.append(page.paragraph(told, "lead"))
+    if shared.unchecked:
+        told = f"Nobody recorded which pictures {', '.join(shared.unchecked)} learned from; some may be among these."
+        report.html.append(page.paragraph(told, "note"))
 
 
 def _add_curves(report: _Report, about: Subject) -> None:

@@ -37,18 +37,19 @@ from training import (
     labelling,
     loop,
     order,
+    overlap,
     quantize,
     ranking,
     recipe,
     reference,
     report,
-    seen,
     skeletons,
     speed,
     train_verb,
 )
 from training.datasets import check, convert, labelled, layouts, restored, sheet
 from training.datasets.layouts import Place
+from training.picture_record import PictureRecord
 from training.synthetic import dataset
 from training.synthetic.makehuman import SyntheticError
 
@@ -68,7 +69,7 @@ EXPECTED_ERRORS = (
     BackendError,
     BundleError,
     loop.DivergedError,
-    seen.SeenError,
+    overlap.OverlapError,
     SyntheticError,
     OSError,
     json.JSONDecodeError,
@@ -147,18 +148,19 @@ def run_evaluate(options: Namespace) -> int:
     is_finder = opened.manifest.role == "finder"
     finder = bundle.read(options.finder) if options.finder and not is_finder else None
     measured = [opened] if finder is None else [opened, finder]
-    count = _seen(measured, options, complete=is_finder or finder is not None)
+    whole = is_finder or finder is not None
+    shared = overlap.of_bundles(measured, _source(options), options.every, complete=whole, allow=options.allow_seen)
     if is_finder:
         score, name = evaluate.score_boxes(_source(options), _finder(opened), options.every), "box_{}"
     else:
         estimator = PoseEstimator(opened, OnnxRunner(opened.onnx, threads=1), options.flip_test)
         score = evaluate.score_poses(_source(options), estimator, _finder(finder) if finder else None, options.every)
         name = "{}_whole_picture" if finder else "{}_ground_truth_boxes"
-    print(json.dumps({"bundle": opened.manifest.name, **asdict(score), "seen_pictures": count}))
+    print(json.dumps({"bundle": opened.manifest.name, **asdict(score), "overlap": asdict(shared)}))
     if options.record:
-        name += "_seen" * bool(count)
+        name += "_seen" * bool(shared.pictures)
         figures = {name.format(key): round(getattr(score, key), 4) for key in ("ap", "ap50", "ap75")}
-        told = seen.marked(options.record, count)
+        told = shared.marked(options.record)
         # Figures of other pictures would be told as of these.
         known = opened.manifest.metrics if card.tells_of(opened.card, told) else {}
         manifest = opened.manifest.model_copy(update={"metrics": {**known, **figures}})
@@ -205,7 +207,7 @@ def run_ablate(options: Namespace) -> int:
         options.rows,
         options.seeds,
         options.students,
-        options.seen_too,
+        options.allow_seen,
     )
     ablate.plot(ablation, results, options.out / "ablation.svg")
     print(ablate.table(ablation, results))
@@ -218,7 +220,12 @@ def run_bench(options: Namespace) -> int:
     if options.plot and source is None:
         raise coco.DatasetError("expected --annotations and --images with --plot, got none; give both")
     field = contenders.gather(options.bundles, options.peers, tuple(options.backend))
-    count = _seen([bundle.read(path) for path in options.bundles], options) if source else 0
+    shared = overlap.NOTHING_MEASURED
+    if source is not None:
+        records = overlap.records_of([bundle.read(path) for path in options.bundles])
+        rivals = [it.name for it in field.poses if not it.ours] + [it.name for it in field.finders if not it.ours]
+        records |= {name: PictureRecord(unrecorded=(name,)) for name in rivals}
+        shared = overlap.check(records, source, options.every, allow=options.allow_seen)
     precisions = ranking.score(source, field, options.every) if source else {}
     rows = bench.measure(field, options.rounds, precisions)
     if options.plot:
@@ -226,15 +233,15 @@ def run_bench(options: Namespace) -> int:
 
         files.write(options.plot, figures.front(rows))
     print(bench.table(rows))
-    if count:
-        print(f"\nAP {seen.marked('of pictures', count)} by one of the bundles: it says nothing of new ones.")
+    if shared.pictures:
+        print(f"\nAP is {shared.marked('of pictures')} by one of the bundles: too good for new ones.")
     return 0
 
 
 def run_quantize(options: Namespace) -> int:
     """See `quantize.quantize`."""
     opened = bundle.read(options.bundle)
-    seen.require_unseen(opened, _source(options), options.every, seen_too=True)  # float and int8 saw the same
+    overlap.of_bundles([opened], _source(options), options.every, allow=True)  # float and int8 learned from the same
     written = quantize.quantize(opened, _source(options), options.every, options.out)
     print(f"{written.path}: {len(written.onnx) / 1e6:.1f} MB; {quantize.told(written.manifest)}")
     return 0
@@ -268,7 +275,7 @@ def run_report(options: Namespace) -> int:
     if (options.annotations is None) != (options.images is None):
         raise report.ReportError("expected --annotations and --images together, got one; give both, or none for curves")
     source = None if options.annotations is None else _source(options)
-    print(report.write(options.folder, options.out, source, options.every, seen_too=options.seen_too))
+    print(report.write(options.folder, options.out, source, options.every, allow_seen=options.allow_seen))
     return 0
 
 
@@ -291,14 +298,6 @@ def run_render(options: Namespace) -> int:
     )
     print(dataset.forecast(order) if options.dry_run else dataset.build(order))
     return 0
-
-
-def _seen(measured: list[Bundle], options: Namespace, complete: bool = False) -> int:
-    """How many of the pictures one of the bundles learned from; refuses any unless --seen-too is given."""
-    return max(
-        seen.require_unseen(it, _source(options), options.every, complete=complete, seen_too=options.seen_too)
-        for it in measured
-    )
 
 
 def _source(options: Namespace) -> coco.Source:

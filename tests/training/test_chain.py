@@ -117,9 +117,9 @@ name = "tiny"
     )
     arguments = ("ablate", tmp_path / "ablation.toml", "--data", data_root, "--out", tmp_path / "out")
     refused = run(*arguments, "--rows", "plain", "--seeds", 0, fails=True)
-    assert "got 6 of 6 that it has (1.png, 2.png, 3.png, ...)" in refused.stderr
+    assert "got 6 of 6 pictures that it learned from (1.png, 2.png, 3.png, ...)" in refused.stderr
     assert not (tmp_path / "out").exists()
-    arguments = (*arguments, "--seen-too")
+    arguments = (*arguments, "--allow-seen")
     run(*arguments, "--rows", "plain", "--seeds", 0)
     table = run(*arguments, "--rows", "plain", "dskd", "--seeds", 0, 1).stdout
     assert "| tiny, painted, learned from |" in table

@@ -11,10 +11,10 @@ import torch
 from service.pose import bundle
 from tests.training.conftest import tiny_recipe
 from tests.training.test_export import fresh
-from training import checkpoint, coco, crops, export, lineage, loop, recipe, seen, subject
+from training import checkpoint, coco, crops, export, lineage, loop, picture_record, recipe, subject
 from training.checkpoint import Checkpoint, Lineage
+from training.picture_record import PictureRecord
 from training.pose_task import PoseTask
-from training.seen import Seen
 
 CPU = torch.device("cpu")
 LITE0 = {"kind": "pose", "backbone": "lite0-stride16-narrow", "decoder_width": 16, "input_size": [96, 128]}
@@ -60,11 +60,13 @@ def test_what_a_start_saw_is_in_the_weights_too(stages: tuple[Path, Path], paint
     _, runs = stages
     learned = checkpoint.load(runs / "first" / "last.pt").lineage
     assert learned is not None
-    odd = sorted(seen.number_of(painted.images / f"{i}.png") for i in (1, 3, 5))
-    assert learned.seen.numbers.tolist() == odd
+    odd = sorted(picture_record.picture_id(painted.images / f"{i}.png") for i in (1, 3, 5))
+    assert learned.pictures.ids.tolist() == odd
     plan = tiny_recipe(name="third", init_from="@second")
-    third = lineage.at_start(plan, runs / "third", Seen(np.array([7])), ())
-    assert third.seen.numbers.tolist() == sorted([7, *(seen.number_of(it) for it in painted.images.iterdir())])
+    third = lineage.at_start(plan, runs / "third", PictureRecord.of([7]), ())
+    assert third.pictures.ids.tolist() == sorted(
+        [7, *(picture_record.picture_id(it) for it in painted.images.iterdir())]
+    )
     assert [it["recipe"] for it in third.started_from] == ["second", "first"]
 
 
@@ -77,7 +79,7 @@ def test_a_resumed_training_keeps_what_it_wrote_down(stages: tuple[Path, Path]) 
     after = loop.fit(plan, PoseTask(plan, data, CPU, runs / "second"), runs / "second", CPU).lineage
     assert after is not None
     assert (after.started_from, after.data) == (before.lineage.started_from, before.lineage.data)
-    np.testing.assert_array_equal(after.seen.numbers, before.lineage.seen.numbers)
+    np.testing.assert_array_equal(after.pictures.ids, before.lineage.pictures.ids)
 
 
 def forget(path: Path) -> None:
@@ -112,8 +114,8 @@ def imported(path: Path, **network: object) -> bundle.Bundle:
 def test_an_imported_start_is_named_with_its_terms(tmp_path: Path) -> None:
     imported(tmp_path / "theirs")
     plan = tiny_recipe(init_from=str(tmp_path / "theirs"))
-    line = lineage.at_start(plan, tmp_path / "run", Seen(np.array([7])), ("theirs",))
-    assert line.seen.unrecorded == ("theirs 3",)
+    line = lineage.at_start(plan, tmp_path / "run", PictureRecord.of([7]), ("theirs",))
+    assert line.pictures.unrecorded == ("theirs 3",)
     state = fresh()
     made = export.export(replace(state, lineage=line), tmp_path / "ours", "1")
     assert made.manifest.trained_by["started_from"] == [{"imported": "theirs", **IMPORTED}]

@@ -43,8 +43,8 @@ def test_from_recipe_to_table(painted: coco.Source, data_root: Path, tmp_path: P
     assert opened.manifest.files["model.onnx"] in exported.stdout
     assert opened.manifest.trained_by["steps"] == 3
     where = ("--annotations", painted.annotations, "--images", painted.images)
-    assert "that it has (1.png, 2.png, 3.png, ...)" in run("evaluate", opened.path, *where, fails=True).stderr
-    where = (*where, "--seen-too")
+    assert "that it learned from (1.png, 2.png, 3.png, ...)" in run("evaluate", opened.path, *where, fails=True).stderr
+    where = (*where, "--allow-seen")
     score = json.loads(run("evaluate", opened.path, *where).stdout)
     assert score["predictions"] == 12
     assert 0 <= score["ap"] <= 1
