@@ -115,10 +115,11 @@ def test_an_imported_start_is_named_with_its_terms(tmp_path: Path) -> None:
     imported(tmp_path / "theirs")
     plan = tiny_recipe(init_from=str(tmp_path / "theirs"))
     line = lineage.at_start(plan, tmp_path / "run", PictureRecord.of([7]), ("theirs",))
-    assert line.pictures.unrecorded == ("theirs 3",)
+    assert line.pictures.unrecorded == ("theirs 3 (PaddleDetection)",)
     state = fresh()
     made = export.export(replace(state, lineage=line), tmp_path / "ours", "1")
     assert made.manifest.trained_by["started_from"] == [{"imported": "theirs", **IMPORTED}]
+    assert "Nobody recorded which pictures these learned from: theirs 3 (PaddleDetection)." in made.card
     assert "It began with the weights of PaddleDetection (Apache-2.0), imported from `poses.onnx`" in made.card
     assert subject.read(tmp_path / "ours").facts["started from"] == "theirs, imported"
     again = lineage.of_bundle(made.manifest)

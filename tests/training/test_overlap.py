@@ -1,12 +1,14 @@
 """Nothing is measured on pictures that were learned from, unless somebody asks for it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import service
 from service.pose import bundle
-from service.pose.bundle import Bundle
+from service.pose.bundle import Bundle, BundleError
 from tests import spots
 from tests.training.conftest import write_data_set
 from training import coco, overlap, picture_record
@@ -92,6 +94,25 @@ def test_bench_and_report(
     assert verb("report", many, student.path, "--out", tmp_path / "report", "--allow-seen") == 0
     assert json.loads((tmp_path / "report" / "report.json").read_text())["overlap"] == {"pictures": 2, "unchecked": []}
     assert "It learned from 2 of the pictures below" in (tmp_path / "report" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("name", ["finder", "student-s", "student-t", "teacher"])
+def test_shipped_bundles_say_what_they_learned_from_or_that_nobody_knows(
+    name: str, many: coco.Source, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened = bundle.read(Path(service.__file__).parent / "models" / name)
+    shared = overlap.of_bundles([opened], many)
+    assert shared.pictures == 0
+    assert shared.unchecked  # they began with weights of others
+    assert "overlap cannot be checked" in capsys.readouterr().err
+
+
+def test_a_damaged_record_is_refused(many: coco.Source, student: Bundle) -> None:
+    record = student.manifest.trained_by["pictures"]
+    for damage in ({"ids": "AAAA"}, {"ids": "?"}, {"count": 3}, {"unrecorded": None}):
+        made = student.manifest.model_copy(update={"trained_by": {"pictures": record | damage}})
+        with pytest.raises(BundleError, match="student-s.*got a damaged one"):
+            overlap.of_bundles([replace(student, manifest=made)], many)
 
 
 def test_a_bundle_without_a_record_is_measured_with_a_note(

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -71,6 +72,20 @@ def test_caches_say_whose_crops_they_hold_and_what_was_held_back(painted: coco.S
     assert cache.held_back is not None
     assert set(cache.held_back.tolist()) == {there[3], there[6]}
     assert crops.record([cache], ["painted"]).ids.tolist() == sorted(there[i] for i in (1, 2, 4, 5))
+
+
+def test_what_one_cache_holds_back_and_another_shows_is_said(
+    painted: coco.Source, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, skip in (("a", 3), ("b", 3), ("c", 2)):
+        crops.build(painted, tmp_path / name, skip=skip)
+    capsys.readouterr()
+    crops.record(crops.open_cache([tmp_path / "a", tmp_path / "b"]), ["a", "b"])
+    assert capsys.readouterr().err == ""
+    crops.record(crops.open_cache([tmp_path / "a", tmp_path / "c"]), ["a", "c"])
+    told = capsys.readouterr().err
+    assert f"{tmp_path / 'a'}: 1 of 2 pictures that were held back here" in told
+    assert f"{tmp_path / 'c'}: 2 of 3 pictures that were held back here" in told
 
 
 def test_a_cache_of_a_version_before_is_opened_and_says_nothing(data_root: Path, tmp_path: Path) -> None:
