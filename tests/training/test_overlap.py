@@ -111,7 +111,7 @@ def test_a_damaged_record_is_refused(many: coco.Source, student: Bundle) -> None
     record = student.manifest.trained_by["pictures"]
     for damage in ({"ids": "AAAA"}, {"ids": "?"}, {"count": 3}, {"unrecorded": None}):
         made = student.manifest.model_copy(update={"trained_by": {"pictures": record | damage}})
-        with pytest.raises(BundleError, match="student-s.*got a damaged one"):
+        with pytest.raises(BundleError, match=r"student-s.*got a damaged one"):
             overlap.of_bundles([replace(student, manifest=made)], many)
 
 

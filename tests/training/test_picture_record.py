@@ -1,4 +1,4 @@
-"""Pictures that were learned from are known by number, wherever their copies lie, and nothing is measured on them."""
+"""Pictures that were learned from are known by id, wherever their copies lie; caches and tasks tell theirs."""
 
 import json
 import shutil
