@@ -61,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     ablate.add_argument("--rows", nargs="+", choices=LADDER, default=LADDER, metavar="ROW", help=", ".join(LADDER))
     ablate.add_argument("--seeds", nargs="+", type=int, default=[0])
     ablate.add_argument("--students", nargs="+", default=[], metavar="NAME", help="of the recipe's students; all")
+    _allow_seen(ablate)
 
     speed = verbs.add_parser("speed", help="pictures a second of a recipe's training, and where the time goes")
     _training(speed)
@@ -72,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     _source(evaluate)
     evaluate.add_argument("--finder", type=Path, help="finder bundle: score whole pictures instead of labelled boxes")
     evaluate.add_argument("--every", type=_positive, default=1, help="only pictures whose id this number divides")
+    _allow_seen(evaluate)
     alone = evaluate.add_mutually_exclusive_group()  # a bundle's own figures are of what it answers by itself
     alone.add_argument("--flip-test", action="store_true", help="average with the mirrored crop, as the server can")
     alone.add_argument(
@@ -102,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("folder", type=Path, help="run folder, or bundle folder")
     _source(report, required=False)
     report.add_argument("--every", type=_positive, default=1, help="only pictures whose id this number divides")
+    _allow_seen(report)
     report.add_argument("--out", type=Path, help="folder for report.html and report.json; a run's own by default")
 
     _add_adapt(verbs)
@@ -122,6 +125,7 @@ def _add_bench(verbs: argparse._SubParsersAction) -> None:
     bench.add_argument("--backend", nargs="+", choices=BACKENDS, default=BACKENDS[:1], help="what runs the bundles")
     _source(bench, required=False)
     bench.add_argument("--every", type=_positive, default=1, help="only pictures whose id this number divides")
+    _allow_seen(bench)
     bench.add_argument("--plot", type=Path, help="SVG to write: AP over ms")
 
     quantize = verbs.add_parser("quantize", help="make an int8 bundle; refused unless it is faster and as good")
@@ -175,6 +179,7 @@ def _add_calibrate(verbs: argparse._SubParsersAction) -> None:
     calibrate.add_argument("bundle", type=Path)
     _source(calibrate)
     calibrate.add_argument("--every", type=_positive, default=1, help="only pictures whose id this number divides")
+    _allow_seen(calibrate)
     calibrate.add_argument("--out", type=Path, required=True, help="bundle folder to write; may be the same")
     calibrate.add_argument("--finder", type=Path, help="calibrated finder bundle: weigh its word against the pose")
     calibrate.add_argument("--measured-on", default="", help="what pictures these are, for manifest and card")
@@ -315,6 +320,10 @@ def _positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected 1 or more, got {value}")
     return value
+
+
+def _allow_seen(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--allow-seen", action="store_true", help="measure on pictures that were learned from, too")
 
 
 def _source(parser: argparse.ArgumentParser, required: bool = True) -> None:

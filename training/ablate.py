@@ -18,9 +18,10 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from service.pose import bundle
 from service.pose.estimator import PoseEstimator
 from service.pose.runner import OnnxRunner
-from training import chain, coco, evaluate, export, files, recipe
+from training import chain, coco, crops, evaluate, export, files, lineage, overlap, recipe
 from training.checkpoint import Checkpoint
 from training.evaluate import Score
+from training.overlap import Overlap
 from training.recipe import Losses, Recipe, RecipeError
 
 _STRICT = ConfigDict(extra="forbid")
@@ -42,6 +43,10 @@ class Trial:
     annotations: str
     images: str
     every: Annotated[int, Field(ge=1)] = 1
+
+    def source(self, data_root: Path) -> coco.Source:
+        """Its pictures."""
+        return coco.Source(self.name, data_root / self.annotations, data_root / self.images)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,14 +143,21 @@ class Result:
     student: str
     row: str
     seed: int
-    scores: dict[str, dict[str, float]]
+    scores: dict[str, dict[str, Any]]
 
 
 Train = Callable[[Recipe, Path], Checkpoint]
 
 
 def run(
-    ablation: Ablation, data_root: Path, out: Path, train: Train, rows: list[str], seeds: list[int], students: list[str]
+    ablation: Ablation,
+    data_root: Path,
+    out: Path,
+    train: Train,
+    rows: list[str],
+    seeds: list[int],
+    students: list[str],
+    allow_seen: bool = False,
 ) -> list[Result]:
     """Train and score what is still missing below ``out``; afterwards everything that lies there is tabulated.
 
@@ -157,31 +169,48 @@ def run(
         rows: Keys of `ROWS`.
         seeds: Each run once a seed.
         students: Names of the ablation's recipes; all when empty.
+        allow_seen: Score also on pictures that a student learns from, and say so.
+
+    Raises:
+        OverlapError: Some of a trial's pictures would be learned from.
     """
+    plans = [plan for plan in ablation.plans if not students or plan.name in students]
+    overlaps = {
+        (plan.name, trial.name): _overlap(plan, trial, data_root, out, allow_seen)
+        for plan in plans
+        for trial in ablation.trials
+    }
     for seed in seeds:
-        for plan in ablation.plans:
+        for plan in plans:
             for row in rows:
-                if students and plan.name not in students:
-                    continue
                 folder = out / f"{plan.name}-{row}-{seed}"
                 if not (folder / "score.json").exists():
                     trained = train(at_row(plan, row, seed), folder)
                     scores = score(trained, ablation.trials, data_root, folder)
+                    for name, it in scores.items():
+                        it["overlap"] = asdict(overlaps[plan.name, name])
                     files.write(folder / "score.json", json.dumps(scores).encode())
     results = collect(ablation, out)
     files.write(out / "ablation.md", table(ablation, results).encode())
     return results
 
 
-def score(trained: Checkpoint, trials: tuple[Trial, ...], data_root: Path, folder: Path) -> dict[str, dict[str, float]]:
+def _overlap(plan: Recipe, trial: Trial, data_root: Path, out: Path, allow: bool) -> Overlap:
+    """How far a student will learn from a trial's pictures, known before any training."""
+    caches = crops.open_cache([data_root / it.path for it in plan.data], plan.skeleton)
+    learned = crops.record(caches)
+    line = lineage.at_start(plan, out / plan.name, learned, ())
+    return overlap.check({plan.name: line.pictures}, trial.source(data_root), trial.every, allow=allow)
+
+
+def score(trained: Checkpoint, trials: tuple[Trial, ...], data_root: Path, folder: Path) -> dict[str, dict[str, Any]]:
     """Score a student with labelled boxes through the code that serves."""
     export.export(trained, folder / "bundle", "0")
     opened = bundle.read(folder / "bundle")
     estimator = PoseEstimator(opened, OnnxRunner(opened.onnx, threads=1))
     found: dict[str, Score] = {}
     for trial in trials:
-        source = coco.Source(trial.name, data_root / trial.annotations, data_root / trial.images)
-        found[trial.name] = evaluate.score_poses(source, estimator, None, trial.every)
+        found[trial.name] = evaluate.score_poses(trial.source(data_root), estimator, None, trial.every)
     return {name: asdict(it) for name, it in found.items()}
 
 
@@ -200,8 +229,12 @@ def collect(ablation: Ablation, out: Path) -> list[Result]:
 def table(ablation: Ablation, results: list[Result]) -> str:
     """Write Markdown: a row of the ladder a line; AP in points, mean over seeds and half of their range."""
     columns = [(plan.name, trial.name) for plan in ablation.plans for trial in ablation.trials]
+    learned = {
+        (r.student, trial) for r in results for trial, it in r.scores.items() if it.get("overlap", {}).get("pictures")
+    }
+    titles = [", ".join([*it, *["learned from"] * (it in learned)]) for it in columns]
     lines = [
-        "| row | " + " | ".join(f"{student}, {trial}" for student, trial in columns) + " |",
+        "| row | " + " | ".join(titles) + " |",
         "|---|" + "---|" * len(columns),
     ]
     for row, title in ROWS.items():

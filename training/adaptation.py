@@ -27,7 +27,9 @@ from training import (
     files,
     footage,
     guide_maps,
+    lineage,
     loop,
+    picture_record,
     recipe,
     rehearsal,
     revival,
@@ -38,6 +40,7 @@ from training import order as order_
 from training.checkpoint import Checkpoint
 from training.footage import Footage
 from training.order import AdaptError, Order, skeleton_of
+from training.picture_record import PictureRecord
 
 MEASURED_SCORE = 0.65
 """Held-out joints are measured where the teacher is at least so sure."""
@@ -171,8 +174,18 @@ def _start(order: Order, lessons: Lessons) -> Checkpoint:
     """The student as a checkpoint, made once."""
     place = order.work / "start" / "last.pt"
     if not place.is_file():
-        checkpoint.save(place, revival.revive(order.student, _some_crops(order, lessons)))
+        revived = revival.revive(order.student, _some_crops(order, lessons))
+        line = lineage.of_bundle(order.student.manifest)
+        line = replace(line, pictures=line.pictures | _record(order, lessons.footage))
+        checkpoint.save(place, replace(revived, lineage=line))
     return checkpoint.load(place)
+
+
+def _record(order: Order, frames: Footage) -> PictureRecord:
+    """The footage's own pictures that teach: frames are renamed copies, and those of a video are files of no one's."""
+    if frames.is_video:
+        return PictureRecord(unrecorded=(f"frames of {frames.name}",))
+    return PictureRecord.of(map(picture_record.picture_id, footage.originals(frames, order.source, "train")))
 
 
 def _some_crops(order: Order, lessons: Lessons) -> np.ndarray:

@@ -22,6 +22,7 @@ from training import (
     evaluate,
     export,
     files,
+    overlap,
     page,
     pictures,
     rehearsal,
@@ -70,6 +71,7 @@ def finish(order: Order, state: Checkpoint, lessons: Lessons, truth: coco.Source
     start = checkpoint.load(order.work / "start" / "last.pt")
     blended = rehearsal.blend(start, state, order.blend)
     exported = export.export(blended, order.work / "exported", next_version(order.student.manifest.version))
+    shared = None if truth is None else overlap.of_bundles([exported], truth, every, allow=True)
     before = _side(order.student, lessons, truth, every)
     after = _side(exported, lessons, truth, every)
     aps = [None if side.score is None else side.score.ap for side in (before, after)]
@@ -81,6 +83,7 @@ def finish(order: Order, state: Checkpoint, lessons: Lessons, truth: coco.Source
     manifest = _manifest(order, exported.manifest, state, lessons, before, after)
     written = bundle.write(place, manifest, exported.onnx, _card(manifest, state, order, lessons))
     numbers = _numbers(order, lessons, before, after, verdict)
+    numbers["overlap"] = shared and asdict(shared)
     files.write(order.out / JSON, (json.dumps(numbers, indent=2) + "\n").encode())
     html = page.document(f"{name} {manifest.version}", _html(order, lessons, before, after, verdict))
     files.write(order.out / HTML, html.encode())

@@ -1,5 +1,7 @@
 """Bundles and rivals in one table: AP in one pass, latency in interleaved rounds on one thread.
 
+A row's AP and time are of the same opened graph, in the arithmetic that the row names.
+
 A row's time is what a user waits for: picture in, boxes or keypoints out; crop, normalisation and decoding included.
 """
 
@@ -14,7 +16,7 @@ import cv2
 import numpy as np
 
 from service.pose.types import Image
-from training.contenders import FINDER_PEER, POSE_RIVAL, Field
+from training.contenders import FINDER_PEER, POSE_RIVAL, Field, FinderContender, PoseContender
 from training.intervals import Interval
 from training.ranking import Precision
 
@@ -35,6 +37,7 @@ class Row:
         name: Its name.
         kind: ``pose`` or ``finder``.
         ours: Whether it is a bundle.
+        arithmetic: What its graph computed in for both figures: ``float32``, ``bf16`` or ``int8``.
         median_ms: Of one call, over all rounds.
         p95_ms: Likewise, 95th percentile.
         finder_ms: Median of the finder that finds its people; None where there is none.
@@ -44,6 +47,7 @@ class Row:
     name: str
     kind: str
     ours: bool
+    arithmetic: str
     median_ms: float
     p95_ms: float
     finder_ms: float | None = None
@@ -95,14 +99,15 @@ def measure(contenders: Field, rounds: int, precisions: Mapping[str, Precision] 
     medians = {name: float(np.median(values)) for name, values in times.items()}
     known = precisions or {}
 
-    def row(name: str, kind: str, ours: bool, finder: str | None = None) -> Row:
+    def row(it: PoseContender | FinderContender, kind: str, finder: str | None = None) -> Row:
         finder_ms = medians[finder] if finder else None
-        p95 = float(np.percentile(times[name], 95))
-        return Row(name, kind, ours, medians[name], p95, finder_ms, known.get(name, UNKNOWN))
+        p95 = float(np.percentile(times[it.name], 95))
+        precision = known.get(it.name, UNKNOWN)
+        return Row(it.name, kind, it.ours, it.arithmetic, medians[it.name], p95, finder_ms, precision)
 
     return [
-        *(row(it.name, "pose", it.ours, it.finder) for it in contenders.poses),
-        *(row(it.name, "finder", it.ours) for it in contenders.finders),
+        *(row(it, "pose", it.finder) for it in contenders.poses),
+        *(row(it, "finder") for it in contenders.finders),
     ]
 
 
@@ -141,22 +146,29 @@ def table(rows: list[Row]) -> str:
     lines = []
     if poses:
         lines += [
-            "| | AP, labelled boxes | AP, whole picture | ms | p95 ms | against the rival | dominated by |",
-            "|---|" + "---|" * 6,
+            "| | arithmetic | AP, labelled | AP, whole picture | ms | p95 ms | against the rival | dominated by |",
+            "|---|" + "---|" * 7,
         ]
         lines += [
-            f"| {row.name} | {_ap(row.precision.labelled, row.precision.labelled_interval)} | "
+            f"| {_named(row)} | {_ap(row.precision.labelled, row.precision.labelled_interval)} | "
             f"{_ap(row.precision.whole, row.precision.whole_interval)} | {_times(row, rows)} |"
             for row in poses
         ]
     if finders:
         lines += [""] * bool(poses)
-        lines += ["| | person box AP | ms | p95 ms | against the rival | dominated by |", "|---|" + "---|" * 5]
         lines += [
-            f"| {row.name} | {_ap(row.precision.labelled, row.precision.labelled_interval)} | {_times(row, rows)} |"
+            "| | arithmetic | person box AP | ms | p95 ms | against the rival | dominated by |",
+            "|---|" + "---|" * 6,
+        ]
+        lines += [
+            f"| {_named(row)} | {_ap(row.precision.labelled, row.precision.labelled_interval)} | {_times(row, rows)} |"
             for row in finders
         ]
     return "\n".join(lines)
+
+
+def _named(row: Row) -> str:
+    return f"{row.name} | {row.arithmetic}"
 
 
 def _ap(value: float | None, interval: Interval | None) -> str:

@@ -7,19 +7,21 @@ from argparse import Namespace
 from service.pose import bundle
 from service.pose.finder import PersonFinder
 from service.pose.runner import OnnxRunner
-from training import calibration, card, coco
+from training import calibration, card, coco, overlap
 
 
 def run(options: Namespace) -> int:
     """See `calibration.measure`; the graph stays as it is, manifest and card say what its scores mean."""
     opened = bundle.read(options.bundle)
     source = coco.Source(options.annotations.stem, options.annotations, options.images)
-    finder = None
-    if options.finder:
-        known = bundle.read(options.finder)
-        finder = PersonFinder(known, OnnxRunner(known.onnx, threads=1))
+    known = bundle.read(options.finder) if options.finder else None
+    asked = [opened] if known is None else [opened, known]
+    detects = opened.manifest.detects
+    shared = overlap.of_bundles(asked, source, options.every, complete=detects, allow=options.allow_seen)
+    finder = None if known is None else PersonFinder(known, OnnxRunner(known.onnx, threads=1))
     measured = calibration.measure(opened, source, finder, options.every, options.measured_on)
-    found = measured.calibration
+    told = shared.marked(measured.calibration.measured_on)
+    found = measured.calibration.model_copy(update={"measured_on": told})
     manifest = opened.manifest.model_copy(update={"calibration": found})
     written = bundle.write(options.out, manifest, opened.onnx, card.with_scores(opened.card, found, measured.after))
     what = "boxes" if manifest.detects else "labelled keypoints"

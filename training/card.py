@@ -53,6 +53,7 @@ def write(manifest: Manifest, plan: Recipe, seen: str = "") -> str:
             *_start(manifest, plan),
             "",
             *(f"- {name}" for name in trained_by["data"]),
+            *_pictures(trained_by["pictures"]),
             "",
             *(f"Guide: {guide}." for guide in trained_by["guides"]),
             "",
@@ -73,6 +74,14 @@ def write(manifest: Manifest, plan: Recipe, seen: str = "") -> str:
     )
 
 
+def _pictures(record: dict[str, Any]) -> list[str]:
+    """Say whose pictures the manifest records: `evaluate` refuses these."""
+    lines = ["", f"Its manifest records the {record['count']:,} pictures that it learned from."] * bool(record["count"])
+    if record["unrecorded"]:
+        lines += ["", f"Nobody recorded which pictures these learned from: {'; '.join(record['unrecorded'])}."]
+    return lines
+
+
 def _keypoints(manifest: Manifest) -> list[str]:
     """Name the keypoints of a skeleton of one's own; COCO's are known."""
     if not isinstance(manifest.skeleton, Skeleton):
@@ -86,7 +95,8 @@ def _measured(on: str) -> str:
 
 def tells_of(text: str, measured_on: str) -> bool:
     """Tell whether a card's figures are of these pictures."""
-    return _measured(measured_on) in text.splitlines()
+    section = text.partition(f"{FIGURES}\n")[2].partition("\n## ")[0]
+    return _measured(measured_on) in section.splitlines()
 
 
 def with_figures(text: str, manifest: Manifest, measured_on: str) -> str:

@@ -4,17 +4,39 @@ from __future__ import annotations
 
 import io
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from training import files, recipe
+from training.picture_record import PictureRecord
 
 
 class CheckpointError(ValueError):
     """A checkpoint is missing or unreadable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """Where a training comes from, as it was when it started; see `lineage`.
+
+    Attributes:
+        started_from: What it went on from, newest first, as manifests list it.
+        data: Names of the sources that those before it learned from.
+        terms: Where those sources are from and on which terms, in words.
+        guides: Who taught it and those before it, in words.
+        pictures: What it and those before it learn from.
+        start: Weights that it began with, where it or those before it began with a bundle; else empty.
+    """
+
+    started_from: tuple[dict[str, Any], ...] = ()
+    data: tuple[str, ...] = ()
+    terms: tuple[str, ...] = ()
+    guides: tuple[str, ...] = ()
+    pictures: PictureRecord = field(default_factory=PictureRecord)
+    start: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +51,7 @@ class Checkpoint:
         recipe: What is trained, resolved.
         revision: Git revision of the code, ``unknown`` outside a repository.
         run: Folder that it lies in; not stored.
+        lineage: Where the training comes from; None where a version before made the checkpoint.
     """
 
     step: int
@@ -38,6 +61,7 @@ class Checkpoint:
     recipe: recipe.Recipe
     revision: str
     run: Path = Path()
+    lineage: Lineage | None = None
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
@@ -51,6 +75,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
             "optimiser": checkpoint.optimiser,
             "recipe": recipe.dump(checkpoint.recipe),
             "revision": checkpoint.revision,
+            "lineage": None if checkpoint.lineage is None else _tree(checkpoint.lineage),
         },
         content,
     )
@@ -67,7 +92,12 @@ def load(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path}: expected a checkpoint, got a folder; give {path / 'last.pt'}")
     try:
         tree = torch.load(path, map_location="cpu", weights_only=True)
-        return Checkpoint(**{**tree, "recipe": recipe.parse(tree["recipe"], str(path)), "run": path.parent})
+        known = {
+            "recipe": recipe.parse(tree["recipe"], str(path)),
+            "lineage": _lineage(tree["lineage"]) if tree.get("lineage") else None,
+            "run": path.parent,
+        }
+        return Checkpoint(**{**tree, **known})
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: expected a checkpoint, got no file; train first") from error
     except Exception as error:
@@ -79,23 +109,28 @@ def locate(reference: str, root: Path, run: Path) -> Path:
     return run.parent / reference[1:] / "last.pt" if reference.startswith("@") else root / reference
 
 
-def ancestors(checkpoint: Checkpoint) -> list[Checkpoint]:
-    """Follow ``init_from`` back to the checkpoints that came before, newest first, as far as there are any.
+def _tree(lineage: Lineage) -> dict[str, Any]:
+    """Of plain things and tensors, which load without running code."""
+    return {
+        "started_from": list(lineage.started_from),
+        "data": list(lineage.data),
+        "terms": list(lineage.terms),
+        "guides": list(lineage.guides),
+        "pictures": torch.from_numpy(lineage.pictures.ids),
+        "unrecorded": list(lineage.pictures.unrecorded),
+        "start": lineage.start,
+    }
 
-    Raises:
-        CheckpointError: One of them is gone.
-    """
-    found: list[Checkpoint] = []
-    while checkpoint.recipe.init_from and not origin(checkpoint):
-        checkpoint = load(locate(checkpoint.recipe.init_from, Path(), checkpoint.run))
-        found.append(checkpoint)
-    return found
 
-
-def origin(checkpoint: Checkpoint) -> Path | None:
-    """The folder of the bundle that this training went on from, if it was a bundle."""
-    path = locate(checkpoint.recipe.init_from, Path(), checkpoint.run)
-    return path if checkpoint.recipe.init_from and path.is_dir() else None
+def _lineage(tree: dict[str, Any]) -> Lineage:
+    return Lineage(
+        tuple(tree["started_from"]),
+        tuple(tree["data"]),
+        tuple(tree["terms"]),
+        tuple(tree["guides"]),
+        PictureRecord(tree["pictures"].numpy(), tuple(tree["unrecorded"])),
+        tree["start"],
+    )
 
 
 def revision() -> str:

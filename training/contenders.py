@@ -24,6 +24,7 @@ POSE_PEERS = {
 FINDER_PEER, FINDER_PEER_FILE = "RTMDet-nano 416", "rtmdet_nano_person_416.onnx"
 POSE_RIVAL = "PP-TinyPose 256x192"
 OURS, THEIRS = True, False
+FLOAT32 = "float32"
 MOST_BOXES = 100
 """pycocotools counts no more."""
 LEAST_PEER_SCORE = 0.02
@@ -39,6 +40,7 @@ class PoseContender:
         ours: Whether it is a bundle.
         finder: Name of the `FinderContender` that finds its people on a whole picture; None: there is none.
         skeleton: Whose keypoints it answers.
+        arithmetic: What its graph computes in, `arithmetic`.
         estimate: Takes picture, boxes and their scores (None: ones).
         estimate_found: The same for boxes that a finder found.
     """
@@ -47,6 +49,7 @@ class PoseContender:
     ours: bool
     finder: str | None
     skeleton: Skeleton
+    arithmetic: str
     estimate: Callable[[Image, Boxes, Floats | None], Poses]
     estimate_found: Callable[[Image, Boxes, Floats | None], Poses]
 
@@ -58,11 +61,13 @@ class FinderContender:
     Attributes:
         name: Of its row.
         ours: Whether it is a bundle.
+        arithmetic: What its graph computes in, `arithmetic`.
         find: Takes picture and least score; answers at most `MOST_BOXES` boxes and their scores, best first.
     """
 
     name: str
     ours: bool
+    arithmetic: str
     find: Callable[[Image, float], tuple[Boxes, Floats]]
 
 
@@ -111,14 +116,23 @@ def _name(opened: Bundle, others: list[Bundle]) -> str:
     return name if [other.manifest.name for other in others].count(name) == 1 else str(opened.path)
 
 
+def arithmetic(opened: Bundle, runner: Runner) -> str:
+    """What a bundle's convolutions compute in on a runner: ``float32``, ``bf16`` or ``int8``."""
+    if opened.manifest.quantized is not None:
+        return opened.manifest.quantized.precision
+    return "bf16" if runner.backend.endswith("bf16") else FLOAT32
+
+
 def _our_pose(name: str, opened: Bundle, runner: Runner, finder: str | None) -> PoseContender:
     estimator = PoseEstimator(opened, runner)
-    return PoseContender(name, OURS, finder, estimator.skeleton, estimator.estimate, estimator.estimate_found)
+    computes = arithmetic(opened, runner)
+    return PoseContender(name, OURS, finder, estimator.skeleton, computes, estimator.estimate, estimator.estimate_found)
 
 
 def _our_finder(name: str, opened: Bundle, runner: Runner) -> FinderContender:
     finder = PersonFinder(opened, runner)
-    return FinderContender(name, OURS, lambda image, least: finder.find(image, MOST_BOXES, least))
+    computes = arithmetic(opened, runner)
+    return FinderContender(name, OURS, computes, lambda image, least: finder.find(image, MOST_BOXES, least))
 
 
 def _their_pose(name: str, path: Path) -> PoseContender:
@@ -129,7 +143,7 @@ def _their_pose(name: str, path: Path) -> PoseContender:
         known = np.ones(len(boxes), np.float32) if box_scores is None else box_scores
         return Poses(keypoints, scores, boxes, known)
 
-    return PoseContender(name, THEIRS, FINDER_PEER, COCO17, estimate, estimate)
+    return PoseContender(name, THEIRS, FINDER_PEER, COCO17, FLOAT32, estimate, estimate)
 
 
 def _their_finder(peers: Path) -> FinderContender:
@@ -139,4 +153,4 @@ def _their_finder(peers: Path) -> FinderContender:
         boxes, scores = guide.boxes(image, max(least, LEAST_PEER_SCORE))
         return boxes[:MOST_BOXES], scores[:MOST_BOXES]
 
-    return FinderContender(FINDER_PEER, THEIRS, find)
+    return FinderContender(FINDER_PEER, THEIRS, FLOAT32, find)

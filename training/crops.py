@@ -7,6 +7,7 @@ zoom inside it. On disk: ``pixels.npy`` uint8 (N, H, W, 3), opened as a memory m
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,8 @@ from service.pose import boxes as boxes_
 from service.pose import crop
 from service.pose.skeleton import COCO17, Skeleton
 from service.pose.types import Boxes, Floats
-from training import coco, files, pictures
+from training import coco, files, picture_record, pictures
+from training.picture_record import Ids, PictureRecord
 
 CANVAS_SIZE = (288, 384)
 """(width, height) of a canvas in px: sharp enough for a network of 192 x 256."""
@@ -35,6 +37,8 @@ NEARLY = 1.05
 """Canvases that are off by less fit."""
 BOX_PADDING = 1.25
 """Box padding that a canvas is `CANVAS_ZOOM` times of."""
+CONTENT = ("keypoints", "weights", "labelled", "boxes", "pictures", "held_back")
+"""Arrays of ``labels.npz``; see `CropCache`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,8 @@ class CropCache:
         weights: float32 (N, K), 0..1: 1 for a label, a ramp of the score for a guide's joint, 0 for none.
         labelled: bool (N, K), where somebody marked the joint; elsewhere a guide did, or nobody.
         boxes: float32 (N, 4) xyxy, canvas px: the people's own boxes, without padding.
+        pictures: int64 (N,), id of each canvas's picture, see `picture_record`.
+        held_back: Ids of the pictures that were held back.
     """
 
     path: Path
@@ -56,6 +62,8 @@ class CropCache:
     weights: Floats
     labelled: NDArray[np.bool_]
     boxes: Boxes
+    pictures: NDArray[np.int64]
+    held_back: Ids
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -118,12 +126,15 @@ def build(
     partial.replace(out / "pixels.npy")
     labels = io.BytesIO()
     # COCO's own names are not written: caches without names are of it, also those of earlier versions.
-    names: dict[str, Any] = {} if skeleton == COCO17 else {"names": np.array(skeleton.keypoints)}
-    np.savez(labels, keypoints=keypoints, weights=weights[kept], labelled=labelled[kept], **names)
+    more: dict[str, Any] = {} if skeleton == COCO17 else {"names": np.array(skeleton.keypoints)}
+    ids = dict(zip(data.imgs, picture_record.picture_ids(source.images, data.imgs.values()).tolist(), strict=True))
+    held = np.unique(np.array([ids[i] for i in ids if skip and i % skip == 0], np.int64))
+    shown = np.array([ids[people[person]["image_id"]] for person in kept], np.int64)
+    content = (keypoints, weights[kept], labelled[kept], boxes, shown, held)
+    np.savez(labels, **dict(zip(CONTENT, content, strict=True)), **more)
     files.write(out / "labels.npz", labels.getvalue())
-    held = sum(image_id % skip == 0 for image_id in data.imgs) if skip else 0
     print(
-        f"{out}: {len(kept)} people of {len(data.imgs) - held} pictures, {held} pictures held back; "
+        f"{out}: {len(kept)} people of {len(data.imgs) - len(held)} pictures, {len(held)} pictures held back; "
         f"of {len(data.anns)} annotations {len(data.anns) - len(people)} are held back, crowds or small, and "
         f"{len(people) - len(kept)} have fewer than {min_joints:g} joints"
     )
@@ -145,7 +156,7 @@ def open_cache(folders: Sequence[Path], skeleton: Skeleton = COCO17) -> list[Cro
         if not (folder / "labels.npz").is_file():
             raise coco.DatasetError(f"{folder}: expected a crop cache, got no labels.npz; run posewright-train crops")
         with np.load(folder / "labels.npz") as labels:
-            if "boxes" not in labels:
+            if not set(CONTENT) <= set(labels):
                 raise coco.DatasetError(
                     f"{folder}: expected a crop cache of this version, got an older one; run posewright-train crops"
                 )
@@ -156,7 +167,8 @@ def open_cache(folders: Sequence[Path], skeleton: Skeleton = COCO17) -> list[Cro
                     f"got {len(names)}: {', '.join(names)}; cut them again with crops --skeleton, or set the recipe's"
                 )
             pixels = np.load(folder / "pixels.npy", mmap_mode="r")
-            cache = CropCache(folder, pixels, labels["keypoints"], labels["weights"], labels["labelled"], labels["boxes"])
+            content = (labels[name] for name in CONTENT)
+            cache = CropCache(folder, pixels, *content)
         if not len(cache) == len(cache.keypoints) > 0:
             raise coco.DatasetError(
                 f"{folder}: expected a crop cache with people, got {len(cache)} crops and "
@@ -169,6 +181,24 @@ def open_cache(folders: Sequence[Path], skeleton: Skeleton = COCO17) -> list[Cro
             )
         caches.append(cache)
     return caches
+
+
+def record(caches: Sequence[CropCache]) -> PictureRecord:
+    """The pictures that caches show.
+
+    Says on stderr where a cache shows what another one holds back, e.g. a copy cut with another ``skip``.
+    """
+    whole = PictureRecord()
+    for cache in caches:
+        whole |= PictureRecord.of(cache.pictures)
+    for cache in caches:
+        if shown := int(np.isin(cache.held_back, whole.ids).sum()):
+            print(
+                f"{cache.path}: {shown:,} of {len(cache.held_back):,} pictures that were held back here are shown by "
+                "another of the recipe's crop caches: what is trained cannot be measured on them",
+                file=sys.stderr,
+            )
+    return whole
 
 
 class Rows:

@@ -8,7 +8,7 @@ import warnings
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from service.pose import bundle
 from service.pose.bundle import Bundle, Manifest
 from service.pose.runner import OnnxRunner
 from service.pose.skeleton import COCO17
-from training import card, networks, recipe
+from training import card, lineage, networks, recipe
 from training import checkpoint as checkpoint_
 from training.checkpoint import Checkpoint
 from training.networks.finder import FinderNetwork, ServedFinder
@@ -34,13 +34,6 @@ OUTPUTS = {
     "finder": ["centers", "distances"],
     "boxes": ["scores", "boxes"],
 }
-UNNAMED = {
-    "checkpoint": "trained by this project",
-    "bundle": "a bundle whose origin the recipe does not state",
-    "tinypose": "an imported network whose origin the recipe does not state",
-    "simcc": "an imported network whose origin the recipe does not state",
-}
-"""What a card says of a guide without an origin: only a checkpoint is surely our own."""
 TOLERANCE = 2e-3
 """Largest difference allowed between torch and ONNX, relative to the largest output."""
 
@@ -77,17 +70,13 @@ def export(
         ExportError: ONNX and torch differ by more than `TOLERANCE`.
     """
     plan = serving(checkpoint.recipe, padding, input_size)
-    ancestors = checkpoint_.ancestors(checkpoint)
-    stages = [checkpoint, *ancestors]
-    before = _lineage(checkpoint_.origin(stages[-1]))
+    before = lineage.of(checkpoint)
     # A source that only an earlier stage saw is in the weights too.
-    sources = [source for it in stages for source in it.recipe.data]
-    data = list(dict.fromkeys([*(source.name for source in sources), *before["data"]]))
-    terms = list(dict.fromkeys([*filter(None, (_terms(source) for source in sources)), *before["terms"]]))
+    data = list(dict.fromkeys([*(source.name for source in checkpoint.recipe.data), *before.data]))
     network = networks.build(plan, pretrained=False)
     network.load_state_dict(checkpoint.ema)
     if blend < 1:
-        _go_back(network, checkpoint_.origin(stages[-1]), 1 - blend)
+        _go_back(network, checkpoint, 1 - blend)
     served = served_network(network, plan, flip_test)
     onnx = to_onnx(served, plan)
     check(served, onnx, plan)
@@ -109,19 +98,16 @@ def export(
         calibration=None,
         trained_by={
             "revision": checkpoint.revision,
+            "recipe": json.loads(json.dumps(recipe.dump(checkpoint.recipe))),  # as it is read back
             "recipe_sha256": recipe.digest(checkpoint.recipe),
             "steps": checkpoint.step,
             "flip_test": flip_test,
             **({"blend": blend} if blend < 1 else {}),
-            "started_from": [
-                {"recipe": it.recipe.name, "recipe_sha256": recipe.digest(it.recipe), "steps": it.step}
-                for it in ancestors
-            ]
-            + before["started_from"],
-            "guides": list(dict.fromkeys([*_guides(stages), *before["guides"]])),
+            "started_from": list(before.started_from),
+            "guides": list(before.guides),
             "data": data,
-            "terms": terms,
-            "recipe": json.loads(json.dumps(recipe.dump(checkpoint.recipe))),
+            "terms": list(dict.fromkeys([*lineage.terms_of(checkpoint.recipe), *before.terms])),
+            "pictures": before.pictures.packed(),
         },
     )
     return bundle.write(out, manifest, onnx, card.write(manifest, plan, seen))
@@ -136,48 +122,31 @@ def serving(plan: recipe.Recipe, padding: float | None, input_size: tuple[int, i
         raise checkpoint_.CheckpointError(f"input size: {error}") from error
 
 
-def _go_back(network: networks.Network, origin: Path | None, share: float) -> None:
-    """Move a network's weights by a share of the way back to the bundle that its training began with."""
+def _go_back(network: networks.Network, checkpoint: Checkpoint, share: float) -> None:
+    """Move a network's weights by a share of the way back to those that its training began with."""
+    start = before_training(checkpoint)
+    trained = {name: weights.clone() for name, weights in network.state_dict().items()}
+    networks.load_matching(network, start)
+    begun = network.state_dict()
+    network.load_state_dict({name: torch.lerp(there, begun[name], share) for name, there in trained.items()})
+
+
+def before_training(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+    """The weights that a training began with, where that was a bundle.
+
+    Raises:
+        CheckpointError: It was none.
+    """
     from training import revival  # noqa: PLC0415 - it exports, to see whether what it read answers alike
 
-    if origin is None:
-        raise checkpoint_.CheckpointError("blend: expected a training that began with a bundle (init_from), got none")
-    trained = {name: weights.clone() for name, weights in network.state_dict().items()}
-    networks.load_matching(network, revival.revive(bundle.read(origin)).ema)
-    start = network.state_dict()
-    network.load_state_dict({name: torch.lerp(there, start[name], share) for name, there in trained.items()})
-
-
-def _lineage(origin: Path | None) -> dict[str, list[Any]]:
-    """What a bundle that a training went on from brings along: itself and its own starts, its guides, its data."""
-    if origin is None:
-        return {"started_from": [], "guides": [], "data": [], "terms": []}
-    manifest = bundle.read(origin).manifest
-    made = manifest.trained_by
-    if "imported_from" in made:
-        itself = {"imported": manifest.name}
-        itself |= {key: made[key] for key in ("origin", "licence", "imported_from", "imported_sha256")}
+    if checkpoint.lineage is not None:
+        start = checkpoint.lineage.start
     else:
-        itself = {"recipe": manifest.name, "recipe_sha256": made["recipe_sha256"], "steps": made["steps"]}
-    kept = {key: made.get(key, []) for key in ("guides", "data", "terms")}
-    return {"started_from": [itself, *made.get("started_from", [])], **kept}
-
-
-def _terms(source: recipe.Data) -> str:
-    """Where a source is from and on which terms, in one line; empty where its description says nothing."""
-    return ": ".join(filter(None, [source.origin, source.terms]))
-
-
-def _guides(stages: list[Checkpoint]) -> list[str]:
-    """Who taught in these stages."""
-    used = [guide for it in stages for guide in it.recipe.losses.guides]
-    named = [guide.origin or (f"{guide.name}, {UNNAMED[guide.kind]}") for guide in used]
-    features = ["EfficientNet-Lite0's ImageNet features (Apache-2.0)"] if _learns_features(stages) else []
-    return list(dict.fromkeys([*named, *features]))
-
-
-def _learns_features(stages: list[Checkpoint]) -> bool:
-    return any(it.recipe.losses.features for it in stages)
+        origin = lineage.origin_of(checkpoint)
+        start = {} if origin is None else revival.revive(bundle.read(origin)).ema
+    if not start:
+        raise checkpoint_.CheckpointError("blend: expected a training that began with a bundle (init_from), got none")
+    return start
 
 
 def served_network(network: networks.Network, plan: recipe.Recipe, flip_test: bool = False) -> nn.Module:

@@ -17,10 +17,11 @@ from service.pose.boxes import from_xywh
 from service.pose.finder import STRIDE
 from service.pose.runner import OnnxRunner
 from service.pose.types import Boxes, Floats, Image
-from training import augment, checkpoint, coco, losses, pictures, processes
+from training import augment, checkpoint, coco, lineage, losses, picture_record, pictures, processes
 from training.chance import Chance
 from training.networks.finder import FinderNetwork
 from training.networks.rtmdet import RtmDet, flat
+from training.picture_record import PictureRecord
 from training.recipe import Phase, Recipe, RecipeError
 
 SURE_BOX_SCORE = 0.5
@@ -49,7 +50,9 @@ class FinderTask:
             raise RecipeError(
                 "losses.guides: expected at least one for rtmdet-nano, which learns from guides alone, got none"
             )
-        self._guides = [BoxGuide(checkpoint.locate(it.path, data_root, run)) for it in recipe.losses.guides]
+        places = [checkpoint.locate(it.path, data_root, run) for it in recipe.losses.guides]
+        self._guides = [BoxGuide(path) for path in places]
+        self._teachers = tuple(map(lineage.guide_name, recipe.losses.guides, places))
         self._read = pictures.Recent(CACHED_BYTES).read_as
         self._sources = []
         for data in recipe.data:
@@ -60,6 +63,11 @@ class FinderTask:
     def counts(self) -> list[int]:
         """How many pictures each source of the recipe has."""
         return [len(entries) for entries in self._sources]
+
+    def origins(self) -> tuple[PictureRecord, tuple[str, ...]]:
+        """See `loop.Task.origins`."""
+        shown = (picture_record.picture_id(path) for entries in self._sources for path, *_ in entries)
+        return PictureRecord.of(shown), self._teachers
 
     def batch(self, step: int, rank: int, phase: Phase, count: int = 1) -> tuple[Tensor, ...]:
         """Draw a batch, or the rows of it that one of ``count`` processes makes.

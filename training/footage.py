@@ -153,6 +153,14 @@ def split(times: list[float], hold_out: float, longest_gap: float) -> list[str]:
     return ["held out" if t > begin else "gap" if t > begin - gap else "train" for t in times]
 
 
+def originals(footage: Footage, source: Path, part: str) -> list[Path]:
+    """The pictures of the folder ``source`` that became the frames of a part; a video has none."""
+    if footage.is_video:
+        return []
+    found = _pictures(source)
+    return [found[int(Path(footage.frames[i].file).stem)] for i in footage.part(part)]
+
+
 def _pictures(folder: Path) -> list[Path]:
     return sorted(it for it in folder.rglob("*") if it.suffix.lower() in SUFFIXES and it.is_file())
 

@@ -157,14 +157,16 @@ def _look(
 
 
 def _checkpoint_bytes(network: nn.Module, plan: Recipe) -> int:
-    """Of network, averaged weights and the optimiser's state, as they are stored; a step at rate 0 makes that state."""
+    """Of all that a checkpoint stores; a step at rate 0 makes the optimiser's state."""
     average = {name: it.clone() for name, it in network.state_dict().items()}
     optimiser = optimisers.build(network, plan)
     for parameter in network.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimiser.step()
     content = io.BytesIO()
-    torch.save([network.state_dict(), average, optimiser.state_dict()], content)
+    # A lineage may hold the weights that the training began with.
+    start = {name: it.clone() for name, it in average.items()} if plan.init_from else {}
+    torch.save([network.state_dict(), average, start, optimiser.state_dict()], content)
     return content.tell()
 
 

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from service.pose import bundle
-from training import checkpoint, files, networks, optimisers, processes, revival, shrink
+from training import checkpoint, files, lineage, networks, optimisers, processes, revival, shrink
 from training import recipe as recipe_
-from training.checkpoint import Checkpoint
+from training.checkpoint import Checkpoint, Lineage
 from training.networks import pp_tinypose, rtmdet
 from training.networks.lite_hrnet import LiteHRNet
+from training.picture_record import PictureRecord
 from training.recipe import Phase, Recipe, RecipeError
 
 MAX_GRADIENT = 5.0
@@ -34,6 +35,10 @@ class DivergedError(ArithmeticError):
 
 class Task(Protocol):
     """What is learned: a batch is a function of the step, so a resumed training repeats an uninterrupted one."""
+
+    def origins(self) -> tuple[PictureRecord, tuple[str, ...]]:
+        """The pictures that are learned from, and who teaches, in words."""
+        ...
 
     def batch(self, step: int, rank: int, phase: Phase, count: int = 1) -> Any:
         """Draw whatever `loss` takes, on the training's device: the part of process ``rank`` of ``count``."""
@@ -79,14 +84,11 @@ def fit(
     ema = networks.build(recipe, pretrained=False).to(device)
     for module in (network, ema):
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stub lacks it
-    if recipe.init_from and not begun:
-        fitting = networks.load_matching(network, start_weights(recipe, run, task))
-        if rank == 0:
-            print(f"{recipe.name}: {told_fit(fitting, network)}", file=sys.stderr, flush=True)
+    line = None if begun else _begin(recipe, run, task, network, rank)
     ema.load_state_dict(network.state_dict())
     ema.requires_grad_(requires_grad=False)
     optimiser = optimisers.build(network, recipe)
-    step = _resume(run / "last.pt", recipe, network, ema, optimiser) if begun else 0
+    step, line = _resume(run / "last.pt", recipe, network, ema, optimiser) if begun else (0, line)
     _require_same(step, count)
     log = Log(run / "log.csv", step) if rank == 0 else None
     revision = checkpoint.revision()
@@ -120,9 +122,20 @@ def fit(
             if log is not None and log.add(step, told, rate):
                 progress.set_postfix(loss=f"{log.mean:.4f}")
             if rank == 0 and (step == last or time.monotonic() - saved > save_every_s):
-                checkpoint.save(run / "last.pt", _state(step, network, ema, optimiser, recipe, revision, run))
+                checkpoint.save(run / "last.pt", _state(step, network, ema, optimiser, recipe, revision, run, line))
                 saved = time.monotonic()
-    return _state(step, network, ema, optimiser, recipe, revision, run)
+    return _state(step, network, ema, optimiser, recipe, revision, run, line)
+
+
+def _begin(recipe: Recipe, run: Path, task: Task, network: nn.Module, rank: int) -> Lineage:
+    """Give a network the weights that ``init_from`` means; returns where the training comes from."""
+    line = lineage.at_start(recipe, run, *task.origins())
+    if not recipe.init_from:
+        return line
+    fitting = networks.load_matching(network, start_weights(recipe, run, task))
+    if rank == 0:
+        print(f"{recipe.name}: {told_fit(fitting, network)}", file=sys.stderr, flush=True)
+    return lineage.with_weights(line, recipe, run, network.state_dict())
 
 
 def told_fit(fitting: int, network: nn.Module) -> str:
@@ -302,13 +315,15 @@ def _begun(path: Path, recipe: Recipe) -> Checkpoint:
     return state
 
 
-def _resume(path: Path, recipe: Recipe, network: nn.Module, ema: nn.Module, optimiser: torch.optim.Optimizer) -> int:
-    """Load a checkpoint of this recipe; returns the steps done."""
+def _resume(
+    path: Path, recipe: Recipe, network: nn.Module, ema: nn.Module, optimiser: torch.optim.Optimizer
+) -> tuple[int, Lineage | None]:
+    """Load a checkpoint of this recipe; returns the steps done and where the training comes from."""
     state = _begun(path, recipe)
     network.load_state_dict(state.network)
     ema.load_state_dict(state.ema)
     optimiser.load_state_dict(state.optimiser)
-    return state.step
+    return state.step, state.lineage
 
 
 def _different(old: Any, new: Any, place: str = "") -> list[str]:
@@ -328,5 +343,6 @@ def _state(
     recipe: Recipe,
     revision: str,
     run: Path,
+    line: Lineage | None,
 ) -> Checkpoint:
-    return Checkpoint(step, network.state_dict(), ema.state_dict(), optimiser.state_dict(), recipe, revision, run)
+    return Checkpoint(step, network.state_dict(), ema.state_dict(), optimiser.state_dict(), recipe, revision, run, line)

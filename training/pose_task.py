@@ -12,7 +12,7 @@ from torch import Tensor
 
 from service.pose import crop, heatmap
 from service.pose.types import Floats
-from training import augment, checkpoint, coco, crops, distill, guide_maps, guides, losses, processes
+from training import augment, checkpoint, coco, crops, distill, guide_maps, guides, lineage, losses, processes
 from training.chance import Chance
 from training.distill import Lesson
 from training.guide_maps import BatchGuide, BesideGuide, CachedGuide, Placed
@@ -20,6 +20,7 @@ from training.guides import CPU_BATCH
 from training.networks.blocks import normalise
 from training.networks.efficientnet_lite import EfficientNetLite0
 from training.networks.pose import FEATURE_LEVEL, STRIDE, Outputs, PoseNetwork
+from training.picture_record import PictureRecord
 from training.recipe import Guide, Phase, Recipe
 
 
@@ -59,6 +60,7 @@ class PoseTask:
         self._shares = shares / shares.sum()
         self._has_labels = np.array([data.labels for data in recipe.data], np.float32)
         self._joint_weights = torch.tensor(recipe.losses.joint_weights or [1.0] * len(recipe.skeleton), device=device)
+        self._teachers: list[str] = []
         self._guides = [self._open(it, data_root, run) for it in recipe.losses.guides] if _guided(recipe) else []
         self._features: EfficientNetLite0 | None = None
         if recipe.losses.features:
@@ -67,6 +69,7 @@ class PoseTask:
     def _open(self, settings: Guide, data_root: Path, run: Path) -> BatchGuide:
         path = checkpoint.locate(settings.path, data_root, run)
         guide = guides.open_guide(settings, path, self._device)
+        self._teachers.append(lineage.guide_name(settings, path))
         if guide.skeleton.keypoints != self._recipe.skeleton.keypoints:
             raise coco.DatasetError(
                 f"guide {settings.name!r} ({path}): expected one that answers {self._recipe.skeleton.name!r}, the "
@@ -86,6 +89,10 @@ class PoseTask:
     def counts(self) -> list[int]:
         """How many crops each source of the recipe has."""
         return [len(cache) for cache in self._caches]
+
+    def origins(self) -> tuple[PictureRecord, tuple[str, ...]]:
+        """See `loop.Task.origins`."""
+        return crops.record(self._caches), tuple(self._teachers)
 
     def batch(self, step: int, rank: int, phase: Phase, count: int = 1) -> PoseBatch:
         """Draw a batch, or the rows of it that one of ``count`` processes makes: where crops lie is drawn for all."""

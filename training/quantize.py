@@ -6,6 +6,7 @@ over the very inputs that serving would give the network; decoder, head and all 
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ from service.pose.bundle import Bundle, Manifest, Quantized
 from service.pose.estimator import PoseEstimator
 from service.pose.finder import PersonFinder
 from service.pose.runner import OnnxRunner, Runner
-from training import bench, coco, evaluate, pictures
+from training import bench, card, coco, evaluate, pictures
 
 MOST_LOST = 0.01
 """AP that speed may cost."""
@@ -229,9 +230,13 @@ def _card(opened: Bundle, manifest: Manifest) -> str:
         f"An int8 copy of `{made.source}` {made.source_version}, sha256 of its graph `{made.source_sha256}`,",
         f"calibrated on {made.inputs} inputs; decoder and head are float. Against it, on held-back pictures and one",
         f"core of the machine that made it: {told(manifest)}.",
-        "Its scores are not calibrated (`posewright-train calibrate`).",
         "",
-        "What follows is the card of the float bundle, with its figures.",
+        f"{card.FIGURES}\n\nNone measured besides.\n",
+        *card.SCORES_UNKNOWN,
+        f"## The card of `{made.source}` in float",
+        "",
+        "Its figures and scores are of the float graph.",
         "",
     ]
-    return "\n".join([*lines, opened.card])
+    # A level lower: what is measured later goes into the sections above.
+    return "\n".join([*lines, re.sub(r"^#", "##", opened.card, flags=re.MULTILINE)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -457,21 +457,13 @@ def dump(recipe: Recipe) -> dict[str, Any]:
 
 
 def digest(recipe: Recipe) -> str:
-    """sha256 (hex) of what the recipe says beyond the defaults, so that a new key does not rename old recipes."""
-    return hashlib.sha256(json.dumps(_stated(recipe), sort_keys=True).encode()).hexdigest()
+    """sha256 (hex) of the recipe in full, defaults too, as a bundle's manifest holds it."""
+    return digest_of(dump(recipe))
 
 
-def _stated(part: Any) -> Any:
-    """Plain tree of the values that differ from their dataclass's defaults."""
-    if isinstance(part, tuple):
-        return [_stated(item) for item in part]
-    if not is_dataclass(part):
-        return part
-    return {
-        field.name: _stated(getattr(part, field.name))
-        for field in fields(part)
-        if getattr(part, field.name) != field.default
-    }
+def digest_of(tree: dict[str, Any]) -> str:
+    """sha256 (hex) of a plain tree as json with sorted keys."""
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 
 def override(tree: dict[str, Any], setting: str) -> None:

@@ -18,6 +18,7 @@ from service.pose.skeleton import COCO17
 from training import networks, recipe
 from training.checkpoint import Checkpoint
 from training.networks.pose import PoseNetwork
+from training.picture_record import PictureRecord
 from training.pose_task import PoseBatch, PoseTask
 from training.recipe import Phase, Recipe
 
@@ -47,6 +48,10 @@ class RehearsedTask:
         began.load_state_dict(start.ema)
         self._start = began.eval().requires_grad_(requires_grad=False).to(device)
         self._start.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stub lacks it
+
+    def origins(self) -> tuple[PictureRecord, tuple[str, ...]]:
+        """See `PoseTask.origins`."""
+        return self._task.origins()
 
     def batch(self, step: int, rank: int, phase: Phase, count: int = 1) -> PoseBatch:
         """See `PoseTask.batch`."""

@@ -16,7 +16,7 @@ import numpy as np
 from service.pose.estimator import PoseEstimator
 from service.pose.finder import PersonFinder
 from service.pose.runner import OnnxRunner
-from training import answers, coco, evaluate, figures, files, mistakes, page, sheets, subject, tensorboard
+from training import answers, coco, evaluate, figures, files, mistakes, overlap, page, sheets, subject, tensorboard
 from training.answers import Answers
 from training.intervals import Interval
 from training.mistakes import KINDS
@@ -37,7 +37,14 @@ class _Report:
     numbers: dict[str, Any] = field(default_factory=dict)
 
 
-def write(folder: Path, out: Path | None = None, source: coco.Source | None = None, every: int = 1) -> Path:
+def write(
+    folder: Path,
+    out: Path | None = None,
+    source: coco.Source | None = None,
+    every: int = 1,
+    *,
+    allow_seen: bool = False,
+) -> Path:
     """Write a report.
 
     Args:
@@ -45,12 +52,14 @@ def write(folder: Path, out: Path | None = None, source: coco.Source | None = No
         out: Folder to write into; the run folder when None.
         source: Labelled pictures to look at; curves only without.
         every: Only pictures whose id this number divides.
+        allow_seen: Look also at pictures that were learned from, and say so.
 
     Returns:
         The html file.
 
     Raises:
         ReportError: A bundle without ``out`` or without ``source``.
+        OverlapError: Some of the pictures were learned from.
         BundleError, CheckpointError, HistoryError, ExportError, DatasetError: What was given cannot be read.
     """
     about = subject.read(folder)
@@ -60,6 +69,8 @@ def write(folder: Path, out: Path | None = None, source: coco.Source | None = No
         raise ReportError(f"{folder}: a bundle has no curves; give --annotations and --images to look at its answers")
     report = _Report()
     _add_head(report, about)
+    if source is not None:
+        _add_overlap(report, about, source, every, allow_seen)
     if source is None:
         _add_curves(report, about)
     elif about.opened.manifest.role == "finder":
@@ -83,6 +94,19 @@ def _add_head(report: _Report, about: Subject) -> None:
         page.paragraph(f"{manifest.role}, {manifest.version if about.plan else f'bundle {manifest.version}'}")
     ]
     report.numbers |= {"name": manifest.name, "version": manifest.version, "facts": about.facts}
+
+
+def _add_overlap(report: _Report, about: Subject, source: coco.Source, every: int, allow: bool) -> None:
+    """Say on top of the page where pictures below were learned from, or may have been."""
+    detects = about.opened.manifest.detects
+    shared = overlap.of_bundles([about.opened], source, every, complete=detects, allow=allow)
+    report.numbers["overlap"] = asdict(shared)
+    if shared.pictures:
+        told = f"It learned from {shared.pictures:,} of the pictures below: its figures are too good for new ones."
+        report.html.append(page.paragraph(told, "lead"))
+    if shared.unchecked:
+        told = f"Nobody recorded which pictures {', '.join(shared.unchecked)} learned from; some may be among these."
+        report.html.append(page.paragraph(told, "note"))
 
 
 def _add_curves(report: _Report, about: Subject) -> None:

@@ -57,7 +57,10 @@ def read(folder: Path) -> Subject:
 def _of_bundle(folder: Path) -> Subject:
     opened = bundle.read(folder)
     by = opened.manifest.trained_by
-    started = [f"{it['recipe']} after {it['steps']:,} steps" for it in by.get("started_from", [])]
+    started = [
+        f"{it['imported']}, imported" if "imported" in it else f"{it['recipe']} after {it['steps']:,} steps"
+        for it in by.get("started_from", [])
+    ]
     known = {
         "steps": f"{by['steps']:,}" if "steps" in by else "",
         "started from": ", ".join(started),

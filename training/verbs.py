@@ -37,6 +37,7 @@ from training import (
     labelling,
     loop,
     order,
+    overlap,
     quantize,
     ranking,
     recipe,
@@ -48,6 +49,7 @@ from training import (
 )
 from training.datasets import check, convert, labelled, layouts, restored, sheet
 from training.datasets.layouts import Place
+from training.picture_record import PictureRecord
 from training.synthetic import dataset
 from training.synthetic.makehuman import SyntheticError
 
@@ -67,6 +69,7 @@ EXPECTED_ERRORS = (
     BackendError,
     BundleError,
     loop.DivergedError,
+    overlap.OverlapError,
     SyntheticError,
     OSError,
     json.JSONDecodeError,
@@ -142,20 +145,26 @@ def run_crops(options: Namespace) -> int:
 def run_evaluate(options: Namespace) -> int:
     """See `evaluate.score_poses` and `evaluate.score_boxes`; prints one line of json."""
     opened = bundle.read(options.bundle)
-    if opened.manifest.role == "finder":
+    is_finder = opened.manifest.role == "finder"
+    finder = bundle.read(options.finder) if options.finder and not is_finder else None
+    measured = [opened] if finder is None else [opened, finder]
+    whole = is_finder or finder is not None
+    shared = overlap.of_bundles(measured, _source(options), options.every, complete=whole, allow=options.allow_seen)
+    if is_finder:
         score, name = evaluate.score_boxes(_source(options), _finder(opened), options.every), "box_{}"
     else:
         estimator = PoseEstimator(opened, OnnxRunner(opened.onnx, threads=1), options.flip_test)
-        finder = _finder(bundle.read(options.finder)) if options.finder else None
-        score = evaluate.score_poses(_source(options), estimator, finder, options.every)
+        score = evaluate.score_poses(_source(options), estimator, _finder(finder) if finder else None, options.every)
         name = "{}_whole_picture" if finder else "{}_ground_truth_boxes"
-    print(json.dumps({"bundle": opened.manifest.name, **asdict(score)}))
+    print(json.dumps({"bundle": opened.manifest.name, **asdict(score), "overlap": asdict(shared)}))
     if options.record:
+        name += "_seen" * bool(shared.pictures)
         figures = {name.format(key): round(getattr(score, key), 4) for key in ("ap", "ap50", "ap75")}
+        told = shared.marked(options.record)
         # Figures of other pictures would be told as of these.
-        known = opened.manifest.metrics if card.tells_of(opened.card, options.record) else {}
+        known = opened.manifest.metrics if card.tells_of(opened.card, told) else {}
         manifest = opened.manifest.model_copy(update={"metrics": {**known, **figures}})
-        bundle.write(options.bundle, manifest, opened.onnx, card.with_figures(opened.card, manifest, options.record))
+        bundle.write(options.bundle, manifest, opened.onnx, card.with_figures(opened.card, manifest, told))
     return 0
 
 
@@ -198,6 +207,7 @@ def run_ablate(options: Namespace) -> int:
         options.rows,
         options.seeds,
         options.students,
+        options.allow_seen,
     )
     ablate.plot(ablation, results, options.out / "ablation.svg")
     print(ablate.table(ablation, results))
@@ -210,6 +220,12 @@ def run_bench(options: Namespace) -> int:
     if options.plot and source is None:
         raise coco.DatasetError("expected --annotations and --images with --plot, got none; give both")
     field = contenders.gather(options.bundles, options.peers, tuple(options.backend))
+    shared = overlap.NOTHING_MEASURED
+    if source is not None:
+        records = overlap.records_of([bundle.read(path) for path in options.bundles])
+        rivals = [it.name for it in field.poses if not it.ours] + [it.name for it in field.finders if not it.ours]
+        records |= {name: PictureRecord(unrecorded=(name,)) for name in rivals}
+        shared = overlap.check(records, source, options.every, allow=options.allow_seen)
     precisions = ranking.score(source, field, options.every) if source else {}
     rows = bench.measure(field, options.rounds, precisions)
     if options.plot:
@@ -217,12 +233,16 @@ def run_bench(options: Namespace) -> int:
 
         files.write(options.plot, figures.front(rows))
     print(bench.table(rows))
+    if shared.pictures:
+        print(f"\nAP is {shared.marked('of pictures')} by one of the bundles: too good for new ones.")
     return 0
 
 
 def run_quantize(options: Namespace) -> int:
     """See `quantize.quantize`."""
-    written = quantize.quantize(bundle.read(options.bundle), _source(options), options.every, options.out)
+    opened = bundle.read(options.bundle)
+    overlap.of_bundles([opened], _source(options), options.every, allow=True)  # float and int8 learned from the same
+    written = quantize.quantize(opened, _source(options), options.every, options.out)
     print(f"{written.path}: {len(written.onnx) / 1e6:.1f} MB; {quantize.told(written.manifest)}")
     return 0
 
@@ -255,7 +275,7 @@ def run_report(options: Namespace) -> int:
     if (options.annotations is None) != (options.images is None):
         raise report.ReportError("expected --annotations and --images together, got one; give both, or none for curves")
     source = None if options.annotations is None else _source(options)
-    print(report.write(options.folder, options.out, source, options.every))
+    print(report.write(options.folder, options.out, source, options.every, allow_seen=options.allow_seen))
     return 0
 
 

@@ -65,7 +65,7 @@ class Manifest(BaseModel):
         gflops: 10⁹ multiply-adds for one input of `input_size`.
         metrics: Measured figures, e.g. ``{"ap": 0.5}``.
         calibration: What scores mean, and from which heights they come; None: they are the heights, uncalibrated.
-        trained_by: revision, recipe_sha256, guides, data.
+        trained_by: revision, recipe in full and its sha256, guides, data, pictures that were learned from.
         quantized: Which bundle this is an int8 copy of; None: it is float.
     """
 

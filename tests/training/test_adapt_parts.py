@@ -72,6 +72,8 @@ def test_pictures_of_a_folder_stand_upright_and_bad_ones_are_named(tmp_path: Pat
     assert kept is not None
     assert np.abs(kept[..., ::-1].astype(int) - upright).mean() < 3
     assert found.part("held out") == [3, 4]
+    teaching = [tmp_path / "photos" / "more" / f"{i}.jpg" for i in found.part("train")]
+    assert footage.originals(found, tmp_path / "photos", "train") == teaching != []
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def test_rounds_are_interleaved_and_counted() -> None:
 
 def row(name: str, kind: str, ms: float, precision: Precision = bench.UNKNOWN) -> Row:
     ours = name in {"student-s", "finder"}
-    return Row(name, kind, ours, ms, 2 * ms, 3.0 if kind == "pose" else None, precision)
+    return Row(name, kind, ours, contenders.FLOAT32, ms, 2 * ms, 3.0 if kind == "pose" else None, precision)
 
 
 ROWS = [
@@ -80,9 +80,11 @@ ROWS = [
 
 def test_the_table_has_its_ratios() -> None:
     lines = bench.table(ROWS[::-1]).splitlines()
-    assert lines[2] == "| student-s | .411 (.380 to .442) | .343 | 3.50 | 7.00 | 0.50 x PP-TinyPose 256x192 |  |"
-    assert lines[3] == "| PP-TinyPose 256x192 | .672 | - | 7.00 | 14.00 | 1.00 x PP-TinyPose 256x192 |  |"
-    assert lines[-1] == "| finder | .241 | 9.00 | 18.00 |  |  |"
+    assert (
+        lines[2] == "| student-s | float32 | .411 (.380 to .442) | .343 | 3.50 | 7.00 | 0.50 x PP-TinyPose 256x192 |  |"
+    )
+    assert lines[3] == "| PP-TinyPose 256x192 | float32 | .672 | - | 7.00 | 14.00 | 1.00 x PP-TinyPose 256x192 |  |"
+    assert lines[-1] == "| finder | float32 | .241 | 9.00 | 18.00 |  |  |"
     assert all(line.count("|") == lines[0].count("|") for line in lines[:4])
 
 
@@ -103,8 +105,8 @@ def test_dominated_rows_are_those_that_another_beats(figures_: list[tuple[float,
 
 
 def test_a_row_may_be_dominated_on_whole_pictures_alone() -> None:
-    quick = Row("quick", "pose", contenders.OURS, 3.0, 3.0, 3.0, Precision(0.4, 0.5))
-    slow = Row("slow", "pose", contenders.OURS, 4.0, 4.0, 3.0, Precision(0.6, 0.5))
+    quick = Row("quick", "pose", contenders.OURS, contenders.FLOAT32, 3.0, 3.0, 3.0, Precision(0.4, 0.5))
+    slow = Row("slow", "pose", contenders.OURS, contenders.FLOAT32, 4.0, 4.0, 3.0, Precision(0.6, 0.5))
     detector = row("finder", "finder", 1.0, Precision(0.9))
     assert bench.dominating(quick, [quick, slow, detector]) == []
     assert bench.dominating(slow, [quick, slow, detector]) == ["quick (whole picture)"]
@@ -131,5 +133,5 @@ def test_the_verb_writes_table_and_plot(painted: coco.Source, models: Path, tmp_
         [*command, *plot, *source, "--rounds", "2"], capture_output=True, text=True, check=False, env=environment
     )
     assert done.returncode == 0, done.stderr
-    assert "| student-s | 1.000 (1.000 to 1.000) | " in done.stdout
+    assert "| student-s | float32 | 1.000 (1.000 to 1.000) | " in done.stdout
     assert (tmp_path / "front.svg").read_bytes().startswith(b"<?xml")

@@ -43,8 +43,8 @@ def test_a_chain_trains_its_stages_in_turn_and_goes_on(data_root: Path, tmp_path
     assert small.recipe.network.decoder_width == 16
     key = "backbone.levels.0.0.one.0.weight"
     assert not torch.equal(big.ema[key], small.ema[key])
-    (ancestor,) = checkpoint.ancestors(small)
-    assert ancestor.recipe == big.recipe
+    assert small.lineage is not None
+    assert [it["recipe_sha256"] for it in small.lineage.started_from] == [recipe.digest(big.recipe)]
     before = (tmp_path / "runs" / "big" / "last.pt").stat().st_mtime_ns
     run(*distill)  # nothing left to do
     assert (tmp_path / "runs" / "big" / "last.pt").stat().st_mtime_ns == before
@@ -116,8 +116,13 @@ name = "tiny"
 """
     )
     arguments = ("ablate", tmp_path / "ablation.toml", "--data", data_root, "--out", tmp_path / "out")
+    refused = run(*arguments, "--rows", "plain", "--seeds", 0, fails=True)
+    assert "got 6 of 6 pictures that it learned from (1.png, 2.png, 3.png, ...)" in refused.stderr
+    assert not (tmp_path / "out").exists()
+    arguments = (*arguments, "--allow-seen")
     run(*arguments, "--rows", "plain", "--seeds", 0)
     table = run(*arguments, "--rows", "plain", "dskd", "--seeds", 0, 1).stdout
+    assert "| tiny, painted, learned from |" in table
     rows = [line for line in table.splitlines() if line.startswith("| ") and "`" in line]
     assert [line.split("`")[1] for line in rows] == ["plain", "dskd"]
     assert all("±" in line for line in rows)

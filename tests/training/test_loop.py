@@ -109,8 +109,9 @@ def test_a_network_goes_on_from_a_smaller_one(data_root: Path, tmp_path: Path) -
     started = loop.fit(large, pose_task(large, data_root), tmp_path / "large", CPU, until=0)
     key = "backbone.blocks.4.project.0.weight"
     assert torch.equal(started.network[key], state.ema[key])
-    (ancestor,) = checkpoint.ancestors(started)
-    assert (ancestor.recipe, ancestor.step) == (small, 3)
+    assert started.lineage is not None
+    (ancestor,) = started.lineage.started_from
+    assert ancestor == {"recipe": "tiny", "recipe_sha256": recipe.digest(small), "steps": 3}
     with pytest.raises(CheckpointError, match="none that fit"):
         networks.load_matching(networks.build(large, pretrained=False), {"of.another.network": torch.zeros(1)})
 

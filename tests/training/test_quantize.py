@@ -1,5 +1,6 @@
 """int8 bundles: written where they pay, refused with figures where they do not."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from service.pose import bundle
 from service.pose.estimator import PoseEstimator
 from service.pose.runner import OnnxRunner
 from tests import spots
-from training import coco, quantize
+from training import card, coco, contenders, quantize
 from training.quantize import Figures, QuantizeError
 
 CPU_INFO = Path("/proc/cpuinfo")
@@ -52,6 +53,7 @@ def laden(folder: Path) -> bundle.Bundle:
 @pytest.mark.skipif(not has_vnni, reason="this CPU has no VNNI: int8 is no faster on it")
 def test_what_pays_is_written_and_says_what_it_is(painted: coco.Source, tmp_path: Path) -> None:
     opened = laden(tmp_path)
+    opened = replace(opened, card=card.with_figures(f"{card.FIGURES}\n", opened.manifest, "old pictures"))
     written = bundle.read(quantize.quantize(opened, painted, 2, tmp_path / "laden-int8").path)
     made = written.manifest.quantized
     assert made is not None
@@ -60,6 +62,14 @@ def test_what_pays_is_written_and_says_what_it_is(painted: coco.Source, tmp_path
     assert written.manifest.name == "laden-int8"
     assert written.manifest.metrics["time_ratio"] < 1
     assert quantize.told(written.manifest) in written.card
+    assert not card.tells_of(written.card, "old pictures")  # these are of the float graph
+    measured = card.with_figures(written.card, written.manifest, "new pictures")
+    assert card.tells_of(measured, "new pictures")
+    own, _, floats = measured.partition("## The card of `laden` in float")
+    assert "on new pictures." in own
+    assert "on old pictures." in floats
+    (contender,) = contenders.gather([written.path], None).poses
+    assert contender.arithmetic == "int8"
     nodes = onnx.load_from_string(written.onnx).graph.node
     assert {"QuantizeLinear", "DequantizeLinear"} <= {node.op_type for node in nodes}
     person = spots.Person((180, 188))

@@ -43,6 +43,8 @@ def test_from_recipe_to_table(painted: coco.Source, data_root: Path, tmp_path: P
     assert opened.manifest.files["model.onnx"] in exported.stdout
     assert opened.manifest.trained_by["steps"] == 3
     where = ("--annotations", painted.annotations, "--images", painted.images)
+    assert "that it learned from (1.png, 2.png, 3.png, ...)" in run("evaluate", opened.path, *where, fails=True).stderr
+    where = (*where, "--allow-seen")
     score = json.loads(run("evaluate", opened.path, *where).stdout)
     assert score["predictions"] == 12
     assert 0 <= score["ap"] <= 1
@@ -56,9 +58,9 @@ def test_from_recipe_to_table(painted: coco.Source, data_root: Path, tmp_path: P
     run("evaluate", opened.path, *where, "--record", "painted people")
     recorded = bundle.read(opened.path)
     assert "ap_whole_picture" not in recorded.manifest.metrics  # it was of other pictures
-    assert recorded.manifest.metrics["ap_ground_truth_boxes"] == pytest.approx(score["ap"], abs=5e-5)
-    assert "through the serving code, on painted people.\n\n| figure | value |" in recorded.card
-    assert f"| ap75_ground_truth_boxes | {score['ap75']:.3f} |" in recorded.card
+    assert recorded.manifest.metrics["ap_ground_truth_boxes_seen"] == pytest.approx(score["ap"], abs=5e-5)
+    assert "on painted people, of which 6 were learned from.\n\n| figure | value |" in recorded.card
+    assert f"| ap75_ground_truth_boxes_seen | {score['ap75']:.3f} |" in recorded.card
     assert opened.card.partition("None measured.\n")[::2] == (
         recorded.card.partition("COCO AP")[0], "\n## " + recorded.card.partition("| ap75_")[2].partition("\n## ")[2]
     )  # fmt: skip
