@@ -3,8 +3,8 @@
 Both begin with COCO's keypoints. Halpe26 adds head, neck, the middle of the hips and the feet
 (github.com/Fang-Haoshu/Halpe-FullBody); COCO-WholeBody adds the feet, 68 points of the face and 21 of each hand
 (github.com/jin-s13/COCO-WholeBody). Their orders are those of Halpe's README and of MMPose's
-``configs/_base_/datasets/coco_wholebody.py``, whose hands begin at the wrist and go from the thumb to the little finger,
-the left one first. Their sigmas are those of the two projects' own evaluation: ``computeOks`` in Halpe's
+``configs/_base_/datasets/coco_wholebody.py``, whose hands begin at the wrist and go from the thumb to the little
+finger, the left one first. Their sigmas are those of the two projects' own evaluation: ``computeOks`` in Halpe's
 ``HalpeCOCOAPI/PythonAPI/halpecocotools/cocoeval.py`` (MMPose's ``halpe26.py`` has smaller ones) and in COCO-WholeBody's
 ``evaluation/myeval_wholebody.py``.
 """
