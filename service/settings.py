@@ -14,7 +14,7 @@ from service.pose.runner import Backend, require_installed
 
 PREFIX = "POSEWRIGHT_"
 MOST_WORKERS = 4
-"""Of a default that keeps the server below the memory that the README states, on machines of any number of cores."""
+"""By default: so many stay within the bound on memory (`tests/system/test_memory.py`), however many cores there are."""
 _HOST = re.compile(r"\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 _ROOT_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
 _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/?#@\s]+")

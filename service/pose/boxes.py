@@ -57,7 +57,8 @@ def suppress(boxes: Boxes, scores: Floats, iou_threshold: float, most: int | Non
     A box goes when it overlaps a better kept one by more than ``iou_threshold``. Each kept one is compared with what is
     left: a table of all pairs would take hundreds of megabytes for a detector's thousands of candidates.
     """
-    order, kept = np.argsort(-scores, kind="stable"), []
+    order = np.argsort(-scores, kind="stable")
+    kept: list[np.intp] = []
     while len(order) and len(kept) != most:
         kept.append(order[0])
         order = order[1:]
