@@ -21,6 +21,7 @@ from service.hosts import HostGuard, Hosts
 from service.linger import Linger
 from service.metrics import Metrics
 from service.middleware import SCOPE_KEY, Exchange, LastResort
+from service.pixels import PixelRoom
 from service.redirects import PathRedirects
 from service.scheduler import Scheduler
 from service.settings import Settings
@@ -87,7 +88,8 @@ def _lifespan(settings: Settings, shelf: Shelf):  # type: ignore[no-untyped-def]
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         scheduler = Scheduler(settings.worker_count, settings.queue_size, settings.deadline_s)
-        app.state.service = Service(settings, shelf, scheduler, app.state.metrics, Room(settings.max_bodies_bytes))
+        bodies, pixels = Room(settings.max_bodies_bytes), PixelRoom(settings.max_pixels)
+        app.state.service = Service(settings, shelf, scheduler, app.state.metrics, bodies, pixels)
         app.state.metrics.watch_queue(scheduler)
         app.state.streams = Streams(settings.stream_max_sessions, settings.streams_per_address)
         # Beside the loop: /healthz answers meanwhile, and /readyz tells when it is done.

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from service import headers
-from service.errors import NotAcceptable, TooLarge, UndecodableImage
+from service.errors import NotAcceptable, ServiceError, TooLarge, UndecodableImage
 from service.headers import Header
 from service.pose import orientation as orientation_
 from service.pose.types import Image
@@ -31,7 +31,7 @@ DEEP_PIXELS = 2
 MOST_SCANS = 20
 """Of a JPEG of as many pixels as may be; a smaller one may have more, as each scan is a pass over all of its pixels."""
 BAND_PIXELS = 65_536
-"""That are laid over white at a time, so that what lies between takes no memory to speak of."""
+"""That change colours at a time, so that what lies between takes no memory to speak of."""
 _EXTENSIONS = {"image/jpeg": ".jpg", "image/png": ".png"}
 
 
@@ -84,10 +84,23 @@ def decode(content: bytes, max_pixels: int) -> Picture:
     return Picture(orientation_.upright(pixels, header.orientation), header.orientation)
 
 
+def pixel_count(content: bytes) -> int:
+    """Pixels that `decode` takes memory for, read from the header; 0 where it will refuse the file."""
+    try:
+        header = headers.read(content)
+    except ServiceError:
+        return 0
+    return header.width * header.height * (DEEP_PIXELS if _deep(header) else 1)
+
+
+def _deep(header: Header) -> bool:
+    return header.alpha and header.depth > 8
+
+
 def _require_bounded(header: Header, max_pixels: int) -> None:
     """Refuse what would take a decoder too much memory or time, however small the file is."""
     size, pixels = f"{header.width} x {header.height}", header.width * header.height
-    deep = header.alpha and header.depth > 8
+    deep = _deep(header)
     most = max_pixels // DEEP_PIXELS if deep else max_pixels
     if pixels > most:
         raise TooLarge(
@@ -116,7 +129,7 @@ def encode(pixels: Image, media_type: str) -> bytes:
     """Encode an RGB picture.
 
     Args:
-        pixels: uint8 (H, W, 3) RGB.
+        pixels: uint8 (H, W, 3) RGB; overwritten, as a copy of a large one would take as much memory again.
         media_type: ``image/jpeg`` or ``image/png``.
 
     Raises:
@@ -128,7 +141,11 @@ def encode(pixels: Image, media_type: str) -> bytes:
             f"{pixels.shape[1]} x {pixels.shape[0]}; ask for image/png or application/json"
         )
     parameters = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if media_type == "image/jpeg" else []
-    done, content = cv2.imencode(_EXTENSIONS[media_type], cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), parameters)
+    rows = max(1, BAND_PIXELS // max(1, pixels.shape[1]))
+    for at in range(0, len(pixels), rows):
+        band = pixels[at : at + rows]
+        band[:] = cv2.cvtColor(band, cv2.COLOR_RGB2BGR)
+    done, content = cv2.imencode(_EXTENSIONS[media_type], pixels, parameters)
     assert done, f"a picture of {pixels.shape} must be writable as {media_type}"
     return content.tobytes()
 

@@ -49,9 +49,9 @@ class Stopwatch:
     _last_s: float = field(default_factory=time.perf_counter)
 
     def lap(self, stage: str) -> None:
-        """End a stage, which began at the end of the previous one."""
+        """End a stage, or another part of it, which began at the end of the previous one."""
         now_s = time.perf_counter()
-        self.laps_ms[stage] = (now_s - self._last_s) * 1e3
+        self.laps_ms[stage] = self.laps_ms.get(stage, 0.0) + (now_s - self._last_s) * 1e3
         self._last_s = now_s
 
     def finish(self) -> dict[str, float]:

@@ -165,7 +165,9 @@ async def compare_models(request: Request, options: Asked) -> Response:
 
         def work(waited_ms: float) -> tuple[bytes, dict[str, float]]:
             watch = Stopwatch({"queue": waited_ms})
-            return _compare(call, take_out(), student, watch)
+            content = take_out()
+            with call.service.pixels.share(images.pixel_count(content), watch):
+                return _compare(call, content, student, watch)
 
         body, laps_ms = await _while_heard(request, call.service.scheduler.run(work))
     return _response(body, JSON, laps_ms)
@@ -184,6 +186,11 @@ def _require_comparable(student: Model, teacher: Model) -> None:
 
 def _answer(call: Call, content: bytes, watch: Stopwatch, image_id: int) -> tuple[bytes, dict[str, float]]:
     """Predict and write the reply, on an inference thread."""
+    with call.service.pixels.share(images.pixel_count(content), watch):
+        return _answer_now(call, content, watch, image_id)
+
+
+def _answer_now(call: Call, content: bytes, watch: Stopwatch, image_id: int) -> tuple[bytes, dict[str, float]]:
     prediction = predict(call.service.shelf, content, call.wish, watch)
     if call.media_type == JSON:
         body, laps_ms = _written(call, prediction, watch, image_id)

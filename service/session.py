@@ -19,7 +19,7 @@ from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from service import events, formats
+from service import events, formats, images
 from service.errors import BadRequest, DeadlineExceeded, ServiceError, Unavailable, internal_error, problem
 from service.farewell import Farewell, leave
 from service.frames import FrameReader
@@ -244,7 +244,8 @@ class Session:
             frame = taken.frame
             terms.pace.take(time.perf_counter())
             watch = Stopwatch({"queue": (time.perf_counter() - frame.arrived_s) * 1e3})
-            sight = terms.watcher.look(frame.content, frame.time_s, watch)
+            with self._service.pixels.share(images.pixel_count(frame.content), watch):
+                sight = terms.watcher.look(frame.content, frame.time_s, watch)
             return self._result(terms, taken, sight, watch)
         finally:
             turn.end()

@@ -13,6 +13,8 @@ from service.pose.cores import available_cores
 from service.pose.runner import Backend, require_installed
 
 PREFIX = "POSEWRIGHT_"
+MOST_WORKERS = 4
+"""By default: so many stay within the bound on memory (`tests/system/test_memory.py`), however many cores there are."""
 _HOST = re.compile(r"\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 _ROOT_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
 _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/?#@\s]+")
@@ -76,7 +78,11 @@ class Settings(BaseModel):
     teacher: str = Field("teacher", description="Bundle that answers where the student cannot, and in /compare.")
     finder: str = Field("finder", description="Bundle that finds people.")
     workers: int = Field(
-        0, ge=0, le=64, description="Inference threads: calls worked on at the same time; 0 = one per two cores."
+        0,
+        ge=0,
+        le=64,
+        description="Inference threads: calls worked on at the same time; 0 = one per two cores, at most 4, since each "
+        "takes memory of its own.",
     )
     backend: Annotated[Backend, AfterValidator(require_installed)] = Field(
         "onnxruntime",
@@ -180,8 +186,8 @@ class Settings(BaseModel):
 
     @property
     def worker_count(self) -> int:
-        """Inference threads after ``0 = one per two cores`` is worked out."""
-        return self.workers or max(1, available_cores() // 2)
+        """Inference threads after ``0 = one per two cores, at most 4`` is worked out."""
+        return self.workers or min(MOST_WORKERS, max(1, available_cores() // 2))
 
     @property
     def thread_count(self) -> int:

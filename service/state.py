@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from service.metrics import Metrics
+from service.pixels import PixelRoom
 from service.scheduler import Scheduler
 from service.settings import Settings
 from service.shelf import Shelf
@@ -20,3 +21,4 @@ class Service:
     scheduler: Scheduler
     metrics: Metrics
     room: Room
+    pixels: PixelRoom

@@ -2,7 +2,11 @@
 
 Both begin with COCO's keypoints. Halpe26 adds head, neck, the middle of the hips and the feet
 (github.com/Fang-Haoshu/Halpe-FullBody); COCO-WholeBody adds the feet, 68 points of the face and 21 of each hand
-(github.com/jin-s13/COCO-WholeBody). Their sigmas are those of the two projects' own evaluation.
+(github.com/jin-s13/COCO-WholeBody). Their orders are those of Halpe's README and of MMPose's
+``configs/_base_/datasets/coco_wholebody.py``, whose hands begin at the wrist and go from the thumb to the little
+finger, the left one first. Their sigmas are those of the two projects' own evaluation: ``computeOks`` in Halpe's
+``HalpeCOCOAPI/PythonAPI/halpecocotools/cocoeval.py`` (MMPose's ``halpe26.py`` has smaller ones) and in COCO-WholeBody's
+``evaluation/myeval_wholebody.py``.
 """
 
 from __future__ import annotations
@@ -43,7 +47,7 @@ def _made(
 def _halpe26() -> Skeleton:
     more = ("head", "neck", "hip", *(f"{side}_{part}" for part in FEET for side in ("left", "right")))
     edges = ((17, 18), (18, 19), *((15 + side, 20 + 2 * part + side) for side in (0, 1) for part in range(3)))
-    return _made("halpe26", more, (0.026, 0.026, 0.066, *[0.079] * 6), edges, {})
+    return _made("halpe26", more, (*[0.08] * 3, *[0.089] * 6), edges, {})
 
 
 FACE_SIGMAS = (

@@ -51,13 +51,19 @@ def iou(a: Boxes, b: Boxes) -> Floats:
     return np.asarray(shared / np.maximum(union, 1e-9), np.float32)
 
 
-def suppress(boxes: Boxes, scores: Floats, iou_threshold: float) -> NDArray[np.intp]:
-    """Greedy non-maximum suppression: indices of the kept boxes, best score first.
+def suppress(boxes: Boxes, scores: Floats, iou_threshold: float, most: int | None = None) -> NDArray[np.intp]:
+    """Greedy non-maximum suppression: indices of the kept boxes, best score first, ``most`` of them where it is given.
 
-    A box goes when it overlaps a better kept one by more than ``iou_threshold``.
+    A box goes when it overlaps a better kept one by more than ``iou_threshold``. Each kept one is compared with what is
+    left: a table of all pairs would take hundreds of megabytes for a detector's thousands of candidates.
     """
     order = np.argsort(-scores, kind="stable")
-    return order[firsts(iou(boxes[order], boxes[order]) > iou_threshold)]
+    kept: list[np.intp] = []
+    while len(order) and len(kept) != most:
+        kept.append(order[0])
+        order = order[1:]
+        order = order[iou(boxes[kept[-1:]], boxes[order])[0] <= iou_threshold]
+    return np.array(kept, np.intp)
 
 
 def firsts(same: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -117,5 +117,5 @@ def select(boxes: Boxes, scores: Floats, max_people: int, min_score: float) -> t
     """
     likely = scores >= max(min_score, 1e-6)
     boxes, scores = boxes[likely], scores[likely]
-    kept = boxes_.suppress(boxes, scores, IOU_THRESHOLD)[:max_people]
+    kept = boxes_.suppress(boxes, scores, IOU_THRESHOLD, max_people)
     return boxes[kept], scores[kept]

@@ -10,9 +10,9 @@ from service.pose.types import Floats, Poses
 
 REACH = 2.0
 """Factor on the OKS' tolerance: its sigmas are annotators' errors; networks' are larger, and people move."""
-SAME_PERSON_OKS = 0.875
-"""Poses of one picture that are more alike than this (with `REACH`) are one person's: no two of those that are left
-have an OKS of .8, and on COCO's training pictures AP is what it is with all of them."""
+SAME_PERSON_OKS = 0.85
+"""Poses of one picture that are more alike than this (with `REACH`) are one person's: in hardly any picture have two of
+those that are left an OKS above .8, and on COCO's training pictures AP is what it is with all of them."""
 LEAST_WEIGHT = 1e-6
 """Of a keypoint, so that poses of which nothing is known can be compared too."""
 

@@ -13,6 +13,9 @@ _TAG = 0x0112
 # The standard says SHORT; some programs write others. A value of fewer than four bytes stands at the left of its field.
 _VALUES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}
 
+_TURNS = {3: cv2.ROTATE_180, 6: cv2.ROTATE_90_CLOCKWISE, 8: cv2.ROTATE_90_COUNTERCLOCKWISE}
+_FLIPS = {2: 1, 4: 0, 7: -1}
+
 
 def read(exif: bytes) -> int:
     """Find the orientation in EXIF's TIFF; 1 where it is missing or makes no sense.
@@ -49,7 +52,8 @@ def upright(pixels: Image, orientation: int) -> Image:
     Returns:
         (H, W, C), or (W, H, C) from orientation 5 on.
     """
-    if orientation >= 5:
+    if orientation in _TURNS:
+        return np.asarray(cv2.rotate(pixels, _TURNS[orientation]), np.uint8)
+    if orientation in {5, 7}:
         pixels = np.asarray(cv2.transpose(pixels), np.uint8)
-    flips = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}
-    return np.asarray(cv2.flip(pixels, flips[orientation]), np.uint8) if orientation in flips else pixels
+    return np.asarray(cv2.flip(pixels, _FLIPS[orientation]), np.uint8) if orientation in _FLIPS else pixels

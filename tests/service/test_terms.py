@@ -10,6 +10,7 @@ import pytest
 from service import events
 from service.farewell import Farewell
 from service.metrics import Metrics
+from service.pixels import PixelRoom
 from service.scheduler import Scheduler
 from service.settings import Settings
 from service.shelf import open_shelf
@@ -23,7 +24,8 @@ def service(models_dir: Path) -> Iterator[Service]:
     """Whose models are cold."""
     settings = Settings(models_dir=models_dir, stream_max_fps=25, stream_queue=3, keypoint_threshold=0.4)
     scheduler = Scheduler(1, 1, 1.0)
-    yield Service(settings, open_shelf(settings), scheduler, Metrics(), Room(settings.max_bodies_bytes))
+    shelf, bodies, pixels = open_shelf(settings), Room(settings.max_bodies_bytes), PixelRoom(settings.max_pixels)
+    yield Service(settings, shelf, scheduler, Metrics(), bodies, pixels)
     scheduler.close()
 
 

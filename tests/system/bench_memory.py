@@ -23,6 +23,8 @@ EVERYBODY = {"model": "teacher", "max_people": 100, "min_score": 0}
 MEGA = 1_000_000
 LARGEST = (8000, 4000)
 """(width, height) in px, the default limit."""
+PARTS = 5
+"""Of the mixed sizes, a line each: memory that is lost shows as a slope."""
 
 
 def predict(client: httpx.Client, content: bytes, accept: str = "application/json", **query: object) -> int:
@@ -49,9 +51,9 @@ def line(server: Server, name: str, calls: Callable[[], object]) -> None:
     print(f"| {name} | {took_s:.1f} | {peak:.0f} | {now:.0f} |", flush=True)
 
 
-def mixed(client: httpx.Client, minutes: float) -> int:
+def mixed(client: httpx.Client, minutes: float, seed: int) -> int:
     """Pictures of all sizes and shapes, students and teachers, for so long; how many."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     end_s, count = time.monotonic() + 60 * minutes, 0
     while time.monotonic() < end_s:
         width, height = np.exp(rng.uniform(np.log(40), np.log(4000), 2)).astype(int).tolist()
@@ -81,7 +83,9 @@ def main() -> int:
             line(server, f"the same, drawn as {kind}", lambda kind=kind: predict(client, turned, kind))
         batch = [pictures.scaled(4000, 3000)] * 32
         line(server, "a batch of 32 x 12 megapixels", lambda: predict_batch(client, batch))
-        line(server, f"{options.minutes:g} min of mixed sizes", lambda: mixed(client, options.minutes))
+        for part in range(1, PARTS + 1):
+            name = f"part {part} of {PARTS} of {options.minutes:g} min of mixed sizes"
+            line(server, name, lambda part=part: mixed(client, options.minutes / PARTS, seed=part))
     return 0
 
 

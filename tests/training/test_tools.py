@@ -307,11 +307,14 @@ def test_roboflows_yolo_export_names_a_test_set_that_is_not_there(tmp_path: Path
 
 
 def test_skeletons_by_name(tmp_path: Path) -> None:
-    for name, count, pair in (
-        ("halpe26", 26, ("left_big_toe", "right_big_toe")),
-        ("coco-wholebody133", 133, ("face-36", "face-45")),
+    wrist_to_tip = [f"right_{it}" for it in ("hand_root", "thumb1", "thumb2", "thumb3", "thumb4", "forefinger1")]
+    for name, count, pair, at, names, sigmas in (
+        ("halpe26", 26, ("left_big_toe", "right_big_toe"), 17, ["head", "neck", "hip"], [0.08] * 3 + [0.089] * 6),
+        ("coco-wholebody133", 133, ("face-36", "face-45"), 112, wrist_to_tip, [0.029, 0.022, 0.035, 0.037, 0.047]),
     ):
         made = known_skeletons.find(Path(name))
+        assert made.keypoints[at : at + len(names)] == tuple(names)
+        assert made.sigmas[at : at + len(sigmas)] == tuple(sigmas)  # as the two projects evaluate
         assert (len(made), made.keypoints[:17], made.sigmas[:17]) == (count, COCO17.keypoints, COCO17.sigmas)
         first, second = (made.keypoints.index(it) for it in pair)
         assert made.flip[first] == second
