@@ -7,7 +7,6 @@ imported. Guides err: `reliability` says how far each joint is to be trusted.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -106,7 +105,11 @@ def outer_maps(along_x: Tensor, along_y: Tensor) -> Tensor:
 
 
 class BundleGuide:
-    """A bundle of any origin, ours or imported: it answers as it serves."""
+    """A bundle of any origin, ours or imported: it answers as it serves.
+
+    Attributes:
+        module: What answers on an accelerator; None: onnxruntime does.
+    """
 
     def __init__(self, path: Path, threads: int = 1, on: torch.device | None = None) -> None:
         """Open it.
@@ -114,7 +117,8 @@ class BundleGuide:
         Args:
             path: Its folder.
             threads: Of onnxruntime.
-            on: Where to run it as a torch module; None: by onnxruntime on the CPU, as it serves.
+            on: Where to run it as a torch module; None: by onnxruntime on the CPU, as it serves. So does a graph of
+                operators that `OnnxModule` does not know.
 
         Raises:
             BundleError: No bundle there.
@@ -128,33 +132,25 @@ class BundleGuide:
         self.crop_size = manifest.input_size
         self.padding = manifest.box_padding
         self.to_crop = cells_to_crop(manifest.input_size[0] / manifest.heatmap_size[0])
-        self._answer = _on_cpu(opened.onnx, threads)
+        self._runner = OnnxRunner(opened.onnx, threads)
+        self.module: OnnxModule | None = None
         if on is not None:
             try:
-                self._answer = _on_device(opened.onnx, on)
+                self.module = OnnxModule(opened.onnx).eval().to(on)
             except DatasetError as error:
                 print(f"{path}: it guides from the CPU: {error}", file=sys.stderr)
 
     @torch.no_grad()
     def maps(self, pixels: Tensor) -> Tensor:
         """See `MapGuide.maps`."""
-        outputs = [it.clamp_min(0) for it in self._answer(pixels)]
-        return outer_maps(*outputs) if len(outputs) == 2 else outputs[0]
+        outputs = [it.float().clamp_min(0) for it in self._answer(pixels)]
+        return outer_maps(outputs[0], outputs[1]) if len(outputs) == 2 else outputs[0]
 
-
-def _on_cpu(onnx: bytes, threads: int) -> Callable[[Tensor], list[Tensor]]:
-    runner = OnnxRunner(onnx, threads)
-
-    def answer(pixels: Tensor) -> list[Tensor]:
-        parts = [runner.run(part.cpu().numpy()) for part in torch.split(pixels, CPU_BATCH)]
+    def _answer(self, pixels: Tensor) -> list[Tensor]:
+        if self.module is not None:
+            return list(self.module(pixels))
+        parts = [self._runner.run(part.cpu().numpy()) for part in torch.split(pixels, CPU_BATCH)]
         return [torch.from_numpy(np.concatenate(it)).to(pixels.device) for it in zip(*parts, strict=True)]
-
-    return answer
-
-
-def _on_device(onnx: bytes, device: torch.device) -> Callable[[Tensor], list[Tensor]]:
-    module = OnnxModule(onnx).eval().to(device)
-    return lambda pixels: [output.float() for output in module(pixels.to(device))]
 
 
 def read_bundle(path: Path) -> Bundle:
