@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def pose_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return take(PoseStandIn(), tmp_path_factory.mktemp("guide") / "pose")
+    return take(PoseStandIn(gain=1.5), tmp_path_factory.mktemp("guide") / "pose")
 
 
 def guided(file: Path, **changes: object) -> recipe.Recipe:

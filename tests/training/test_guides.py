@@ -70,7 +70,7 @@ def opened(path: Path) -> tuple[Bundle, OnnxRunner]:
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     spots.write_finder_bundle(folder)
-    take(PoseStandIn(), folder / "pose")
+    take(PoseStandIn(gain=1.5), folder / "pose")
     return folder
 
 
