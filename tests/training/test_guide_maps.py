@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def pose_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return take(PoseStandIn(gain=1.5), tmp_path_factory.mktemp("guide") / "pose")
+    return take(PoseStandIn(), tmp_path_factory.mktemp("guide") / "pose")
 
 
 def guided(file: Path, **changes: object) -> recipe.Recipe:
@@ -58,7 +58,7 @@ def test_guides_maps_peak_where_the_joints_went(
     apart = apart[known.numpy()]
     assert np.median(apart) < 1
     # A spot that a neighbour's colour covers, or that disturbance hid, may be elsewhere.
-    assert np.mean(apart < 4) > 0.9
+    assert np.mean(apart < 4) > 0.85
 
 
 def test_joint_weights_scale_labels_and_guides_of_their_joints(
