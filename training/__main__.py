@@ -120,7 +120,9 @@ def _parser() -> argparse.ArgumentParser:
 def _add_bench(verbs: argparse._SubParsersAction) -> None:
     bench = verbs.add_parser("bench", help="AP and latency of bundles and rivals in one table, interleaved, one thread")
     bench.add_argument("bundles", type=Path, nargs="+")
-    bench.add_argument("--peers", type=Path, help="folder with the rivals' ONNX files")
+    bench.add_argument(
+        "--rivals", type=Path, nargs="+", default=[], help="imported bundles, measured as published (IMPORT.md)"
+    )
     bench.add_argument("--rounds", type=_positive, default=100)
     bench.add_argument("--backend", nargs="+", choices=BACKENDS, default=BACKENDS[:1], help="what runs the bundles")
     _source(bench, required=False)
@@ -140,8 +142,8 @@ def _add_bench(verbs: argparse._SubParsersAction) -> None:
 def _add_data_verbs(verbs: argparse._SubParsersAction) -> None:
     label = verbs.add_parser("label", help="complete a data set's labels by guides")
     _source(label)
-    label.add_argument("--pose-guide", type=Path, required=True, help="PP-TinyPose ONNX")
-    label.add_argument("--box-guide", type=Path, help="RTMDet person ONNX; boxes stay as they are without it")
+    label.add_argument("--pose-guide", type=Path, required=True, help="bundle that marks joints: ours, or imported")
+    label.add_argument("--box-guide", type=Path, help="detector's bundle; boxes stay as they are without it")
     label.add_argument("--out", type=Path, required=True, help="COCO json to write")
 
     check = verbs.add_parser("check", help="explain a labelled data set, and refuse one that is broken")

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from service.pose.types import Image
-from training.contenders import FINDER_PEER, POSE_RIVAL, Field, FinderContender, PoseContender
+from training.contenders import PUBLISHED_PADDING, Field, FinderContender, PoseContender
 from training.intervals import Interval
 from training.ranking import Precision
 
@@ -36,7 +36,7 @@ class Row:
     Attributes:
         name: Its name.
         kind: ``pose`` or ``finder``.
-        ours: Whether it is a bundle.
+        ours: Whether it is no rival.
         arithmetic: What its graph computed in for both figures: ``float32``, ``bf16`` or ``int8``.
         median_ms: Of one call, over all rounds.
         p95_ms: Likewise, 95th percentile.
@@ -137,7 +137,7 @@ def _whole_ms(row: Row) -> float | None:
 
 
 def table(rows: list[Row]) -> str:
-    """Write Markdown: pose networks, then finders, quickest first, each with its time against the rival of its kind.
+    """Write Markdown: pose networks, then finders, quickest first, each with its time against its first rival.
 
     Behind an AP stands its 95 % interval; the last column names those that dominate a row.
     """
@@ -164,6 +164,9 @@ def table(rows: list[Row]) -> str:
             f"| {_named(row)} | {_ap(row.precision.labelled, row.precision.labelled_interval)} | {_times(row, rows)} |"
             for row in finders
         ]
+    if rivals := ", ".join(row.name for row in rows if not row.ours):
+        how = f"boxes padded by {PUBLISHED_PADDING:g}, detectors in a letterbox"
+        lines += ["", f"As published, whatever the bundles say ({how}): {rivals}."]
     return "\n".join(lines)
 
 
@@ -182,7 +185,6 @@ def _short(value: float) -> str:
 
 
 def _times(row: Row, rows: list[Row]) -> str:
-    rival = {"pose": POSE_RIVAL, "finder": FINDER_PEER}[row.kind]
-    rival_ms = next((it.median_ms for it in rows if it.name == rival), None)
-    ratio = f"{row.median_ms / rival_ms:.2f} x {rival}" if rival_ms else ""
+    rival = next((it for it in rows if it.kind == row.kind and not it.ours), None)
+    ratio = f"{row.median_ms / rival.median_ms:.2f} x {rival.name}" if rival else ""
     return f"{row.median_ms:.2f} | {row.p95_ms:.2f} | {ratio} | {', '.join(dominating(row, rows))}"

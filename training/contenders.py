@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 
+from service.pose import boxes as boxes_
 from service.pose import bundle
 from service.pose.bundle import Bundle
 from service.pose.estimator import PoseEstimator
-from service.pose.finder import PersonFinder
-from service.pose.runner import Backend, Runner, open_runner
-from service.pose.skeleton import COCO17, Skeleton
+from service.pose.finder import PersonFinder, select
+from service.pose.runner import Backend, OnnxRunner, Runner, open_runner
+from service.pose.skeleton import Skeleton
 from service.pose.types import Boxes, Floats, Image, Poses
-from training.guides import RtmDetGuide, TinyPoseGuide
+from training.coco import DatasetError
+from training.guides import read_bundle
 
-POSE_PEERS = {
-    "PP-TinyPose 256x192": "pp_tinypose_256x192_heatmap.onnx",
-    "PP-TinyPose 128x96": "pp_tinypose_128x96_heatmap.onnx",
-}
-FINDER_PEER, FINDER_PEER_FILE = "RTMDet-nano 416", "rtmdet_nano_person_416.onnx"
-POSE_RIVAL = "PP-TinyPose 256x192"
+PUBLISHED_PADDING = 1.25
+"""Factor on a person's box before it is cut, as PaddleDetection and OpenMMLab publish their pose networks."""
+BAR = 114
+"""Grey of a letterbox's bars, as OpenMMLab publishes its detectors."""
 OURS, THEIRS = True, False
 FLOAT32 = "float32"
 MOST_BOXES = 100
 """pycocotools counts no more."""
-LEAST_PEER_SCORE = 0.02
-"""RTMDet answers at each of 3,549 places: below, boxes are noise, and sorting them out takes seconds."""
+LEAST_RIVAL_SCORE = 0.02
+"""Rivals' detectors answer at some thousand places: below, boxes are noise, and sorting them out takes seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class PoseContender:
 
     Attributes:
         name: Of its row.
-        ours: Whether it is a bundle.
+        ours: Whether it is no rival.
         finder: Name of the `FinderContender` that finds its people on a whole picture; None: there is none.
         skeleton: Whose keypoints it answers.
         arithmetic: What its graph computes in, `arithmetic`.
@@ -60,7 +61,7 @@ class FinderContender:
 
     Attributes:
         name: Of its row.
-        ours: Whether it is a bundle.
+        ours: Whether it is no rival.
         arithmetic: What its graph computes in, `arithmetic`.
         find: Takes picture and least score; answers at most `MOST_BOXES` boxes and their scores, best first.
     """
@@ -79,18 +80,19 @@ class Field:
     finders: list[FinderContender]
 
 
-def gather(bundles: list[Path], peers: Path | None, backends: tuple[Backend, ...] = ("onnxruntime",)) -> Field:
-    """Open bundles, one thread each, and rivals. The first finder among the bundles finds for all of its backend.
+def gather(bundles: list[Path], rivals: Sequence[Path] = (), backends: tuple[Backend, ...] = ("onnxruntime",)) -> Field:
+    """Open bundles and rivals, one thread each. The first finder among the bundles finds for all of its backend.
 
     Args:
         bundles: Our bundles' folders.
-        peers: Folder with the rivals' ONNX files, or None.
-        backends: What runs our bundles, each on all of them.
+        rivals: Folders of imported bundles, measured as their makers publish them, whatever their manifests say: boxes
+            padded by `PUBLISHED_PADDING`, detectors in a letterbox. The first detector among them finds for the others.
+        backends: What runs our bundles, each on all of them; rivals run on onnxruntime.
 
     Raises:
         BundleError: A bundle is missing, damaged or not what it should be.
         BackendError: A backend is not installed.
-        DatasetError: A rival's file is missing.
+        DatasetError: A rival is a file that is to be imported first, or was not imported.
     """
     found = Field([], [])
     read = [bundle.read(path) for path in bundles]
@@ -104,9 +106,14 @@ def gather(bundles: list[Path], peers: Path | None, backends: tuple[Backend, ...
                 found.finders.append(_our_finder(name, opened, runner))
             else:
                 found.poses.append(_our_pose(name, opened, runner, of_finders[0] if of_finders else None))
-    if peers is not None:
-        found.finders.append(_their_finder(peers))
-        found.poses.extend(_their_pose(name, peers / file) for name, file in POSE_PEERS.items())
+    others = [_rival(path) for path in rivals]
+    detectors = [it for it in others if it.manifest.detects]
+    for opened in others:
+        name = _name(opened, [*read, *others])
+        if opened.manifest.detects:
+            found.finders.append(_their_finder(name, opened))
+        else:
+            found.poses.append(_their_pose(name, opened, _name(detectors[0], [*read, *others]) if detectors else None))
     return found
 
 
@@ -135,22 +142,42 @@ def _our_finder(name: str, opened: Bundle, runner: Runner) -> FinderContender:
     return FinderContender(name, OURS, computes, lambda image, least: finder.find(image, MOST_BOXES, least))
 
 
-def _their_pose(name: str, path: Path) -> PoseContender:
-    guide = TinyPoseGuide(path)
+def _rival(path: Path) -> Bundle:
+    opened = read_bundle(path)
+    if "imported_from" not in opened.manifest.trained_by:
+        raise DatasetError(
+            f"--rivals: {path}: expected a bundle of posewright-train import, got one that this project trained; "
+            "name it with the bundles"
+        )
+    return opened
 
-    def estimate(image: Image, boxes: Boxes, box_scores: Floats | None) -> Poses:
-        keypoints, scores = guide.keypoints(image, boxes)
-        known = np.ones(len(boxes), np.float32) if box_scores is None else box_scores
-        return Poses(keypoints, scores, boxes, known)
 
-    return PoseContender(name, THEIRS, FINDER_PEER, COCO17, FLOAT32, estimate, estimate)
+def _their_pose(name: str, opened: Bundle, finder: str | None) -> PoseContender:
+    manifest = opened.manifest.model_copy(update={"box_padding": PUBLISHED_PADDING})
+    estimator = PoseEstimator(replace(opened, manifest=manifest), OnnxRunner(opened.onnx, threads=1))
+    return PoseContender(name, THEIRS, finder, estimator.skeleton, FLOAT32, estimator.estimate, estimator.estimate)
 
 
-def _their_finder(peers: Path) -> FinderContender:
-    guide = RtmDetGuide(peers / FINDER_PEER_FILE)
+def _their_finder(name: str, opened: Bundle) -> FinderContender:
+    """A rival's detector in a square letterbox, as large as its bundle's input is long."""
+    runner, side = OnnxRunner(opened.onnx, threads=1), max(opened.manifest.input_size)
 
     def find(image: Image, least: float) -> tuple[Boxes, Floats]:
-        boxes, scores = guide.boxes(image, max(least, LEAST_PEER_SCORE))
-        return boxes[:MOST_BOXES], scores[:MOST_BOXES]
+        pixels, scale, corner = letterbox(image, side)
+        scores, boxes = runner.run(pixels[None])
+        boxes, kept = select(boxes[0], scores[0], MOST_BOXES, max(least, LEAST_RIVAL_SCORE))
+        return boxes_.clip((boxes - np.tile(corner, 2)) / scale, (image.shape[1], image.shape[0])), kept
 
-    return FinderContender(FINDER_PEER, THEIRS, FLOAT32, find)
+    return FinderContender(name, THEIRS, FLOAT32, find)
+
+
+def letterbox(image: Image, side: int) -> tuple[Image, float, Floats]:
+    """A picture in the middle of a grey square; also its scale there, and the px of its corner, float32 (2,)."""
+    height, width = image.shape[:2]
+    scale = side / max(height, width)
+    size = (round(width * scale), round(height * scale))
+    pixels = np.full((side, side, 3), BAR, np.uint8)
+    left, top = (side - size[0]) // 2, (side - size[1]) // 2
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    pixels[top : top + size[1], left : left + size[0]] = cv2.resize(image, size, interpolation=interpolation)
+    return pixels, scale, np.array([left, top], np.float32)

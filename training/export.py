@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from service.pose import bundle
 from service.pose.bundle import Bundle, Manifest
@@ -243,20 +244,10 @@ def difference_of_peaks(centers: torch.Tensor, got: torch.Tensor) -> float:
     return float(torch.minimum(from_peak, from_none).max() / centers.max())
 
 
+@torch.no_grad()
 def multiply_adds(network: nn.Module, plan: recipe.Recipe) -> int:
     """Count the convolutions' multiply-adds for one input."""
-    total = 0
-
-    def count(layer: nn.Module, _: tuple, output: torch.Tensor) -> None:
-        nonlocal total
-        assert isinstance(layer, nn.Conv2d)
-        kernel = layer.kernel_size[0] * layer.kernel_size[1]
-        total += output.numel() * kernel * layer.in_channels // layer.groups
-
-    hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, nn.Conv2d)]
     width, height = plan.network.input_size
-    with torch.no_grad():
+    with FlopCounterMode(display=False) as counter:
         network(torch.zeros(1, height, width, 3, dtype=torch.uint8))
-    for hook in hooks:
-        hook.remove()
-    return total
+    return int(counter.get_flop_counts()["Global"][torch.ops.aten.convolution]) // 2

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from service.pose import bundle, crop
+from service.pose import crop
 from service.pose.boxes import from_xywh
 from service.pose.finder import STRIDE
 from service.pose.runner import OnnxRunner
 from service.pose.types import Boxes, Floats, Image
 from training import augment, checkpoint, coco, lineage, losses, picture_record, pictures, processes
 from training.chance import Chance
+from training.guides import read_bundle
 from training.networks.finder import FinderNetwork
 from training.networks.rtmdet import RtmDet, flat
 from training.picture_record import PictureRecord
@@ -139,7 +140,7 @@ class BoxGuide:
     """A bundle that detects people, as a guide."""
 
     def __init__(self, path: Path) -> None:
-        opened = bundle.read(path)
+        opened = read_bundle(path)
         if opened.manifest.decoder != "boxes":
             raise coco.DatasetError(f"{path}: expected a guide with decoder 'boxes', got {opened.manifest.decoder!r}")
         self._runner = OnnxRunner(opened.onnx, threads=torch.get_num_threads())

@@ -83,7 +83,7 @@ def describe(
     network = networks.build(plan, pretrained=False)
     start = ""
     if plan.init_from and not done:
-        start = ", " + loop.told_fit(networks.load_matching(network, loop.start_weights(plan, run)), network)
+        start = ", " + loop.told_fit(networks.load_matching(network, loop.start_weights(plan, run, task)), network)
     size, room = _checkpoint_bytes(network, plan), files.free(run)
     width, height = plan.network.input_size
     counts, samples = task.counts(), sum(it.steps * it.batch for it in plan.phases)

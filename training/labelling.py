@@ -13,16 +13,20 @@ import numpy as np
 from tqdm import tqdm
 
 from service.pose import boxes as boxes_
+from service.pose.estimator import PoseEstimator
+from service.pose.finder import PersonFinder
 from service.pose.skeleton import COCO17
 from training import coco, files, pictures
-from training.guides import PoseGuide, RtmDetGuide
+
+MOST_PEOPLE = 1000
+"""Of one picture."""
 
 
 def label(
     source: coco.Source,
     out: Path,
-    pose_guide: PoseGuide,
-    box_guide: RtmDetGuide | None,
+    pose_guide: PoseEstimator,
+    box_guide: PersonFinder | None,
     min_box_score: float = 0.4,
 ) -> None:
     """Write ``out``: the source's annotations, completed.
@@ -38,8 +42,9 @@ def label(
         DatasetError: See `coco.load`; labels that are not COCO's, or a picture that cannot be read.
     """
     data = coco.load(source.annotations)
-    # Guides know COCO's keypoints alone: theirs would be taken for others of the same number.
     coco.require_skeleton(data, source.annotations, COCO17)
+    if pose_guide.skeleton != COCO17:
+        raise coco.DatasetError(f"expected a guide that marks COCO's keypoints, got {pose_guide.skeleton.name!r}")
     annotations: list[dict] = []
     for image_id in tqdm(sorted(data.imgs), desc=f"label {source.name}", unit="picture"):
         info = data.imgs[image_id]
@@ -47,10 +52,11 @@ def label(
         people = [dict(a) for a in data.imgToAnns[image_id] if not a.get("iscrowd") and min(a["bbox"][2:]) >= 1]
         crowds = [dict(a) for a in data.imgToAnns[image_id] if a.get("iscrowd")]
         if box_guide is not None and not info.get("official_complete"):
-            people += _missing_people(people, crowds, *box_guide.boxes(image, min_box_score))
+            people += _missing_people(people, crowds, *box_guide.find(image, MOST_PEOPLE, min_box_score))
         if people:
-            keypoints, scores = pose_guide.keypoints(image, boxes_.from_xywh([a["bbox"] for a in people]))
-            for person, joints in zip(people, np.concatenate([keypoints, scores[..., None]], axis=2), strict=True):
+            poses = pose_guide.estimate(image, boxes_.from_xywh([a["bbox"] for a in people]))
+            marked = np.concatenate([poses.keypoints, poses.scores[..., None]], axis=2)
+            for person, joints in zip(people, marked, strict=True):
                 person["guide_keypoints"] = [round(float(v), 3) for v in joints.ravel()]
         annotations += [
             {**a, "image_id": image_id, "id": len(annotations) + i + 1} for i, a in enumerate(people + crowds)

@@ -16,12 +16,6 @@ from training.picture_record import PictureRecord
 from training.recipe import Guide, Recipe
 
 FEATURES = "EfficientNet-Lite0's ImageNet features (Apache-2.0)"
-UNNAMED = {
-    "bundle": "a bundle whose origin the recipe does not state",
-    "tinypose": "an imported network whose origin the recipe does not state",
-    "simcc": "an imported network whose origin the recipe does not state",
-}
-"""What a card says of a guide without an origin: only a checkpoint and a bundle with a recipe are surely our own."""
 
 
 def at_start(plan: Recipe, run: Path, learned: PictureRecord, guides: tuple[str, ...]) -> Lineage:
@@ -119,10 +113,10 @@ def guide_name(settings: Guide, path: Path) -> str:
     if settings.kind == "checkpoint":
         return f"{settings.name}, trained by this project"
     made: dict[str, Any] = {}
-    if settings.kind == "bundle" and (path / bundle.MANIFEST).is_file():
+    if (path / bundle.MANIFEST).is_file():
         made = bundle.read(path).manifest.trained_by
     if "imported_from" in made:
         return f"{made.get('origin') or made['imported_from']} ({made.get('licence') or 'licence not stated'})"
     if "recipe_sha256" in made:
         return f"{settings.name}, trained by this project"
-    return f"{settings.name}, {UNNAMED[settings.kind]}"
+    return f"{settings.name}, a bundle whose origin the recipe does not state"

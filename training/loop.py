@@ -80,7 +80,7 @@ def fit(
     require_even(recipe, count)
     torch.manual_seed(recipe.seed)
     begun = (run / "last.pt").exists()
-    network = networks.build(recipe, pretrained=not begun).to(device)
+    network = _built(recipe, run, begun).to(device)
     ema = networks.build(recipe, pretrained=False).to(device)
     for module in (network, ema):
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stub lacks it
@@ -138,6 +138,14 @@ def _begin(recipe: Recipe, run: Path, task: Task, network: nn.Module, rank: int)
     return lineage.with_weights(line, recipe, run, network.state_dict())
 
 
+def _built(recipe: Recipe, run: Path, begun: bool) -> networks.Network:
+    """The network at its start, or as the checkpoint has it: an imported graph may come from there alone."""
+    network = networks.build(recipe, pretrained=not begun)
+    if begun:
+        network.load_state_dict(_begun(run / "last.pt", recipe).network)
+    return network
+
+
 def told_fit(fitting: int, network: nn.Module) -> str:
     """Say how much of a network begins as ``init_from`` has it: a wrong backbone or width fits hardly at all."""
     return f"{fitting} of {len(network.state_dict())} tensors begin as init_from has them"
@@ -170,6 +178,8 @@ def start_weights(recipe: Recipe, run: Path, task: Task | None = None) -> dict[s
         return rtmdet.weights_of(bundle.read(path).onnx, is_bgr=False)
     if not path.is_dir():
         return checkpoint.load(path).ema
+    if recipe.init_from == recipe.network.graph:
+        return networks.build(recipe).state_dict()
     if recipe.network.norms != "folded":
         raise checkpoint.CheckpointError(
             f"init_from: {path}: expected a checkpoint for a network with batch norms, got a folder; a bundle goes on "

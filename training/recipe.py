@@ -24,6 +24,8 @@ Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Size = tuple[Count, Count]
+NORMLESS = ("lite-hrnet", "rtmdet-nano", "imported")
+"""Backbones that begin with the weights of a network whose norms are part of its convolutions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +36,8 @@ class Network:
         kind: ``pose`` or ``finder``.
         backbone: See `networks.pose.backbone`.
         decoder_width: Channels of the decoder.
-        input_size: (width, height) in px that the bundle serves at: multiples of 16 for ``lite0-stride16``
-            backbones and ``lite-hrnet``, of 32 for the others. The last phase's size must be the same.
+        input_size: (width, height) in px that the bundle serves at: multiples of 16 for ``lite0-stride16`` backbones
+            and ``lite-hrnet``, of 8 for ``imported``, of 32 for the others. The last phase's size must be the same.
         sigma_cells: Deviation of the target Gaussians, in cells (pose).
         head: ``heatmap``, or ``simcc``: a distribution along each axis (pose).
         temperature: Factor on the outputs before a softmax over cells. 1 for a network that learns by cross-entropy;
@@ -54,6 +56,8 @@ class Network:
         activation: Of ``rtmdet-nano``. ``relu``: SiLUs, which take a quarter of a call, become ReLUs; ``early-relu``:
             those of the stem and the first stage alone.
         activation_ramp: Share of the training over which they change; 0 for a start that has changed already.
+        graph: For the backbone ``imported``: an imported bundle's folder, from the current folder. The network is its
+            graph, whatever it is, and begins with its weights.
     """
 
     __pydantic_config__ = _STRICT
@@ -69,6 +73,7 @@ class Network:
         "shuffle-m",
         "lite-hrnet",
         "rtmdet-nano",
+        "imported",
     ]
     input_size: Size
     decoder_width: Count = 64
@@ -83,13 +88,19 @@ class Network:
     exchange: Literal["full", "star"] = "full"
     activation: Literal["silu", "early-relu", "relu"] = "silu"
     activation_ramp: Share = 0.5
+    graph: str = ""
 
     def __post_init__(self) -> None:
-        if self.backbone == "lite-hrnet":
+        if (self.backbone == "imported") != bool(self.graph):
+            raise ValueError(
+                'expected graph = "bundles/NAME" with backbone = "imported" and with no other, got '
+                f"graph = {self.graph!r} with {self.backbone!r}"
+            )
+        if self.backbone in {"lite-hrnet", "imported"}:
             if self.norms != "folded" or self.head != "heatmap" or self.kind != "pose":
                 raise ValueError(
-                    'expected kind = "pose", norms = "folded" and head = "heatmap" for lite-hrnet, whose start has no '
-                    f"norms, got {self.kind!r}, {self.norms!r} and {self.head!r}"
+                    'expected kind = "pose", norms = "folded" and head = "heatmap" for lite-hrnet and imported, '
+                    f"whose start has no norms, got {self.kind!r}, {self.norms!r} and {self.head!r}"
                 )
             if len(self.unit_widths) != len(self.modules) + 1:
                 raise ValueError(
@@ -101,7 +112,7 @@ class Network:
                 'expected kind = "finder" and norms = "folded" for rtmdet-nano, whose start has no norms, got '
                 f"{self.kind!r} and {self.norms!r}"
             )
-        if self.norms == "folded" and not self.pretrained:
+        if self.norms == "folded" and not self.pretrained and self.backbone not in NORMLESS:
             raise ValueError(f"expected norms = \"batch\" for a network of {self.backbone}, got 'folded'")
         if self.head == "simcc" and self.temperature != 1:
             raise ValueError(f"expected temperature 1 with a simcc head, got {self.temperature}")
@@ -109,11 +120,13 @@ class Network:
     @property
     def pretrained(self) -> bool:
         """Whether the backbone has ImageNet weights."""
-        return self.backbone.startswith("lite") or self.backbone == "rtmdet-nano"
+        return self.backbone.startswith("lite0")
 
     @property
     def coarsest_stride(self) -> int:
         """Input pixels per cell of the deepest level: sizes must be multiples."""
+        if self.backbone == "imported":
+            return 8  # its graph tells what else it asks for
         return 16 if "stride16" in self.backbone or self.backbone == "lite-hrnet" else 32
 
 
@@ -195,8 +208,7 @@ class Guide:
 
     Attributes:
         name: Short name, for logs and the card.
-        kind: ``checkpoint`` of ours; ``bundle``, ours or imported; or an ONNX file that is not imported: ``tinypose``
-            (heatmaps) or ``simcc`` (two outputs).
+        kind: ``checkpoint`` of ours, or ``bundle``, ours or imported (`posewright-train import`).
         path: File or bundle's folder, relative to the data folder; ``@NAME`` is the checkpoint of the run folder NAME
             beside this run's.
         cached: Look at every crop once and keep the maps on disk; otherwise it runs beside the student.
@@ -206,7 +218,7 @@ class Guide:
 
     __pydantic_config__ = _STRICT
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]*$")]
-    kind: Literal["checkpoint", "bundle", "tinypose", "simcc"]
+    kind: Literal["checkpoint", "bundle"]
     path: str
     cached: bool = True
     flip: bool = False
@@ -287,8 +299,8 @@ class Recipe:
         optimiser: How.
         losses: What a pose network is held to.
         init_from: From the current folder, the checkpoint whose weights of equal name and shape are the start; empty
-            for ImageNet's. ``@NAME`` is the checkpoint of the run folder NAME beside this run's; with folded norms a
-            bundle's folder will do too.
+            for ImageNet's, or for those of ``network.graph``. ``@NAME`` is the checkpoint of the run folder NAME beside
+            this run's; with folded norms a bundle's folder will do too.
         skeleton: Which keypoints (pose): a TOML beside the recipe, or a table of its keys; see YOUR_LABELS.md.
     """
 
@@ -305,6 +317,7 @@ class Recipe:
     skeleton: Skeleton = COCO17
 
     def __post_init__(self) -> None:
+        self._begin_with_the_graph()
         if (self.role == "finder") != (self.network.kind == "finder"):
             raise ValueError(f"expected role finder for a finder network and no other, got {self.role!r}")
         stride = self.network.coarsest_stride
@@ -326,28 +339,22 @@ class Recipe:
                 raise ValueError("expected every phase at network.input_size with a simcc head, which knows no other")
             if self.losses.regression or (self.losses.dense and self.losses.dense_form == "squared"):
                 raise ValueError("expected no squared loss with a simcc head, which has no heatmap")
-        self._require_a_weight_per_joint()
-        self._require_fitting_guides()
+        self._require_fitting_skeleton()
 
-    def _require_a_weight_per_joint(self) -> None:
+    def _begin_with_the_graph(self) -> None:
+        """Cards and manifests tell by ``init_from`` what a training began with."""
+        if self.network.graph and not self.init_from:
+            object.__setattr__(self, "init_from", self.network.graph)
+
+    def _require_fitting_skeleton(self) -> None:
+        if self.network.kind == "finder" and self.skeleton != COCO17:
+            raise ValueError(f"expected no skeleton for a finder, which knows boxes only, got {self.skeleton.name!r}")
         expected, got = len(self.skeleton), len(self.losses.joint_weights)
         if got not in {0, expected}:
             raise ValueError(
                 f"losses.joint_weights: expected {expected}, one for each keypoint of {self.skeleton.name!r}, or none, "
                 f"got {got}"
             )
-
-    def _require_fitting_guides(self) -> None:
-        if self.skeleton == COCO17:
-            return
-        if self.network.kind == "finder":
-            raise ValueError(f"expected no skeleton for a finder, which knows boxes only, got {self.skeleton.name!r}")
-        for i, guide in enumerate(self.losses.guides):
-            if guide.kind != "checkpoint":
-                raise ValueError(
-                    f"losses.guides.{i}: a guide of kind {guide.kind!r} answers coco17's keypoints, expected those of "
-                    f'{self.skeleton.name!r}; leave it out, or train a teacher and take its kind = "checkpoint"'
-                )
 
     @property
     def steps(self) -> int:
@@ -446,6 +453,11 @@ def _lines(error: ValidationError) -> list[str]:
                 lines.append(f"  {key}: unknown key, got {e['input']!r}; posewright-train keys lists all")
             case "string_pattern_mismatch":
                 lines.append(f"  {key}: expected lower-case letters, digits, '.', '_' and '-', got {e['input']!r}")
+            case "literal_error" if e["input"] in {"tinypose", "simcc"}:
+                lines.append(
+                    f"  {key}: expected 'checkpoint' or 'bundle', got {e['input']!r}; make a bundle of the file with "
+                    'posewright-train import (training/IMPORT.md), then kind = "bundle" and its folder as path'
+                )
             case _:
                 lines.append(f"  {key}: {e['msg']}, got {e['input']!r}")
     return lines

@@ -86,8 +86,14 @@ def recipe_of(opened: Bundle) -> recipe.Recipe:
             f"bundle {manifest.name!r}: expected a network of this project (posewright-train export) to go on "
             "training, got one whose manifest names no recipe; an imported one serves and guides"
         )
+    if tree["network"].get("graph"):
+        raise BundleError(
+            f"bundle {manifest.name!r}: expected a network that this project builds, got the imported graph "
+            f"{tree['network']['graph']!r}; go on training from its checkpoint (init_from), or adapt another student"
+        )
     try:
-        plan = recipe.parse(tree, f"bundle {manifest.name!r}")
+        # Who taught does not matter any more, and earlier versions name guides in ways that are gone.
+        plan = recipe.parse({**tree, "losses": {}}, f"bundle {manifest.name!r}")
         # Where that training began is in the manifest; its files may be gone.
         return export.serving(replace(plan, init_from=""), manifest.box_padding, manifest.input_size)
     except recipe.RecipeError as error:

@@ -78,8 +78,10 @@ EXPECTED_ERRORS = (
 
 def run_label(options: Namespace) -> int:
     """See `labelling.label`."""
-    box_guide = guides.RtmDetGuide(options.box_guide) if options.box_guide else None
-    labelling.label(_source(options), options.out, guides.TinyPoseGuide(options.pose_guide), box_guide)
+    opened = guides.read_bundle(options.pose_guide)
+    pose_guide = PoseEstimator(opened, OnnxRunner(opened.onnx, threads=1))
+    box_guide = _finder(guides.read_bundle(options.box_guide)) if options.box_guide else None
+    labelling.label(_source(options), options.out, pose_guide, box_guide)
     return 0
 
 
@@ -219,7 +221,7 @@ def run_bench(options: Namespace) -> int:
     source = coco.optional_source(options.annotations, options.images)
     if options.plot and source is None:
         raise coco.DatasetError("expected --annotations and --images with --plot, got none; give both")
-    field = contenders.gather(options.bundles, options.peers, tuple(options.backend))
+    field = contenders.gather(options.bundles, options.rivals, tuple(options.backend))
     shared = overlap.NOTHING_MEASURED
     if source is not None:
         records = overlap.records_of([bundle.read(path) for path in options.bundles])

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.pose.bundle import BundleError, read
+from service.pose.bundle import BundleError, read, write
 from service.pose.runner import OnnxRunner
 from service.pose.skeleton import COCO17
 from service.pose.types import Poses
@@ -190,6 +190,16 @@ def test_a_revived_network_answers_as_its_bundle_and_learns(tmp_path: Path, back
     lively.square().mean().backward()
     assert all(torch.isfinite(p.grad).all() for p in learner.parameters() if p.grad is not None)
     assert sum(p.grad is not None for p in learner.parameters()) > 20
+
+
+def test_a_bundle_whose_guides_have_names_of_earlier_versions_is_revived(tmp_path: Path) -> None:
+    written = export.export(fresh(), tmp_path / "tiny", "1")
+    by = written.manifest.trained_by
+    guide = {"name": "tinypose", "kind": "tinypose", "path": "pose.onnx", "cached": True, "flip": False, "origin": ""}
+    tree = {**by["recipe"], "losses": {**by["recipe"]["losses"], "dense": 1.0, "guides": [guide]}}
+    manifest = written.manifest.model_copy(update={"trained_by": {**by, "recipe": tree}})
+    old = write(tmp_path / "old", manifest, written.onnx, written.card)
+    assert revival.revive(old).recipe.network == revival.revive(written).recipe.network
 
 
 def test_a_foreign_graph_is_not_revived(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 
 from service.pose import bundle
 from tests.training.conftest import tiny_recipe
-from tests.training.test_guides import PoseStandIn, save
+from tests.training.test_guides import PoseStandIn, take
 from tests.training.test_verbs import run, toml
 from training import ablate, chain, checkpoint, coco, recipe
 from training.__main__ import LADDER
@@ -95,7 +95,7 @@ def test_the_ladder_climbs_from_plain_to_all() -> None:
 def test_an_ablation_trains_scores_and_tabulates_and_resumes(
     painted: coco.Source, data_root: Path, tmp_path: Path
 ) -> None:
-    guide = save(PoseStandIn(), (1, 3, 256, 192), tmp_path / "pose.onnx", free=True)
+    guide = take(PoseStandIn(), tmp_path / "pose")
     (tmp_path / "ablation.toml").write_text(
         f"""
 [[trials]]
@@ -108,8 +108,8 @@ regression = 0.5
 dense = 0.5
 dense_form = "squared"
 guides = [
-    {{ name = "t", kind = "tinypose", path = "{guide}" }},
-    {{ name = "a", kind = "tinypose", path = "{guide}", flip = true }},
+    {{ name = "t", kind = "bundle", path = "{guide}" }},
+    {{ name = "a", kind = "bundle", path = "{guide}", flip = true }},
 ]
 [[students]]
 name = "tiny"

@@ -10,12 +10,13 @@ import torch
 
 from service.pose import crop, heatmap
 from service.pose.boxes import from_xywh
+from service.pose.bundle import BundleError
 from service.pose.skeleton import COCO17
 from tests.training.conftest import tiny_recipe
-from tests.training.test_guides import PoseStandIn, save
+from tests.training.test_guides import PoseStandIn, take
 from training import augment, coco, crops, guide_maps, guides, loop, recipe
 from training.guide_maps import BesideGuide, CachedGuide
-from training.guides import MapGuide, NetworkGuide, TinyPoseGuide
+from training.guides import BundleGuide, MapGuide, NetworkGuide
 from training.networks.pose import mirror_maps
 from training.pose_task import PoseTask
 from training.recipe import Losses
@@ -26,12 +27,12 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def pose_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save(PoseStandIn(), (1, 3, 256, 192), tmp_path_factory.mktemp("guide") / "pose.onnx", free=True)
+    return take(PoseStandIn(), tmp_path_factory.mktemp("guide") / "pose")
 
 
 def guided(file: Path, **changes: object) -> recipe.Recipe:
     """A recipe taught by the stand-in."""
-    taught = {"guides": [{"name": "spots", "kind": "tinypose", "path": str(file), **changes}], "dense": 1.0}
+    taught = {"guides": [{"name": "spots", "kind": "bundle", "path": str(file), **changes}], "dense": 1.0}
     return tiny_recipe(losses=taught, phases=[{"steps": 4, "batch": 6, "size": [96, 128]}])
 
 
@@ -57,7 +58,7 @@ def test_guides_maps_peak_where_the_joints_went(
     apart = apart[known.numpy()]
     assert np.median(apart) < 1
     # A spot that a neighbour's colour covers, or that disturbance hid, may be elsewhere.
-    assert np.mean(apart < 4) > 0.9
+    assert np.mean(apart < 4) > 0.85
 
 
 def test_joint_weights_scale_labels_and_guides_of_their_joints(
@@ -79,8 +80,8 @@ def test_joint_weights_scale_labels_and_guides_of_their_joints(
 
 
 def test_a_flipped_look_finds_the_middle_joint_in_the_same_place(data_root: Path, tmp_path: Path) -> None:
-    """The stand-in's cells lie 1.5 px beside ours: mirroring must not move what lies in the middle."""
-    guide = TinyPoseGuide(save(PoseStandIn(gain=0.9), (1, 3, 256, 192), tmp_path / "pose.onnx", free=True))
+    """The stand-in's own cells lie 1.5 px beside ours: mirroring must not move what lies in the middle."""
+    guide = BundleGuide(take(PoseStandIn(gain=0.9), tmp_path / "pose"))
     (cache,) = crops.open_cache([data_root / "crops"])
     canvases = torch.from_numpy(np.array(cache.pixels))
     view = torch.from_numpy(np.repeat(guide_maps.undisturbed(cache, guide.crop_size)[None], len(cache), axis=0))
@@ -127,7 +128,7 @@ def test_a_killed_look_goes_on_and_equals_a_whole_one(
         weights=np.tile(cache.weights, (2, 1)),
     )
 
-    class Dying(TinyPoseGuide):
+    class Dying(BundleGuide):
         asked = 0
 
         def maps(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -143,7 +144,7 @@ def test_a_killed_look_goes_on_and_equals_a_whole_one(
     living.asked = -1000
     guide_maps.look_once(living, "spots", many, tmp_path / "parts", flip=False, device=CPU)
     assert living.asked == -1000 + len(many) - 16  # sixteen had been written down
-    guide_maps.look_once(TinyPoseGuide(pose_file), "spots", many, tmp_path / "whole", flip=False, device=CPU)
+    guide_maps.look_once(BundleGuide(pose_file), "spots", many, tmp_path / "whole", flip=False, device=CPU)
     for name in ("maps.npy", "scores.npz"):
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     asked = living.asked
@@ -164,7 +165,7 @@ def test_trust_is_what_was_measured() -> None:
 def test_a_guide_beside_the_student_is_measured_as_one_that_looked_once(
     pose_file: Path, data_root: Path, tmp_path: Path
 ) -> None:
-    guide = TinyPoseGuide(pose_file)
+    guide = BundleGuide(pose_file)
     (cache,) = crops.open_cache([data_root / "crops"])
     guide_maps.look_once(guide, "spots", cache, tmp_path / "maps", flip=False, device=CPU)
     cached = CachedGuide([tmp_path / "maps"], CPU).reliability
@@ -218,10 +219,10 @@ def test_a_simcc_onnx_guides(tmp_path: Path, data_root: Path) -> None:
             fine = [torch.nn.functional.interpolate(maps.amax(dim=d), scale_factor=8.0, mode="nearest") for d in (2, 3)]
             return fine[0].roll(-4, dims=2), fine[1].roll(-4, dims=2)
 
-    file = save(Axes(), (1, 3, 256, 192), tmp_path / "axes.onnx", free=True)
+    place = take(Axes(), tmp_path / "axes", "simcc", shift=0.0)
     (cache,) = crops.open_cache([data_root / "crops"])
     folder = tmp_path / "maps"
-    guide = guides.open_guide(recipe.Guide("axes", "simcc", str(file)), file, CPU)
+    guide = guides.open_guide(recipe.Guide("axes", "bundle", str(place)), place, CPU)
     guide_maps.look_once(guide, "axes", cache, folder, flip=False, device=CPU)
     with np.load(folder / "scores.npz") as stored:
         assert stored["counts"].sum() == cache.labelled.sum()
@@ -230,8 +231,8 @@ def test_a_simcc_onnx_guides(tmp_path: Path, data_root: Path) -> None:
 
 
 def test_a_missing_guide_is_named(data_root: Path, tmp_path: Path) -> None:
-    plan = guided(tmp_path / "none.onnx")
-    with pytest.raises(guides.DatasetError, match=r"none\.onnx"):
+    plan = guided(tmp_path / "none")
+    with pytest.raises(BundleError, match="expected a folder with manifest"):
         PoseTask(plan, data_root, CPU, tmp_path / "run")
     assert Losses().guides == ()
 

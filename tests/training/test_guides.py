@@ -1,8 +1,9 @@
-"""Imported guides are fed and read as they were trained: tiny stand-ins of the same interface, run for real."""
+"""Imported networks label and guide as they were trained: a tiny stand-in of their interface, imported and run."""
 
 import json
 import warnings
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -11,10 +12,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from service.pose import boxes as boxes_
+from service.pose import bundle
+from service.pose.bundle import Bundle
+from service.pose.estimator import PoseEstimator
+from service.pose.runner import OnnxRunner
 from tests import spots
-from tests.training.conftest import write_data_set
-from training import coco, crops, guides, labelling, pictures
-from training.guides import RtmDetGuide, TinyPoseGuide
+from tests.training.conftest import tiny_recipe, write_data_set
+from training import coco, crops, foreign, guides, imported, pictures, recipe
+from training.__main__ import main
+from training.imported import Foreign
+from training.wrapping import NORMALISATIONS, Feeding
 
 
 class PoseStandIn(nn.Module):
@@ -25,34 +32,14 @@ class PoseStandIn(nn.Module):
         self.gain = gain
 
     def forward(self, normal: Tensor) -> Tensor:
-        std, mean = torch.tensor(guides.IMAGENET_STD), torch.tensor(guides.IMAGENET_MEAN)
-        rgb = (normal * std.view(1, 3, 1, 1) + mean.view(1, 3, 1, 1)) * 255
+        mean, std = (torch.tensor(it).view(1, 3, 1, 1) for it in NORMALISATIONS["imagenet"])
+        rgb = normal * std + mean
         palette = torch.tensor(spots.COLORS, dtype=torch.float32).view(1, -1, 3, 1, 1)
         seen = (1 - ((rgb[:, None] - palette) ** 2).sum(dim=2) / spots.TOLERANCE**2).clamp_min(0)
         steps = torch.arange(-6, 7, dtype=torch.float32)
         along = torch.exp(-(steps**2) / (2 * 3.0**2))
         kernel = (along[:, None] * along[None] / along.sum() ** 2 * self.gain).expand(len(spots.COLORS), 1, 13, 13)
         return F.conv2d(seen, kernel, stride=4, padding=6, groups=len(spots.COLORS)).clamp(0, 1)
-
-
-class BoxStandIn(nn.Module):
-    """RTMDet's interface: normalised BGR NCHW in, logits and distances at strides 8, 16, 32; people at stride 8."""
-
-    def forward(self, normal: Tensor) -> tuple[Tensor, ...]:
-        std, mean = torch.tensor(RtmDetGuide.STD_BGR), torch.tensor(RtmDetGuide.MEAN_BGR)
-        bgr = normal * std.view(1, 3, 1, 1) + mean.view(1, 3, 1, 1)
-        marker = torch.tensor(spots.MARKER[::-1], dtype=torch.float32).view(1, 3, 1, 1)
-        likeness = (1 - ((bgr - marker) ** 2).sum(dim=1, keepdim=True) / spots.TOLERANCE**2).clamp_min(0)
-        smooth = F.avg_pool2d(likeness, 9, 1, 4)[:, :, ::8, ::8]
-        peaks = smooth * (smooth >= F.max_pool2d(smooth, 3, 1, 1)).float()
-        sides = torch.tensor([*spots.HALF_BOX, *spots.HALF_BOX], dtype=torch.float32).view(1, 4, 1, 1)
-        outputs = [20 * peaks - 10]
-        distances = [sides + 0 * peaks]
-        for stride in (16, 32):
-            empty = normal[:, :1, ::stride, ::stride] * 0
-            outputs.append(empty - 10)
-            distances.append(empty + 1 + 0 * sides)
-        return (*outputs, *distances)
 
 
 def save(module: nn.Module, shape: tuple[int, ...], path: Path, free: bool) -> Path:
@@ -62,33 +49,39 @@ def save(module: nn.Module, shape: tuple[int, ...], path: Path, free: bool) -> P
     return path
 
 
+def take(
+    module: nn.Module, folder: Path, decoder: Literal["heatmap", "simcc"] = "heatmap", shift: float = -1.5
+) -> Path:
+    """Import a network that takes normalised crops of 192 x 256; gives its bundle's folder."""
+    file = save(module, (1, 3, 256, 192), folder.with_suffix(".onnx"), free=True)
+    model = imported.read(file)
+    shape = foreign.look(model, decoder, None)
+    known = Foreign(file, model, shape, decoder, folder.name, "1", "teacher", 1.25, "Apache-2.0", "a test")
+    made = imported.make(known, Feeding(shift=(shift, shift)), {})
+    return bundle.write(folder, made.manifest, made.onnx, made.card).path
+
+
+def opened(path: Path) -> tuple[Bundle, OnnxRunner]:
+    read = bundle.read(path)
+    return read, OnnxRunner(read.onnx, threads=1)
+
+
 @pytest.fixture(scope="module")
-def pose_guide(tmp_path_factory: pytest.TempPathFactory) -> TinyPoseGuide:
-    return TinyPoseGuide(
-        save(PoseStandIn(), (1, 3, 256, 192), tmp_path_factory.mktemp("guide") / "pose.onnx", free=True)
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    spots.write_finder_bundle(folder)
+    take(PoseStandIn(gain=1.5), folder / "pose")
+    return folder
+
+
+def test_an_imported_network_labels_where_the_spots_are(models: Path) -> None:
+    people = [spots.Person((140, 180)), spots.Person((420, 200))]
+    poses = PoseEstimator(*opened(models / "pose")).estimate(
+        spots.paint(*people), boxes_.from_xywh([p.box_xywh for p in people])
     )
-
-
-@pytest.fixture(scope="module")
-def box_guide(tmp_path_factory: pytest.TempPathFactory) -> RtmDetGuide:
-    return RtmDetGuide(save(BoxStandIn(), (1, 3, 640, 640), tmp_path_factory.mktemp("guide") / "box.onnx", free=False))
-
-
-def test_pose_guide_lands_on_the_spots(pose_guide: TinyPoseGuide) -> None:
-    people = [spots.Person((140, 180)), spots.Person((420, 200))]
-    keypoints, scores = pose_guide.keypoints(spots.paint(*people), boxes_.from_xywh([p.box_xywh for p in people]))
-    for person, found in zip(people, keypoints, strict=True):
+    for person, found in zip(people, poses.keypoints, strict=True):
         np.testing.assert_allclose(found, person.keypoints, atol=1.0)
-    assert scores.min() > 0.5
-
-
-def test_box_guide_finds_the_markers_through_its_letterbox(box_guide: RtmDetGuide) -> None:
-    people = [spots.Person((140, 180)), spots.Person((420, 200))]
-    boxes, scores = box_guide.boxes(spots.paint(*people), min_score=0.3)
-    expected = boxes_.clip(boxes_.from_xywh([p.box_xywh for p in people]), spots.FINDER_SIZE)
-    assert len(boxes) == 2
-    assert (scores > 0.3).all()
-    assert (boxes_.iou(expected, boxes).max(axis=1) > 0.85).all()
+    assert poses.scores.min() > 0.5
 
 
 def test_weights_ramp_between_doubt_and_trust() -> None:
@@ -97,9 +90,7 @@ def test_weights_ramp_between_doubt_and_trust() -> None:
     )
 
 
-def test_labelling_completes_what_is_missing_and_keeps_what_is_there(
-    tmp_path: Path, pose_guide: TinyPoseGuide, box_guide: RtmDetGuide
-) -> None:
+def test_labelling_completes_what_is_missing_and_keeps_what_is_there(tmp_path: Path, models: Path) -> None:
     source = write_data_set(tmp_path / "set", pictures=3)
     tree = json.loads(source.annotations.read_text())
     expected = {(a["image_id"], round(a["bbox"][0])): dict(a) for a in tree["annotations"]}
@@ -112,7 +103,9 @@ def test_labelling_completes_what_is_missing_and_keeps_what_is_there(
     source.annotations.write_text(json.dumps(tree))
 
     out = tmp_path / "labelled.json"
-    labelling.label(source, out, pose_guide, box_guide)
+    where = ("--annotations", str(source.annotations), "--images", str(source.images), "--out", str(out))
+    guided = ("--pose-guide", str(models / "pose"), "--box-guide", str(models / "finder"))
+    assert main(["label", *where, *guided]) == 0
     labelled = json.loads(out.read_text())["annotations"]
     assert len(labelled) == 6
     assert sum("box_score" in person for person in labelled) == 3
@@ -127,6 +120,19 @@ def test_labelling_completes_what_is_missing_and_keeps_what_is_there(
     for i in range(6):  # the cached targets lie on their colours
         x, y = np.round(cache.keypoints[i]).astype(int).T
         np.testing.assert_allclose(cache.pixels[i][y, x], spots.COLORS, atol=70)
+
+
+def test_a_file_is_to_be_imported_first(tmp_path: Path, models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Wherever earlier versions took one; the message has the command."""
+    file, out = models / "pose.onnx", tmp_path / "labelled.json"
+    where = ("--annotations", "a.json", "--images", "a", "--out", str(out))
+    assert main(["label", *where, "--pose-guide", str(file)]) == 1
+    assert main(["bench", str(models / "pose"), "--rivals", str(file)]) == 1
+    with pytest.raises(coco.DatasetError, match="posewright-train import"):
+        guides.BundleGuide(file)
+    with pytest.raises(recipe.RecipeError, match=r"losses.guides.0.kind: .*posewright-train import"):
+        tiny_recipe(losses={"dense": 1, "guides": [{"name": "t", "kind": "tinypose", "path": "t.onnx"}]})
+    assert capsys.readouterr().err.count(f"posewright-train import {file} --decoder heatmap") == 2
 
 
 def test_a_sure_guide_overrules_a_wrong_label(tmp_path: Path) -> None:

@@ -11,15 +11,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from skimage import data
 
-from service.pose import bundle
+from service.pose import bundle, crop, heatmap
 from service.pose.estimator import PoseEstimator
-from service.pose.runner import OnnxRunner
+from service.pose.runner import OnnxRunner, open_session
 from service.pose.skeleton import COCO17
 from tests import spots
 from tests.training.test_onnx_module import PEERS
 from training import coco, evaluate, foreign, known_skeletons, skeletons, wrapping
 from training.__main__ import main
-from training.guides import TinyPoseGuide
 from training.wrapping import NORMALISATIONS, Feeding
 
 WIDTH, HEIGHT = spots.POSE_SIZE
@@ -230,13 +229,18 @@ TINYPOSE = PEERS / "pp_tinypose_256x192_heatmap.onnx"
 
 @pytest.mark.skipif(not TINYPOSE.is_file(), reason=f"{TINYPOSE} is not here; POSEWRIGHT_PEERS names the rivals' folder")
 def test_tinypose_serves_as_it_guides(tmp_path: Path) -> None:
-    """The bundle and the guide, which share no code, put a real person's joints into the same places."""
+    """The bundle, and the graph fed and read by hand, put a real person's joints into the same places."""
     given = ["--decoder", "heatmap", "--role", "teacher", "--out", tmp_path / "tinypose", "--shift", -1.5, -1.5]
     assert main(["import", *map(str, [TINYPOSE, *given])]) == 0
     opened = bundle.read(tmp_path / "tinypose")
     image, box = data.astronaut(), np.array([[20, 10, 420, 512]], np.float32)
     served = PoseEstimator(opened, OnnxRunner(opened.onnx, threads=1)).estimate(image, box)
-    keypoints, scores = TinyPoseGuide(TINYPOSE).keypoints(image, box)
+    crops = crop.cut(image, box, (WIDTH, HEIGHT), padding=1.25)
+    mean, deviation = (np.array(it, np.float32) for it in NORMALISATIONS["imagenet"])
+    normal = ((crops.pixels - mean) / deviation).transpose(0, 3, 1, 2)
+    (maps,) = open_session(TINYPOSE, threads=1).run(None, {"image": np.ascontiguousarray(normal)})
+    found, scores = heatmap.decode(maps, stride=4)
+    keypoints = crop.transform(found - 1.5, crops.to_image)  # its cell i means pixel 4 i
     sure = scores[0] > 0.5
     assert sure.sum() >= 5
     scale = 1.25 * max(400 / WIDTH, 502 / HEIGHT)

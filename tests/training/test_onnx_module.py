@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from service.pose.runner import open_session
+from tests.training.test_guides import PoseStandIn, take
 from training import coco, guides
 from training.networks.blocks import TopDown, head
 from training.networks.efficientnet_lite import EfficientNetLite0
@@ -18,6 +19,7 @@ from training.networks.shuffle import Shuffle
 from training.onnx_module import OnnxModule
 
 PEERS = Path(os.environ.get("POSEWRIGHT_PEERS", Path(__file__).parents[3] / "shared" / "peers"))
+MODELS = Path(__file__).parents[2] / "service" / "models"
 
 
 class Whole(nn.Module):
@@ -52,7 +54,7 @@ def test_torch_and_onnxruntime_agree(backbone: type[nn.Module], tmp_path: Path) 
         )
     x = torch.randn(1, 3, 64, 64)
     expected = open_session(path, threads=1).run(None, {"x": x.numpy()})
-    for want, got in zip(expected, OnnxModule(path)(x), strict=True):
+    for want, got in zip(expected, OnnxModule(path.read_bytes())(x), strict=True):
         np.testing.assert_allclose(got.numpy(), want, atol=1e-4 * np.abs(want).max())
 
 
@@ -65,16 +67,39 @@ def test_an_unknown_operator_is_named(tmp_path: Path) -> None:
     with warnings.catch_warnings(action="ignore"):
         torch.onnx.export(Odd(), (torch.zeros(1, 3),), str(path), dynamo=False)
     with pytest.raises(coco.DatasetError, match="Erf"):
-        OnnxModule(path)
-    with pytest.raises(coco.DatasetError, match="got nothing there"):
-        OnnxModule(tmp_path / "none.onnx")
+        OnnxModule(path.read_bytes())
+
+
+@pytest.mark.parametrize("name", ["teacher", "student-s", "student-t"])
+def test_a_bundle_guides_in_torch_as_it_serves(name: str) -> None:
+    """Shipped ones too, whose graphs look twice and slice backwards."""
+    pixels = torch.randint(0, 256, (2, 32, 24, 3), dtype=torch.uint8)
+    path = MODELS / name
+    served, in_torch = guides.BundleGuide(path), guides.BundleGuide(path, on=torch.device("cpu"))
+    width, height = served.crop_size
+    pixels = pixels.repeat_interleave(height // 32 + 1, 1)[:, :height].repeat_interleave(width // 24 + 1, 2)
+    pixels = pixels[:, :, :width].contiguous()
+    expected = served.maps(pixels)
+    torch.testing.assert_close(in_torch.maps(pixels), expected, atol=1e-4 * float(expected.max()), rtol=0)
+    assert isinstance(in_torch.module, OnnxModule)
+
+
+def test_a_graph_that_torch_cannot_run_guides_from_the_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Odd(PoseStandIn):
+        def forward(self, normal: torch.Tensor) -> torch.Tensor:
+            return torch.erf(super().forward(normal))
+
+    path = take(Odd(), tmp_path / "odd")
+    pixels = torch.randint(0, 256, (1, 256, 192, 3), dtype=torch.uint8)
+    guide = guides.BundleGuide(path, on=torch.device("cpu"))
+    assert "it guides from the CPU" in capsys.readouterr().err
+    assert torch.equal(guide.maps(pixels), guides.BundleGuide(path).maps(pixels))
 
 
 @pytest.mark.skipif(not PEERS.is_dir(), reason="needs the rivals' ONNX files: set POSEWRIGHT_PEERS to their folder")
 def test_pp_tinypose_runs_in_torch() -> None:
-    path = PEERS / "pp_tinypose_256x192_heatmap.onnx"
-    pixels = torch.randint(0, 256, (2, 256, 192, 3), dtype=torch.uint8)
-    guide = guides.TinyPoseGuide(path)
-    expected = guide.maps(pixels)
-    guide._module = OnnxModule(path)
-    torch.testing.assert_close(guide.maps(pixels), expected, atol=1e-4, rtol=1e-3)
+    file = PEERS / "pp_tinypose_256x192_heatmap.onnx"
+    normal = torch.randn(2, 3, 256, 192)
+    (expected,) = open_session(file, threads=1).run(None, {"image": normal.numpy()})
+    (found,) = OnnxModule(file.read_bytes())(normal)
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-4)

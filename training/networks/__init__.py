@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import nn
 
 from training.checkpoint import CheckpointError
+from training.networks import imported
 from training.networks.blocks import fold_norms, fold_weights
 from training.networks.finder import FinderNetwork
 from training.networks.pose import PoseNetwork
@@ -16,7 +19,15 @@ Network = PoseNetwork | FinderNetwork | RtmDet
 
 
 def build(recipe: Recipe, pretrained: bool = True) -> Network:
-    """Build the recipe's network, its backbone from ImageNet where weights exist and ``pretrained`` is set."""
+    """Build the recipe's network, its backbone from ImageNet where weights exist and ``pretrained`` is set.
+
+    An ``imported`` network is its graph with its weights; where that is gone and ``pretrained`` is not set, it is empty
+    until it loads a state, which brings its graph.
+
+    Raises:
+        BundleError: ``network.graph`` is no bundle.
+        DatasetError: Its graph cannot learn, or not at the recipe's sizes.
+    """
     settings = recipe.network
     network: Network
     if settings.backbone == "rtmdet-nano":
@@ -25,6 +36,8 @@ def build(recipe: Recipe, pretrained: bool = True) -> Network:
         network = FinderNetwork(settings.backbone, settings.decoder_width, pretrained)
     else:
         network = PoseNetwork(settings, pretrained, adapts=recipe.losses.features > 0, skeleton=recipe.skeleton)
+        if settings.backbone == "imported" and (pretrained or Path(settings.graph).exists()):
+            network.backbone = imported.open_graph(recipe)
     if settings.norms == "folded":
         weights = fold_weights(network.state_dict())
         fold_norms(network)
@@ -39,6 +52,8 @@ def load_matching(network: nn.Module, weights: dict[str, torch.Tensor]) -> int:
         CheckpointError: None does.
     """
     mine = network.state_dict()
+    if any(not torch.equal(weights.get(name, it), it) for name, it in mine.items() if name == imported.GRAPH):
+        raise CheckpointError("init_from: expected a checkpoint of the same network.graph, got one of another")
     if not any(name.endswith("running_mean") for name in mine):
         weights = fold_weights(weights)
     matching = {k: v for k, v in weights.items() if k in mine and mine[k].shape == v.shape}

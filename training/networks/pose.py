@@ -13,6 +13,7 @@ from training.networks.efficientnet_lite import EfficientNetLite0
 from training.networks.lite_hrnet import LiteHRNet
 from training.networks.plain import Plain
 from training.networks.shuffle import Shuffle
+from training.onnx_module import OnnxModule
 from training.recipe import Network
 
 STRIDE = 4
@@ -83,9 +84,12 @@ class PoseNetwork(nn.Module):
         super().__init__()
         self.skeleton = skeleton
         self.adapter: nn.Conv2d | None = None
-        self.backbone: EfficientNetLite0 | LevelStack | LiteHRNet
+        self.backbone: EfficientNetLite0 | LevelStack | LiteHRNet | OnnxModule
         if settings.backbone == "lite-hrnet":
             self.backbone = LiteHRNet(len(skeleton), settings.modules, settings.unit_widths, settings.exchange)
+            return
+        if settings.backbone == "imported":
+            self.backbone = OnnxModule(learns=True)
             return
         self.backbone = backbone(settings.backbone, pretrained)
         self.decoder = TopDown(self.backbone.widths, settings.decoder_width)
@@ -106,6 +110,8 @@ class PoseNetwork(nn.Module):
         """Answer as `forward` does, and give the projected stride-16 features (N, 112, H / 16, W / 16)."""
         if isinstance(self.backbone, LiteHRNet):
             return self.backbone(pixels), None
+        if isinstance(self.backbone, OnnxModule):
+            return self.backbone(pixels)[0], None
         levels = self.backbone(normalise(pixels))
         features = self.adapter(levels[FEATURE_LEVEL]) if self.adapter is not None else None
         return self.head(self.decoder(levels)), features
