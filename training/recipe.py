@@ -101,7 +101,7 @@ class Network:
                 'expected kind = "finder" and norms = "folded" for rtmdet-nano, whose start has no norms, got '
                 f"{self.kind!r} and {self.norms!r}"
             )
-        if self.norms == "folded" and not self.pretrained:
+        if self.norms == "folded" and not (self.pretrained or self.backbone in {"lite-hrnet", "rtmdet-nano"}):
             raise ValueError(f"expected norms = \"batch\" for a network of {self.backbone}, got 'folded'")
         if self.head == "simcc" and self.temperature != 1:
             raise ValueError(f"expected temperature 1 with a simcc head, got {self.temperature}")
@@ -109,7 +109,7 @@ class Network:
     @property
     def pretrained(self) -> bool:
         """Whether the backbone has ImageNet weights."""
-        return self.backbone.startswith("lite") or self.backbone == "rtmdet-nano"
+        return self.backbone.startswith("lite0")
 
     @property
     def coarsest_stride(self) -> int:

@@ -6,6 +6,7 @@ import pytest
 
 import service
 from service.pose import bundle
+from tests.training.conftest import tiny_recipe
 from training import ablate, chain, recipe
 from training.recipe import RecipeError
 
@@ -92,3 +93,11 @@ def test_shipped_bundles_name_the_recipes_that_made_them(name: str) -> None:
     models = Path(service.__file__).parent / "models"
     plan = recipe.load(SHIPPED / f"{name}.toml")
     assert bundle.read(models / name).manifest.trained_by["recipe_sha256"] == recipe.digest(plan)
+
+
+@pytest.mark.parametrize(("kind", "backbone"), [("pose", "lite-hrnet"), ("finder", "rtmdet-nano")])
+def test_a_network_without_imagenet_weights_has_no_blocks_to_freeze(kind: str, backbone: str) -> None:
+    network = {"kind": kind, "backbone": backbone, "norms": "folded", "input_size": [96, 128]}
+    phases = [{"steps": 1, "batch": 1, "size": [96, 128], "frozen_blocks": 2}]
+    with pytest.raises(RecipeError, match=f"expected frozen_blocks 0 for {backbone}"):
+        tiny_recipe(kind, network=network, phases=phases)

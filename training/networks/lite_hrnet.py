@@ -119,7 +119,6 @@ class Module(nn.Module):
             merged.append(F.relu(total))
         return merged
 
-
     def _from_coarser(self, row: nn.ModuleList, features: list[Tensor], to: int) -> Tensor:
         """Add what the coarser branches send to a branch's own features.
 
