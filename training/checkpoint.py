@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ class Checkpoint:
         recipe: What is trained, resolved.
         revision: Git revision of the code, ``unknown`` outside a repository.
         run: Folder that it lies in; not stored.
+        fading: Averaged weights of what is blended out (`recipe.Network.fade`): a training goes on with them, nothing
+            else uses them.
     """
 
     step: int
@@ -38,6 +40,7 @@ class Checkpoint:
     recipe: recipe.Recipe
     revision: str
     run: Path = Path()
+    fading: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
@@ -51,6 +54,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
             "optimiser": checkpoint.optimiser,
             "recipe": recipe.dump(checkpoint.recipe),
             "revision": checkpoint.revision,
+            "fading": checkpoint.fading,
         },
         content,
     )

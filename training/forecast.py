@@ -80,10 +80,11 @@ def describe(
         CheckpointError: ``run`` holds another recipe's checkpoint, or a start is missing.
     """
     done = loop.steps_done(run, plan)
-    network = networks.build(plan, pretrained=False)
+    network = networks.build(plan, pretrained=False, fading=True)
     start = ""
     if plan.init_from and not done:
-        start = ", " + loop.told_fit(networks.load_matching(network, loop.start_weights(plan, run)), network)
+        weights = loop.start_weights(plan, run, task)
+        start = ", " + loop.told_fit(networks.load_matching(network, weights), network)
     size, room = _checkpoint_bytes(network, plan), files.free(run)
     width, height = plan.network.input_size
     counts, samples = task.counts(), sum(it.steps * it.batch for it in plan.phases)

@@ -100,7 +100,7 @@ def recipe_of(
         "name": before.name,
         "role": before.role,
         "init_from": "@start",
-        "network": asdict(before.network),
+        "network": asdict(replace(before.network, fade=0.0)),
         "data": data,
         "phases": [
             {

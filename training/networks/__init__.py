@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
@@ -15,9 +17,17 @@ from training.recipe import Recipe
 Network = PoseNetwork | FinderNetwork | RtmDet
 
 
-def build(recipe: Recipe, pretrained: bool = True) -> Network:
-    """Build the recipe's network, its backbone from ImageNet where weights exist and ``pretrained`` is set."""
+def build(recipe: Recipe, pretrained: bool = True, fading: bool = False) -> Network:
+    """Build the recipe's network.
+
+    Args:
+        recipe: Describes it.
+        pretrained: Its backbone begins with ImageNet's weights, where there are any.
+        fading: With all of the start that the training blends out, as it trains; else as it serves.
+    """
     settings = recipe.network
+    if fading and settings.fade:
+        settings = replace(settings, modules=settings.fade_modules, exchange=settings.fade_exchange)
     network: Network
     if settings.backbone == "rtmdet-nano":
         network = RtmDet(settings.activation)
