@@ -7,7 +7,11 @@ import os
 import sys
 from pathlib import Path
 
-LADDER = "plain teacher chain dense drop binarize classify dskd plain-cells kd-cells dskd-cells".split()  # noqa: SIM905
+LADDER = [
+    "plain", "teacher", "chain", "dense", "drop", "binarize", "classify", "dskd",
+    "minus-assistants", "minus-drop", "minus-binarize", "minus-classify", "minus-past",
+    "plain-cells", "kd-cells", "dskd-cells",
+]  # fmt: skip
 """Keys of `ablate.ROWS`, known without torch."""
 DEVICES = ("auto", "cuda", "cpu")
 """`device.CHOICES`, likewise."""
@@ -55,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
 
     distill = verbs.add_parser("distill", help="train a chain of recipes: teacher, assistants, student")
     _training(distill)
+    distill.add_argument("--dry-run", action="store_true", help="try the whole chain in small, say what it would do")
 
     ablate = verbs.add_parser("ablate", help="train and score a student with and without each part of DSKD")
     _training(ablate)

@@ -287,6 +287,11 @@ class Losses:
         if len({guide.name for guide in self.guides}) < len(self.guides):
             raise ValueError("expected guides of different names")
 
+    @property
+    def by_squares(self) -> bool:
+        """Whether squared errors alone teach: the network's outputs are then heatmaps, 0..1, themselves."""
+        return not self.classification and (self.dense_form == "squared" or not self.dense)
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:

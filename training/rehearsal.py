@@ -126,6 +126,6 @@ def _losses(before: Recipe) -> dict[str, Any]:
 
     A cross-entropy over cells destroys a network that learned by squared errors, and the other way round.
     """
-    squared = not before.losses.classification
+    squared = before.losses.by_squares
     form = {"regression": 1.0, "classification": 0.0, "dense_form": "squared"} if squared else {"classification": 1.0}
     return {**form, "past": 1.0, "past_ramp": 0.0}
