@@ -166,7 +166,9 @@ def _add_data_verbs(verbs: argparse._SubParsersAction) -> None:
     crops = verbs.add_parser("crops", help="cut every labelled person once, for training")
     _source(crops)
     crops.add_argument("--out", type=Path, required=True, help="folder to write")
-    crops.add_argument("--height", type=int, default=384, help="of a canvas in px: 1.5 times the input's, times 1.25 / box_padding")
+    crops.add_argument(
+        "--height", type=int, default=384, help="of a canvas in px: 1.5 times the input's, times 1.25 / box_padding"
+    )
     crops.add_argument("--width", type=int, help="the same across; three quarters of the height where it is left out")
     crops.add_argument(
         "--skip", type=int, default=0, help="hold back pictures whose id this number divides; 0 holds back none"

@@ -124,7 +124,7 @@ class NetworkGuide:
             along_x, along_y = axis_distributions((outputs[0].float(), outputs[1].float()), self._settings.sigma_cells)
             return outer_maps(along_x, along_y)
         if self._answers_maps:
-            return outputs.float().clamp_min(0)
+            return torch.as_tensor(outputs).float().clamp_min(0)
         return heatmaps(outputs.float() * self._settings.temperature, self._settings.sigma_cells)
 
 

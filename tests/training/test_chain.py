@@ -172,34 +172,39 @@ name = "tiny"
         assert bool(trained.recipe.losses.guides) == (row == "dskd")
 
 
-def plans(data_root: Path, **changes: object) -> ablate.Ablation:
-    trial = ablate.Trial("painted", "annotations.json", "images")
-    phases = [{"steps": 6, "batch": 2, "size": [96, 128]}, {"steps": 3, "batch": 2, "size": [96, 128]}]
-    return ablate.Ablation((tiny_recipe(phases=phases, **changes),), (trial,), minutes=2)
+def asked(guide: str) -> ablate.Ablation:
+    """Two guides that are one file, and two phases."""
+    guides = [{"name": name, "kind": "tinypose", "path": guide, "flip": name == "a"} for name in "ta"]
+    plan = tiny_recipe(
+        losses={"regression": 0.5, "dense": 0.5, "dense_form": "squared", "guides": guides},
+        phases=[{"steps": steps, "batch": 2, "size": [96, 128]} for steps in (6, 3)],
+    )
+    return ablate.Ablation((plan,), (ablate.Trial("painted", "annotations.json", "images"),), minutes=2)
 
 
 @pytest.mark.parametrize(("step_s", "steps"), [(10.0, [6, 3]), (20.0, [4, 2]), (1e6, [1, 1])])
 def test_minutes_bound_a_run_once_and_for_all(data_root: Path, tmp_path: Path, step_s: float, steps: list[int]) -> None:
-    asked = plans(data_root)
-    first = ablate.bounded(asked, tmp_path, lambda plan, folder: step_s)
+    given = asked("none.onnx")
+    first = ablate.bounded(given, tmp_path, lambda plan, folder: step_s)
     assert [it.steps for it in first.plans[0].phases] == steps
-    later = ablate.bounded(asked, tmp_path, lambda plan, folder: pytest.fail("timed again"))
+    later = ablate.bounded(given, tmp_path, lambda plan, folder: pytest.fail("timed again"))
     assert later == first
     assert (
-        ablate.bounded(replace(asked, minutes=0), tmp_path, lambda plan, folder: pytest.fail("timed")).plans
-        == asked.plans
+        ablate.bounded(replace(given, minutes=0), tmp_path, lambda plan, folder: pytest.fail("timed")).plans
+        == given.plans
     )
 
 
 def test_an_interrupted_ablation_goes_on_as_if_nothing_had_happened(data_root: Path, tmp_path: Path) -> None:
     """Killed in the middle of a run, and once more behind it, before it was scored."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    arguments = ["plain", "plain-cells"], [0], []
+    arguments = ["plain", "dskd"], [0], []
+    ablation = asked(str(save(PoseStandIn(), (1, 3, 256, 192), tmp_path / "pose.onnx", free=True)))
 
     def train(plan: recipe.Recipe, folder: Path) -> checkpoint.Checkpoint:
         return train_verb.train(plan, data_root, folder, asked="cpu")
 
-    expected = ablate.run(plans(data_root), data_root, whole, train, *arguments)
+    expected = ablate.run(ablation, data_root, whole, train, *arguments)
     for until in (4, 9):
 
         def killed(plan: recipe.Recipe, folder: Path, until: int = until) -> checkpoint.Checkpoint:
@@ -207,9 +212,9 @@ def test_an_interrupted_ablation_goes_on_as_if_nothing_had_happened(data_root: P
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            ablate.run(plans(data_root), data_root, parts, killed, *arguments)
-    assert ablate.run(plans(data_root), data_root, parts, train, *arguments) == expected
-    for run_ in ("tiny-plain-0", "tiny-plain-cells-0"):
+            ablate.run(ablation, data_root, parts, killed, *arguments)
+    assert ablate.run(ablation, data_root, parts, train, *arguments) == expected
+    for run_ in ("tiny-plain-0", "tiny-dskd-0"):
         one, other = (checkpoint.load(it / run_ / "last.pt").ema for it in (whole, parts))
         assert all(torch.equal(one[name], other[name]) for name in one)
 
