@@ -7,7 +7,11 @@ import os
 import sys
 from pathlib import Path
 
-LADDER = "plain teacher chain dense drop binarize classify dskd plain-cells kd-cells dskd-cells".split()  # noqa: SIM905
+LADDER = [
+    "plain", "teacher", "chain", "dense", "drop", "binarize", "classify", "dskd",
+    "minus-assistants", "minus-drop", "minus-binarize", "minus-classify", "minus-past",
+    "plain-cells", "kd-cells", "dskd-cells",
+]  # fmt: skip
 """Keys of `ablate.ROWS`, known without torch."""
 DEVICES = ("auto", "cuda", "cpu")
 """`device.CHOICES`, likewise."""
@@ -55,13 +59,9 @@ def _parser() -> argparse.ArgumentParser:
 
     distill = verbs.add_parser("distill", help="train a chain of recipes: teacher, assistants, student")
     _training(distill)
+    distill.add_argument("--dry-run", action="store_true", help="try the whole chain in small, say what it would do")
 
-    ablate = verbs.add_parser("ablate", help="train and score a student with and without each part of DSKD")
-    _training(ablate)
-    ablate.add_argument("--rows", nargs="+", choices=LADDER, default=LADDER, metavar="ROW", help=", ".join(LADDER))
-    ablate.add_argument("--seeds", nargs="+", type=int, default=[0])
-    ablate.add_argument("--students", nargs="+", default=[], metavar="NAME", help="of the recipe's students; all")
-    _allow_seen(ablate)
+    _add_ablate(verbs)
 
     speed = verbs.add_parser("speed", help="pictures a second of a recipe's training, and where the time goes")
     _training(speed)
@@ -117,6 +117,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_ablate(verbs: argparse._SubParsersAction) -> None:
+    ablate = verbs.add_parser("ablate", help="train and score a student with and without each part of DSKD")
+    _training(ablate)
+    ablate.add_argument("--rows", nargs="+", choices=LADDER, default=LADDER, metavar="ROW", help=", ".join(LADDER))
+    ablate.add_argument("--seeds", nargs="+", type=int, default=[0])
+    ablate.add_argument("--students", nargs="+", default=[], metavar="NAME", help="of the recipe's students; all")
+    _allow_seen(ablate)
+
+
 def _add_bench(verbs: argparse._SubParsersAction) -> None:
     bench = verbs.add_parser("bench", help="AP and latency of bundles and rivals in one table, interleaved, one thread")
     bench.add_argument("bundles", type=Path, nargs="+")
@@ -167,7 +176,9 @@ def _add_data_verbs(verbs: argparse._SubParsersAction) -> None:
     crops = verbs.add_parser("crops", help="cut every labelled person once, for training")
     _source(crops)
     crops.add_argument("--out", type=Path, required=True, help="folder to write")
-    crops.add_argument("--height", type=int, default=384, help="of a canvas in px: 1.5 times the input's")
+    crops.add_argument(
+        "--height", type=int, default=384, help="of a canvas in px: 1.5 times the input's, times 1.25 / box_padding"
+    )
     crops.add_argument("--width", type=int, help="the same across; three quarters of the height where it is left out")
     crops.add_argument(
         "--skip", type=int, default=0, help="hold back pictures whose id this number divides; 0 holds back none"

@@ -56,24 +56,27 @@ class Ablation:
     Attributes:
         plans: DSKD in full, for each student.
         trials: What scores them; the plot shows the first.
+        minutes: Of training a run, at most; 0 sets no bound. See `bounded`.
     """
 
     plans: tuple[Recipe, ...]
     trials: tuple[Trial, ...]
+    minutes: float = 0.0
 
 
 def load(path: Path, overrides: tuple[str, ...] = ()) -> Ablation:
-    """Read an ablation: ``[[trials]]``, ``[defaults]`` and ``[[students]]``, a recipe each over the defaults.
+    """Read an ablation: ``minutes``, ``[[trials]]``, ``[defaults]`` and ``[[students]]``, a recipe each over them.
 
     Raises:
         RecipeError: No such file, or not valid.
     """
     tree = recipe.read(path, overrides)
-    unknown = set(tree) - {"trials", "defaults", "students"}
+    unknown = set(tree) - {"minutes", "trials", "defaults", "students"}
     if unknown or not tree.get("students") or not tree.get("trials"):
         raise RecipeError(f"{path}: expected [[trials]], [defaults] and [[students]], got {', '.join(tree)}")
     try:
         trials = TypeAdapter(tuple[Trial, ...]).validate_python(tuple(tree["trials"]))
+        minutes = TypeAdapter(recipe.Weight).validate_python(tree.get("minutes", 0.0))
     except ValidationError as error:
         raise RecipeError(f"{path}: not a valid ablation: {error}") from error
     plans = tuple(
@@ -83,11 +86,41 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> Ablation:
     for plan in plans:
         if len(plan.losses.guides) < 2:
             raise RecipeError(f"{path}, {plan.name}: expected a teacher and an assistant among losses.guides")
-    return Ablation(plans, trials)
+    return Ablation(plans, trials, minutes)
+
+
+def bounded(ablation: Ablation, out: Path, seconds_a_step: Callable[[Recipe, Path], float]) -> Ablation:
+    """Shorten trainings that would take longer than the ablation's ``minutes``, all rows of a student alike.
+
+    DSKD in full, which costs most, is timed once; ``steps.json`` below ``out`` keeps what came of it, so that runs of
+    a later call are as long.
+
+    Args:
+        ablation: What is compared.
+        out: See `run`.
+        seconds_a_step: Times a recipe's training, given the run folder that it would have.
+    """
+    if not ablation.minutes:
+        return ablation
+    place = out / "steps.json"
+    known = json.loads(place.read_text()) if place.is_file() else {}
+    for plan in ablation.plans:
+        key = f"{plan.name} in {ablation.minutes:g} minutes"
+        if key not in known:
+            known[key] = int(60 * ablation.minutes / seconds_a_step(plan, out / plan.name))
+            files.write(place, json.dumps(known).encode())
+    shorter = (_of_steps(it, known[f"{it.name} in {ablation.minutes:g} minutes"]) for it in ablation.plans)
+    return replace(ablation, plans=tuple(shorter))
+
+
+def _of_steps(plan: Recipe, most: int) -> Recipe:
+    """A recipe of at most so many steps, its phases shortened alike; each keeps one."""
+    share = min(1.0, most / plan.steps)
+    return replace(plan, phases=tuple(replace(it, steps=max(1, int(share * it.steps))) for it in plan.phases))
 
 
 def ladder(full: Losses) -> dict[str, Losses]:
-    """METHOD's rows by name, from plain training to DSKD, then three to hold it against.
+    """METHOD's rows by name: from plain training to DSKD, DSKD minus each part, and three to hold it against.
 
     Args:
         full: DSKD's losses; guides from the teacher to the last assistant.
@@ -108,6 +141,11 @@ def ladder(full: Losses) -> dict[str, Losses]:
         "binarize": binary,
         "classify": classifying,
         "dskd": replace(classifying, past=full.past, past_ramp=full.past_ramp, features=full.features),
+        "minus-assistants": replace(full, guides=teacher, drop=False),
+        "minus-drop": replace(full, drop=False),
+        "minus-binarize": replace(full, binarize=0),
+        "minus-classify": replace(full, classification=0),
+        "minus-past": replace(full, past=0),
         "plain-cells": replace(plain, regression=0, classification=1),
         "kd-cells": Losses(guesses=full.guesses, guides=teacher, dense=1, dense_form="divergence"),
         "dskd-cells": replace(full, regression=0, dense=1, dense_form="divergence", classification=1),
@@ -130,6 +168,11 @@ ROWS = {
     "binarize": "+ binarization",
     "classify": "+ classification loss",
     "dskd": "+ self-distillation = DSKD",
+    "minus-assistants": "DSKD minus the assistants",
+    "minus-drop": "DSKD minus stochastic drop",
+    "minus-binarize": "DSKD minus binarization",
+    "minus-classify": "DSKD minus classification loss",
+    "minus-past": "DSKD minus self-distillation",
     "plain-cells": "baseline: cell cross-entropy on labels",
     "kd-cells": "baseline: cell cross-entropy, teacher's divergence",
     "dskd-cells": "DSKD without squared errors",

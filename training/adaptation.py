@@ -162,12 +162,12 @@ def label(order: Order, limit: int) -> Lessons:
 
 
 def _canvas_size(order: Order) -> tuple[int, int]:
-    """1.5 times the student's input, or that of the caches to rehearse."""
+    """(width, height) of canvases in px: as sharp as the student's crops, or that of the caches to rehearse."""
     if order.rehearse:
         known = crops.open_cache(list(order.rehearse), skeleton_of(order.student))[0]
         return known.pixels.shape[2], known.pixels.shape[1]
-    width, height = order.student.manifest.input_size
-    return round(width * crops.CANVAS_ZOOM), round(height * crops.CANVAS_ZOOM)
+    manifest = order.student.manifest
+    return crops.canvas_size(manifest.input_size, manifest.box_padding or crops.BOX_PADDING)
 
 
 def _start(order: Order, lessons: Lessons) -> Checkpoint:
@@ -191,9 +191,9 @@ def _record(order: Order, frames: Footage) -> PictureRecord:
 def _some_crops(order: Order, lessons: Lessons) -> np.ndarray:
     """Crops of the footage, spread over it, uint8 (N, H, W, 3) of the student's input size."""
     cache = crops.open_cache([order.work / "crops" / "footage"], skeleton_of(order.student))[0]
-    size = order.student.manifest.input_size
+    size, padding = order.student.manifest.input_size, order.student.manifest.box_padding or crops.BOX_PADDING
     rows = np.unique(np.linspace(0, lessons.people - 1, STATISTICS_CROPS).astype(int))
-    view = np.repeat(guide_maps.undisturbed(cache, size)[None], len(rows), axis=0)
+    view = np.repeat(guide_maps.undisturbed(cache, size, padding)[None], len(rows), axis=0)
     canvases = torch.from_numpy(np.array(cache.pixels[rows]))
     return augment.to_bytes(augment.sample(canvases, torch.from_numpy(view), size)).numpy()
 

@@ -120,9 +120,7 @@ def collect(source: coco.Source, estimator: PoseEstimator, every: int = 1) -> An
 
 
 def _beside_truth(people: list[dict], poses: Poses, skeleton: Skeleton, picture_ids: list[int]) -> Answers:
-    joints = np.array([a["keypoints"] for a in people], np.float32).reshape(len(people), len(skeleton), 3)
-    truth, labelled = joints[..., :2], joints[..., 2] > 0
-    areas = np.array([a["area"] for a in people], np.float32)
+    truth, labelled, areas = coco.labelled_joints(people, skeleton)
     return Answers(
         skeleton,
         picture_ids,

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pycocotools.coco import COCO
 
 from service.pose.skeleton import Skeleton
+from service.pose.types import Floats
 
 AREA_SHARE = 0.53
 """Area of a person as a share of the box, where nobody measured it: the mean of COCO's people."""
@@ -155,3 +158,9 @@ def require_skeleton(data: COCO, annotations: Path, skeleton: Skeleton) -> None:
                 f"{annotations}: expected {3 * len(skeleton)} numbers a person for {skeleton.name!r}, got {count} in "
                 f"annotation {person['id']}; give another skeleton, or correct the file"
             )
+
+
+def labelled_joints(people: list[dict], skeleton: Skeleton) -> tuple[Floats, NDArray[np.bool_], Floats]:
+    """Read N annotations: joints float32 (N, K, 2), image px; which are labelled (N, K); areas float32 (N,), px²."""
+    joints = np.array([a["keypoints"] for a in people], np.float32).reshape(len(people), len(skeleton), 3)
+    return joints[..., :2], joints[..., 2] > 0, np.array([a["area"] for a in people], np.float32)

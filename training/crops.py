@@ -87,7 +87,7 @@ def build(
         min_height: Boxes lower than this (px) are left out.
         min_joints: People whose joints weigh less than this together are left out; `least_joints` when None.
         skip: Leave out each picture whose id is divisible by this, as held out; 0 keeps all.
-        size: (width, height) of a canvas in px; 1.5 times the largest input that will be trained loses nothing.
+        size: (width, height) of a canvas in px; `canvas_size` of the largest input that will be trained loses nothing.
         skeleton: Whose keypoints the source labels.
 
     Raises:
@@ -125,13 +125,14 @@ def build(
     pixels.flush()
     partial.replace(out / "pixels.npy")
     labels = io.BytesIO()
-    # COCO's own names are not written: caches without names are of it, also those of earlier versions.
-    more: dict[str, Any] = {} if skeleton == COCO17 else {"names": np.array(skeleton.keypoints)}
+    # COCO's own names are not written: caches without names are of it.
+    arrays: dict[str, Any] = {} if skeleton == COCO17 else {"names": np.array(skeleton.keypoints)}
     ids = dict(zip(data.imgs, picture_record.picture_ids(source.images, data.imgs.values()).tolist(), strict=True))
     held = np.unique(np.array([ids[i] for i in ids if skip and i % skip == 0], np.int64))
     shown = np.array([ids[people[person]["image_id"]] for person in kept], np.int64)
     content = (keypoints, weights[kept], labelled[kept], boxes, shown, held)
-    np.savez(labels, **dict(zip(CONTENT, content, strict=True)), **more)
+    arrays |= dict(zip(CONTENT, content, strict=True))
+    np.savez(labels, **arrays)
     files.write(out / "labels.npz", labels.getvalue())
     print(
         f"{out}: {len(kept)} people of {len(data.imgs) - len(held)} pictures, {len(held)} pictures held back; "
@@ -225,13 +226,24 @@ class Rows:
         return taken
 
 
+def canvas_size(size: tuple[int, int], padding: float = BOX_PADDING) -> tuple[int, int]:
+    """(width, height) in px of canvases that are as sharp as a network's crops, neither more nor less.
+
+    Args:
+        size: (width, height) of the network's input, px.
+        padding: Its factor on a person's box. The closer a network cuts people, the larger it sees them.
+    """
+    factor = CANVAS_ZOOM * BOX_PADDING / padding
+    return round(size[0] * factor), round(size[1] * factor)
+
+
 def misfit(canvas: tuple[int, int], size: tuple[int, int], padding: float = BOX_PADDING) -> str:
     """Say what is wrong with canvases for an input, both (width, height) in px; empty where nothing is.
 
     A canvas has the shape to which boxes were padded: one of another shape than the input's shows some people at a
     scale at which they are never served. A small one is enlarged, where the serving crop is sharp.
     """
-    width, height = (round(side * CANVAS_ZOOM * BOX_PADDING / padding) for side in size)
+    width, height = canvas_size(size, padding)
     stretched = canvas[0] * height / (canvas[1] * width)
     if not 1 / SHAPES_DIFFER < stretched < SHAPES_DIFFER:
         trouble = "are of another shape, so scales differ from those served"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from service.pose.estimator import PoseEstimator
 from service.pose.finder import PersonFinder
 from service.pose.skeleton import COCO17, Skeleton
 from service.pose.types import Boxes, Floats, Poses
-from training import coco, intervals, pictures
+from training import coco, intervals, mistakes, pictures
 from training.intervals import Interval
 
 MOST_PEOPLE, LEAST_BOX_SCORE = 40, 0.002
@@ -28,7 +28,11 @@ AT_75 = 5
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """COCO figures, 0..1; -1 where nothing was labelled. Intervals of 95 %, see `intervals`; None without people."""
+    """COCO figures, 0..1; -1 where nothing was labelled. Intervals of 95 %, see `intervals`; None without people.
+
+    Attributes:
+        inversions: See `mistakes.inversions`; None where answers are not those to labelled boxes.
+    """
 
     ap: float
     ap50: float
@@ -39,6 +43,7 @@ class Score:
     ap_interval: Interval | None = None
     ap50_interval: Interval | None = None
     ap75_interval: Interval | None = None
+    inversions: dict[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,17 +89,21 @@ def score_poses(
         if i % every == 0 and (finder is None or truth.imgs[i].get("official_complete", True))
     ]
     require_pictures(ids, source, every)
-    results = []
+    results, counted = [], np.zeros((len(estimator.skeleton), len(mistakes.KINDS)), np.int64)
     for image_id in tqdm(ids, desc=f"evaluate {estimator.manifest.name}", unit="picture"):
         image = pictures.read_labelled(source.images, truth.imgs[image_id])
         if finder is None:
             people = [a for a in truth.imgToAnns[image_id] if not a.get("iscrowd") and a.get("num_keypoints")]
             poses = estimator.estimate(image, boxes_.from_xywh([a["bbox"] for a in people]))
+            joints, known, areas = coco.labelled_joints(people, estimator.skeleton)
+            kinds = mistakes.classify(poses.keypoints, joints, known, areas, estimator.skeleton)
+            counted += mistakes.counts(kinds)
         else:
             poses = estimator.estimate_found(image, *finder.find(image, MOST_PEOPLE, LEAST_BOX_SCORE))
         results += as_results(image_id, poses)
     found = coco_eval(truth, results, ids, "keypoints", estimator.skeleton)
-    return _score(found, 5, ids, results)
+    inverted = mistakes.inversions(counted, estimator.skeleton) if finder is None else None
+    return replace(_score(found, 5, ids, results), inversions=inverted)
 
 
 def score_boxes(source: coco.Source, finder: PersonFinder, every: int = 1) -> Score:

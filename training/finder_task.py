@@ -121,8 +121,7 @@ class FinderTask:
 
     def _guided(self, network: RtmDet, pixels: Tensor, step: int) -> dict[str, Tensor]:
         """Distance to the mean of the guides' scores and boxes; meanwhile the activations change."""
-        ramp = self._recipe.network.activation_ramp * self._recipe.steps
-        network.set_relu_share(min(1.0, (step + 1) / ramp) if ramp else 1.0)
+        network.set_relu_share(self._recipe.ramped(self._recipe.network.activation_ramp, step))
         logits, boxes = flat(network(pixels))
         answers = [guide.look(pixels) for guide in self._guides]
         scores = torch.stack([it[0] for it in answers]).mean(dim=0)

@@ -72,7 +72,8 @@ class NetworkGuide:
         if plan.recipe.network.kind != "pose":
             raise DatasetError(f"{path}: expected a pose network as guide, got a {plan.recipe.network.kind}")
         self._settings, self.skeleton = plan.recipe.network, plan.recipe.skeleton
-        self._answers_heights = plan.recipe.losses.teach_heights
+        # Held to 0..1 by squared errors alone, its outputs are heatmaps; a softmax would make needles of them.
+        self._answers_maps = plan.recipe.losses.by_squares
         network = networks.build(plan.recipe, pretrained=False)
         assert isinstance(network, PoseNetwork)
         network.load_state_dict(plan.ema)
@@ -95,8 +96,8 @@ class NetworkGuide:
         if isinstance(outputs, tuple):
             along_x, along_y = axis_distributions((outputs[0].float(), outputs[1].float()), self._settings.sigma_cells)
             return outer_maps(along_x, along_y)
-        if self._answers_heights:
-            return outputs.float().clamp_min(0)
+        if self._answers_maps:
+            return torch.as_tensor(outputs).float().clamp_min(0)
         return heatmaps(outputs.float() * self._settings.temperature, self._settings.sigma_cells)
 
 

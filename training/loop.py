@@ -26,7 +26,8 @@ MAX_GRADIENT = 5.0
 """Gradients are scaled down to this norm."""
 LOG_EVERY = 50
 SHRINK_BATCHES = 4
-"""Batches on which a smaller network is fitted to its start."""
+SHRINK_CROPS = 128
+"""Batches, and at most so many of their crops, on which a smaller network is fitted to its start."""
 
 
 class DivergedError(ArithmeticError):
@@ -81,7 +82,7 @@ def fit(
     torch.manual_seed(recipe.seed)
     begun = (run / "last.pt").exists()
     network = _built(recipe, run, begun).to(device)
-    ema = networks.build(recipe, pretrained=False).to(device)
+    ema = networks.build(recipe, pretrained=False, fading=True).to(device)
     for module in (network, ema):
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stub lacks it
     line = None if begun else _begin(recipe, run, task, network, rank)
@@ -140,7 +141,7 @@ def _begin(recipe: Recipe, run: Path, task: Task, network: nn.Module, rank: int)
 
 def _built(recipe: Recipe, run: Path, begun: bool) -> networks.Network:
     """The network at its start, or as the checkpoint has it: an imported graph may come from there alone."""
-    network = networks.build(recipe, pretrained=not begun)
+    network = networks.build(recipe, pretrained=not begun, fading=True)
     if begun:
         network.load_state_dict(_begun(run / "last.pt", recipe).network)
     return network
@@ -189,7 +190,10 @@ def start_weights(recipe: Recipe, run: Path, task: Task | None = None) -> dict[s
 
 
 def _shrunk(recipe: Recipe, path: Path, task: Task) -> dict[str, Tensor]:
-    """The weights of a larger ``lite-hrnet``, of a checkpoint or of PP-TinyPose's imported graph, in the recipe's."""
+    """The weights of a larger ``lite-hrnet``, of a checkpoint or of PP-TinyPose's imported graph, in the recipe's.
+
+    What the recipe blends out is still in them.
+    """
     if path.is_dir():
         large = LiteHRNet(len(recipe.skeleton))
         large.load_state_dict(pp_tinypose.weights_of(bundle.read(path).onnx, len(recipe.skeleton)))
@@ -199,10 +203,14 @@ def _shrunk(recipe: Recipe, path: Path, task: Task) -> dict[str, Tensor]:
         network.load_state_dict(start.ema)
         assert isinstance(network.backbone, LiteHRNet)
         large = network.backbone
-    small = networks.build(recipe, pretrained=False).backbone
+    small = networks.build(recipe, pretrained=False, fading=True).backbone
     assert isinstance(small, LiteHRNet)
+    if recipe.network.fade and (got := shrink.layout(large)) != (wanted := shrink.layout(small)):
+        raise RecipeError(
+            f"{recipe.name}: network.fade_modules and fade_exchange: expected {got}, as {path} has them, got {wanted}"
+        )
     crops = [task.batch(step, 0, recipe.phase_at(0)).pixels for step in range(SHRINK_BATCHES)]
-    shrink.shrink(large, small, torch.cat(crops).cpu())
+    shrink.shrink(large, small, torch.cat(crops)[:SHRINK_CROPS].cpu())
     return {f"backbone.{name}": weights for name, weights in small.state_dict().items()}
 
 
@@ -331,7 +339,7 @@ def _resume(
     """Load a checkpoint of this recipe; returns the steps done and where the training comes from."""
     state = _begun(path, recipe)
     network.load_state_dict(state.network)
-    ema.load_state_dict(state.ema)
+    ema.load_state_dict({**state.ema, **state.fading})
     optimiser.load_state_dict(state.optimiser)
     return state.step, state.lineage
 
@@ -355,4 +363,9 @@ def _state(
     run: Path,
     line: Lineage | None,
 ) -> Checkpoint:
-    return Checkpoint(step, network.state_dict(), ema.state_dict(), optimiser.state_dict(), recipe, revision, run, line)
+    served = networks.build(recipe, pretrained=False).state_dict()
+    average = ema.state_dict()
+    kept = {name: it for name, it in average.items() if name in served}
+    fading = {name: it for name, it in average.items() if name not in served}
+    state = network.state_dict(), kept, optimiser.state_dict()
+    return Checkpoint(step, *state, recipe, revision, run, line, fading)

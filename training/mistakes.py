@@ -32,6 +32,13 @@ UNLABELLED = -1
 GOOD_FROM = 0.85
 NEAR_FROM = 0.5
 
+GROUPS = {
+    "face": ("eye", "ear"),
+    "arms": ("shoulder", "elbow", "wrist"),
+    "legs": ("hip", "knee", "ankle", "heel", "toe"),
+}
+"""Joints that are told from each other alike, by the last word of a keypoint's name."""
+
 Kinds = NDArray[np.int8]
 """int8 (N, K): an index into `KINDS`, or `UNLABELLED`."""
 
@@ -94,3 +101,20 @@ def shares(counted: NDArray[np.int64]) -> Floats:
     """Turn counts (..., 5) into shares of the labelled, each row adding up to 1; zeros where nothing is labelled."""
     total = counted.sum(axis=-1, keepdims=True)
     return np.asarray(counted / np.maximum(total, 1), np.float32)
+
+
+def inversions(counted: NDArray[np.int64], skeleton: Skeleton) -> dict[str, float]:
+    """Share of the labelled keypoints whose left was taken for right, by joint group.
+
+    Args:
+        counted: int64 (K, 5), see `counts`.
+        skeleton: Names the keypoints and their mirror partners.
+
+    Returns:
+        A share, 0..1, of ``all`` that have a mirror partner and of each of `GROUPS`; none where nothing is labelled.
+    """
+    words = [name.rsplit("_", 1)[-1] for name in skeleton.keypoints]
+    paired = np.array(skeleton.flip) != np.arange(len(skeleton))
+    members = {"all": paired} | {name: paired & np.isin(words, known) for name, known in GROUPS.items()}
+    totals = {name: counted[rows].sum(axis=0) for name, rows in members.items()}
+    return {name: float(shares(total)[INVERSION]) for name, total in totals.items() if total.sum()}

@@ -19,6 +19,7 @@ from training.guide_maps import BatchGuide, BesideGuide, CachedGuide, Placed
 from training.guides import CPU_BATCH
 from training.networks.blocks import normalise
 from training.networks.efficientnet_lite import EfficientNetLite0
+from training.networks.lite_hrnet import LiteHRNet
 from training.networks.pose import FEATURE_LEVEL, STRIDE, Outputs, PoseNetwork
 from training.picture_record import PictureRecord
 from training.recipe import Guide, Phase, Recipe
@@ -156,13 +157,16 @@ class PoseTask:
             batch: Of `batch`.
             step: 0-based.
         """
-        settings = self._recipe.losses
+        settings, shape = self._recipe.losses, self._recipe.network
+        for it in (network, past):
+            if shape.fade and isinstance(it.backbone, LiteHRNet):
+                it.backbone.fade(shape.modules, shape.exchange, 1 - self._recipe.ramped(shape.fade, step))
         outputs, features = network.with_features(batch.pixels)
         then = None
         if settings.past:
             then = _answer(past.eval(), batch.pixels)
         progress = step / self._recipe.steps
-        terms = distill.total(_as_float(outputs), then, batch.lesson, settings, self._recipe.network, progress)
+        terms = distill.total(_as_float(outputs), then, batch.lesson, settings, shape, progress)
         if self._features is not None and features is not None:
             with torch.no_grad():
                 few = max(1, len(batch.pixels) if batch.pixels.is_cuda else CPU_BATCH)

@@ -53,6 +53,10 @@ class Network:
         unit_widths: Channels inside the units of each branch, finest first (``lite-hrnet``).
         exchange: Between which branches features are exchanged (``lite-hrnet``): ``full``, or ``star``: between the
             finest and each other one.
+        fade: Share of the training over which the modules and paths that the start has and this network lacks are
+            blended out; 0: they are left out at once (``lite-hrnet``).
+        fade_modules: Modules of the start that is blended into this network.
+        fade_exchange: The start's ``exchange``, likewise.
         activation: Of ``rtmdet-nano``. ``relu``: SiLUs, which take a quarter of a call, become ReLUs; ``early-relu``:
             those of the stem and the first stage alone.
         activation_ramp: Share of the training over which they change; 0 for a start that has changed already.
@@ -86,6 +90,9 @@ class Network:
     modules: tuple[Count, ...] = (2, 4, 2)
     unit_widths: tuple[Count, ...] = (20, 40, 80, 160)
     exchange: Literal["full", "star"] = "full"
+    fade: Share = 0.0
+    fade_modules: tuple[Count, ...] = (2, 4, 2)
+    fade_exchange: Literal["full", "star"] = "full"
     activation: Literal["silu", "early-relu", "relu"] = "silu"
     activation_ramp: Share = 0.5
     graph: str = ""
@@ -107,6 +114,8 @@ class Network:
                     f"expected one of unit_widths for each of {len(self.modules) + 1} branches (one more than the "
                     f"stages of modules), got {len(self.unit_widths)}"
                 )
+        if self.fade:
+            self._require_larger_start()
         if self.backbone == "rtmdet-nano" and (self.norms != "folded" or self.kind != "finder"):
             raise ValueError(
                 'expected kind = "finder" and norms = "folded" for rtmdet-nano, whose start has no norms, got '
@@ -116,6 +125,17 @@ class Network:
             raise ValueError(f"expected norms = \"batch\" for a network of {self.backbone}, got 'folded'")
         if self.head == "simcc" and self.temperature != 1:
             raise ValueError(f"expected temperature 1 with a simcc head, got {self.temperature}")
+
+    def _require_larger_start(self) -> None:
+        if self.backbone != "lite-hrnet":
+            raise ValueError(f"expected fade 0 for {self.backbone}, only lite-hrnet is shrunk, got {self.fade}")
+        start, here = self.fade_modules, self.modules
+        fits = len(start) == len(here) and all(more >= few for more, few in zip(start, here, strict=True))
+        if not fits or (self.fade_exchange, self.exchange) == ("star", "full"):
+            raise ValueError(
+                f"expected fade_modules and fade_exchange of a start that has all of this network, modules {here} and "
+                f"exchange {self.exchange!r}, got {start} and {self.fade_exchange!r}"
+            )
 
     @property
     def pretrained(self) -> bool:
@@ -269,11 +289,6 @@ class Losses:
     past_ramp: Share = 0.5
     features: Weight = 0.0
 
-    @property
-    def teach_heights(self) -> bool:
-        """Whether a squared error alone teaches, so that outputs are heights of heatmaps and no logits."""
-        return not self.classification and (self.dense_form == "squared" or not self.dense)
-
     def __post_init__(self) -> None:
         if self.regression + self.dense + self.classification == 0:
             raise ValueError("expected a positive weight of regression, dense or classification, got none")
@@ -283,6 +298,11 @@ class Losses:
             raise ValueError(f"expected at least two guides to drop one of, got {len(self.guides)}")
         if len({guide.name for guide in self.guides}) < len(self.guides):
             raise ValueError("expected guides of different names")
+
+    @property
+    def by_squares(self) -> bool:
+        """Whether squared errors alone teach: the network's outputs are then heatmaps, 0..1, themselves."""
+        return not self.classification and (self.dense_form == "squared" or not self.dense)
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,6 +380,11 @@ class Recipe:
     def steps(self) -> int:
         """All steps of all phases."""
         return sum(phase.steps for phase in self.phases)
+
+    def ramped(self, share: float, step: int) -> float:
+        """How far a change over the first ``share`` of the training is at a step (0-based), 0..1."""
+        length = share * self.steps
+        return min(1.0, (step + 1) / length) if length else 1.0
 
     def phase_at(self, step: int) -> Phase:
         """The phase that a step (0-based) belongs to."""

@@ -105,7 +105,7 @@ def recipe_of(
         "name": before.name,
         "role": before.role,
         "init_from": "@start",
-        "network": asdict(before.network),
+        "network": asdict(replace(before.network, fade=0.0)),
         "data": data,
         "phases": [
             {
@@ -117,10 +117,20 @@ def recipe_of(
             }
         ],
         "optimiser": {"lr": 3e-4, "warmup_steps": 20, "ema_decay": 0.99, "weight_decay": 0.0},
-        "losses": {"classification": 1.0, "past": 1.0, "past_ramp": 0.0},
+        "losses": _losses(before),
     }
     if before.skeleton != COCO17:
         tree["skeleton"] = asdict(before.skeleton)
     for setting in settings:
         recipe.override(tree, setting)
     return recipe.parse(tree, "the recipe of the adaptation")
+
+
+def _losses(before: Recipe) -> dict[str, Any]:
+    """Hold a student to labels and start in the form in which it learned.
+
+    A cross-entropy over cells destroys a network that learned by squared errors, and the other way round.
+    """
+    squared = before.losses.by_squares
+    form = {"regression": 1.0, "classification": 0.0, "dense_form": "squared"} if squared else {"classification": 1.0}
+    return {**form, "past": 1.0, "past_ramp": 0.0}

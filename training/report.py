@@ -205,7 +205,8 @@ def _add_mistakes(report: _Report, found: Answers) -> None:
     names = found.skeleton.keypoints
     counted = mistakes.counts(found.kinds)
     everything = {"all keypoints": counted.sum(axis=0)} | dict(zip(names, counted, strict=True))
-    mended = report.numbers["ap_if_mended"]
+    mended, inverted = report.numbers["ap_if_mended"], mistakes.inversions(counted, found.skeleton)
+    report.numbers["inversions"] = inverted
     report.html += [
         page.heading("Mistakes"),
         page.paragraph(
@@ -224,6 +225,9 @@ def _add_mistakes(report: _Report, found: Answers) -> None:
             ["mended", "AP", "gain"],
             [[k, _figure(ap), f"{ap - report.numbers['figures']['AP']:+.3f}"] for k, ap in mended.items()],
         ),
+        page.heading("Left taken for right", 3),
+        page.paragraph("Inversions among the labelled keypoints that have a mirror partner.", "note"),
+        page.table(["joints", "inversion %"], [[name, f"{100 * share:.1f}"] for name, share in inverted.items()]),
         page.heading("By keypoint", 3),
         page.table(
             ["keypoint", "labelled", *(f"{kind} %" for kind in KINDS)],

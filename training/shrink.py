@@ -46,6 +46,14 @@ def shrink(large: LiteHRNet, small: LiteHRNet, pixels: Tensor) -> None:
             _keep_means(row, whole_row, statistics)
 
 
+def layout(network: LiteHRNet) -> tuple[tuple[int, ...], str]:
+    """Modules of each stage, and between which branches they exchange features, as `recipe.Network` names both."""
+    missing = any(isinstance(part, Nothing) for part in network.modules())
+    return tuple(
+        len(stage) for stage in network.stages if isinstance(stage, nn.ModuleList)
+    ), "star" if missing else "full"
+
+
 def _pairs(small: LiteHRNet, large: LiteHRNet) -> Iterator[tuple[Module, Module]]:
     for ours, theirs in zip(small.stages, large.stages, strict=True):
         assert isinstance(ours, nn.ModuleList)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 from dataclasses import asdict
+from pathlib import Path
 
 from service.pose import bundle
 from service.pose.bundle import Bundle, BundleError
@@ -25,6 +26,7 @@ from training import (
     crops,
     designs,
     device,
+    distill_verb,
     evaluate,
     export,
     files,
@@ -189,18 +191,16 @@ def run_export(options: Namespace) -> int:
     return 0
 
 
-def run_distill(options: Namespace) -> int:
-    """See `chain.load`: trains every stage in turn."""
-    train_verb.set_threads(options.threads)
-    for plan in chain.load(options.recipe, tuple(options.set)):
-        train_verb.train(plan, options.data, options.out / plan.name, asked=options.device)
-    return 0
-
-
 def run_ablate(options: Namespace) -> int:
     """See `ablate.run`; prints the table."""
     train_verb.set_threads(options.threads)
-    ablation = ablate.load(options.recipe, tuple(options.set))
+
+    def seconds_a_step(plan: recipe.Recipe, folder: Path) -> float:
+        chosen = device.choose(options.device)
+        task = train_verb.open_task(plan, options.data, chosen, folder)
+        return sum(speed.measure(plan, task, chosen, rounds=3).values()) / 1000
+
+    ablation = ablate.bounded(ablate.load(options.recipe, tuple(options.set)), options.out, seconds_a_step)
     results = ablate.run(
         ablation,
         options.data,
@@ -319,7 +319,7 @@ VERBS = {
     "label": run_label,
     "crops": run_crops,
     "train": train_verb.run,
-    "distill": run_distill,
+    "distill": distill_verb.run,
     "ablate": run_ablate,
     "evaluate": run_evaluate,
     "export": run_export,

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from tests import spots
+from tests.training.shuffle_net import ShuffleNet, onnx_of
 from training import coco, crops, recipe
+from training.__main__ import main
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -55,6 +57,17 @@ def data_root(painted: coco.Source) -> Path:
     """A data folder with the painted people's crop cache under ``crops``."""
     crops.build(painted, painted.annotations.parent / "crops")
     return painted.annotations.parent
+
+
+@pytest.fixture(scope="session")
+def published_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained network in PP-TinyPose's layout, as `posewright-train import` makes a bundle of it."""
+    folder = tmp_path_factory.mktemp("published")
+    torch.manual_seed(3)
+    (folder / "theirs.onnx").write_bytes(onnx_of(ShuffleNet(), (192, 256)))
+    told = "--decoder heatmap --role teacher --shift -1.5 -1.5 --padding 1.1 --out"
+    assert main(["import", str(folder / "theirs.onnx"), *told.split(), str(folder / "tinypose-256")]) == 0
+    return folder / "tinypose-256"
 
 
 def tiny_recipe(kind: str = "pose", **changes: object) -> recipe.Recipe:

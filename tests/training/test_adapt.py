@@ -14,11 +14,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from skimage import data
 
 from service.pose import bundle
+from tests.training.conftest import tiny_recipe
 from tests.training.test_adapt_parts import write_video
-from training import order
+from training import checkpoint, crops, export, networks, order
 from training.__main__ import main
 
 FEW = ("--steps", "2", "--threads", "1", "--set", "phases.0.batch=4")
@@ -73,6 +75,34 @@ def test_a_clip_becomes_a_bundle_and_a_report(adapted: Path) -> None:
     better = numbers["verdict"]["better"]
     assert ("Better: " if better else "keep the old one") in html
     assert new.path.parent == (adapted if better else adapted / "not-better")
+
+
+@pytest.fixture(scope="module")
+def close(tmp_path_factory: pytest.TempPathFactory) -> bundle.Bundle:
+    """An untrained student in PP-TinyPose's layout that sees people close, as squared errors teach them."""
+    network = {"kind": "pose", "backbone": "lite-hrnet", "norms": "folded", "input_size": [96, 128], "temperature": 10}
+    plan = tiny_recipe(
+        network={**network, "box_padding": 1.05, "sigma_cells": 2.0, "first_cell_px": 0},
+        losses={"regression": 1.0, "classification": 0.0},
+    )
+    torch.manual_seed(0)
+    weights = networks.build(plan, pretrained=False).state_dict()
+    state = checkpoint.Checkpoint(1, weights, weights, {}, plan, "test")
+    return export.export(state, tmp_path_factory.mktemp("close") / "tiny", "1")
+
+
+def test_canvases_are_as_sharp_as_the_students_crops(
+    clip: Path, close: bundle.Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that sees people close needs larger canvases; and it goes on learning in the form in which it learned."""
+    assert adapt(clip, tmp_path / "out", "--student", str(close.path)) == 0
+    assert "canvases of" not in capsys.readouterr().err, "a training says where canvases do not fit"
+    (cache,) = crops.open_cache([tmp_path / "out" / "work" / "crops" / "footage"])
+    width, height = crops.canvas_size((96, 128), 1.05)
+    assert cache.pixels.shape[1:3] == (height, width)
+    assert height > 1.15 * 128 * crops.CANVAS_ZOOM
+    trained = checkpoint.load(tmp_path / "out" / "work" / "run" / "last.pt").recipe
+    assert (trained.losses.regression, trained.losses.classification, trained.losses.dense_form) == (1, 0, "squared")
 
 
 def test_the_same_command_again_changes_nothing(adapted: Path, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:

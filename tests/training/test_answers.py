@@ -62,6 +62,7 @@ def test_figures_are_those_of_evaluate(painted: coco.Source, moved: Answers, tmp
         score.ap, score.ap50, score.ap75, score.ar
     )  # fmt: skip
     assert figures["AP medium"] == -1  # the painted people are all large
+    assert score.inversions == mistakes.inversions(mistakes.counts(moved.kinds), moved.skeleton)
 
 
 def test_oks_is_pycocotools(painted: coco.Source, moved: Answers) -> None:

@@ -1,6 +1,8 @@
 """Chains and ablations: several trainings from one file, each from where it was left."""
 
 import json
+import shutil
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from service.pose import bundle
 from tests.training.conftest import tiny_recipe
 from tests.training.test_guides import PoseStandIn, take
 from tests.training.test_verbs import run, toml
-from training import ablate, chain, checkpoint, coco, recipe
+from training import ablate, chain, checkpoint, coco, crops, recipe, train_verb
 from training.__main__ import LADDER
 from training.recipe import Guide, Losses, RecipeError
 
@@ -53,6 +55,39 @@ def test_a_chain_trains_its_stages_in_turn_and_goes_on(data_root: Path, tmp_path
     assert trained_by["guides"] == ["big, trained by this project"]
 
 
+def test_a_dry_run_trains_every_stage_in_small_and_keeps_nothing(data_root: Path, tmp_path: Path) -> None:
+    (tmp_path / "chain.toml").write_text(HEADER + STAGES)
+    before = {it: it.stat().st_mtime_ns for it in data_root.rglob("*")}
+    told = run("distill", tmp_path / "chain.toml", "--data", data_root, "--out", tmp_path / "runs", "--dry-run").stdout
+    big, small, last = told.splitlines()
+    assert big.startswith("big: teacher, plain-s, 96 x 128, from no start, taught by labels alone: 2 steps, 4 samples")
+    assert small.startswith("small: student, plain-s, 96 x 128, from @big, taught by big")
+    assert "nothing was written" in last
+    assert not (tmp_path / "runs").exists()
+    assert {it: it.stat().st_mtime_ns for it in data_root.rglob("*")} == before
+
+
+@pytest.mark.slow
+def test_the_accelerators_chain_runs_to_its_end_on_a_cpu(
+    painted: coco.Source, published_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every stage begins where the one before ended, is taught by all that are larger, and can be exported."""
+    crops.build(painted, tmp_path / "crops" / "coco_train2017", size=(348, 464))
+    shutil.copytree(published_bundle, tmp_path / "bundles" / "tinypose-256")
+    monkeypatch.chdir(tmp_path)
+    chain_ = Path(recipe.__file__).parent / "recipes" / "accelerator.toml"
+    answer = run("distill", chain_, "--data", ".", "--out", "runs", "--dry-run", "--device", "cpu")
+    *stages, last = answer.stdout.splitlines()
+    assert [it.partition(":")[0] for it in stages] == [it.name for it in chain.load(chain_)]
+    assert "nothing was written" in last
+    assert not (tmp_path / "runs").exists()
+    assert "canvases of" not in answer.stderr
+    for line in answer.stderr.splitlines():
+        if "tensors begin" in line:
+            done, _, every = line.partition(": ")[2].split(" ")[:3]
+            assert done == every
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -82,6 +117,7 @@ def test_the_ladder_climbs_from_plain_to_all() -> None:
     rows = ablate.ladder(full)
     assert list(rows) == list(ablate.ROWS) == LADDER
     assert rows["dskd"] == full
+    assert [g.name for g in rows["minus-assistants"].guides] == ["t"]
     assert rows["plain"].guides == ()
     assert rows["plain"].regression == 1
     assert [g.name for g in rows["teacher"].guides] == ["t"]
@@ -90,6 +126,11 @@ def test_the_ladder_climbs_from_plain_to_all() -> None:
     assert (rows["drop"].binarize, rows["binarize"].binarize) == (0, 0.1)
     assert (rows["binarize"].classification, rows["classify"].classification) == (0, 1)
     assert rows["classify"].past == 0
+    for row, parts in {
+        "minus-assistants": {"guides", "drop"}, "minus-drop": {"drop"}, "minus-binarize": {"binarize"},
+        "minus-classify": {"classification"}, "minus-past": {"past"},
+    }.items():  # fmt: skip
+        assert {f.name for f in fields(Losses) if getattr(rows[row], f.name) != getattr(full, f.name)} == parts
 
 
 def test_an_ablation_trains_scores_and_tabulates_and_resumes(
@@ -134,6 +175,53 @@ name = "tiny"
         trained = checkpoint.load(tmp_path / "out" / f"tiny-{row}-1" / "last.pt")
         assert trained.recipe.seed == 1
         assert bool(trained.recipe.losses.guides) == (row == "dskd")
+
+
+def asked(guide: str) -> ablate.Ablation:
+    """Two guides that are one file, and two phases."""
+    guides = [{"name": name, "kind": "bundle", "path": guide, "flip": name == "a"} for name in "ta"]
+    plan = tiny_recipe(
+        losses={"regression": 0.5, "dense": 0.5, "dense_form": "squared", "guides": guides},
+        phases=[{"steps": steps, "batch": 2, "size": [96, 128]} for steps in (6, 3)],
+    )
+    return ablate.Ablation((plan,), (ablate.Trial("painted", "annotations.json", "images"),), minutes=2)
+
+
+@pytest.mark.parametrize(("step_s", "steps"), [(10.0, [6, 3]), (20.0, [4, 2]), (1e6, [1, 1])])
+def test_minutes_bound_a_run_once_and_for_all(data_root: Path, tmp_path: Path, step_s: float, steps: list[int]) -> None:
+    given = asked("none")
+    first = ablate.bounded(given, tmp_path, lambda plan, folder: step_s)
+    assert [it.steps for it in first.plans[0].phases] == steps
+    later = ablate.bounded(given, tmp_path, lambda plan, folder: pytest.fail("timed again"))
+    assert later == first
+    assert (
+        ablate.bounded(replace(given, minutes=0), tmp_path, lambda plan, folder: pytest.fail("timed")).plans
+        == given.plans
+    )
+
+
+def test_an_interrupted_ablation_goes_on_as_if_nothing_had_happened(data_root: Path, tmp_path: Path) -> None:
+    """Killed in the middle of a run, and once more behind it, before it was scored."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    arguments = ["plain", "dskd"], [0], [], True
+    ablation = asked(str(take(PoseStandIn(), tmp_path / "pose")))
+
+    def train(plan: recipe.Recipe, folder: Path) -> checkpoint.Checkpoint:
+        return train_verb.train(plan, data_root, folder, asked="cpu")
+
+    expected = ablate.run(ablation, data_root, whole, train, *arguments)
+    for until in (4, 9):
+
+        def killed(plan: recipe.Recipe, folder: Path, until: int = until) -> checkpoint.Checkpoint:
+            train_verb.train(plan, data_root, folder, until, asked="cpu")
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            ablate.run(ablation, data_root, parts, killed, *arguments)
+    assert ablate.run(ablation, data_root, parts, train, *arguments) == expected
+    for run_ in ("tiny-plain-0", "tiny-dskd-0"):
+        one, other = (checkpoint.load(it / run_ / "last.pt").ema for it in (whole, parts))
+        assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_an_ablation_without_assistants_is_refused(tmp_path: Path) -> None:

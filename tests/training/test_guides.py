@@ -18,9 +18,10 @@ from service.pose.estimator import PoseEstimator
 from service.pose.runner import OnnxRunner
 from tests import spots
 from tests.training.conftest import tiny_recipe, write_data_set
-from training import coco, crops, foreign, guides, imported, pictures, recipe
+from training import checkpoint, coco, crops, foreign, guides, imported, networks, pictures, recipe
 from training.__main__ import main
 from training.imported import Foreign
+from training.networks.pose import heatmaps
 from training.wrapping import NORMALISATIONS, Feeding
 
 
@@ -148,6 +149,23 @@ def test_a_sure_guide_overrules_a_wrong_label(tmp_path: Path) -> None:
     (cache,) = crops.open_cache([tmp_path / "crops"])
     assert (cache.weights[:, 9] == 0).all()
     assert (np.delete(cache.weights, 9, axis=1) == 1).all()
+
+
+@pytest.mark.parametrize("squared", [True, False], ids=["squared errors", "cross-entropy"])
+def test_a_checkpoint_answers_heatmaps_in_the_form_in_which_it_learned(tmp_path: Path, squared: bool) -> None:
+    """Outputs that squared errors held to 0..1 are heatmaps; logits become heatmaps by a softmax."""
+    network = {"kind": "pose", "backbone": "plain-s", "decoder_width": 16, "input_size": [96, 128], "temperature": 10}
+    losses = {"regression": 1.0, "classification": 0.0} if squared else {}
+    plan = tiny_recipe(network=network, losses=losses)
+    torch.manual_seed(0)
+    learned = networks.build(plan, pretrained=False).eval()
+    weights = learned.state_dict()
+    checkpoint.save(tmp_path / "last.pt", checkpoint.Checkpoint(1, weights, weights, {}, plan, "test"))
+    pixels = torch.randint(0, 256, (2, 128, 96, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        outputs = learned(pixels)
+    wanted = outputs.clamp_min(0) if squared else heatmaps(10 * outputs, plan.network.sigma_cells)
+    torch.testing.assert_close(guides.NetworkGuide(tmp_path / "last.pt", torch.device("cpu")).maps(pixels), wanted)
 
 
 def test_held_out_pictures_stay_out(painted: coco.Source, tmp_path: Path) -> None:

@@ -114,3 +114,21 @@ def test_similarity_is_the_term_of_oks() -> None:
     areas = np.array([9000, 24_000, 50_000], np.float32)
     own = mistakes.similarity(answers, truth, areas[:, None], COCO17.sigma_array)
     assert np.allclose(own.mean(axis=1), np.diag(oks.oks(answers, truth, areas, COCO17.sigma_array)), atol=1e-6)
+
+
+@given(
+    inverted=st.sets(st.sampled_from([k for k in range(17) if PAIRED[k]])),
+    unlabelled=st.sets(st.integers(0, 16)),
+)
+def test_inversions_are_counted_by_joint_group(inverted: set[int], unlabelled: set[int]) -> None:
+    truth = group(1)
+    answers = truth.copy()
+    for k in inverted:
+        answers[:, k] = truth[:, FLIP[k]]
+    # The partner must be labelled, too, for a joint to be taken for it.
+    known = np.array([[k not in unlabelled and FLIP[k] not in unlabelled for k in range(17)]])
+    told = mistakes.inversions(mistakes.counts(classify(answers, truth, known)), COCO17)
+    rows = {"all": PAIRED, "face": range(1, 5), "arms": range(5, 11), "legs": range(11, 17)}
+    members = {name: np.arange(17)[PAIRED] if name == "all" else np.array(it) for name, it in rows.items()}
+    expected = {name: [k in inverted for k in it if known[0, k]] for name, it in members.items()}
+    assert told == pytest.approx({name: np.mean(it) for name, it in expected.items() if it})

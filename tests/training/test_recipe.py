@@ -10,6 +10,7 @@ import pytest
 
 import service
 from service.pose import bundle
+from tests.training.conftest import tiny_recipe
 from training import ablate, chain, recipe
 from training.recipe import RecipeError
 
@@ -22,7 +23,7 @@ RECIPES = sorted(SHIPPED.glob("*.toml"))
 def test_shipped_recipes_are_valid_and_survive_a_round_trip(path: Path) -> None:
     plans = (
         ablate.load(path).plans
-        if path.stem.startswith("ablation") and path.stem != "ablation-start"
+        if path.stem.startswith("ablation") and path.stem != "ablation-imagenet-start"
         else chain.load(path)
     )
     for plan in plans:
@@ -114,3 +115,11 @@ def _stated(part: Any) -> Any:
         return part
     values = {field.name: (getattr(part, field.name), field.default) for field in fields(part)}
     return {name: _stated(value) for name, (value, default) in values.items() if value != default}
+
+
+@pytest.mark.parametrize(("kind", "backbone"), [("pose", "lite-hrnet"), ("finder", "rtmdet-nano")])
+def test_a_network_without_imagenet_weights_has_no_blocks_to_freeze(kind: str, backbone: str) -> None:
+    network = {"kind": kind, "backbone": backbone, "norms": "folded", "input_size": [96, 128]}
+    phases = [{"steps": 1, "batch": 1, "size": [96, 128], "frozen_blocks": 2}]
+    with pytest.raises(RecipeError, match=f"expected frozen_blocks 0 for {backbone}"):
+        tiny_recipe(kind, network=network, phases=phases)

@@ -79,8 +79,8 @@ def test_a_run_is_reported_in_its_folder(run: Path, painted: coco.Source) -> Non
     ]  # fmt: skip
     shown = Page(written)
     assert shown.headings == [
-        "tiny", "Average precision", "Curves", "Mistakes", "What each mistake costs", "By keypoint",
-        "Scores and people", "People", "Best by OKS", "Median by OKS", "Worst by OKS", "What it is",
+        "tiny", "Average precision", "Curves", "Mistakes", "What each mistake costs", "Left taken for right",
+        "By keypoint", "Scores and people", "People", "Best by OKS", "Median by OKS", "Worst by OKS", "What it is",
     ]  # fmt: skip
     assert len(shown.images) == 4 + 3 * 4
     assert "3 of 3" in shown.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -18,17 +19,24 @@ from training.recipe import Recipe
 Network = PoseNetwork | FinderNetwork | RtmDet
 
 
-def build(recipe: Recipe, pretrained: bool = True) -> Network:
-    """Build the recipe's network, its backbone from ImageNet where weights exist and ``pretrained`` is set.
+def build(recipe: Recipe, pretrained: bool = True, fading: bool = False) -> Network:
+    """Build the recipe's network.
 
     An ``imported`` network is its graph with its weights; where that is gone and ``pretrained`` is not set, it is empty
     until it loads a state, which brings its graph.
+
+    Args:
+        recipe: Describes it.
+        pretrained: Its backbone begins with ImageNet's weights, where there are any.
+        fading: With all of the start that the training blends out, as it trains; else as it serves.
 
     Raises:
         BundleError: ``network.graph`` is no bundle.
         DatasetError: Its graph cannot learn, or not at the recipe's sizes.
     """
     settings = recipe.network
+    if fading and settings.fade:
+        settings = replace(settings, modules=settings.fade_modules, exchange=settings.fade_exchange)
     network: Network
     if settings.backbone == "rtmdet-nano":
         network = RtmDet(settings.activation)

@@ -77,10 +77,16 @@ class Nothing(nn.Module):
 
 
 class Module(nn.Module):
-    """Units on each branch, then an exchange of features between branches."""
+    """Units on each branch, then an exchange of features between branches.
+
+    Attributes:
+        presence: Share of the module's answer in what it gives, 0..1; the rest is what it was given.
+        coarse_paths: Factor on the paths that a star lacks, 0..1.
+    """
 
     def __init__(self, widths: Sequence[int], unit_widths: Sequence[int], exchange: Exchange = "full") -> None:
         super().__init__()
+        self.presence = self.coarse_paths = 1.0
         self.branches = nn.ModuleList(
             nn.Sequential(*(Unit(width, inner) for _ in range(UNITS)))
             for width, inner in zip(widths, unit_widths, strict=True)
@@ -105,20 +111,34 @@ class Module(nn.Module):
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
         """Map one tensor a branch, finest first, to the same shapes."""
+        if self.presence == 0:
+            return features
+        given = features
         features = [branch(x) for branch, x in zip(self.branches, features, strict=True)]
         merged = []
-        for to, row in enumerate(self.exchange):
-            assert isinstance(row, nn.ModuleList)
-            total = self._from_coarser(row, features, to)
+        for to in range(len(features)):
+            total = self._from_coarser(features, to)
             for source in range(to):
-                if not isinstance(row[source], Nothing):
-                    total = row[source](features[source]) + total
+                part = self._sent(features, to, source)
+                total = total if part is None else part + total
             if to == 0:  # as PP-TinyPose was trained: the others receive the finest branch after its exchange
                 features[0] = total
             merged.append(F.relu(total))
-        return merged
+        if self.presence == 1:
+            return merged
+        return [self.presence * new + (1 - self.presence) * old for new, old in zip(merged, given, strict=True)]
 
-    def _from_coarser(self, row: nn.ModuleList, features: list[Tensor], to: int) -> Tensor:
+    def _sent(self, features: list[Tensor], to: int, source: int) -> Tensor | None:
+        """What one branch sends to another, None where there is no path or nothing is left of it."""
+        row = self.exchange[to]
+        assert isinstance(row, nn.ModuleList)
+        strength = self.coarse_paths if source and to and source != to else 1.0
+        if isinstance(row[source], Nothing) or strength == 0:
+            return None
+        part: Tensor = row[source](features[source])
+        return part if strength == 1 else strength * part
+
+    def _from_coarser(self, features: list[Tensor], to: int) -> Tensor:
         """Add what the coarser branches send to a branch's own features.
 
         Twice as large twice over is four times as large: summed from the coarsest on, only one map is enlarged to the
@@ -128,8 +148,8 @@ class Module(nn.Module):
         for source in range(len(features) - 1, to - 1, -1):
             if total is not None:
                 total = enlarge(total, features[source])
-            if not isinstance(row[source], Nothing):
-                part = row[source](features[source])
+            part = self._sent(features, to, source)
+            if part is not None:
                 total = part if total is None else part + total
         assert total is not None
         return total
@@ -193,6 +213,21 @@ class LiteHRNet(nn.Module):
     def freeze(self, blocks: int) -> None:
         """Free all: nothing of it is ever frozen, and recipes refuse another number than 0."""
         assert blocks == 0
+
+    def fade(self, modules: Sequence[int], exchange: Exchange, strength: float) -> None:
+        """Blend in only a share of what a smaller network lacks.
+
+        Args:
+            modules: Of the smaller network, see `__init__`; the later ones of a stage go.
+            exchange: Likewise.
+            strength: 1: this network's own answers; 0: the smaller network's, which costs no more than it.
+        """
+        for stage, kept in zip(self.stages, modules, strict=True):
+            assert isinstance(stage, nn.ModuleList)
+            for i, module in enumerate(stage):
+                assert isinstance(module, Module)
+                module.presence = 1.0 if i < kept else strength
+                module.coarse_paths = strength if exchange == "star" else 1.0
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Map uint8 (N, H, W, 3) RGB to (N, K, H / 4, W / 4)."""

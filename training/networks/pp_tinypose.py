@@ -141,9 +141,9 @@ class _Reader:
         stem = nn.Conv2d(3, STEM_WIDTH, 3, 2, 1)
         name = self._fill([stem, nn.ReLU()], graph.input)
         half = STEM_WIDTH // 2
-        for part, layer in ((slice(half), network.stem_kept), (slice(half, None), network.stem_widened)):
+        for rows, layer in ((slice(half), network.stem_kept), (slice(half, None), network.stem_widened)):
             assert stem.bias is not None
-            layer.load_state_dict({"weight": stem.weight[part], "bias": stem.bias[part]})
+            layer.load_state_dict({"weight": stem.weight[rows], "bias": stem.bias[rows]})
         kept, widened = graph.next(name, "Split").output
         kept = self._fill([*network.shrink_kept], kept)
         widened = self._fill([network.widen, nn.ReLU(), *network.shrink], widened)
