@@ -13,7 +13,7 @@ from service.pose.runner import OnnxRunner
 from tests.training.conftest import tiny_recipe
 from tests.training.test_lite_hrnet import SIZE, answers, crops
 from tests.training.test_loop import CPU, assert_resumes, pose_task
-from training import checkpoint, export, loop, networks, recipe
+from training import checkpoint, export, forecast, loop, networks, recipe
 from training.checkpoint import Checkpoint
 from training.networks.lite_hrnet import LiteHRNet, Module
 from training.networks.pose import PoseNetwork
@@ -122,6 +122,14 @@ def test_a_training_begins_as_its_start_and_ends_as_the_smaller_network(
 
 def test_a_training_goes_on_while_it_fades(start: Path, data_root: Path, tmp_path: Path) -> None:
     assert_resumes(shrinking(start), 4, data_root, tmp_path)
+
+
+def test_a_dry_run_tells_how_a_shrunk_network_begins(start: Path, data_root: Path, tmp_path: Path) -> None:
+    plan = shrinking(start)
+    task = pose_task(plan, data_root)
+    told = forecast.describe(plan, task, [], data_root, tmp_path, CPU, "a CPU")
+    tensors = len(networks.build(plan, pretrained=False, fading=True).state_dict())
+    assert f"{tensors} of {tensors} tensors begin as init_from has them" in told
 
 
 def test_what_is_said_of_the_start_must_be_so(start: Path, data_root: Path, tmp_path: Path) -> None:
