@@ -1,6 +1,8 @@
 """Recipes are strict and say what is wrong."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -91,4 +93,15 @@ def test_phases_follow_each_other() -> None:
 def test_shipped_bundles_name_the_recipes_that_made_them(name: str) -> None:
     models = Path(service.__file__).parent / "models"
     plan = recipe.load(SHIPPED / f"{name}.toml")
-    assert bundle.read(models / name).manifest.trained_by["recipe_sha256"] == recipe.digest(plan)
+    made = bundle.read(models / name).manifest.trained_by
+    plan = replace(plan, losses=replace(plan.losses, guides=_named_as_then(plan, made["recipe"])))
+    assert made["recipe_sha256"] == recipe.digest(plan)
+
+
+def _named_as_then(plan: recipe.Recipe, made: dict[str, Any]) -> tuple[recipe.Guide, ...]:
+    """A recipe's guides; one that was an ONNX file then, which is a bundle of that file now, as it was then."""
+    then = [recipe.Guide(**it) for it in made["losses"]["guides"]]
+    return tuple(
+        old if (old.name, old.kind) == (now.name, "tinypose") else now
+        for now, old in zip(plan.losses.guides, then, strict=True)
+    )
