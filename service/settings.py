@@ -96,7 +96,7 @@ class Settings(BaseModel):
     second_look: bool = Field(
         default=True,
         description="true: where a pose shows that the finder's box was off, look again with a better one; false "
-        "spares up to half of the pose networks' time in /predict on whole pictures.",
+        "spares a little time in /predict on whole pictures.",
     )
     threads: int = Field(
         0,

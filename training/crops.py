@@ -32,7 +32,6 @@ MIN_HEIGHT = 40
 """px: people whose boxes are lower are not cut."""
 CANVAS_ZOOM = 1.5
 """A canvas shows this many times what a network's crop shows, in either direction."""
-SHAPES_DIFFER = 1.1
 NEARLY = 1.05
 """Canvases that are off by less fit."""
 BOX_PADDING = 1.25
@@ -240,14 +239,15 @@ def canvas_size(size: tuple[int, int], padding: float = BOX_PADDING) -> tuple[in
 def misfit(canvas: tuple[int, int], size: tuple[int, int], padding: float = BOX_PADDING) -> str:
     """Say what is wrong with canvases for an input, both (width, height) in px; empty where nothing is.
 
-    A canvas has the shape to which boxes were padded: one of another shape than the input's shows some people at a
-    scale at which they are never served. A small one is enlarged, where the serving crop is sharp.
+    A canvas shows `CANVAS_ZOOM` times the box padded by `BOX_PADDING`, in its own shape: a crop of quite another shape
+    reaches beyond it. A small one is enlarged, where the serving crop is sharp.
     """
     width, height = canvas_size(size, padding)
     stretched = canvas[0] * height / (canvas[1] * width)
-    if not 1 / SHAPES_DIFFER < stretched < SHAPES_DIFFER:
-        trouble = "are of another shape, so scales differ from those served"
-    elif max(width / canvas[0], height / canvas[1]) > NEARLY * max(stretched, 1 / stretched):
+    most = BOX_PADDING * CANVAS_ZOOM / padding
+    if not 1 / most <= stretched <= most:
+        trouble = "are of another shape, so that crops reach beyond them"
+    elif max(width / canvas[0], height / canvas[1]) > NEARLY:
         trouble = "are enlarged, so less sharp than what is served"
     else:
         return ""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from service.pose import boxes as boxes_
-from service.pose import bundle
+from service.pose import bundle, crop
 from service.pose.bundle import Bundle
 from service.pose.estimator import PoseEstimator
 from service.pose.runner import OnnxRunner
@@ -183,9 +183,17 @@ def test_misfitting_canvases_are_told_and_how_they_would_fit(size: tuple[int, in
             words = told.split()
             width, height = (int(words[words.index(side) + 1]) for side in ("--width", "--height"))
             assert not crops.misfit((width, height), size, padding)
-        else:
-            assert canvas[1] / 1.5 * padding / 1.25 > 0.85 * size[1], "enlarged in silence"
-            assert canvas[0] / canvas[1] == pytest.approx(size[0] / size[1], rel=0.11)
+            continue
+        for box in ((40, 100), (75, 100), (100, 100), (200, 100)):
+            person = np.array([[0, 0, *box]], np.float32)
+            to_canvas = crop.invert(crop.crop_to_image(person, canvas, crops.BOX_PADDING * crops.CANVAS_ZOOM))[0]
+            corners = np.array([[0, 0], [size[0] - 1, size[1] - 1]], np.float32)
+            seen = crop.transform(corners[None], crop.crop_to_image(person, size, padding))
+            (left, top), (right, bottom) = crop.transform(seen, to_canvas[None])[0]
+            assert min(left, top) > -1
+            assert right < canvas[0]
+            assert bottom < canvas[1]
+            assert size[0] - 1 <= 1.06 * (right - left), "enlarged in silence"
 
 
 @pytest.mark.parametrize(
