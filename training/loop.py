@@ -363,8 +363,8 @@ def _state(
     run: Path,
     line: Lineage | None,
 ) -> Checkpoint:
-    served = networks.build(recipe, pretrained=False).state_dict()
     average = ema.state_dict()
+    served = networks.build(recipe, pretrained=False).state_dict() if recipe.network.fade else average
     kept = {name: it for name, it in average.items() if name in served}
     fading = {name: it for name, it in average.items() if name not in served}
     state = network.state_dict(), kept, optimiser.state_dict()

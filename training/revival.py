@@ -92,8 +92,12 @@ def recipe_of(opened: Bundle) -> recipe.Recipe:
             f"{tree['network']['graph']!r}; go on training from its checkpoint (init_from), or adapt another student"
         )
     try:
-        # Who taught does not matter any more, and earlier versions name guides in ways that are gone.
-        plan = recipe.parse({**tree, "losses": {}}, f"bundle {manifest.name!r}")
+        # Who taught does not matter any more, and earlier versions name guides in ways that are gone; only whether
+        # squared errors taught does, since outputs are heatmaps then.
+        told = tree["losses"]
+        squared = not told["classification"] and (told["dense_form"] == "squared" or not told["dense"])
+        losses = {"regression": 1.0, "classification": 0.0} if squared else {}
+        plan = recipe.parse({**tree, "losses": losses}, f"bundle {manifest.name!r}")
         # Where that training began is in the manifest; its files may be gone.
         return export.serving(replace(plan, init_from=""), manifest.box_padding, manifest.input_size)
     except recipe.RecipeError as error:

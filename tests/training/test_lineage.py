@@ -130,14 +130,13 @@ def test_guides_are_named_as_what_they_are(tmp_path: Path) -> None:
     imported(tmp_path / "theirs")
     export.export(fresh(name="mine"), tmp_path / "mine", "1")
     guides = [recipe.Guide("a", "bundle", "theirs"), recipe.Guide("b", "bundle", "mine"),
-              recipe.Guide("c", "checkpoint", "x"), recipe.Guide("d", "simcc", "y", origin="somebody"),
-              recipe.Guide("e", "simcc", "y"), recipe.Guide("f", "bundle", "gone")]  # fmt: skip
+              recipe.Guide("c", "checkpoint", "x"), recipe.Guide("d", "bundle", "y", origin="somebody"),
+              recipe.Guide("f", "bundle", "gone")]  # fmt: skip
     assert [lineage.guide_name(it, tmp_path / it.path) for it in guides] == [
         "PaddleDetection (Apache-2.0)",
         "b, trained by this project",
         "c, trained by this project",
         "somebody",
-        "e, an imported network whose origin the recipe does not state",
         "f, a bundle whose origin the recipe does not state",
     ]
 

@@ -68,7 +68,7 @@ def test_what_pays_is_written_and_says_what_it_is(painted: coco.Source, tmp_path
     own, _, floats = measured.partition("## The card of `laden` in float")
     assert "on new pictures." in own
     assert "on old pictures." in floats
-    (contender,) = contenders.gather([written.path], None).poses
+    (contender,) = contenders.gather([written.path]).poses
     assert contender.arithmetic == "int8"
     nodes = onnx.load_from_string(written.onnx).graph.node
     assert {"QuantizeLinear", "DequantizeLinear"} <= {node.op_type for node in nodes}

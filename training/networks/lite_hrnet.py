@@ -165,10 +165,9 @@ def enlarge(x: Tensor, like: Tensor) -> Tensor:
     if not torch.onnx.is_in_onnx_export():
         return enlarged[:, :, :height, :width]
     # The same as a convolution, again for the sake of the blocked layout.
+    kernel = [[float((i, j) == (0, 0)) for j in range(1 + beside)] for i in range(1 + below)]
     channels = int(x.shape[1])
-    first = torch.zeros(channels, 1, 1 + below, 1 + beside)
-    first[:, :, 0, 0] = 1
-    return F.conv2d(enlarged, first, groups=channels)
+    return F.conv2d(enlarged, torch.tensor([[kernel]] * channels), groups=channels)
 
 
 class LiteHRNet(nn.Module):
