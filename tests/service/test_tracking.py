@@ -397,8 +397,10 @@ def test_whom_only_the_finder_misses_is_told_until_it_looks_and_two_frames_more(
     assert all(len(ids) == others + 1 for ids in scene.told[:frames])
     assert all(len(ids) == others for ids in scene.told[frames + find_every + 2 :])
     assert all(set(ids) <= set(range(1, others + 2)) for ids in scene.told)
-    scores = scene.tracker.boxes((frames + find_every + 8) / fps)[1]
-    assert np.sum(scores < 0.45) == 1
+    end_s = (frames + find_every + 8) / fps
+    scores = scene.tracker.boxes(end_s)[1]
+    walked_out = not HALF_BOX[0] < 400 + px_per_s * end_s < SIZE[0] - HALF_BOX[0]
+    assert np.sum(scores < 0.45) == 1 or (walked_out and len(scores) == others)
 
 
 @pytest.mark.parametrize("find_every", [1, 3, 10])
