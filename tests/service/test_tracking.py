@@ -414,3 +414,13 @@ def test_a_weak_box_keeps_who_is_known_and_begins_nobody() -> None:
     scene = Scene([stands((400, 300)), stands((700, 300), since_s=0.5)], tracker(find_every=3))
     scene.box_score = lambda t: 0.9 if t < 0.1 else 0.12
     assert all(scene.step() == {0: 1} for _ in range(60))
+
+
+@pytest.mark.parametrize(("step_s", "looks_into_found"), [(0.03, False), (0.2, True), (1.0, True)])
+def test_in_slow_streams_a_found_box_is_looked_into_though_it_agrees(step_s: float, looks_into_found: bool) -> None:
+    scene = Scene([stands((400, 300))], tracker())
+    scene.step(0.0)
+    predicted, scores = scene.tracker.boxes(step_s)
+    found = predicted + np.float32(10)
+    boxes, _ = scene.tracker.add_found(predicted, scores, found, scores)
+    np.testing.assert_allclose(boxes, found if looks_into_found else predicted)
