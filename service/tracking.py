@@ -44,7 +44,8 @@ makes every stream slower still, and it would not get out of that again.)"""
 SAME_BOX_IOU = 0.3
 """A found box that overlaps a track's so much is the same person's."""
 AGREEING_IOU = 0.6
-"""If it overlaps less than this, the track's is off, and the found one is looked into instead."""
+"""If it overlaps less than this, the track's is off, and the found one is looked into instead. In slow streams it
+always is: people move too far between frames for any prediction to be as near, and close crops cut them off."""
 SAME_POSE_OKS = 0.6
 """Poses more alike than this (with `REACH`) are one person's: less than in a single picture, since tracks of two boxes
 slide onto one person bit by bit. Of 22,822 pairs of people in COCO pictures 0.4 % are so alike, and half of these are
@@ -171,7 +172,7 @@ class Tracker:
         for i, j in pair(overlaps, SAME_BOX_IOU):
             self._backing[j] = found[i], float(found_scores[i])
             taken.add(i)
-            if overlaps[i, j] < AGREEING_IOU:
+            if self._slow or overlaps[i, j] < AGREEING_IOU:
                 boxes[j] = found[i]
             if self._tracks[j].doubt:
                 scores[j] = found_scores[i]

@@ -43,6 +43,8 @@ STRIDE, FINDER_STRIDE = 4, 8
 HALF_BOX = (60, 100)
 """Half the width and height of every box."""
 MARKER_RADIUS, SPOT_RADIUS = 10, 6
+LARGE_MARKER_PX = 150
+"""Between the areas of `SURE`'s and `UNSURE`'s markers in a crop."""
 
 # A standing figure: offsets of the keypoints from the box's centre in px, in COCO's order, clear of the marker.
 FIGURE = np.array(
@@ -153,13 +155,13 @@ def png_bomb(side: int = 12_000) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
 
 
-def pose_network(shift_cells: int = 0, gain: float = 4.0, fails_on_two: bool = False) -> bytes:
+def pose_network(shift_cells: int = 0, gain: float = 4.0, fails_on_sure: bool = False) -> bytes:
     """Build uint8 (N, H, W, 3) -> heatmaps (N, 17, H/4, W/4).
 
     Args:
         shift_cells: Every keypoint is seen so many cells too far right.
         gain: On the maps; at 4 every spot's peak is above 1, so that its score is exactly 1.
-        fails_on_two: It can run one person at once, and raises for more.
+        fails_on_sure: It raises for pictures of people whose marker is as large as `SURE`'s.
     """
     graph = _Graph()
     seen = graph.likeness(COLORS)
@@ -171,11 +173,13 @@ def pose_network(shift_cells: int = 0, gain: float = 4.0, fails_on_two: bool = F
     kernel = along[:, None] * moved[None]
     kernel *= gain / (along.sum() ** 2)
     weights = np.broadcast_to(kernel, (len(COLORS), 1, 7, 7)).astype(np.float32)
-    output = "" if fails_on_two else "heatmaps"
+    output = "" if fails_on_sure else "heatmaps"
     seen = graph.add("Conv", [pooled, graph.constant(weights)], output, group=len(COLORS), pads=[3] * 4)
-    if fails_on_two:
-        shape = np.array([1, len(COLORS), POSE_SIZE[1] // STRIDE, POSE_SIZE[0] // STRIDE])
-        graph.add("Reshape", [seen, graph.constant(shape)], "heatmaps")
+    if fails_on_sure:
+        # Picks the answer of picture 0, or of picture 1, which there is not: networks are asked for one at a time.
+        marked = graph.add("ReduceSum", [graph.likeness((MARKER,)), graph.constant(np.array([1, 2, 3]))], keepdims=0)
+        large = graph.add("Greater", [marked, graph.constant(np.array([LARGE_MARKER_PX], np.float32))])
+        graph.add("Gather", [seen, graph.add("Cast", [large], to=TensorProto.INT64)], "heatmaps")
     return graph.build({"heatmaps": ["n", len(COLORS), "h", "w"]})
 
 

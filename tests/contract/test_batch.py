@@ -13,6 +13,7 @@ from tests.conftest import Running, serving
 from tests.spots import SURE, UNSURE
 
 GOOD = spots.encode(spots.paint(SURE))
+FAINT = spots.encode(spots.paint(UNSURE))
 BOTH = spots.encode(spots.paint(SURE, UNSURE), "JPEG")
 
 
@@ -66,15 +67,15 @@ def test_a_picture_that_breaks_the_network_is_an_entry_and_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     models = spots.write_models(tmp_path / "models")
-    spots.write_pose_bundle(models, "student-s", "student", fails_on_two=True)
+    spots.write_pose_bundle(models, "student-s", "student", fails_on_sure=True)
     with serving(Settings(models_dir=models)) as running:
-        response = post(running, [GOOD, BOTH, GOOD, BOTH])
+        response = post(running, [FAINT, BOTH, FAINT, BOTH])
         assert response.status_code == 200
         answers = response.json()
         assert [len(entry["poses"]) if "poses" in entry else entry["problem"]["status"] for entry in answers] == [
             1, 500, 1, 500,
         ]  # fmt: skip
         assert answers[1]["problem"]["request_id"] == response.headers["x-request-id"]
-        assert "Reshape" not in response.text
+        assert "Gather" not in response.text
         assert running.app.state.service.room.taken == 0
     assert sum("picture 1 of a batch failed" in record.message for record in caplog.records) == 1
