@@ -154,7 +154,8 @@ def _fill(network: networks.Network, layers: list[nn.Module], folded: list[Folde
         id(part.convolution): part.norm for part in network.modules() if isinstance(part, ConvNorm) and part.normed
     }
     shifts: dict[int, Tensor] = {}
-    kept = (weight for weight, bias in folded if bias is None)
+    # Wider ones without a bias cut enlarged maps to size: nothing of theirs is learned.
+    kept = (weight for weight, bias in folded if bias is None and weight.shape[2:] == (1, 1))
     learned = ((weight, bias) for weight, bias in folded if bias is not None)
     for layer in layers:
         if isinstance(layer, Unit):
