@@ -50,6 +50,18 @@ def camera(clip: Path) -> list[str]:
     return ["--use-fake-device-for-media-stream", f"--use-file-for-fake-video-capture={clip}"]
 
 
+LEFT = (
+    "Inspected target navigated or closed",
+    "Execution context was destroyed.",
+    "Cannot find default execution context",
+)
+"""What the browser says of a script whose page gave way to another one."""
+
+
+class PageLeft(Exception):
+    """The page of a script is gone."""
+
+
 class Browser:
     """A running Chromium."""
 
@@ -82,6 +94,9 @@ class Browser:
         command = {"id": number, "method": method, "params": params}
         self._connection.send(json.dumps(command if session is None else command | {"sessionId": session}))
         answer = reply.get(timeout=PATIENCE_S)
+        told = answer.get("error", {}).get("message", "")
+        if told in LEFT:
+            raise PageLeft(told)
         assert "error" not in answer, f"{method}: {answer['error']}"
         result: dict[str, Any] = answer["result"]
         return result
@@ -162,15 +177,19 @@ class Tab:
         return self.run(f"({function})(...{json.dumps(arguments)})")
 
     def wait_for(self, condition: str) -> Any:
-        """First value of a JavaScript expression that is truthy."""
-        try:
-            return self.run(
-                "new Promise((resolve) => { const poll = () => { const value = ("
-                + condition
-                + "); if (value) resolve(value); else setTimeout(poll, 30); }; poll(); })"
-            )
-        except queue.Empty:
-            raise AssertionError(f"never came true: {condition}; the page says: {self.text('body')}") from None
+        """First value of a JavaScript expression that is truthy, on this page or on the one that takes its place."""
+        poll = (
+            "new Promise((resolve) => { const poll = () => { const value = ("
+            + condition
+            + "); if (value) resolve(value); else setTimeout(poll, 30); }; poll(); })"
+        )
+        while True:
+            try:
+                return self.run(poll)
+            except PageLeft:
+                continue
+            except queue.Empty:
+                raise AssertionError(f"never came true: {condition}; the page says: {self.text('body')}") from None
 
     def text(self, selector: str) -> str:
         """What stands in an element."""
