@@ -14,7 +14,7 @@ from service.pose.bundle import BundleError
 from service.pose.skeleton import COCO17
 from tests.training.conftest import tiny_recipe
 from tests.training.test_guides import PoseStandIn, take
-from training import augment, coco, crops, guide_maps, guides, loop, recipe
+from training import augment, coco, crops, guide_maps, guides, loop, pictures, recipe
 from training.guide_maps import BesideGuide, CachedGuide
 from training.guides import BundleGuide, MapGuide, NetworkGuide
 from training.networks.pose import mirror_maps
@@ -249,3 +249,28 @@ def test_other_pictures_are_looked_at_anew(data_root: Path, tmp_path: Path) -> N
         (cache,) = crops.open_cache([copy])
         folders.update(guide_maps.folder_of(tmp_path, "pose", file, flip=False, cache=cache).name for _ in range(2))
     assert len(folders) == 2
+
+
+STILL = augment.Strength(0, 0, (1, 1), 0, 0, 0, 0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("size", [(64, 128), (96, 128), (160, 128)], ids=str)
+def test_training_shows_people_as_large_as_they_are_served(
+    size: tuple[int, int], painted: coco.Source, data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the crop has another shape than the canvas: undisturbed, it is one that the server would cut."""
+    monkeypatch.setitem(augment.STRENGTHS, "faint", STILL)
+    padding = 1.05
+    plan = tiny_recipe(
+        network={"kind": "pose", "backbone": "plain-s", "input_size": list(size), "box_padding": padding},
+        phases=[{"steps": 1, "batch": 8, "size": list(size), "augment": "faint"}],
+    )
+    data = coco.load(painted.annotations)
+    served = []
+    for person in data.anns.values():
+        image = pictures.read_labelled(painted.images, data.imgs[person["image_id"]])
+        cut = crop.cut(image, from_xywh([person["bbox"]]), size, padding).pixels[0].astype(float)
+        served += [cut, cut[:, ::-1]]
+    seen = PoseTask(plan, data_root, torch.device("cpu"), data_root / "run").batch(0, 0, plan.phases[0]).pixels
+    for pixels in seen.numpy().astype(float):
+        assert min(np.abs(pixels - it).mean() for it in served) < 3
