@@ -14,8 +14,8 @@ from fastapi import FastAPI
 
 from service import settings as settings_
 from service.app import create_app, package_version
+from service.http.server import Server
 from service.pose.bundle import BundleError
-from service.server import Server
 from service.settings import Settings, SettingsError
 
 

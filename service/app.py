@@ -15,20 +15,22 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
-from service import formats, openapi, page, rest, stream
 from service.errors import PROBLEM_TYPE, ServiceError, from_validation, http_problem, problem
-from service.hosts import HostGuard, Hosts
-from service.linger import Linger
-from service.metrics import Metrics
-from service.middleware import SCOPE_KEY, Exchange, LastResort
-from service.pixels import PixelRoom
-from service.redirects import PathRedirects
-from service.scheduler import Scheduler
+from service.http import openapi, page, routes
+from service.http.allowed_hosts import HostGuard, Hosts
+from service.http.lingering_close import Linger
+from service.http.middleware import SCOPE_KEY, Exchange, LastResort
+from service.http.redirects import PathRedirects
+from service.http.upload_budget import Room
+from service.inference.metrics import Metrics
+from service.inference.pixel_budget import PixelRoom
+from service.inference.registry import Shelf, open_shelf
+from service.inference.scheduler import Scheduler
+from service.inference.state import Service
 from service.settings import Settings
-from service.shelf import Shelf, open_shelf
-from service.state import Service
-from service.stream import Streams
-from service.uploads import Room
+from service.streaming import route
+from service.streaming.route import Streams
+from service.wire.formats import writer
 
 JOIN_S = 1.0
 """Within which threads must end when the server stops."""
@@ -54,14 +56,14 @@ def create_app(settings: Settings) -> FastAPI:
         version=package_version(),
         description="Real-time human pose inference: people and their keypoints in pictures.",
         lifespan=_lifespan(settings, shelf),
-        docs_url=None,  # `service.page` has it, without a CDN
+        docs_url=None,  # `service.http.page` has it, without a CDN
         redoc_url=None,
     )
     app.state.shelf = shelf
     app.state.metrics = Metrics()
     app.state.hosts = Hosts(settings)
-    app.include_router(rest.router)
-    app.include_router(stream.router)
+    app.include_router(routes.router)
+    app.include_router(route.router)
     app.include_router(page.router)
     openapi.describe(app)
     app.add_exception_handler(ServiceError, _on_service_error)
@@ -105,7 +107,7 @@ def _lifespan(settings: Settings, shelf: Shelf):  # type: ignore[no-untyped-def]
 
 
 def _problem_response(document: dict[str, object], status: int, headers: dict[str, str]) -> Response:
-    return Response(formats.dumps(document), status_code=status, headers=headers, media_type=PROBLEM_TYPE)
+    return Response(writer.dumps(document), status_code=status, headers=headers, media_type=PROBLEM_TYPE)
 
 
 async def _on_service_error(request: Request, error: Exception) -> Response:

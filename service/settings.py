@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from service.pose.cores import available_cores
-from service.pose.runner import Backend, require_installed
+from service.pose.backends.cpu_quota import available_cores
+from service.pose.backends.runner import Backend, require_installed
 
 PREFIX = "POSEWRIGHT_"
 MOST_WORKERS = 4

@@ -15,9 +15,9 @@ from fastapi import FastAPI
 from hypothesis import settings as hypothesis_settings
 
 from service.app import create_app
-from service.server import Server
+from service.http.server import Server
+from service.inference.registry import Shelf
 from service.settings import Settings
-from service.shelf import Shelf
 from tests import spots
 
 # What is slow is no failure: speed is measured by benchmarks.

@@ -184,7 +184,7 @@ def pose_network(shift_cells: int = 0, gain: float = 4.0, fails_on_sure: bool = 
 
 
 def finder_network() -> bytes:
-    """Build uint8 (1, H, W, 3) -> centers (1, 1, h, w) and distances (1, 4, h, w) for `service.pose.finder`."""
+    """Build uint8 (1, H, W, 3) -> centers (1, 1, h, w) and distances (1, 4, h, w) for `service.pose.detector`."""
     graph = _Graph()
     seen = graph.likeness((MARKER,))
     cells = graph.add("AveragePool", [seen], kernel_shape=[FINDER_STRIDE] * 2, strides=[FINDER_STRIDE] * 2)

@@ -16,7 +16,7 @@ LADDER = [
 DEVICES = ("auto", "cuda", "cpu")
 """`device.CHOICES`, likewise."""
 BACKENDS = ("onnxruntime", "openvino")
-"""`service.pose.runner.Backend`, likewise."""
+"""`service.pose.backends.runner.Backend`, likewise."""
 SHARED = ("train", "distill")
 """Verbs that several processes share."""
 NAMED_SKELETONS = "halpe26 or coco-wholebody133"
@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
-    from training import verbs  # noqa: PLC0415 (torch takes seconds: --help must not wait for it)
+    from training.cli import subcommands as verbs  # noqa: PLC0415 (torch takes seconds: --help must not wait for it)
 
     try:
         return int(verbs.VERBS[options.verb](options))

@@ -26,7 +26,7 @@ class Calibration(BaseModel):
     """A logistic curve a column: a height h becomes 1 / (1 + exp(-(offset + slope · log(h / (1 - h))))).
 
     (Platt scaling, on the logit; offset 0 and slope 1 change nothing.) Each curve rises, so no order changes within a
-    column. `training.calibration` fits it on labelled pictures that the network has not seen.
+    column. `training.evaluation.calibration` fits it on labelled pictures that the network has not seen.
 
     Attributes:
         meaning: ``expected_oks``: a keypoint's score is the COCO similarity to expect of it, where it can be labelled;

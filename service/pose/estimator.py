@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.pose import boxes as boxes_
-from service.pose import crop, heatmap, simcc
+from service.pose import crop
+from service.pose.backends.runner import Runner
 from service.pose.bundle import Bundle, BundleError
+from service.pose.decoders import heatmap, simcc
 from service.pose.oks import distinct
-from service.pose.runner import Runner
 from service.pose.skeleton import COCO17, SKELETONS
 from service.pose.types import Boxes, Floats, Image, Poses, expected_oks
 

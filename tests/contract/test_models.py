@@ -12,14 +12,14 @@ import httpx
 import numpy as np
 import pytest
 
-from service import wire
 from service.app import create_app
-from service.pixels import PixelRoom
+from service.http.upload_budget import Room
+from service.inference.pixel_budget import PixelRoom
+from service.inference.scheduler import Scheduler
+from service.inference.state import Service
 from service.pose.bundle import BundleError
-from service.scheduler import Scheduler
 from service.settings import Settings
-from service.state import Service
-from service.uploads import Room
+from service.wire import schema
 from tests import spots
 from tests.conftest import PATIENCE_S, Running, serving
 from tests.spots import SURE, UNSURE
@@ -29,12 +29,12 @@ PICTURE = spots.encode(spots.paint(SURE, UNSURE))
 
 def test_models_are_listed_and_shown(server: Running) -> None:
     listed = server.http.get("/models").json()
-    wire.Models.model_validate(listed)
+    schema.Models.model_validate(listed)
     assert [entry["name"] for entry in listed["models"]] == ["finder", "student-s", "teacher"]
     assert [entry["default"] for entry in listed["models"]] == [False, True, False]
     for entry in listed["models"]:
         shown = server.http.get(f"/models/{entry['name']}").json()
-        wire.ModelDetail.model_validate(shown)
+        schema.ModelDetail.model_validate(shown)
         assert shown == entry | {"card": f"# {entry['name']}\n"}
         assert entry["state"] == "ready"
         assert entry["sha256"] == entry["manifest"]["files"]["model.onnx"]
@@ -140,7 +140,7 @@ class TestLowConfidence:
         with serving(Settings(models_dir=faint, fallback_score=1)) as running:
             reply = running.predict(PICTURE).json()
             assert (reply["model"]["name"], reply["model"]["fallback"]) == ("teacher", "low_confidence")
-            wire.Reply.model_validate(reply)
+            schema.Reply.model_validate(reply)
             assert running.predict(spots.encode(spots.paint())).json()["model"]["fallback"] is None
 
     @staticmethod

@@ -18,8 +18,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from service import events
 from service.settings import Settings
+from service.streaming import messages
 from tests import spots
 from tests.conftest import Running, serving
 from tests.spots import SURE, UNSURE, Person
@@ -56,7 +56,7 @@ def test_a_hello_is_answered_by_ready(server: Running) -> None:
         assert not connection.protocol.extensions
         say(connection, type="hello", policy="all", track=False, smooth=True, max_fps=5, format="pose")
         ready = hear(connection)
-    events.Ready.model_validate(ready)
+    messages.Ready.model_validate(ready)
     assert (ready["type"], ready["schema"], ready["policy"], ready["format"]) == ("ready", "pose.v1", "all", "pose")
     assert (ready["track"], ready["smooth"]) == (False, False)  # nobody can be smoothed without being known
     assert ready["limits"] == {
@@ -70,7 +70,7 @@ def test_a_frame_is_answered_by_a_result(server: Running) -> None:
     with streaming(server) as connection:
         connection.send(frame(PICTURE, 7, 123_456_789))
         result = hear(connection)
-    events.Result.model_validate(result)
+    messages.Result.model_validate(result)
     assert (result["type"], result["seq"], result["capture_us"], result["dropped"]) == ("result", 7, 123_456_789, 0)
     assert list(result["timings_ms"]) == STAGES
     # The age holds all stages, and the way from the inference thread.
@@ -86,7 +86,7 @@ def test_every_format_holds_the_people_of_predict(server: Running, layout: str) 
     with streaming(server, track=False, format=layout) as connection:
         connection.send(PICTURE)
         result = hear(connection)
-    events.Result.model_validate(result)
+    messages.Result.model_validate(result)
     alone = server.predict(PICTURE, "image/jpeg", format=layout).json()
     keys = {"openpose": "people", "roboflow": "predictions"}
     assert result["poses"] == (alone if isinstance(alone, list) else alone[keys.get(layout, "poses")])
@@ -170,8 +170,8 @@ def test_policy_all_answers_everything_in_order_and_says_when_it_is_too_much(ser
 def test_a_bad_hello_is_told_what_was_expected(server: Running, first: str | bytes, expected: str) -> None:
     with connected(server) as connection:
         connection.send(first)
-        bye = hear_goodbye(connection, events.BAD_HELLO)
-    events.Bye.model_validate(bye)
+        bye = hear_goodbye(connection, messages.BAD_HELLO)
+    messages.Bye.model_validate(bye)
     assert "expected" in bye["reason"]
     assert expected in bye["reason"]
     assert len(bye["reason"]) < 1000
@@ -183,7 +183,7 @@ def test_other_subprotocols_are_refused(server: Running, offered: list[str]) -> 
     # Accepting none of those offered is an answer that the client's library lets pass.
     with connected(server, subprotocols=offered) as connection:
         assert connection.subprotocol is None
-        assert "pose.v1.json" in hear_goodbye(connection, events.BAD_HELLO)["reason"]
+        assert "pose.v1.json" in hear_goodbye(connection, messages.BAD_HELLO)["reason"]
 
 
 @pytest.mark.parametrize("offered", [None, ["bearer.key", "pose.v1.json"]])
@@ -200,7 +200,7 @@ class TestOrigin:
     )
     def test_pages_of_others_are_refused(self, server: Running, origin: str) -> None:
         with connected(server, origin=origin) as connection:
-            assert origin in hear_goodbye(connection, events.POLICY)["reason"]
+            assert origin in hear_goodbye(connection, messages.POLICY)["reason"]
 
     @pytest.mark.parametrize("scheme", ["http", "https"])
     def test_this_servers_pages_are_welcome(self, server: Running, scheme: str) -> None:
@@ -213,7 +213,7 @@ class TestOrigin:
         with socket.create_connection((address.hostname, address.port)) as raw:
             page = {"uri": "ws://evil.example/stream", "origin": "http://evil.example"}
             with connect(**page, sock=raw, subprotocols=["pose.v1.json"], compression=None) as connection:
-                reason = hear_goodbye(connection, events.POLICY)["reason"]
+                reason = hear_goodbye(connection, messages.POLICY)["reason"]
         assert "'evil.example'" in reason
         assert "--allowed-hosts" in reason
 
@@ -223,7 +223,7 @@ class TestOrigin:
                 say(connection, type="hello")
                 assert hear(connection)["type"] == "ready"
             with connected(running, origin="https://b.example") as connection:
-                hear_goodbye(connection, events.POLICY)
+                hear_goodbye(connection, messages.POLICY)
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_a_bad_frame_is_an_error_and_the_stream_goes_on(server: Running, content
         assert hear(connection)["seq"] == 3
         connection.send(content)
         error = hear(connection)
-        events.Fault.model_validate(error)
+        messages.Fault.model_validate(error)
         assert (error["type"], error["problem"]["type"]) == ("error", f"urn:posewright:problem:{slug}")
         assert error["seq"] == (5 if content.startswith(b"\x01\x00\x00\x00") else 4)
         assert "expected" in error["problem"]["detail"]
@@ -261,7 +261,7 @@ def test_other_text_is_an_error_and_the_stream_goes_on(server: Running, text: st
     with streaming(server) as connection:
         connection.send(text)
         error = hear(connection)
-        events.Fault.model_validate(error)
+        messages.Fault.model_validate(error)
         assert (error["type"], error["seq"]) == ("error", None)
         connection.send(PICTURE)
         assert hear(connection)["type"] == "result"
@@ -277,9 +277,9 @@ def test_ping_and_pong(server: Running) -> None:
 def test_who_is_silent_is_sent_away(models_dir: Path) -> None:
     with serving(Settings(models_dir=models_dir, stream_idle_s=1)) as running:
         with streaming(running) as connection:
-            assert "1 s" in hear_goodbye(connection, events.IDLE)["reason"]
+            assert "1 s" in hear_goodbye(connection, messages.IDLE)["reason"]
         with connected(running) as connection:  # not even a hello
-            assert "a hello" in hear_goodbye(connection, events.IDLE)["reason"]
+            assert "a hello" in hear_goodbye(connection, messages.IDLE)["reason"]
         with bare(running.url) as connection:  # half a frame is no message
             connection.sendall(packed(BINARY, PICTURE)[: len(PICTURE) // 2])
             eventually(lambda: running.open_streams == 0)
@@ -299,7 +299,7 @@ def test_pings_hold_no_place(models_dir: Path) -> None:
             said = hear_until(connection, lambda event: event["type"] == "bye")
             pinging.result(PATIENCE_S)
     assert {"type": "pong"} in said
-    assert said[-1]["code"] == events.IDLE
+    assert said[-1]["code"] == messages.IDLE
     assert "a frame within 0.5 s" in said[-1]["reason"]
 
 
@@ -316,7 +316,7 @@ def test_one_address_cannot_take_every_stream(models_dir: Path) -> None:
     few = Settings(models_dir=models_dir, stream_max_sessions=5)
     with serving(few) as running, streaming(running) as first, streaming(running) as second:
         with connected(running) as third:
-            assert "at most 2 streams at once from one address" in hear_goodbye(third, events.OVERLOADED)["reason"]
+            assert "at most 2 streams at once from one address" in hear_goodbye(third, messages.OVERLOADED)["reason"]
         for connection in (first, second):
             connection.send(PICTURE)
             assert hear(connection)["type"] == "result"
@@ -386,7 +386,7 @@ def test_one_stream_too_many_is_sent_away(models_dir: Path) -> None:
     with serving(Settings(models_dir=models_dir, stream_max_sessions=1)) as running:
         with streaming(running) as first:
             with connected(running) as second:
-                assert "at most 1" in hear_goodbye(second, events.OVERLOADED)["reason"]
+                assert "at most 1" in hear_goodbye(second, messages.OVERLOADED)["reason"]
             first.send(PICTURE)
             assert hear(first)["type"] == "result"
         eventually(lambda: running.open_streams == 0)
@@ -402,7 +402,7 @@ def test_a_server_that_stops_answers_says_goodbye_and_closes(models_dir: Path) -
         running.stop()
         assert hear(busy)["seq"] == 9
         for connection in (busy, shy):
-            hear_goodbye(connection, events.RESTARTING)
+            hear_goodbye(connection, messages.RESTARTING)
 
 
 def test_rest_and_streams_share_the_models(server: Running) -> None:

@@ -17,7 +17,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.errors import DeadlineExceeded
-from service.pose.finder import PersonFinder
+from service.pose.detector import PersonFinder
 from service.settings import Settings
 from tests import spots
 from tests.conftest import Running, serving

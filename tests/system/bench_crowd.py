@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from service.pose.runner import Runner
-from service.prediction import Stopwatch, Wish, predict
+from service.inference.predict import Stopwatch, Wish, predict
+from service.inference.registry import open_shelf
+from service.pose.backends.runner import Runner
 from service.settings import Settings
-from service.shelf import open_shelf
 
 
 class Counting:

@@ -17,12 +17,12 @@ from pathlib import Path
 import cv2
 import skimage.data
 
-from service import images
 from service import settings as settings_
+from service.inference import image
 from service.pose import bundle
+from service.pose.backends.runner import OnnxRunner
+from service.pose.detector import PersonFinder
 from service.pose.estimator import PoseEstimator
-from service.pose.finder import PersonFinder
-from service.pose.runner import OnnxRunner
 from service.settings import Settings
 from tests.system.processes import server_process
 
@@ -46,7 +46,7 @@ def in_process(settings: Settings, content: bytes) -> Callable[[], int]:
     estimator = PoseEstimator(opened[settings.student], runners[settings.student])
 
     def call() -> int:
-        picture = images.decode(content, settings.max_pixels)
+        picture = image.decode(content, settings.max_pixels)
         boxes, scores = finder.find(picture.pixels, settings.max_people, settings.min_score)
         poses = estimator.estimate_found(picture.pixels, boxes, scores)
         return int((poses.person_scores >= settings.min_score).sum())

@@ -18,13 +18,13 @@ from pathlib import Path
 
 import numpy as np
 
-from service.assignment import pair
+from service.inference.predict import Stopwatch, Wish
+from service.inference.registry import Shelf, open_shelf
 from service.pose.oks import oks
 from service.pose.skeleton import COCO17
-from service.prediction import Stopwatch, Wish
 from service.settings import Settings
-from service.shelf import Shelf, open_shelf
-from service.watcher import Watcher
+from service.streaming.follower import Watcher
+from service.streaming.tracking.assignment import pair
 
 FOUND = 0.5
 

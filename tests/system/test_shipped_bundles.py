@@ -7,10 +7,10 @@ import pytest
 import skimage.data
 
 from service.pose import bundle
+from service.pose.backends.runner import OnnxRunner
 from service.pose.boxes import iou
+from service.pose.detector import PersonFinder
 from service.pose.estimator import PoseEstimator
-from service.pose.finder import PersonFinder
-from service.pose.runner import OnnxRunner
 
 MODELS = Path(bundle.__file__).parent.parent / "models"
 POSES = ("student-s", "student-t", "teacher")

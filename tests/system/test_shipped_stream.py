@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import skimage.data
 
+from service.inference.predict import Stopwatch, Wish
+from service.inference.registry import Shelf, open_shelf
 from service.pose.boxes import iou
-from service.prediction import Stopwatch, Wish
 from service.settings import Settings
-from service.shelf import Shelf, open_shelf
-from service.watcher import Watcher
+from service.streaming.follower import Watcher
 from tests.system.bench_stream import SIZE, STEPS, camera, offset
 
 PICTURES = camera()

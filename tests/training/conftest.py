@@ -10,8 +10,9 @@ import torch
 
 from tests import spots
 from tests.training.shuffle_net import ShuffleNet, onnx_of
-from training import coco, crops, recipe
 from training.__main__ import main
+from training.data import coco, crop_cache
+from training.recipe import recipe
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -55,7 +56,7 @@ def painted(tmp_path_factory: pytest.TempPathFactory) -> coco.Source:
 @pytest.fixture(scope="session")
 def data_root(painted: coco.Source) -> Path:
     """A data folder with the painted people's crop cache under ``crops``."""
-    crops.build(painted, painted.annotations.parent / "crops")
+    crop_cache.build(painted, painted.annotations.parent / "crops")
     return painted.annotations.parent
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from training.checkpoint import CheckpointError
-from training.networks import imported
+from training.engine.checkpoint import CheckpointError
+from training.networks import imported_graph
 from training.networks.blocks import fold_norms, fold_weights
-from training.networks.finder import FinderNetwork
+from training.networks.detector import FinderNetwork
 from training.networks.pose import PoseNetwork
 from training.networks.rtmdet import RtmDet
-from training.recipe import Recipe
+from training.recipe.recipe import Recipe
 
 Network = PoseNetwork | FinderNetwork | RtmDet
 
@@ -45,7 +45,7 @@ def build(recipe: Recipe, pretrained: bool = True, fading: bool = False) -> Netw
     else:
         network = PoseNetwork(settings, pretrained, adapts=recipe.losses.features > 0, skeleton=recipe.skeleton)
         if settings.backbone == "imported" and (pretrained or Path(settings.graph).exists()):
-            network.backbone = imported.open_graph(recipe)
+            network.backbone = imported_graph.open_graph(recipe)
     if settings.norms == "folded":
         weights = fold_weights(network.state_dict())
         fold_norms(network)
@@ -60,7 +60,7 @@ def load_matching(network: nn.Module, weights: dict[str, torch.Tensor]) -> int:
         CheckpointError: None does.
     """
     mine = network.state_dict()
-    if any(not torch.equal(weights.get(name, it), it) for name, it in mine.items() if name == imported.GRAPH):
+    if any(not torch.equal(weights.get(name, it), it) for name, it in mine.items() if name == imported_graph.GRAPH):
         raise CheckpointError("init_from: expected a checkpoint of the same network.graph, got one of another")
     if not any(name.endswith("running_mean") for name in mine):
         weights = fold_weights(weights)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from training.networks.batch_norm import BatchNorm2d
 from training.networks.depthwise import DepthwiseConv2d
-from training.networks.norm import BatchNorm2d
 
 NORM_EPS = 1e-5
 """Of every batch norm here, torch's default."""

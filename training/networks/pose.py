@@ -11,10 +11,10 @@ from service.pose.skeleton import COCO17, Skeleton
 from training.networks.blocks import LevelStack, TopDown, head, initialise, normalise
 from training.networks.efficientnet_lite import EfficientNetLite0
 from training.networks.lite_hrnet import LiteHRNet
-from training.networks.plain import Plain
-from training.networks.shuffle import Shuffle
-from training.onnx_module import OnnxModule
-from training.recipe import Network
+from training.networks.mobileone import Plain
+from training.networks.onnx_graph import OnnxModule
+from training.networks.shufflenet import Shuffle
+from training.recipe.recipe import Network
 
 STRIDE = 4
 """Crop pixels per heatmap cell: the finest level of every backbone."""

@@ -1,0 +1,1 @@
+"""HTTP: request bodies, negotiation, routes, middleware, and the server itself."""

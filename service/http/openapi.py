@@ -1,0 +1,161 @@
+"""What /docs says of every route: body forms, replies and problems.
+
+The routes read bodies and write replies themselves, so FastAPI cannot know them; the types of `service.wire.schema` are put
+into the document by hand, and tests hold replies against them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from fastapi import FastAPI
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from service.errors import (
+    PROBLEM_TYPE,
+    BadParameter,
+    BadRequest,
+    DeadlineExceeded,
+    EmptyBody,
+    NotAcceptable,
+    NotReady,
+    QueueFull,
+    ServiceError,
+    SlowUpload,
+    TooLarge,
+    Unavailable,
+    UndecodableImage,
+    UnknownModel,
+    UnsupportedType,
+)
+from service.wire import schema as wire
+from service.wire.formats import types as foreign
+
+_REF = "#/components/schemas/"
+_TYPES = (
+    wire.Reply, foreign.CocoResult, wire.ComparisonReply, wire.Models, wire.ModelDetail, wire.State, wire.Problem,
+    wire.BatchFault, foreign.TfjsPose, foreign.OpenPoseDocument, foreign.RoboflowDocument,
+)  # fmt: skip
+
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_MULTIPART_FILE = {"type": "string", "format": "binary"}
+_RAW_FORMS = {"image/jpeg": _BINARY, "image/png": _BINARY, "image/webp": _BINARY}
+_ONE_PICTURE = {
+    "requestBody": {
+        "required": True,
+        "description": "One picture: its bytes, or a multipart field `image`, or base64 in JSON.",
+        "content": {
+            **_RAW_FORMS,
+            "multipart/form-data": {
+                "schema": {"type": "object", "required": ["image"], "properties": {"image": _MULTIPART_FILE}}
+            },
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["image"],
+                    "additionalProperties": False,
+                    "properties": {"image": {"type": "string", "contentEncoding": "base64"}},
+                }
+            },
+        },
+    }
+}
+_SEVERAL_PICTURES = {
+    "requestBody": {
+        "required": True,
+        "description": "Several multipart fields `image`.",
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["image"],
+                    "properties": {"image": {"type": "array", "items": _MULTIPART_FILE}},
+                }
+            }
+        },
+    }
+}
+
+
+def _ref(model: type) -> dict[str, str]:
+    return {"$ref": _REF + model.__name__}
+
+
+def _problems(*errors: type[ServiceError]) -> dict[int | str, Any]:
+    """Document the problems of a route, those of one status together."""
+    responses: dict[int | str, Any] = {}
+    for error in errors:
+        line = f"`{error.slug}`: {error.title}."
+        known = responses.get(error.status)
+        if known:
+            known["description"] += " " + line
+        else:
+            responses[error.status] = {"description": line, "content": {PROBLEM_TYPE: {"schema": _ref(wire.Problem)}}}
+    return responses
+
+
+def _route(reply: dict[str, Any], problems: dict[int | str, Any], body: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Arguments of a route's decorator.
+
+    Args:
+        reply: Media type to schema.
+        problems: From `_problems`.
+        body: The request's.
+    """
+    content = {media_type: {"schema": schema} for media_type, schema in reply.items()}
+    answered = {"description": "The answer.", "content": content}
+    return {
+        "response_model": None,
+        "responses": {200: answered, **problems},
+        "openapi_extra": body or {},
+    }
+
+
+_JSON = "application/json"
+_PICTURE_PROBLEMS = _problems(
+    EmptyBody, BadRequest, UnknownModel, NotAcceptable, SlowUpload, TooLarge, UnsupportedType, UndecodableImage,
+    BadParameter, NotReady, Unavailable, QueueFull, DeadlineExceeded,
+)  # fmt: skip
+_COCO = {"type": "array", "items": _ref(foreign.CocoResult)}
+_TFJS = {"type": "array", "items": _ref(foreign.TfjsPose)}
+_ANSWER = {"anyOf": [_ref(wire.Reply), _COCO, _TFJS, _ref(foreign.OpenPoseDocument), _ref(foreign.RoboflowDocument)]}
+
+PREDICT = _route(
+    {_JSON: _ANSWER, "image/jpeg": _BINARY["schema"], "image/png": _BINARY["schema"]}, _PICTURE_PROBLEMS, _ONE_PICTURE
+)
+BATCH = _route(
+    {_JSON: {"type": "array", "items": {"anyOf": [*_ANSWER["anyOf"], _ref(wire.BatchFault)]}}},
+    _PICTURE_PROBLEMS,
+    _SEVERAL_PICTURES,
+)
+COMPARE = _route({_JSON: _ref(wire.ComparisonReply)}, _PICTURE_PROBLEMS, _ONE_PICTURE)
+MODELS = _route({_JSON: _ref(wire.Models)}, {})
+MODEL = _route({_JSON: _ref(wire.ModelDetail)}, _problems(UnknownModel))
+METRICS = _route({"text/plain": {"type": "string"}}, {})
+HEALTHZ = _route({_JSON: _ref(wire.State)}, {})
+READYZ = _route({_JSON: _ref(wire.State)}, _problems(NotReady))
+
+
+def describe(app: FastAPI) -> None:
+    """Put the wire's types into the document of ``app``, in the place of FastAPI's own error type."""
+    write = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = write()
+            types: list[tuple[type[BaseModel], Literal["validation", "serialization"]]]
+            types = [(model, "serialization") for model in _TYPES]
+            _, definitions = models_json_schema(types, ref_template=_REF + "{model}")
+            schemas = document.setdefault("components", {}).setdefault("schemas", {})
+            schemas.update(definitions["$defs"])
+            for path in document["paths"].values():
+                for operation in path.values():
+                    if "HTTPValidationError" in str(operation["responses"].get("422")):
+                        del operation["responses"]["422"]
+            for foreign in ("HTTPValidationError", "ValidationError"):
+                schemas.pop(foreign, None)
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign] # FastAPI's documented way to extend the document

@@ -1,0 +1,319 @@
+"""The REST routes. A handler checks what the caller wants, reads the body and hands the rest to an inference thread."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Query, Request
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+
+from service.errors import BadParameter, ServiceError, internal_error, problem
+from service.http import body as bodies
+from service.http import content_encoding, multipart, negotiation, openapi, upload_budget
+from service.http.middleware import SCOPE_KEY
+from service.inference import image
+from service.inference.metrics import CONTENT_TYPE
+from service.inference.predict import Prediction, Stopwatch, Wish, compare, predict
+from service.inference.registry import Model
+from service.inference.state import Service
+from service.pose.drawing import draw
+from service.wire import schema
+from service.wire.formats import layouts, writer
+from service.wire.schema import Options, parse_boxes
+
+log = logging.getLogger(__name__)
+router = APIRouter()
+Asked = Annotated[Options, Query()]
+JSON = "application/json"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One picture's way through /predict, once the body is there."""
+
+    service: Service
+    wish: Wish
+    options: Options
+    media_type: str
+    request_id: str
+
+    @property
+    def keypoint_threshold(self) -> float:
+        """The caller's, or the server's."""
+        asked = self.options.keypoint_threshold
+        return self.service.settings.keypoint_threshold if asked is None else asked
+
+
+def _call(request: Request, options: Options, media_type: str) -> Call:
+    """Check all that can be checked before the body is read."""
+    service: Service = request.app.state.service
+    service.shelf.require_ready()
+    settings = service.settings
+    boxes = None if options.boxes is None else parse_boxes(options.boxes)
+    min_score = options.min_score
+    if min_score is None:
+        min_score = settings.min_score if boxes is None else 0.0
+    max_people = options.max_people or settings.max_people
+    choice = service.shelf.choose(options.model)
+    layouts.require(options.format, choice.model.estimator.skeleton)
+    wish = Wish(choice, boxes, max_people, min_score, settings.max_pixels)
+    return Call(service, wish, options, media_type, request.scope[SCOPE_KEY])
+
+
+async def _read_picture(request: Request, call: Call, take: Callable[[int], None]) -> Callable[[], bytes]:
+    """Read the body; what is returned takes the picture out of it, on an inference thread."""
+    content_type = request.headers.get("content-type")
+    form, encoding = bodies.form_of(content_type), content_encoding.of(request.headers.getlist("content-encoding"))
+    settings = call.service.settings
+    limit = bodies.limit_for(form, settings.max_bytes)
+    chunks = await upload_budget.read(request, limit, settings.upload_s, call.service.room, take)
+    return lambda: bodies.picture(chunks, content_type, settings.max_bytes, encoding)
+
+
+async def _while_heard(request: Request, answer: Awaitable[T]) -> T:
+    """Await the answer to a call whose body is there; where the caller hangs up, no thread begins to work on it.
+
+    Raises:
+        ClientDisconnect: The caller has hung up.
+    """
+    work = asyncio.ensure_future(answer)
+    hung_up = asyncio.ensure_future(_hung_up(request))
+    try:
+        await asyncio.wait({work, hung_up}, return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            raise ClientDisconnect
+        return work.result()
+    finally:
+        work.cancel()
+        hung_up.cancel()
+
+
+async def _hung_up(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+@router.post("/predict", **openapi.PREDICT)
+async def predict_one(request: Request, options: Asked) -> Response:
+    """Find the people in one picture and their keypoints."""
+    call = _call(request, options, negotiation.choose(request.headers.getlist("accept"), negotiation.JSON_OR_PICTURE))
+    with call.service.room.share() as take:
+        take_out = await _read_picture(request, call, take)
+
+        def work(waited_ms: float) -> tuple[bytes, dict[str, float]]:
+            watch = Stopwatch({"queue": waited_ms})
+            return _answer(call, take_out(), watch, call.options.image_id)
+
+        body, laps_ms = await _while_heard(request, call.service.scheduler.run(work))
+    return _response(body, call.media_type, laps_ms)
+
+
+@router.post("/predict/batch", **openapi.BATCH)
+async def predict_batch(request: Request, options: Asked) -> Response:
+    """Answer several pictures, in their order; a bad one is an entry with a problem, not a failed call."""
+    call = _call(request, options, negotiation.choose(request.headers.getlist("accept"), (JSON,)))
+    content_type = request.headers.get("content-type")
+    bodies.form_of(content_type, ("multipart",))
+    encoding = content_encoding.of(request.headers.getlist("content-encoding"))
+    scheduler, settings, room = call.service.scheduler, call.service.settings, call.service.room
+    with room.share() as take:
+        chunks = await upload_budget.read(request, settings.max_batch_bytes, settings.upload_s, room, take)
+
+        def take_out(_: float) -> list[bytes]:
+            body = content_encoding.decode(chunks, encoding, settings.max_batch_bytes)
+            return multipart.images(body, content_type, settings.max_batch)
+
+        contents = await _while_heard(request, scheduler.run(take_out))
+        if encoding is not None:
+            take(sum(map(len, contents)))
+        chunks.clear()
+        # The batch was let in once; its pictures then take turns with other calls, never more than there are workers.
+        turn = asyncio.Semaphore(scheduler.workers)
+
+        async def answer(i: int) -> bytes:
+            def work(waited_ms: float) -> bytes:
+                watch = Stopwatch({"queue": waited_ms})
+                content, contents[i] = upload_budget.require_size(contents[i], settings.max_bytes), b""
+                return _answer(call, content, watch, options.image_id + i)[0]
+
+            async with turn:
+                try:
+                    return await scheduler.run(work, admitted=True)
+                except ServiceError as failure:
+                    error = failure
+                except Exception:  # the others' answers are worth having, and their threads still read the body
+                    log.exception("call %s: picture %d of a batch failed", call.request_id, i)
+                    error = internal_error()
+                return writer.dumps({"problem": problem(error, request.url.path, call.request_id)})
+
+        entries = await _while_heard(request, asyncio.gather(*(answer(i) for i in range(len(contents)))))
+    return Response(b"[" + b",".join(entries) + b"]", media_type=JSON)
+
+
+@router.post("/compare", **openapi.COMPARE)
+async def compare_models(request: Request, options: Asked) -> Response:
+    """Answer one picture with the student and the teacher, and measure how far apart they are."""
+    asked = options.model_copy(update={"model": "teacher"})
+    call = _call(request, asked, negotiation.choose(request.headers.getlist("accept"), (JSON,)))
+    shelf = call.service.shelf
+    student = shelf.choose("student" if options.model == "auto" else options.model).model
+    _require_comparable(student, call.wish.choice.model)
+    with call.service.room.share() as take:
+        take_out = await _read_picture(request, call, take)
+
+        def work(waited_ms: float) -> tuple[bytes, dict[str, float]]:
+            watch = Stopwatch({"queue": waited_ms})
+            content = take_out()
+            with call.service.pixels.share(image.pixel_count(content), watch):
+                return _compare(call, content, student, watch)
+
+        body, laps_ms = await _while_heard(request, call.service.scheduler.run(work))
+    return _response(body, JSON, laps_ms)
+
+
+def _require_comparable(student: Model, teacher: Model) -> None:
+    ours, theirs = student.estimator.skeleton, teacher.estimator.skeleton
+    if ours.keypoints != theirs.keypoints:
+        raise BadParameter(
+            f"model: expected one with the teacher's skeleton {theirs.name!r} to compare, got "
+            f"{student.manifest.name!r} of {ours.name!r}; serve a teacher that was trained with it, or ask /predict",
+            model=student.manifest.name,
+            skeleton=ours.name,
+        )
+
+
+def _answer(call: Call, content: bytes, watch: Stopwatch, image_id: int) -> tuple[bytes, dict[str, float]]:
+    """Predict and write the reply, on an inference thread."""
+    with call.service.pixels.share(image.pixel_count(content), watch):
+        return _answer_now(call, content, watch, image_id)
+
+
+def _answer_now(call: Call, content: bytes, watch: Stopwatch, image_id: int) -> tuple[bytes, dict[str, float]]:
+    prediction = predict(call.service.shelf, content, call.wish, watch)
+    if call.media_type == JSON:
+        body, laps_ms = _written(call, prediction, watch, image_id)
+    else:
+        canvas = draw(
+            prediction.picture.pixels, prediction.poses, prediction.model.estimator.skeleton, call.keypoint_threshold
+        )
+        body, laps_ms = image.encode(canvas, call.media_type), watch.finish()
+    call.service.metrics.fallback(prediction.fallback)
+    call.service.metrics.stages(laps_ms)
+    return body, laps_ms
+
+
+def _written(call: Call, prediction: Prediction, watch: Stopwatch, image_id: int) -> tuple[bytes, dict[str, float]]:
+    people = writer.pose_list(
+        prediction.poses,
+        prediction.model.estimator.skeleton,
+        call.options.format,
+        call.keypoint_threshold,
+        image_id=image_id,
+        fallen_back=prediction.fallen_back if prediction.fallback == "low_confidence" else None,
+    )
+    foreign = writer.foreign_document(prediction, people, call.options.format)
+    if foreign is not None:
+        return writer.dumps(foreign), watch.finish()
+    # Two pieces, so that the time of writing the people can stand behind them.
+    front = writer.dumps(writer.prediction_head(prediction, call.request_id) | {"poses": people})
+    laps_ms = watch.finish()
+    return front[:-1] + b',"timings_ms":' + writer.dumps(writer.timings(laps_ms)) + b"}", laps_ms
+
+
+def _compare(call: Call, content: bytes, student: Model, watch: Stopwatch) -> tuple[bytes, dict[str, float]]:
+    """Compare and write the reply, on an inference thread."""
+    teacher = call.wish.choice.model
+    comparison = compare(call.service.shelf, content, call.wish, student, watch)
+    skeleton = teacher.estimator.skeleton
+    sides = {}
+    for name, model, poses in (("student", student, comparison.student), ("teacher", teacher, comparison.teacher)):
+        sides[name] = {
+            "model": writer.model_ref(model),
+            "poses": writer.pose_list(
+                poses, skeleton, call.options.format, call.keypoint_threshold, image_id=call.options.image_id
+            ),
+            "pose_ms": round(watch.laps_ms[name], 2),
+        }
+    document: dict[str, Any] = {
+        "schema": schema.SCHEMA,
+        "id": call.request_id,
+        "image": writer.image_info(comparison),
+        **layouts.describe(skeleton),
+        **sides,
+        "matches": writer.matches(comparison),
+    }
+    laps_ms = watch.finish()
+    call.service.metrics.stages(laps_ms)
+    document["timings_ms"] = writer.timings(laps_ms)
+    return writer.dumps(document), laps_ms
+
+
+def _response(body: bytes, media_type: str, laps_ms: dict[str, float]) -> Response:
+    return Response(body, media_type=media_type, headers={"Server-Timing": writer.server_timing(laps_ms)})
+
+
+@router.get("/models", **openapi.MODELS)
+async def list_models(request: Request) -> Response:
+    """List what is on the shelf."""
+    service: Service = request.app.state.service
+    entries = [_entry(service, model) for model in service.shelf.models.values()]
+    return Response(writer.dumps({"models": entries}), media_type=JSON)
+
+
+@router.get("/models/{name}", **openapi.MODEL)
+async def show_model(request: Request, name: str) -> Response:
+    """Show one model with its card."""
+    service: Service = request.app.state.service
+    model = service.shelf.find_model(name)
+    return Response(writer.dumps(_entry(service, model) | {"card": model.card}), media_type=JSON)
+
+
+def _entry(service: Service, model: Model) -> dict[str, Any]:
+    ref = writer.model_ref(model)
+    del ref["fallback"]
+    state = "unavailable" if model.network is None else "ready" if service.shelf.ready else "warming_up"
+    return ref | {
+        "state": state,
+        "failure": model.failure,
+        "default": service.shelf.is_default(model),
+        "skeleton": _skeleton(model),
+        "metrics": model.manifest.metrics,
+        "manifest": model.manifest.model_dump(mode="json"),
+    }
+
+
+def _skeleton(model: Model) -> dict[str, Any] | None:
+    known = model.manifest.known_skeleton
+    return None if known is None else {"name": known.name, "keypoints": known.keypoints, "edges": known.edges}
+
+
+@router.get("/metrics", **openapi.METRICS)
+async def metrics(request: Request) -> Response:
+    """Tell what has been counted, in Prometheus' text format."""
+    service: Service = request.app.state.service
+    return Response(
+        service.metrics.text(service.shelf.models.values()),
+        headers={"Content-Type": CONTENT_TYPE},
+    )
+
+
+@router.head("/healthz", include_in_schema=False)
+@router.get("/healthz", **openapi.HEALTHZ)
+async def healthz() -> Response:
+    """Tell that the process is alive."""
+    return Response(b'{"status":"ok"}', media_type=JSON)
+
+
+@router.head("/readyz", include_in_schema=False)
+@router.get("/readyz", **openapi.READYZ)
+async def readyz(request: Request) -> Response:
+    """Tell whether calls can be answered: the models are loaded and warm."""
+    service: Service = request.app.state.service
+    service.shelf.require_ready()
+    return Response(b'{"status":"ready"}', media_type=JSON)

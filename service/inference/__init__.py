@@ -1,0 +1,1 @@
+"""One image to poses: decoding, models, scheduling, metrics."""

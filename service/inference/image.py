@@ -1,0 +1,166 @@
+"""Bytes to pictures and back; the only place that knows codecs, EXIF and BGR.
+
+A picture's header is read before anything is decoded: kind, size, orientation and whether the file is whole. So a
+140 kB PNG of 144 megapixels costs nothing, and a truncated file is refused instead of being filled up with grey.
+
+Choices: pictures come out upright (the EXIF orientation is applied here, never by OpenCV); 16 bits become 8; grey and
+CMYK become RGB; transparent pixels are laid over white. Animations are refused: which frame is meant is the caller's to
+say.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+
+import cv2
+import numpy as np
+
+from service.errors import NotAcceptable, ServiceError, TooLarge, UndecodableImage
+from service.inference import image_header
+from service.inference.image_header import Header
+from service.pose import orientation as orientation_
+from service.pose.types import Image
+
+JPEG_SIDE = 65_500
+"""Of OpenCV's encoder, px."""
+JPEG_QUALITY = 90
+DEEP_PIXELS = 2
+"""Pixels of an ordinary picture that take the memory of one with transparency and more than 8 bits."""
+MOST_SCANS = 20
+"""Of a JPEG of as many pixels as may be; a smaller one may have more, as each scan is a pass over all of its pixels."""
+BAND_PIXELS = 65_536
+"""That change colours at a time, so that what lies between takes no memory to speak of."""
+_EXTENSIONS = {"image/jpeg": ".jpg", "image/png": ".png"}
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A decoded picture.
+
+    Attributes:
+        pixels: uint8 (H, W, 3) RGB, upright.
+        exif_orientation: What the file said, 1..8; 1 where it said nothing. Already applied.
+    """
+
+    pixels: Image
+    exif_orientation: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in px, upright."""
+        return self.pixels.shape[1], self.pixels.shape[0]
+
+
+def decode(content: bytes, max_pixels: int) -> Picture:
+    """Decode a JPEG, PNG or WebP; an AVIF, where the installed OpenCV can.
+
+    Args:
+        content: The file.
+        max_pixels: More are refused from the header, before decoding.
+
+    Raises:
+        UnsupportedType: Another kind of picture.
+        UndecodableImage: No picture, or a damaged one.
+        TooLarge: Too many pixels.
+    """
+    header = image_header.read(content)
+    if header.kind == "AVIF" and not reads_avif():
+        raise image_header.stranger(content)
+    _require_bounded(header, max_pixels)
+    flags = cv2.IMREAD_UNCHANGED if header.alpha else cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        stored = cv2.imdecode(np.frombuffer(header.pixels_of(content), np.uint8), flags)
+    except cv2.error:
+        stored = None
+    if stored is None or stored.shape[:2] != (header.height, header.width):
+        raise UndecodableImage(
+            f"expected a whole {header.kind} of {header.width} x {header.height} pixels, got damaged data; "
+            "write the file again",
+            kind=header.kind,
+        )
+    pixels = _over_white(stored, header.depth) if header.alpha else np.asarray(stored, np.uint8)
+    return Picture(orientation_.upright(pixels, header.orientation), header.orientation)
+
+
+def pixel_count(content: bytes) -> int:
+    """Pixels that `decode` takes memory for, read from the header; 0 where it will refuse the file."""
+    try:
+        header = image_header.read(content)
+    except ServiceError:
+        return 0
+    return header.width * header.height * (DEEP_PIXELS if _deep(header) else 1)
+
+
+def _deep(header: Header) -> bool:
+    return header.alpha and header.depth > 8
+
+
+def _require_bounded(header: Header, max_pixels: int) -> None:
+    """Refuse what would take a decoder too much memory or time, however small the file is."""
+    size, pixels = f"{header.width} x {header.height}", header.width * header.height
+    deep = _deep(header)
+    most = max_pixels // DEEP_PIXELS if deep else max_pixels
+    if pixels > most:
+        raise TooLarge(
+            f"expected a picture{f' of {header.depth} bits with transparency' if deep else ''} of at most {most} "
+            f"pixels, got {size} = {pixels}; scale it down",
+            width=header.width,
+            height=header.height,
+            pixels=pixels,
+            max_pixels=most,
+        )
+    if header.scans * pixels > MOST_SCANS * max_pixels:
+        raise UndecodableImage(
+            f"expected at most {MOST_SCANS * max_pixels // pixels} scans in a JPEG of {size} pixels, got "
+            f"{header.scans}; write the file again, encoders make some ten",
+            kind=header.kind,
+        )
+
+
+@cache
+def reads_avif() -> bool:
+    """Whether the installed OpenCV was built with a decoder for AVIF."""
+    return re.search(r"AVIF:\s+(?!NO\b)\S", cv2.getBuildInformation()) is not None
+
+
+def encode(pixels: Image, media_type: str) -> bytes:
+    """Encode an RGB picture.
+
+    Args:
+        pixels: uint8 (H, W, 3) RGB; overwritten, as a copy of a large one would take as much memory again.
+        media_type: ``image/jpeg`` or ``image/png``.
+
+    Raises:
+        NotAcceptable: JPEG has no picture so wide or high.
+    """
+    if media_type == "image/jpeg" and max(pixels.shape[:2]) > JPEG_SIDE:
+        raise NotAcceptable(
+            f"expected a picture of at most {JPEG_SIDE} px a side to be drawn as image/jpeg, got "
+            f"{pixels.shape[1]} x {pixels.shape[0]}; ask for image/png or application/json"
+        )
+    parameters = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if media_type == "image/jpeg" else []
+    rows = max(1, BAND_PIXELS // max(1, pixels.shape[1]))
+    for at in range(0, len(pixels), rows):
+        band = pixels[at : at + rows]
+        band[:] = cv2.cvtColor(band, cv2.COLOR_RGB2BGR)
+    done, content = cv2.imencode(_EXTENSIONS[media_type], pixels, parameters)
+    assert done, f"a picture of {pixels.shape} must be writable as {media_type}"
+    return content.tobytes()
+
+
+def _over_white(stored: np.ndarray, depth: int) -> Image:
+    """Lay grey, BGR or BGRA of ``depth`` bits over white, to RGB."""
+    flat = stored.reshape(stored.shape[0] * stored.shape[1], -1)
+    pixels = np.empty((len(flat), 3), np.uint8)
+    for at in range(0, len(flat), BAND_PIXELS):
+        band = flat[at : at + BAND_PIXELS]
+        if band.dtype == np.uint16:
+            band = (band >> depth - 8).astype(np.uint8)
+        colors = band[:, 2::-1] if band.shape[1] >= 3 else band
+        if band.shape[1] == 4:
+            alpha = band[:, 3:].astype(np.uint16)
+            colors = (colors * alpha + 255 * (255 - alpha) + 127) // 255
+        pixels[at : at + BAND_PIXELS] = colors
+    return pixels.reshape(*stored.shape[:2], 3)

@@ -1,0 +1,256 @@
+"""The model shelf: bundles on disk to estimators; student first, teacher where the student cannot."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from service.errors import NotReady, Unavailable, UnknownModel
+from service.pose import bundle as bundles
+from service.pose.backends.runner import open_runner
+from service.pose.bundle import Bundle, BundleError, Manifest
+from service.pose.detector import PersonFinder
+from service.pose.estimator import PoseEstimator
+from service.pose.types import Image
+from service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+Fallback = Literal["student_unavailable", "low_confidence"]
+WARM_UP_SIZE = (1280, 720)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A bundle on the shelf.
+
+    Attributes:
+        manifest: Its description.
+        card: Its model card, Markdown.
+        backend: What runs it.
+        network: Ready to run; None where it could not be loaded.
+        failure: Why it could not be loaded.
+    """
+
+    manifest: Manifest
+    card: str
+    backend: str
+    network: PoseEstimator | PersonFinder | None
+    failure: str | None = None
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the network's file."""
+        return self.manifest.files[bundles.ONNX]
+
+    @property
+    def estimator(self) -> PoseEstimator:
+        """The network of a model that `Shelf.choose` gave out."""
+        assert isinstance(self.network, PoseEstimator)
+        return self.network
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Who answers a call.
+
+    Attributes:
+        model: Answers.
+        fallback: Why it is not the student.
+        backup: Answers for people of whom ``model`` is less sure than ``backup_below``.
+        backup_below: Score, 0..1.
+    """
+
+    model: Model
+    fallback: Fallback | None = None
+    backup: Model | None = None
+    backup_below: float = 0.0
+
+
+class Shelf:
+    """All models of one folder, loaded once."""
+
+    def __init__(self, models: dict[str, Model], settings: Settings) -> None:
+        self.models = models
+        self._settings = settings
+        self._warm = threading.Event()
+        self._failure: str | None = None
+        network = models[settings.finder].network
+        assert isinstance(network, PersonFinder)
+        self.finder = network
+
+    @property
+    def ready(self) -> bool:
+        """Whether the warm-up is over and went well."""
+        return self._warm.is_set() and self._failure is None
+
+    def require_ready(self) -> None:
+        """Refuse calls before the warm-up is over.
+
+        Raises:
+            NotReady: It is not.
+        """
+        if not self.ready:
+            state = self._failure or "models that are still warming up"
+            raise NotReady(
+                f"expected warm models, got {state}; try again in a second",
+                headers={"Retry-After": "1"},
+                retry_after_s=1,
+            )
+
+    def warm_up(self) -> None:
+        """Run every network once: the first run of a graph allocates its memory, and shows whether it runs at all."""
+        blank = np.zeros((WARM_UP_SIZE[1], WARM_UP_SIZE[0], 3), np.uint8)
+        for name, model in list(self.models.items()):
+            try:
+                _try(model, blank)
+            except Exception as error:
+                log.exception("model %r failed its warm-up", name)
+                self.models[name] = replace(model, network=None, failure=_line(error))
+        if self.models[self._settings.finder].network is None:
+            self._failure = f"a finder that cannot run: {self.models[self._settings.finder].failure}"
+        elif not any(self._able(name) for name in (self._settings.student, self._settings.teacher)):
+            self._failure = "neither a student nor a teacher that can run"
+        self._warm.set()
+
+    def wait_until_warm(self, timeout_s: float) -> bool:
+        """Wait for the end of the warm-up; False where it took longer."""
+        return self._warm.wait(timeout_s)
+
+    def find_model(self, name: str) -> Model:
+        """Look a model up by its name.
+
+        Raises:
+            UnknownModel: There is none.
+        """
+        if name in self.models:
+            return self.models[name]
+        known = sorted(self.models)
+        raise UnknownModel(f"expected a model of {known}, got {name!r}; see /models", model=name, models=known)
+
+    def is_default(self, model: Model) -> bool:
+        """Whether the model answers ``auto``."""
+        return model is (self._able(self._settings.student) or self._able(self._settings.teacher))
+
+    def choose(self, wanted: str) -> Choice:
+        """Decide who answers: ``auto``, ``student``, ``teacher`` or a name.
+
+        Only ``auto`` falls back: who names a model gets this one or an error.
+
+        Raises:
+            UnknownModel: There is none.
+            Unavailable: It could not be loaded.
+        """
+        student, teacher = self._able(self._settings.student), self._able(self._settings.teacher)
+        if wanted != "auto":
+            names = {"student": self._settings.student, "teacher": self._settings.teacher}
+            return Choice(self._find_pose_model(names.get(wanted, wanted)))
+        if student is None:
+            failed = self.models.get(self._settings.student)
+            if failed is not None and teacher is not None and not _answer_alike(failed, teacher):
+                return Choice(self._find_pose_model(self._settings.student))
+            return Choice(teacher or self._find_pose_model(self._settings.teacher), "student_unavailable")
+        if self._settings.fallback_score is None or (teacher is not None and not _answer_alike(student, teacher)):
+            return Choice(student)
+        return Choice(student, backup=teacher, backup_below=self._settings.fallback_score)
+
+    def _able(self, name: str) -> Model | None:
+        model = self.models.get(name)
+        return None if model is None or model.network is None else model
+
+    def _find_pose_model(self, name: str) -> Model:
+        model = self.find_model(name)
+        if model.manifest.role == "finder":
+            known = sorted(other for other, it in self.models.items() if it.manifest.role != "finder")
+            raise UnknownModel(f"expected a pose model of {known}, got the finder {name!r}", model=name, models=known)
+        if model.network is None:
+            raise Unavailable(
+                f"expected model {name!r} to run, got: {model.failure}; ask for another model", model=name
+            )
+        return model
+
+
+def open_shelf(settings: Settings) -> Shelf:
+    """Read, verify and load every bundle in the models folder.
+
+    A damaged bundle refuses the start: its answers could be anything. A student or teacher that is missing or that
+    the backend cannot load does not, as long as the other one can answer.
+
+    Raises:
+        BundleError: A bundle is damaged, the finder is missing or cannot run, or nobody can answer.
+    """
+    folder = settings.models_dir
+    expected = {settings.finder, settings.student, settings.teacher}
+    models = {}
+    for path in _bundle_paths(folder, expected):
+        bundle = bundles.read(path)
+        if bundle.manifest.name != path.name:
+            raise BundleError(
+                f"bundle {path}: expected its manifest to name {path.name!r}, got {bundle.manifest.name!r}; "
+                f"rename the folder to {bundle.manifest.name}"
+            )
+        models[path.name] = _load(bundle, settings)
+    finder = models.get(settings.finder)
+    if finder is None or not isinstance(finder.network, PersonFinder):
+        got = f"found {sorted(models)}" if finder is None else finder.failure or "it is no finder"
+        raise BundleError(f"expected a finder {settings.finder!r} in {folder}, got: {got}; set models_dir or finder")
+    able = [name for name in (settings.student, settings.teacher) if name in models and models[name].network]
+    if not able:
+        raise BundleError(
+            f"expected a student {settings.student!r} or a teacher {settings.teacher!r} in {folder} that runs, "
+            f"found {sorted(models)}; set models_dir, student or teacher"
+        )
+    if settings.student not in able:
+        log.warning("student %r is not available: %r answers in its place", settings.student, settings.teacher)
+    return Shelf(models, settings)
+
+
+def _answer_alike(student: Model, teacher: Model) -> bool:
+    """Whether one may step in for the other: callers count on the keypoints that they were told of."""
+    return student.manifest.known_skeleton == teacher.manifest.known_skeleton
+
+
+def _bundle_paths(folder: Path, expected: set[str]) -> list[Path]:
+    """Folders that hold a manifest, and the expected ones even without: these must not vanish unnoticed."""
+    try:
+        paths = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except OSError as error:
+        raise BundleError(f"expected a folder of bundles at {folder}, got {error.strerror}; set models_dir") from error
+    return [path for path in paths if path.name in expected or (path / bundles.MANIFEST).is_file()]
+
+
+def _load(bundle: Bundle, settings: Settings) -> Model:
+    manifest = bundle.manifest
+    try:
+        runner = open_runner(settings.backend, bundle.onnx, settings.thread_count, settings.worker_count)
+    except Exception as error:  # noqa: BLE001 - the backends' errors share no base class
+        log.error("bundle %r cannot be loaded: %s", manifest.name, error)  # noqa: TRY400 - its trace tells nothing
+        return Model(manifest, bundle.card, f"{settings.backend}-cpu", None, _line(error))
+    if manifest.role == "finder":
+        return Model(manifest, bundle.card, runner.backend, PersonFinder(bundle, runner))
+    estimator = PoseEstimator(bundle, runner, settings.flip_test, settings.second_look)
+    return Model(manifest, bundle.card, runner.backend, estimator)
+
+
+def _try(model: Model, picture: Image) -> None:
+    """Run a network once; raises what it raises, or `BundleError` for answers of the wrong shape."""
+    if isinstance(model.network, PersonFinder):
+        model.network.find(picture)
+    elif model.network is not None:
+        height, width = picture.shape[:2]
+        poses = model.network.estimate(picture, np.array([[0, 0, width, height]], np.float32))
+        expected = (1, len(model.network.skeleton), 2)
+        if poses.keypoints.shape != expected:
+            raise BundleError(
+                f"bundle {model.manifest.name!r}: expected keypoints {expected}, got {poses.keypoints.shape}; "
+                "its graph does not fit its manifest"
+            )
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,1 @@
+"""WebSocket streams: handshake, frames in, results out."""

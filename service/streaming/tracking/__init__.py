@@ -1,0 +1,1 @@
+"""Tracking: the same person keeps the same id from frame to frame."""

@@ -1,0 +1,84 @@
+"""One-Euro smoothing: joints that rest stand still, joints that move are followed at once.
+
+Casiez, Roussel, Vogel, "1 € Filter", CHI 2012: a low-pass filter whose cutoff frequency grows with speed. One filter
+per keypoint, all of a person's at once; x and y of a point share its speed, so that no direction is smoothed more than
+another. Speeds are in person sizes per second (a size is the square root of the box's area), so that a person far away
+is smoothed like one near by.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from service.pose.types import Floats
+from service.streaming.tracking import clock
+
+MIN_CUTOFF_HZ = 1.0
+BETA = 5.0
+"""Cutoff gained per speed, Hz per size/s."""
+SPEED_CUTOFF_HZ = 2.0
+SURE_SCORE = 0.35
+LEAST_TRUST = 0.25
+"""Share of the cutoff that a keypoint of score 0 is left with: what is hardly seen is smoothed harder."""
+
+
+@dataclass(slots=True)
+class _State:
+    """Where one person's filter stands.
+
+    Attributes:
+        time_s: Of the newest points.
+        points: float32 (K, 2), smoothed, image px.
+        speeds: float32 (K, 2), smoothed, sizes per second.
+    """
+
+    time_s: float
+    points: Floats
+    speeds: Floats
+
+
+class Smoother:
+    """The filters of all people in one stream."""
+
+    def __init__(self) -> None:
+        self._states: dict[int, _State] = {}
+
+    def smooth(self, person: int, points: Floats, scores: Floats, size: float, time_s: float) -> Floats:
+        """Smooth one person's newest keypoints.
+
+        Where time jumps (`clock.step`) the filter begins anew: points come out as they came in.
+
+        Args:
+            person: Whose they are.
+            points: float32 (K, 2), image px.
+            scores: float32 (K,), 0..1.
+            size: Square root of the area of the person's box, px.
+            time_s: When they were seen, on any steady clock.
+
+        Returns:
+            float32 (K, 2), image px.
+        """
+        state = self._states.get(person)
+        step_s = None if state is None else clock.step(state.time_s, time_s)
+        if state is None or step_s is None:
+            self._states[person] = _State(time_s, points, np.zeros_like(points))
+            return points
+        raw_speeds = (points - state.points) / (max(size, 1.0) * step_s)
+        speeds = state.speeds + _weight(np.float32(SPEED_CUTOFF_HZ), step_s) * (raw_speeds - state.speeds)
+        trust = np.clip(scores / SURE_SCORE, LEAST_TRUST, 1)
+        cutoffs_hz = trust * (MIN_CUTOFF_HZ + BETA * np.linalg.norm(speeds, axis=1))
+        smoothed = state.points + _weight(cutoffs_hz, step_s)[:, None] * (points - state.points)
+        self._states[person] = _State(time_s, smoothed.astype(np.float32), speeds.astype(np.float32))
+        return self._states[person].points
+
+    def keep(self, people: set[int]) -> None:
+        """Forget everyone but ``people``."""
+        for person in self._states.keys() - people:
+            del self._states[person]
+
+
+def _weight(cutoff_hz: Floats | np.float32, step_s: float) -> Floats:
+    """Weight of the newest value in a first-order low-pass: 1 / (1 + tau / step), tau = 1 / (2 pi cutoff)."""
+    return np.asarray(1 / (1 + 1 / (2 * np.pi * cutoff_hz * step_s)), np.float32)

@@ -1,0 +1,1 @@
+"""The wire format: what clients send and what they receive."""

@@ -1,0 +1,1 @@
+"""Reply formats that other tools read: COCO, TensorFlow.js, OpenPose, Roboflow."""

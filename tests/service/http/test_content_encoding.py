@@ -1,0 +1,87 @@
+"""Compressed bodies."""
+
+from __future__ import annotations
+
+import gzip
+import tracemalloc
+import zlib
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.errors import BadRequest, TooLarge, UnsupportedType
+from service.http import content_encoding
+
+
+def bare(content: bytes) -> bytes:
+    compress = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return compress.compress(content) + compress.flush()
+
+
+WRITERS = {"gzip": gzip.compress, "zlib": zlib.compress, "bare": bare}
+
+
+@given(content=st.binary(max_size=400), kind=st.sampled_from(sorted(WRITERS)), at=st.integers(0, 500))
+def test_what_was_compressed_comes_out_within_the_limit(content: bytes, kind: str, at: int) -> None:
+    body = WRITERS[kind](content)
+    encoding = content_encoding.of(["gzip" if kind == "gzip" else "deflate"])
+    assert content_encoding.decode([body[:at], body[at:]], encoding, len(content)) == content
+    if content:
+        with pytest.raises(TooLarge):
+            content_encoding.decode([body], encoding, len(content) - 1)
+
+
+@given(content=st.binary(max_size=400), share=st.floats(0, 1, exclude_max=True))
+def test_what_breaks_off_is_refused(content: bytes, share: float) -> None:
+    for kind, encoding in (("gzip", "gzip"), ("zlib", "deflate")):
+        body = WRITERS[kind](content)
+        with pytest.raises(BadRequest):
+            content_encoding.decode([body[: int(share * len(body))]], content_encoding.of([encoding]), 400)
+
+
+@given(st.binary(max_size=200))
+def test_noise_is_refused_or_read(body: bytes) -> None:
+    for encoding in ("gzip", "deflate"):
+        with suppress(BadRequest, TooLarge):
+            assert len(content_encoding.decode([body], content_encoding.of([encoding]), 100)) <= 100
+
+
+def test_members_behind_each_other_are_one_body_up_to_a_number() -> None:
+    member = gzip.compress(b"ab")
+    assert content_encoding.decode([member * 3], "gzip", 6) == b"ababab"
+    with pytest.raises(TooLarge):
+        content_encoding.decode([member * 3], "gzip", 5)
+    with pytest.raises(BadRequest, match="at most 100 gzip members"):
+        content_encoding.decode([member * 101], "gzip", 1000)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+def test_a_bomb_takes_no_more_than_the_limit(encoding: str) -> None:
+    body = (gzip.compress if encoding == "gzip" else zlib.compress)(bytes(20_000_000))
+    tracemalloc.start()
+    with pytest.raises(TooLarge):
+        content_encoding.decode([body], content_encoding.of([encoding]), 1_000_000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4_000_000
+
+
+@pytest.mark.parametrize("lines", [[], [""], ["identity"], ["identity, "]])
+def test_bodies_may_be_as_they_are(lines: list[str]) -> None:
+    assert content_encoding.of(lines) is None
+
+
+@pytest.mark.parametrize("lines", [["GZIP"], ["x-gzip"], ["identity, gzip"], ["identity", "gzip"]])
+def test_gzip_has_several_spellings(lines: list[str]) -> None:
+    assert content_encoding.of(lines) == "gzip"
+
+
+@pytest.mark.parametrize(
+    "lines", [["br"], ["zstd"], ["compress"], ["gzip, gzip"], ["gzip", "deflate"], ["aws-chunked"]]
+)
+def test_other_encodings_are_named(lines: list[str]) -> None:
+    with pytest.raises(UnsupportedType, match=f"gzip or deflate, or none, got {', '.join(lines)!r}") as caught:
+        content_encoding.of(lines)
+    assert caught.value.headers == {"Accept-Encoding": "gzip, deflate"}

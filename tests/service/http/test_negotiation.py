@@ -1,0 +1,35 @@
+"""Content negotiation."""
+
+from __future__ import annotations
+
+import pytest
+
+from service.errors import NotAcceptable
+from service.http import negotiation
+
+JSON, JPEG, PNG = negotiation.JSON_OR_PICTURE
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        (None, JSON), ("", JSON), ("*/*", JSON), ("application/*", JSON), ("image/jpeg", JPEG), ("IMAGE/PNG", PNG),
+        ("image/*", JPEG), ("image/png;q=0.9, image/jpeg;q=0.5", PNG), ("text/html, */*;q=0.1", JSON),
+        ("image/*;q=0.8, image/jpeg;q=0.1", PNG), ("application/json;q=0, */*", JPEG),
+        ("image/png, application/json", JSON),
+    ],
+)  # fmt: skip
+def test_the_best_liked_type_wins(header: str | None, expected: str) -> None:
+    lines = [] if header is None else [header]
+    assert negotiation.choose(lines, negotiation.JSON_OR_PICTURE) == expected
+    assert negotiation.choose(header.split(",") if header else ["", ""], negotiation.JSON_OR_PICTURE) == expected
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["text/html", "image/webp", "application/json;q=0", "application/json;q=x", "nonsense"]
+    + [f"*/*;q={quality}" for quality in ("nan", "inf", "-inf", "-1", "2", "1e9", "")],
+)
+def test_nothing_acceptable_is_refused(header: str) -> None:
+    with pytest.raises(NotAcceptable, match="expected an Accept header that allows"):
+        negotiation.choose([header], negotiation.JSON_OR_PICTURE)

@@ -1,0 +1,77 @@
+"""Pictures that are worked on at the same time are no larger together than one largest picture may be."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.inference import image
+from service.inference.pixel_budget import PixelRoom
+from service.inference.predict import Stopwatch
+from tests import spots
+
+LIMIT = 100
+PATIENCE_S = 60.0
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(0, 3 * LIMIT), max_size=30))
+def test_no_more_pixels_than_allowed_and_everybody_gets_a_turn(counts: list[int]) -> None:
+    room, lock, inside, most = PixelRoom(LIMIT), threading.Lock(), 0, 0
+
+    def work(count: int) -> None:
+        nonlocal inside, most
+        taken = min(count, LIMIT)  # a larger one is alone
+        with room.share(count, Stopwatch()):
+            with lock:
+                inside += taken
+                most = max(most, inside)
+            with lock:
+                inside -= taken
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, counts, timeout=PATIENCE_S))
+    assert most <= LIMIT
+
+
+def test_small_ones_work_side_by_side_and_a_large_one_waits_for_them() -> None:
+    room, inside, leave = PixelRoom(LIMIT), threading.Barrier(5), threading.Event()
+    entered, watch = threading.Event(), Stopwatch({"queue": 5.0})
+
+    def small() -> None:
+        with room.share(LIMIT // 4, Stopwatch()):
+            inside.wait(PATIENCE_S)
+            assert leave.wait(PATIENCE_S)
+
+    def large() -> None:
+        with room.share(LIMIT, watch):
+            entered.set()
+
+    with ThreadPoolExecutor(5) as pool:
+        four = [pool.submit(small) for _ in range(4)]
+        inside.wait(PATIENCE_S)
+        alone = pool.submit(large)
+        assert not entered.wait(0.1)
+        leave.set()
+        for work in [*four, alone]:
+            work.result(PATIENCE_S)
+    assert entered.is_set()
+    assert watch.laps_ms["queue"] > 5 + 50  # the wait is told as such
+
+
+def test_who_fails_leaves_the_room() -> None:
+    room = PixelRoom(LIMIT)
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError), room.share(LIMIT, Stopwatch()):
+            raise ZeroDivisionError
+
+
+def test_pixels_are_read_from_the_header() -> None:
+    assert image.pixel_count(spots.encode(np.zeros((30, 40, 3), np.uint8), "JPEG", orientation=6)) == 30 * 40
+    assert image.pixel_count(spots.png_bomb()) == 12_000 * 12_000
+    assert image.pixel_count(b"no picture") == 0

@@ -1,0 +1,194 @@
+"""The queue, the threads, the deadline. Threads are held with events: nothing here waits for a clock to pass."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from service.errors import DeadlineExceeded, QueueFull, Unavailable
+from service.inference.scheduler import Scheduler
+
+PATIENCE_S = 30.0
+
+
+@contextmanager
+def running(workers: int = 1, queue_size: int = 1, deadline_s: float = PATIENCE_S) -> Iterator[Scheduler]:
+    scheduler = Scheduler(workers, queue_size, deadline_s)
+    try:
+        yield scheduler
+    finally:
+        scheduler.close()
+
+
+class Hold:
+    """Work that begins, and ends when told to."""
+
+    def __init__(self) -> None:
+        self.begun, self.released = threading.Event(), threading.Event()
+
+    def __call__(self, waited_ms: float) -> str:
+        self.begun.set()
+        assert self.released.wait(PATIENCE_S)
+        return "held"
+
+
+async def started(scheduler: Scheduler, hold: Hold) -> asyncio.Task[str]:
+    task = asyncio.create_task(scheduler.run(hold))
+    assert await asyncio.to_thread(hold.begun.wait, PATIENCE_S)
+    return task
+
+
+def test_work_runs_beside_the_loop_and_is_told_its_wait() -> None:
+    async def main(scheduler: Scheduler) -> None:
+        name, waited_ms = await scheduler.run(lambda waited_ms: (threading.current_thread().name, waited_ms))
+        assert name.startswith("inference-")
+        assert 0 <= waited_ms < PATIENCE_S * 1e3
+
+    with running() as scheduler:
+        asyncio.run(main(scheduler))
+
+
+def test_errors_are_raised_where_the_call_is_awaited() -> None:
+    def fail(_: float) -> None:
+        raise ZeroDivisionError
+
+    async def main(scheduler: Scheduler) -> None:
+        with pytest.raises(ZeroDivisionError):
+            await scheduler.run(fail)
+        assert await scheduler.run(lambda _: 1) == 1
+
+    with running() as scheduler:
+        asyncio.run(main(scheduler))
+
+
+def test_a_full_queue_refuses_with_retry_after_and_recovers() -> None:
+    async def main(scheduler: Scheduler) -> None:
+        hold = Hold()
+        first = await started(scheduler, hold)
+        second = asyncio.create_task(scheduler.run(lambda _: "waited"))
+        await asyncio.sleep(0)  # lets the task queue its work; no time passes
+        assert scheduler.waiting == 1
+        with pytest.raises(QueueFull) as caught:
+            await scheduler.run(lambda _: None)
+        assert int(caught.value.headers["Retry-After"]) >= 1
+        hold.released.set()
+        assert [await first, await second] == ["held", "waited"]
+        assert await scheduler.run(lambda _: "again") == "again"
+
+    with running() as scheduler:
+        asyncio.run(main(scheduler))
+
+
+def test_admitted_work_waits_even_where_the_queue_is_full() -> None:
+    async def main(scheduler: Scheduler) -> None:
+        hold = Hold()
+        first = await started(scheduler, hold)
+        part = asyncio.create_task(scheduler.run(lambda _: "part", admitted=True))
+        await asyncio.sleep(0)
+        hold.released.set()
+        assert [await first, await part] == ["held", "part"]
+
+    with running(queue_size=0) as scheduler:
+        asyncio.run(main(scheduler))
+
+
+def test_work_that_waits_past_its_deadline_never_begins() -> None:
+    async def main(scheduler: Scheduler) -> None:
+        hold = Hold()
+        first = await started(scheduler, hold)
+        begun: list[int] = []
+        with pytest.raises(DeadlineExceeded, match="was still waiting for a worker"):
+            await scheduler.run(lambda _: begun.append(1))
+        with pytest.raises(DeadlineExceeded, match="was still being worked on"):
+            await first
+        hold.released.set()
+        assert await scheduler.run(lambda _: "next") == "next"
+        assert not begun
+
+    with running(queue_size=3, deadline_s=0.2) as scheduler:
+        asyncio.run(main(scheduler))
+
+
+def test_cancelled_calls_give_their_place_back() -> None:
+    async def main(scheduler: Scheduler) -> None:
+        hold = Hold()
+        first = await started(scheduler, hold)
+        for _ in range(5):
+            waiting = asyncio.create_task(scheduler.run(lambda _: None))
+            await asyncio.sleep(0)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+        hold.released.set()
+        assert await first == "held"
+
+    with running() as scheduler:
+        asyncio.run(main(scheduler))
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_as_many_calls_run_at_once_as_there_are_workers(workers: int) -> None:
+    together = threading.Barrier(workers)
+
+    def meet(_: float) -> int:
+        return together.wait(PATIENCE_S)
+
+    async def main(scheduler: Scheduler) -> None:
+        places = await asyncio.gather(*(scheduler.run(meet) for _ in range(workers)))
+        assert sorted(places) == list(range(workers))
+
+    with running(workers) as scheduler:
+        asyncio.run(main(scheduler))
+
+
+def test_a_closed_scheduler_finishes_and_refuses() -> None:
+    work: Callable[[float], int] = lambda _: 1  # noqa: E731
+
+    async def main(scheduler: Scheduler) -> None:
+        answered = await asyncio.gather(*(scheduler.run(work) for _ in range(2)))
+        scheduler.close()
+        assert answered == [1, 1]
+        with pytest.raises(Unavailable) as refused:
+            await scheduler.run(work)
+        assert refused.value.headers["Retry-After"] == "1"
+
+    with running() as scheduler:
+        asyncio.run(main(scheduler))
+
+
+def test_calls_and_streams_take_turns_however_many_wait() -> None:
+    async def main(scheduler: Scheduler) -> None:
+        hold, begun = Hold(), list[str]()
+        first = await started(scheduler, hold)
+        work = [scheduler.run(lambda _: begun.append("call"), lane="call") for _ in range(5)]
+        work += [scheduler.run(lambda _: begun.append("stream"), lane="stream", admitted=True) for _ in range(2)]
+        waiting = [asyncio.create_task(it) for it in work]
+        await asyncio.sleep(0)
+        assert (scheduler.waiting_in("call"), scheduler.waiting_in("stream"), scheduler.waiting) == (5, 2, 7)
+        hold.released.set()
+        await asyncio.gather(first, *waiting)
+        assert begun == ["stream", "call", "stream", "call", "call", "call", "call"]
+
+    with running(queue_size=5) as scheduler:
+        asyncio.run(main(scheduler))
+
+
+def test_streams_do_not_fill_the_queue_of_calls() -> None:
+    async def main(scheduler: Scheduler) -> None:
+        hold = Hold()
+        first = await started(scheduler, hold)
+        frames = [asyncio.create_task(scheduler.run(lambda _: 0, lane="stream", admitted=True)) for _ in range(10)]
+        call = asyncio.create_task(scheduler.run(lambda _: 1))
+        await asyncio.sleep(0)
+        with pytest.raises(QueueFull):
+            await scheduler.run(lambda _: None)
+        hold.released.set()
+        await asyncio.gather(first, *frames)
+        assert await call == 1
+
+    with running() as scheduler:
+        asyncio.run(main(scheduler))

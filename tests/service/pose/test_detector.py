@@ -1,0 +1,54 @@
+"""The finder reads what the training draws, and its grid wastes nothing."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.pose import boxes as boxes_
+from service.pose import detector
+from training.distillation.detector_task import encode
+
+side = st.integers(1, 8000)
+
+
+@given(width=side, height=side)
+def test_grid_is_whole_blocks_within_the_budget(width: int, height: int) -> None:
+    columns, rows = detector.grid((width, height), (320, 256))
+    assert columns % 32 == rows % 32 == 0
+    assert min(columns, rows) >= 32
+    assert columns * rows <= 320 * 256
+
+
+@given(width=st.integers(300, 4000), aspect=st.floats(0.45, 2.2))
+def test_grid_follows_the_picture_and_turns_with_it(width: int, aspect: float) -> None:
+    height = round(width / aspect)
+    columns, rows = detector.grid((width, height), (320, 256))
+    assert abs(np.log(columns / rows * height / width)) < 0.25
+    assert columns * rows >= 0.8 * 320 * 256
+    turned = detector.grid((height, width), (320, 256))
+    assert abs(np.log(turned[1] / turned[0] * height / width)) < 0.25
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_decode_inverts_the_training_targets(seed: int) -> None:
+    """People at distinct cells are read back exactly from the maps that training would draw of them."""
+    rng = np.random.default_rng(seed)
+    corners = rng.uniform([0, 0], [220, 160], (6, 2))
+    boxes = np.concatenate([corners, corners + rng.uniform(24, 96, (6, 2))], axis=1).astype(np.float32)
+    apart = boxes_.suppress(boxes, np.linspace(1, 0.5, 6).astype(np.float32), 0.1)
+    boxes = boxes[apart]
+    centers, _, distances, *_ = encode(boxes, np.ones(len(boxes), bool), (320, 256))
+    peaks = np.where(centers[0] >= 1, centers[0], 0)
+    scores, candidates = detector.candidates_of(peaks, distances)
+    found, scores = detector.select(candidates, scores, max_people=20, min_score=0.5)
+    assert (scores == 1).all()
+    overlap = boxes_.iou(boxes, found)
+    assert (overlap.max(axis=1) > 0.98).all()
+
+
+def test_decode_of_empty_maps() -> None:
+    scores, candidates = detector.candidates_of(np.zeros((8, 10), np.float32), np.ones((4, 8, 10), np.float32))
+    boxes, scores = detector.select(candidates, scores, 20, 0.0)
+    assert boxes.shape == (0, 4)
+    assert scores.shape == (0,)

@@ -1,0 +1,156 @@
+"""A stream's pictures through real networks: painted people who walk, meet and leave."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.errors import UndecodableImage
+from service.inference.predict import Stopwatch, Wish
+from service.inference.registry import Shelf, open_shelf
+from service.pose.boxes import iou
+from service.settings import Settings
+from service.streaming.follower import Sight, Watcher
+from tests import spots
+from tests.spots import FIGURE, HALF_BOX, Person
+
+FPS = 30.0
+FIND_EVERY = 5
+
+
+@pytest.fixture(scope="module")
+def shelf(models_dir: Path) -> Shelf:
+    return open_shelf(Settings(models_dir=models_dir))
+
+
+def watcher(shelf: Shelf, *, track: bool = True, smooth: bool = False, find_every: int = FIND_EVERY) -> Watcher:
+    wish = Wish(shelf.choose("auto"), None, 20, 0.15, 10_000_000)
+    return Watcher(shelf, wish, track=track, smooth=smooth, find_every=find_every, most_misses=30)
+
+
+def look(watching: Watcher, frame: int, *people: Person) -> Sight:
+    """Those behind come first: they are painted over."""
+    return watching.look(spots.encode(spots.paint(*people), "JPEG"), frame / FPS, Stopwatch())
+
+
+def centers(sight: Sight) -> np.ndarray:
+    """(N, 2), image px."""
+    return np.asarray((sight.prediction.poses.keypoints - FIGURE).mean(axis=1))
+
+
+def assert_near(sight: Sight, people: Sequence[Person], within_px: float = 3) -> None:
+    assert len(sight.prediction.poses) == len(people)
+    for center, person in zip(centers(sight), people, strict=True):
+        assert np.abs(center - person.center).max() < within_px
+
+
+def test_walkers_are_followed_with_ids_and_boxes(shelf: Shelf) -> None:
+    watching = watcher(shelf)
+    for frame in range(3 * FIND_EVERY):
+        people = [Person((100 + 12 * frame, 180)), Person((500 - 3 * frame, 200))]
+        sight = look(watching, frame, *people)
+        assert sorted(sight.ids or ()) == [1, 2]
+        by_place = sorted(range(2), key=lambda i: centers(sight)[i][0])
+        poses = sight.prediction.poses.select(np.array(by_place))
+        expected = np.array([[*(p.center - np.array(HALF_BOX)), *(p.center + np.array(HALF_BOX))] for p in people])
+        assert np.diagonal(iou(poses.boxes, expected.astype(np.float32))).min() > 0.85
+
+
+def test_people_who_cross_keep_their_ids(shelf: Shelf) -> None:
+    watching = watcher(shelf)
+    seen: dict[int, list[float]] = {}
+    for frame in range(40):
+        left, right = Person((100 + 11 * frame, 190)), Person((540 - 11 * frame, 190))
+        sight = look(watching, frame, right, left)
+        for number, center in zip(sight.ids or (), centers(sight), strict=True):
+            seen.setdefault(number, []).append(float(center[0]))
+    assert len(seen) == 2
+    for places in seen.values():
+        assert abs(places[-1] - places[0]) > 400  # from one side to the other
+
+
+def test_without_tracks_every_frame_stands_alone(shelf: Shelf) -> None:
+    watching = watcher(shelf, track=False)
+    for frame, person in enumerate((Person((180, 188)), Person((444, 164)))):
+        sight = look(watching, frame, person)
+        assert sight.ids is None
+        assert_near(sight, [person])
+
+
+def test_a_frame_that_cannot_be_read_changes_nothing(shelf: Shelf) -> None:
+    watching = watcher(shelf)
+    person = Person((180, 188))
+    look(watching, 0, person)
+    with pytest.raises(UndecodableImage):
+        watching.look(b"no picture", 1 / FPS, Stopwatch())
+    assert look(watching, 2, person).ids == [1]
+
+
+def test_smoothing_steadies_who_stands_and_follows_who_walks(shelf: Shelf) -> None:
+    raw, steady = watcher(shelf), watcher(shelf, smooth=True)
+    shaken = np.random.default_rng(0).integers(-2, 3, (40, 2))
+    places: dict[str, list[np.ndarray]] = {"raw": [], "steady": []}
+    for frame, (dx, dy) in enumerate(shaken):
+        person = Person((200 + int(dx), 190 + int(dy)))
+        for name, watching in (("raw", raw), ("steady", steady)):
+            places[name].append(look(watching, frame, person).prediction.poses.keypoints[0])
+    shake = {name: np.abs(np.diff(np.array(it), 2, axis=0)).mean() for name, it in places.items()}
+    assert shake["raw"] > 3 * shake["steady"]
+    for frame in range(40, 60):
+        person = Person((200 + 6 * (frame - 40), 190))
+        sight = look(steady, frame, person)
+    assert_near(sight, [person], within_px=6)  # less than a frame behind
+
+
+def test_somebody_new_is_found_in_time(shelf: Shelf) -> None:
+    watching = watcher(shelf)
+    first, second = Person((180, 188)), Person((444, 164))
+    ids = [look(watching, frame, *([first] if frame < 2 else [first, second])).ids for frame in range(2 + FIND_EVERY)]
+    assert [1, 2] in ids
+
+
+def test_stages_are_timed(shelf: Shelf) -> None:
+    watch = Stopwatch({"queue": 0.0})
+    watcher(shelf).look(spots.encode(spots.paint(), "JPEG"), 0.0, watch)
+    assert list(watch.laps_ms) == ["queue", "decode", "find", "pose", "track"]
+
+
+@settings(max_examples=25)
+@given(
+    st.sampled_from(["grey", "colours", "noise", "bodies"]),
+    st.sampled_from([1, 3, 10, 1000]),
+    st.sampled_from([2.0, 10.0, 30.0]),
+    st.integers(0, 999),
+)
+def test_who_vanishes_is_told_three_frames_more_at_most(
+    shelf: Shelf, background: str, find_every: int, fps: float, seed: int
+) -> None:
+    """Before backgrounds on which the network sees joints, and the finder nobody; who stays is told on.
+
+    A body that looks alike and stands in the same place is told until the finder looks, and two frames more.
+    """
+    rng = np.random.default_rng(seed)
+    watching = watcher(shelf, find_every=find_every)
+    stays = Person((500, 188))
+    empty, most = spots.paint(), 3
+    if background == "noise":
+        empty = rng.integers(0, 256, empty.shape, np.uint8)
+    elif background == "colours":
+        empty = np.asarray(spots.COLORS, np.uint8)[rng.integers(0, 17, (24, 40))].repeat(16, 0).repeat(16, 1)
+    elif background == "bodies":  # whole ones, without what the finder sees
+        empty = spots.paint(*(Person((int(x), 188), marker_radius=0) for x in rng.integers(100, 300, 2)))
+        most = max(most, find_every + 2)
+    empty[:, 400:] = spots.paint(stays)[:, 400:]
+    leaving = 1 + seed % 9
+    told = []
+    for frame in range(leaving + min(most, 12) + 9):
+        picture = spots.paint(Person((150 + frame, 188)), stays) if frame < leaving else empty
+        told.append(watching.look(spots.encode(picture, "JPEG"), frame / fps, Stopwatch()).ids or [])
+    assert told[0] == [1, 2]
+    assert all(len(ids) == 1 for ids in told[leaving + most :])
+    assert all(set(ids) <= {1, 2} for ids in told)

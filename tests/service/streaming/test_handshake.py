@@ -1,0 +1,58 @@
+"""What a session and its client agree on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service.http.upload_budget import Room
+from service.inference.metrics import Metrics
+from service.inference.pixel_budget import PixelRoom
+from service.inference.registry import open_shelf
+from service.inference.scheduler import Scheduler
+from service.inference.state import Service
+from service.settings import Settings
+from service.streaming import messages
+from service.streaming.close import Farewell
+from service.streaming.handshake import agree
+
+
+@pytest.fixture
+def service(models_dir: Path) -> Iterator[Service]:
+    """Whose models are cold."""
+    settings = Settings(models_dir=models_dir, stream_max_fps=25, stream_queue=3, keypoint_threshold=0.4)
+    scheduler = Scheduler(1, 1, 1.0)
+    shelf, bodies, pixels = open_shelf(settings), Room(settings.max_bodies_bytes), PixelRoom(settings.max_pixels)
+    yield Service(settings, shelf, scheduler, Metrics(), bodies, pixels)
+    scheduler.close()
+
+
+def test_before_the_warm_up_a_client_is_told_to_come_back(service: Service) -> None:
+    with pytest.raises(Farewell, match="warming up") as caught:
+        agree('{"type":"hello"}', service, "id")
+    assert caught.value.code == messages.OVERLOADED
+
+
+@pytest.mark.parametrize(("asked", "granted"), [("null", 25), ("10", 10), ("10.5", 10.5), ("30", 25)])
+def test_the_lower_rate_counts(service: Service, asked: str, granted: float) -> None:
+    service.shelf.warm_up()
+    assert agree(f'{{"type":"hello","max_fps":{asked}}}', service, "id").ready.limits.max_fps == granted
+
+
+def test_defaults_are_the_servers(service: Service) -> None:
+    service.shelf.warm_up()
+    terms = agree('{"type":"hello"}', service, "id")
+    ready = terms.ready
+    assert (ready.policy, ready.track, ready.smooth, ready.format) == ("latest", True, True, "compact")
+    assert (ready.limits.waiting_frames, terms.keypoint_threshold) == (1, 0.4)
+    assert agree('{"type":"hello","policy":"all"}', service, "id").ready.limits.waiting_frames == 3
+    assert agree('{"type":"hello","keypoint_threshold":0}', service, "id").keypoint_threshold == 0
+
+
+def test_a_refusal_is_counted(service: Service) -> None:
+    service.shelf.warm_up()
+    with pytest.raises(Farewell):
+        agree("{}", service, "id")
+    assert b'posewright_rejected_total{reason="malformed-request"} 1.0' in service.metrics.text(())

@@ -1,0 +1,58 @@
+"""What bodies look like, on painted people."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.pose.skeleton import COCO17
+from service.pose.types import Image, Poses
+from service.streaming.tracking import appearance
+from service.streaming.tracking.track import SAME_LOOK
+from tests import spots
+from tests.spots import HALF_BOX, Person
+
+HERE = Person((180, 188))
+
+
+def look(image: Image, *people: Person) -> np.ndarray:
+    """Of bodies where ``people`` are, whatever the picture shows there."""
+    keypoints = np.array([it.keypoints for it in people], np.float32).reshape(-1, len(COCO17), 2)
+    centers = np.array([it.center for it in people], np.float32).reshape(-1, 2)
+    boxes = np.concatenate([centers - HALF_BOX, centers + HALF_BOX], axis=1).astype(np.float32)
+    ones = np.ones(len(people), np.float32)
+    return appearance.sample(image, Poses(keypoints, np.ones(keypoints.shape[:2], np.float32), boxes, ones), COCO17)
+
+
+@given(st.integers(100, 540), st.integers(110, 270), st.integers(-15, 15), st.integers(0, 99))
+def test_a_body_looks_as_before_wherever_it_goes(x: int, y: int, brighter: int, seed: int) -> None:
+    """In a little more light, and with a sensor's noise."""
+    there = Person((x, y))
+    noise = np.random.default_rng(seed).normal(brighter, 3, (384, 640, 3))
+    seen = np.clip(spots.paint(there) + noise, 0, 255).astype(np.uint8)
+    assert appearance.likeness(look(seen, there), look(spots.paint(HERE), HERE)) > SAME_LOOK
+
+
+@given(st.sampled_from(["flat", "noise", "stripes", "blocks"]), st.integers(0, 999))
+def test_what_is_no_body_looks_otherwise(kind: str, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    shapes = {"flat": (1, 1, 3), "noise": (384, 640, 3), "stripes": (24, 1, 3), "blocks": (12, 20, 3)}
+    cells = rng.integers(0, 256, shapes[kind], np.uint8)
+    image = cells.repeat(384 // cells.shape[0], 0).repeat(640 // cells.shape[1], 1)
+    assert appearance.likeness(look(image, HERE), look(spots.paint(HERE), HERE)) < SAME_LOOK
+
+
+@pytest.mark.parametrize("place", [(-500, -500), (0, 0), (639, 383), (10_000, 100)])
+def test_beyond_the_picture_is_no_error(place: tuple[int, int]) -> None:
+    assert np.isfinite(look(spots.paint(HERE), Person(place))).all()
+
+
+def test_nobody_has_no_look() -> None:
+    assert look(spots.paint()).shape[0] == 0
+
+
+def test_a_picture_without_contrast_resembles_nothing() -> None:
+    black = np.zeros((384, 640, 3), np.uint8)
+    assert appearance.likeness(look(black, HERE), look(black, HERE)) < SAME_LOOK

@@ -1,0 +1,110 @@
+"""Poses to JSON."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from service.pose.skeleton import COCO17
+from service.pose.types import Poses
+from service.wire import schema
+from service.wire.formats import types, writer
+
+K = len(COCO17)
+
+
+@st.composite
+def poses(draw: st.DrawFn) -> Poses:
+    n = draw(st.integers(0, 3))
+    px = st.floats(-1e5, 1e5, width=32)
+    unit = st.floats(0, 1, width=32)
+    low = draw(arrays.arrays(np.float32, (n, 2), elements=px))
+    size = draw(arrays.arrays(np.float32, (n, 2), elements=st.floats(1, 1e4, width=32)))
+    return Poses(
+        draw(arrays.arrays(np.float32, (n, K, 2), elements=px)),
+        draw(arrays.arrays(np.float32, (n, K), elements=unit)),
+        np.concatenate([low, low + size], axis=1),
+        draw(arrays.arrays(np.float32, (n,), elements=unit)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("layout", "model"), [("pose", schema.Pose), ("compact", schema.CompactPose), ("coco", types.CocoResult)]
+)
+@given(people=poses(), threshold=st.floats(0, 1))
+def test_every_format_says_the_same(layout: schema.Format, model: type, people: Poses, threshold: float) -> None:
+    rows = json.loads(writer.dumps(writer.pose_list(people, COCO17, layout, threshold, image_id=9)))
+
+    assert len(rows) == len(people)
+    for row, points, scores in zip(rows, people.keypoints, people.scores, strict=True):
+        model.model_validate(row)
+        if layout == "pose":
+            told = np.array([[point["x"], point["y"], point["score"]] for point in row["keypoints"]])
+            assert [point["visible"] for point in row["keypoints"]] == (scores >= threshold).tolist()
+        else:
+            told = np.array(row["keypoints"]).reshape(K, 3)
+        np.testing.assert_allclose(told[:, :2], points, rtol=0, atol=0.00501)
+        np.testing.assert_allclose(told[:, 2], scores, rtol=0, atol=0.0000501)
+
+
+def written(layout: schema.Format, people: Poses, ids: list[int] | None = None) -> list[dict]:
+    return json.loads(writer.dumps(writer.pose_list(people, COCO17, layout, 0.3, ids=ids)))
+
+
+def close(told: object, true: np.ndarray, decimals: int) -> None:
+    np.testing.assert_allclose(np.array(told, float), true, rtol=1e-6, atol=1.01 * 10**-decimals)
+
+
+@given(poses())
+def test_tfjs_is_a_list_of_its_poses(people: Poses) -> None:
+    rows = written("tfjs", people)
+    for i, row in enumerate(rows):
+        types.TfjsPose.model_validate(row)
+        assert [point["name"] for point in row["keypoints"]] == list(COCO17.keypoints)
+        close([[point["x"], point["y"]] for point in row["keypoints"]], people.keypoints[i], 2)
+        close([point["score"] for point in row["keypoints"]], people.scores[i], 4)
+        close([row["box"][side] for side in ("xMin", "yMin", "xMax", "yMax")], people.boxes[i], 2)
+
+
+@given(poses())
+def test_openpose_is_body_25(people: Poses) -> None:
+    """Names by OpenPose's documentation; the neck is between the shoulders, the middle hip between the hips."""
+    names = (
+        "nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist",
+        "middle_hip", "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle", "right_eye",
+        "left_eye", "right_ear", "left_ear",
+    )  # fmt: skip
+    for i, row in enumerate(written("openpose", people)):
+        types.OpenPosePerson.model_validate(row)
+        told = np.array(row["pose_keypoints_2d"]).reshape(25, 3)
+        points = dict(zip(COCO17.keypoints, np.c_[people.keypoints[i], people.scores[i]].astype(float), strict=True))
+        for middle, part in (("neck", "shoulder"), ("middle_hip", "hip")):
+            left, right = points[f"left_{part}"], points[f"right_{part}"]
+            points[middle] = np.array([*(left[:2] + right[:2]) / 2, min(left[2], right[2])])
+        close(told[:19], np.array([points[name] for name in names]), 2)
+        assert not told[19:].any()  # toes and heels, of which COCO knows nothing
+
+
+def test_ids_are_where_each_format_has_them() -> None:
+    one = Poses(*(np.full(shape, 0.5, np.float32) for shape in ((1, K, 2), (1, K), (1, 4), (1,))))
+    for layout, key, tracked, alone in (
+        ("pose", "id", "7", None), ("compact", "id", "7", None), ("tfjs", "id", 7, "-"),
+        ("openpose", "person_id", [7], [-1]), ("roboflow", "tracker_id", 7, "-"),
+    ):  # fmt: skip
+        assert written(layout, one, [7])[0][key] == tracked
+        assert written(layout, one)[0].get(key, "-") == alone
+
+
+def test_numbers_are_rounded_as_they_are_read() -> None:
+    one = Poses(*(np.full(shape, 0.1, np.float32) for shape in ((1, K, 2), (1, K), (1, 4), (1,))))
+    text = writer.dumps(writer.pose_list(one, COCO17, "compact", 0.3)).decode()
+    assert "[0.1,0.1,0.1]" in text
+
+
+def test_stages_become_a_header() -> None:
+    assert writer.server_timing({"queue": 0.123, "total": 4}) == "queue;dur=0.12, total;dur=4.00"

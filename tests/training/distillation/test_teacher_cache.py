@@ -1,0 +1,280 @@
+"""What a guide saw once on the canvases moves exactly as the crops do."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.training.test_guides import PoseStandIn, take
+
+from service.pose import crop
+from service.pose.boxes import from_xywh
+from service.pose.bundle import BundleError
+from service.pose.decoders import heatmap
+from service.pose.skeleton import COCO17
+from tests.training.conftest import tiny_recipe
+from training.data import augment, coco, crop_cache, images
+from training.distillation import teacher_cache, teachers
+from training.distillation.pose_task import PoseTask
+from training.distillation.teacher_cache import BesideGuide, CachedGuide
+from training.distillation.teachers import BundleGuide, MapGuide, NetworkGuide
+from training.distillation.trust import BINS, Reliability
+from training.engine import loop
+from training.networks.pose import mirror_maps
+from training.recipe import recipe
+from training.recipe.recipe import Losses
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def pose_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return take(PoseStandIn(), tmp_path_factory.mktemp("guide") / "pose")
+
+
+def guided(file: Path, **changes: object) -> recipe.Recipe:
+    """A recipe taught by the stand-in."""
+    taught = {"guides": [{"name": "spots", "kind": "bundle", "path": str(file), **changes}], "dense": 1.0}
+    return tiny_recipe(losses=taught, phases=[{"steps": 4, "batch": 6, "size": [96, 128]}])
+
+
+@pytest.mark.parametrize("changes", [{}, {"cached": False}], ids=["cached", "beside"])
+@pytest.mark.parametrize("step", range(4))
+def test_guides_maps_peak_where_the_joints_went(
+    pose_file: Path, data_root: Path, changes: dict[str, object], step: int, tmp_path: Path
+) -> None:
+    """Through zoom, turn, shift and mirror, against the labels' own Gaussians, to half a cell of 4 px."""
+    plan = guided(pose_file, **changes)
+    task = PoseTask(plan, data_root, CPU, tmp_path / "run")
+    lesson = task.batch(step, 0, plan.phases[0]).lesson
+    (maps,), (trust,) = lesson.guides, lesson.trust
+    known = (lesson.weights > 0) & (trust > 0.5) & (maps.amax(dim=(2, 3)) > 0.3)
+    assert known.float().mean() > 0.3
+    found, _ = heatmap.decode(maps.numpy(), stride=4)
+    expected, _ = heatmap.decode(lesson.maps.numpy(), stride=4)
+    apart = np.linalg.norm(found - expected, axis=2)
+    if changes:
+        # A person knows left from right in a mirrored picture; the stand-in only knows colours.
+        partner = np.linalg.norm(found - expected[:, list(COCO17.flip)], axis=2)
+        apart = np.minimum(apart, partner)
+    apart = apart[known.numpy()]
+    assert np.median(apart) < 1
+    # A spot that a neighbour's colour covers, or that disturbance hid, may be elsewhere.
+    assert np.mean(apart < 4) > 0.85
+
+
+def test_joint_weights_scale_labels_and_guides_of_their_joints(
+    pose_file: Path, data_root: Path, tmp_path: Path
+) -> None:
+    """Whichever way a crop is mirrored: a batch has both."""
+    factors = np.linspace(0, 1.6, 17)
+    plain = guided(pose_file)
+    weighed = replace(plain, losses=replace(plain.losses, joint_weights=tuple(factors.tolist())))
+    lessons = [
+        PoseTask(plan, data_root, CPU, tmp_path / "run").batch(0, 0, plan.phases[0]).lesson for plan in (plain, weighed)
+    ]
+    expected = torch.from_numpy(factors.astype(np.float32))
+    assert lessons[0].weights.any()
+    assert lessons[0].trust.any()
+    torch.testing.assert_close(lessons[1].weights, lessons[0].weights * expected)
+    torch.testing.assert_close(lessons[1].trust, lessons[0].trust * expected)
+    assert torch.equal(lessons[1].maps, lessons[0].maps)
+
+
+def test_a_flipped_look_finds_the_middle_joint_in_the_same_place(data_root: Path, tmp_path: Path) -> None:
+    """The stand-in's own cells lie 1.5 px beside ours: mirroring must not move what lies in the middle."""
+    guide = BundleGuide(take(PoseStandIn(gain=0.9), tmp_path / "pose"))
+    (cache,) = crop_cache.open_cache([data_root / "crops"])
+    canvases = torch.from_numpy(np.array(cache.pixels))
+    view = torch.from_numpy(np.repeat(teacher_cache.undisturbed(cache, guide.crop_size)[None], len(cache), axis=0))
+    pixels = augment.to_bytes(augment.sample(canvases, view, guide.crop_size))
+    once, both = (teacher_cache.ask(guide, pixels, flip)[:, :1].numpy() for flip in (False, True))
+    (there, _), (again, scores) = heatmap.decode(once, stride=4), heatmap.decode(both, stride=4)
+    np.testing.assert_allclose(there, again, atol=0.5)
+    assert scores.min() > 0.3
+
+
+@pytest.mark.parametrize("padding", [1.0, 1.1, 1.25])
+def test_people_are_learned_as_large_as_they_are_served(data_root: Path, padding: float) -> None:
+    (cache,) = crop_cache.open_cache([data_root / "crops"])
+    view = teacher_cache.undisturbed(cache, (96, 128), padding)
+    learned = crop.transform(cache.keypoints, np.repeat(crop.invert(view[None]), len(cache), axis=0))
+    people = list(coco.load(data_root / "annotations.json").anns.values())
+    points = np.array([it["keypoints"] for it in people], np.float32).reshape(len(people), -1, 3)[..., :2]
+    to_image = crop.crop_to_image(from_xywh([it["bbox"] for it in people]), (96, 128), padding)
+    served = crop.transform(points, crop.invert(to_image))
+    apart = np.linalg.norm(learned[:, None] - served[None], axis=3).max(axis=2)
+    assert (apart.min(axis=1) < 0.05).all()
+
+
+def test_a_flipped_look_at_the_mirrored_crop_is_the_mirrored_look(data_root: Path, tmp_path: Path) -> None:
+    plan = tiny_recipe()
+    loop.fit(plan, PoseTask(plan, data_root, CPU, tmp_path), tmp_path, CPU)
+    guide = NetworkGuide(tmp_path / "last.pt", CPU)
+    pixels = torch.randint(0, 256, (3, 128, 96, 3), dtype=torch.uint8)
+    maps = teacher_cache.ask(guide, pixels, flip=True)
+    torch.testing.assert_close(teacher_cache.ask(guide, pixels.flip(2), flip=True), mirror_maps(maps))
+    assert not torch.allclose(guide.maps(pixels.flip(2)), mirror_maps(guide.maps(pixels)))
+
+
+def test_a_killed_look_goes_on_and_equals_a_whole_one(
+    pose_file: Path, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(teacher_cache, "CHUNK", 1)
+    (cache,) = crop_cache.open_cache([data_root / "crops"])
+    many = replace(
+        cache,
+        pixels=np.tile(cache.pixels, (2, 1, 1, 1)),
+        keypoints=np.tile(cache.keypoints, (2, 1, 1)),
+        labelled=np.tile(cache.labelled, (2, 1)),
+        weights=np.tile(cache.weights, (2, 1)),
+    )
+
+    class Dying(BundleGuide):
+        asked = 0
+
+        def maps(self, pixels: torch.Tensor) -> torch.Tensor:
+            self.asked += 1
+            if self.asked == 20:
+                raise KeyboardInterrupt
+            return super().maps(pixels)
+
+    dying, living = Dying(pose_file), Dying(pose_file)
+    with pytest.raises(KeyboardInterrupt):
+        teacher_cache.look_once(dying, "spots", many, tmp_path / "parts", flip=False, device=CPU)
+    assert not (tmp_path / "parts" / "scores.npz").exists()
+    living.asked = -1000
+    teacher_cache.look_once(living, "spots", many, tmp_path / "parts", flip=False, device=CPU)
+    assert living.asked == -1000 + len(many) - 16  # sixteen had been written down
+    teacher_cache.look_once(BundleGuide(pose_file), "spots", many, tmp_path / "whole", flip=False, device=CPU)
+    for name in ("maps.npy", "scores.npz"):
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    asked = living.asked
+    teacher_cache.look_once(living, "spots", many, tmp_path / "parts", flip=False, device=CPU)
+    assert living.asked == asked  # nothing is looked at twice
+
+
+def test_trust_is_what_was_measured() -> None:
+    """A guide is believed as often as it was right at such a score; hardly ever right is never believed."""
+    counts = np.full(BINS, 1000)
+    share = np.concatenate([np.full(8, 0.2), np.linspace(0.3, 0.9, 8), np.full(4, 0.97)])
+    weights = Reliability((share * counts).astype(int), counts).weights(np.linspace(0, 1, 101).astype(np.float32))
+    assert (weights[:40] == 0).all()
+    np.testing.assert_allclose(weights[80:], 0.97, atol=0.01)
+    assert (np.diff(weights) >= 0).all()
+
+
+def test_a_guide_beside_the_student_is_measured_as_one_that_looked_once(
+    pose_file: Path, data_root: Path, tmp_path: Path
+) -> None:
+    guide = BundleGuide(pose_file)
+    (cache,) = crop_cache.open_cache([data_root / "crops"])
+    teacher_cache.look_once(guide, "spots", cache, tmp_path / "maps", flip=False, device=CPU)
+    cached = CachedGuide([tmp_path / "maps"], CPU).reliability
+    beside = teacher_cache.measure(guide, [cache], flip=False, device=CPU)
+    assert beside.counts.sum() == cached.counts.sum() == cache.labelled.sum()
+    assert abs(int(beside.hits.sum()) - int(cached.hits.sum())) <= 2  # maps on disk are rounded to bytes
+
+
+def test_a_bin_that_was_hardly_measured_is_not_believed() -> None:
+    counts = np.zeros(BINS, int)
+    counts[5], counts[10] = 5, 500
+    weights = Reliability(counts.copy(), counts).weights(np.array([0.27, 0.52, 0.9], np.float32))
+    np.testing.assert_allclose(weights, [0, 1, 1], atol=0.01)
+
+
+def test_without_labels_the_ramp_serves() -> None:
+    np.testing.assert_allclose(
+        Reliability.unknown().weights(np.array([0.4, 0.6, 0.8], np.float32)), [0, 0.5, 1], atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("head", ["heatmap", "simcc"])
+def test_our_own_network_guides_as_it_answers(data_root: Path, tmp_path: Path, head: str) -> None:
+    """A teacher asked beside the student about the student's own crops gives the teacher's maps, cell for cell."""
+    network = {"kind": "pose", "backbone": "plain-s", "decoder_width": 16, "input_size": [96, 128], "head": head}
+    plan = tiny_recipe(network=network)
+    loop.fit(plan, PoseTask(plan, data_root, CPU, tmp_path / "teacher"), tmp_path / "teacher", CPU)
+    guide: MapGuide = NetworkGuide(tmp_path / "teacher" / "last.pt", CPU)
+    task = PoseTask(plan, data_root, CPU, tmp_path / "student")
+    pixels = task.batch(0, 0, plan.phases[0]).pixels
+    identity = np.repeat(np.eye(3, dtype=np.float32)[None, :2], len(pixels), axis=0)
+    zeros = np.zeros(len(pixels), np.intp)
+    placed = teacher_cache.Placed(pixels, identity, zeros.astype(bool), zeros, zeros)
+    maps, trust = BesideGuide(guide, flip=False, reliability=Reliability.unknown()).look(placed)
+    torch.testing.assert_close(maps, guide.maps(pixels), atol=1e-5, rtol=1e-4)
+    assert maps.shape == (len(pixels), 17, 32, 24)
+    assert trust.shape == (len(pixels), 17)
+
+
+def test_a_simcc_onnx_guides(tmp_path: Path, data_root: Path) -> None:
+    """An imported network with two outputs, here one that sees the stand-in's spots along each axis."""
+
+    class Axes(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.maps = PoseStandIn(gain=0.7)  # a top instead of a plateau
+
+        def forward(self, normal: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            maps = self.maps(normal)
+            # Cell x of the stand-in is pixel 4x, which is bin 8x + 1/2 of half-pixel bins.
+            fine = [torch.nn.functional.interpolate(maps.amax(dim=d), scale_factor=8.0, mode="nearest") for d in (2, 3)]
+            return fine[0].roll(-4, dims=2), fine[1].roll(-4, dims=2)
+
+    place = take(Axes(), tmp_path / "axes", "simcc", shift=0.0)
+    (cache,) = crop_cache.open_cache([data_root / "crops"])
+    folder = tmp_path / "maps"
+    guide = teachers.open_guide(recipe.Guide("axes", "bundle", str(place)), place, CPU)
+    teacher_cache.look_once(guide, "axes", cache, folder, flip=False, device=CPU)
+    with np.load(folder / "scores.npz") as stored:
+        assert stored["counts"].sum() == cache.labelled.sum()
+        assert stored["hits"].sum() > 0.9 * stored["counts"].sum()
+    assert CachedGuide([folder], CPU).reliability.counts.sum() == cache.labelled.sum()
+
+
+def test_a_missing_guide_is_named(data_root: Path, tmp_path: Path) -> None:
+    plan = guided(tmp_path / "none")
+    with pytest.raises(BundleError, match="expected a folder with manifest"):
+        PoseTask(plan, data_root, CPU, tmp_path / "run")
+    assert Losses().guides == ()
+
+
+def test_other_pictures_are_looked_at_anew(data_root: Path, tmp_path: Path) -> None:
+    file = tmp_path / "pose.onnx"
+    file.write_bytes(b"only its content names the folder")
+    folders = set()
+    for brightness in (0, 9):
+        copy = tmp_path / str(brightness) / "crops"
+        shutil.copytree(data_root / "crops", copy)
+        pixels = np.load(copy / "pixels.npy")
+        np.save(copy / "pixels.npy", pixels + np.uint8(brightness))
+        (cache,) = crop_cache.open_cache([copy])
+        folders.update(teacher_cache.folder_of(tmp_path, "pose", file, flip=False, cache=cache).name for _ in range(2))
+    assert len(folders) == 2
+
+
+STILL = augment.Strength(0, 0, (1, 1), 0, 0, 0, 0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("size", [(64, 128), (96, 128), (160, 128)], ids=str)
+def test_training_shows_people_as_large_as_they_are_served(
+    size: tuple[int, int], painted: coco.Source, data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the crop has another shape than the canvas: undisturbed, it is one that the server would cut."""
+    monkeypatch.setitem(augment.STRENGTHS, "faint", STILL)
+    padding = 1.05
+    plan = tiny_recipe(
+        network={"kind": "pose", "backbone": "plain-s", "input_size": list(size), "box_padding": padding},
+        phases=[{"steps": 1, "batch": 8, "size": list(size), "augment": "faint"}],
+    )
+    data = coco.load(painted.annotations)
+    served = []
+    for person in data.anns.values():
+        image = images.read_labelled(painted.images, data.imgs[person["image_id"]])
+        cut = crop.cut(image, from_xywh([person["bbox"]]), size, padding).pixels[0].astype(float)
+        served += [cut, cut[:, ::-1]]
+    seen = PoseTask(plan, data_root, torch.device("cpu"), data_root / "run").batch(0, 0, plan.phases[0]).pixels
+    for pixels in seen.numpy().astype(float):
+        assert min(np.abs(pixels - it).mean() for it in served) < 3

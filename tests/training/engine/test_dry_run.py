@@ -1,0 +1,157 @@
+"""A training told before it is begun; and what it meets on the way: no accelerator, no room."""
+
+import errno
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tests.training.test_verbs import toml
+
+from tests.training.conftest import tiny_recipe
+from training import files
+from training.__main__ import DEVICES, main
+from training.data import coco
+from training.engine import checkpoint, dry_run, loop
+from training.engine.device import CHOICES
+from training.recipe import recipe
+
+ROOT = Path(__file__).parents[3]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(str(it.relative_to(folder)) for it in folder.rglob("*"))
+
+
+@pytest.fixture
+def train(data_root: Path, tmp_path: Path) -> list[str]:
+    (tmp_path / "tiny.toml").write_text(toml(tiny_recipe()))
+    return ["train", str(tmp_path / "tiny.toml"), "--data", str(data_root), "--out", str(tmp_path / "run")]
+
+
+def test_a_dry_run_tells_and_writes_nothing(
+    train: list[str], data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = names(data_root), names(tmp_path)
+    assert main([*train, "--dry-run", "--set", "phases.0.steps=30", "--device", "cpu"]) == 0
+    told = capsys.readouterr().out
+    for line in (
+        "phases.0.steps = 30",
+        "data: painted: 12 crops, 100% of each batch, each seen about 5.0 times",
+        "device: CPU, 1 thread(s), as --device says",
+        "steps: 30, of which 0 are done",
+        "phase 0: 30 steps of 2 at 96 x 128: ",
+        "time: about ",
+        "nothing was written",
+    ):
+        assert line in told
+    assert (names(data_root), names(tmp_path)) == before
+
+
+def test_a_dry_run_knows_what_is_done_and_how_large_a_checkpoint_is(
+    train: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*train, "--until", "2", "--device", "cpu"]) == 0
+    assert "tiny: CPU, 1 thread(s), as --device says" in capsys.readouterr().err
+    assert main([*train, "--dry-run"]) == 0
+    told = capsys.readouterr().out
+    assert "steps: 3, of which 2 are done" in told
+    size = (tmp_path / "run" / "last.pt").stat().st_size / 1e6
+    (line,) = (it for it in told.splitlines() if it.startswith("disk: "))
+    assert float(line.split()[1]) == pytest.approx(size, rel=0.1)
+    assert main([*train, "--dry-run", "--set", "seed=1"]) == 1
+    assert "which differs in seed" in capsys.readouterr().err
+
+
+def test_a_dry_run_counts_what_guides_have_yet_to_see(
+    train: list[str], data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(train) == 0
+    guide = recipe.Guide("own", "checkpoint", str(tmp_path / "run" / "last.pt"))
+    guided = replace(tiny_recipe(), name="guided", losses=recipe.Losses(dense=1.0, classification=0.0, guides=(guide,)))
+    waiting = dry_run.unseen(guided, data_root, tmp_path / "guided")
+    assert [(it.name, [len(cache) for cache in caches]) for it, caches in waiting] == [("own", [12])]
+    alone = dry_run.without(guided, ["own"])
+    assert alone.losses.guides == ()
+    before = names(data_root)
+    (tmp_path / "tiny.toml").write_text(
+        toml(tiny_recipe()) + f'\n[losses]\ndense = 1.0\n[[losses.guides]]\nname = "own"\nkind = "checkpoint"\n'
+        f'path = "{guide.path}"\n'
+    )
+    capsys.readouterr()
+    assert main([*train[:-1], str(tmp_path / "guided"), "--dry-run"]) == 0
+    assert "guide own: looks at 12 crops first: about 0.0 minutes, 0.2 MB under" in capsys.readouterr().out
+    assert names(data_root) == before
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is an accelerator")
+def test_an_absent_accelerator_is_told(train: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert DEVICES == CHOICES
+    assert main([*train, "--device", "cuda"]) == 1
+    assert "--device cuda: expected an accelerator, got none: torch" in capsys.readouterr().err
+
+
+def test_a_file_without_room_leaves_the_old_one(tmp_path: Path) -> None:
+    """By the size that the system allows a file: the error is that of a full disk but for its number."""
+    kept, asked = tmp_path / "kept", tmp_path / "new.npy"
+    files.write(kept, b"old")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
+    try:
+        with pytest.raises(files.FullError, match=r"kept: expected room for 2.0 MB, got .* repeat the command"):
+            files.write(kept, bytes(2_000_000))
+        with pytest.raises(files.FullError, match=r"new.npy: expected room for 2.0 MB"):
+            files.new_array(asked, (2, 1_000_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert kept.read_bytes() == b"old"
+    assert names(tmp_path) == ["kept"]
+    assert errno.EFBIG in files.FULL
+
+
+def test_a_torn_row_of_the_log_goes(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("step,loss,lr\n50,2.00000,0.001\n100,1.5")
+    log = loop.Log(tmp_path / "log.csv", 100)
+    for step in range(101, 151):
+        log.add(step, {"loss": torch.tensor(1.0)}, 1e-3)
+    assert (tmp_path / "log.csv").read_text() == "step,loss,lr\n50,2.00000,0.001\n150,1.00000,0.001\n"
+
+
+FILLED = """
+mount -t tmpfs -o size=64m tmpfs "$DISK" && train() { "$PYTHON" -m training "$@"; }
+train "${@:4}" --until 1 || exit 9
+head -c 100M /dev/zero > "$DISK/filler" 2> /dev/null
+train "${@:4}" 2> "$TOLD/train"; [ $? = 1 ] || exit 8
+train crops --annotations "$1" --images "$2" --out "$DISK/crops" 2> "$TOLD/crops"; [ $? = 1 ] || exit 7
+find "$DISK" -type f > "$TOLD/left"; cp "$DISK/run/last.pt" "$TOLD/one.pt"
+rm "$DISK/filler"; train "${@:4}" || exit 6
+cp "$DISK/run/last.pt" "$TOLD/three.pt"
+"""
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_told_and_the_run_goes_on_once_there_is_room(
+    painted: coco.Source, train: list[str], tmp_path: Path
+) -> None:
+    """On a real one: a small tmpfs of a namespace of its own."""
+    if shutil.which("unshare") is None or subprocess.run(["unshare", "-rm", "true"], check=False).returncode:
+        pytest.skip("needs unshare and user namespaces, to mount a small disk")
+    disk, told = tmp_path / "disk", tmp_path / "told"
+    disk.mkdir(), told.mkdir()
+    environment = {**os.environ, "DISK": str(disk), "TOLD": str(told), "PYTHON": sys.executable}
+    command = ["unshare", "-rm", "bash", "-c", FILLED, "filled", str(painted.annotations), str(painted.images), ""]
+    answer = subprocess.run(
+        [*command, *train[:-1], str(disk / "run")],
+        cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert answer.returncode == 0, answer.stderr
+    for name in ("train", "crops"):
+        assert "No space left on device" in (told / name).read_text()
+        assert "make room and repeat the command" in (told / name).read_text()
+    assert sorted((told / "left").read_text().split()) == [str(disk / "filler"), str(disk / "run" / "last.pt")]
+    assert [checkpoint.load(told / f"{it}.pt").step for it in ("one", "three")] == [1, 3]

@@ -1,0 +1,214 @@
+"""A training learns, and a killed one goes on as if nothing had been."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from service.pose.backends.runner import OnnxRunner
+from service.pose.bundle import read
+from service.pose.detector import PersonFinder
+from service.pose.estimator import PoseEstimator
+from tests.training.conftest import tiny_recipe
+from training import networks
+from training.data import coco
+from training.distillation.detector_task import FinderTask
+from training.distillation.pose_task import PoseBatch, PoseTask
+from training.engine import checkpoint, loop
+from training.engine.checkpoint import CheckpointError
+from training.evaluation import coco_ap
+from training.export import to_onnx
+from training.networks.pose import PoseNetwork
+from training.recipe import recipe
+
+CPU = torch.device("cpu")
+
+
+def pose_task(plan: recipe.Recipe, data_root: Path) -> PoseTask:
+    return PoseTask(plan, data_root, CPU, data_root / "runs" / plan.name)
+
+
+def test_what_is_shown_does_not_depend_on_whose_word_counts(data_root: Path) -> None:
+    """Half bodies are cut by all that is known of a person, also where only guides are to teach."""
+    phases = [{"steps": 1, "batch": 64, "size": [96, 128], "augment": "strong"}]
+    unheard = [{"name": "painted", "path": "crops", "share": 1, "labels": False}]
+    plain, silent = tiny_recipe(phases=phases), tiny_recipe(phases=phases, data=unheard)
+    one, other = (pose_task(it, data_root).batch(0, 0, it.phases[0]) for it in (plain, silent))
+    assert torch.equal(one.pixels, other.pixels)
+    assert not other.lesson.weights.any()
+
+
+FROZEN_THEN_FREE = [
+    {"steps": 3, "batch": 2, "size": [96, 128], "frozen_blocks": 3},
+    {"steps": 3, "batch": 2, "size": [96, 128]},
+]
+LITE = {"kind": "pose", "backbone": "lite0-stride16-narrow", "decoder_width": 16, "input_size": [96, 128]}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"phases": [{"steps": 6, "batch": 2, "size": [96, 128]}]},
+        {"phases": FROZEN_THEN_FREE, "network": LITE},
+        {"phases": [{"steps": 6, "batch": 2, "size": [96, 128]}], "losses": {"past": 0.5, "features": 0.5}},
+        {"phases": FROZEN_THEN_FREE, "network": LITE, "optimiser": {"bf16_on_cpu": True}},
+    ],
+    ids=["plain", "frozen-then-free", "self-and-features", "bf16"],
+)
+@pytest.mark.parametrize("stop", [3, 4])
+def test_resumed_equals_uninterrupted_bit_for_bit(
+    data_root: Path, tmp_path: Path, changes: dict[str, object], stop: int
+) -> None:
+    assert_resumes(tiny_recipe(**changes), stop, data_root, tmp_path)
+
+
+@pytest.mark.parametrize("stop", [9, 12])
+def test_soap_resumes_before_and_after_its_bases_turn(data_root: Path, tmp_path: Path, stop: int) -> None:
+    """They turn every ten steps. Blocks are freed at step 4: their bases are younger than the others'."""
+    phases = [{**FROZEN_THEN_FREE[0], "steps": 4}, {**FROZEN_THEN_FREE[1], "steps": 9}]
+    plan = tiny_recipe(phases=phases, network=LITE, optimiser={"kind": "soap"})
+    assert_resumes(plan, stop, data_root, tmp_path)
+
+
+def assert_resumes(plan: recipe.Recipe, stop: int, data_root: Path, tmp_path: Path) -> None:
+    """Killed before a step and taken up again, a training ends with the same weights, bit for bit."""
+    whole = loop.fit(plan, pose_task(plan, data_root), tmp_path / "whole", CPU)
+
+    class Interrupted(PoseTask):
+        def batch(self, step: int, rank: int, phase: recipe.Phase, count: int = 1) -> PoseBatch:
+            if step == stop:
+                raise KeyboardInterrupt
+            return super().batch(step, rank, phase, count)
+
+    with pytest.raises(KeyboardInterrupt):
+        loop.fit(plan, Interrupted(plan, data_root, CPU, tmp_path / "parts"), tmp_path / "parts", CPU, save_every_s=0)
+    assert checkpoint.load(tmp_path / "parts" / "last.pt").step == stop
+    resumed = loop.fit(plan, pose_task(plan, data_root), tmp_path / "parts", CPU)
+    assert resumed.step == whole.step == plan.steps
+    for kind in ("ema", "network"):
+        for name, weights in getattr(whole, kind).items():
+            assert torch.equal(weights, getattr(resumed, kind)[name]), name
+
+
+def test_frozen_blocks_stay_bit_for_bit_and_then_learn(data_root: Path, tmp_path: Path) -> None:
+    plan = tiny_recipe(phases=FROZEN_THEN_FREE, network=LITE)
+    states = [loop.fit(plan, pose_task(plan, data_root), tmp_path, CPU, until=until).ema for until in (1, 3, 6)]
+    first, border, last = ({k: v.clone() for k, v in state.items()} for state in states)
+    frozen = [k for k in first if k.startswith(("backbone.stem.", *(f"backbone.blocks.{i}." for i in range(3))))]
+    assert len(frozen) > 20
+    assert all(torch.equal(first[k], border[k]) for k in frozen)
+    assert not torch.equal(first["backbone.blocks.3.project.0.weight"], border["backbone.blocks.3.project.0.weight"])
+    assert not torch.equal(border["backbone.stem.0.weight"], last["backbone.stem.0.weight"])
+
+
+def test_a_network_goes_on_from_a_smaller_one(data_root: Path, tmp_path: Path) -> None:
+    small = tiny_recipe(network=LITE)
+    state = loop.fit(small, pose_task(small, data_root), tmp_path / "small", CPU)
+    network = {**LITE, "backbone": "lite0"}
+    large = tiny_recipe(network=network, name="large", init_from=str(tmp_path / "small" / "last.pt"))
+    started = loop.fit(large, pose_task(large, data_root), tmp_path / "large", CPU, until=0)
+    key = "backbone.blocks.4.project.0.weight"
+    assert torch.equal(started.network[key], state.ema[key])
+    assert started.lineage is not None
+    (ancestor,) = started.lineage.started_from
+    assert ancestor == {"recipe": "tiny", "recipe_sha256": recipe.digest(small), "steps": 3}
+    with pytest.raises(CheckpointError, match="none that fit"):
+        networks.load_matching(networks.build(large, pretrained=False), {"of.another.network": torch.zeros(1)})
+
+
+def test_the_log_has_no_row_twice_and_no_cliff(data_root: Path, tmp_path: Path) -> None:
+    log = loop.Log(tmp_path / "log.csv", 0)
+    for step in range(1, 151):
+        log.add(step, {"loss": torch.tensor(2.0), "dense": torch.tensor(0.5)}, 1e-3)
+    log = loop.Log(tmp_path / "log.csv", 120)  # killed at 150, the last checkpoint at 120
+    for step in range(121, 201):
+        log.add(step, {"loss": torch.tensor(2.0), "dense": torch.tensor(0.5)}, 1e-3)
+    rows = (tmp_path / "log.csv").read_text().splitlines()
+    assert rows == ["step,loss,dense,lr", *(f"{step},2.00000,0.50000,0.001" for step in (50, 100, 150, 200))]
+
+
+def test_a_diverged_training_leaves_its_checkpoint(data_root: Path, tmp_path: Path) -> None:
+    class Exploding(PoseTask):
+        def loss(self, network: PoseNetwork, past: PoseNetwork, batch: PoseBatch, step: int) -> dict[str, torch.Tensor]:
+            factor = float("nan") if step == 2 else 1.0
+            return {name: term * factor for name, term in super().loss(network, past, batch, step).items()}
+
+    plan = tiny_recipe()
+    with pytest.raises(loop.DivergedError, match="nothing was saved yet"):
+        loop.fit(plan, Exploding(plan, data_root, CPU, tmp_path), tmp_path, CPU)
+    with pytest.raises(loop.DivergedError, match=r"go on in another run folder .*lower optimiser\.lr") as told:
+        loop.fit(plan, Exploding(plan, data_root, CPU, tmp_path), tmp_path, CPU, save_every_s=0)
+    state = checkpoint.load(tmp_path / "last.pt")
+    assert state.step == 2
+    assert all(torch.isfinite(v).all() for v in state.network.values())
+    # What the message says works word for word.
+    setting = str(told.value).partition("--set '")[2].partition("'")[0]
+    tree = recipe.dump(plan)
+    recipe.override(tree, setting)
+    recipe.override(tree, "optimiser.lr=1e-4")
+    again = recipe.parse(tree, "lower")
+    assert loop.fit(again, pose_task(again, data_root), tmp_path / "lower", CPU).step == again.steps
+
+
+def test_another_recipe_does_not_continue_a_run(data_root: Path, tmp_path: Path) -> None:
+    plan = tiny_recipe()
+    loop.fit(plan, pose_task(plan, data_root), tmp_path, CPU)
+    other = tiny_recipe(seed=1)
+    with pytest.raises(CheckpointError, match="expected a checkpoint of this recipe"):
+        loop.fit(other, pose_task(other, data_root), tmp_path, CPU)
+
+
+@pytest.mark.slow
+def test_painted_people_are_learned_exported_and_found(painted: coco.Source, data_root: Path, tmp_path: Path) -> None:
+    """The whole way for both networks: train, export, read the bundle, score through the serving code."""
+    phases = [{"steps": 150, "batch": 6, "size": [96, 128], "augment": "light"}]
+    optimiser = {"lr": 3e-3, "backbone_lr_scale": 1.0, "warmup_steps": 20, "ema_decay": 0.97}
+    plan = tiny_recipe(phases=phases, optimiser=optimiser)
+    trained = loop.fit(plan, pose_task(plan, data_root), tmp_path / "pose", CPU)
+    to_onnx.export(trained, tmp_path / "bundles" / "tiny", "1")
+    opened = read(tmp_path / "bundles" / "tiny")
+    estimator = PoseEstimator(opened, OnnxRunner(opened.onnx, threads=1))
+    score = coco_ap.score_poses(painted, estimator)
+    assert score.predictions == 12
+    assert score.ap > 0.5
+
+    phases = [{"steps": 150, "batch": 3, "size": [224, 160], "augment": "light"}]
+    network = {"kind": "finder", "backbone": "plain-s", "decoder_width": 16, "input_size": [224, 160]}
+    plan = tiny_recipe("finder", phases=phases, optimiser=optimiser, network=network)
+    trained = loop.fit(plan, FinderTask(plan, data_root, CPU), tmp_path / "finder", CPU)
+    to_onnx.export(trained, tmp_path / "bundles" / "finder", "1")
+    opened = read(tmp_path / "bundles" / "finder")
+    finder = PersonFinder(opened, OnnxRunner(opened.onnx, threads=1))
+    assert coco_ap.score_boxes(painted, finder).ap50 > 0.8
+    assert coco_ap.score_poses(painted, estimator, finder).ap50 > 0.5
+
+
+@pytest.mark.slow
+def test_kill_9_leaves_a_checkpoint_to_go_on_from(data_root: Path, tmp_path: Path) -> None:
+    """A second process, killed without warning while it trains."""
+    script = (
+        "import sys, torch; from pathlib import Path; from tests.training.conftest import tiny_recipe;"
+        "from training import loop; from training.distillation.pose_task import PoseTask; torch.set_num_threads(1);"
+        "cpu = torch.device('cpu');"
+        "plan = tiny_recipe(phases=[{'steps': 100000, 'batch': 1, 'size': [96, 128]}]);"
+        "run = Path(sys.argv[2]);"
+        "loop.fit(plan, PoseTask(plan, Path(sys.argv[1]), cpu, run), run, cpu, save_every_s=0)"
+    )
+    command = [sys.executable, "-c", script, str(data_root), str(tmp_path)]
+    process = subprocess.Popen(
+        command, stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "last.pt").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        os.sched_yield()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    state = checkpoint.load(tmp_path / "last.pt")
+    assert state.step > 0

@@ -1,0 +1,112 @@
+"""Recipes are strict and say what is wrong."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import service
+from service.pose import bundle
+from tests.training.conftest import tiny_recipe
+from training.evaluation import ablation
+from training.recipe import chain, recipe
+from training.recipe.recipe import RecipeError
+
+STUDENT = Path(__file__).parent / "two-phases.toml"
+SHIPPED = Path(recipe.__file__).parents[1] / "recipes"
+RECIPES = sorted(SHIPPED.glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_shipped_recipes_are_valid_and_survive_a_round_trip(path: Path) -> None:
+    plans = (
+        ablation.load(path).plans
+        if path.stem.startswith("ablation") and path.stem != "ablation-imagenet-start"
+        else chain.load(path)
+    )
+    for plan in plans:
+        again = recipe.parse(recipe.dump(plan), "dump")
+        assert again == plan
+        assert recipe.digest(again) == recipe.digest(plan)
+        assert plan.phases[-1].size == plan.network.input_size
+
+
+def test_the_digest_covers_every_value_whether_written_or_a_default() -> None:
+    plan = recipe.load(STUDENT)
+    assert recipe.digest(recipe.load(STUDENT, ("losses.past=0.0", f"seed={plan.seed}"))) == recipe.digest(plan)
+    assert recipe.digest(recipe.load(STUDENT, ("losses.past=0.1",))) != recipe.digest(plan)
+    tree = json.loads(json.dumps(recipe.dump(plan)))  # as a manifest holds it
+    assert recipe.digest_of(tree) == recipe.digest(plan)
+    tree["optimiser"]["ema_decay"] = 0.99  # not written in the file: another version's default
+    assert recipe.digest_of(tree) != recipe.digest(plan)
+
+
+def test_overrides_reach_every_depth() -> None:
+    plan = recipe.load(STUDENT, ("optimiser.lr=0.5", "phases.0.steps=7", "name=mine", "phases.0.size=[64, 96]"))
+    assert (plan.optimiser.lr, plan.phases[0].steps, plan.name, plan.phases[0].size) == (0.5, 7, "mine", (64, 96))
+    assert recipe.digest(plan) != recipe.digest(recipe.load(STUDENT))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimiser.speed=1", "optimiser.speed"),
+        ("phases.0.steps=many", "phases.0.steps"),
+        ("phases.9.steps=1", "no such place"),
+        ("lr", "expected key=value"),
+        ("role=boss", "role"),
+        ("role=finder", "role finder for a finder network"),
+        ("network.backbone=nope", "network.backbone"),
+        ("phases=[]", "phases"),
+        ("phases.0.batch=0", "phases.0.batch"),
+        ("optimiser.lr=nan", "optimiser.lr"),
+        ("phases.0.size=[100, 140]", "multiples of"),
+        ("network.input_size=[96, 128]", "expected the last phase at network.input_size"),
+        ("name=Capital Letters", "name"),
+        ("name.x.y=1", "no such place"),
+        ("losses.dense=1", "expected guides where dense is positive"),
+        ("losses.classification=0", "expected a positive weight"),
+        ("losses.drop=true", "at least two guides"),
+        ("network.temperature=0", "network.temperature"),
+        ("losses.joint_weights=[1.0, 2.0]", "expected 17, one for each keypoint of 'coco17', or none, got 2"),
+    ],
+)
+def test_a_wrong_key_or_value_is_named(override: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        recipe.load(STUDENT, (override,))
+
+
+def test_a_missing_file_and_bad_toml_are_named(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"nothing\.toml"):
+        recipe.load(tmp_path / "nothing.toml")
+    (tmp_path / "bad.toml").write_text("name = ")
+    with pytest.raises(RecipeError, match=r"bad\.toml: not valid TOML"):
+        recipe.load(tmp_path / "bad.toml")
+
+
+def test_phases_follow_each_other() -> None:
+    plan = recipe.load(STUDENT)
+    assert plan.phase_at(0) is plan.phases[0]
+    assert plan.phase_at(plan.phases[0].steps) is plan.phases[1]
+    assert plan.phase_at(plan.steps - 1) is plan.phases[-1]
+    with pytest.raises(IndexError):
+        plan.phase_at(plan.steps)
+
+
+@pytest.mark.parametrize("name", ["student-s", "student-t", "teacher", "finder"])
+def test_shipped_bundles_name_the_recipes_that_made_them(name: str) -> None:
+    models = Path(service.__file__).parent / "models"
+    made = bundle.read(models / name).manifest.trained_by
+    plan = recipe.parse(made["recipe"], name)
+    shipped = [stage for path in RECIPES if not path.stem.startswith("ablation") for stage in chain.load(path)]
+    assert plan in shipped
+    if "pictures" in made:  # exported since hashes cover defaults
+        assert made["recipe_sha256"] == recipe.digest_of(made["recipe"]) == recipe.digest(plan)
+
+
+@pytest.mark.parametrize(("kind", "backbone"), [("pose", "lite-hrnet"), ("finder", "rtmdet-nano")])
+def test_a_network_without_imagenet_weights_has_no_blocks_to_freeze(kind: str, backbone: str) -> None:
+    network = {"kind": kind, "backbone": backbone, "norms": "folded", "input_size": [96, 128]}
+    phases = [{"steps": 1, "batch": 1, "size": [96, 128], "frozen_blocks": 2}]
+    with pytest.raises(RecipeError, match=f"expected frozen_blocks 0 for {backbone}"):
+        tiny_recipe(kind, network=network, phases=phases)

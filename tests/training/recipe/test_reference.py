@@ -1,0 +1,61 @@
+"""The manual says what the code does."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import torch
+from tests.training.test_verbs import run, toml
+
+from service.pose import bundle
+from tests.training.conftest import tiny_recipe
+from training.__main__ import _parser
+from training.data import coco
+from training.distillation.pose_task import PoseTask
+from training.engine import profile
+from training.recipe import recipe, reference
+
+MANUAL = (Path(recipe.__file__).parents[1] / "README.md").read_text()
+
+
+def test_the_manual_lists_every_key_as_it_is() -> None:
+    assert reference.table() in MANUAL
+    for key in ("losses.past", "phases.N.frozen_blocks", "network.head", "losses.guides.N.path"):
+        assert f"| `{key}` |" in reference.table()
+
+
+def test_the_manual_lists_every_verb() -> None:
+    verbs = set(re.findall(r"^\| `([a-z]+)` \| ", MANUAL, flags=re.MULTILINE))
+    known = next(action for action in _parser()._actions if action.dest == "verb").choices
+    assert known is not None
+    assert verbs >= set(known)
+
+
+def test_the_manuals_recipe_trains_exports_and_scores(painted: coco.Source, data_root: Path, tmp_path: Path) -> None:
+    """Word for word, but for the length of the training."""
+    (block,) = re.findall(r"```toml\n(name = \"mine\".*?)```", MANUAL, flags=re.DOTALL)
+    (tmp_path / "mine.toml").write_text(block)
+    where = ("--annotations", painted.annotations, "--images", painted.images)
+    run("crops", *where, "--out", tmp_path / "crops" / "mine", "--skip", 7)
+    run("train", tmp_path / "mine.toml", "--data", tmp_path, "--out", tmp_path / "run", "--set", "phases.0.steps=2")
+    run("export", tmp_path / "run" / "last.pt", "--out", tmp_path / "bundles" / "mine")
+    assert bundle.read(tmp_path / "bundles" / "mine").manifest.trained_by["data"] == ["my pictures"]
+
+
+def test_the_manuals_other_recipes_are_toml() -> None:
+    blocks = re.findall(r"```toml\n(.*?)```", MANUAL, flags=re.DOTALL)
+    assert len(blocks) >= 3
+    for block in blocks:
+        tomllib.loads(block)
+
+
+def test_speed_times_every_part(data_root: Path, tmp_path: Path) -> None:
+    (tmp_path / "tiny.toml").write_text(toml(tiny_recipe()))
+    table = run("speed", tmp_path / "tiny.toml", "--data", data_root, "--out", tmp_path, "--rounds", 2).stdout
+    assert "pictures/s" in table
+    cpu = torch.device("cpu")
+    plan = tiny_recipe()
+    parts = profile.measure(plan, PoseTask(plan, data_root, cpu, tmp_path), cpu, rounds=1)
+    assert set(parts) == {"batch", "forward", "backward", "update"}
+    assert all(ms > 0 for ms in parts.values())
+    assert {line.split(" | ")[0] for line in table.splitlines() if line.startswith("| b")} == {"| batch", "| backward"}

@@ -1,0 +1,1 @@
+"""Adapt a student to one camera without labels."""

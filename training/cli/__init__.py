@@ -1,0 +1,1 @@
+"""posewright-train: one module per subcommand."""

@@ -1,0 +1,1 @@
+"""Labelled images: reading, crop caches, augmentation."""

@@ -1,0 +1,287 @@
+"""Augmentation in batches, on whatever device the pictures lie. The same generator gives the same samples.
+
+Where a crop is cut from its canvas is drawn in numpy, as the labels must follow; pixels change in torch, all crops of
+a batch at once. Strengths follow RTMPose's two phases (arXiv 2303.07399, sec. 3.4): `STRONG` for most of a long
+training, `LIGHT` to end it; `FAINT` (ours) to end that of a small network, which light augmentation keeps busy with
+pictures that it will never see: a third of a student's divergence from its guide came of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from service.pose import crop
+from service.pose.skeleton import COCO17
+from service.pose.types import Floats
+from training.engine.rng import Chance
+
+
+@dataclass(frozen=True, slots=True)
+class Strength:
+    """How far augmentation goes. Angles in degrees, shares of the crop's size, probabilities 0..1."""
+
+    rotation: float
+    rotation_chance: float
+    zoom: tuple[float, float]
+    shift: float
+    half_body_chance: float
+    color_chance: float
+    soften_chance: float
+    noise_chance: float
+    block_chance: float
+    cutout_chance: float
+
+
+STRONG = Strength(30, 0.6, (0.75, 1.35), 0.08, 0.2, 0.7, 0.25, 0.15, 0.15, 0.4)
+LIGHT = Strength(20, 0.4, (0.85, 1.2), 0.04, 0.05, 0.4, 0.1, 0.05, 0.05, 0.1)
+FAINT = Strength(15, 0.15, (0.92, 1.1), 0.02, 0.02, 0.3, 0.03, 0.02, 0.02, 0.02)
+STRENGTHS = {"strong": STRONG, "light": LIGHT, "faint": FAINT}
+
+SOFTENINGS = (0.35, 0.5, 0.7)
+"""Shares of the resolution that softened pictures keep."""
+LUMA = (0.299, 0.587, 0.114)
+
+
+def place(
+    keypoints: Floats,
+    weights: Floats,
+    view: Floats,
+    padding: float,
+    crop_size: tuple[int, int],
+    strength: Strength,
+    rng: np.random.Generator,
+    upper: tuple[int, ...] = COCO17.upper,
+) -> tuple[Floats, NDArray[np.bool_]]:
+    """Draw where each crop lies on its canvas: turned, zoomed, shifted, half of them mirrored.
+
+    Args:
+        keypoints: float32 (N, K, 2), canvas px.
+        weights: float32 (N, K), 0 where a joint is unknown.
+        view: float32 (N, 2, 3) or (2, 3), the undisturbed affines from crop px to canvas px.
+        padding: Factor on the box of a half body, as ``view`` has it on whole ones.
+        crop_size: (width, height) of a crop in px.
+        strength: How far to go.
+        rng: The only source of chance.
+        upper: Keypoints of the upper half; empty: no half is shown alone.
+
+    Returns:
+        Affines from crop px to canvas px, float32 (N, 2, 3), and whether each mirrors, bool (N,).
+    """
+    count = len(keypoints)
+    boxes, enough = _half_bodies(keypoints, weights, rng.random(count) < 0.6, upper)
+    halved = enough & (rng.random(count) < strength.half_body_chance)
+    views = np.where(halved[:, None, None], crop.crop_to_image(boxes, crop_size, padding), view)
+    mirrored = rng.random(count) < 0.5
+    mirror = np.broadcast_to(np.eye(3), (count, 3, 3)).copy()
+    mirror[mirrored, 0] = [-1, 0, crop_size[0] - 1]
+    return (views @ _disturbances(count, crop_size, strength, rng) @ mirror).astype(np.float32), mirrored
+
+
+def _disturbances(count: int, crop_size: tuple[int, int], strength: Strength, rng: np.random.Generator) -> Floats:
+    """Random similarities about the crop's centre, (N, 3, 3), crop px to crop px."""
+    size = np.array(crop_size)
+    angle = np.radians(np.clip(rng.normal(0, strength.rotation, count), -2 * strength.rotation, 2 * strength.rotation))
+    angle *= rng.random(count) < strength.rotation_chance
+    zoom = np.exp(rng.uniform(np.log(strength.zoom[0]), np.log(strength.zoom[1]), count))
+    shift = rng.uniform(-strength.shift, strength.shift, (count, 2)) * size
+    cos, sin = zoom * np.cos(angle), zoom * np.sin(angle)
+    matrices = np.zeros((count, 3, 3), np.float32)
+    matrices[:, 0, 0], matrices[:, 0, 1], matrices[:, 1, 0], matrices[:, 1, 1] = cos, -sin, sin, cos
+    center = (size - 1) / 2
+    matrices[:, :2, 2] = center + shift - matrices[:, :2, :2] @ center
+    matrices[:, 2, 2] = 1
+    return matrices
+
+
+def _half_bodies(
+    keypoints: Floats, weights: Floats, wants_upper: NDArray[np.bool_], upper: tuple[int, ...]
+) -> tuple[Floats, NDArray[np.bool_]]:
+    """Boxes (N, 4) of the upper or lower joints alone, and where enough of them are known (arXiv 1812.00324)."""
+    is_upper = np.isin(np.arange(keypoints.shape[1]), upper)
+    known = (weights > 0) & (is_upper == wants_upper[:, None])
+    low = np.where(known[..., None], keypoints, np.inf).min(axis=1)
+    high = np.where(known[..., None], keypoints, -np.inf).max(axis=1)
+    enough = (known.sum(axis=1) >= 4) & bool(upper)
+    low, high = np.where(enough[:, None], low, 0), np.where(enough[:, None], high, 1)
+    margin = 0.15 * (high - low).max(axis=1, keepdims=True)
+    return np.concatenate([low - margin, high + margin], axis=1).astype(np.float32), enough
+
+
+def sample(canvases: Tensor, to_canvas: Tensor, crop_size: tuple[int, int]) -> Tensor:
+    """Cut the crops out of their canvases, bilinear, the serving crop's grey beyond the edge.
+
+    Args:
+        canvases: uint8 (N, H, W, 3) RGB.
+        to_canvas: float32 (N, 2, 3), crop px to canvas px.
+        crop_size: (width, height) in px.
+
+    Returns:
+        float32 (N, 3, height, width), 0..255.
+    """
+    if canvases.device.type != "cpu":
+        return sample_together(canvases, to_canvas, crop_size)
+    # On a CPU the serving crop, one after the other, takes a tenth of the time.
+    pairs = zip(canvases.numpy(), to_canvas.numpy(), strict=True)
+    pixels = np.stack([crop.warp(canvas, affine, crop_size) for canvas, affine in pairs])
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+
+
+def sample_together(canvases: Tensor, to_canvas: Tensor, crop_size: tuple[int, int]) -> Tensor:
+    """`sample` for an accelerator: crops that shrink alike in one call, each by its own factor as the serving crop."""
+    # Planes: on a CPU grid_sample is several times faster on them than on interleaved channels.
+    pixels = canvases.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+    pixels.sub_(crop.BORDER_RGB[0])
+    halvings = to_canvas[:, :, :2].det().abs().sqrt().clamp_min(1).log2().int()
+    sampled = pixels.new_empty(len(pixels), 3, crop_size[1], crop_size[0])
+    for count in sorted(set(halvings.tolist())):
+        rows, step = torch.nonzero(halvings == count)[:, 0], 2**count
+        shrunk, to_shrunk = pixels[rows], to_canvas[rows] / step
+        to_shrunk[:, :, 2] += 0.5 / step - 0.5
+        if step > 1:  # bilinear sampling would skip pixels
+            shrunk = F.avg_pool2d(shrunk, step)
+        sampled[rows] = warp(shrunk, to_shrunk, crop_size)
+    return sampled.add_(crop.BORDER_RGB[0])
+
+
+def warp(maps: Tensor, to_maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resample maps (N, C, H, W), bilinear, 0 beyond the edge, to (N, C, height, width).
+
+    Args:
+        maps: float.
+        to_maps: float32 (N, 2, 3): from the result's pixels to the maps' pixels.
+        size: (width, height) of the result.
+    """
+    width, height = size
+    x = torch.arange(width, device=maps.device, dtype=torch.float32)
+    y = torch.arange(height, device=maps.device, dtype=torch.float32)
+    points = torch.stack([*torch.meshgrid(x, y, indexing="xy"), torch.ones(height, width, device=maps.device)], dim=-1)
+    grid = torch.einsum("hwj,nij->nhwi", points, to_maps)
+    span = torch.tensor([maps.shape[3], maps.shape[2]], device=maps.device)
+    return F.grid_sample(maps, (2 * grid + 1) / span - 1, align_corners=False)
+
+
+def disturb(pixels: Tensor, strength: Strength, rng: Chance) -> Tensor:
+    """Change colours, sharpness, noise and compression of some of the pictures, float (N, 3, h, w) 0..255.
+
+    h and w must be multiples of 8.
+    """
+    for chance, change in (
+        (strength.color_chance, recolor),
+        (strength.soften_chance, soften),
+        (strength.noise_chance, add_noise),
+        (strength.block_chance, compress),
+    ):
+        chosen, theirs = rng.some(chance)
+        if theirs.total:
+            rows = torch.from_numpy(chosen).to(pixels.device)
+            pixels = pixels.index_copy(0, rows, change(pixels[rows], theirs).clamp(0, 255))
+    return pixels
+
+
+def recolor(pixels: Tensor, rng: Chance) -> Tensor:
+    """Gamma, gain per channel, offset, and for some a step towards grey."""
+    count = len(pixels)
+    gamma = np.exp(rng.uniform(-0.3, 0.3, (count, 1, 1, 1)))
+    gain = rng.uniform(0.7, 1.3, (count, 1, 1, 1)) * rng.uniform(0.9, 1.1, (count, 3, 1, 1))
+    offset = rng.uniform(-25, 25, (count, 1, 1, 1))
+    grey = rng.uniform(0.3, 1.0, (count, 1, 1, 1)) * (rng.random((count, 1, 1, 1)) < 0.3)
+    gamma_, gain_, offset_, grey_ = (_like(pixels, v) for v in (gamma, gain, offset, grey))
+    pixels = (pixels / 255).clamp_min(1e-4) ** gamma_ * 255 * gain_ + offset_
+    luma = (pixels * _like(pixels, np.array(LUMA)).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
+    return pixels + grey_ * (luma - pixels)
+
+
+def soften(pixels: Tensor, rng: Chance) -> Tensor:
+    """Lose detail as a distant camera does: shrink over areas, enlarge."""
+    height, width = pixels.shape[2:]
+    softened = torch.empty_like(pixels)
+    level = rng.integers(0, len(SOFTENINGS), len(pixels))
+    for i, share in enumerate(SOFTENINGS):
+        rows = torch.from_numpy(np.flatnonzero(level == i)).to(pixels.device)
+        small = F.interpolate(
+            pixels[rows], size=(round(height * share), round(width * share)), mode="bilinear", antialias=True
+        )
+        softened[rows] = F.interpolate(small, size=(height, width), mode="bilinear")
+    return softened
+
+
+def add_noise(pixels: Tensor, rng: Chance) -> Tensor:
+    """A sensor's noise: Gaussian, deviation 2 to 12 of 255."""
+    generator = torch.Generator(pixels.device).manual_seed(rng.seed())
+    deviation = _like(pixels, rng.uniform(2, 12, (len(pixels), 1, 1, 1)))
+    noise = torch.randn((rng.total, *pixels.shape[1:]), generator=generator, device=pixels.device)
+    return pixels + deviation * noise[torch.from_numpy(rng.kept).to(pixels.device)]
+
+
+def compress(pixels: Tensor, rng: Chance) -> Tensor:
+    """JPEG's artefacts: 8 x 8 cosine transform, quantised by the standard's luma table (ITU T.81, table K.1).
+
+    Channels are treated alike and none is subsampled: the blocks are what a network meets, not the exact codec.
+    """
+    count, channels, height, width = pixels.shape
+    quality = rng.uniform(15, 60, (count, 1, 1, 1, 1, 1))
+    scale = np.where(quality < 50, 50 / quality, 2 - quality / 50)  # libjpeg's jpeg_quality_scaling
+    table = _like(pixels, np.maximum(np.round(JPEG_LUMA.reshape(1, 1, 1, 1, 8, 8) * scale), 1))
+    cosines = _like(pixels, _cosines())
+    blocks = pixels.reshape(count, channels, height // 8, 8, width // 8, 8).transpose(3, 4)
+    spectrum = cosines @ (blocks - 128) @ cosines.T
+    blocks = cosines.T @ ((spectrum / table).round() * table) @ cosines + 128
+    return blocks.transpose(3, 4).reshape(pixels.shape)
+
+
+def cut_out(
+    pixels: Tensor, keypoints_crop: Floats, known: NDArray[np.bool_], strength: Strength, rng: Chance
+) -> Tensor:
+    """Cover a rectangle near a known joint of some people with one colour (arXiv 1708.04552).
+
+    Args:
+        pixels: float (N, 3, h, w), 0..255.
+        keypoints_crop: float32 (N, K, 2), crop px.
+        known: bool (N, K), the joints to choose from; people without any stay as they are.
+        strength: Gives the chance.
+        rng: The only source of chance.
+    """
+    count, _, height, width = pixels.shape
+    chosen = (rng.random(count) < strength.cutout_chance) & known.any(axis=1)
+    rank = np.floor(rng.random(count) * known.sum(axis=1)) + 1  # of the joint among the known ones
+    joint = keypoints_crop[np.arange(count), (known.cumsum(axis=1) >= rank[:, None]).argmax(axis=1)]
+    middle = _like(pixels, joint + rng.normal(0, 0.05 * height, (count, 2)))
+    half = _like(pixels, rng.uniform(0.05, 0.18, (count, 2)) * height * chosen[:, None])
+    color = _like(pixels, rng.uniform(0, 255, (count, 3, 1, 1)))
+    x, y = (torch.arange(side, device=pixels.device) for side in (width, height))
+    in_x = (x - middle[:, :1]).abs() < half[:, :1]
+    in_y = (y - middle[:, 1:]).abs() < half[:, 1:]
+    return torch.where((in_y[:, :, None] & in_x[:, None, :])[:, None], color, pixels)
+
+
+def to_bytes(pixels: Tensor) -> Tensor:
+    """Turn float (N, 3, h, w) 0..255 into what networks take, uint8 (N, h, w, 3)."""
+    return pixels.clamp(0, 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+
+
+JPEG_LUMA = np.array(
+    [
+        [16, 11, 10, 16, 24, 40, 51, 61], [12, 12, 14, 19, 26, 58, 60, 55],
+        [14, 13, 16, 24, 40, 57, 69, 56], [14, 17, 22, 29, 51, 87, 80, 62],
+        [18, 22, 37, 56, 68, 109, 103, 77], [24, 35, 55, 64, 81, 104, 113, 92],
+        [49, 64, 78, 87, 103, 121, 120, 101], [72, 92, 95, 98, 112, 100, 103, 99],
+    ]
+)  # fmt: skip
+
+
+def _cosines() -> Floats:
+    """The orthonormal cosine transform's matrix, (8, 8): row = frequency."""
+    row, column = np.arange(8)[:, None], np.arange(8)[None]
+    matrix = np.cos((2 * column + 1) * row * np.pi / 16) / 2
+    matrix[0] /= np.sqrt(2)
+    return matrix.astype(np.float32)
+
+
+def _like(pixels: Tensor, values: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.asarray(values, np.float32)).to(pixels.device, non_blocking=True)

@@ -1,0 +1,46 @@
+"""Several labelled sets as one: the splits of an export."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from training.data.coco import DatasetError
+from training.data.formats.labelled_set import LabelledSet, Person, Picture
+
+
+def join(root: Path, parts: Sequence[LabelledSet]) -> LabelledSet:
+    """Put sets together, pictures named from a common folder and everything numbered anew.
+
+    Args:
+        root: The folder that holds all of them.
+        parts: One or more; a single one stays as it is.
+
+    Raises:
+        DatasetError: They label different keypoints.
+    """
+    first, *others = parts
+    if not others:
+        return first
+    pictures: dict[int, Picture] = {}
+    people: list[Person] = []
+    for part in parts:
+        # Two exports may give one skeleton two names.
+        if part.skeleton.keypoints != first.skeleton.keypoints:
+            raise DatasetError(
+                f"{part.origin}: expected the keypoints of {first.origin} ({', '.join(first.skeleton.keypoints)}), got "
+                f"{', '.join(part.skeleton.keypoints)}; read one with --split"
+            )
+        numbers = {old: len(pictures) + i for i, old in enumerate(part.pictures, start=1)}
+        for old, picture in part.pictures.items():
+            file = part.images / picture.file_name
+            name = file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file.resolve())
+            pictures[numbers[old]] = replace(picture, id=numbers[old], file_name=name)
+        people += [
+            replace(person, id=len(people) + i, picture=numbers.get(person.picture, 0))
+            for i, person in enumerate(part.people, start=1)
+        ]
+    faults = [fault for part in parts for fault in part.faults]
+    notes = [note for part in parts for note in part.notes]
+    return LabelledSet(root, first.layout, root, first.skeleton, pictures, people, faults, notes)

@@ -1,0 +1,123 @@
+"""Which of the usual layouts a file or folder is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.pose.skeleton import Skeleton
+from training.data.coco import DatasetError, picture_path, read_text
+from training.data.formats import coco_json, joined, lsp, yolo
+from training.data.formats.labelled_set import LabelledSet
+
+EXPECTED = (
+    "a COCO json, or a folder with annotations/*.json, an export of Roboflow's or FiftyOne's, a data.yaml of YOLO "
+    "pose, or LSP's joints.mat"
+)
+EXPORTS = ("_annotations.coco.json", "labels.json")
+"""What Roboflow and FiftyOne call a COCO json."""
+SPLITS = {"train": ("train",), "val": ("valid", "val", "validation"), "test": ("test",)}
+"""Folders of each split in their exports."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a labelled set lies.
+
+    Attributes:
+        data: A file, or a folder of one of the layouts.
+        images: Folder of the pictures; None looks in the usual places.
+        split: Of a YOLO set, or of an export with a folder for each; None for all.
+        third: Meaning of a 1 in the third row of a ``joints.mat``; None goes by its shape.
+        classes: Names or numbers of those that are read; see `Classes`.
+    """
+
+    data: Path
+    images: Path | None = None
+    split: str | None = None
+    third: lsp.Third | None = None
+    classes: Sequence[str] = ()
+
+
+def read(place: Place, skeleton: Skeleton | None = None) -> LabelledSet:
+    """Read a set in whatever layout it is, and look at its pictures.
+
+    Raises:
+        DatasetError: None of the layouts, several files to choose from, or see the readers.
+    """
+    parts = _parts(place.data)
+    if place.split and parts:
+        parts = {name: parts[name] for name in parts if name == place.split}
+        if not parts:
+            raise DatasetError(f"{place.data}: expected a split {place.split}, got {', '.join(_parts(place.data))}")
+    if parts:
+        read_parts = [
+            coco_json.read(path, place.images or _images_of(path), skeleton, place.classes) for path in parts.values()
+        ]
+        return joined.join(place.data, read_parts)
+    path = _labels(place.data)
+    if path.suffix.lower() in {".yaml", ".yml"}:
+        return yolo.read(path, place.split, skeleton, place.classes)
+    if place.split:
+        raise DatasetError(f"{path}: expected a YOLO set with --split, got none; leave --split out, or name the json")
+    if path.suffix.lower() == ".mat":
+        if place.classes:
+            raise DatasetError(f"{path}: expected a set with classes for --class, got LSP's, which has none")
+        return lsp.read(path, place.images or path.parent / "images", skeleton, place.third)
+    return coco_json.read(path, place.images or _images_of(path), skeleton, place.classes)
+
+
+def _parts(data: Path) -> dict[str, Path]:
+    """The COCO files of an export with a folder for each split."""
+    found: dict[str, Path] = {}
+    for split, folders in SPLITS.items():
+        files = [data / folder / name for folder in folders for name in EXPORTS]
+        there = [file for file in files if file.is_file()]
+        if there:
+            found[split] = there[0]
+    return found
+
+
+def _labels(data: Path) -> Path:
+    """The file that holds a set's labels, or leads to them."""
+    if data.is_file():
+        if data.suffix.lower() not in {".json", ".yaml", ".yml", ".mat"}:
+            raise DatasetError(f"{data}: expected {EXPECTED}, got a {data.suffix or 'nameless'} file")
+        return data
+    if not data.is_dir():
+        raise DatasetError(f"{data}: expected {EXPECTED}, got nothing there")
+    jsons = [*sorted((data / "annotations").glob("*.json")), *sorted(data.glob("*.json"))]
+    named = [it for it in jsons if "keypoint" in it.name] or [it for it in jsons if it.name in EXPORTS]
+    yamls = [it for suffix in ("yaml", "yml") for it in sorted(data.glob(f"*.{suffix}"))]
+    for found in (
+        named,
+        jsons,
+        [it for it in yamls if b"kpt_shape" in it.read_bytes()] or yamls,
+        [data / "joints.mat"],
+    ):
+        if len(found) > 1:
+            raise DatasetError(
+                f"{data}: expected one file of labels, got {', '.join(map(str, found))}; name one of them"
+            )
+        if found and found[0].is_file():
+            return found[0]
+    raise DatasetError(f"{data}: expected {EXPECTED}, got none of them")
+
+
+def _images_of(path: Path) -> Path:
+    """The folder of a COCO file's pictures: where its first one is."""
+    root = path.parent.parent if path.parent.name == "annotations" else path.parent
+    part = path.stem.rpartition("_")[2]
+    places = [root / "images" / part, root / part, root / "images", root / "data", root]
+    try:
+        name = str(json.loads(read_text(path))["images"][0]["file_name"])
+    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        return places[2]  # the reader says what is wrong with the file
+    for place in places:
+        if picture_path(place, name).is_file():
+            return place
+    raise DatasetError(
+        f"{path}: expected its picture {name} in one of {', '.join(map(str, places))}, got it in none; give --images"
+    )

@@ -1,0 +1,113 @@
+"""Leeds Sports Pose: ``joints.mat`` beside ``images/``, one person a picture, 14 joints.
+
+LSP (Johnson and Everingham, BMVC 2010) stores 3 x 14 x 2000, LSP extended (CVPR 2011) 14 x 3 x 10000. Both call their
+third number visibility and mean opposite things: in LSP 1 marks a hidden joint, which is labelled none the less; in LSP
+extended 1 marks a joint that can be seen, and where it is 0 nobody labelled it. Copies of the extended set whose axes
+were put into LSP's order are told by their 10,000 people; for parts of either set the caller says which it is.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from service.pose.skeleton import COCO17, Skeleton
+from training.data.coco import DatasetError
+from training.data.formats.image_file import LookError, look
+from training.data.formats.labelled_set import Fault, LabelledSet, Person, Picture
+from training.data.formats.yolo import SUFFIXES
+
+JOINTS = (
+    "right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle",
+    "right_wrist", "right_elbow", "right_shoulder", "left_shoulder", "left_elbow", "left_wrist", "neck", "head_top",
+)  # fmt: skip
+"""In the file's order."""
+MARGIN = 0.1
+"""Of a body's longer side: so far a box reaches beyond its joints, as nobody drew one."""
+
+Third = Literal["hidden", "visible"]
+"""What a 1 in the third row means."""
+
+
+def read(path: Path, images: Path, skeleton: Skeleton | None = None, third: Third | None = None) -> LabelledSet:
+    """Read a set and look at its pictures.
+
+    Args:
+        path: The ``joints.mat``.
+        images: Folder of its pictures, numbered in its order.
+        skeleton: What to answer in, joint by joint by name; COCO's when None, its face then not labelled.
+        third: Meaning of the third row; by the table's shape when None.
+
+    Raises:
+        DatasetError: scipy is missing, no MATLAB file, no joints, or not a picture for each person.
+    """
+    table, extended = _table(path)
+    hidden_is_one = third == "hidden" if third else not extended
+    chosen = skeleton or COCO17
+    columns = [JOINTS.index(name) if name in JOINTS else None for name in chosen.keypoints]
+    if all(column is None for column in columns):
+        raise DatasetError(f"{path}: expected a skeleton with joints of {', '.join(JOINTS)}, got {chosen.name!r}")
+    files = sorted(it for it in images.glob("*") if it.suffix.lower() in SUFFIXES) if images.is_dir() else []
+    if len(files) != len(table):
+        raise DatasetError(
+            f"{images}: expected {len(table)} pictures, one for each person of {path.name}, got {len(files)}"
+        )
+    pictures: dict[int, Picture] = {}
+    people: list[Person] = []
+    faults: list[Fault] = []
+    for i, (file, rows) in enumerate(zip(tqdm(files, desc="look at LSP", unit="picture"), table, strict=True), start=1):
+        where = f"{path}: joints(:, :, {i})"
+        try:
+            seen = look(file)
+        except LookError as error:
+            faults.append(Fault("unreadable picture", str(file), str(error)))
+            continue
+        known = np.ones(len(JOINTS), bool) if hidden_is_one else rows[:, 2] == 1
+        if not np.isfinite(rows[known]).all() or not np.isin(rows[:, 2], (0, 1)).all():
+            faults.append(Fault("number that is none", where, "expected finite x and y, and 0 or 1 in the third row"))
+            continue
+        pictures[i] = Picture(i, file.name, seen.size, upright=False, where=str(file), look=seen)
+        if known.sum() < 2:
+            continue
+        visible = np.where(known, np.where(hidden_is_one & (rows[:, 2] == 1), 1, 2), 0)
+        joints = np.zeros((len(chosen), 3))
+        for k, column in enumerate(columns):
+            if column is not None and visible[column]:
+                joints[k] = *rows[column, :2], visible[column]
+        box = _box(rows[known, :2], seen.size)
+        people.append(Person(i, i, box, joints, crowd=False, area=None, where=where))
+    return LabelledSet(path, "LSP" if hidden_is_one else "LSP extended", images, chosen, pictures, people, faults)
+
+
+def _table(path: Path) -> tuple[NDArray[np.float64], bool]:
+    """Joints float64 (N, 14, 3), and whether the file looks like LSP extended."""
+    try:
+        from scipy.io import loadmat  # noqa: PLC0415 - an extra: LSP alone needs it
+    except ImportError as error:
+        raise DatasetError(f"{path}: MATLAB files need scipy: pip install '.[lsp]' in posewright's folder") from error
+    try:
+        content = loadmat(path)
+    except OSError as error:
+        raise DatasetError(f"{path}: expected a joints.mat, got {error.strerror or error}") from error
+    except Exception as error:  # scipy's own, and those of broken compression
+        raise DatasetError(f"{path}: not a MATLAB file: {error}") from error
+    joints = content.get("joints")
+    if joints is None:
+        names = ", ".join(name for name in content if not name.startswith("__"))
+        raise DatasetError(f"{path}: expected a variable 'joints', got {names or 'none'}")
+    shape = np.shape(joints)
+    if shape[:2] not in {(3, 14), (14, 3)} or len(shape) != 3 or not shape[2]:
+        raise DatasetError(f"{path}: joints: expected 3 x 14 x people, or 14 x 3 x people, got {shape}")
+    order = (2, 1, 0) if shape[:2] == (3, 14) else (2, 0, 1)
+    return np.asarray(joints, np.float64).transpose(order), shape[:2] == (14, 3) or shape[2] == 10_000
+
+
+def _box(points: NDArray[np.float64], size: tuple[int, int]) -> tuple[float, float, float, float]:
+    low, high = points.min(axis=0), points.max(axis=0)
+    margin = MARGIN * (high - low).max()
+    low, high = np.clip(low - margin, 0, size), np.clip(high + margin, 0, size)
+    return float(low[0]), float(low[1]), float(high[0] - low[0]), float(high[1] - low[1])

@@ -1,0 +1,1 @@
+"""DSKD: teachers, losses, and the tasks that students learn."""

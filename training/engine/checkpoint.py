@@ -1,0 +1,148 @@
+"""Checkpoints: everything that a training needs to go on, and what made it."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training import files
+from training.data.image_record import PictureRecord
+from training.recipe import recipe
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is missing or unreadable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """Where a training comes from, as it was when it started; see `lineage`.
+
+    Attributes:
+        started_from: What it went on from, newest first, as manifests list it.
+        data: Names of the sources that those before it learned from.
+        terms: Where those sources are from and on which terms, in words.
+        guides: Who taught it and those before it, in words.
+        pictures: What it and those before it learn from.
+        start: Weights that it began with, where it or those before it began with a bundle; else empty.
+    """
+
+    started_from: tuple[dict[str, Any], ...] = ()
+    data: tuple[str, ...] = ()
+    terms: tuple[str, ...] = ()
+    guides: tuple[str, ...] = ()
+    pictures: PictureRecord = field(default_factory=PictureRecord)
+    start: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A training's state after ``step`` steps.
+
+    Attributes:
+        step: Steps done.
+        network: Weights as trained.
+        ema: Averaged weights, the ones to use.
+        optimiser: Its state.
+        recipe: What is trained, resolved.
+        revision: Git revision of the code, ``unknown`` outside a repository.
+        run: Folder that it lies in; not stored.
+        lineage: Where the training comes from; None where a version before made the checkpoint.
+        fading: Averaged weights of what is blended out (`recipe.Network.fade`): a training goes on with them, nothing
+            else uses them.
+    """
+
+    step: int
+    network: dict[str, torch.Tensor]
+    ema: dict[str, torch.Tensor]
+    optimiser: dict[str, Any]
+    recipe: recipe.Recipe
+    revision: str
+    run: Path = Path()
+    lineage: Lineage | None = None
+    fading: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+def save(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint, whole or not at all."""
+    content = io.BytesIO()
+    torch.save(
+        {
+            "step": checkpoint.step,
+            "network": checkpoint.network,
+            "ema": checkpoint.ema,
+            "optimiser": checkpoint.optimiser,
+            "recipe": recipe.dump(checkpoint.recipe),
+            "revision": checkpoint.revision,
+            "lineage": None if checkpoint.lineage is None else _tree(checkpoint.lineage),
+            "fading": checkpoint.fading,
+        },
+        content,
+    )
+    files.write(path, content.getvalue())
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint onto the CPU.
+
+    Raises:
+        CheckpointError: Missing or not a checkpoint of ours.
+    """
+    if path.is_dir():
+        raise CheckpointError(f"{path}: expected a checkpoint, got a folder; give {path / 'last.pt'}")
+    try:
+        tree = torch.load(path, map_location="cpu", weights_only=True)
+        known = {
+            "recipe": recipe.parse(tree["recipe"], str(path)),
+            "lineage": _lineage(tree["lineage"]) if tree.get("lineage") else None,
+            "run": path.parent,
+        }
+        return Checkpoint(**{**tree, **known})
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: expected a checkpoint, got no file; train first") from error
+    except Exception as error:
+        raise CheckpointError(f"{path}: not a checkpoint of posewright-train: {error}") from error
+
+
+def locate(reference: str, root: Path, run: Path) -> Path:
+    """The file that a recipe means: ``@NAME`` is the run folder NAME beside ``run``, else a path from ``root``."""
+    return run.parent / reference[1:] / "last.pt" if reference.startswith("@") else root / reference
+
+
+def _tree(lineage: Lineage) -> dict[str, Any]:
+    """Of plain things and tensors, which load without running code."""
+    return {
+        "started_from": list(lineage.started_from),
+        "data": list(lineage.data),
+        "terms": list(lineage.terms),
+        "guides": list(lineage.guides),
+        "pictures": torch.from_numpy(lineage.pictures.ids),
+        "unrecorded": list(lineage.pictures.unrecorded),
+        "start": lineage.start,
+    }
+
+
+def _lineage(tree: dict[str, Any]) -> Lineage:
+    return Lineage(
+        tuple(tree["started_from"]),
+        tuple(tree["data"]),
+        tuple(tree["terms"]),
+        tuple(tree["guides"]),
+        PictureRecord(tree["pictures"].numpy(), tuple(tree["unrecorded"])),
+        tree["start"],
+    )
+
+
+def revision() -> str:
+    """Git revision of the running code, with ``-dirty`` where it was changed; ``unknown`` outside a repository."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        answer = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)  # noqa: S603
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return answer.stdout.strip()

@@ -1,0 +1,74 @@
+"""Where a training step's time goes: pictures a second, and the share of each part, on the device at hand."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training import networks
+from training.engine import loop, optimizer
+from training.recipe.recipe import Recipe
+
+WARM_UP = 3
+
+
+def measure(plan: Recipe, task: loop.Task, device: torch.device, rounds: int) -> dict[str, float]:
+    """Time each part of a step of the recipe's last phase; medians over ``rounds``, in ms.
+
+    Args:
+        plan: What is trained.
+        task: Makes batches and the loss.
+        device: Where.
+        rounds: After three that warm up.
+    """
+    phase = plan.phases[-1]
+    network = networks.build(plan, fading=True).to(device)
+    past = networks.build(plan, pretrained=False, fading=True).to(device)
+    for module in (network, past):
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stub lacks it
+    network.train()
+    network.backbone.freeze(phase.frozen_blocks)
+    optimiser = optimizer.build(network, plan)
+    times: dict[str, list[float]] = {"batch": [], "forward": [], "backward": [], "update": []}
+
+    def timed(part: str, call: Callable[[], Any]) -> Any:
+        start = time.perf_counter()
+        result = call()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times[part].append(1000 * (time.perf_counter() - start))
+        return result
+
+    def forward(batch: Any, step: int) -> Tensor:
+        with loop.in_half(plan, device):
+            return torch.stack(list(task.loss(network, past, batch, step).values())).sum()
+
+    for step in range(rounds + WARM_UP):
+        batch = timed("batch", partial(task.batch, step, 0, phase))
+        loss = timed("forward", partial(forward, batch, step))
+        optimiser.zero_grad(set_to_none=True)
+        timed("backward", loss.backward)
+        timed("update", optimiser.step)
+    return {part: float(np.median(values[WARM_UP:])) for part, values in times.items()}
+
+
+def table(plan: Recipe, parts: dict[str, float], device: torch.device) -> str:
+    """Write Markdown: a line for each part, and the rate."""
+    total = sum(parts.values())
+    rate = 1000 * plan.phases[-1].batch / total
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} thread(s)"
+    width, height = plan.phases[-1].size
+    lines = [
+        f"{plan.name}, {width} x {height}, {where}: **{rate:.0f} pictures/s**",
+        "",
+        "| part | ms | share |",
+        "|---|---|---|",
+    ]
+    lines += [f"| {part} | {ms:.1f} | {ms / total:.0%} |" for part, ms in parts.items()]
+    return "\n".join(lines)

@@ -1,0 +1,190 @@
+"""Bundles and rivals in one table: AP in one pass, latency in interleaved rounds on one thread.
+
+A row's AP and time are of the same opened graph, in the arithmetic that the row names.
+
+A row's time is what a user waits for: picture in, boxes or keypoints out; crop, normalisation and decoding included.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import cv2
+import numpy as np
+
+from service.pose.types import Image
+from training.evaluation.bootstrap import Interval
+from training.evaluation.ranking import Precision
+from training.evaluation.rivals import PUBLISHED_PADDING, Field, FinderContender, PoseContender
+
+PICTURE_SIZE = (1280, 720)
+BOX = (440, 60, 760, 700)
+"""xyxy px of the one person on the picture that is timed."""
+LEAST_SCORE = 0.3
+"""Of boxes while a finder is timed."""
+WARM_UP = 5
+UNKNOWN = Precision(None)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One contender.
+
+    Attributes:
+        name: Its name.
+        kind: ``pose`` or ``finder``.
+        ours: Whether it is no rival.
+        arithmetic: What its graph computed in for both figures: ``float32``, ``bf16`` or ``int8``.
+        median_ms: Of one call, over all rounds.
+        p95_ms: Likewise, 95th percentile.
+        finder_ms: Median of the finder that finds its people; None where there is none.
+        precision: AP, where it was measured.
+    """
+
+    name: str
+    kind: str
+    ours: bool
+    arithmetic: str
+    median_ms: float
+    p95_ms: float
+    finder_ms: float | None = None
+    precision: Precision = UNKNOWN
+
+
+def interleave(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Time every call once a round, in ms, so that a busy moment meets all alike.
+
+    The CPU time of this process counts, not the clock: with one thread both are the same on an idle core, and on a busy
+    one the turns of other processes stay out.
+
+    Args:
+        calls: What is timed, by name; one thread each.
+        rounds: After `WARM_UP` that do not count.
+    """
+    cv2.setNumThreads(1)
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(rounds + WARM_UP):
+        for name, call in calls.items():
+            start = time.process_time()
+            call()
+            if turn >= WARM_UP:
+                times[name].append(1000 * (time.process_time() - start))
+    return times
+
+
+def timed_picture() -> Image:
+    """Random soft blocks, uint8 (H, W, 3) of `PICTURE_SIZE`."""
+    blocks = np.random.default_rng(0).integers(0, 256, (PICTURE_SIZE[1] // 16, PICTURE_SIZE[0] // 16, 3), np.uint8)
+    return np.asarray(cv2.resize(blocks, PICTURE_SIZE, interpolation=cv2.INTER_CUBIC), np.uint8)
+
+
+def measure(contenders: Field, rounds: int, precisions: Mapping[str, Precision] | None = None) -> list[Row]:
+    """Time every contender on one picture with one person.
+
+    Args:
+        contenders: Who is timed.
+        rounds: See `interleave`.
+        precisions: AP by name, for the rows.
+    """
+    picture, box = timed_picture(), np.array([BOX], np.float32)
+    calls: dict[str, Callable[[], object]] = {}
+    for finder in contenders.finders:
+        calls[finder.name] = partial(finder.find, picture, LEAST_SCORE)
+    for pose in contenders.poses:
+        calls[pose.name] = partial(pose.estimate, picture, box, None)
+    times = interleave(calls, rounds)
+    medians = {name: float(np.median(values)) for name, values in times.items()}
+    known = precisions or {}
+
+    def row(it: PoseContender | FinderContender, kind: str, finder: str | None = None) -> Row:
+        finder_ms = medians[finder] if finder else None
+        p95 = float(np.percentile(times[it.name], 95))
+        precision = known.get(it.name, UNKNOWN)
+        return Row(it.name, kind, it.ours, it.arithmetic, medians[it.name], p95, finder_ms, precision)
+
+    return [
+        *(row(it, "pose", it.finder) for it in contenders.poses),
+        *(row(it, "finder") for it in contenders.finders),
+    ]
+
+
+def dominating(row: Row, rows: list[Row]) -> list[str]:
+    """Who of its kind is at least as precise and as fast as a row, and better in one: nobody has a reason to take it.
+
+    Pose networks are held against each other in labelled boxes, and on whole pictures with their finders' times: a row
+    is named where one is better in either way, with ``(whole picture)`` where it is in that one alone.
+    """
+    found = []
+    for other in (it for it in rows if it.kind == row.kind and it.name != row.name):
+        if _beats(other.precision.labelled, other.median_ms, row.precision.labelled, row.median_ms):
+            found.append(other.name)
+        elif _beats(other.precision.whole, _whole_ms(other), row.precision.whole, _whole_ms(row)):
+            found.append(f"{other.name} (whole picture)")
+    return found
+
+
+def _beats(ap: float | None, ms: float | None, than_ap: float | None, than_ms: float | None) -> bool:
+    if ap is None or ms is None or than_ap is None or than_ms is None:
+        return False
+    return ap >= than_ap and ms <= than_ms and (ap, ms) != (than_ap, than_ms)
+
+
+def _whole_ms(row: Row) -> float | None:
+    return None if row.finder_ms is None else row.median_ms + row.finder_ms
+
+
+def table(rows: list[Row]) -> str:
+    """Write Markdown: pose networks, then finders, quickest first, each with its time against its first rival.
+
+    Behind an AP stands its 95 % interval; the last column names those that dominate a row.
+    """
+    poses = sorted((row for row in rows if row.kind == "pose"), key=lambda row: row.median_ms)
+    finders = sorted((row for row in rows if row.kind == "finder"), key=lambda row: row.median_ms)
+    lines = []
+    if poses:
+        lines += [
+            "| | arithmetic | AP, labelled | AP, whole picture | ms | p95 ms | against the rival | dominated by |",
+            "|---|" + "---|" * 7,
+        ]
+        lines += [
+            f"| {_named(row)} | {_ap(row.precision.labelled, row.precision.labelled_interval)} | "
+            f"{_ap(row.precision.whole, row.precision.whole_interval)} | {_times(row, rows)} |"
+            for row in poses
+        ]
+    if finders:
+        lines += [""] * bool(poses)
+        lines += [
+            "| | arithmetic | person box AP | ms | p95 ms | against the rival | dominated by |",
+            "|---|" + "---|" * 6,
+        ]
+        lines += [
+            f"| {_named(row)} | {_ap(row.precision.labelled, row.precision.labelled_interval)} | {_times(row, rows)} |"
+            for row in finders
+        ]
+    if rivals := ", ".join(row.name for row in rows if not row.ours):
+        how = f"boxes padded by {PUBLISHED_PADDING:g}, detectors in a letterbox"
+        lines += ["", f"As published, whatever the bundles say ({how}): {rivals}."]
+    return "\n".join(lines)
+
+
+def _named(row: Row) -> str:
+    return f"{row.name} | {row.arithmetic}"
+
+
+def _ap(value: float | None, interval: Interval | None) -> str:
+    if value is None:
+        return "-"
+    return _short(value) + (f" ({_short(interval[0])} to {_short(interval[1])})" if interval else "")
+
+
+def _short(value: float) -> str:
+    return f"{value:.3f}".removeprefix("0")
+
+
+def _times(row: Row, rows: list[Row]) -> str:
+    rival = next((it for it in rows if it.kind == row.kind and not it.ours), None)
+    ratio = f"{row.median_ms / rival.median_ms:.2f} x {rival.name}" if rival else ""
+    return f"{row.median_ms:.2f} | {row.p95_ms:.2f} | {ratio} | {', '.join(dominating(row, rows))}"

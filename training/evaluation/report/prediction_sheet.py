@@ -1,0 +1,130 @@
+"""Prediction sheets: the best, median and worst people, truth thin and prediction bold."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from matplotlib.image import imsave
+from numpy.typing import NDArray
+
+from service.pose import crop, drawing
+from service.pose.skeleton import Skeleton
+from service.pose.types import Floats, Image, Poses
+from training.data import coco, images
+from training.evaluation import error_analysis as mistakes
+from training.evaluation.predictions import Answers
+
+TILE_SIZE = (330, 440)
+"""(width, height) of a person's tile in px."""
+PADDING = 1.25
+TILES = 12
+MIN_LABELLED = 5
+"""Someone with fewer labelled keypoints is not shown: one or two joints are best or worst by luck."""
+JPEG_QUALITY = 88
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One person.
+
+    Attributes:
+        image_id: Of the picture.
+        annotation_id: Of the person.
+        oks: 0..1.
+        labelled: Count of labelled keypoints.
+        mistakes: Count of each kind of mistake that occurs, by name.
+        jpeg: The person's crop with both skeletons.
+    """
+
+    image_id: int
+    annotation_id: int
+    oks: float
+    labelled: int
+    mistakes: dict[str, int]
+    jpeg: bytes
+
+
+def choose(oks: Floats, labelled: NDArray[np.int64], count: int = TILES) -> dict[str, NDArray[np.intp]]:
+    """Pick the people of the sheets ``best``, ``median`` and ``worst``, nobody twice.
+
+    Args:
+        oks: float32 (N,).
+        labelled: int64 (N,), labelled keypoints of each.
+        count: People of a sheet; fewer where N is small.
+
+    Returns:
+        Indices into N by sheet, best first; the worst sheet begins with the worst.
+    """
+    able = np.flatnonzero(labelled >= MIN_LABELLED)
+    if not len(able):
+        able = np.arange(len(oks))
+    order = able[np.argsort(-oks[able], kind="stable")]
+    count = min(count, max(1, len(order) // 3))
+    middle = (len(order) - count) // 2
+    return {"best": order[:count], "median": order[middle : middle + count], "worst": order[::-1][:count]}
+
+
+def tiles(source: coco.Source, answers: Answers, chosen: NDArray[np.intp]) -> list[Tile]:
+    """Draw the chosen people.
+
+    Raises:
+        DatasetError: A picture is missing.
+    """
+    files = coco.load(source.annotations).imgs
+    oks = answers.oks
+    drawn = []
+    for i in chosen.tolist():
+        image = images.read_labelled(source.images, files[int(answers.image_ids[i])])
+        counted = mistakes.counts(answers.kinds[i : i + 1]).sum(axis=0).tolist()
+        named = {name: count for name, count in zip(mistakes.KINDS, counted, strict=True) if name != "good" and count}
+        drawn.append(
+            Tile(
+                image_id=int(answers.image_ids[i]),
+                annotation_id=int(answers.annotation_ids[i]),
+                oks=float(oks[i]),
+                labelled=int(answers.labelled[i].sum()),
+                mistakes=named,
+                jpeg=to_jpeg(draw(image, answers, i)),
+            )
+        )
+    return drawn
+
+
+def draw(image: Image, answers: Answers, i: int) -> Image:
+    """Cut person ``i`` out of its picture and draw the labelled joints, as answered and as labelled."""
+    box = answers.poses.boxes[i : i + 1]
+    cut = crop.cut(image, box, TILE_SIZE, PADDING)
+    to_crop = crop.invert(cut.to_image)
+    # A score of 1 or 0 leaves out joints that nobody labelled: they count for nothing, and would hide the others.
+    shown = answers.labelled[i : i + 1].astype(np.float32)
+    answered = Poses(
+        crop.transform(answers.poses.keypoints[i : i + 1], to_crop),
+        shown,
+        crop.transform(box.reshape(1, 2, 2), to_crop).reshape(1, 4),
+        np.ones(1, np.float32),
+    )
+    canvas = drawing.draw(cut.pixels[0], answered, answers.skeleton, keypoint_threshold=0.5)
+    truth = crop.transform(answers.truth[i : i + 1], to_crop)[0]
+    _draw_truth(canvas, truth, answers.labelled[i], answers.skeleton)
+    return canvas
+
+
+def _draw_truth(canvas: Image, truth: Floats, labelled: NDArray[np.bool_], skeleton: Skeleton) -> None:
+    """Draw labelled joints (K, 2) and their edges as white lines with a dark rim, in place."""
+    places = np.round(truth).astype(int).tolist()
+    for color, thickness in (((20, 20, 20), 3), ((255, 255, 255), 1)):
+        for start, end in skeleton.edges:
+            if labelled[start] and labelled[end]:
+                cv2.line(canvas, places[start], places[end], color, thickness, cv2.LINE_AA)
+        for k in np.flatnonzero(labelled).tolist():
+            cv2.circle(canvas, places[k], 3, color, thickness, cv2.LINE_AA)
+
+
+def to_jpeg(tile: Image) -> bytes:
+    """Encode a picture, uint8 (H, W, 3) RGB, as JPEG."""
+    stream = io.BytesIO()
+    imsave(stream, tile, format="jpeg", pil_kwargs={"quality": JPEG_QUALITY})
+    return stream.getvalue()

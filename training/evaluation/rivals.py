@@ -1,0 +1,183 @@
+"""Who is measured side by side: our bundles and their rivals, behind the same two calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from service.pose import boxes as boxes_
+from service.pose import bundle
+from service.pose.backends.runner import Backend, OnnxRunner, Runner, open_runner
+from service.pose.bundle import Bundle
+from service.pose.detector import PersonFinder, select
+from service.pose.estimator import PoseEstimator
+from service.pose.skeleton import Skeleton
+from service.pose.types import Boxes, Floats, Image, Poses
+from training.data.coco import DatasetError
+from training.distillation.teachers import read_bundle
+
+PUBLISHED_PADDING = 1.25
+"""Factor on a person's box before it is cut, as PaddleDetection and OpenMMLab publish their pose networks."""
+BAR = 114
+"""Grey of a letterbox's bars, as OpenMMLab publishes its detectors."""
+OURS, THEIRS = True, False
+FLOAT32 = "float32"
+MOST_BOXES = 100
+"""pycocotools counts no more."""
+LEAST_RIVAL_SCORE = 0.02
+"""Rivals' detectors answer at some thousand places: below, boxes are noise, and sorting them out takes seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoseContender:
+    """Answers people whose boxes are known.
+
+    Attributes:
+        name: Of its row.
+        ours: Whether it is no rival.
+        finder: Name of the `FinderContender` that finds its people on a whole picture; None: there is none.
+        skeleton: Whose keypoints it answers.
+        arithmetic: What its graph computes in, `arithmetic`.
+        estimate: Takes picture, boxes and their scores (None: ones).
+        estimate_found: The same for boxes that a finder found.
+    """
+
+    name: str
+    ours: bool
+    finder: str | None
+    skeleton: Skeleton
+    arithmetic: str
+    estimate: Callable[[Image, Boxes, Floats | None], Poses]
+    estimate_found: Callable[[Image, Boxes, Floats | None], Poses]
+
+
+@dataclass(frozen=True, slots=True)
+class FinderContender:
+    """Finds people.
+
+    Attributes:
+        name: Of its row.
+        ours: Whether it is no rival.
+        arithmetic: What its graph computes in, `arithmetic`.
+        find: Takes picture and least score; answers at most `MOST_BOXES` boxes and their scores, best first.
+    """
+
+    name: str
+    ours: bool
+    arithmetic: str
+    find: Callable[[Image, float], tuple[Boxes, Floats]]
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """All who are measured; names are unique."""
+
+    poses: list[PoseContender]
+    finders: list[FinderContender]
+
+
+def gather(bundles: list[Path], rivals: Sequence[Path] = (), backends: tuple[Backend, ...] = ("onnxruntime",)) -> Field:
+    """Open bundles and rivals, one thread each. The first finder among the bundles finds for all of its backend.
+
+    Args:
+        bundles: Our bundles' folders.
+        rivals: Folders of imported bundles, measured as their makers publish them, whatever their manifests say: boxes
+            padded by `PUBLISHED_PADDING`, detectors in a letterbox. The first detector among them finds for the others.
+        backends: What runs our bundles, each on all of them; rivals run on onnxruntime.
+
+    Raises:
+        BundleError: A bundle is missing, damaged or not what it should be.
+        BackendError: A backend is not installed.
+        DatasetError: A rival is a file that is to be imported first, or was not imported.
+    """
+    found = Field([], [])
+    read = [bundle.read(path) for path in bundles]
+    for backend in backends:
+        runners = [open_runner(backend, opened.onnx, threads=1) for opened in read]
+        suffix = [f", {runner.backend}" if len(backends) > 1 else "" for runner in runners]
+        names = [_name(opened, read) + tail for opened, tail in zip(read, suffix, strict=True)]
+        of_finders = [name for name, opened in zip(names, read, strict=True) if opened.manifest.role == "finder"]
+        for name, opened, runner in zip(names, read, runners, strict=True):
+            if opened.manifest.role == "finder":
+                found.finders.append(_our_finder(name, opened, runner))
+            else:
+                found.poses.append(_our_pose(name, opened, runner, of_finders[0] if of_finders else None))
+    others = [_rival(path) for path in rivals]
+    detectors = [it for it in others if it.manifest.detects]
+    for opened in others:
+        name = _name(opened, [*read, *others])
+        if opened.manifest.detects:
+            found.finders.append(_their_finder(name, opened))
+        else:
+            found.poses.append(_their_pose(name, opened, _name(detectors[0], [*read, *others]) if detectors else None))
+    return found
+
+
+def _name(opened: Bundle, others: list[Bundle]) -> str:
+    """A bundle's own name; its folder where another version of it is measured too."""
+    name = opened.manifest.name
+    return name if [other.manifest.name for other in others].count(name) == 1 else str(opened.path)
+
+
+def arithmetic(opened: Bundle, runner: Runner) -> str:
+    """What a bundle's convolutions compute in on a runner: ``float32``, ``bf16`` or ``int8``."""
+    if opened.manifest.quantized is not None:
+        return opened.manifest.quantized.precision
+    return "bf16" if runner.backend.endswith("bf16") else FLOAT32
+
+
+def _our_pose(name: str, opened: Bundle, runner: Runner, finder: str | None) -> PoseContender:
+    estimator = PoseEstimator(opened, runner)
+    computes = arithmetic(opened, runner)
+    return PoseContender(name, OURS, finder, estimator.skeleton, computes, estimator.estimate, estimator.estimate_found)
+
+
+def _our_finder(name: str, opened: Bundle, runner: Runner) -> FinderContender:
+    finder = PersonFinder(opened, runner)
+    computes = arithmetic(opened, runner)
+    return FinderContender(name, OURS, computes, lambda image, least: finder.find(image, MOST_BOXES, least))
+
+
+def _rival(path: Path) -> Bundle:
+    opened = read_bundle(path)
+    if "imported_from" not in opened.manifest.trained_by:
+        raise DatasetError(
+            f"--rivals: {path}: expected a bundle of posewright-train import, got one that this project trained; "
+            "name it with the bundles"
+        )
+    return opened
+
+
+def _their_pose(name: str, opened: Bundle, finder: str | None) -> PoseContender:
+    manifest = opened.manifest.model_copy(update={"box_padding": PUBLISHED_PADDING})
+    estimator = PoseEstimator(replace(opened, manifest=manifest), OnnxRunner(opened.onnx, threads=1))
+    return PoseContender(name, THEIRS, finder, estimator.skeleton, FLOAT32, estimator.estimate, estimator.estimate)
+
+
+def _their_finder(name: str, opened: Bundle) -> FinderContender:
+    """A rival's detector in a square letterbox, as large as its bundle's input is long."""
+    runner, side = OnnxRunner(opened.onnx, threads=1), max(opened.manifest.input_size)
+
+    def find(image: Image, least: float) -> tuple[Boxes, Floats]:
+        pixels, scale, corner = letterbox(image, side)
+        scores, boxes = runner.run(pixels[None])
+        boxes, kept = select(boxes[0], scores[0], MOST_BOXES, max(least, LEAST_RIVAL_SCORE))
+        return boxes_.clip((boxes - np.tile(corner, 2)) / scale, (image.shape[1], image.shape[0])), kept
+
+    return FinderContender(name, THEIRS, FLOAT32, find)
+
+
+def letterbox(image: Image, side: int) -> tuple[Image, float, Floats]:
+    """A picture in the middle of a grey square; also its scale there, and the px of its corner, float32 (2,)."""
+    height, width = image.shape[:2]
+    scale = side / max(height, width)
+    size = (round(width * scale), round(height * scale))
+    pixels = np.full((side, side, 3), BAR, np.uint8)
+    left, top = (side - size[0]) // 2, (side - size[1]) // 2
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    pixels[top : top + size[1], left : left + size[0]] = cv2.resize(image, size, interpolation=interpolation)
+    return pixels, scale, np.array([left, top], np.float32)

@@ -1,0 +1,1 @@
+"""Checkpoints to bundles, and bundles back to networks."""

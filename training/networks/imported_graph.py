@@ -1,0 +1,66 @@
+"""An imported bundle's graph as a network that learns: any architecture, by its own nodes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from service.pose import bundle
+from training.data.coco import DatasetError
+from training.networks.onnx_graph import OnnxModule
+from training.networks.pose import STRIDE
+from training.recipe.recipe import Recipe
+
+GRAPH = "backbone.graph"
+"""Where a network's state holds it."""
+
+
+def open_graph(recipe: Recipe) -> OnnxModule:
+    """Open ``network.graph`` and try it at every size of the recipe.
+
+    Raises:
+        BundleError: No bundle there.
+        DatasetError: It is not an imported one, answers something else than the recipe wants, or cannot learn.
+    """
+    path = Path(recipe.network.graph)
+    opened = bundle.read(path)
+    manifest = opened.manifest
+    if "imported_from" not in manifest.trained_by:
+        raise DatasetError(
+            f"network.graph: {path}: expected a bundle of posewright-train import, got one that this project trained; "
+            "begin with its checkpoint (init_from)"
+        )
+    stride = manifest.input_size[0] / manifest.heatmap_size[0] if manifest.heatmap_size else None
+    if manifest.decoder != "heatmap" or stride != STRIDE:
+        raise DatasetError(
+            f"network.graph: {path}: expected decoder 'heatmap' with cells of {STRIDE} px, got {manifest.decoder!r} "
+            f"with {stride}; it can serve and guide"
+        )
+    if manifest.known_skeleton is None or manifest.known_skeleton.keypoints != recipe.skeleton.keypoints:
+        raise DatasetError(
+            f"network.graph: {path}: expected one that answers {recipe.skeleton.name!r}, the recipe's skeleton, got "
+            "another"
+        )
+    try:
+        module = OnnxModule(opened.onnx, learns=True)
+        for size in sorted({recipe.network.input_size, *(phase.size for phase in recipe.phases)}):
+            _require_answers(module, size, len(recipe.skeleton))
+    except DatasetError as error:
+        raise DatasetError(f"network.graph: {path}: {error}") from error
+    return module
+
+
+@torch.no_grad()
+def _require_answers(module: OnnxModule, size: tuple[int, int], count: int) -> None:
+    """Refuse a graph that does not answer pictures of (width, height) as it answers those of its own size."""
+    width, height = size
+    advice = "sizes are written into the graph: train it at its own input size, or export it without them"
+    try:
+        (maps, *_) = module(torch.zeros(1, height, width, 3, dtype=torch.uint8))
+    except RuntimeError as error:
+        where = ", ".join(getattr(error, "__notes__", []))
+        raise DatasetError(f"it does not run at {width} x {height}: {where}: {error}; {advice}") from error
+    expected = (1, count, height // STRIDE, width // STRIDE)
+    if maps.shape != expected:
+        raise DatasetError(f"expected heatmaps {expected} at {width} x {height}, got {tuple(maps.shape)}; {advice}")

@@ -1,0 +1,1 @@
+"""Other people's ONNX models as bundles."""

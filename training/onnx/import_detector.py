@@ -1,0 +1,86 @@
+"""A third party's detector of people as a bundle: RTMDet-nano, read into our own network and exported from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from service.pose import bundle
+from service.pose.bundle import Bundle, Manifest
+from training.export import model_card, to_onnx
+from training.networks import rtmdet
+from training.onnx.probe import ImportRefusedError
+from training.recipe.recipe import Network, Recipe
+
+
+def make(
+    path: Path, name: str, version: str, input_size: tuple[int, int], is_bgr: bool, origin: str, licence: str
+) -> Bundle:
+    """Make the bundle in memory; `bundle.write` writes it.
+
+    Args:
+        path: ONNX file: OpenMMLab's RTMDet-nano for people, with raw outputs.
+        name: Of the bundle.
+        version: Of the bundle.
+        input_size: (width, height) in px whose area is the budget of a call.
+        is_bgr: Whether the graph takes blue, green, red.
+        origin: Who made it, for the card.
+        licence: Of its weights, for the card.
+
+    Raises:
+        ImportRefusedError: No such file, or another network.
+    """
+    if not path.is_file():
+        raise ImportRefusedError(f"{path}: expected an ONNX file, got nothing there")
+    content = path.read_bytes()
+    network = rtmdet.RtmDet()
+    try:
+        network.load_state_dict(rtmdet.weights_of(content, is_bgr))
+    except rtmdet.NotRtmDetError as error:
+        raise ImportRefusedError(f"{path}: {error}; of detectors, only this layout can be imported") from error
+    plan = Recipe(name, "finder", Network("finder", "rtmdet-nano", input_size, norms="folded"), (), ())
+    served = to_onnx.served_network(network, plan)
+    graph = to_onnx.to_onnx(served, plan)
+    to_onnx.check(served, graph, plan)
+    manifest = Manifest(
+        name=name,
+        version=version,
+        role="finder",
+        files={},
+        skeleton=None,
+        input_size=input_size,
+        heatmap_size=None,
+        box_padding=None,
+        decoder="boxes",
+        parameters=sum(it.numel() for it in network.parameters()),
+        gflops=round(to_onnx.multiply_adds(served, plan) / 1e9, 4),
+        trained_by={
+            "imported_from": path.name,
+            "imported_sha256": bundle.sha256(content),
+            "origin": origin,
+            "licence": licence,
+        },
+    )
+    return Bundle(Path(name), manifest, graph, _card(manifest))
+
+
+def _card(manifest: Manifest) -> str:
+    width, height = manifest.input_size
+    by = manifest.trained_by
+    return "\n".join(
+        [
+            f"# {manifest.name} {manifest.version}",
+            "",
+            f"Imported as a detector of people from `{by['imported_from']}` (sha256 `{by['imported_sha256']}`);",
+            f"{manifest.parameters / 1e6:.2f} M parameters, pictures of the area of {width} x {height} px.",
+            "",
+            f"Origin: {by['origin'] or 'not stated'}.",
+            f"Licence: {by['licence'] or 'not stated; whoever imported it must know it'}.",
+            "Not trained by this project; its training data has terms of its own.",
+            "",
+            *model_card.SCORES_UNKNOWN,
+            "## Figures",
+            "",
+            "None measured.",
+            "",
+        ]
+    )

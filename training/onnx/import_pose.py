@@ -1,0 +1,193 @@
+"""A third party's ONNX as a bundle, so that it can serve as teacher or student: wrapped, described, with a card."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import onnx
+
+from service.pose import bundle
+from service.pose.bundle import Bundle, Manifest
+from service.pose.skeleton import COCO17, Skeleton
+from training.export import model_card
+from training.onnx import wrap
+from training.onnx.probe import ImportRefusedError, Shape
+from training.onnx.wrap import Feeding
+
+CELL_PX = 4
+"""Crop pixels a cell that the manifest of a network with outputs along the axes speaks of, as `export` has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """A graph and what is said of it.
+
+    Attributes:
+        path: Its file.
+        model: The graph.
+        shape: What it takes and gives.
+        decoder: ``heatmap`` or ``simcc``.
+        name: Of the bundle.
+        version: Of the bundle.
+        role: ``teacher`` or ``student``.
+        padding: Factor on a box before it is cut.
+        licence: Of its weights.
+        origin: Who made it, where it is from.
+        skeleton: Whose keypoints the bundle answers.
+    """
+
+    path: Path
+    model: onnx.ModelProto
+    shape: Shape
+    decoder: Literal["heatmap", "simcc"]
+    name: str
+    version: str
+    role: Literal["teacher", "student"]
+    padding: float
+    licence: str
+    origin: str
+    skeleton: Skeleton = COCO17
+
+
+def bundle_name(folder: Path) -> str:
+    """Return a bundle's name on the wire for a folder of any name: lower case, what is no letter or digit as ``-``.
+
+    Raises:
+        ImportRefusedError: No letter or digit of ASCII is left.
+    """
+    name = re.sub(r"[^a-z0-9._-]+", "-", folder.absolute().name.lower()).strip("._-")
+    if not name:
+        raise ImportRefusedError(
+            f"{folder}: expected a folder whose name has letters or digits of ASCII, got {folder.name!r}; the bundle "
+            "is asked for by it"
+        )
+    return name
+
+
+def read(path: Path) -> onnx.ModelProto:
+    """Read a graph.
+
+    Raises:
+        ImportRefusedError: No such file, or no ONNX.
+    """
+    if not path.is_file():
+        raise ImportRefusedError(f"{path}: expected an ONNX file, got nothing there")
+    try:
+        return onnx.load(str(path))
+    except Exception as error:  # protobuf's and onnx's own exceptions share no base
+        raise ImportRefusedError(f"{path}: expected an ONNX graph, got {type(error).__name__}: {error}") from error
+
+
+def describe(foreign: Foreign, feeding: Feeding, metrics: dict[str, float]) -> Manifest:
+    """Write the manifest."""
+    width, height = foreign.shape.input_size
+    cells = foreign.shape.cells if foreign.decoder == "heatmap" else (width // CELL_PX, height // CELL_PX)
+    return Manifest(
+        name=foreign.name,
+        version=foreign.version,
+        role=foreign.role,
+        files={},
+        skeleton=COCO17.name if foreign.skeleton == COCO17 else foreign.skeleton,
+        input_size=(width, height),
+        heatmap_size=cells,
+        box_padding=foreign.padding,
+        decoder=foreign.decoder,
+        parameters=parameters(foreign.model),
+        gflops=round(multiply_adds(foreign.model, foreign.shape) / 1e9, 4),
+        metrics=metrics,
+        trained_by={
+            "imported_from": foreign.path.name,
+            "imported_sha256": bundle.sha256(foreign.path.read_bytes()),
+            "origin": foreign.origin,
+            "licence": foreign.licence,
+            "feeding": asdict(feeding),
+        },
+    )
+
+
+def make(foreign: Foreign, feeding: Feeding, metrics: dict[str, float]) -> Bundle:
+    """Make the bundle in memory; `bundle.write` writes it.
+
+    Raises:
+        ImportRefusedError: See `wrapping.wrap`.
+    """
+    graph = wrap.wrap(foreign.model, foreign.shape, feeding, foreign.decoder, foreign.skeleton)
+    manifest = describe(foreign, feeding, metrics)
+    return Bundle(Path(foreign.name), manifest, graph, _card(manifest, feeding))
+
+
+def parameters(model: onnx.ModelProto) -> int:
+    """Count the weights: every float tensor that the graph keeps, but for single numbers."""
+    kept = list(model.graph.initializer)
+    kept += [
+        a.t for node in model.graph.node if node.op_type == "Constant" for a in node.attribute if a.name == "value"
+    ]
+    floats = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16}
+    return sum(math.prod(it.dims) for it in kept if it.data_type in floats and math.prod(it.dims) > 1)
+
+
+def multiply_adds(model: onnx.ModelProto, shape: Shape) -> int:
+    """Count the multiply-adds of convolutions and matrix products with kept weights, for one picture.
+
+    Where ONNX cannot infer a layer's size, it counts for nothing.
+    """
+    single = onnx.ModelProto()
+    single.CopyFrom(model)
+    width, height = shape.input_size
+    wanted = (1, 3, height, width) if shape.channels_first else (1, height, width, 3)
+    given = next(it for it in single.graph.input if it.name == shape.input_name)
+    for side, value in zip(given.type.tensor_type.shape.dim, wanted, strict=True):
+        side.dim_value = value
+    del single.graph.value_info[:]
+    for output in single.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    graph = onnx.shape_inference.infer_shapes(single).graph
+    sizes = {
+        it.name: [side.dim_value for side in it.type.tensor_type.shape.dim] for it in [*graph.value_info, *graph.output]
+    }
+    weights = {it.name: list(it.dims) for it in graph.initializer}
+    total = 0
+    for node in graph.node:
+        weight, answer = weights.get(node.input[1]) if len(node.input) > 1 else None, sizes.get(node.output[0], [])
+        if weight and answer and node.op_type == "Conv":
+            total += math.prod(answer) * math.prod(weight[1:])
+        elif weight and answer and node.op_type in {"MatMul", "Gemm"}:
+            total += math.prod(answer) * (math.prod(weight) // max(1, answer[-1]))
+    return total
+
+
+def _card(manifest: Manifest, feeding: Feeding) -> str:
+    width, height = manifest.input_size
+    by: dict[str, Any] = manifest.trained_by
+    figures = [f"| {name} | {value:.3f} |" for name, value in manifest.metrics.items()]
+    return "\n".join(
+        [
+            f"# {manifest.name} {manifest.version}",
+            "",
+            f"Imported as a {manifest.role} from `{by['imported_from']}` (sha256 `{by['imported_sha256']}`);",
+            f"{manifest.parameters / 1e6:.2f} M parameters, input {width} x {height} (width x height),",
+            f"{manifest.gflops:.3f} G multiply-adds.",
+            "",
+            f"Origin: {by['origin'] or 'not stated'}.",
+            f"Licence: {by['licence'] or 'not stated; whoever imported it must know it'}.",
+            "Not trained by this project; its training data has terms of its own.",
+            "",
+            "## Feeding",
+            "",
+            f"Channels {feeding.colour.upper()}; of 0..255 (R, G, B) the mean is {feeding.mean},",
+            f"the deviation {feeding.deviation};",
+            f"boxes padded by {manifest.box_padding:g}; keypoints moved by {feeding.shift} crop px;",
+            f"activation {feeding.activation};",
+            f"heights times {feeding.scale:g}. All of it is in the graph.",
+            "",
+            *model_card.SCORES_UNKNOWN,
+            "## Figures",
+            "",
+            *(["| figure | value |", "|---|---|", *figures] if figures else ["None measured."]),
+            "",
+        ]
+    )

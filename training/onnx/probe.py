@@ -1,0 +1,117 @@
+"""What a third party's pose graph takes and gives, found out by asking it once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper
+
+from service.pose.backends.runner import open_session
+
+
+class ImportRefusedError(ValueError):
+    """A graph cannot serve, or not as it was described; the message says what to pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a foreign graph takes and gives.
+
+    Attributes:
+        input_name: Its only input.
+        input_size: (width, height) in px.
+        channels_first: NCHW, else NHWC.
+        input_type: ONNX element type.
+        outputs: Names: one of heatmaps, or along x and along y.
+        keypoint_count: Of its outputs.
+        cells: (w, h) of the heatmaps, or bins along x and y.
+        fixed_batch: Whether it says that it takes one picture at a time.
+    """
+
+    input_name: str
+    input_size: tuple[int, int]
+    channels_first: bool
+    input_type: int
+    outputs: tuple[str, ...]
+    keypoint_count: int
+    cells: tuple[int, int]
+    fixed_batch: bool
+
+
+def look(
+    model: onnx.ModelProto, decoder: str, input_size: tuple[int, int] | None, outputs: tuple[str, ...] = ()
+) -> Shape:
+    """Find out what a graph takes and gives, by asking it once.
+
+    Args:
+        model: The foreign graph.
+        decoder: ``heatmap`` or ``simcc``.
+        input_size: (width, height) where the graph leaves them open.
+        outputs: Which of its outputs, where it has more; all when empty.
+
+    Raises:
+        ImportRefusedError: Not one picture in, or other outputs than the decoder reads.
+    """
+    known = {tensor.name for tensor in model.graph.initializer}
+    inputs = [it for it in model.graph.input if it.name not in known]
+    if len(inputs) != 1:
+        raise ImportRefusedError(
+            f"expected a graph with one input, got {[it.name for it in inputs]}; cut the others off when you export it"
+        )
+    given = inputs[0].type.tensor_type
+    sides = [side.dim_value for side in given.shape.dim]
+    if len(sides) != 4 or 3 not in (sides[1], sides[3]):
+        raise ImportRefusedError(f"expected an input (N, 3, H, W) or (N, H, W, 3), got {inputs[0].name} {sides}")
+    channels_first = sides[1] == 3
+    height, width = sides[2:] if channels_first else sides[1:3]
+    if input_size is not None:
+        if (width and width != input_size[0]) or (height and height != input_size[1]):
+            raise ImportRefusedError(f"expected --input-size {width} {height}, as the graph says, got {input_size}")
+        width, height = input_size
+    if not width or not height:
+        raise ImportRefusedError("the graph leaves its input's size open: pass --input-size WIDTH HEIGHT")
+    if sides[0] > 1:
+        raise ImportRefusedError(f"expected a batch of 1 or a free one, got {sides[0]}; export it with a free batch")
+    names = outputs or tuple(it.name for it in model.graph.output)
+    missing = set(names) - {it.name for it in model.graph.output}
+    if missing:
+        raise ImportRefusedError(f"--outputs: the graph has {[it.name for it in model.graph.output]}, not {missing}")
+    shape = Shape(inputs[0].name, (width, height), channels_first, given.elem_type, names, 0, (0, 0), sides[0] == 1)
+    return _with_answers(shape, _answer(model, shape), decoder)
+
+
+def _answer(model: onnx.ModelProto, shape: Shape) -> list[NDArray[np.floating]]:
+    width, height = shape.input_size
+    sides = (1, 3, height, width) if shape.channels_first else (1, height, width, 3)
+    kind = helper.tensor_dtype_to_np_dtype(shape.input_type)
+    try:
+        session = open_session(model.SerializeToString(), threads=1)
+        return list(session.run(list(shape.outputs), {shape.input_name: np.zeros(sides, kind)}))
+    except Exception as error:  # onnxruntime's own exceptions share no base
+        raise ImportRefusedError(f"the graph does not run at {width} x {height}: {error}") from error
+
+
+def _with_answers(shape: Shape, found: list[NDArray[np.floating]], decoder: str) -> Shape:
+    """Complete a shape by the outputs' sizes."""
+    width, height = shape.input_size
+    sizes = [it.shape for it in found]
+    told = ", ".join(f"{name} {tuple(size)}" for name, size in zip(shape.outputs, sizes, strict=True))
+    if decoder == "heatmap":
+        if len(sizes) != 1 or len(sizes[0]) != 4 or width * sizes[0][2] != height * sizes[0][3]:
+            raise ImportRefusedError(
+                f"decoder heatmap: expected one output (N, K, h, w) of the input's aspect, got {told}; "
+                "choose by --outputs, or export the network without its decoding"
+            )
+        _, count, h, w = sizes[0]
+        return replace(shape, keypoint_count=count, cells=(w, h))
+    if len(sizes) != 2 or any(len(size) != 3 for size in sizes) or sizes[0][1] != sizes[1][1]:
+        raise ImportRefusedError(
+            f"decoder simcc: expected two outputs (N, K, bins), along x and along y, got {told}; choose by --outputs"
+        )
+    along_x, along_y = sizes[0][2], sizes[1][2]
+    if along_x * height != along_y * width and along_y * height == along_x * width:
+        return replace(shape, outputs=shape.outputs[::-1], keypoint_count=sizes[0][1], cells=(along_y, along_x))
+    return replace(shape, keypoint_count=sizes[0][1], cells=(along_x, along_y))

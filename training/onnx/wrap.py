@@ -1,0 +1,221 @@
+"""A foreign pose graph in the clothes of ours: uint8 RGB NHWC in, heatmaps or distributions along the axes out.
+
+What a foreign network wants of its input, and how its output is to be read, becomes nodes of the graph around it, so
+that the service needs to know nothing of it. A graph that takes one picture at a time is run picture by picture inside.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+import onnx.compose
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from service.pose.backends.runner import OnnxRunner
+from service.pose.skeleton import COCO17, Skeleton
+from training.onnx.probe import ImportRefusedError, Shape
+
+PREFIX, THEIRS = "posewright/", "theirs/"
+"""Of every name that is added, and of every name that was there."""
+OUTPUTS = {"heatmap": ("heatmaps",), "simcc": ("along_x", "along_y")}
+Triple = tuple[float, float, float]
+NORMALISATIONS: dict[str, tuple[Triple, Triple]] = {
+    "imagenet": ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
+    "unit": ((0.0, 0.0, 0.0), (255.0, 255.0, 255.0)),
+    "signed": ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),
+    "bytes": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+}
+"""Mean and deviation of R, G, B, of 255: ImageNet's; 0..1; -1..1; as they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Feeding:
+    """How a foreign network is fed and read.
+
+    Attributes:
+        colour: Order of the channels that it takes.
+        mean: Of R, G, B, subtracted from 0..255.
+        deviation: Of R, G, B, by which that is divided.
+        shift: What must be added to its keypoints, (x, y) in crop px; (-1.5, -1.5) for a network of stride 4 that was
+            trained without half-pixel terms.
+        joints: Names of its outputs, in its order; what the skeleton lacks is left out.
+        activation: What makes heights 0..1 of its outputs; ``softmax`` is over all cells, or bins.
+        scale: Factor on the heights, so that a sure joint's peak is about 1.
+    """
+
+    colour: Literal["rgb", "bgr"] = "rgb"
+    mean: Triple = NORMALISATIONS["imagenet"][0]
+    deviation: Triple = NORMALISATIONS["imagenet"][1]
+    shift: tuple[float, float] = (0.0, 0.0)
+    joints: tuple[str, ...] = COCO17.keypoints
+    activation: Literal["none", "sigmoid", "softmax"] = "none"
+    scale: float = 1.0
+
+
+def wrap(model: onnx.ModelProto, shape: Shape, feeding: Feeding, decoder: str, skeleton: Skeleton = COCO17) -> bytes:
+    """Build the graph that serves, with a free batch axis.
+
+    Raises:
+        ImportRefusedError: ``feeding.joints`` do not fit, or no way to a free batch works.
+    """
+    order = _order(shape, feeding, skeleton)
+    # Free at once where the graph allows it: a call for many people is then one call of the network.
+    for by_one in (False, True):
+        made = _Wrapping(model, shape, feeding, decoder, order).build(by_one)
+        if _takes_batches(made, shape):
+            return made
+    raise ImportRefusedError("the wrapped graph does not run, or answers three pictures together not as one by one")
+
+
+def _order(shape: Shape, feeding: Feeding, skeleton: Skeleton) -> list[int]:
+    if len(feeding.joints) != shape.keypoint_count:
+        raise ImportRefusedError(
+            f"expected a name for each of the graph's {shape.keypoint_count} keypoints, got {len(feeding.joints)}; "
+            "pass --skeleton where it answers one (halpe26, coco-wholebody133, a TOML), or --joints NAME,NAME,... in "
+            "the graph's order"
+        )
+    missing = [name for name in skeleton.keypoints if name not in feeding.joints]
+    if missing:
+        raise ImportRefusedError(f"--joints: expected all of {', '.join(skeleton.keypoints)}; missing {missing}")
+    return [feeding.joints.index(name) for name in skeleton.keypoints]
+
+
+def _takes_batches(made: bytes, shape: Shape) -> bool:
+    """Whether three pictures together are answered as one by one."""
+    width, height = shape.input_size
+    pixels = np.random.default_rng(0).integers(0, 256, (3, height, width, 3), np.uint8)
+    ort.set_default_logger_severity(4)  # onnxruntime logs what is tried here and may fail
+    try:
+        runner = OnnxRunner(made, threads=1)
+        together = runner.run(pixels)
+        alone = [
+            np.concatenate(parts) for parts in zip(*(runner.run(pixels[i : i + 1]) for i in range(3)), strict=True)
+        ]
+    except Exception:  # noqa: BLE001 (onnxruntime's own exceptions share no base)
+        return False
+    finally:
+        ort.set_default_logger_severity(2)
+    pairs = list(zip(together, alone, strict=True))
+    return all(a.shape == b.shape and np.allclose(a, b, atol=1e-3 * max(1.0, np.abs(b).max())) for a, b in pairs)
+
+
+class _Wrapping:
+    """Nodes around a graph, while they are put together."""
+
+    def __init__(self, model: onnx.ModelProto, shape: Shape, feeding: Feeding, decoder: str, order: list[int]) -> None:
+        # A tensor of theirs may bear one of our names.
+        self._model = onnx.compose.add_prefix(model, THEIRS)
+        self._shape = replace(
+            shape, input_name=THEIRS + shape.input_name, outputs=tuple(THEIRS + it for it in shape.outputs)
+        )
+        self._feeding = feeding
+        self._decoder = decoder
+        self._order = order
+        self._nodes: list[onnx.NodeProto] = []
+        self._constants: list[onnx.TensorProto] = []
+
+    def build(self, by_one: bool) -> bytes:
+        """Put the graph together; ``by_one`` runs it picture by picture."""
+        graph = self._model.graph
+        width, height = self._shape.input_size
+        one = self._add("Reshape", "crop", self._keep("one", np.array([1, height, width, 3]))) if by_one else "pixels"
+        self._feed(one)
+        self._nodes += list(graph.node)
+        count, (w, h) = len(self._order), self._shape.cells
+        sizes = {"heatmaps": (count, h, w), "along_x": (count, w), "along_y": (count, h)}
+        names = OUTPUTS[self._decoder]
+        for i, (theirs, ours) in enumerate(zip(self._shape.outputs, names, strict=True)):
+            last = self._read(theirs, i)
+            if by_one:
+                last = self._add("Reshape", last, self._keep(f"{ours}/size", np.array(sizes[ours])))
+            self._nodes.append(helper.make_node("Identity", [last], [f"{PREFIX}{ours}" if by_one else ours]))
+        people: list[str | int] = ["people"]
+        nodes = self._nodes
+        if by_one:
+            body = helper.make_graph(
+                nodes,
+                f"{PREFIX}one",
+                [helper.make_tensor_value_info("crop", TensorProto.UINT8, [height, width, 3])],
+                [helper.make_tensor_value_info(PREFIX + it, TensorProto.FLOAT, sizes[it]) for it in names],
+            )
+            nodes = [helper.make_node("Scan", ["pixels"], list(names), body=body, num_scan_inputs=1)]
+        made = helper.make_graph(
+            nodes,
+            graph.name,
+            [helper.make_tensor_value_info("pixels", TensorProto.UINT8, [*people, height, width, 3])],
+            [helper.make_tensor_value_info(it, TensorProto.FLOAT, [*people, *sizes[it]]) for it in names],
+            [*graph.initializer, *self._constants],
+        )
+        self._model.graph.CopyFrom(made)
+        self._model.ir_version = max(self._model.ir_version, 7)
+        return bytes(self._model.SerializeToString())
+
+    def _feed(self, pixels: str) -> None:
+        """From uint8 NHWC RGB to what the graph takes."""
+        feeding, shape = self._feeding, self._shape
+        last = self._add("Cast", pixels, to=TensorProto.FLOAT)
+        last = self._add("Sub", last, self._keep("mean", np.array(feeding.mean, np.float32)))
+        last = self._add("Div", last, self._keep("deviation", np.array(feeding.deviation, np.float32)))
+        if feeding.colour == "bgr":
+            last = self._add("Gather", last, self._keep("bgr", np.array([2, 1, 0])), axis=3)
+        if shape.channels_first:
+            last = self._add("Transpose", last, perm=[0, 3, 1, 2])
+        # A name of its own for the last node: the graph knows its input by it.
+        self._nodes.append(helper.make_node("Cast", [last], [shape.input_name], to=shape.input_type))
+
+    def _read(self, output: str, axis: int) -> str:
+        """From an output of the graph's to heights in our order and place."""
+        feeding, (w, h) = self._feeding, self._shape.cells
+        last = self._add("Cast", output, to=TensorProto.FLOAT)
+        if self._order != list(range(self._shape.keypoint_count)):
+            last = self._add("Gather", last, self._keep(f"order{axis}", np.array(self._order)), axis=1)
+        if feeding.activation == "sigmoid":
+            last = self._add("Sigmoid", last)
+        elif feeding.activation == "softmax":
+            flat = self._add("Reshape", last, self._keep(f"flat{axis}", np.array([0, 0, -1])))
+            last = self._add("Softmax", flat, axis=2)
+            if self._decoder == "heatmap":
+                last = self._add("Reshape", last, self._keep("map", np.array([0, 0, h, w])))
+        if feeding.scale != 1:
+            last = self._add("Mul", last, self._keep(f"scale{axis}", np.array(feeding.scale, np.float32)))
+        if any(feeding.shift):
+            kernel = self._shift_kernel(axis)
+            reach = kernel.ndim - 2
+            pads = [side // 2 for side in kernel.shape[2:]] * 2
+            weight = self._keep(f"shift{axis}", kernel)
+            last = self._add("Conv", last, weight, group=len(kernel), pads=pads, kernel_shape=kernel.shape[-reach:])
+        return last
+
+    def _shift_kernel(self, axis: int) -> NDArray[np.float32]:
+        """Weights (K, 1, ...) that move a map, or a distribution along one axis, by ``feeding.shift``."""
+        size, cells, count = self._shape.input_size, self._shape.cells, len(self._order)
+        taps = [_taps(shift * n / side) for shift, n, side in zip(self._feeding.shift, cells, size, strict=True)]
+        one = np.outer(taps[1], taps[0]) if self._decoder == "heatmap" else taps[axis]
+        return np.broadcast_to(one, (count, 1, *one.shape)).astype(np.float32)
+
+    def _add(self, kind: str, *inputs: str, **attributes: Any) -> str:
+        name = f"{PREFIX}{len(self._nodes)}"
+        self._nodes.append(helper.make_node(kind, list(inputs), [name], **attributes))
+        return name
+
+    def _keep(self, name: str, values: NDArray) -> str:
+        self._constants.append(numpy_helper.from_array(values, PREFIX + name))
+        return PREFIX + name
+
+
+def _taps(shift: float) -> NDArray[np.float32]:
+    """Weights of a correlation that moves what it reads by ``shift`` cells, linear between cells; odd in length."""
+    low = int(np.floor(-shift))
+    part = -shift - low
+    reach = max(abs(low), abs(low + 1))
+    taps = np.zeros(2 * reach + 1, np.float32)
+    taps[reach + low], taps[min(reach + low + 1, 2 * reach)] = 1 - part, part
+    if not part:
+        taps[:] = 0
+        taps[reach + low] = 1
+    return taps

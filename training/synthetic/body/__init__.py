@@ -1,0 +1,1 @@
+"""Bodies: shape, skeleton, poses, keypoints."""

@@ -1,0 +1,1 @@
+"""Clothes, shoes and hair."""

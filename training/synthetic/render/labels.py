@@ -1,0 +1,83 @@
+"""COCO annotations of what was drawn: keypoints, what hides them, boxes, areas, masks."""
+
+from __future__ import annotations
+
+import numpy as np
+from pycocotools import mask as masks
+
+from service.pose.skeleton import COCO17
+from training.synthetic.render.drawing import Drawn
+from training.synthetic.render.stage import Actor, Stage
+
+LEAST_SHARE = 0.04
+"""People of whom less than this share is to be seen are left out, as annotators leave them out."""
+CATEGORY = {
+    "id": 1,
+    "name": "person",
+    "supercategory": "person",
+    "keypoints": list(COCO17.keypoints),
+    "skeleton": [[a + 1, b + 1] for a, b in COCO17.edges],
+}
+
+
+def annotate(stage: Stage, drawn: Drawn, with_masks: bool) -> list[dict]:
+    """Annotate the people of a picture, all but ``id`` and ``image_id``.
+
+    ``bbox`` and ``area`` are those of what can be seen of a person; ``v`` of a keypoint is 0 outside the picture (and
+    its place then 0, 0), 1 where something hides it, 2 where it can be seen.
+    """
+    found = []
+    for number, actor in enumerate(stage.actors):
+        seen = cell_share(drawn.owner == number, drawn.finer) >= 0.5
+        whole = outline_area(stage, actor)
+        if seen.sum() < max(LEAST_SHARE * whole, 12):
+            continue
+        points = keypoints(stage, drawn, number, actor)
+        rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
+        box = [int(columns[0]), int(rows[0]), int(columns[-1] - columns[0] + 1), int(rows[-1] - rows[0] + 1)]
+        person = {
+            "category_id": 1,
+            "iscrowd": 0,
+            "keypoints": points.ravel().round(2).tolist(),
+            "num_keypoints": int((points[:, 2] > 0).sum()),
+            "bbox": box,
+            "area": int(seen.sum()),
+            "identity": actor.identity,
+            "track_id": actor.track,
+            "pose": actor.kind,
+        }
+        if with_masks:
+            code = masks.encode(np.asfortranarray(seen.astype(np.uint8)))
+            person["segmentation"] = {"size": code["size"], "counts": code["counts"].decode()}
+        found.append(person)
+    return found
+
+
+def keypoints(stage: Stage, drawn: Drawn, number: int, actor: Actor) -> np.ndarray:
+    """Project an actor's joints and ask the depth buffer which are hidden: float64 (17, 3), x, y in px, v."""
+    width, height = stage.camera.size
+    shown = stage.camera.project(actor.joints)
+    points = np.zeros((len(shown), 3))
+    for k, (x, y, z) in enumerate(shown):
+        if z <= 0 or not (-0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5):
+            continue
+        column = min(max(round((x + 0.5) * drawn.finer - 0.5), 0), drawn.owner.shape[1] - 1)
+        row = min(max(round((y + 0.5) * drawn.finer - 0.5), 0), drawn.owner.shape[0] - 1)
+        own = drawn.owner[row, column] == number
+        near = own and z - 1 / drawn.depth[row, column] <= actor.flesh[k]
+        points[k] = x, y, 2 if near else 1
+    return points
+
+
+def cell_share(samples: np.ndarray, finer: int) -> np.ndarray:
+    """Share of each pixel's samples that are True: float64 (H, W)."""
+    height, width = samples.shape
+    return np.asarray(samples.reshape(height // finer, finer, width // finer, finer).mean((1, 3)))
+
+
+def outline_area(stage: Stage, actor: Actor) -> float:
+    """About the area of the whole person in px, were nothing before it: of the box around joints, times a half."""
+    shown = stage.camera.project(actor.joints)
+    if (shown[:, 2] <= 0).any():
+        return 0.0
+    return float(np.prod(np.ptp(shown[:, :2], axis=0)) * 0.5)

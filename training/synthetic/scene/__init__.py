@@ -1,0 +1,1 @@
+"""Scenes: people, things, backgrounds, films."""
