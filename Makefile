@@ -28,7 +28,7 @@ train-demo: $(VENV)/.dev
 	$(TRAIN) crops --annotations $(DEMO)/people/annotations.json --images $(DEMO)/people/images \
 		--out $(DEMO)/crops --height 192
 	mkdir -p $(DEMO)/models
-	cp -r service/models/finder service/models/teacher $(DEMO)/models/
+	cp -r service/models/detector service/models/teacher $(DEMO)/models/
 	$(TRAIN) train training/recipes/demo.toml --data $(DEMO) --out $(DEMO)/run --threads 2
 	$(TRAIN) export $(DEMO)/run/last.pt --out $(DEMO)/models/student-demo
 	$(TRAIN) evaluate $(DEMO)/models/student-demo --annotations $(DEMO)/strangers/annotations.json \

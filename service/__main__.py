@@ -97,7 +97,7 @@ def _listen(settings: Settings) -> socket.socket:
 
 def _announcement(app: FastAPI, settings: Settings, listener: socket.socket) -> str:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    models: dict[str, Any] = app.state.shelf.models
+    models: dict[str, Any] = app.state.registry.models
     loaded = ", ".join(
         f"{model.manifest.name} {model.manifest.version}" + ("" if model.network else " (unavailable)")
         for model in models.values()

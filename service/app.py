@@ -24,7 +24,7 @@ from service.http.redirects import PathRedirects
 from service.http.upload_budget import Room
 from service.inference.metrics import Metrics
 from service.inference.pixel_budget import PixelRoom
-from service.inference.registry import Shelf, open_shelf
+from service.inference.registry import ModelRegistry, open_registry
 from service.inference.scheduler import Scheduler
 from service.inference.state import Service
 from service.settings import Settings
@@ -50,16 +50,16 @@ def create_app(settings: Settings) -> FastAPI:
     Raises:
         BundleError: The models folder is not fit to serve from.
     """
-    shelf = open_shelf(settings)
+    registry = open_registry(settings)
     app = FastAPI(
         title="posewright",
         version=package_version(),
         description="Real-time human pose inference: people and their keypoints in pictures.",
-        lifespan=_lifespan(settings, shelf),
+        lifespan=_lifespan(settings, registry),
         docs_url=None,  # `service.http.page` has it, without a CDN
         redoc_url=None,
     )
-    app.state.shelf = shelf
+    app.state.registry = registry
     app.state.metrics = Metrics()
     app.state.hosts = Hosts(settings)
     app.include_router(routes.router)
@@ -86,16 +86,16 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-def _lifespan(settings: Settings, shelf: Shelf):  # type: ignore[no-untyped-def] # noqa: ANN202 - FastAPI's own type is private
+def _lifespan(settings: Settings, registry: ModelRegistry):  # type: ignore[no-untyped-def] # noqa: ANN202 - FastAPI's own type is private
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         scheduler = Scheduler(settings.worker_count, settings.queue_size, settings.deadline_s)
         bodies, pixels = Room(settings.max_bodies_bytes), PixelRoom(settings.max_pixels)
-        app.state.service = Service(settings, shelf, scheduler, app.state.metrics, bodies, pixels)
+        app.state.service = Service(settings, registry, scheduler, app.state.metrics, bodies, pixels)
         app.state.metrics.watch_queue(scheduler)
         app.state.streams = Streams(settings.stream_max_sessions, settings.streams_per_address)
         # Beside the loop: /healthz answers meanwhile, and /readyz tells when it is done.
-        warming = threading.Thread(target=shelf.warm_up, name="warm-up", daemon=True)
+        warming = threading.Thread(target=registry.warm_up, name="warm-up", daemon=True)
         warming.start()
         yield
         # Not on the loop, where calls that were given up say so meanwhile. The process does not wait for its threads.

@@ -62,7 +62,7 @@ class EmptyBody(BadRequest):
 
 
 class UnknownModel(ServiceError):
-    """No such model is on the shelf."""
+    """No such model is on the registry."""
 
     status, slug, title = 404, "unknown-model", "No such model"
 

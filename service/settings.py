@@ -76,7 +76,7 @@ class Settings(BaseModel):
     models_dir: Path = Field(Path(__file__).parent / "models", description="Folder of the bundles, one folder each.")
     student: str = Field("student-s", description="Bundle that answers by default.")
     teacher: str = Field("teacher", description="Bundle that answers where the student cannot, and in /compare.")
-    finder: str = Field("finder", description="Bundle that finds people.")
+    detector: str = Field("detector", description="Bundle that finds people.")
     workers: int = Field(
         0,
         ge=0,
@@ -95,7 +95,7 @@ class Settings(BaseModel):
     )
     second_look: bool = Field(
         default=True,
-        description="true: where a pose shows that the finder's box was off, look again with a better one; false "
+        description="true: where a pose shows that the detector's box was off, look again with a better one; false "
         "spares a little time in /predict on whole pictures.",
     )
     threads: int = Field(

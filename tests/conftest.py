@@ -16,7 +16,7 @@ from hypothesis import settings as hypothesis_settings
 
 from service.app import create_app
 from service.http.server import Server
-from service.inference.registry import Shelf
+from service.inference.registry import ModelRegistry
 from service.settings import Settings
 from tests import spots
 
@@ -54,8 +54,8 @@ class Running:
         return len(self.app.state.streams)
 
     @property
-    def shelf(self) -> Shelf:
-        return self.app.state.shelf
+    def registry(self) -> ModelRegistry:
+        return self.app.state.registry
 
     def predict(self, content: bytes, content_type: str = "image/png", **query: object) -> httpx.Response:
         return self.http.post("/predict", content=content, params=query, headers={"Content-Type": content_type})
@@ -75,7 +75,7 @@ def serving(settings: Settings, *, warm: bool = True, port: int = 0) -> Iterator
         try:
             assert server.listening.wait(PATIENCE_S)
             if warm:
-                assert app.state.shelf.wait_until_warm(PATIENCE_S)
+                assert app.state.registry.wait_until_warm(PATIENCE_S)
             with httpx.Client(base_url=url, timeout=PATIENCE_S) as http:
                 yield Running(app, url, http, lambda: setattr(server, "should_exit", True))
         finally:
@@ -85,7 +85,7 @@ def serving(settings: Settings, *, warm: bool = True, port: int = 0) -> Iterator
 
 @pytest.fixture(scope="session")
 def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return spots.write_models(tmp_path_factory.mktemp("shelf") / "models")
+    return spots.write_models(tmp_path_factory.mktemp("registry") / "models")
 
 
 @pytest.fixture(scope="session")

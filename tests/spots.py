@@ -1,9 +1,9 @@
 """Real, tiny networks that see coloured spots, and pictures that show them: every answer is known exactly.
 
-A person is a marker at the centre of a box, which the finder sees, and 17 spots around it, one colour per keypoint,
+A person is a marker at the centre of a box, which the detector sees, and 17 spots around it, one colour per keypoint,
 which the pose network sees. The whole path — decoding, resizing, onnxruntime, heatmaps, boxes — is the real one.
 
-The finder has no idea of size: it answers `HALF_BOX` on every marker, in px of its input. Pictures of `FINDER_SIZE`,
+The detector has no idea of size: it answers `HALF_BOX` on every marker, in px of its input. Pictures of `DETECTOR_SIZE`,
 upright or turned, go in unscaled.
 """
 
@@ -37,9 +37,9 @@ COLORS = tuple(
 TOLERANCE = 60.0
 """Distance in RGB at which a colour is no longer seen."""
 
-FINDER_SIZE = (640, 384)
+DETECTOR_SIZE = (640, 384)
 POSE_SIZE = (192, 256)
-STRIDE, FINDER_STRIDE = 4, 8
+STRIDE, DETECTOR_STRIDE = 4, 8
 HALF_BOX = (60, 100)
 """Half the width and height of every box."""
 MARKER_RADIUS, SPOT_RADIUS = 10, 6
@@ -62,7 +62,7 @@ class Person:
     """A person to paint.
 
     Attributes:
-        center: Of the box, px; coordinates 8·n + 4 lie in the middle of the finder's cells.
+        center: Of the box, px; coordinates 8·n + 4 lie in the middle of the detector's cells.
         marker_radius: A smaller marker is a less certain person.
     """
 
@@ -76,7 +76,7 @@ class Person:
 
     @property
     def box_xywh(self) -> list[float]:
-        """What the finder answers, COCO."""
+        """What the detector answers, COCO."""
         (x, y), (half_w, half_h) = self.center, HALF_BOX
         return [x - half_w, y - half_h, 2 * half_w, 2 * half_h]
 
@@ -84,7 +84,7 @@ class Person:
 SURE, UNSURE = Person((180, 188)), Person((444, 164), marker_radius=4)
 
 
-def paint(*people: Person, size: tuple[int, int] = FINDER_SIZE) -> Image:
+def paint(*people: Person, size: tuple[int, int] = DETECTOR_SIZE) -> Image:
     """Paint people on grey, uint8 (H, W, 3) RGB."""
     canvas = np.full((size[1], size[0], 3), BACKGROUND, np.uint8)
     for person in people:
@@ -183,11 +183,11 @@ def pose_network(shift_cells: int = 0, gain: float = 4.0, fails_on_sure: bool = 
     return graph.build({"heatmaps": ["n", len(COLORS), "h", "w"]})
 
 
-def finder_network() -> bytes:
+def detector_network() -> bytes:
     """Build uint8 (1, H, W, 3) -> centers (1, 1, h, w) and distances (1, 4, h, w) for `service.pose.detector`."""
     graph = _Graph()
     seen = graph.likeness((MARKER,))
-    cells = graph.add("AveragePool", [seen], kernel_shape=[FINDER_STRIDE] * 2, strides=[FINDER_STRIDE] * 2)
+    cells = graph.add("AveragePool", [seen], kernel_shape=[DETECTOR_STRIDE] * 2, strides=[DETECTOR_STRIDE] * 2)
     highest = graph.add("MaxPool", [cells], kernel_shape=[3, 3], pads=[1] * 4)
     peak = graph.add("Cast", [graph.add("Equal", [cells, highest])], to=TensorProto.FLOAT)
     graph.add("Mul", [cells, peak], "centers")
@@ -256,28 +256,28 @@ def write_pose_bundle(
     return write(folder / name, manifest, content, f"# {name}\n").path
 
 
-def write_finder_bundle(folder: Path, name: str = "finder") -> Path:
-    """Write the finder's bundle."""
+def write_detector_bundle(folder: Path, name: str = "detector") -> Path:
+    """Write the detector's bundle."""
     manifest = Manifest(
         name=name,
         version="1",
-        role="finder",
+        role="detector",
         files={},
         skeleton=None,
-        input_size=FINDER_SIZE,
+        input_size=DETECTOR_SIZE,
         heatmap_size=None,
         box_padding=None,
-        decoder="finder",
+        decoder="detector",
         parameters=3,
         gflops=0.01,
     )
-    return write(folder / name, manifest, finder_network(), f"# {name}\n").path
+    return write(folder / name, manifest, detector_network(), f"# {name}\n").path
 
 
 def write_models(folder: Path) -> Path:
-    """Fill a models folder: finder, a student, and a teacher that sees every keypoint one cell too far right."""
+    """Fill a models folder: detector, a student, and a teacher that sees every keypoint one cell too far right."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_finder_bundle(folder)
+    write_detector_bundle(folder)
     write_pose_bundle(folder, "student-s", "student")
     write_pose_bundle(folder, "teacher", "teacher", shift_cells=1)
     return folder

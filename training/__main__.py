@@ -9,7 +9,7 @@ from pathlib import Path
 
 LADDER = [
     "plain", "teacher", "chain", "dense", "drop", "binarize", "classify", "dskd",
-    "minus-assistants", "minus-drop", "minus-binarize", "minus-classify", "minus-past",
+    "minus-assistants", "minus-drop", "minus-binarize", "minus-classify", "minus-self-distillation",
     "plain-cells", "kd-cells", "dskd-cells",
 ]  # fmt: skip
 """Keys of `ablate.ROWS`, known without torch."""
@@ -71,7 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = verbs.add_parser("evaluate", help="COCO AP of a bundle, through the estimator that serves")
     evaluate.add_argument("bundle", type=Path)
     _source(evaluate)
-    evaluate.add_argument("--finder", type=Path, help="finder bundle: score whole pictures instead of labelled boxes")
+    evaluate.add_argument(
+        "--detector", type=Path, help="detector bundle: score whole pictures instead of labelled boxes"
+    )
     evaluate.add_argument("--every", type=_positive, default=1, help="only pictures whose id this number divides")
     _allow_seen(evaluate)
     alone = evaluate.add_mutually_exclusive_group()  # a bundle's own figures are of what it answers by itself
@@ -94,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument(
         "--padding", type=_padding, help="factor on a person's box where it serves; else as in training"
     )
-    export.add_argument("--input-size", type=_size, metavar="WxH", help="of a finder, in px; else as in the recipe")
+    export.add_argument("--input-size", type=_size, metavar="WxH", help="of a detector, in px; else as in the recipe")
     export.add_argument("--seen", default="", help="what you saw it get wrong on drawn pictures, for the card's limits")
 
     _add_calibrate(verbs)
@@ -149,10 +151,10 @@ def _add_bench(verbs: argparse._SubParsersAction) -> None:
 
 
 def _add_data_verbs(verbs: argparse._SubParsersAction) -> None:
-    label = verbs.add_parser("label", help="complete a data set's labels by guides")
+    label = verbs.add_parser("label", help="complete a data set's labels by teachers")
     _source(label)
-    label.add_argument("--pose-guide", type=Path, required=True, help="bundle that marks joints: ours, or imported")
-    label.add_argument("--box-guide", type=Path, help="detector's bundle; boxes stay as they are without it")
+    label.add_argument("--pose-teacher", type=Path, required=True, help="bundle that marks joints: ours, or imported")
+    label.add_argument("--box-teacher", type=Path, help="detector's bundle; boxes stay as they are without it")
     label.add_argument("--out", type=Path, required=True, help="COCO json to write")
 
     check = verbs.add_parser("check", help="explain a labelled data set, and refuse one that is broken")
@@ -194,7 +196,7 @@ def _add_calibrate(verbs: argparse._SubParsersAction) -> None:
     calibrate.add_argument("--every", type=_positive, default=1, help="only pictures whose id this number divides")
     _allow_seen(calibrate)
     calibrate.add_argument("--out", type=Path, required=True, help="bundle folder to write; may be the same")
-    calibrate.add_argument("--finder", type=Path, help="calibrated finder bundle: weigh its word against the pose")
+    calibrate.add_argument("--detector", type=Path, help="calibrated detector bundle: weigh its word against the pose")
     calibrate.add_argument("--measured-on", default="", help="what pictures these are, for manifest and card")
 
 
@@ -204,7 +206,7 @@ def _add_adapt(verbs: argparse._SubParsersAction) -> None:
     adapt.add_argument("--student", required=True, help="shipped bundle's name, or a bundle's folder")
     adapt.add_argument("--out", type=Path, required=True, help="folder of its own for the new bundle and the report")
     adapt.add_argument("--teacher", default="teacher", help="who labels: likewise")
-    adapt.add_argument("--finder", default="finder", help="who finds the people: likewise")
+    adapt.add_argument("--detector", default="detector", help="who finds the people: likewise")
     adapt.add_argument("--pictures", type=_positive, default=600, help="at most so many of the footage")
     adapt.add_argument("--hold-out", type=_share, default=0.25, help="share of the time, at the end, to measure on")
     adapt.add_argument("--minutes", type=float, default=10, help="for everything; the steps follow from it")
@@ -224,7 +226,7 @@ def _add_import(verbs: argparse._SubParsersAction) -> None:
     take.add_argument(
         "--decoder", choices=("heatmap", "simcc", "rtmdet"), required=True, help="how its outputs are read"
     )
-    take.add_argument("--role", choices=("teacher", "student", "finder"), required=True)
+    take.add_argument("--role", choices=("teacher", "student", "detector"), required=True)
     take.add_argument("--out", type=Path, required=True, help="bundle folder to write; its name is the bundle's")
     take.add_argument("--version", default="1", help="of the bundle")
     take.add_argument("--colour", choices=("rgb", "bgr"), default="rgb", help="order of the channels that it takes")
@@ -302,7 +304,7 @@ def _span(text: str) -> tuple[int, int]:
 def _training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", type=Path)
     parser.add_argument(
-        "--data", type=Path, required=True, help="folder that the paths of the recipe's data and guides start from"
+        "--data", type=Path, required=True, help="folder that the paths of the recipe's data and teachers start from"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and logs")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the recipe")

@@ -53,14 +53,14 @@ class Call:
 def _call(request: Request, options: Options, media_type: str) -> Call:
     """Check all that can be checked before the body is read."""
     service: Service = request.app.state.service
-    service.shelf.require_ready()
+    service.registry.require_ready()
     settings = service.settings
     boxes = None if options.boxes is None else parse_boxes(options.boxes)
     min_score = options.min_score
     if min_score is None:
         min_score = settings.min_score if boxes is None else 0.0
     max_people = options.max_people or settings.max_people
-    choice = service.shelf.choose(options.model)
+    choice = service.registry.choose(options.model)
     layouts.require(options.format, choice.model.estimator.skeleton)
     wish = Wish(choice, boxes, max_people, min_score, settings.max_pixels)
     return Call(service, wish, options, media_type, request.scope[SCOPE_KEY])
@@ -161,8 +161,8 @@ async def compare_models(request: Request, options: Asked) -> Response:
     """Answer one picture with the student and the teacher, and measure how far apart they are."""
     asked = options.model_copy(update={"model": "teacher"})
     call = _call(request, asked, negotiation.choose(request.headers.getlist("accept"), (JSON,)))
-    shelf = call.service.shelf
-    student = shelf.choose("student" if options.model == "auto" else options.model).model
+    registry = call.service.registry
+    student = registry.choose("student" if options.model == "auto" else options.model).model
     _require_comparable(student, call.wish.choice.model)
     with call.service.room.share() as take:
         take_out = await _read_picture(request, call, take)
@@ -195,7 +195,7 @@ def _answer(call: Call, content: bytes, watch: Stopwatch, image_id: int) -> tupl
 
 
 def _answer_now(call: Call, content: bytes, watch: Stopwatch, image_id: int) -> tuple[bytes, dict[str, float]]:
-    prediction = predict(call.service.shelf, content, call.wish, watch)
+    prediction = predict(call.service.registry, content, call.wish, watch)
     if call.media_type == JSON:
         body, laps_ms = _written(call, prediction, watch, image_id)
     else:
@@ -229,7 +229,7 @@ def _written(call: Call, prediction: Prediction, watch: Stopwatch, image_id: int
 def _compare(call: Call, content: bytes, student: Model, watch: Stopwatch) -> tuple[bytes, dict[str, float]]:
     """Compare and write the reply, on an inference thread."""
     teacher = call.wish.choice.model
-    comparison = compare(call.service.shelf, content, call.wish, student, watch)
+    comparison = compare(call.service.registry, content, call.wish, student, watch)
     skeleton = teacher.estimator.skeleton
     sides = {}
     for name, model, poses in (("student", student, comparison.student), ("teacher", teacher, comparison.teacher)):
@@ -260,9 +260,9 @@ def _response(body: bytes, media_type: str, laps_ms: dict[str, float]) -> Respon
 
 @router.get("/models", **openapi.MODELS)
 async def list_models(request: Request) -> Response:
-    """List what is on the shelf."""
+    """List what is on the registry."""
     service: Service = request.app.state.service
-    entries = [_entry(service, model) for model in service.shelf.models.values()]
+    entries = [_entry(service, model) for model in service.registry.models.values()]
     return Response(writer.dumps({"models": entries}), media_type=JSON)
 
 
@@ -270,18 +270,18 @@ async def list_models(request: Request) -> Response:
 async def show_model(request: Request, name: str) -> Response:
     """Show one model with its card."""
     service: Service = request.app.state.service
-    model = service.shelf.find_model(name)
+    model = service.registry.find_model(name)
     return Response(writer.dumps(_entry(service, model) | {"card": model.card}), media_type=JSON)
 
 
 def _entry(service: Service, model: Model) -> dict[str, Any]:
     ref = writer.model_ref(model)
     del ref["fallback"]
-    state = "unavailable" if model.network is None else "ready" if service.shelf.ready else "warming_up"
+    state = "unavailable" if model.network is None else "ready" if service.registry.ready else "warming_up"
     return ref | {
         "state": state,
         "failure": model.failure,
-        "default": service.shelf.is_default(model),
+        "default": service.registry.is_default(model),
         "skeleton": _skeleton(model),
         "metrics": model.manifest.metrics,
         "manifest": model.manifest.model_dump(mode="json"),
@@ -298,7 +298,7 @@ async def metrics(request: Request) -> Response:
     """Tell what has been counted, in Prometheus' text format."""
     service: Service = request.app.state.service
     return Response(
-        service.metrics.text(service.shelf.models.values()),
+        service.metrics.text(service.registry.models.values()),
         headers={"Content-Type": CONTENT_TYPE},
     )
 
@@ -315,5 +315,5 @@ async def healthz() -> Response:
 async def readyz(request: Request) -> Response:
     """Tell whether calls can be answered: the models are loaded and warm."""
     service: Service = request.app.state.service
-    service.shelf.require_ready()
+    service.registry.require_ready()
     return Response(b'{"status":"ready"}', media_type=JSON)

@@ -54,7 +54,7 @@ class Metrics:
             registry=registry,
         )
         self._models = Gauge(
-            "posewright_model_info", "Models on the shelf; 1 where they can run.",
+            "posewright_model_info", "Models on the registry; 1 where they can run.",
             ["name", "version", "sha256", "role", "backend"], registry=registry,
         )  # fmt: skip
         self._fallbacks = Counter(
@@ -102,7 +102,7 @@ class Metrics:
             self._fallbacks.labels(reason).inc()
 
     def text(self, models: Iterable[Model]) -> bytes:
-        """Write everything, and what is on the shelf now, in Prometheus' text format 0.0.4."""
+        """Write everything, and what is on the registry now, in Prometheus' text format 0.0.4."""
         self._models.clear()
         for model in models:
             manifest = model.manifest

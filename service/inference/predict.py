@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from service.errors import BadParameter
 from service.inference import image
 from service.inference.image import Picture
-from service.inference.registry import Choice, Fallback, Model, Shelf
+from service.inference.registry import Choice, Fallback, Model, ModelRegistry
 from service.pose import boxes as boxes_
 from service.pose.oks import distinct, oks
 from service.pose.types import Boxes, Floats, Poses
@@ -23,7 +23,7 @@ class Wish:
 
     Attributes:
         choice: Who answers.
-        boxes: float32 (N, 4) xyxy, upright image px; None lets the finder look.
+        boxes: float32 (N, 4) xyxy, upright image px; None lets the detector look.
         max_people: Most people to find.
         min_score: Poses with a lower score are left out.
         max_pixels: Largest picture.
@@ -109,13 +109,13 @@ class Comparison:
     sizes: Floats
 
 
-def predict(shelf: Shelf, content: bytes, wish: Wish, watch: Stopwatch) -> Prediction:
+def predict(registry: ModelRegistry, content: bytes, wish: Wish, watch: Stopwatch) -> Prediction:
     """Answer one picture.
 
     Raises:
         ServiceError: The picture cannot be read, or the boxes do not fit it.
     """
-    picture, boxes, scores = _locate(shelf, content, wish, watch)
+    picture, boxes, scores = _locate(registry, content, wish, watch)
     if wish.boxes is None:
         poses = wish.choice.model.estimator.estimate_found(picture.pixels, boxes, scores, wish.min_score)
     else:
@@ -148,13 +148,13 @@ def fall_back(choice: Choice, picture: Picture, poses: Poses) -> tuple[Poses, ND
     return poses, fallen_back
 
 
-def compare(shelf: Shelf, content: bytes, wish: Wish, student: Model, watch: Stopwatch) -> Comparison:
+def compare(registry: ModelRegistry, content: bytes, wish: Wish, student: Model, watch: Stopwatch) -> Comparison:
     """Let ``student`` and ``wish.choice.model``, the teacher, answer for the same boxes.
 
     A person stays when either of them is sure enough; people come in the order of the teacher's scores. Where the
-    finder looked, neither model answers one person twice.
+    detector looked, neither model answers one person twice.
     """
-    picture, boxes, scores = _locate(shelf, content, wish, watch)
+    picture, boxes, scores = _locate(registry, content, wish, watch)
     look = student.estimator.estimate_found if wish.boxes is None else student.estimator.estimate
     by_student = look(picture.pixels, boxes, scores)
     watch.lap("student")
@@ -176,11 +176,13 @@ def compare(shelf: Shelf, content: bytes, wish: Wish, student: Model, watch: Sto
     )
 
 
-def _locate(shelf: Shelf, content: bytes, wish: Wish, watch: Stopwatch) -> tuple[Picture, Boxes, Floats | None]:
+def _locate(
+    registry: ModelRegistry, content: bytes, wish: Wish, watch: Stopwatch
+) -> tuple[Picture, Boxes, Floats | None]:
     picture = image.decode(content, wish.max_pixels)
     watch.lap("decode")
     if wish.boxes is None:
-        boxes, scores = shelf.finder.find(picture.pixels, wish.max_people, wish.least_box_score)
+        boxes, scores = registry.detector.find(picture.pixels, wish.max_people, wish.least_box_score)
     else:
         boxes, scores = wish.boxes, None
         _require_inside(boxes, picture.size)

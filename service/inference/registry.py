@@ -1,4 +1,4 @@
-"""The model shelf: bundles on disk to estimators; student first, teacher where the student cannot."""
+"""The model registry: bundles on disk to estimators; student first, teacher where the student cannot."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from service.errors import NotReady, Unavailable, UnknownModel
 from service.pose import bundle as bundles
 from service.pose.backends.runner import open_runner
 from service.pose.bundle import Bundle, BundleError, Manifest
-from service.pose.detector import PersonFinder
+from service.pose.detector import PersonDetector
 from service.pose.estimator import PoseEstimator
 from service.pose.types import Image
 from service.settings import Settings
@@ -27,7 +27,7 @@ WARM_UP_SIZE = (1280, 720)
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A bundle on the shelf.
+    """A bundle on the registry.
 
     Attributes:
         manifest: Its description.
@@ -40,7 +40,7 @@ class Model:
     manifest: Manifest
     card: str
     backend: str
-    network: PoseEstimator | PersonFinder | None
+    network: PoseEstimator | PersonDetector | None
     failure: str | None = None
 
     @property
@@ -50,7 +50,7 @@ class Model:
 
     @property
     def estimator(self) -> PoseEstimator:
-        """The network of a model that `Shelf.choose` gave out."""
+        """The network of a model that `ModelRegistry.choose` gave out."""
         assert isinstance(self.network, PoseEstimator)
         return self.network
 
@@ -72,7 +72,7 @@ class Choice:
     backup_below: float = 0.0
 
 
-class Shelf:
+class ModelRegistry:
     """All models of one folder, loaded once."""
 
     def __init__(self, models: dict[str, Model], settings: Settings) -> None:
@@ -80,9 +80,9 @@ class Shelf:
         self._settings = settings
         self._warm = threading.Event()
         self._failure: str | None = None
-        network = models[settings.finder].network
-        assert isinstance(network, PersonFinder)
-        self.finder = network
+        network = models[settings.detector].network
+        assert isinstance(network, PersonDetector)
+        self.detector = network
 
     @property
     def ready(self) -> bool:
@@ -112,8 +112,8 @@ class Shelf:
             except Exception as error:
                 log.exception("model %r failed its warm-up", name)
                 self.models[name] = replace(model, network=None, failure=_line(error))
-        if self.models[self._settings.finder].network is None:
-            self._failure = f"a finder that cannot run: {self.models[self._settings.finder].failure}"
+        if self.models[self._settings.detector].network is None:
+            self._failure = f"a detector that cannot run: {self.models[self._settings.detector].failure}"
         elif not any(self._able(name) for name in (self._settings.student, self._settings.teacher)):
             self._failure = "neither a student nor a teacher that can run"
         self._warm.set()
@@ -165,9 +165,9 @@ class Shelf:
 
     def _find_pose_model(self, name: str) -> Model:
         model = self.find_model(name)
-        if model.manifest.role == "finder":
-            known = sorted(other for other, it in self.models.items() if it.manifest.role != "finder")
-            raise UnknownModel(f"expected a pose model of {known}, got the finder {name!r}", model=name, models=known)
+        if model.manifest.role == "detector":
+            known = sorted(other for other, it in self.models.items() if it.manifest.role != "detector")
+            raise UnknownModel(f"expected a pose model of {known}, got the detector {name!r}", model=name, models=known)
         if model.network is None:
             raise Unavailable(
                 f"expected model {name!r} to run, got: {model.failure}; ask for another model", model=name
@@ -175,17 +175,17 @@ class Shelf:
         return model
 
 
-def open_shelf(settings: Settings) -> Shelf:
+def open_registry(settings: Settings) -> ModelRegistry:
     """Read, verify and load every bundle in the models folder.
 
     A damaged bundle refuses the start: its answers could be anything. A student or teacher that is missing or that
     the backend cannot load does not, as long as the other one can answer.
 
     Raises:
-        BundleError: A bundle is damaged, the finder is missing or cannot run, or nobody can answer.
+        BundleError: A bundle is damaged, the detector is missing or cannot run, or nobody can answer.
     """
     folder = settings.models_dir
-    expected = {settings.finder, settings.student, settings.teacher}
+    expected = {settings.detector, settings.student, settings.teacher}
     models = {}
     for path in _bundle_paths(folder, expected):
         bundle = bundles.read(path)
@@ -195,10 +195,12 @@ def open_shelf(settings: Settings) -> Shelf:
                 f"rename the folder to {bundle.manifest.name}"
             )
         models[path.name] = _load(bundle, settings)
-    finder = models.get(settings.finder)
-    if finder is None or not isinstance(finder.network, PersonFinder):
-        got = f"found {sorted(models)}" if finder is None else finder.failure or "it is no finder"
-        raise BundleError(f"expected a finder {settings.finder!r} in {folder}, got: {got}; set models_dir or finder")
+    detector = models.get(settings.detector)
+    if detector is None or not isinstance(detector.network, PersonDetector):
+        got = f"found {sorted(models)}" if detector is None else detector.failure or "it is no detector"
+        raise BundleError(
+            f"expected a detector {settings.detector!r} in {folder}, got: {got}; set models_dir or detector"
+        )
     able = [name for name in (settings.student, settings.teacher) if name in models and models[name].network]
     if not able:
         raise BundleError(
@@ -207,7 +209,7 @@ def open_shelf(settings: Settings) -> Shelf:
         )
     if settings.student not in able:
         log.warning("student %r is not available: %r answers in its place", settings.student, settings.teacher)
-    return Shelf(models, settings)
+    return ModelRegistry(models, settings)
 
 
 def _answer_alike(student: Model, teacher: Model) -> bool:
@@ -231,15 +233,15 @@ def _load(bundle: Bundle, settings: Settings) -> Model:
     except Exception as error:  # noqa: BLE001 - the backends' errors share no base class
         log.error("bundle %r cannot be loaded: %s", manifest.name, error)  # noqa: TRY400 - its trace tells nothing
         return Model(manifest, bundle.card, f"{settings.backend}-cpu", None, _line(error))
-    if manifest.role == "finder":
-        return Model(manifest, bundle.card, runner.backend, PersonFinder(bundle, runner))
+    if manifest.role == "detector":
+        return Model(manifest, bundle.card, runner.backend, PersonDetector(bundle, runner))
     estimator = PoseEstimator(bundle, runner, settings.flip_test, settings.second_look)
     return Model(manifest, bundle.card, runner.backend, estimator)
 
 
 def _try(model: Model, picture: Image) -> None:
     """Run a network once; raises what it raises, or `BundleError` for answers of the wrong shape."""
-    if isinstance(model.network, PersonFinder):
+    if isinstance(model.network, PersonDetector):
         model.network.find(picture)
     elif model.network is not None:
         height, width = picture.shape[:2]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from service.http.upload_budget import Room
 from service.inference.metrics import Metrics
 from service.inference.pixel_budget import PixelRoom
-from service.inference.registry import Shelf
+from service.inference.registry import ModelRegistry
 from service.inference.scheduler import Scheduler
 from service.settings import Settings
 
@@ -17,7 +17,7 @@ class Service:
     """One server's parts."""
 
     settings: Settings
-    shelf: Shelf
+    registry: ModelRegistry
     scheduler: Scheduler
     metrics: Metrics
     room: Room

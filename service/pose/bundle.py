@@ -56,10 +56,10 @@ class Manifest(BaseModel):
         version: Changes with every training.
         role: What the service uses it for.
         files: sha256 (hex) of each other file.
-        skeleton: Name in `skeleton.SKELETONS`, or a skeleton of the bundle's own in full; None for a finder.
-        input_size: (width, height) of the graph's input in px; for a finder its area is a budget (`finder.grid`).
-        heatmap_size: (w, h) in cells, the network's own where it answers along the axes; None for a finder.
-        box_padding: Factor on a box before it is cut; None for a finder.
+        skeleton: Name in `skeleton.SKELETONS`, or a skeleton of the bundle's own in full; None for a detector.
+        input_size: (width, height) of the graph's input in px; for a detector its area is a budget (`detector.grid`).
+        heatmap_size: (w, h) in cells, the network's own where it answers along the axes; None for a detector.
+        box_padding: Factor on a box before it is cut; None for a detector.
         decoder: How the outputs are read.
         parameters: Count of weights.
         gflops: 10⁹ multiply-adds for one input of `input_size`.
@@ -74,13 +74,13 @@ class Manifest(BaseModel):
     format_version: Literal[1] = 1
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     version: str
-    role: Literal["finder", "student", "teacher"]
+    role: Literal["detector", "student", "teacher"]
     files: dict[str, str]
     skeleton: str | Skeleton | None
     input_size: tuple[int, int]
     heatmap_size: tuple[int, int] | None
     box_padding: float | None
-    decoder: Literal["heatmap", "simcc", "finder", "boxes"]
+    decoder: Literal["heatmap", "simcc", "detector", "boxes"]
     parameters: int
     gflops: float
     metrics: dict[str, float] = {}
@@ -106,7 +106,7 @@ class Manifest(BaseModel):
     @property
     def detects(self) -> bool:
         """Whether it detects people in whole pictures; otherwise it finds the keypoints of one person."""
-        return self.decoder in {"finder", "boxes"}
+        return self.decoder in {"detector", "boxes"}
 
     @property
     def known_skeleton(self) -> Skeleton | None:

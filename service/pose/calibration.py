@@ -13,7 +13,7 @@ from service.pose.types import Floats
 EDGE = 0.01
 """Heights nearer to 0 or 1 count as this near: a clipped peak says no more than that it is high."""
 BOX_EDGE = 1e-6
-"""The same for a finder's calibrated scores, which do say more."""
+"""The same for a detector's calibrated scores, which do say more."""
 GOOD = 0.75
 """Likeness of a pose for whose sake a box is looked into."""
 
@@ -31,10 +31,10 @@ class Calibration(BaseModel):
     Attributes:
         meaning: ``expected_oks``: a keypoint's score is the COCO similarity to expect of it, where it can be labelled;
             ``probability_of_person``: a box's score is how probably it shows a person.
-        offsets: One a keypoint; a finder has one.
+        offsets: One a keypoint; a detector has one.
         slopes: Likewise.
         presence: How probably a found box shows a person once the pose is known: offset, and the weights of the
-            log-odds of the finder's score and of the pose's `expected_oks`. None: the finder's word stands.
+            log-odds of the detector's score and of the pose's `expected_oks`. None: the detector's word stands.
         measured_on: The pictures, in words.
         pictures: How many they are.
         samples: Labelled keypoints, or boxes, on them.
@@ -73,7 +73,7 @@ class Calibration(BaseModel):
         return np.asarray(logistic(np.array(self.offsets) + np.array(self.slopes) * logit(heights)), np.float32)
 
     def present(self, box_scores: Floats, likeness: Floats) -> Floats:
-        """How probably each box shows a person: what the finder said, and what the pose says.
+        """How probably each box shows a person: what the detector said, and what the pose says.
 
         Args:
             box_scores: float32 (N,), 0..1; a box of score 1 was given by the caller, and is not doubted.

@@ -46,8 +46,8 @@ def grid(image_size: tuple[int, int], input_size: tuple[int, int]) -> tuple[int,
     return columns * BLOCK, budget // columns * BLOCK
 
 
-class PersonFinder:
-    """A finder bundle, ready to run."""
+class PersonDetector:
+    """A detector bundle, ready to run."""
 
     def __init__(self, bundle: Bundle, runner: Runner) -> None:
         if not bundle.manifest.detects:

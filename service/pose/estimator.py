@@ -42,10 +42,10 @@ class PoseEstimator:
             second_look: Have `estimate_mended` and `estimate_found` look again.
 
         Raises:
-            BundleError: It is a finder, or of a skeleton that is not known here.
+            BundleError: It is a detector, or of a skeleton that is not known here.
         """
         manifest = bundle.manifest
-        if manifest.decoder == "finder" or manifest.heatmap_size is None or manifest.box_padding is None:
+        if manifest.decoder == "detector" or manifest.heatmap_size is None or manifest.box_padding is None:
             raise BundleError(
                 f"bundle {manifest.name!r}: expected a pose network, decoder heatmap or simcc with heatmap_size and "
                 f"box_padding, got {manifest.decoder!r}"
@@ -80,9 +80,9 @@ class PoseEstimator:
     def estimate_mended(
         self, image: Image, boxes: Boxes, box_scores: Floats | None = None, min_score: float = 0.0
     ) -> Poses:
-        """Estimate the poses in a finder's boxes; where a pose shows that its box is off, look again.
+        """Estimate the poses in a detector's boxes; where a pose shows that its box is off, look again.
 
-        Finders cut off feet and take neighbours in. Where most of a body is known and the box is far off, a box about
+        Detectors cut off feet and take neighbours in. Where most of a body is known and the box is far off, a box about
         its keypoints is the better one (ours).
 
         Args:
@@ -114,7 +114,7 @@ class PoseEstimator:
     def estimate_found(
         self, image: Image, boxes: Boxes, box_scores: Floats | None = None, min_score: float = 0.0
     ) -> Poses:
-        """Estimate the poses of the people whom a finder found, each person once.
+        """Estimate the poses of the people whom a detector found, each person once.
 
         Args:
             image: uint8 (H, W, 3) RGB.
@@ -130,7 +130,7 @@ class PoseEstimator:
         return poses.select(distinct(poses, self.skeleton.sigma_array))
 
     def least_box_score(self, min_score: float) -> float:
-        """Which boxes of a finder to look into: those of at least this score may show people of ``min_score``."""
+        """Which boxes of a detector to look into: those of at least this score may show people of ``min_score``."""
         calibration = self.manifest.calibration
         return min_score if calibration is None else calibration.least_box_score(min_score)
 

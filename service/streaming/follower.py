@@ -8,7 +8,7 @@ import numpy as np
 
 from service.inference import image
 from service.inference.predict import Prediction, Stopwatch, Wish, fall_back, predict
-from service.inference.registry import Shelf
+from service.inference.registry import ModelRegistry
 from service.pose import boxes as boxes_
 from service.pose.types import Poses
 from service.streaming.tracking import appearance
@@ -33,19 +33,19 @@ class Watcher:
     """Follows the people of one stream. Not for several threads at once."""
 
     def __init__(
-        self, shelf: Shelf, wish: Wish, *, track: bool, smooth: bool, find_every: int, most_misses: int
+        self, registry: ModelRegistry, wish: Wish, *, track: bool, smooth: bool, find_every: int, most_misses: int
     ) -> None:
         """Begin to watch.
 
         Args:
-            shelf: Gives the finder.
+            registry: Gives the detector.
             wish: What is asked of every frame.
             track: Whether people keep ids; otherwise every frame is answered as a picture of its own.
             smooth: Whether keypoints of people with ids are smoothed.
             find_every: See `Tracker`.
             most_misses: See `Tracker`.
         """
-        self._shelf = shelf
+        self._registry = registry
         self._wish = wish
         self._tracker: Tracker | None = None
         self._smoother = Smoother() if smooth else None
@@ -71,7 +71,7 @@ class Watcher:
             ServiceError: The picture cannot be read. Whoever is tracked stays known.
         """
         if self._tracker is None:
-            sight = Sight(predict(self._shelf, content, self._wish, watch), None)
+            sight = Sight(predict(self._registry, content, self._wish, watch), None)
             watch.lap("track")
             return sight
         picture = image.decode(content, self._wish.max_pixels)
@@ -79,7 +79,7 @@ class Watcher:
         boxes, scores = self._tracker.boxes(time_s)
         if self._tracker.due:
             least = KEPT_SHARE * self._wish.least_box_score  # a weaker box can confirm who is known
-            found = self._shelf.finder.find(picture.pixels, self._wish.max_people, least)
+            found = self._registry.detector.find(picture.pixels, self._wish.max_people, least)
             boxes, scores = self._tracker.add_found(boxes, scores, *found)
         watch.lap("find")
         poses = self._wish.choice.model.estimator.estimate(picture.pixels, boxes, scores)

@@ -60,8 +60,8 @@ def agree(first: bytes | str, service: Service, session_id: str) -> Terms:
 
 def _terms(hello: Hello, service: Service, session_id: str) -> Terms:
     settings = service.settings
-    service.shelf.require_ready()
-    choice = service.shelf.choose(hello.model)
+    service.registry.require_ready()
+    choice = service.registry.choose(hello.model)
     skeleton = choice.model.estimator.skeleton
     layouts.require(hello.format, skeleton)
     min_score = settings.min_score if hello.min_score is None else hello.min_score
@@ -71,7 +71,7 @@ def _terms(hello: Hello, service: Service, session_id: str) -> Terms:
     waiting = 1 if latest else settings.stream_queue
     smooth = hello.track and hello.smooth
     watcher = Watcher(
-        service.shelf,
+        service.registry,
         wish,
         track=hello.track,
         smooth=smooth,

@@ -49,7 +49,7 @@
  * @property {string} name
  * @property {string} version
  * @property {string} sha256
- * @property {"student" | "teacher" | "finder"} role
+ * @property {"student" | "teacher" | "detector"} role
  * @property {string} backend
  * @property {string | null} fallback Why the teacher answered.
  */
@@ -82,7 +82,7 @@
  * @property {string} name
  * @property {string} version
  * @property {string} sha256
- * @property {"student" | "teacher" | "finder"} role
+ * @property {"student" | "teacher" | "detector"} role
  * @property {string} backend
  * @property {"ready" | "warming_up" | "unavailable"} state
  * @property {string | null} failure

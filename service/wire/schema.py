@@ -49,7 +49,7 @@ class Options(BaseModel):
     boxes: str | None = Field(
         None,
         description="People's boxes as JSON `[[x, y, width, height], …]` in px of the upright picture; skips the "
-        "finder. The reply keeps their order.",
+        "detector. The reply keeps their order.",
         examples=["[[412, 96.5, 188.2, 501.7]]"],
     )
     max_people: int | None = Field(
@@ -76,7 +76,7 @@ class ModelRef(BaseModel):
     name: str
     version: str
     sha256: str = Field(description="Of the network's file.")
-    role: Literal["finder", "student", "teacher"]
+    role: Literal["detector", "student", "teacher"]
     backend: str
     fallback: Literal["student_unavailable", "low_confidence"] | None = Field(
         description="Why the teacher answered. With `low_confidence` it answered for the people marked with "
@@ -212,23 +212,23 @@ class SkeletonEntry(BaseModel):
 
 
 class ModelEntry(BaseModel):
-    """A model on the shelf."""
+    """A model on the registry."""
 
     name: str
     version: str
     sha256: str
-    role: Literal["finder", "student", "teacher"]
+    role: Literal["detector", "student", "teacher"]
     backend: str
     state: Literal["ready", "warming_up", "unavailable"]
     failure: str | None = Field(description="Why it is unavailable.")
     default: bool = Field(description="Whether it answers where nobody names a model.")
-    skeleton: SkeletonEntry | None = Field(description="null for a finder.")
+    skeleton: SkeletonEntry | None = Field(description="null for a detector.")
     metrics: dict[str, float]
     manifest: Manifest
 
 
 class ModelDetail(ModelEntry):
-    """A model on the shelf with its card."""
+    """A model on the registry with its card."""
 
     card: str = Field(description="Markdown.")
 

@@ -68,7 +68,7 @@ def test_it_is_called_again(capsys: pytest.CaptureFixture[str]) -> None:
         frames = camera.frames()
         taken = [next(frames) for _ in range(15)]
         frames.close()
-    assert {frame.shape for frame in taken} == {(*spots.FINDER_SIZE[::-1], 3)}
+    assert {frame.shape for frame in taken} == {(*spots.DETECTOR_SIZE[::-1], 3)}
     assert camera.reconnects == 2  # the call without a frame is none
     told = capsys.readouterr().err
     assert told.count("hung up after 5 frames") == told.count("hung up after 10 frames") == 1
@@ -108,7 +108,7 @@ def test_leaving_in_the_midst_of_a_frame(server: Running) -> None:
 
 def clip(path: Path, count: int) -> Path:
     fourcc = cv2.VideoWriter.fourcc(*("mp4v" if path.suffix == ".mp4" else "MJPG"))
-    writer = cv2.VideoWriter(str(path), fourcc, 25, spots.FINDER_SIZE)
+    writer = cv2.VideoWriter(str(path), fourcc, 25, spots.DETECTOR_SIZE)
     for i in range(count):
         writer.write(np.roll(np.ascontiguousarray(spots.paint(SURE)[..., ::-1]), i, axis=1))
     writer.release()

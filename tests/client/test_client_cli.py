@@ -78,7 +78,7 @@ class TestPredict:
 
 
 def clip(path: Path, count: int) -> Path:
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 25, spots.FINDER_SIZE)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 25, spots.DETECTOR_SIZE)
     for _ in range(count):
         writer.write(np.ascontiguousarray(spots.paint(SURE)[..., ::-1]))
     writer.release()

@@ -28,7 +28,7 @@ COMMANDS = [
 def folder(tmp_path: Path) -> Path:
     for name in ("photo.jpg", "other.jpg"):
         (tmp_path / name).write_bytes(spots.encode(spots.paint(SURE), "JPEG"))
-    writer = cv2.VideoWriter(str(tmp_path / "in.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 25, spots.FINDER_SIZE)
+    writer = cv2.VideoWriter(str(tmp_path / "in.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 25, spots.DETECTOR_SIZE)
     for _ in range(3):
         writer.write(np.ascontiguousarray(spots.paint(SURE)[..., ::-1]))
     writer.release()

@@ -105,7 +105,7 @@ def test_compare(ask: Ask, server: Running) -> None:
 def test_models_and_readiness(ask: Ask, server: Running) -> None:
     models = ask(server.url, "models")
     assert [(it.name, it.role, it.default) for it in models] == [
-        ("finder", "finder", False), ("student-s", "student", True), ("teacher", "teacher", False),
+        ("detector", "detector", False), ("student-s", "student", True), ("teacher", "teacher", False),
     ]  # fmt: skip
     assert ask(server.url, "model", "teacher").card == "# teacher\n"
     assert models[1].metrics == {"ap": 1.0}

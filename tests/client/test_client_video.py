@@ -34,7 +34,7 @@ def person(i: int) -> spots.Person:
 
 
 def clip(path: Path, count: int, fps: float = FPS) -> Path:
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), fps, spots.FINDER_SIZE)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), fps, spots.DETECTOR_SIZE)
     for i in range(count):
         writer.write(np.ascontiguousarray(spots.paint(person(i))[..., ::-1]))
     writer.release()

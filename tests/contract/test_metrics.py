@@ -108,10 +108,10 @@ def test_a_bad_hello_is_counted(fresh: Running) -> None:
 def test_models_are_told(fresh: Running) -> None:
     families = text_string_to_metric_families(fresh.http.get("/metrics").text)
     (family,) = (it for it in families if it.name == "posewright_model_info")
-    assert {it.labels["name"]: it.value for it in family.samples} == {"finder": 1, "student-s": 1, "teacher": 1}
+    assert {it.labels["name"]: it.value for it in family.samples} == {"detector": 1, "student-s": 1, "teacher": 1}
     (teacher,) = (it.labels for it in family.samples if it.labels["name"] == "teacher")
     assert teacher == {
-        "name": "teacher", "version": "1", "sha256": fresh.shelf.models["teacher"].sha256, "role": "teacher",
+        "name": "teacher", "version": "1", "sha256": fresh.registry.models["teacher"].sha256, "role": "teacher",
         "backend": "onnxruntime-cpu",
     }  # fmt: skip
 

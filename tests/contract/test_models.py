@@ -1,4 +1,4 @@
-"""The shelf as seen from outside: /models, readiness, fallback, overload."""
+"""The registry as seen from outside: /models, readiness, fallback, overload."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PICTURE = spots.encode(spots.paint(SURE, UNSURE))
 def test_models_are_listed_and_shown(server: Running) -> None:
     listed = server.http.get("/models").json()
     schema.Models.model_validate(listed)
-    assert [entry["name"] for entry in listed["models"]] == ["finder", "student-s", "teacher"]
+    assert [entry["name"] for entry in listed["models"]] == ["detector", "student-s", "teacher"]
     assert [entry["default"] for entry in listed["models"]] == [False, True, False]
     for entry in listed["models"]:
         shown = server.http.get(f"/models/{entry['name']}").json()
@@ -51,7 +51,7 @@ def test_not_ready_before_the_warm_up_is_over(models_dir: Path) -> None:
     # Without its lifespan nothing warms the app up: the moment before stands still.
     bodies, pixels = Room(settings.max_bodies_bytes), PixelRoom(settings.max_pixels)
     scheduler = Scheduler(1, 1, PATIENCE_S)
-    app.state.service = Service(settings, app.state.shelf, scheduler, app.state.metrics, bodies, pixels)
+    app.state.service = Service(settings, app.state.registry, scheduler, app.state.metrics, bodies, pixels)
 
     async def main() -> None:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as http:
@@ -62,7 +62,7 @@ def test_not_ready_before_the_warm_up_is_over(models_dir: Path) -> None:
                 assert response.headers["retry-after"] == "1"
             listed = (await http.get("/models")).json()["models"]
             assert {entry["state"] for entry in listed} == {"warming_up"}
-            app.state.shelf.warm_up()
+            app.state.registry.warm_up()
             assert (await http.get("/readyz")).status_code == 200
             assert (await http.post("/predict", content=PICTURE)).status_code == 200
 
@@ -83,7 +83,7 @@ def test_the_teacher_answers_for_a_student_that_cannot(folder: Path, damage: str
     if damage == "not loadable":  # whole, as its hashes say, but no graph that onnxruntime knows
         spots.write_pose_bundle(folder, "student-s", "student", b"no graph")
     elif damage == "not runnable":  # loads, but its answers are no keypoints
-        spots.write_pose_bundle(folder, "student-s", "student", spots.finder_network())
+        spots.write_pose_bundle(folder, "student-s", "student", spots.detector_network())
     with serving(Settings(models_dir=folder)) as running:
         reply = running.predict(PICTURE).json()
         assert (reply["model"]["name"], reply["model"]["fallback"]) == ("teacher", "student_unavailable")
@@ -186,7 +186,8 @@ class TestStart:
             create_app(Settings(models_dir=folder))
 
     @pytest.mark.parametrize(
-        ("gone", "named"), [(["finder"], "a finder 'finder'"), (["student-s", "teacher"], "a student 'student-s'")]
+        ("gone", "named"),
+        [(["detector"], "a detector 'detector'"), (["student-s", "teacher"], "a student 'student-s'")],
     )
     def test_a_shelf_that_cannot_answer_refuses_the_start(self, folder: Path, gone: list[str], named: str) -> None:
         for name in gone:
@@ -206,7 +207,11 @@ class TestStart:
     def test_other_folders_are_left_alone(self, folder: Path) -> None:
         (folder / ".partial").mkdir()
         (folder / "lost+found").mkdir()
-        assert sorted(create_app(Settings(models_dir=folder)).state.shelf.models) == ["finder", "student-s", "teacher"]
+        assert sorted(create_app(Settings(models_dir=folder)).state.registry.models) == [
+            "detector",
+            "student-s",
+            "teacher",
+        ]
 
 
 def test_cors_is_for_the_named_origins(models_dir: Path) -> None:
@@ -219,7 +224,7 @@ def test_cors_is_for_the_named_origins(models_dir: Path) -> None:
 
 def test_a_page_of_another_origin_may_read_that_the_server_failed(models_dir: Path) -> None:
     with serving(Settings(models_dir=models_dir, cors_origins=("https://a.example",))) as running:
-        running.shelf.models["broken"] = None  # type: ignore[assignment] # something that nobody foresaw
+        running.registry.models["broken"] = None  # type: ignore[assignment] # something that nobody foresaw
         response = running.http.get("/models", headers={"Origin": "https://a.example"})
         assert response.status_code == 500
         assert response.headers["access-control-allow-origin"] == "https://a.example"

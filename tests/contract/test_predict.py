@@ -46,7 +46,7 @@ def test_a_reply_is_what_the_wire_says(server: Running) -> None:
     assert reply["schema"] == "pose.v1"
     assert reply["image"] == {"width": 640, "height": 384, "exif_orientation": 1}
     assert reply["skeleton"] == "coco17"
-    model = server.shelf.models["student-s"]
+    model = server.registry.models["student-s"]
     assert reply["model"] == {
         "name": "student-s", "version": "1", "sha256": model.sha256, "role": "student", "backend": "onnxruntime-cpu",
         "fallback": None,
@@ -131,7 +131,7 @@ def test_a_photo_without_spots(server: Running) -> None:
 
 
 class TestBoxes:
-    def test_they_skip_the_finder_and_keep_their_order(self, server: Running) -> None:
+    def test_they_skip_the_detector_and_keep_their_order(self, server: Running) -> None:
         people = [Person((532, 164), marker_radius=4), Person((316, 188), marker_radius=0), Person((100, 188))]
         content = spots.encode(spots.paint(*people))
 

@@ -108,8 +108,8 @@ def test_bad_parameters(server: Running, query: dict[str, str], named: str) -> N
 
 def test_an_unknown_model(server: Running) -> None:
     document = assert_problem(server.predict(PICTURE, model="nobody"), 404, "unknown-model")
-    assert document["models"] == ["finder", "student-s", "teacher"]
-    document = assert_problem(server.predict(PICTURE, model="finder"), 404, "unknown-model")
+    assert document["models"] == ["detector", "student-s", "teacher"]
+    document = assert_problem(server.predict(PICTURE, model="detector"), 404, "unknown-model")
     assert document["models"] == ["student-s", "teacher"]
     assert_problem(server.http.get("/models/nobody"), 404, "unknown-model")
 

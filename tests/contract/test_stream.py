@@ -162,7 +162,7 @@ def test_policy_all_answers_everything_in_order_and_says_when_it_is_too_much(ser
         pytest.param('{"type":"hello","max_fps":NaN}', "max_fps", id="nan"),
         pytest.param('{"type":"hello","model":"nobody"}', "got 'nobody'", id="model"),
         pytest.param('{"type":"hello","model":"\\ud800"}', "JSON object", id="half-a-pair"),
-        pytest.param('{"type":"hello","model":"finder"}', "finder", id="finder"),
+        pytest.param('{"type":"hello","model":"detector"}', "detector", id="detector"),
         pytest.param('{"type":"hello"' + " " * 20_000 + "}", "at most 16384 characters, got 20016", id="long"),
         pytest.param(PICTURE, "before the first frame", id="frame"),
     ],

@@ -17,7 +17,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.errors import DeadlineExceeded
-from service.pose.detector import PersonFinder
+from service.pose.detector import PersonDetector
 from service.settings import Settings
 from tests import spots
 from tests.conftest import Running, serving
@@ -212,23 +212,23 @@ def test_no_frame_is_lost_behind_one_that_takes_several_deadlines(models_dir: Pa
     """Nor does it hold a second thread: calls are answered meanwhile."""
     held, released = threading.Event(), threading.Event()
 
-    class SlowFinder(PersonFinder):
+    class SlowDetector(PersonDetector):
         def find(self, *question: Any) -> Any:
             held.set()
             released.wait(PATIENCE_S)
             return super().find(*question)
 
     with serving(Settings(models_dir=models_dir, workers=2, deadline_s=1.5)) as running, connected(running) as stream:
-        quick = running.shelf.finder
-        slow = SlowFinder.__new__(SlowFinder)
+        quick = running.registry.detector
+        slow = SlowDetector.__new__(SlowDetector)
         slow.__dict__ = quick.__dict__
         say(stream, type="hello", policy="all")
         assert hear(stream)["type"] == "ready"
-        running.shelf.finder = slow
+        running.registry.detector = slow
         for seq in range(6):
             stream.send(frame(PICTURE, seq))
         assert held.wait(PATIENCE_S)
-        running.shelf.finder = quick
+        running.registry.detector = quick
         late = [hear(stream) for _ in range(2)]
         scheduler = running.app.state.service.scheduler
         assert asyncio.run(scheduler.run(lambda _: "done")) == "done"  # on the thread that is left

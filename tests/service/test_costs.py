@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 SIDE = 2000
 READ = """
 import json, pathlib, sys, time
-from service import images
+from service.inference import image
 from service.errors import ServiceError
 
 def most_kb():
@@ -26,10 +26,10 @@ def most_kb():
     return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
 
 content = pathlib.Path(sys.argv[1]).read_bytes()
-images.decode(pathlib.Path(sys.argv[2]).read_bytes(), 32_000_000)  # libraries are loaded
+image.decode(pathlib.Path(sys.argv[2]).read_bytes(), 32_000_000)  # libraries are loaded
 before_kb, begun_s = most_kb(), time.thread_time()
 try:
-    images.decode(content, 32_000_000)
+    image.decode(content, 32_000_000)
 except ServiceError as error:
     assert error.status in (413, 422)
 print(json.dumps({"mb": (most_kb() - before_kb) / 1e3, "ms": (time.thread_time() - begun_s) * 1e3}))

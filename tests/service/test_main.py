@@ -64,7 +64,7 @@ def test_it_serves_says_where_and_stops(models_dir: Path) -> None:
         line = process.stdout.readline()
         found = re.search(r"at (http://127\.0\.0\.1:\d+) ", line)
         assert found
-        for name in ("finder 1", "student-s 1", "teacher 1"):
+        for name in ("detector 1", "student-s 1", "teacher 1"):
             assert name in line
         assert httpx.get(found[1] + "/healthz").json() == {"status": "ok"}
         process.send_signal(signal.SIGTERM)

@@ -19,7 +19,7 @@ SPELLED = {
     "models_dir": ("/srv/models", "/srv/models"),
     "student": ("student-m", "student-m"),
     "teacher": ("teacher-l", "teacher-l"),
-    "finder": ("finder-2", "finder-2"),
+    "detector": ("detector-2", "detector-2"),
     "workers": ("3", 3),
     "backend": ("onnxruntime", "onnxruntime"),
     "flip_test": ("true", True),

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from service.inference.predict import Stopwatch, Wish, predict
-from service.inference.registry import open_shelf
+from service.inference.registry import open_registry
 from service.pose.backends.runner import Runner
 from service.settings import Settings
 
@@ -45,11 +45,11 @@ def main() -> int:
     labelled = Counter(it["image_id"] for it in content["annotations"])
     files = [it["file_name"] for it in content["images"] if labelled[it["id"]] >= options.least]
     settings = Settings(threads=1)
-    shelf = open_shelf(settings)
-    wish = Wish(shelf.choose(options.model), None, settings.max_people, settings.min_score, settings.max_pixels)
+    registry = open_registry(settings)
+    wish = Wish(registry.choose(options.model), None, settings.max_people, settings.min_score, settings.max_pixels)
     counting = Counting(wish.choice.model.estimator._runner)
     wish.choice.model.estimator._runner = counting
-    shelf.warm_up()
+    registry.warm_up()
     rows = []
     for file in files:
         picture = (options.images / file).read_bytes()
@@ -57,7 +57,7 @@ def main() -> int:
         for _ in range(options.rounds):
             watch = Stopwatch()
             counting.crops = 0
-            told = len(predict(shelf, picture, wish, watch).poses)
+            told = len(predict(registry, picture, wish, watch).poses)
             rounds.append([watch.laps_ms["find"], watch.laps_ms["pose"], sum(watch.laps_ms.values())])
         rows.append([counting.crops, told, *np.min(rounds, axis=0)])
     print(f"{len(files)} pictures of {options.least} people or more, {wish.choice.model.manifest.name}")

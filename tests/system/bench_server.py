@@ -21,7 +21,7 @@ from service import settings as settings_
 from service.inference import image
 from service.pose import bundle
 from service.pose.backends.runner import OnnxRunner
-from service.pose.detector import PersonFinder
+from service.pose.detector import PersonDetector
 from service.pose.estimator import PoseEstimator
 from service.settings import Settings
 from tests.system.processes import server_process
@@ -40,14 +40,14 @@ def portrait() -> bytes:
 
 def in_process(settings: Settings, content: bytes) -> Callable[[], int]:
     """Decode, find, pose, without a server; the call answers how many people."""
-    opened = {name: bundle.read(settings.models_dir / name) for name in (settings.finder, settings.student)}
+    opened = {name: bundle.read(settings.models_dir / name) for name in (settings.detector, settings.student)}
     runners = {name: OnnxRunner(it.onnx, settings.thread_count) for name, it in opened.items()}
-    finder = PersonFinder(opened[settings.finder], runners[settings.finder])
+    detector = PersonDetector(opened[settings.detector], runners[settings.detector])
     estimator = PoseEstimator(opened[settings.student], runners[settings.student])
 
     def call() -> int:
         picture = image.decode(content, settings.max_pixels)
-        boxes, scores = finder.find(picture.pixels, settings.max_people, settings.min_score)
+        boxes, scores = detector.find(picture.pixels, settings.max_people, settings.min_score)
         poses = estimator.estimate_found(picture.pixels, boxes, scores)
         return int((poses.person_scores >= settings.min_score).sum())
 

@@ -178,7 +178,7 @@ def main() -> int:
     parser.add_argument("--model", default="auto", help="student, teacher, auto or a bundle's name")
     parser.add_argument("--workers", type=int, help="of the server; a half of the cores without")
     parser.add_argument("--rude", action="store_true", help="beside clients who misbehave")
-    parser.add_argument("--no-track", action="store_true", help="the finder looks at every frame")
+    parser.add_argument("--no-track", action="store_true", help="the detector looks at every frame")
     options = parser.parse_args()
     pictures = [path.read_bytes() for path in options.photos] or camera()
     command = [sys.executable, "-m", "service", "--port", "0", "--log-level", "warning"]

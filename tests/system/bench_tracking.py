@@ -1,11 +1,11 @@
-"""Boxes from previous poses against the finder at every frame, on a clip with exact truth.
+"""Boxes from previous poses against the detector at every frame, on a clip with exact truth.
 
 python -m tests.system.bench_tracking CLIP [--fps F] [--find-every N ...]
 
 CLIP is a folder with ``annotations.json`` (COCO keypoints; each person with a ``track_id``) and the frames it names, as
 `posewright-train render --clip` writes it. Each line is one way of watching, by the shipped bundles: mean OKS of all
 true people (a missed one counts 0), the share found (OKS of one half), how often a person's id changed, how often the
-finder looked, the median time of a frame, and how far joints tremble about the truth (second differences).
+detector looked, the median time of a frame, and how far joints tremble about the truth (second differences).
 """
 
 import argparse
@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from service.inference.predict import Stopwatch, Wish
-from service.inference.registry import Shelf, open_shelf
+from service.inference.registry import ModelRegistry, open_registry
 from service.pose.oks import oks
 from service.pose.skeleton import COCO17
 from service.settings import Settings
@@ -67,9 +67,11 @@ class Score:
     tremble: list[float]
 
 
-def watch(frames: list[Truth], shelf: Shelf, wish: Wish, fps: float, track: bool, smooth: bool, every: int) -> Score:
+def watch(
+    frames: list[Truth], registry: ModelRegistry, wish: Wish, fps: float, track: bool, smooth: bool, every: int
+) -> Score:
     """Watch a clip once."""
-    watching = Watcher(shelf, wish, track=track, smooth=smooth, find_every=every, most_misses=30)
+    watching = Watcher(registry, wish, track=track, smooth=smooth, find_every=every, most_misses=30)
     score = Score([], 0, 0, [], [])
     known: dict[int, int] = {}
     places: dict[int, list[np.ndarray]] = defaultdict(list)
@@ -104,18 +106,18 @@ def main() -> int:
     parser.add_argument("--find-every", type=int, nargs="+", default=[10])
     parser.add_argument("--model", default="auto")
     options = parser.parse_args()
-    shelf = open_shelf(Settings())
-    wish = Wish(shelf.choose(options.model), None, 20, 0.15, 10**8)
+    registry = open_registry(Settings())
+    wish = Wish(registry.choose(options.model), None, 20, 0.15, 10**8)
     frames = read(options.clip)
     print(f"{options.clip}: {len(frames)} frames, {sum(len(it.ids) for it in frames)} people in them")
-    ways = {"finder at every frame": (False, False, 1)}
+    ways = {"detector at every frame": (False, False, 1)}
     for every in options.find_every:
-        ways[f"tracked, finder every {every}"] = (True, False, every)
-        ways[f"tracked, finder every {every}, smoothed"] = (True, True, every)
-    print("| way | mean OKS | found | id changes | finder looked | ms a frame | tremble (% of size) |")
+        ways[f"tracked, detector every {every}"] = (True, False, every)
+        ways[f"tracked, detector every {every}, smoothed"] = (True, True, every)
+    print("| way | mean OKS | found | id changes | detector looked | ms a frame | tremble (% of size) |")
     print("|---|---|---|---|---|---|---|")
     for name, (track, smooth, every) in ways.items():
-        score = watch(frames, shelf, wish, options.fps, track, smooth, every)
+        score = watch(frames, registry, wish, options.fps, track, smooth, every)
         found = np.mean([value >= FOUND for value in score.likeness])
         changes = str(score.switches) if track else "-"
         print(

@@ -9,12 +9,12 @@ import skimage.data
 from service.pose import bundle
 from service.pose.backends.runner import OnnxRunner
 from service.pose.boxes import iou
-from service.pose.detector import PersonFinder
+from service.pose.detector import PersonDetector
 from service.pose.estimator import PoseEstimator
 
 MODELS = Path(bundle.__file__).parent.parent / "models"
 POSES = ("student-s", "student-t", "teacher")
-NAMES = ("finder", *POSES)
+NAMES = ("detector", *POSES)
 BOX = np.array([[0, 0, 512, 512]], np.float32)
 # Read off the photo by eye, px; a person facing the camera has her left on the picture's right.
 JOINTS = {
@@ -51,8 +51,8 @@ def test_each_has_a_card_with_figures_data_and_limits(name: str) -> None:
     assert "## Scores" in found.card
 
 
-def test_the_finder_finds_her_alone(photo: np.ndarray) -> None:
-    boxes, scores = PersonFinder(*opened("finder")).find(photo, min_score=0.3)
+def test_the_detector_finds_her_alone(photo: np.ndarray) -> None:
+    boxes, scores = PersonDetector(*opened("detector")).find(photo, min_score=0.3)
     assert len(boxes) == 1
     assert scores[0] > 0.3
     assert iou(boxes, np.array([[30, 5, 480, 512]], np.float32))[0, 0] > 0.6

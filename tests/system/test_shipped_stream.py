@@ -6,7 +6,7 @@ import pytest
 import skimage.data
 
 from service.inference.predict import Stopwatch, Wish
-from service.inference.registry import Shelf, open_shelf
+from service.inference.registry import ModelRegistry, open_registry
 from service.pose.boxes import iou
 from service.settings import Settings
 from service.streaming.follower import Watcher
@@ -16,14 +16,14 @@ PICTURES = camera()
 
 
 @pytest.fixture(scope="module")
-def shelf() -> Shelf:
-    return open_shelf(Settings())
+def registry() -> ModelRegistry:
+    return open_registry(Settings())
 
 
 @pytest.mark.parametrize("fps", [30, 10, 5, 3])
-def test_she_is_one_person_at_any_rate(shelf: Shelf, fps: int) -> None:
-    wish = Wish(shelf.choose("auto"), None, 20, 0.15, 10**8)
-    watching = Watcher(shelf, wish, track=True, smooth=True, find_every=10, most_misses=30)
+def test_she_is_one_person_at_any_rate(registry: ModelRegistry, fps: int) -> None:
+    wish = Wish(registry.choose("auto"), None, 20, 0.15, 10**8)
+    watching = Watcher(registry, wish, track=True, smooth=True, find_every=10, most_misses=30)
     for i in range(25):
         step = i * 30 // fps % STEPS
         sight = watching.look(PICTURES[step], i / fps, Stopwatch())
@@ -36,14 +36,14 @@ def test_she_is_one_person_at_any_rate(shelf: Shelf, fps: int) -> None:
 @pytest.mark.parametrize(("fps", "find_every"), [(30, 10), (10, 3), (3, 1000)])
 @pytest.mark.parametrize("background", ["black", "brick", "gravel", "page"])
 def test_when_she_vanishes_nobody_is_told_three_frames_later(
-    shelf: Shelf, background: str, fps: int, find_every: int
+    registry: ModelRegistry, background: str, fps: int, find_every: int
 ) -> None:
     pixels = np.zeros(SIZE[::-1], np.uint8)
     if background != "black":
         pixels = cv2.resize(getattr(skimage.data, background)(), SIZE)
     empty = bytes(cv2.imencode(".jpg", pixels)[1])
-    wish = Wish(shelf.choose("auto"), None, 20, 0.15, 10**8)
-    watching = Watcher(shelf, wish, track=True, smooth=True, find_every=find_every, most_misses=30)
+    wish = Wish(registry.choose("auto"), None, 20, 0.15, 10**8)
+    watching = Watcher(registry, wish, track=True, smooth=True, find_every=find_every, most_misses=30)
     told = []
     for i in range(25):
         picture = PICTURES[i * 30 // fps % STEPS] if i < 8 else empty

@@ -75,7 +75,7 @@ def tiny_recipe(kind: str = "pose", **changes: object) -> recipe.Recipe:
     """A recipe of a small network on the painted data set."""
     tree = {
         "name": "tiny",
-        "role": "finder" if kind == "finder" else "student",
+        "role": "detector" if kind == "detector" else "student",
         "network": {"kind": kind, "backbone": "plain-s", "decoder_width": 16, "input_size": [96, 128]},
         "data": [
             {
@@ -86,6 +86,6 @@ def tiny_recipe(kind: str = "pose", **changes: object) -> recipe.Recipe:
             }
         ],
         "phases": [{"steps": 3, "batch": 2, "size": [96, 128]}],
-        "optimiser": {"warmup_steps": 2, "ema_decay": 0.5},
+        "optimizer": {"warmup_steps": 2, "ema_decay": 0.5},
     }
     return recipe.parse({**tree, **changes}, "test")

@@ -56,7 +56,7 @@ def colors_at(tab: Tab, pane: str, points: np.ndarray, *, mirrored: bool = False
         return [...canvas.getContext("2d").getImageData(...place, 1, 1).data];
       });
     }"""
-    colors = tab.call(script, pane, points.tolist(), spots.FINDER_SIZE[0], mirrored)
+    colors = tab.call(script, pane, points.tolist(), spots.DETECTOR_SIZE[0], mirrored)
     return [next((it for it in KNOWN if np.abs(np.subtract(it, color)).max() < 25), color) for color in colors]
 
 
@@ -209,7 +209,7 @@ def test_the_camera_is_compared_live(page: Tab) -> None:
 
 def test_a_video_plays_and_rests(page: Tab, tmp_path: Path) -> None:
     path = tmp_path / "people.webm"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"VP80"), 10, spots.FINDER_SIZE)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"VP80"), 10, spots.DETECTOR_SIZE)
     assert writer.isOpened()
     frame = np.ascontiguousarray(spots.paint(SURE, UNSURE)[:, :, ::-1])
     for _ in range(20):

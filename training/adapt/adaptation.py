@@ -17,7 +17,7 @@ import torch
 
 from service.pose import bundle
 from service.pose.backends.runner import OnnxRunner
-from service.pose.detector import PersonFinder
+from service.pose.detector import PersonDetector
 from service.pose.estimator import PoseEstimator
 from training import files
 from training.adapt import footage, pseudo_labels, rehearsal
@@ -120,17 +120,17 @@ def label(order: Order, limit: int) -> Lessons:
     frames = footage.collect(order.source, order.work / "frames", limit, order.hold_out)
     for name in frames.unreadable:
         print(f"{name}: no picture that OpenCV can read, left out")
-    finder = PersonFinder(order.finder, OnnxRunner(order.finder.onnx, order.threads))
+    detector = PersonDetector(order.detector, OnnxRunner(order.detector.onnx, order.threads))
     teacher = PoseEstimator(order.teacher, OnnxRunner(order.teacher.onnx, order.threads))
     key = bundle.sha256(json.dumps(order_.identity(order)).encode())
-    witness = pseudo_labels.Witness(finder, teacher, order.gates)
+    witness = pseudo_labels.Witness(detector, teacher, order.gates)
     seen = pseudo_labels.look_all(witness, frames, order.work / "shards", key)
     sigmas = teacher.skeleton.sigma_array
     sure = pseudo_labels.passed(seen, frames, order.gates, sigmas)
     if not any(len(it.poses) for it in seen):
         raise AdaptError(
-            f"{order.source}: expected people, the finder saw none on {len(seen)} pictures; check the footage, or give "
-            "another --finder"
+            f"{order.source}: expected people, the detector saw none on {len(seen)} pictures; check the footage, or give "
+            "another --detector"
         )
     firm = [mask & (it.poses.scores >= MEASURED_SCORE) for mask, it in zip(sure, seen, strict=True)]
     place, skeleton = order.work / "labels", teacher.skeleton

@@ -111,7 +111,7 @@ def _manifest(order: Order, made: Manifest, state: Checkpoint, lessons: Lessons,
     teacher = order.teacher.manifest
     trained_by = made.trained_by | {
         "started_from": ancestors,
-        "guides": [*known.get("guides", []), f"{teacher.name} {teacher.version} labelled {order.source.name}"],
+        "teachers": [*known.get("teachers", []), f"{teacher.name} {teacher.version} labelled {order.source.name}"],
         "data": list(dict.fromkeys([*known.get("data", []), *(it.name for it in state.recipe.data)])),
         "adapted_from": {"version": old.version, "model_sha256": old.files[bundle.ONNX]},
         "adapted_to": {
@@ -191,7 +191,7 @@ def _html(order: Order, lessons: Lessons, before: Side, after: Side, verdict: Ve
         f"{counts['gap']:,} in the gap, {counts['held out']:,} held out",
         "labelled by": f"{order.teacher.manifest.name} {order.teacher.manifest.version}, nobody else",
         "learned from": f"{lessons.joints:,} joints; {lessons.people:,} people had enough of them",
-        "gates": f"finder's score {order.gates.box_score:g}, joint's score {order.gates.joint_score:g}, "
+        "gates": f"detector's score {order.gates.box_score:g}, joint's score {order.gates.joint_score:g}, "
         f"two looks within {order.gates.apart:g} OKS widths"
         + (", no jump away and back" if lessons.footage.is_video else ""),
         "model.onnx sha256, before": order.student.manifest.files[bundle.ONNX],

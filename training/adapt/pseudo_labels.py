@@ -1,4 +1,4 @@
-"""What a finder and a teacher saw on footage nobody labelled, and which of it is fit to teach.
+"""What a detector and a teacher saw on footage nobody labelled, and which of it is fit to teach.
 
 The teacher looks twice at everybody, the second time at the mirror image of a wider crop. Three gates follow: a joint
 must be sure, both looks must agree on it, and in a video it must not jump away and back within three frames.
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from service.pose import boxes as boxes_
-from service.pose.detector import PersonFinder
+from service.pose.detector import PersonDetector
 from service.pose.estimator import PoseEstimator
 from service.pose.oks import oks
 from service.pose.skeleton import Skeleton
@@ -41,7 +41,7 @@ class Gates:
     """What a joint must pass to teach.
 
     Attributes:
-        box_score: People the finder is less sure of are left out.
+        box_score: People the detector is less sure of are left out.
         joint_score: Joints the teacher is less sure of are left out.
         apart: Both looks' distance, in OKS widths (2 sigma sqrt(area)), at most.
         jump: Distance, in OKS widths, from the middle between the frames before and after, at most, beyond half of the
@@ -68,16 +68,16 @@ class Seen:
 
 
 class Witness:
-    """A finder and a teacher, as they serve."""
+    """A detector and a teacher, as they serve."""
 
-    def __init__(self, finder: PersonFinder, teacher: PoseEstimator, gates: Gates) -> None:
-        self._finder = finder
+    def __init__(self, detector: PersonDetector, teacher: PoseEstimator, gates: Gates) -> None:
+        self._detector = detector
         self._teacher = teacher
         self._gates = gates
 
     def look(self, image: Image) -> Seen:
         """Find everybody on uint8 (H, W, 3) RGB and look twice."""
-        found, box_scores = self._finder.find(image, max_people=50, min_score=self._gates.box_score)
+        found, box_scores = self._detector.find(image, max_people=50, min_score=self._gates.box_score)
         poses = self._teacher.estimate(image, found, box_scores)
         if not len(poses):
             return Seen(poses, np.zeros(poses.scores.shape, np.float32))
@@ -175,7 +175,7 @@ def write_coco(
         part: Which.
         skeleton: The teacher's.
         out: COCO json to write.
-        as_labels: Sure joints are ``keypoints``, to be measured against; otherwise ``guide_keypoints``, as
+        as_labels: Sure joints are ``keypoints``, to be measured against; otherwise ``teacher_keypoints``, as
             `labelling.label` writes them, to be learned from.
     """
     images: list[dict] = []
@@ -211,7 +211,7 @@ def _people(poses: Poses, sure: NDArray[np.bool_], as_labels: bool) -> list[dict
                 "box_score": round(float(box_score), 4),
                 "keypoints": [round(float(v), 3) for v in (labels if as_labels else np.zeros_like(labels)).ravel()],
                 "num_keypoints": int(known.sum()) if as_labels else 0,
-                "guide_keypoints": [round(float(v), 3) for v in joints.ravel()],
+                "teacher_keypoints": [round(float(v), 3) for v in joints.ravel()],
             }
         )
     return people

@@ -92,7 +92,7 @@ def recipe_of(
         footage: What the card calls the footage and its teacher.
         canvases: Crop cache of the footage, relative to the data folder.
         rehearse: Labelled crop caches to rehearse besides.
-        steps: Optimiser steps.
+        steps: Optimizer steps.
         settings: ``key=value`` each, over these defaults.
 
     Raises:
@@ -117,7 +117,7 @@ def recipe_of(
                 "frozen_blocks": FROZEN_BLOCKS if before.network.pretrained else 0,
             }
         ],
-        "optimiser": {"lr": 3e-4, "warmup_steps": 20, "ema_decay": 0.99, "weight_decay": 0.0},
+        "optimizer": {"lr": 3e-4, "warmup_steps": 20, "ema_decay": 0.99, "weight_decay": 0.0},
         "losses": _losses(before),
     }
     if before.skeleton != COCO17:
@@ -134,4 +134,4 @@ def _losses(before: Recipe) -> dict[str, Any]:
     """
     squared = before.losses.by_squares
     form = {"regression": 1.0, "classification": 0.0, "dense_form": "squared"} if squared else {"classification": 1.0}
-    return {**form, "past": 1.0, "past_ramp": 0.0}
+    return {**form, "self_distillation": 1.0, "self_distillation_rampup": 0.0}

@@ -36,7 +36,7 @@ class Order:
         out: Folder to write.
         student: Who is adapted.
         teacher: Who labels; the same skeleton.
-        finder: Who finds the people.
+        detector: Who finds the people.
         frames: At most so many pictures.
         hold_out: Share of the time, at the end, to measure on.
         steps: Of training; None for as many as the minutes allow.
@@ -52,7 +52,7 @@ class Order:
     out: Path
     student: Bundle
     teacher: Bundle
-    finder: Bundle
+    detector: Bundle
     frames: int = 600
     hold_out: float = 0.25
     steps: int | None = None
@@ -119,7 +119,7 @@ def identity(order: Order) -> dict[str, str]:
         "--from": footage.describe(order.source),
         "--student": bundle.sha256(order.student.onnx),
         "--teacher": _answers(order.teacher),
-        "--finder": _answers(order.finder),
+        "--detector": _answers(order.detector),
         "--pictures": str(order.frames),
         "--hold-out": str(order.hold_out),
         "--rehearse": ",".join(caches),

@@ -23,7 +23,7 @@ def run(options: Namespace) -> int:
         options.out,
         request.open_bundle(options.student),
         request.open_bundle(options.teacher),
-        request.open_bundle(options.finder),
+        request.open_bundle(options.detector),
         frames=options.pictures,
         hold_out=options.hold_out,
         steps=options.steps,

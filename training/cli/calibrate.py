@@ -6,7 +6,7 @@ from argparse import Namespace
 
 from service.pose import bundle
 from service.pose.backends.runner import OnnxRunner
-from service.pose.detector import PersonFinder
+from service.pose.detector import PersonDetector
 from training.data import coco, holdout
 from training.evaluation import calibration
 from training.export import model_card
@@ -16,12 +16,12 @@ def run(options: Namespace) -> int:
     """See `calibration.measure`; the graph stays as it is, manifest and card say what its scores mean."""
     opened = bundle.read(options.bundle)
     source = coco.Source(options.annotations.stem, options.annotations, options.images)
-    known = bundle.read(options.finder) if options.finder else None
+    known = bundle.read(options.detector) if options.detector else None
     asked = [opened] if known is None else [opened, known]
     detects = opened.manifest.detects
     shared = holdout.of_bundles(asked, source, options.every, complete=detects, allow=options.allow_seen)
-    finder = None if known is None else PersonFinder(known, OnnxRunner(known.onnx, threads=1))
-    measured = calibration.measure(opened, source, finder, options.every, options.measured_on)
+    detector = None if known is None else PersonDetector(known, OnnxRunner(known.onnx, threads=1))
+    measured = calibration.measure(opened, source, detector, options.every, options.measured_on)
     told = shared.marked(measured.calibration.measured_on)
     found = measured.calibration.model_copy(update={"measured_on": told})
     manifest = opened.manifest.model_copy(update={"calibration": found})

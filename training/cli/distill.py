@@ -40,7 +40,7 @@ def run(options: Namespace) -> int:
 def dry_run(plans: Sequence[Recipe], train: Callable[[Recipe, Path], Checkpoint]) -> str:
     """Train and export every stage in small, keep nothing, and say what the chain would do.
 
-    Everything is real but the counts: two steps of two samples a phase, starts, guides, losses, exports.
+    Everything is real but the counts: two steps of two samples a phase, starts, teachers, losses, exports.
 
     Args:
         plans: The stages.
@@ -67,17 +67,17 @@ def dry_run(plans: Sequence[Recipe], train: Callable[[Recipe, Path], Checkpoint]
 
 
 def in_small(plan: Recipe) -> Recipe:
-    """The same training, but short, and with guides that run beside it instead of looking at all crops first."""
+    """The same training, but short, and with teachers that run beside it instead of looking at all crops first."""
     phases = tuple(replace(it, steps=TRIED_STEPS, batch=TRIED_BATCH) for it in plan.phases)
-    guides = tuple(replace(it, cached=False) for it in plan.losses.guides)
-    return replace(plan, phases=phases, losses=replace(plan.losses, guides=guides))
+    teachers = tuple(replace(it, cached=False) for it in plan.losses.teachers)
+    return replace(plan, phases=phases, losses=replace(plan.losses, teachers=teachers))
 
 
 def _told(plan: Recipe) -> str:
     """A stage in one line."""
     width, height = plan.network.input_size
     samples = sum(it.steps * it.batch for it in plan.phases)
-    taught = ", ".join(it.name for it in plan.losses.guides) or "labels alone"
+    taught = ", ".join(it.name for it in plan.losses.teachers) or "labels alone"
     return (
         f"{plan.name}: {plan.role}, {plan.network.backbone}, {width} x {height}, from "
         f"{plan.init_from or 'no start'}, taught by {taught}: {plan.steps:,} steps, {samples:,} samples"

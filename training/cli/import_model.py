@@ -18,9 +18,9 @@ DETECTOR_SIZE = (416, 320)
 
 def run(options: Namespace) -> int:
     """See `imported.make` and `suspicion.check`; `imported_detector.make` for a detector."""
-    if (options.decoder == "rtmdet") != (options.role == "finder"):
+    if (options.decoder == "rtmdet") != (options.role == "detector"):
         raise probe.ImportRefusedError(
-            f"expected --role finder for --decoder rtmdet and for no other, got {options.role} for {options.decoder}"
+            f"expected --role detector for --decoder rtmdet and for no other, got {options.role} for {options.decoder}"
         )
     if options.decoder == "rtmdet":
         return _detector(options)

@@ -10,7 +10,7 @@ from pathlib import Path
 from service.pose import bundle
 from service.pose.backends.runner import BackendError, OnnxRunner
 from service.pose.bundle import Bundle, BundleError
-from service.pose.detector import PersonFinder
+from service.pose.detector import PersonDetector
 from service.pose.estimator import PoseEstimator
 from service.pose.skeleton import COCO17, Skeleton
 from training import files
@@ -58,10 +58,10 @@ EXPECTED_ERRORS = (
 
 def run_label(options: Namespace) -> int:
     """See `labelling.label`."""
-    opened = teachers.read_bundle(options.pose_guide)
-    pose_guide = PoseEstimator(opened, OnnxRunner(opened.onnx, threads=1))
-    box_guide = _finder(teachers.read_bundle(options.box_guide)) if options.box_guide else None
-    pseudo_labels.label(_source(options), options.out, pose_guide, box_guide)
+    opened = teachers.read_bundle(options.pose_teacher)
+    pose_teacher = PoseEstimator(opened, OnnxRunner(opened.onnx, threads=1))
+    box_teacher = _detector(teachers.read_bundle(options.box_teacher)) if options.box_teacher else None
+    pseudo_labels.label(_source(options), options.out, pose_teacher, box_teacher)
     return 0
 
 
@@ -127,17 +127,19 @@ def run_crops(options: Namespace) -> int:
 def run_evaluate(options: Namespace) -> int:
     """See `evaluate.score_poses` and `evaluate.score_boxes`; prints one line of json."""
     opened = bundle.read(options.bundle)
-    is_finder = opened.manifest.role == "finder"
-    finder = bundle.read(options.finder) if options.finder and not is_finder else None
-    measured = [opened] if finder is None else [opened, finder]
-    whole = is_finder or finder is not None
+    is_detector = opened.manifest.role == "detector"
+    detector = bundle.read(options.detector) if options.detector and not is_detector else None
+    measured = [opened] if detector is None else [opened, detector]
+    whole = is_detector or detector is not None
     shared = holdout.of_bundles(measured, _source(options), options.every, complete=whole, allow=options.allow_seen)
-    if is_finder:
-        score, name = coco_ap.score_boxes(_source(options), _finder(opened), options.every), "box_{}"
+    if is_detector:
+        score, name = coco_ap.score_boxes(_source(options), _detector(opened), options.every), "box_{}"
     else:
         estimator = PoseEstimator(opened, OnnxRunner(opened.onnx, threads=1), options.flip_test)
-        score = coco_ap.score_poses(_source(options), estimator, _finder(finder) if finder else None, options.every)
-        name = "{}_whole_picture" if finder else "{}_ground_truth_boxes"
+        score = coco_ap.score_poses(
+            _source(options), estimator, _detector(detector) if detector else None, options.every
+        )
+        name = "{}_whole_picture" if detector else "{}_ground_truth_boxes"
     print(json.dumps({"bundle": opened.manifest.name, **asdict(score), "overlap": asdict(shared)}))
     if options.record:
         name += "_seen" * bool(shared.pictures)
@@ -203,7 +205,7 @@ def run_bench(options: Namespace) -> int:
     shared = holdout.NOTHING_MEASURED
     if source is not None:
         records = holdout.records_of([bundle.read(path) for path in options.bundles])
-        rivals = [it.name for it in field.poses if not it.ours] + [it.name for it in field.finders if not it.ours]
+        rivals = [it.name for it in field.poses if not it.ours] + [it.name for it in field.detectors if not it.ours]
         records |= {name: PictureRecord(unrecorded=(name,)) for name in rivals}
         shared = holdout.check(records, source, options.every, allow=options.allow_seen)
     precisions = ranking.score(source, field, options.every) if source else {}
@@ -284,8 +286,8 @@ def _source(options: Namespace) -> coco.Source:
     return coco.Source(options.annotations.stem, options.annotations, options.images)
 
 
-def _finder(opened: Bundle) -> PersonFinder:
-    return PersonFinder(opened, OnnxRunner(opened.onnx, threads=1))
+def _detector(opened: Bundle) -> PersonDetector:
+    return PersonDetector(opened, OnnxRunner(opened.onnx, threads=1))
 
 
 VERBS = {

@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import torch
 
-from training.distillation.detector_task import FinderTask
+from training.distillation.detector_task import DetectorTask
 from training.distillation.pose_task import PoseTask
 from training.engine import allocator, device, distributed, dry_run, loop
 from training.engine.checkpoint import Checkpoint
@@ -40,10 +40,10 @@ def train(plan: Recipe, data_root: Path, run: Path, until: int | None = None, as
     return loop.fit(plan, task, run, chosen, until=until)
 
 
-def open_task(plan: Recipe, data_root: Path, chosen: torch.device, run: Path) -> PoseTask | FinderTask:
+def open_task(plan: Recipe, data_root: Path, chosen: torch.device, run: Path) -> PoseTask | DetectorTask:
     """Open what a recipe's network learns from."""
-    if plan.network.kind == "finder":
-        return FinderTask(plan, data_root, chosen, run)
+    if plan.network.kind == "detector":
+        return DetectorTask(plan, data_root, chosen, run)
     return PoseTask(plan, data_root, chosen, run)
 
 
@@ -56,5 +56,5 @@ def set_threads(count: int) -> None:
 def _forecast(plan: Recipe, data_root: Path, run: Path, asked: str) -> str:
     chosen = device.choose(asked)
     waiting = dry_run.unseen(plan, data_root, run) if plan.network.kind == "pose" else []
-    task = open_task(dry_run.without(plan, [guide.name for guide, _ in waiting]), data_root, chosen, run)
+    task = open_task(dry_run.without(plan, [teacher.name for teacher, _ in waiting]), data_root, chosen, run)
     return dry_run.describe(plan, task, waiting, data_root, run, chosen, device.describe(chosen, asked))

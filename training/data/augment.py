@@ -3,7 +3,7 @@
 Where a crop is cut from its canvas is drawn in numpy, as the labels must follow; pixels change in torch, all crops of
 a batch at once. Strengths follow RTMPose's two phases (arXiv 2303.07399, sec. 3.4): `STRONG` for most of a long
 training, `LIGHT` to end it; `FAINT` (ours) to end that of a small network, which light augmentation keeps busy with
-pictures that it will never see: a third of a student's divergence from its guide came of it.
+pictures that it will never see: a third of a student's divergence from its teacher came of it.
 """
 
 from __future__ import annotations

@@ -50,8 +50,8 @@ class CropCache:
         path: Its folder.
         pixels: uint8 (N, H, W, 3) RGB, memory-mapped.
         keypoints: float32 (N, K, 2), canvas px.
-        weights: float32 (N, K), 0..1: 1 for a label, a ramp of the score for a guide's joint, 0 for none.
-        labelled: bool (N, K), where somebody marked the joint; elsewhere a guide did, or nobody.
+        weights: float32 (N, K), 0..1: 1 for a label, a ramp of the score for a teacher's joint, 0 for none.
+        labelled: bool (N, K), where somebody marked the joint; elsewhere a teacher did, or nobody.
         boxes: float32 (N, 4) xyxy, canvas px: the people's own boxes, without padding.
         pictures: int64 (N,), id of each canvas's picture, see `picture_record`.
         held_back: Ids of the pictures that were held back.
@@ -258,7 +258,7 @@ def misfit(canvas: tuple[int, int], size: tuple[int, int], padding: float = BOX_
 
 
 def joint_weights(scores: Floats, low: float = 0.4, high: float = 0.8) -> Floats:
-    """Turn a guide's joint scores (any shape) into loss weights 0..1, a ramp between ``low`` and ``high``.
+    """Turn a teacher's joint scores (any shape) into loss weights 0..1, a ramp between ``low`` and ``high``.
 
     Ours. PP-TinyPose's joints lie within 3 % of the box height of the COCO label for 97 % of joints above .8, 82 %
     at .6-.8, 55 % at .4-.6 and 30 % below.
@@ -271,19 +271,21 @@ def _useful(person: dict, min_height: float) -> bool:
 
 
 def _targets(people: list[dict], skeleton: Skeleton) -> tuple[Floats, Floats, NDArray[np.bool_]]:
-    """Merge labels and guides: targets float32 (N, K, 2) image px, weights float32 (N, K), labelled bool (N, K).
+    """Merge labels and teachers: targets float32 (N, K, 2) image px, weights float32 (N, K), labelled bool (N, K).
 
-    A label counts fully, unless the guide is sure (above .8) of another place: labels of LSP-extended are wrong or
-    mirrored in a few per cent, and there neither is a target; a guide of the recipe's still teaches what it sees.
+    A label counts fully, unless the teacher is sure (above .8) of another place: labels of LSP-extended are wrong or
+    mirrored in a few per cent, and there neither is a target; a teacher of the recipe's still teaches what it sees.
     """
     count = len(skeleton)
     labels = np.array([p.get("keypoints") or [0] * 3 * count for p in people], np.float32).reshape(-1, count, 3)
-    guides = np.array([p.get("guide_keypoints") or [0] * 3 * count for p in people], np.float32).reshape(-1, count, 3)
+    teachers = np.array([p.get("teacher_keypoints") or [0] * 3 * count for p in people], np.float32).reshape(
+        -1, count, 3
+    )
     areas = np.array([p["bbox"][2] * p["bbox"][3] for p in people], np.float32)
     labelled = labels[..., 2] > 0
-    distance = np.linalg.norm(labels[..., :2] - guides[..., :2], axis=2) / np.sqrt(areas)[:, None]
-    disputed = labelled & (guides[..., 2] > 0.8) & (distance > 4 * skeleton.sigma_array)
-    weights = np.where(labelled, 1.0, joint_weights(guides[..., 2]))
+    distance = np.linalg.norm(labels[..., :2] - teachers[..., :2], axis=2) / np.sqrt(areas)[:, None]
+    disputed = labelled & (teachers[..., 2] > 0.8) & (distance > 4 * skeleton.sigma_array)
+    weights = np.where(labelled, 1.0, joint_weights(teachers[..., 2]))
     weights = np.where(disputed, 0.0, weights).astype(np.float32)
-    targets = np.where(labelled[..., None], labels[..., :2], guides[..., :2]).astype(np.float32)
+    targets = np.where(labelled[..., None], labels[..., :2], teachers[..., :2]).astype(np.float32)
     return targets, weights, labelled & ~disputed

@@ -1,7 +1,7 @@
-"""Complete a data set's labels by guides: boxes of people nobody boxed, joints nobody marked.
+"""Complete a data set's labels by teachers: boxes of people nobody boxed, joints nobody marked.
 
-The result is a COCO file beside the original: each person gains ``guide_keypoints`` (x, y, score per joint); a person
-that only the box guide saw carries ``box_score`` too. The originals' own labels stay as they are.
+The result is a COCO file beside the original: each person gains ``teacher_keypoints`` (x, y, score per joint); a person
+that only the box teacher saw carries ``box_score`` too. The originals' own labels stay as they are.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from service.pose import boxes as boxes_
-from service.pose.detector import PersonFinder
+from service.pose.detector import PersonDetector
 from service.pose.estimator import PoseEstimator
 from service.pose.skeleton import COCO17
 from training import files
@@ -26,8 +26,8 @@ MOST_PEOPLE = 1000
 def label(
     source: coco.Source,
     out: Path,
-    pose_guide: PoseEstimator,
-    box_guide: PersonFinder | None,
+    pose_teacher: PoseEstimator,
+    box_teacher: PersonDetector | None,
     min_box_score: float = 0.4,
 ) -> None:
     """Write ``out``: the source's annotations, completed.
@@ -35,8 +35,8 @@ def label(
     Args:
         source: Pictures with a COCO file; its people may lack joints.
         out: COCO json to write, whole or not at all.
-        pose_guide: Labels the joints of every box.
-        box_guide: Finds people without a box in pictures that are not marked ``official_complete``; None to skip.
+        pose_teacher: Labels the joints of every box.
+        box_teacher: Finds people without a box in pictures that are not marked ``official_complete``; None to skip.
         min_box_score: Found boxes below this score are dropped.
 
     Raises:
@@ -44,21 +44,21 @@ def label(
     """
     data = coco.load(source.annotations)
     coco.require_skeleton(data, source.annotations, COCO17)
-    if pose_guide.skeleton != COCO17:
-        raise coco.DatasetError(f"expected a guide that marks COCO's keypoints, got {pose_guide.skeleton.name!r}")
+    if pose_teacher.skeleton != COCO17:
+        raise coco.DatasetError(f"expected a teacher that marks COCO's keypoints, got {pose_teacher.skeleton.name!r}")
     annotations: list[dict] = []
     for image_id in tqdm(sorted(data.imgs), desc=f"label {source.name}", unit="picture"):
         info = data.imgs[image_id]
         image = images.read_labelled(source.images, info)
         people = [dict(a) for a in data.imgToAnns[image_id] if not a.get("iscrowd") and min(a["bbox"][2:]) >= 1]
         crowds = [dict(a) for a in data.imgToAnns[image_id] if a.get("iscrowd")]
-        if box_guide is not None and not info.get("official_complete"):
-            people += _missing_people(people, crowds, *box_guide.find(image, MOST_PEOPLE, min_box_score))
+        if box_teacher is not None and not info.get("official_complete"):
+            people += _missing_people(people, crowds, *box_teacher.find(image, MOST_PEOPLE, min_box_score))
         if people:
-            poses = pose_guide.estimate(image, boxes_.from_xywh([a["bbox"] for a in people]))
+            poses = pose_teacher.estimate(image, boxes_.from_xywh([a["bbox"] for a in people]))
             marked = np.concatenate([poses.keypoints, poses.scores[..., None]], axis=2)
             for person, joints in zip(people, marked, strict=True):
-                person["guide_keypoints"] = [round(float(v), 3) for v in joints.ravel()]
+                person["teacher_keypoints"] = [round(float(v), 3) for v in joints.ravel()]
         annotations += [
             {**a, "image_id": image_id, "id": len(annotations) + i + 1} for i, a in enumerate(people + crowds)
         ]

@@ -1,4 +1,4 @@
-"""What a finder learns from: whole pictures with people's boxes, and the loss on its two maps."""
+"""What a detector learns from: whole pictures with people's boxes, and the loss on its two maps."""
 
 from __future__ import annotations
 
@@ -24,39 +24,39 @@ from training.distillation import losses
 from training.distillation.teachers import read_bundle
 from training.engine import checkpoint, distributed, lineage
 from training.engine.rng import Chance
-from training.networks.detector import FinderNetwork
+from training.networks.detector import DetectorNetwork
 from training.networks.rtmdet import RtmDet, flat
 from training.recipe.recipe import Phase, Recipe, RecipeError
 
 SURE_BOX_SCORE = 0.5
-"""A guide's box below this score is neither a person nor background."""
-LEAST_GUIDE_SCORE = 0.05
-"""Boxes of cells that the guides believe less are not learned."""
+"""A teacher's box below this score is neither a person nor background."""
+LEAST_TEACHER_SCORE = 0.05
+"""Boxes of cells that the teachers believe less are not learned."""
 CACHED_BYTES = 256 << 20
 """Of decoded pictures that a task keeps, to draw them again without reading."""
 NEAR = 1.5 * STRIDE
 """px: cells inside a box and so near its middle, in x and in y, learn it (FCOS' centre sampling, arXiv 1904.01355)."""
 
 
-class FinderTask:
+class DetectorTask:
     """Draws batches as a function of the step alone."""
 
     def __init__(self, recipe: Recipe, data_root: Path, device: torch.device, run: Path = Path()) -> None:
-        """Index the recipe's annotation files and open its guides; batches are made on ``device``.
+        """Index the recipe's annotation files and open its teachers; batches are made on ``device``.
 
         Raises:
             DatasetError: A file or picture is missing.
-            RecipeError: A network that learns from guides alone has none.
+            RecipeError: A network that learns from teachers alone has none.
         """
         self._recipe = recipe
         self._device = device
-        if recipe.network.backbone == "rtmdet-nano" and not recipe.losses.guides:
+        if recipe.network.backbone == "rtmdet-nano" and not recipe.losses.teachers:
             raise RecipeError(
-                "losses.guides: expected at least one for rtmdet-nano, which learns from guides alone, got none"
+                "losses.teachers: expected at least one for rtmdet-nano, which learns from teachers alone, got none"
             )
-        places = [checkpoint.locate(it.path, data_root, run) for it in recipe.losses.guides]
-        self._guides = [BoxGuide(path) for path in places]
-        self._teachers = tuple(map(lineage.guide_name, recipe.losses.guides, places))
+        places = [checkpoint.locate(it.path, data_root, run) for it in recipe.losses.teachers]
+        self._teachers = [BoxTeacher(path) for path in places]
+        self._teacher_names = tuple(map(lineage.teacher_name, recipe.losses.teachers, places))
         self._read = pictures.Recent(CACHED_BYTES).read_as
         self._sources = []
         for data in recipe.data:
@@ -71,7 +71,7 @@ class FinderTask:
     def origins(self) -> tuple[PictureRecord, tuple[str, ...]]:
         """See `loop.Task.origins`."""
         shown = (image_record.picture_id(path) for entries in self._sources for path, *_ in entries)
-        return PictureRecord.of(shown), self._teachers
+        return PictureRecord.of(shown), self._teacher_names
 
     def batch(self, step: int, rank: int, phase: Phase, count: int = 1) -> tuple[Tensor, ...]:
         """Draw a batch, or the rows of it that one of ``count`` processes makes.
@@ -100,17 +100,17 @@ class FinderTask:
 
     def loss(
         self,
-        network: FinderNetwork | RtmDet,
-        past: FinderNetwork | RtmDet,
+        network: DetectorNetwork | RtmDet,
+        past: DetectorNetwork | RtmDet,
         batch: tuple[Tensor, ...],
         step: int,
     ) -> dict[str, Tensor]:
         """Varifocal loss of the centres and twice the GIoU loss of the boxes (the ratio is ours).
 
         The cell whose box is best answers for a person, not the one in the middle (as in TOOD, arXiv 2108.07755). An
-        `RtmDet` learns from its guides instead, see `_guided`.
+        `RtmDet` learns from its teachers instead, see `_guided`.
         """
-        del past  # a detector learns from labels or from its guides
+        del past  # a detector learns from labels or from its teachers
         if isinstance(network, RtmDet):
             return self._guided(network, batch[0], step)
         pixels, bumps, center_weights, distances, distance_weights, owners = batch
@@ -123,28 +123,28 @@ class FinderTask:
         }
 
     def _guided(self, network: RtmDet, pixels: Tensor, step: int) -> dict[str, Tensor]:
-        """Distance to the mean of the guides' scores and boxes; meanwhile the activations change."""
+        """Distance to the mean of the teachers' scores and boxes; meanwhile the activations change."""
         network.set_relu_share(self._recipe.ramped(self._recipe.network.activation_ramp, step))
         logits, boxes = flat(network(pixels))
-        answers = [guide.look(pixels) for guide in self._guides]
+        answers = [teacher.look(pixels) for teacher in self._teachers]
         scores = torch.stack([it[0] for it in answers]).mean(dim=0)
         wanted = torch.stack([it[1] for it in answers]).mean(dim=0)
         surest = distributed.mean(scores.sum()).clamp_min(1.0)
         entropy = F.binary_cross_entropy_with_logits(logits, scores, reduction="sum")
-        weights = torch.where(scores > LEAST_GUIDE_SCORE, scores, 0)
+        weights = torch.where(scores > LEAST_TEACHER_SCORE, scores, 0)
         return {
             "scores": entropy / surest,
             "boxes": 2 * (losses.giou_of_boxes(boxes, wanted) * weights).sum() / surest,
         }
 
 
-class BoxGuide:
-    """A bundle that detects people, as a guide."""
+class BoxTeacher:
+    """A bundle that detects people, as a teacher."""
 
     def __init__(self, path: Path) -> None:
         opened = read_bundle(path)
         if opened.manifest.decoder != "boxes":
-            raise coco.DatasetError(f"{path}: expected a guide with decoder 'boxes', got {opened.manifest.decoder!r}")
+            raise coco.DatasetError(f"{path}: expected a teacher with decoder 'boxes', got {opened.manifest.decoder!r}")
         self._runner = OnnxRunner(opened.onnx, threads=torch.get_num_threads())
 
     def look(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -244,7 +244,7 @@ def place(image: Image, boxes: Boxes, size: tuple[int, int], framing: Framing) -
 def encode(
     boxes: Boxes, sure: np.ndarray, size: tuple[int, int]
 ) -> tuple[Floats, Floats, Floats, Floats, NDArray[np.int64]]:
-    """Draw the maps that a finder learns from.
+    """Draw the maps that a detector learns from.
 
     Args:
         boxes: float32 (N, 4) xyxy in the frame's px; clipped to it here.

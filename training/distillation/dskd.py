@@ -28,18 +28,18 @@ class Lesson:
     Attributes:
         maps: Gaussians of the labels, (N, K, h, w).
         weights: (N, K), 0 where a joint has no label, else the recipe's ``joint_weights``.
-        guides: The guides' heatmaps, (G, N, K, h, w), binarized where the recipe says so.
-        trust: (G, N, K), how far each guide's joint is believed, 0..1, times the same.
+        teachers: The teachers' heatmaps, (G, N, K, h, w), binarized where the recipe says so.
+        trust: (G, N, K), how far each teacher's joint is believed, 0..1, times the same.
     """
 
     maps: Tensor
     weights: Tensor
-    guides: Tensor
+    teachers: Tensor
     trust: Tensor
 
 
 def binarize(maps: Tensor, threshold: float, kind: str) -> Tensor:
-    """Clean a guide's heatmaps: cells below a share of their map's peak are noise (*paper*; this form *ours*).
+    """Clean a teacher's heatmaps: cells below a share of their map's peak are noise (*paper*; this form *ours*).
 
     B_t(H)(p) = 1 where H(p) >= t · max H, else 0. ``denoised`` is H · B_t(H), ``hard`` B_t(H) itself. Idempotent, and
     the peak stays where it is.
@@ -56,7 +56,7 @@ def binarize(maps: Tensor, threshold: float, kind: str) -> Tensor:
 
 
 def drop_one(trust: Tensor, rng: np.random.Generator) -> Tensor:
-    """Silence one guide of (G, N, K), drawn anew for each batch (stochastic drop, DGKD sec. 3.3)."""
+    """Silence one teacher of (G, N, K), drawn anew for each batch (stochastic drop, DGKD sec. 3.3)."""
     kept = torch.ones(len(trust), 1, 1, device=trust.device)
     kept[int(rng.integers(len(trust)))] = 0
     return trust * kept
@@ -73,15 +73,15 @@ def ramp(progress: float, length: float) -> float:
 
 
 def dense(outputs: Outputs, lesson: Lesson, settings: Losses, network: Network) -> Tensor:
-    """Mean distance to the guides: every guide teaches the student, not the last of a chain alone (*DGKD*).
+    """Mean distance to the teachers: every teacher teaches the student, not the last of a chain alone (*DGKD*).
 
-    The mean over guides is weighted by how far each is believed, joint by joint (*ours*): a weak assistant does not
+    The mean over teachers is weighted by how far each is believed, joint by joint (*ours*): a weak assistant does not
     talk down a sure teacher.
     """
     total = torch.zeros((), device=lesson.maps.device)
     trusted = distributed.mean(lesson.trust.sum(dim=(1, 2)))
     shares = trusted / trusted.sum().clamp_min(1e-6)
-    for maps, trust, share in zip(lesson.guides, lesson.trust, shares, strict=True):
+    for maps, trust, share in zip(lesson.teachers, lesson.trust, shares, strict=True):
         if settings.dense_form == "squared":
             assert isinstance(outputs, Tensor)
             distance = losses.squared(outputs, maps, trust, network.sigma_cells)
@@ -92,15 +92,15 @@ def dense(outputs: Outputs, lesson: Lesson, settings: Losses, network: Network) 
 
 
 def classification(outputs: Outputs, lesson: Lesson, settings: Losses, network: Network) -> Tensor:
-    """Classify each joint's cell; where nobody labelled it, by the guides' mean (binarized) map or not at all."""
+    """Classify each joint's cell; where nobody labelled it, by the teachers' mean (binarized) map or not at all."""
     maps, weights = lesson.maps, lesson.weights
-    if len(lesson.guides) and settings.fill:
+    if len(lesson.teachers) and settings.teacher_targets:
         trusted = lesson.trust.sum(dim=0)
-        consensus = (lesson.guides * lesson.trust[..., None, None]).sum(dim=0)
+        consensus = (lesson.teachers * lesson.trust[..., None, None]).sum(dim=0)
         consensus = consensus / trusted.clamp_min(1e-6)[..., None, None]
         unlabelled = weights == 0
         maps = torch.where(unlabelled[..., None, None], consensus, maps)
-        weights = torch.where(unlabelled, trusted / len(lesson.guides), weights)
+        weights = torch.where(unlabelled, trusted / len(lesson.teachers), weights)
     if settings.classification_form == "axes" or isinstance(outputs, tuple):
         return losses.axis_cross_entropy(_logits(outputs, network), maps, weights)
     logits = outputs * network.temperature
@@ -136,8 +136,8 @@ def total(
 
     Args:
         outputs: The student's.
-        past: Those of its averaged weights, or None where `Losses.past` is 0.
-        lesson: What to teach, guides' maps already binarized and dropped.
+        past: Those of its averaged weights, or None where `Losses.self_distillation` is 0.
+        lesson: What to teach, teachers' maps already binarized and dropped.
         settings: Weights and forms.
         network: Gives sigma and temperature.
         progress: Share of the training that is done.
@@ -153,8 +153,8 @@ def total(
     if settings.classification:
         terms["classification"] = settings.classification * classification(outputs, lesson, settings, network)
     if past is not None:
-        weight = settings.past * ramp(progress, settings.past_ramp)
-        terms["past"] = weight * past_distance(outputs, past, settings, network)
+        weight = settings.self_distillation * ramp(progress, settings.self_distillation_rampup)
+        terms["self_distillation"] = weight * past_distance(outputs, past, settings, network)
     return terms
 
 

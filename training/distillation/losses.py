@@ -102,11 +102,11 @@ def squared(outputs: Tensor, targets: Tensor, weights: Tensor, sigma_cells: floa
 
 
 def divergence(outputs: Tensor | tuple[Tensor, Tensor], targets: Tensor, weights: Tensor) -> Tensor:
-    """Kullback-Leibler divergence of a student's distribution over cells from a guide's (Hinton et al. 2015).
+    """Kullback-Leibler divergence of a student's distribution over cells from a teacher's (Hinton et al. 2015).
 
     Args:
         outputs: Logits (N, K, h, w), or (N, K, bins) along x and y.
-        targets: The guide's maps (N, K, h, w), 0 or more; normalised here.
+        targets: The teacher's maps (N, K, h, w), 0 or more; normalised here.
         weights: (N, K), 0..1.
 
     Returns:
@@ -124,9 +124,9 @@ def divergence(outputs: Tensor | tuple[Tensor, Tensor], targets: Tensor, weights
     return total
 
 
-def feature_distance(student: Tensor, guide: Tensor) -> Tensor:
+def feature_distance(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean over cells of 1 - cosine between features (N, C, h, w); scale-free, so no layer needs matching norms."""
-    return 1 - F.cosine_similarity(student, guide, dim=1).mean()
+    return 1 - F.cosine_similarity(student, teacher, dim=1).mean()
 
 
 def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:

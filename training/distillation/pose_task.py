@@ -1,4 +1,4 @@
-"""What a pose network learns from: batches of crops with targets and guides' heatmaps, and the loss on them."""
+"""What a pose network learns from: batches of crops with targets and teachers' heatmaps, and the loss on them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from training.data import augment, coco, crop_cache
 from training.data.image_record import PictureRecord
 from training.distillation import dskd, losses, teacher_cache, teachers
 from training.distillation.dskd import Lesson
-from training.distillation.teacher_cache import BatchGuide, BesideGuide, CachedGuide, Placed
+from training.distillation.teacher_cache import BatchTeacher, BesideTeacher, CachedTeacher, Placed
 from training.distillation.teachers import CPU_BATCH
 from training.engine import checkpoint, distributed, lineage
 from training.engine.rng import Chance
@@ -25,7 +25,7 @@ from training.networks.blocks import normalise
 from training.networks.efficientnet_lite import EfficientNetLite0
 from training.networks.lite_hrnet import LiteHRNet
 from training.networks.pose import FEATURE_LEVEL, STRIDE, Outputs, PoseNetwork
-from training.recipe.recipe import Guide, Phase, Recipe
+from training.recipe.recipe import Phase, Recipe, Teacher
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +40,17 @@ class PoseTask:
     """Draws batches as a function of the step alone, so that a resumed training sees what it would have seen."""
 
     def __init__(self, recipe: Recipe, data_root: Path, device: torch.device, run: Path) -> None:
-        """Open the recipe's crop caches and guides; guides that have not looked at the crops do so now.
+        """Open the recipe's crop caches and teachers; teachers that have not looked at the crops do so now.
 
         Args:
             recipe: What is trained.
-            data_root: Folder that the recipe's paths start from; guides' maps are cached in ``guides`` below it.
+            data_root: Folder that the recipe's paths start from; teachers' maps are cached in ``teachers`` below it.
             device: Where batches are made.
             run: The run's folder, beside which ``@NAME`` is looked for.
 
         Raises:
-            DatasetError: A cache or an imported guide is missing.
-            CheckpointError: A guide's checkpoint is missing.
+            DatasetError: A cache or an imported teacher is missing.
+            CheckpointError: A teacher's checkpoint is missing.
         """
         self._recipe = recipe
         self._device = device
@@ -64,31 +64,31 @@ class PoseTask:
         self._shares = shares / shares.sum()
         self._has_labels = np.array([data.labels for data in recipe.data], np.float32)
         self._joint_weights = torch.tensor(recipe.losses.joint_weights or [1.0] * len(recipe.skeleton), device=device)
-        self._teachers: list[str] = []
-        self._guides = [self._open(it, data_root, run) for it in recipe.losses.guides] if _guided(recipe) else []
+        self._teacher_names: list[str] = []
+        self._teachers = [self._open(it, data_root, run) for it in recipe.losses.teachers] if _guided(recipe) else []
         self._features: EfficientNetLite0 | None = None
         if recipe.losses.features:
             self._features = EfficientNetLite0(stages=5).eval().requires_grad_(requires_grad=False).to(device)
 
-    def _open(self, settings: Guide, data_root: Path, run: Path) -> BatchGuide:
+    def _open(self, settings: Teacher, data_root: Path, run: Path) -> BatchTeacher:
         path = checkpoint.locate(settings.path, data_root, run)
-        guide = teachers.open_guide(settings, path, self._device)
-        self._teachers.append(lineage.guide_name(settings, path))
-        if guide.skeleton.keypoints != self._recipe.skeleton.keypoints:
+        teacher = teachers.open_teacher(settings, path, self._device)
+        self._teacher_names.append(lineage.teacher_name(settings, path))
+        if teacher.skeleton.keypoints != self._recipe.skeleton.keypoints:
             raise coco.DatasetError(
-                f"guide {settings.name!r} ({path}): expected one that answers {self._recipe.skeleton.name!r}, the "
-                f"recipe's skeleton, got one for {guide.skeleton.name!r}; train a teacher with that skeleton"
+                f"teacher {settings.name!r} ({path}): expected one that answers {self._recipe.skeleton.name!r}, the "
+                f"recipe's skeleton, got one for {teacher.skeleton.name!r}; train a teacher with that skeleton"
             )
         if not settings.cached:
-            return BesideGuide(
-                guide, settings.flip, teacher_cache.measure(guide, self._caches, settings.flip, self._device)
+            return BesideTeacher(
+                teacher, settings.flip, teacher_cache.measure(teacher, self._caches, settings.flip, self._device)
             )
         folders = []
         for cache in self._caches:
-            folder = teacher_cache.folder_of(data_root / "guides", settings.name, path, settings.flip, cache)
-            teacher_cache.look_once(guide, settings.name, cache, folder, settings.flip, self._device)
+            folder = teacher_cache.folder_of(data_root / "teachers", settings.name, path, settings.flip, cache)
+            teacher_cache.look_once(teacher, settings.name, cache, folder, settings.flip, self._device)
             folders.append(folder)
-        return CachedGuide(folders, self._device, [data.labels for data in self._recipe.data])
+        return CachedTeacher(folders, self._device, [data.labels for data in self._recipe.data])
 
     def counts(self) -> list[int]:
         """How many crops each source of the recipe has."""
@@ -96,7 +96,7 @@ class PoseTask:
 
     def origins(self) -> tuple[PictureRecord, tuple[str, ...]]:
         """See `loop.Task.origins`."""
-        return crop_cache.record(self._caches), tuple(self._teachers)
+        return crop_cache.record(self._caches), tuple(self._teacher_names)
 
     def batch(self, step: int, rank: int, phase: Phase, count: int = 1) -> PoseBatch:
         """Draw a batch, or the rows of it that one of ``count`` processes makes: where crops lie is drawn for all."""
@@ -109,11 +109,11 @@ class PoseTask:
         keypoints = np.stack([cache.keypoints[r] for cache, r in picked])
         known = np.stack([cache.weights[r] for cache, r in picked])
         weights = known * self._has_labels[sources][:, None]
-        if not self._recipe.losses.guesses:
+        if not self._recipe.losses.pseudo_labels:
             weights = weights * np.stack([cache.labelled[r] for cache, r in picked])
         padding = self._recipe.network.box_padding
         view = crop.crop_to_image(np.stack([cache.boxes[r] for cache, r in picked]), phase.size, padding)
-        # A half of a body is shown by what anybody knows of it, guides included: only loss asks who said so.
+        # A half of a body is shown by what anybody knows of it, teachers included: only loss asks who said so.
         to_canvas, mirrored = augment.place(keypoints, known, view, padding, phase.size, strength, rng, skeleton.upper)
         keypoints_crop = crop.transform(keypoints, crop.invert(to_canvas))
         partners = list(skeleton.flip)
@@ -142,10 +142,10 @@ class PoseTask:
         along_y, along_x = (torch.from_numpy(it).to(self._device) for it in profiles)
         maps = along_y[..., :, None] * along_x[..., None, :]
         weights_ = torch.from_numpy(weights.astype(np.float32)).to(self._device) * self._joint_weights
-        if not self._guides:
+        if not self._teachers:
             none = torch.zeros(0, *maps.shape, device=self._device)
             return Lesson(maps, weights_, none, none[..., 0, 0])
-        looks = [guide.look(placed) for guide in self._guides]
+        looks = [teacher.look(placed) for teacher in self._teachers]
         settings = self._recipe.losses
         seen = dskd.binarize(torch.stack([look[0] for look in looks]), settings.binarize, settings.binary)
         trust = torch.stack([look[1] for look in looks]) * self._joint_weights
@@ -166,7 +166,7 @@ class PoseTask:
                 it.backbone.fade(shape.modules, shape.exchange, 1 - self._recipe.ramped(shape.fade, step))
         outputs, features = network.with_features(batch.pixels)
         then = None
-        if settings.past:
+        if settings.self_distillation:
             then = _answer(past.eval(), batch.pixels)
         progress = step / self._recipe.steps
         terms = dskd.total(_as_float(outputs), then, batch.lesson, settings, shape, progress)

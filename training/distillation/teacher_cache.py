@@ -1,8 +1,8 @@
-"""What guides see on the crops of a batch: looked up in a cache that was made once, or asked beside the student.
+"""What teachers see on the crops of a batch: looked up in a cache that was made once, or asked beside the student.
 
-A guide looks at each canvas once, undisturbed; augmentation then moves its heatmaps exactly as it moves the pixels. On
-disk, one folder a guide and crop cache: ``maps.npy`` uint8 (N, K, h, w), a memory map, and ``scores.npz``. The folders
-are named by the content of both, so that a changed guide or cache is looked at anew.
+A teacher looks at each canvas once, undisturbed; augmentation then moves its heatmaps exactly as it moves the pixels. On
+disk, one folder a teacher and crop cache: ``maps.npy`` uint8 (N, K, h, w), a memory map, and ``scores.npz``. The folders
+are named by the content of both, so that a changed teacher or cache is looked at anew.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from service.pose.types import Floats
 from training import files
 from training.data import augment, crop_cache
 from training.data.crop_cache import CropCache, Rows
-from training.distillation.teachers import MapGuide, cells_to_crop
+from training.distillation.teachers import MapTeacher, cells_to_crop
 from training.distillation.trust import Reliability, tally
 from training.networks.pose import STRIDE, mirror_maps
 
 CHUNK = 64
 """Crops looked at together."""
 TRIED = 256
-"""Crops of each cache on which a guide that runs beside the student is measured."""
+"""Crops of each cache on which a teacher that runs beside the student is measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Placed:
         return self.pixels.shape[2] // STRIDE, self.pixels.shape[1] // STRIDE
 
 
-class BatchGuide(Protocol):
+class BatchTeacher(Protocol):
     """Anything that answers a batch on the student's grid."""
 
     def look(self, placed: Placed) -> tuple[Tensor, Tensor]:
@@ -80,16 +80,16 @@ class BatchGuide(Protocol):
         ...
 
 
-def look_once(guide: MapGuide, name: str, cache: CropCache, out: Path, flip: bool, device: torch.device) -> None:
-    """Write a guide's heatmaps of every crop of a cache; killed, a later call goes on behind the last chunk.
+def look_once(teacher: MapTeacher, name: str, cache: CropCache, out: Path, flip: bool, device: torch.device) -> None:
+    """Write a teacher's heatmaps of every crop of a cache; killed, a later call goes on behind the last chunk.
 
     Of several processes that want the same maps one looks, the others wait for it.
 
     Args:
-        guide: Who looks.
+        teacher: Who looks.
         name: For the progress bar.
         cache: At what.
-        out: Folder to write; `CachedGuide` takes it once ``scores.npz`` is there.
+        out: Folder to write; `CachedTeacher` takes it once ``scores.npz`` is there.
         flip: Average over the mirrored crop.
         device: Where crops are cut.
     """
@@ -97,33 +97,33 @@ def look_once(guide: MapGuide, name: str, cache: CropCache, out: Path, flip: boo
     with (out / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the system lets go of it when a process dies
         if not (out / "scores.npz").is_file():
-            _look(guide, name, cache, out, flip, device)
+            _look(teacher, name, cache, out, flip, device)
 
 
-def _look(guide: MapGuide, name: str, cache: CropCache, out: Path, flip: bool, device: torch.device) -> None:
+def _look(teacher: MapTeacher, name: str, cache: CropCache, out: Path, flip: bool, device: torch.device) -> None:
     count, partial, progress = len(cache), out / ".maps.npy.partial", out / ".progress.json"
-    width, height = (side // int(guide.to_crop[0, 0]) for side in guide.crop_size)
+    width, height = (side // int(teacher.to_crop[0, 0]) for side in teacher.crop_size)
     done = json.loads(progress.read_text())["done"] if progress.exists() and partial.exists() else 0
     if done:
         maps = np.lib.format.open_memmap(partial, "r+")
     else:
-        maps = files.new_array(partial, (count, len(guide.skeleton), height, width))
+        maps = files.new_array(partial, (count, len(teacher.skeleton), height, width))
     with tqdm(total=count, initial=done, desc=f"{name} looks at {cache.path.name}", unit="crop") as bar:
         for start in range(done, count, CHUNK):
             rows = np.arange(start, min(start + CHUNK, count))
-            maps[rows] = (see(guide, cache, rows, flip, device).clamp(0, 1) * 255).round().byte().cpu().numpy()
+            maps[rows] = (see(teacher, cache, rows, flip, device).clamp(0, 1) * 255).round().byte().cpu().numpy()
             bar.update(len(rows))
             if start // CHUNK % 16 == 15:
                 maps.flush()
                 files.write(progress, json.dumps({"done": int(rows[-1]) + 1}).encode())
     maps.flush()
-    _finish(guide, cache, maps, out)
+    _finish(teacher, cache, maps, out)
 
 
-def _finish(guide: MapGuide, cache: CropCache, maps: NDArray[np.uint8], out: Path) -> None:
-    """Measure the guide on the cache's labelled joints, then put everything in its final place."""
+def _finish(teacher: MapTeacher, cache: CropCache, maps: NDArray[np.uint8], out: Path) -> None:
+    """Measure the teacher on the cache's labelled joints, then put everything in its final place."""
     scores, measured = np.zeros(maps.shape[:2], np.float32), Reliability.unknown()
-    to_canvas = cells_to_canvas(guide, cache)
+    to_canvas = cells_to_canvas(teacher, cache)
     for rows in np.split(np.arange(len(maps)), range(1024, len(maps), 1024)):
         scores[rows], part = tally((maps[rows] / 255).astype(np.float32), to_canvas, cache, rows)
         measured += part
@@ -134,29 +134,29 @@ def _finish(guide: MapGuide, cache: CropCache, maps: NDArray[np.uint8], out: Pat
     (out / ".progress.json").unlink(missing_ok=True)
 
 
-def see(guide: MapGuide, cache: CropCache, rows: NDArray[np.intp], flip: bool, device: torch.device) -> Tensor:
-    """A guide's heatmaps (N, K, h, w) of some crops of a cache, undisturbed."""
-    view = np.repeat(undisturbed(cache, guide.crop_size, guide.padding)[None], len(rows), axis=0)
+def see(teacher: MapTeacher, cache: CropCache, rows: NDArray[np.intp], flip: bool, device: torch.device) -> Tensor:
+    """A teacher's heatmaps (N, K, h, w) of some crops of a cache, undisturbed."""
+    view = np.repeat(undisturbed(cache, teacher.crop_size, teacher.padding)[None], len(rows), axis=0)
     canvases = torch.from_numpy(np.array(cache.pixels[rows])).to(device)
-    sampled = augment.sample(canvases, torch.from_numpy(view).to(device), guide.crop_size)
-    return ask(guide, augment.to_bytes(sampled), flip)
+    sampled = augment.sample(canvases, torch.from_numpy(view).to(device), teacher.crop_size)
+    return ask(teacher, augment.to_bytes(sampled), flip)
 
 
-def measure(guide: MapGuide, caches: Sequence[CropCache], flip: bool, device: torch.device) -> Reliability:
-    """Try a guide on some labelled crops of each cache."""
+def measure(teacher: MapTeacher, caches: Sequence[CropCache], flip: bool, device: torch.device) -> Reliability:
+    """Try a teacher on some labelled crops of each cache."""
     found = Reliability.unknown()
     for cache in caches:
         labelled = np.flatnonzero(cache.labelled.any(axis=1))
         for rows in np.split(labelled[:: max(1, len(labelled) // TRIED)], range(CHUNK, TRIED, CHUNK)):
             if len(rows):
-                maps = see(guide, cache, rows, flip, device).clamp(0, 1).cpu().numpy()
-                found += tally(maps, cells_to_canvas(guide, cache), cache, rows)[1]
+                maps = see(teacher, cache, rows, flip, device).clamp(0, 1).cpu().numpy()
+                found += tally(maps, cells_to_canvas(teacher, cache), cache, rows)[1]
     return found
 
 
-def cells_to_canvas(guide: MapGuide, cache: CropCache) -> Floats:
-    """The affine (2, 3) from the cells of a guide's undisturbed heatmaps to a cache's canvas."""
-    return np.asarray(undisturbed(cache, guide.crop_size, guide.padding) @ _square(guide.to_crop), np.float32)
+def cells_to_canvas(teacher: MapTeacher, cache: CropCache) -> Floats:
+    """The affine (2, 3) from the cells of a teacher's undisturbed heatmaps to a cache's canvas."""
+    return np.asarray(undisturbed(cache, teacher.crop_size, teacher.padding) @ _square(teacher.to_crop), np.float32)
 
 
 def undisturbed(cache: CropCache, size: tuple[int, int], padding: float = crop_cache.BOX_PADDING) -> Floats:
@@ -167,35 +167,37 @@ def undisturbed(cache: CropCache, size: tuple[int, int], padding: float = crop_c
     )
 
 
-def ask(guide: MapGuide, pixels: Tensor, flip: bool) -> Tensor:
-    """A guide's heatmaps of crops uint8 (N, H, W, 3) of its size, with ``flip`` averaged over the mirror image."""
-    maps = guide.maps(pixels)
+def ask(teacher: MapTeacher, pixels: Tensor, flip: bool) -> Tensor:
+    """A teacher's heatmaps of crops uint8 (N, H, W, 3) of its size, with ``flip`` averaged over the mirror image."""
+    maps = teacher.maps(pixels)
     if not flip:
         return maps
-    # Mirrored cells fall on cells where the guide has our half-pixel terms; PP-TinyPose's own lie beside.
-    mirrored = mirror_maps(guide.maps(pixels.flip(2)), guide.skeleton)
-    offset = float(guide.crop_size[0] - 1 - 2 * guide.to_crop[0, 2]) / float(guide.to_crop[0, 0]) - maps.shape[3] + 1
+    # Mirrored cells fall on cells where the teacher has our half-pixel terms; PP-TinyPose's own lie beside.
+    mirrored = mirror_maps(teacher.maps(pixels.flip(2)), teacher.skeleton)
+    offset = (
+        float(teacher.crop_size[0] - 1 - 2 * teacher.to_crop[0, 2]) / float(teacher.to_crop[0, 0]) - maps.shape[3] + 1
+    )
     if abs(offset) > 1e-3:
         shift = torch.tensor([[1.0, 0, -offset], [0, 1, 0]], device=maps.device).expand(len(maps), 2, 3)
         mirrored = augment.warp(mirrored, shift, (maps.shape[3], maps.shape[2]))
     return (maps + mirrored) / 2
 
 
-def folder_of(root: Path, name: str, guide_file: Path, flip: bool, cache: CropCache) -> Path:
-    """Where a guide's maps of a cache lie below ``root``: named by the content of both."""
-    content = guide_file / bundle.ONNX if guide_file.is_dir() else guide_file
-    guide = hashlib.sha256(content.read_bytes() + (b"flip" if flip else b"")).hexdigest()[:12]
+def folder_of(root: Path, name: str, teacher_file: Path, flip: bool, cache: CropCache) -> Path:
+    """Where a teacher's maps of a cache lie below ``root``: named by the content of both."""
+    content = teacher_file / bundle.ONNX if teacher_file.is_dir() else teacher_file
+    teacher = hashlib.sha256(content.read_bytes() + (b"flip" if flip else b"")).hexdigest()[:12]
     # All pixels would take minutes: some sixty canvases tell other pictures.
     some = cache.pixels[:: max(1, len(cache) // 64)].tobytes()
     crops_ = hashlib.sha256((cache.path / "labels.npz").read_bytes() + str(cache.pixels.shape).encode() + some)
-    return root / f"{name}-{guide}" / f"{cache.path.name}-{crops_.hexdigest()[:12]}"
+    return root / f"{name}-{teacher}" / f"{cache.path.name}-{crops_.hexdigest()[:12]}"
 
 
-class CachedGuide:
+class CachedTeacher:
     """Looks a batch up in what `look_once` wrote."""
 
     def __init__(self, folders: Sequence[Path], device: torch.device, measured: Sequence[bool] | None = None) -> None:
-        """Open one folder a crop cache, in the recipe's order; ``measured`` says whose labels may judge the guide."""
+        """Open one folder a crop cache, in the recipe's order; ``measured`` says whose labels may judge the teacher."""
         opened = []
         for folder in folders:
             with np.load(folder / "scores.npz") as stored:
@@ -209,7 +211,7 @@ class CachedGuide:
         self._from_canvas = np.linalg.inv(_square(opened[0]["to_canvas"])).astype(np.float32)
 
     def look(self, placed: Placed) -> tuple[Tensor, Tensor]:
-        """See `BatchGuide.look`."""
+        """See `BatchTeacher.look`."""
         maps = self._maps.take(placed.sources, placed.rows).float() / 255
         trust, scores = (
             np.stack([table[s][r] for s, r in zip(placed.sources, placed.rows, strict=True)])
@@ -219,18 +221,18 @@ class CachedGuide:
         return _moved(maps, to_maps, placed, trust, scores)
 
 
-class BesideGuide:
-    """Asks a guide about the very crops that the student sees: dearer, but it also sees the disturbance."""
+class BesideTeacher:
+    """Asks a teacher about the very crops that the student sees: dearer, but it also sees the disturbance."""
 
-    def __init__(self, guide: MapGuide, flip: bool, reliability: Reliability) -> None:
-        self._guide = guide
+    def __init__(self, teacher: MapTeacher, flip: bool, reliability: Reliability) -> None:
+        self._teacher = teacher
         self._flip = flip
         self._reliability = reliability
 
     @torch.no_grad()
     def look(self, placed: Placed) -> tuple[Tensor, Tensor]:
-        """See `BatchGuide.look`."""
-        width, height = self._guide.crop_size
+        """See `BatchTeacher.look`."""
+        width, height = self._teacher.crop_size
         pixels = placed.pixels
         zoom = np.array([width / pixels.shape[2], height / pixels.shape[1]])
         if tuple(pixels.shape[1:3]) != (height, width):
@@ -238,10 +240,10 @@ class BesideGuide:
                 pixels.permute(0, 3, 1, 2).float(), size=(height, width), mode="bilinear", antialias=True
             )
             pixels = augment.to_bytes(resized)
-        maps = ask(self._guide, pixels, self._flip).to(placed.pixels.device)
+        maps = ask(self._teacher, pixels, self._flip).to(placed.pixels.device)
         scores = maps.amax(dim=(2, 3)).clamp(0, 1).cpu().numpy()
         resize = np.array([[zoom[0], 0, (zoom[0] - 1) / 2], [0, zoom[1], (zoom[1] - 1) / 2], [0, 0, 1]])
-        to_maps = np.linalg.inv(_square(self._guide.to_crop))[:2] @ resize @ _square(placed.to_crop)
+        to_maps = np.linalg.inv(_square(self._teacher.to_crop))[:2] @ resize @ _square(placed.to_crop)
         moved = augment.warp(maps, _tensor(np.broadcast_to(to_maps, (len(maps), 2, 3)), maps.device), placed.grid)
         return moved, _tensor(self._reliability.weights(scores), maps.device)
 

@@ -1,7 +1,7 @@
-"""Guides: networks whose answers teach ours.
+"""Teachers: networks whose answers teach ours.
 
-A guide answers a crop with heatmaps: a teacher or an assistant of our own by its checkpoint, or any bundle, ours or
-imported. Guides err: `reliability` says how far each joint is to be trusted.
+A teacher answers a crop with heatmaps: a teacher or an assistant of our own by its checkpoint, or any bundle, ours or
+imported. Teachers err: `reliability` says how far each joint is to be trusted.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CPU_BATCH = 8
 """Crops at a time for a network that only answers: what fits a CPU's caches takes half the time."""
 
 
-class MapGuide(Protocol):
+class MapTeacher(Protocol):
     """Anything that answers crops with heatmaps.
 
     Attributes:
@@ -60,7 +60,7 @@ def cells_to_crop(stride: float, first_px: float | None = None) -> Floats:
     return np.array([[stride, 0, first_px], [0, stride, first_px]], np.float32)
 
 
-class NetworkGuide:
+class NetworkTeacher:
     """A network of our own: a teacher or an assistant, by its averaged weights."""
 
     def __init__(self, path: Path, device: torch.device) -> None:
@@ -68,11 +68,11 @@ class NetworkGuide:
 
         Raises:
             CheckpointError: No checkpoint there.
-            DatasetError: It is a finder's.
+            DatasetError: It is a detector's.
         """
         plan = checkpoint.load(path)
         if plan.recipe.network.kind != "pose":
-            raise DatasetError(f"{path}: expected a pose network as guide, got a {plan.recipe.network.kind}")
+            raise DatasetError(f"{path}: expected a pose network as teacher, got a {plan.recipe.network.kind}")
         self._settings, self.skeleton = plan.recipe.network, plan.recipe.skeleton
         # Held to 0..1 by squared errors alone, its outputs are heatmaps; a softmax would make needles of them.
         self._answers_maps = plan.recipe.losses.by_squares
@@ -88,7 +88,7 @@ class NetworkGuide:
 
     @torch.no_grad()
     def maps(self, pixels: Tensor) -> Tensor:
-        """See `MapGuide.maps`."""
+        """See `MapTeacher.maps`."""
         few = CPU_BATCH if self._device.type == "cpu" else len(pixels)
         return torch.cat([self._maps(part) for part in torch.split(pixels, max(1, few))])
 
@@ -110,7 +110,7 @@ def outer_maps(along_x: Tensor, along_y: Tensor) -> Tensor:
     return coarse_y[..., :, None] * coarse_x[..., None, :]
 
 
-class BundleGuide:
+class BundleTeacher:
     """A bundle of any origin, ours or imported: it answers as it serves.
 
     Attributes:
@@ -133,7 +133,7 @@ class BundleGuide:
         opened = read_bundle(path)
         manifest = opened.manifest
         if manifest.heatmap_size is None or manifest.box_padding is None or manifest.known_skeleton is None:
-            raise DatasetError(f"{path}: expected a pose network as guide, got decoder {manifest.decoder!r}")
+            raise DatasetError(f"{path}: expected a pose network as teacher, got decoder {manifest.decoder!r}")
         self.skeleton = manifest.known_skeleton
         self.crop_size = manifest.input_size
         self.padding = manifest.box_padding
@@ -144,11 +144,11 @@ class BundleGuide:
             try:
                 self.module = OnnxModule(opened.onnx).eval().to(on)
             except DatasetError as error:
-                print(f"{path}: it guides from the CPU: {error}", file=sys.stderr)
+                print(f"{path}: it teaches from the CPU: {error}", file=sys.stderr)
 
     @torch.no_grad()
     def maps(self, pixels: Tensor) -> Tensor:
-        """See `MapGuide.maps`."""
+        """See `MapTeacher.maps`."""
         outputs = [it.float().clamp_min(0) for it in self._answer(pixels)]
         return outer_maps(outputs[0], outputs[1]) if len(outputs) == 2 else outputs[0]
 
@@ -174,7 +174,7 @@ def read_bundle(path: Path) -> Bundle:
     return bundle.read(path)
 
 
-def open_guide(settings: recipe.Guide, path: Path, device: torch.device) -> MapGuide:
+def open_teacher(settings: recipe.Teacher, path: Path, device: torch.device) -> MapTeacher:
     """Open what a recipe names.
 
     Raises:
@@ -184,6 +184,6 @@ def open_guide(settings: recipe.Guide, path: Path, device: torch.device) -> MapG
     """
     match settings.kind:
         case "checkpoint":
-            return NetworkGuide(path, device)
+            return NetworkTeacher(path, device)
         case "bundle":
-            return BundleGuide(path, on=device if device.type == "cuda" else None)
+            return BundleTeacher(path, on=device if device.type == "cuda" else None)

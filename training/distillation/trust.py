@@ -1,4 +1,4 @@
-"""How far a guide is to be believed: its hits where joints are labelled, counted by its own score."""
+"""How far a teacher is to be believed: its hits where joints are labelled, counted by its own score."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ BINS = 20
 NEAR = 0.03
 """A hit is at most this share of the person's height from the label."""
 LEAST = 0.25
-"""A guide that is right more rarely than this is not heard."""
+"""A teacher that is right more rarely than this is not heard."""
 ENOUGH = 200
-"""Labelled joints from which on a guide's reliability is measured; with fewer the ramp of `joint_weights` serves."""
+"""Labelled joints from which on a teacher's reliability is measured; with fewer the ramp of `joint_weights` serves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Reliability:
         return Reliability(self.hits + other.hits, self.counts + other.counts)
 
     def weights(self, scores: Floats) -> Floats:
-        """Trust (N, K), 0..1: as often as the guide was right at such a score; none below `LEAST`; never falling."""
+        """Trust (N, K), 0..1: as often as the teacher was right at such a score; none below `LEAST`; never falling."""
         if self.counts.sum() < ENOUGH:
             return joint_weights(scores)
         share = (self.hits + 0.5) / (self.counts + 1)
@@ -48,7 +48,7 @@ class Reliability:
 
 
 def tally(maps: Heatmaps, to_canvas: Floats, cache: CropCache, rows: NDArray[np.intp]) -> tuple[Floats, Reliability]:
-    """Hold a guide's heatmaps of some crops against their labels.
+    """Hold a teacher's heatmaps of some crops against their labels.
 
     Args:
         maps: float32 (N, K, h, w) of the undisturbed crops.
@@ -57,7 +57,7 @@ def tally(maps: Heatmaps, to_canvas: Floats, cache: CropCache, rows: NDArray[np.
         rows: Which, (N,).
 
     Returns:
-        The guide's scores float32 (N, K), and what was counted where a joint is labelled.
+        The teacher's scores float32 (N, K), and what was counted where a joint is labelled.
     """
     cells, scores = heatmap.decode(maps, stride=1)
     there = crop.transform(cells, np.broadcast_to(to_canvas, (len(cells), 2, 3)))

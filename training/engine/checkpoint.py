@@ -27,7 +27,7 @@ class Lineage:
         started_from: What it went on from, newest first, as manifests list it.
         data: Names of the sources that those before it learned from.
         terms: Where those sources are from and on which terms, in words.
-        guides: Who taught it and those before it, in words.
+        teachers: Who taught it and those before it, in words.
         pictures: What it and those before it learn from.
         start: Weights that it began with, where it or those before it began with a bundle; else empty.
     """
@@ -35,7 +35,7 @@ class Lineage:
     started_from: tuple[dict[str, Any], ...] = ()
     data: tuple[str, ...] = ()
     terms: tuple[str, ...] = ()
-    guides: tuple[str, ...] = ()
+    teachers: tuple[str, ...] = ()
     pictures: PictureRecord = field(default_factory=PictureRecord)
     start: dict[str, torch.Tensor] = field(default_factory=dict)
 
@@ -48,7 +48,7 @@ class Checkpoint:
         step: Steps done.
         network: Weights as trained.
         ema: Averaged weights, the ones to use.
-        optimiser: Its state.
+        optimizer: Its state.
         recipe: What is trained, resolved.
         revision: Git revision of the code, ``unknown`` outside a repository.
         run: Folder that it lies in; not stored.
@@ -60,7 +60,7 @@ class Checkpoint:
     step: int
     network: dict[str, torch.Tensor]
     ema: dict[str, torch.Tensor]
-    optimiser: dict[str, Any]
+    optimizer: dict[str, Any]
     recipe: recipe.Recipe
     revision: str
     run: Path = Path()
@@ -76,7 +76,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
             "step": checkpoint.step,
             "network": checkpoint.network,
             "ema": checkpoint.ema,
-            "optimiser": checkpoint.optimiser,
+            "optimizer": checkpoint.optimizer,
             "recipe": recipe.dump(checkpoint.recipe),
             "revision": checkpoint.revision,
             "lineage": None if checkpoint.lineage is None else _tree(checkpoint.lineage),
@@ -120,7 +120,7 @@ def _tree(lineage: Lineage) -> dict[str, Any]:
         "started_from": list(lineage.started_from),
         "data": list(lineage.data),
         "terms": list(lineage.terms),
-        "guides": list(lineage.guides),
+        "teachers": list(lineage.teachers),
         "pictures": torch.from_numpy(lineage.pictures.ids),
         "unrecorded": list(lineage.pictures.unrecorded),
         "start": lineage.start,
@@ -132,7 +132,7 @@ def _lineage(tree: dict[str, Any]) -> Lineage:
         tuple(tree["started_from"]),
         tuple(tree["data"]),
         tuple(tree["terms"]),
-        tuple(tree["guides"]),
+        tuple(tree["teachers"]),
         PictureRecord(tree["pictures"].numpy(), tuple(tree["unrecorded"])),
         tree["start"],
     )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 PATIENCE = timedelta(days=1)
-"""How long processes wait for each other: a guide may look at many crops first. torchrun ends all where one fails."""
+"""How long processes wait for each other: a teacher may look at many crops first. torchrun ends all where one fails."""
 
 
 def join(device: torch.device) -> tuple[int, int]:

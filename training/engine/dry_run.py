@@ -18,10 +18,10 @@ from training import files, networks
 from training.data import crop_cache
 from training.data.crop_cache import CropCache
 from training.distillation import teacher_cache, teachers
-from training.distillation.teachers import MapGuide
-from training.engine import checkpoint, distributed, loop, optimizer, profile
+from training.distillation.teachers import MapTeacher
+from training.engine import checkpoint, distributed, loop, optimizers, profile
 from training.recipe import recipe
-from training.recipe.recipe import Guide, Phase, Recipe
+from training.recipe.recipe import Phase, Recipe, Teacher
 
 ROUNDS = 3
 TRIED_CROPS = 16
@@ -35,38 +35,40 @@ class CountedTask(loop.Task, Protocol):
         ...
 
 
-def unseen(plan: Recipe, data_root: Path, run: Path) -> list[tuple[Guide, list[CropCache]]]:
-    """Guides that have yet to look, and at which caches."""
+def unseen(plan: Recipe, data_root: Path, run: Path) -> list[tuple[Teacher, list[CropCache]]]:
+    """Teachers that have yet to look, and at which caches."""
     found = []
-    wanted = plan.losses.guides if plan.losses.dense or plan.losses.classification else ()
-    for guide in wanted:
-        if not guide.cached:
+    wanted = plan.losses.teachers if plan.losses.dense or plan.losses.classification else ()
+    for teacher in wanted:
+        if not teacher.cached:
             continue
         caches = crop_cache.open_cache([data_root / data.path for data in plan.data], plan.skeleton)
-        path = checkpoint.locate(guide.path, data_root, run)
+        path = checkpoint.locate(teacher.path, data_root, run)
         if not path.exists():
-            teachers.open_guide(guide, path, torch.device("cpu"))  # says what is missing
-        places = [teacher_cache.folder_of(data_root / "guides", guide.name, path, guide.flip, it) for it in caches]
+            teachers.open_teacher(teacher, path, torch.device("cpu"))  # says what is missing
+        places = [
+            teacher_cache.folder_of(data_root / "teachers", teacher.name, path, teacher.flip, it) for it in caches
+        ]
         waiting = [it for it, place in zip(caches, places, strict=True) if not (place / "scores.npz").is_file()]
         if waiting:
-            found.append((guide, waiting))
+            found.append((teacher, waiting))
     return found
 
 
 def without(plan: Recipe, left_out: Sequence[str]) -> Recipe:
-    """The recipe without some guides, for steps that can be tried before these have looked."""
-    kept = tuple(it for it in plan.losses.guides if it.name not in left_out)
+    """The recipe without some teachers, for steps that can be tried before these have looked."""
+    kept = tuple(it for it in plan.losses.teachers if it.name not in left_out)
     dense = plan.losses.dense if kept else 0.0
     bare = plan.losses.regression + dense + plan.losses.classification == 0
     classification = 1.0 if bare else plan.losses.classification
     drop = plan.losses.drop and len(kept) > 1
     return replace(
-        plan, losses=replace(plan.losses, guides=kept, dense=dense, classification=classification, drop=drop)
+        plan, losses=replace(plan.losses, teachers=kept, dense=dense, classification=classification, drop=drop)
     )
 
 
 def describe(
-    plan: Recipe, task: CountedTask, waiting: list[tuple[Guide, list[CropCache]]], data_root: Path, run: Path,
+    plan: Recipe, task: CountedTask, waiting: list[tuple[Teacher, list[CropCache]]], data_root: Path, run: Path,
     device: torch.device, where: str,
 ) -> str:  # fmt: skip
     """Try a few steps and say what the training will take.
@@ -75,7 +77,7 @@ def describe(
         plan: What is to be trained.
         task: Of `without` what waits.
         waiting: Of `unseen`.
-        data_root: Where guides' maps will lie.
+        data_root: Where teachers' maps will lie.
         run: The run's folder; it may hold a checkpoint.
         device: Where.
         where: The same in words.
@@ -104,7 +106,7 @@ def describe(
             f"{data.share / share:.0%} of each batch, each seen about {times:.1f} times"
         )
     lines.append(f"device: {where}")
-    look_s = sum(_look(guide, caches, data_root, run, device, lines) for guide, caches in waiting)
+    look_s = sum(_look(teacher, caches, data_root, run, device, lines) for teacher, caches in waiting)
     train_s = _steps(plan, task, done, device, lines)
     hours = (look_s + train_s) / 3600
     lines.append(f"time: about {hours:.1f} hours" if hours > 1.5 else f"time: about {60 * hours:.1f} minutes")
@@ -140,37 +142,37 @@ def _seconds(plan: Recipe, phase: Phase, task: loop.Task, device: torch.device) 
 
 
 def _look(
-    settings: Guide, caches: list[CropCache], data_root: Path, run: Path, device: torch.device, lines: list[str]
+    settings: Teacher, caches: list[CropCache], data_root: Path, run: Path, device: torch.device, lines: list[str]
 ) -> float:
-    """Say what a guide's first look takes; gives its seconds. Cached maps add about a tenth to each step."""
-    guide: MapGuide = teachers.open_guide(settings, checkpoint.locate(settings.path, data_root, run), device)
+    """Say what a teacher's first look takes; gives its seconds. Cached maps add about a tenth to each step."""
+    teacher: MapTeacher = teachers.open_teacher(settings, checkpoint.locate(settings.path, data_root, run), device)
     rows = np.arange(min(TRIED_CROPS, len(caches[0])))
-    teacher_cache.see(guide, caches[0], rows, settings.flip, device)  # the first is slower
+    teacher_cache.see(teacher, caches[0], rows, settings.flip, device)  # the first is slower
     began = time.perf_counter()
-    teacher_cache.see(guide, caches[0], rows, settings.flip, device)
+    teacher_cache.see(teacher, caches[0], rows, settings.flip, device)
     count = sum(map(len, caches))
     seconds = (time.perf_counter() - began) / len(rows) * count
-    width, height = (side // int(guide.to_crop[0, 0]) for side in guide.crop_size)
-    size = count * len(guide.skeleton) * width * height
+    width, height = (side // int(teacher.to_crop[0, 0]) for side in teacher.crop_size)
+    size = count * len(teacher.skeleton) * width * height
     lines.append(
-        f"guide {settings.name}: looks at {count:,} crops first: about {seconds / 60:.1f} minutes, {size / 1e6:,.1f} "
-        f"MB under {data_root / 'guides'}, where {files.free(data_root) / 1e6:,.0f} MB are free; the steps below are "
+        f"teacher {settings.name}: looks at {count:,} crops first: about {seconds / 60:.1f} minutes, {size / 1e6:,.1f} "
+        f"MB under {data_root / 'teachers'}, where {files.free(data_root) / 1e6:,.0f} MB are free; the steps below are "
         "without it"
     )
     return seconds
 
 
 def _checkpoint_bytes(network: nn.Module, plan: Recipe) -> int:
-    """Of all that a checkpoint stores; a step at rate 0 makes the optimiser's state."""
+    """Of all that a checkpoint stores; a step at rate 0 makes the optimizer's state."""
     average = {name: it.clone() for name, it in network.state_dict().items()}
-    optimiser = optimizer.build(network, plan)
+    optimizer = optimizers.build(network, plan)
     for parameter in network.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    optimiser.step()
+    optimizer.step()
     content = io.BytesIO()
     # A lineage may hold the weights that the training began with.
     start = {name: it.clone() for name, it in average.items()} if plan.init_from else {}
-    torch.save([network.state_dict(), average, start, optimiser.state_dict()], content)
+    torch.save([network.state_dict(), average, start, optimizer.state_dict()], content)
     return content.tell()
 
 

@@ -15,26 +15,26 @@ from training.data.image_record import PictureRecord
 from training.engine import checkpoint
 from training.engine.checkpoint import Checkpoint, Lineage
 from training.recipe import recipe
-from training.recipe.recipe import Guide, Recipe
+from training.recipe.recipe import Recipe, Teacher
 
 FEATURES = "EfficientNet-Lite0's ImageNet features (Apache-2.0)"
 
 
-def at_start(plan: Recipe, run: Path, learned: PictureRecord, guides: tuple[str, ...]) -> Lineage:
+def at_start(plan: Recipe, run: Path, learned: PictureRecord, teachers: tuple[str, ...]) -> Lineage:
     """What a training that starts now comes from.
 
     Args:
         plan: What is trained.
         run: The run's folder, beside which ``@NAME`` is looked for.
         learned: Pictures of its own data.
-        guides: Who teaches, in words; see `guide_name`.
+        teachers: Who teaches, in words; see `teacher_name`.
 
     Raises:
         CheckpointError, BundleError: What it begins with is gone or damaged.
     """
     before = of_start(plan, run) if plan.init_from else Lineage()
-    own = [*guides, *([FEATURES] if plan.losses.features else [])]
-    return replace(before, guides=tuple(dict.fromkeys([*own, *before.guides])), pictures=learned | before.pictures)
+    own = [*teachers, *([FEATURES] if plan.losses.features else [])]
+    return replace(before, teachers=tuple(dict.fromkeys([*own, *before.teachers])), pictures=learned | before.pictures)
 
 
 def with_weights(line: Lineage, plan: Recipe, run: Path, weights: dict[str, Tensor]) -> Lineage:
@@ -48,7 +48,7 @@ def with_weights(line: Lineage, plan: Recipe, run: Path, weights: dict[str, Tens
 
 
 def of_start(plan: Recipe, run: Path) -> Lineage:
-    """What ``init_from`` names brings along: itself, its own starts, their data, guides and pictures."""
+    """What ``init_from`` names brings along: itself, its own starts, their data, teachers and pictures."""
     path = checkpoint.locate(plan.init_from, Path(), run)
     if path.is_dir():
         return of_bundle(bundle.read(path).manifest)
@@ -68,10 +68,10 @@ def of(state: Checkpoint) -> Lineage:
     """
     if state.lineage is not None:
         return state.lineage
-    used = state.recipe.losses.guides
-    guides = tuple(guide_name(it, checkpoint.locate(it.path, Path(), state.run)) for it in used)
+    used = state.recipe.losses.teachers
+    teachers = tuple(teacher_name(it, checkpoint.locate(it.path, Path(), state.run)) for it in used)
     return at_start(
-        state.recipe, state.run, PictureRecord(unrecorded=(f"{state.recipe.name} (its own training)",)), guides
+        state.recipe, state.run, PictureRecord(unrecorded=(f"{state.recipe.name} (its own training)",)), teachers
     )
 
 
@@ -88,7 +88,7 @@ def of_bundle(manifest: Manifest) -> Lineage:
         started_from=(itself, *made.get("started_from", [])),
         data=tuple(made.get("data", [])),
         terms=tuple(made.get("terms", [])),
-        guides=tuple(made.get("guides", [])),
+        teachers=tuple(made.get("teachers", [])),
         pictures=image_record.of_bundle(manifest),
     )
 
@@ -108,8 +108,8 @@ def terms_of(plan: Recipe) -> list[str]:
     return [told for source in plan.data if (told := ": ".join(filter(None, [source.origin, source.terms])))]
 
 
-def guide_name(settings: Guide, path: Path) -> str:
-    """Who a guide is, in the card's words; a bundle's manifest tells where the recipe does not."""
+def teacher_name(settings: Teacher, path: Path) -> str:
+    """Who a teacher is, in the card's words; a bundle's manifest tells where the recipe does not."""
     if settings.origin:
         return settings.origin
     if settings.kind == "checkpoint":

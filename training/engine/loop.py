@@ -16,7 +16,7 @@ from tqdm import tqdm
 from service.pose import bundle
 from training import files, networks
 from training.data.image_record import PictureRecord
-from training.engine import checkpoint, distributed, lineage, optimizer
+from training.engine import checkpoint, distributed, lineage, optimizers
 from training.engine.checkpoint import Checkpoint, Lineage
 from training.export import from_bundle
 from training.networks import pp_tinypose, pruning, rtmdet
@@ -90,8 +90,8 @@ def fit(
     line = None if begun else _begin(recipe, run, task, network, rank)
     ema.load_state_dict(network.state_dict())
     ema.requires_grad_(requires_grad=False)
-    optimiser = optimizer.build(network, recipe)
-    step, line = _resume(run / "last.pt", recipe, network, ema, optimiser) if begun else (0, line)
+    optimizer = optimizers.build(network, recipe)
+    step, line = _resume(run / "last.pt", recipe, network, ema, optimizer) if begun else (0, line)
     _require_same(step, count)
     log = Log(run / "log.csv", step) if rank == 0 else None
     revision = checkpoint.revision()
@@ -108,7 +108,7 @@ def fit(
             with in_half(recipe, device):
                 terms = task.loss(network, ema, draw.batch(step), step)
             loss = torch.stack(list(terms.values())).sum()
-            optimiser.zero_grad(set_to_none=True)
+            optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             distributed.average_gradients(network)
             norm = torch.nn.utils.clip_grad_norm_(network.parameters(), MAX_GRADIENT)
@@ -116,18 +116,18 @@ def fit(
                 raise DivergedError(
                     f"{recipe.name}: expected finite gradients, got {norm.item()} at step {step}; {_way_on(run)}"
                 )
-            rate = optimizer.set_rates(optimiser, recipe, step)
-            optimiser.step()
-            _average(ema, network, min(recipe.optimiser.ema_decay, (1 + step) / (10 + step)))
+            rate = optimizers.set_rates(optimizer, recipe, step)
+            optimizer.step()
+            _average(ema, network, min(recipe.optimizer.ema_decay, (1 + step) / (10 + step)))
             step += 1
             progress.update()
             told = _means({"loss": loss, **terms})
             if log is not None and log.add(step, told, rate):
                 progress.set_postfix(loss=f"{log.mean:.4f}")
             if rank == 0 and (step == last or time.monotonic() - saved > save_every_s):
-                checkpoint.save(run / "last.pt", _state(step, network, ema, optimiser, recipe, revision, run, line))
+                checkpoint.save(run / "last.pt", _state(step, network, ema, optimizer, recipe, revision, run, line))
                 saved = time.monotonic()
-    return _state(step, network, ema, optimiser, recipe, revision, run, line)
+    return _state(step, network, ema, optimizer, recipe, revision, run, line)
 
 
 def _begin(recipe: Recipe, run: Path, task: Task, network: nn.Module, rank: int) -> Lineage:
@@ -157,10 +157,10 @@ def told_fit(fitting: int, network: nn.Module) -> str:
 def _way_on(run: Path) -> str:
     """What to do after a training has diverged."""
     if not (run / "last.pt").exists():
-        return "begin again with a lower optimiser.lr; nothing was saved yet"
+        return "begin again with a lower optimizer.lr; nothing was saved yet"
     return (
         f"go on in another run folder with --set 'init_from=\"{run / 'last.pt'}\"', which is from before, and a lower "
-        "optimiser.lr"
+        "optimizer.lr"
     )
 
 
@@ -218,7 +218,7 @@ def _shrunk(recipe: Recipe, path: Path, task: Task) -> dict[str, Tensor]:
 
 def in_half(recipe: Recipe, device: torch.device) -> torch.autocast:
     """Have the forward pass run in bf16 where that is faster: on accelerators, and on a CPU as the recipe says."""
-    enabled = device.type == "cuda" or recipe.optimiser.bf16_on_cpu
+    enabled = device.type == "cuda" or recipe.optimizer.bf16_on_cpu
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
 
@@ -336,13 +336,13 @@ def _begun(path: Path, recipe: Recipe) -> Checkpoint:
 
 
 def _resume(
-    path: Path, recipe: Recipe, network: nn.Module, ema: nn.Module, optimiser: torch.optim.Optimizer
+    path: Path, recipe: Recipe, network: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[int, Lineage | None]:
     """Load a checkpoint of this recipe; returns the steps done and where the training comes from."""
     state = _begun(path, recipe)
     network.load_state_dict(state.network)
     ema.load_state_dict({**state.ema, **state.fading})
-    optimiser.load_state_dict(state.optimiser)
+    optimizer.load_state_dict(state.optimizer)
     return state.step, state.lineage
 
 
@@ -359,7 +359,7 @@ def _state(
     step: int,
     network: nn.Module,
     ema: nn.Module,
-    optimiser: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer,
     recipe: Recipe,
     revision: str,
     run: Path,
@@ -369,5 +369,5 @@ def _state(
     served = networks.build(recipe, pretrained=False).state_dict() if recipe.network.fade else average
     kept = {name: it for name, it in average.items() if name in served}
     fading = {name: it for name, it in average.items() if name not in served}
-    state = network.state_dict(), kept, optimiser.state_dict()
+    state = network.state_dict(), kept, optimizer.state_dict()
     return Checkpoint(step, *state, recipe, revision, run, line, fading)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from training import networks
-from training.engine import loop, optimizer
+from training.engine import loop, optimizers
 from training.recipe.recipe import Recipe
 
 WARM_UP = 3
@@ -34,7 +34,7 @@ def measure(plan: Recipe, task: loop.Task, device: torch.device, rounds: int) ->
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stub lacks it
     network.train()
     network.backbone.freeze(phase.frozen_blocks)
-    optimiser = optimizer.build(network, plan)
+    optimizer = optimizers.build(network, plan)
     times: dict[str, list[float]] = {"batch": [], "forward": [], "backward": [], "update": []}
 
     def timed(part: str, call: Callable[[], Any]) -> Any:
@@ -52,9 +52,9 @@ def measure(plan: Recipe, task: loop.Task, device: torch.device, rounds: int) ->
     for step in range(rounds + WARM_UP):
         batch = timed("batch", partial(task.batch, step, 0, phase))
         loss = timed("forward", partial(forward, batch, step))
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         timed("backward", loss.backward)
-        timed("update", optimiser.step)
+        timed("update", optimizer.step)
     return {part: float(np.median(values[WARM_UP:])) for part, values in times.items()}
 
 

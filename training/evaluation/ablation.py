@@ -89,8 +89,8 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> Ablation:
         for i, student in enumerate(tree["students"])
     )
     for plan in plans:
-        if len(plan.losses.guides) < 2:
-            raise RecipeError(f"{path}, {plan.name}: expected a teacher and an assistant among losses.guides")
+        if len(plan.losses.teachers) < 2:
+            raise RecipeError(f"{path}, {plan.name}: expected a teacher and an assistant among losses.teachers")
     return Ablation(plans, trials, minutes)
 
 
@@ -128,39 +128,46 @@ def ladder(full: Losses) -> dict[str, Losses]:
     """METHOD's rows by name: from plain training to DSKD, DSKD minus each part, and three to hold it against.
 
     Args:
-        full: DSKD's losses; guides from the teacher to the last assistant.
+        full: DSKD's losses; teachers from the teacher to the last assistant.
     """
-    teacher, last = full.guides[:1], full.guides[-1:]
+    teacher, last = full.teachers[:1], full.teachers[-1:]
     label_weight = full.regression + full.dense
-    plain = Losses(guesses=full.guesses, regression=label_weight, classification=0)
-    dense = replace(plain, regression=full.regression, dense=full.dense, dense_form=full.dense_form, guides=full.guides)
+    plain = Losses(pseudo_labels=full.pseudo_labels, regression=label_weight, classification=0)
+    dense = replace(
+        plain, regression=full.regression, dense=full.dense, dense_form=full.dense_form, teachers=full.teachers
+    )
     dropping = replace(dense, drop=full.drop)
     binary = replace(dropping, binarize=full.binarize, binary=full.binary)
     classifying = replace(binary, classification=full.classification, classification_form=full.classification_form)
     return {
         "plain": plain,
-        "teacher": replace(dense, guides=teacher),
-        "chain": replace(dense, guides=last),
+        "teacher": replace(dense, teachers=teacher),
+        "chain": replace(dense, teachers=last),
         "dense": dense,
         "drop": dropping,
         "binarize": binary,
         "classify": classifying,
-        "dskd": replace(classifying, past=full.past, past_ramp=full.past_ramp, features=full.features),
-        "minus-assistants": replace(full, guides=teacher, drop=False),
+        "dskd": replace(
+            classifying,
+            self_distillation=full.self_distillation,
+            self_distillation_rampup=full.self_distillation_rampup,
+            features=full.features,
+        ),
+        "minus-assistants": replace(full, teachers=teacher, drop=False),
         "minus-drop": replace(full, drop=False),
         "minus-binarize": replace(full, binarize=0),
         "minus-classify": replace(full, classification=0),
-        "minus-past": replace(full, past=0),
+        "minus-self-distillation": replace(full, self_distillation=0),
         "plain-cells": replace(plain, regression=0, classification=1),
-        "kd-cells": Losses(guesses=full.guesses, guides=teacher, dense=1, dense_form="divergence"),
+        "kd-cells": Losses(pseudo_labels=full.pseudo_labels, teachers=teacher, dense=1, dense_form="divergence"),
         "dskd-cells": replace(full, regression=0, dense=1, dense_form="divergence", classification=1),
     }
 
 
 def at_row(plan: Recipe, row: str, seed: int) -> Recipe:
-    """The recipe of one row; where no guide speaks, pictures without labels are left out."""
+    """The recipe of one row; where no teacher speaks, pictures without labels are left out."""
     chosen = ladder(plan.losses)[row]
-    data = plan.data if chosen.guides else tuple(source for source in plan.data if source.labels)
+    data = plan.data if chosen.teachers else tuple(source for source in plan.data if source.labels)
     return replace(plan, seed=seed, losses=chosen, data=data)
 
 
@@ -177,7 +184,7 @@ ROWS = {
     "minus-drop": "DSKD minus stochastic drop",
     "minus-binarize": "DSKD minus binarization",
     "minus-classify": "DSKD minus classification loss",
-    "minus-past": "DSKD minus self-distillation",
+    "minus-self-distillation": "DSKD minus self-distillation",
     "plain-cells": "baseline: cell cross-entropy on labels",
     "kd-cells": "baseline: cell cross-entropy, teacher's divergence",
     "dskd-cells": "DSKD without squared errors",

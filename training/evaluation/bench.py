@@ -18,13 +18,13 @@ import numpy as np
 from service.pose.types import Image
 from training.evaluation.bootstrap import Interval
 from training.evaluation.ranking import Precision
-from training.evaluation.rivals import PUBLISHED_PADDING, Field, FinderContender, PoseContender
+from training.evaluation.rivals import PUBLISHED_PADDING, DetectorContender, Field, PoseContender
 
 PICTURE_SIZE = (1280, 720)
 BOX = (440, 60, 760, 700)
 """xyxy px of the one person on the picture that is timed."""
 LEAST_SCORE = 0.3
-"""Of boxes while a finder is timed."""
+"""Of boxes while a detector is timed."""
 WARM_UP = 5
 UNKNOWN = Precision(None)
 
@@ -35,12 +35,12 @@ class Row:
 
     Attributes:
         name: Its name.
-        kind: ``pose`` or ``finder``.
+        kind: ``pose`` or ``detector``.
         ours: Whether it is no rival.
         arithmetic: What its graph computed in for both figures: ``float32``, ``bf16`` or ``int8``.
         median_ms: Of one call, over all rounds.
         p95_ms: Likewise, 95th percentile.
-        finder_ms: Median of the finder that finds its people; None where there is none.
+        detector_ms: Median of the detector that finds its people; None where there is none.
         precision: AP, where it was measured.
     """
 
@@ -50,7 +50,7 @@ class Row:
     arithmetic: str
     median_ms: float
     p95_ms: float
-    finder_ms: float | None = None
+    detector_ms: float | None = None
     precision: Precision = UNKNOWN
 
 
@@ -91,30 +91,30 @@ def measure(contenders: Field, rounds: int, precisions: Mapping[str, Precision] 
     """
     picture, box = timed_picture(), np.array([BOX], np.float32)
     calls: dict[str, Callable[[], object]] = {}
-    for finder in contenders.finders:
-        calls[finder.name] = partial(finder.find, picture, LEAST_SCORE)
+    for detector in contenders.detectors:
+        calls[detector.name] = partial(detector.find, picture, LEAST_SCORE)
     for pose in contenders.poses:
         calls[pose.name] = partial(pose.estimate, picture, box, None)
     times = interleave(calls, rounds)
     medians = {name: float(np.median(values)) for name, values in times.items()}
     known = precisions or {}
 
-    def row(it: PoseContender | FinderContender, kind: str, finder: str | None = None) -> Row:
-        finder_ms = medians[finder] if finder else None
+    def row(it: PoseContender | DetectorContender, kind: str, detector: str | None = None) -> Row:
+        detector_ms = medians[detector] if detector else None
         p95 = float(np.percentile(times[it.name], 95))
         precision = known.get(it.name, UNKNOWN)
-        return Row(it.name, kind, it.ours, it.arithmetic, medians[it.name], p95, finder_ms, precision)
+        return Row(it.name, kind, it.ours, it.arithmetic, medians[it.name], p95, detector_ms, precision)
 
     return [
-        *(row(it, "pose", it.finder) for it in contenders.poses),
-        *(row(it, "finder") for it in contenders.finders),
+        *(row(it, "pose", it.detector) for it in contenders.poses),
+        *(row(it, "detector") for it in contenders.detectors),
     ]
 
 
 def dominating(row: Row, rows: list[Row]) -> list[str]:
     """Who of its kind is at least as precise and as fast as a row, and better in one: nobody has a reason to take it.
 
-    Pose networks are held against each other in labelled boxes, and on whole pictures with their finders' times: a row
+    Pose networks are held against each other in labelled boxes, and on whole pictures with their detectors' times: a row
     is named where one is better in either way, with ``(whole picture)`` where it is in that one alone.
     """
     found = []
@@ -133,16 +133,16 @@ def _beats(ap: float | None, ms: float | None, than_ap: float | None, than_ms: f
 
 
 def _whole_ms(row: Row) -> float | None:
-    return None if row.finder_ms is None else row.median_ms + row.finder_ms
+    return None if row.detector_ms is None else row.median_ms + row.detector_ms
 
 
 def table(rows: list[Row]) -> str:
-    """Write Markdown: pose networks, then finders, quickest first, each with its time against its first rival.
+    """Write Markdown: pose networks, then detectors, quickest first, each with its time against its first rival.
 
     Behind an AP stands its 95 % interval; the last column names those that dominate a row.
     """
     poses = sorted((row for row in rows if row.kind == "pose"), key=lambda row: row.median_ms)
-    finders = sorted((row for row in rows if row.kind == "finder"), key=lambda row: row.median_ms)
+    detectors = sorted((row for row in rows if row.kind == "detector"), key=lambda row: row.median_ms)
     lines = []
     if poses:
         lines += [
@@ -154,7 +154,7 @@ def table(rows: list[Row]) -> str:
             f"{_ap(row.precision.whole, row.precision.whole_interval)} | {_times(row, rows)} |"
             for row in poses
         ]
-    if finders:
+    if detectors:
         lines += [""] * bool(poses)
         lines += [
             "| | arithmetic | person box AP | ms | p95 ms | against the rival | dominated by |",
@@ -162,7 +162,7 @@ def table(rows: list[Row]) -> str:
         ]
         lines += [
             f"| {_named(row)} | {_ap(row.precision.labelled, row.precision.labelled_interval)} | {_times(row, rows)} |"
-            for row in finders
+            for row in detectors
         ]
     if rivals := ", ".join(row.name for row in rows if not row.ours):
         how = f"boxes padded by {PUBLISHED_PADDING:g}, detectors in a letterbox"

@@ -1,6 +1,6 @@
 """What a network's scores are worth, measured on labelled pictures that it has not seen.
 
-A keypoint's height becomes the similarity to expect of it, a finder's the probability that there is a person: logistic
+A keypoint's height becomes the similarity to expect of it, a detector's the probability that there is a person: logistic
 curves (Platt, 1999, on the logit), one for each pair of mirrored joints. All joints' common curve is drawn towards the
 one that changes nothing, and each pair's towards the common one, so that few labels move them little.
 """
@@ -19,7 +19,7 @@ from service.pose import boxes as boxes_
 from service.pose.backends.runner import OnnxRunner
 from service.pose.bundle import Bundle, BundleError
 from service.pose.calibration import BOX_EDGE, Calibration, logistic, logit
-from service.pose.detector import PersonFinder
+from service.pose.detector import PersonDetector
 from service.pose.estimator import PoseEstimator
 from service.pose.types import Boxes, Floats, Image, expected_oks
 from training.data import coco
@@ -38,7 +38,7 @@ LEAST_BOX = 0.05
 SAME_IOU = 0.5
 
 Curves = NDArray[np.float64]
-"""float64 (K, 2): offset and slope of each keypoint, or of the one column of a finder."""
+"""float64 (K, 2): offset and slope of each keypoint, or of the one column of a detector."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,38 +86,38 @@ class Measured:
 
 
 def measure(
-    opened: Bundle, source: coco.Source, finder: PersonFinder | None = None, every: int = 1, measured_on: str = ""
+    opened: Bundle, source: coco.Source, detector: PersonDetector | None = None, every: int = 1, measured_on: str = ""
 ) -> Measured:
     """Calibrate a bundle, whatever calibration it has.
 
     Args:
-        opened: A pose network's or a finder's bundle.
+        opened: A pose network's or a detector's bundle.
         source: Labelled pictures that it has not seen.
-        finder: A calibrated one, for a pose network: how far its word is to be doubted where the pose is poor.
+        detector: A calibrated one, for a pose network: how far its word is to be doubted where the pose is poor.
         every: Only pictures whose id this number divides.
         measured_on: The pictures, in words; the source's name and count where empty.
 
     Raises:
         DatasetError: Too little is labelled there.
-        BundleError: The finder is not calibrated.
+        BundleError: The detector is not calibrated.
     """
     bare = replace(opened, manifest=opened.manifest.model_copy(update={"calibration": None}))
     runner = OnnxRunner(bare.onnx, threads=1)
-    is_finder = bare.manifest.detects
-    if is_finder:
-        found = _boxes(source, PersonFinder(bare, runner), every)
+    is_detector = bare.manifest.detects
+    if is_detector:
+        found = _boxes(source, PersonDetector(bare, runner), every)
     else:
         found = _keypoints(source, PoseEstimator(bare, runner), every)
     count = len(np.unique(found.pictures))
     if count < 2 or len(found.heights) < FEWEST:
         raise coco.DatasetError(
-            f"{source.annotations}: expected at least {FEWEST} {'boxes' if is_finder else 'labelled keypoints'} on 2 "
+            f"{source.annotations}: expected at least {FEWEST} {'boxes' if is_detector else 'labelled keypoints'} on 2 "
             f"pictures to calibrate on, got {len(found.heights)} on {count}; give more pictures, or a smaller --every"
         )
     curves = fit(found)
     before, after = predictions.told(found.heights, found.worth), predictions.told(held_out(found), found.worth)
     calibration = Calibration(
-        meaning="probability_of_person" if is_finder else "expected_oks",
+        meaning="probability_of_person" if is_detector else "expected_oks",
         offsets=tuple(curves[:, 0].round(4).tolist()),
         slopes=tuple(curves[:, 1].round(4).tolist()),
         measured_on=measured_on or f"{count} pictures of {source.name}",
@@ -126,9 +126,9 @@ def measure(
         error_before=round(before.error, 4),
         error=round(after.error, 4),
     )
-    if finder is not None and not is_finder:
+    if detector is not None and not is_detector:
         known = replace(bare, manifest=bare.manifest.model_copy(update={"calibration": calibration}))
-        presence = _presence(source, PoseEstimator(known, runner), finder, every)
+        presence = _presence(source, PoseEstimator(known, runner), detector, every)
         calibration = calibration.model_copy(update={"presence": presence})
     return Measured(calibration, before, after)
 
@@ -146,9 +146,9 @@ def _keypoints(source: coco.Source, estimator: PoseEstimator, every: int) -> Sam
     )
 
 
-def _boxes(source: coco.Source, finder: PersonFinder, every: int) -> Samples:
+def _boxes(source: coco.Source, detector: PersonDetector, every: int) -> Samples:
     """Every box on the pictures whose people are all labelled, with 1 where it is somebody's, 0 where nobody's."""
-    seen = list(_found(source, finder, every, LEAST_BOX))
+    seen = list(_found(source, detector, every, LEAST_BOX))
     heights = np.concatenate([np.zeros(0, np.float32), *(it.scores for it in seen)])
     worth = np.concatenate([np.zeros(0, np.float32), *(it.hits.astype(np.float32) for it in seen)])
     image_ids = np.array([it.image_id for it in seen for _ in it.hits], np.int64)
@@ -174,12 +174,12 @@ class _Found:
     hits: NDArray[np.bool_]
 
 
-def _found(source: coco.Source, finder: PersonFinder, every: int, min_score: float) -> Iterator[_Found]:
+def _found(source: coco.Source, detector: PersonDetector, every: int, min_score: float) -> Iterator[_Found]:
     truth = coco.load(source.annotations)
     ids = [i for i in sorted(truth.imgs) if i % every == 0 and truth.imgs[i].get("official_complete", True)]
-    for image_id in tqdm(ids, desc=f"find {finder.manifest.name}", unit="picture"):
+    for image_id in tqdm(ids, desc=f"find {detector.manifest.name}", unit="picture"):
         image = pictures.read_labelled(source.images, truth.imgs[image_id])
-        boxes, scores = finder.find(image, coco_ap.MOST_PEOPLE, min_score)
+        boxes, scores = detector.find(image, coco_ap.MOST_PEOPLE, min_score)
         labelled = truth.imgToAnns[image_id]
         people, crowds = (
             boxes_.from_xywh([a["bbox"] for a in labelled if bool(a.get("iscrowd")) == crowd])
@@ -191,16 +191,16 @@ def _found(source: coco.Source, finder: PersonFinder, every: int, min_score: flo
 
 
 def _presence(
-    source: coco.Source, estimator: PoseEstimator, finder: PersonFinder, every: int
+    source: coco.Source, estimator: PoseEstimator, detector: PersonDetector, every: int
 ) -> tuple[float, float, float]:
     """Fit `Calibration.presence`; without any box there is nothing to say."""
-    if finder.manifest.calibration is None:
+    if detector.manifest.calibration is None:
         raise BundleError(
-            f"--finder: expected a calibrated finder, got {finder.manifest.name!r} without calibration; "
+            f"--detector: expected a calibrated detector, got {detector.manifest.name!r} without calibration; "
             "posewright-train calibrate it first"
         )
     design, hits = [np.zeros((0, 3))], [np.zeros(0)]
-    for found in _found(source, finder, every, coco_ap.LEAST_BOX_SCORE):
+    for found in _found(source, detector, every, coco_ap.LEAST_BOX_SCORE):
         poses = estimator.estimate_mended(found.image, found.boxes, found.scores)
         odds = [np.ones(len(poses)), logit(found.scores, BOX_EDGE), logit(expected_oks(poses.scores))]
         design.append(np.stack(odds, axis=1))

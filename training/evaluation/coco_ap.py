@@ -13,7 +13,7 @@ from pycocotools.cocoeval import COCOeval
 from tqdm import tqdm
 
 from service.pose import boxes as boxes_
-from service.pose.detector import PersonFinder
+from service.pose.detector import PersonDetector
 from service.pose.estimator import PoseEstimator
 from service.pose.skeleton import COCO17, Skeleton
 from service.pose.types import Boxes, Floats, Poses
@@ -73,14 +73,14 @@ class Evaluation:
 
 
 def score_poses(
-    source: coco.Source, estimator: PoseEstimator, finder: PersonFinder | None = None, every: int = 1
+    source: coco.Source, estimator: PoseEstimator, detector: PersonDetector | None = None, every: int = 1
 ) -> Score:
     """Score keypoints with pycocotools.
 
     Args:
         source: Labelled pictures.
         estimator: What is scored.
-        finder: Finds the people on the pictures marked ``official_complete``; None gives the labelled boxes of all.
+        detector: Finds the people on the pictures marked ``official_complete``; None gives the labelled boxes of all.
         every: Only pictures whose id this number divides.
     """
     truth = coco.load(source.annotations)
@@ -88,35 +88,35 @@ def score_poses(
     ids = [
         i
         for i in sorted(truth.imgs)
-        if i % every == 0 and (finder is None or truth.imgs[i].get("official_complete", True))
+        if i % every == 0 and (detector is None or truth.imgs[i].get("official_complete", True))
     ]
     require_pictures(ids, source, every)
     results, counted = [], np.zeros((len(estimator.skeleton), len(error_analysis.KINDS)), np.int64)
     for image_id in tqdm(ids, desc=f"evaluate {estimator.manifest.name}", unit="picture"):
         image = pictures.read_labelled(source.images, truth.imgs[image_id])
-        if finder is None:
+        if detector is None:
             people = [a for a in truth.imgToAnns[image_id] if not a.get("iscrowd") and a.get("num_keypoints")]
             poses = estimator.estimate(image, boxes_.from_xywh([a["bbox"] for a in people]))
             joints, known, areas = coco.labelled_joints(people, estimator.skeleton)
             kinds = error_analysis.classify(poses.keypoints, joints, known, areas, estimator.skeleton)
             counted += error_analysis.counts(kinds)
         else:
-            poses = estimator.estimate_found(image, *finder.find(image, MOST_PEOPLE, LEAST_BOX_SCORE))
+            poses = estimator.estimate_found(image, *detector.find(image, MOST_PEOPLE, LEAST_BOX_SCORE))
         results += as_results(image_id, poses)
     found = coco_eval(truth, results, ids, "keypoints", estimator.skeleton)
-    inverted = error_analysis.inversions(counted, estimator.skeleton) if finder is None else None
+    inverted = error_analysis.inversions(counted, estimator.skeleton) if detector is None else None
     return replace(_score(found, 5, ids, results), inversions=inverted)
 
 
-def score_boxes(source: coco.Source, finder: PersonFinder, every: int = 1) -> Score:
-    """Score a finder's boxes with pycocotools on the pictures marked ``official_complete``."""
+def score_boxes(source: coco.Source, detector: PersonDetector, every: int = 1) -> Score:
+    """Score a detector's boxes with pycocotools on the pictures marked ``official_complete``."""
     truth = coco.load(source.annotations)
     ids = [i for i in sorted(truth.imgs) if i % every == 0 and truth.imgs[i].get("official_complete", True)]
     require_pictures(ids, source, every)
     results = []
-    for image_id in tqdm(ids, desc=f"evaluate {finder.manifest.name}", unit="picture"):
+    for image_id in tqdm(ids, desc=f"evaluate {detector.manifest.name}", unit="picture"):
         image = pictures.read_labelled(source.images, truth.imgs[image_id])
-        boxes, scores = finder.find(image, max_people=100, min_score=0.0)
+        boxes, scores = detector.find(image, max_people=100, min_score=0.0)
         results += box_results(image_id, boxes, scores)
     found = coco_eval(truth, results, ids, "bbox")
     return _score(found, 8, ids, results)

@@ -1,4 +1,4 @@
-"""COCO AP of several networks in one pass over labelled pictures: each picture is read once, each finder looks once."""
+"""COCO AP of several networks in one pass over labelled pictures: each picture is read once, each detector looks once."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Precision:
     """AP, 0..1; None where nothing could be measured.
 
     Attributes:
-        labelled: Of a pose network in labelled boxes; of a finder that of its boxes.
-        whole: Of a pose network where its finder found the people, on pictures marked ``official_complete``.
+        labelled: Of a pose network in labelled boxes; of a detector that of its boxes.
+        whole: Of a pose network where its detector found the people, on pictures marked ``official_complete``.
         labelled_interval: 95 % interval of the former, see `intervals`.
         whole_interval: Of the latter.
     """
@@ -57,19 +57,19 @@ def score(source: coco.Source, contenders: Field, every: int = 1) -> dict[str, P
     ids = [i for i in sorted(truth.imgs) if i % every == 0]
     coco_ap.require_pictures(ids, source, every)
     complete = [i for i in ids if truth.imgs[i].get("official_complete", True)]
-    names = [*(it.name for it in contenders.poses), *(it.name for it in contenders.finders)]
+    names = [*(it.name for it in contenders.poses), *(it.name for it in contenders.detectors)]
     results = {name: _Results() for name in names}
     for image_id in tqdm(ids, desc="bench", unit="picture"):
         image = images.read_labelled(source.images, truth.imgs[image_id])
         people = [a for a in truth.imgToAnns[image_id] if not a.get("iscrowd") and a.get("num_keypoints")]
         boxes = boxes_.from_xywh([a["bbox"] for a in people])
-        found = {it.name: it.find(image, 0.0) for it in contenders.finders} if image_id in complete else {}
+        found = {it.name: it.find(image, 0.0) for it in contenders.detectors} if image_id in complete else {}
         for name, answer in found.items():
             results[name].labelled += coco_ap.box_results(image_id, *answer)
         for it in contenders.poses:
             results[it.name].labelled += coco_ap.as_results(image_id, it.estimate(image, boxes, None))
-            if it.finder in found:
-                likely = _likely(*found[it.finder])
+            if it.detector in found:
+                likely = _likely(*found[it.detector])
                 results[it.name].whole += coco_ap.as_results(image_id, it.estimate_found(image, *likely))
 
     def ap(
@@ -81,11 +81,11 @@ def score(source: coco.Source, contenders: Field, every: int = 1) -> dict[str, P
         return float(found.stats[0]), found.intervals()[0]
 
     scored = {}
-    for finder in contenders.finders:
-        value, interval = ap(results[finder.name].labelled, complete, "bbox")
-        scored[finder.name] = Precision(value, None, interval)
+    for detector in contenders.detectors:
+        value, interval = ap(results[detector.name].labelled, complete, "bbox")
+        scored[detector.name] = Precision(value, None, interval)
     for it in contenders.poses:
-        looked = complete if it.finder else []
+        looked = complete if it.detector else []
         labelled, labelled_interval = ap(results[it.name].labelled, ids, "keypoints", it.skeleton)
         whole, whole_interval = ap(results[it.name].whole, looked, "keypoints", it.skeleton)
         scored[it.name] = Precision(labelled, whole, labelled_interval, whole_interval)

@@ -13,7 +13,7 @@ from service.pose import boxes as boxes_
 from service.pose import bundle
 from service.pose.backends.runner import Backend, OnnxRunner, Runner, open_runner
 from service.pose.bundle import Bundle
-from service.pose.detector import PersonFinder, select
+from service.pose.detector import PersonDetector, select
 from service.pose.estimator import PoseEstimator
 from service.pose.skeleton import Skeleton
 from service.pose.types import Boxes, Floats, Image, Poses
@@ -39,16 +39,16 @@ class PoseContender:
     Attributes:
         name: Of its row.
         ours: Whether it is no rival.
-        finder: Name of the `FinderContender` that finds its people on a whole picture; None: there is none.
+        detector: Name of the `DetectorContender` that finds its people on a whole picture; None: there is none.
         skeleton: Whose keypoints it answers.
         arithmetic: What its graph computes in, `arithmetic`.
         estimate: Takes picture, boxes and their scores (None: ones).
-        estimate_found: The same for boxes that a finder found.
+        estimate_found: The same for boxes that a detector found.
     """
 
     name: str
     ours: bool
-    finder: str | None
+    detector: str | None
     skeleton: Skeleton
     arithmetic: str
     estimate: Callable[[Image, Boxes, Floats | None], Poses]
@@ -56,7 +56,7 @@ class PoseContender:
 
 
 @dataclass(frozen=True, slots=True)
-class FinderContender:
+class DetectorContender:
     """Finds people.
 
     Attributes:
@@ -77,11 +77,11 @@ class Field:
     """All who are measured; names are unique."""
 
     poses: list[PoseContender]
-    finders: list[FinderContender]
+    detectors: list[DetectorContender]
 
 
 def gather(bundles: list[Path], rivals: Sequence[Path] = (), backends: tuple[Backend, ...] = ("onnxruntime",)) -> Field:
-    """Open bundles and rivals, one thread each. The first finder among the bundles finds for all of its backend.
+    """Open bundles and rivals, one thread each. The first detector among the bundles finds for all of its backend.
 
     Args:
         bundles: Our bundles' folders.
@@ -100,18 +100,18 @@ def gather(bundles: list[Path], rivals: Sequence[Path] = (), backends: tuple[Bac
         runners = [open_runner(backend, opened.onnx, threads=1) for opened in read]
         suffix = [f", {runner.backend}" if len(backends) > 1 else "" for runner in runners]
         names = [_name(opened, read) + tail for opened, tail in zip(read, suffix, strict=True)]
-        of_finders = [name for name, opened in zip(names, read, strict=True) if opened.manifest.role == "finder"]
+        of_detectors = [name for name, opened in zip(names, read, strict=True) if opened.manifest.role == "detector"]
         for name, opened, runner in zip(names, read, runners, strict=True):
-            if opened.manifest.role == "finder":
-                found.finders.append(_our_finder(name, opened, runner))
+            if opened.manifest.role == "detector":
+                found.detectors.append(_our_detector(name, opened, runner))
             else:
-                found.poses.append(_our_pose(name, opened, runner, of_finders[0] if of_finders else None))
+                found.poses.append(_our_pose(name, opened, runner, of_detectors[0] if of_detectors else None))
     others = [_rival(path) for path in rivals]
     detectors = [it for it in others if it.manifest.detects]
     for opened in others:
         name = _name(opened, [*read, *others])
         if opened.manifest.detects:
-            found.finders.append(_their_finder(name, opened))
+            found.detectors.append(_their_detector(name, opened))
         else:
             found.poses.append(_their_pose(name, opened, _name(detectors[0], [*read, *others]) if detectors else None))
     return found
@@ -130,16 +130,18 @@ def arithmetic(opened: Bundle, runner: Runner) -> str:
     return "bf16" if runner.backend.endswith("bf16") else FLOAT32
 
 
-def _our_pose(name: str, opened: Bundle, runner: Runner, finder: str | None) -> PoseContender:
+def _our_pose(name: str, opened: Bundle, runner: Runner, detector: str | None) -> PoseContender:
     estimator = PoseEstimator(opened, runner)
     computes = arithmetic(opened, runner)
-    return PoseContender(name, OURS, finder, estimator.skeleton, computes, estimator.estimate, estimator.estimate_found)
+    return PoseContender(
+        name, OURS, detector, estimator.skeleton, computes, estimator.estimate, estimator.estimate_found
+    )
 
 
-def _our_finder(name: str, opened: Bundle, runner: Runner) -> FinderContender:
-    finder = PersonFinder(opened, runner)
+def _our_detector(name: str, opened: Bundle, runner: Runner) -> DetectorContender:
+    detector = PersonDetector(opened, runner)
     computes = arithmetic(opened, runner)
-    return FinderContender(name, OURS, computes, lambda image, least: finder.find(image, MOST_BOXES, least))
+    return DetectorContender(name, OURS, computes, lambda image, least: detector.find(image, MOST_BOXES, least))
 
 
 def _rival(path: Path) -> Bundle:
@@ -152,13 +154,13 @@ def _rival(path: Path) -> Bundle:
     return opened
 
 
-def _their_pose(name: str, opened: Bundle, finder: str | None) -> PoseContender:
+def _their_pose(name: str, opened: Bundle, detector: str | None) -> PoseContender:
     manifest = opened.manifest.model_copy(update={"box_padding": PUBLISHED_PADDING})
     estimator = PoseEstimator(replace(opened, manifest=manifest), OnnxRunner(opened.onnx, threads=1))
-    return PoseContender(name, THEIRS, finder, estimator.skeleton, FLOAT32, estimator.estimate, estimator.estimate)
+    return PoseContender(name, THEIRS, detector, estimator.skeleton, FLOAT32, estimator.estimate, estimator.estimate)
 
 
-def _their_finder(name: str, opened: Bundle) -> FinderContender:
+def _their_detector(name: str, opened: Bundle) -> DetectorContender:
     """A rival's detector in a square letterbox, as large as its bundle's input is long."""
     runner, side = OnnxRunner(opened.onnx, threads=1), max(opened.manifest.input_size)
 
@@ -168,7 +170,7 @@ def _their_finder(name: str, opened: Bundle) -> FinderContender:
         boxes, kept = select(boxes[0], scores[0], MOST_BOXES, max(least, LEAST_RIVAL_SCORE))
         return boxes_.clip((boxes - np.tile(corner, 2)) / scale, (image.shape[1], image.shape[0])), kept
 
-    return FinderContender(name, THEIRS, FLOAT32, find)
+    return DetectorContender(name, THEIRS, FLOAT32, find)
 
 
 def letterbox(image: Image, side: int) -> tuple[Image, float, Floats]:

@@ -87,7 +87,7 @@ def recipe_of(opened: Bundle) -> recipe.Recipe:
     if tree is None:
         raise BundleError(
             f"bundle {manifest.name!r}: expected a network of this project (posewright-train export) to go on "
-            "training, got one whose manifest names no recipe; an imported one serves and guides"
+            "training, got one whose manifest names no recipe; an imported one serves and teachers"
         )
     if tree["network"].get("graph"):
         raise BundleError(
@@ -95,7 +95,7 @@ def recipe_of(opened: Bundle) -> recipe.Recipe:
             f"{tree['network']['graph']!r}; go on training from its checkpoint (init_from), or adapt another student"
         )
     try:
-        # Who taught does not matter any more, and earlier versions name guides in ways that are gone; only whether
+        # Who taught does not matter any more, and earlier versions name teachers in ways that are gone; only whether
         # squared errors taught does, since outputs are heatmaps then.
         told = tree["losses"]
         squared = not told["classification"] and (told["dense_form"] == "squared" or not told["dense"])

@@ -14,7 +14,7 @@ LIMITS = {
     "pose": """- Cut-off and small people (below about 60 px), back views, crowds and lying people are read worst.
 - Every joint is answered, also hidden ones: read its score.
 - One person a box: where two overlap, joints may jump to the neighbour.""",
-    "finder": """- People below about 20 px of the network's input, and dense crowds, are missed.
+    "detector": """- People below about 20 px of the network's input, and dense crowds, are missed.
 - Boxes of people cut by the picture's edge end there.""",
 }
 FIGURES, SCORES = "## Figures", "## Scores"
@@ -55,7 +55,7 @@ def write(manifest: Manifest, plan: Recipe, seen: str = "") -> str:
             *(f"- {name}" for name in trained_by["data"]),
             *_pictures(trained_by["pictures"]),
             "",
-            *(f"Guide: {guide}." for guide in trained_by["guides"]),
+            *(f"Teacher: {teacher}." for teacher in trained_by["teachers"]),
             "",
             "## Terms of the data",
             "",

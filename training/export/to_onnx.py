@@ -25,7 +25,7 @@ from training.engine import checkpoint as checkpoint_
 from training.engine import lineage
 from training.engine.checkpoint import Checkpoint
 from training.export import model_card
-from training.networks.detector import FinderNetwork, ServedFinder
+from training.networks.detector import DetectorNetwork, ServedDetector
 from training.networks.mobileone import PlainUnit
 from training.networks.pose import STRIDE as POSE_STRIDE
 from training.networks.pose import ServedPose, ServedSimcc
@@ -35,7 +35,7 @@ from training.recipe import recipe
 OUTPUTS = {
     "heatmap": ["heatmaps"],
     "simcc": ["along_x", "along_y"],
-    "finder": ["centers", "distances"],
+    "detector": ["centers", "distances"],
     "boxes": ["scores", "boxes"],
 }
 TOLERANCE = 2e-3
@@ -67,7 +67,7 @@ def export(
         blend: Share of the way from the weights of the bundle that the training began with to the trained ones
             (Wortsman et al., arXiv 2109.01903): two ends of one valley, and the middle may lie lower.
         padding: Factor on a person's box where it serves (pose); None: as in training.
-        input_size: (width, height) in px whose area is a finder's budget; None: as in the recipe.
+        input_size: (width, height) in px whose area is a detector's budget; None: as in the recipe.
 
     Raises:
         CheckpointError: A blend of a training that began with no bundle, or a size that the network cannot serve at.
@@ -108,7 +108,7 @@ def export(
             "flip_test": flip_test,
             **({"blend": blend} if blend < 1 else {}),
             "started_from": list(before.started_from),
-            "guides": list(before.guides),
+            "teachers": list(before.teachers),
             "data": data,
             "terms": list(dict.fromkeys([*lineage.terms_of(checkpoint.recipe), *before.terms])),
             "pictures": before.pictures.packed(),
@@ -159,8 +159,8 @@ def served_network(network: networks.Network, plan: recipe.Recipe, flip_test: bo
     for part in network.modules():
         if isinstance(part, PlainUnit):
             part.fuse()
-    if isinstance(network, FinderNetwork):
-        return ServedFinder(network).eval()
+    if isinstance(network, DetectorNetwork):
+        return ServedDetector(network).eval()
     if isinstance(network, RtmDet):
         return ServedRtmDet(network).eval()
     network.adapter = None  # only training compares features
@@ -168,15 +168,15 @@ def served_network(network: networks.Network, plan: recipe.Recipe, flip_test: bo
     return wrapper(network, plan.network, flip_test).eval()
 
 
-def decoder(network: recipe.Network) -> Literal["heatmap", "simcc", "finder", "boxes"]:
+def decoder(network: recipe.Network) -> Literal["heatmap", "simcc", "detector", "boxes"]:
     """How a network's answers are read; see `Manifest.decoder`."""
     if network.kind == "pose":
         return network.head
-    return "boxes" if network.backbone == "rtmdet-nano" else "finder"
+    return "boxes" if network.backbone == "rtmdet-nano" else "detector"
 
 
 def to_onnx(served: nn.Module, plan: recipe.Recipe) -> bytes:
-    """Export with a free batch axis; a finder's height and width are free too."""
+    """Export with a free batch axis; a detector's height and width are free too."""
     width, height = plan.network.input_size
     is_pose = plan.network.kind == "pose"
     outputs = OUTPUTS[decoder(plan.network)]
@@ -204,7 +204,7 @@ def to_onnx(served: nn.Module, plan: recipe.Recipe) -> bytes:
 
 @torch.no_grad()
 def check(served: nn.Module, onnx: bytes, plan: recipe.Recipe) -> None:
-    """Compare torch and onnxruntime on random pictures, batches of 1 and 3, a finder upright and flat.
+    """Compare torch and onnxruntime on random pictures, batches of 1 and 3, a detector upright and flat.
 
     Raises:
         ExportError: They differ.
@@ -221,7 +221,7 @@ def check(served: nn.Module, onnx: bytes, plan: recipe.Recipe) -> None:
         expected = expected if isinstance(expected, tuple) else (expected,)
         answers = [torch.from_numpy(it) for it in runner.run(pixels)]
         differences = [_difference(want, got) for want, got in zip(expected, answers, strict=True)]
-        if isinstance(served, ServedFinder):
+        if isinstance(served, ServedDetector):
             differences[0] = difference_of_peaks(served.centers(given)[0], answers[0])
         if not all(it <= TOLERANCE for it in differences):  # nan is refused too
             raise ExportError(

@@ -11,12 +11,12 @@ from torch import nn
 from training.engine.checkpoint import CheckpointError
 from training.networks import imported_graph
 from training.networks.blocks import fold_norms, fold_weights
-from training.networks.detector import FinderNetwork
+from training.networks.detector import DetectorNetwork
 from training.networks.pose import PoseNetwork
 from training.networks.rtmdet import RtmDet
 from training.recipe.recipe import Recipe
 
-Network = PoseNetwork | FinderNetwork | RtmDet
+Network = PoseNetwork | DetectorNetwork | RtmDet
 
 
 def build(recipe: Recipe, pretrained: bool = True, fading: bool = False) -> Network:
@@ -40,8 +40,8 @@ def build(recipe: Recipe, pretrained: bool = True, fading: bool = False) -> Netw
     network: Network
     if settings.backbone == "rtmdet-nano":
         network = RtmDet(settings.activation)
-    elif settings.kind == "finder":
-        network = FinderNetwork(settings.backbone, settings.decoder_width, pretrained)
+    elif settings.kind == "detector":
+        network = DetectorNetwork(settings.backbone, settings.decoder_width, pretrained)
     else:
         network = PoseNetwork(settings, pretrained, adapts=recipe.losses.features > 0, skeleton=recipe.skeleton)
         if settings.backbone == "imported" and (pretrained or Path(settings.graph).exists()):

@@ -1,4 +1,4 @@
-"""The finder network: where people's boxes are centred and how far their sides lie."""
+"""The detector network: where people's boxes are centred and how far their sides lie."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from training.networks.blocks import TopDown, head, initialise, normalise
 from training.networks.pose import backbone
 
 
-class FinderNetwork(nn.Module):
+class DetectorNetwork(nn.Module):
     """Centre logits and four distances at stride 8, from all levels (arXiv 1904.07850, 1904.01355)."""
 
     def __init__(self, backbone_name: str, decoder_width: int, pretrained: bool = True) -> None:
@@ -39,10 +39,10 @@ def _start_bias(head_: nn.Sequential, value: float) -> None:
     nn.init.constant_(last.bias, value)
 
 
-class ServedFinder(nn.Module):
+class ServedDetector(nn.Module):
     """What is exported: centres after suppression of all but local maxima, and distances."""
 
-    def __init__(self, network: FinderNetwork) -> None:
+    def __init__(self, network: DetectorNetwork) -> None:
         super().__init__()
         self.network = network
 

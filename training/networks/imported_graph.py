@@ -35,7 +35,7 @@ def open_graph(recipe: Recipe) -> OnnxModule:
     if manifest.decoder != "heatmap" or stride != STRIDE:
         raise DatasetError(
             f"network.graph: {path}: expected decoder 'heatmap' with cells of {STRIDE} px, got {manifest.decoder!r} "
-            f"with {stride}; it can serve and guide"
+            f"with {stride}; it can serve and teacher"
         )
     if manifest.known_skeleton is None or manifest.known_skeleton.keypoints != recipe.skeleton.keypoints:
         raise DatasetError(

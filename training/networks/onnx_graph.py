@@ -1,4 +1,4 @@
-"""An ONNX graph as a torch module: it guides on an accelerator beside the student, or learns itself.
+"""An ONNX graph as a torch module: it teaches on an accelerator beside the student, or learns itself.
 
 As many operators as convolutional pose networks need; another one is refused by name. Checked against onnxruntime by
 the tests.

@@ -37,14 +37,14 @@ def make(
         network.load_state_dict(rtmdet.weights_of(content, is_bgr))
     except rtmdet.NotRtmDetError as error:
         raise ImportRefusedError(f"{path}: {error}; of detectors, only this layout can be imported") from error
-    plan = Recipe(name, "finder", Network("finder", "rtmdet-nano", input_size, norms="folded"), (), ())
+    plan = Recipe(name, "detector", Network("detector", "rtmdet-nano", input_size, norms="folded"), (), ())
     served = to_onnx.served_network(network, plan)
     graph = to_onnx.to_onnx(served, plan)
     to_onnx.check(served, graph, plan)
     manifest = Manifest(
         name=name,
         version=version,
-        role="finder",
+        role="detector",
         files={},
         skeleton=None,
         input_size=input_size,

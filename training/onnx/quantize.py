@@ -21,7 +21,7 @@ from service.pose import boxes as boxes_
 from service.pose import bundle
 from service.pose.backends.runner import OnnxRunner, Runner
 from service.pose.bundle import Bundle, Manifest, Quantized
-from service.pose.detector import PersonFinder
+from service.pose.detector import PersonDetector
 from service.pose.estimator import PoseEstimator
 from training.data import coco, images
 from training.evaluation import bench, coco_ap
@@ -128,11 +128,11 @@ def served_inputs(opened: Bundle, source: coco.Source, ids: list[int]) -> list[N
     """Gather what serving gives the network on some pictures: crops of labelled people, or whole pictures resized."""
     truth = coco.load(source.annotations)
     recorder = Recorder(OnnxRunner(opened.onnx, threads=1))
-    is_finder = opened.manifest.role == "finder"
-    ask: Any = PersonFinder(opened, recorder) if is_finder else PoseEstimator(opened, recorder)
+    is_detector = opened.manifest.role == "detector"
+    ask: Any = PersonDetector(opened, recorder) if is_detector else PoseEstimator(opened, recorder)
     for image_id in ids:
         image = images.read_labelled(source.images, truth.imgs[image_id])
-        if is_finder:
+        if is_detector:
             ask.find(image)
         else:
             people = [a for a in truth.imgToAnns[image_id] if not a.get("iscrowd") and a.get("num_keypoints")]
@@ -191,9 +191,9 @@ def _times(measured: dict[str, Bundle]) -> dict[str, list[float]]:
 
     def call(opened: Bundle) -> Callable[[], object]:
         runner = OnnxRunner(opened.onnx, threads=1)
-        if opened.manifest.role == "finder":
-            finder = PersonFinder(opened, runner)
-            return lambda: finder.find(picture)
+        if opened.manifest.role == "detector":
+            detector = PersonDetector(opened, runner)
+            return lambda: detector.find(picture)
         estimator = PoseEstimator(opened, runner)
         return lambda: estimator.estimate(picture, box)
 
@@ -202,8 +202,8 @@ def _times(measured: dict[str, Bundle]) -> dict[str, list[float]]:
 
 def _ap(opened: Bundle, source: coco.Source, every: int) -> float:
     runner = OnnxRunner(opened.onnx, threads=1)
-    if opened.manifest.role == "finder":
-        return coco_ap.score_boxes(source, PersonFinder(opened, runner), every).ap
+    if opened.manifest.role == "detector":
+        return coco_ap.score_boxes(source, PersonDetector(opened, runner), every).ap
     return coco_ap.score_poses(source, PoseEstimator(opened, runner), every=every).ap
 
 

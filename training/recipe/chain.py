@@ -1,7 +1,7 @@
 """Several recipes in one file: teacher, assistants and student, one after the other, each from where it was left.
 
 A chain's file holds ``[[stages]]``, each a recipe, and optionally ``[defaults]``, which every stage starts from. A
-stage is called by its ``name``; a later one names it ``@name`` as guide or as start.
+stage is called by its ``name``; a later one names it ``@name`` as teacher or as start.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> list[Recipe]:
 
     Args:
         path: TOML file.
-        overrides: As `recipe.load`'s; ``stages.0.optimiser.lr=0.001`` or ``defaults.seed=1``.
+        overrides: As `recipe.load`'s; ``stages.0.optimizer.lr=0.001`` or ``defaults.seed=1``.
 
     Raises:
         RecipeError: No such file, not valid, two stages of one name, or a stage that is named before it is trained.
@@ -59,6 +59,6 @@ def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def _references(plan: Recipe) -> Iterator[str]:
-    for reference in (plan.init_from, *(guide.path for guide in plan.losses.guides)):
+    for reference in (plan.init_from, *(teacher.path for teacher in plan.losses.teachers)):
         if reference.startswith("@"):
             yield reference[1:]

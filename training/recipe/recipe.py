@@ -33,7 +33,7 @@ class Network:
     """Which network is trained.
 
     Attributes:
-        kind: ``pose`` or ``finder``.
+        kind: ``pose`` or ``detector``.
         backbone: See `networks.pose.backbone`.
         decoder_width: Channels of the decoder.
         input_size: (width, height) in px that the bundle serves at: multiples of 16 for ``lite0-stride16`` backbones
@@ -65,7 +65,7 @@ class Network:
     """
 
     __pydantic_config__ = _STRICT
-    kind: Literal["pose", "finder"]
+    kind: Literal["pose", "detector"]
     backbone: Literal[
         "lite0",
         "lite0-context",
@@ -116,9 +116,9 @@ class Network:
                 )
         if self.fade:
             self._require_larger_start()
-        if self.backbone == "rtmdet-nano" and (self.norms != "folded" or self.kind != "finder"):
+        if self.backbone == "rtmdet-nano" and (self.norms != "folded" or self.kind != "detector"):
             raise ValueError(
-                'expected kind = "finder" and norms = "folded" for rtmdet-nano, whose start has no norms, got '
+                'expected kind = "detector" and norms = "folded" for rtmdet-nano, whose start has no norms, got '
                 f"{self.kind!r} and {self.norms!r}"
             )
         if self.norms == "folded" and not self.pretrained and self.backbone not in NORMLESS:
@@ -156,10 +156,10 @@ class Data:
 
     Attributes:
         name: Short name; the card lists it.
-        path: Crop cache (pose) or COCO json (finder), relative to the data folder.
+        path: Crop cache (pose) or COCO json (detector), relative to the data folder.
         share: Share of each batch; shares are normalised.
-        images: Pictures' folder (finder), relative to the data folder.
-        labels: Whether its joints count as targets; otherwise only guides speak there (pose).
+        images: Pictures' folder (detector), relative to the data folder.
+        labels: Whether its joints count as targets; otherwise only teachers speak there (pose).
         origin: Where the pictures come from, for the card.
         terms: Terms of pictures and labels, for the card.
     """
@@ -179,7 +179,7 @@ class Phase:
     """A stretch of training at one input size.
 
     Attributes:
-        steps: Optimiser steps.
+        steps: Optimizer steps.
         batch: Samples a step, of all processes together.
         size: (width, height) of the input in px.
         augment: ``strong``, ``light`` or ``faint``.
@@ -195,7 +195,7 @@ class Phase:
 
 
 @dataclass(frozen=True, slots=True)
-class Optimiser:
+class Optimizer:
     """With linear warm-up and cosine decay.
 
     Attributes:
@@ -223,7 +223,7 @@ class Optimiser:
 
 
 @dataclass(frozen=True, slots=True)
-class Guide:
+class Teacher:
     """A network that teaches a pose network by its heatmaps.
 
     Attributes:
@@ -253,28 +253,28 @@ class Losses:
     """What a pose network is held to: DSKD's terms, each with its weight; see `distill`.
 
     Attributes:
-        guides: Teacher first, then assistants.
-        guesses: Joints that a guide marked in the crop cache count as targets too, by their weight.
+        teachers: Teacher first, then assistants.
+        pseudo_labels: Joints that a teacher marked in the crop cache count as targets too, by their weight.
         regression: Squared error against the labels' Gaussians.
-        dense: Distance to each guide's heatmaps.
+        dense: Distance to each teacher's heatmaps.
         dense_form: ``squared`` error, or ``divergence`` of the distributions over cells.
-        drop: Leave one guide out of each batch, by chance (DGKD).
-        binarize: Guides' cells below this share of the peak are taken for noise; 0 is off.
+        drop: Leave one teacher out of each batch, by chance (DGKD).
+        binarize: Teachers' cells below this share of the peak are taken for noise; 0 is off.
         binary: ``denoised`` keeps the heights above it, ``hard`` makes them 1.
         classification: Classify each joint's cell.
         classification_form: ``cells``: cross-entropy over cells; ``bce``: yes or no per cell; ``axes``: x and y apart.
-        fill: Where nobody labelled a joint, classify it by the guides' mean map. Beside ``dense`` as ``divergence``
+        teacher_targets: Where nobody labelled a joint, classify it by the teachers' mean map. Beside ``dense`` as ``divergence``
             that teaches twice, and labels count for less.
         joint_weights: Factor on each keypoint in ``regression``, ``dense`` and ``classification``, in the skeleton's
             order (MMPose's ``joint_weights``); empty: all alike.
-        past: Distance to the student's own averaged past (self-distillation).
-        past_ramp: Share of the training after which ``past`` has its full weight.
+        self_distillation: Distance to the student's own averaged past (self-distillation).
+        self_distillation_rampup: Share of the training after which ``past`` has its full weight.
         features: Distance of the backbone's stride-16 features to those of ImageNet's EfficientNet-Lite0.
     """
 
     __pydantic_config__ = _STRICT
-    guides: tuple[Guide, ...] = ()
-    guesses: bool = True
+    teachers: tuple[Teacher, ...] = ()
+    pseudo_labels: bool = True
     regression: Weight = 0.0
     dense: Weight = 0.0
     dense_form: Literal["squared", "divergence"] = "divergence"
@@ -283,21 +283,21 @@ class Losses:
     binary: Literal["denoised", "hard"] = "denoised"
     classification: Weight = 1.0
     classification_form: Literal["cells", "bce", "axes"] = "cells"
-    fill: bool = True
+    teacher_targets: bool = True
     joint_weights: tuple[Weight, ...] = ()
-    past: Weight = 0.0
-    past_ramp: Share = 0.5
+    self_distillation: Weight = 0.0
+    self_distillation_rampup: Share = 0.5
     features: Weight = 0.0
 
     def __post_init__(self) -> None:
         if self.regression + self.dense + self.classification == 0:
             raise ValueError("expected a positive weight of regression, dense or classification, got none")
-        if self.dense and not self.guides:
-            raise ValueError("expected guides where dense is positive, got none")
-        if self.drop and len(self.guides) < 2:
-            raise ValueError(f"expected at least two guides to drop one of, got {len(self.guides)}")
-        if len({guide.name for guide in self.guides}) < len(self.guides):
-            raise ValueError("expected guides of different names")
+        if self.dense and not self.teachers:
+            raise ValueError("expected teachers where dense is positive, got none")
+        if self.drop and len(self.teachers) < 2:
+            raise ValueError(f"expected at least two teachers to drop one of, got {len(self.teachers)}")
+        if len({teacher.name for teacher in self.teachers}) < len(self.teachers):
+            raise ValueError("expected teachers of different names")
 
     @property
     def by_squares(self) -> bool:
@@ -316,7 +316,7 @@ class Recipe:
         network: What is trained.
         data: Where samples come from.
         phases: In order.
-        optimiser: How.
+        optimizer: How.
         losses: What a pose network is held to.
         init_from: From the current folder, the checkpoint whose weights of equal name and shape are the start; empty
             for ImageNet's, or for those of ``network.graph``. ``@NAME`` is the checkpoint of the run folder NAME beside
@@ -326,11 +326,11 @@ class Recipe:
 
     __pydantic_config__ = _STRICT
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
-    role: Literal["finder", "student", "teacher"]
+    role: Literal["detector", "student", "teacher"]
     network: Network
     data: Annotated[tuple[Data, ...], Field(min_length=1)]
     phases: Annotated[tuple[Phase, ...], Field(min_length=1)]
-    optimiser: Optimiser = Optimiser()
+    optimizer: Optimizer = Optimizer()
     losses: Losses = Losses()
     seed: int = 0
     init_from: str = ""
@@ -338,8 +338,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         self._begin_with_the_graph()
-        if (self.role == "finder") != (self.network.kind == "finder"):
-            raise ValueError(f"expected role finder for a finder network and no other, got {self.role!r}")
+        if (self.role == "detector") != (self.network.kind == "detector"):
+            raise ValueError(f"expected role detector for a detector network and no other, got {self.role!r}")
         stride = self.network.coarsest_stride
         sizes = {"network.input_size": self.network.input_size}
         sizes |= {f"phases.{i}.size": phase.size for i, phase in enumerate(self.phases)}
@@ -367,8 +367,8 @@ class Recipe:
             object.__setattr__(self, "init_from", self.network.graph)
 
     def _require_fitting_skeleton(self) -> None:
-        if self.network.kind == "finder" and self.skeleton != COCO17:
-            raise ValueError(f"expected no skeleton for a finder, which knows boxes only, got {self.skeleton.name!r}")
+        if self.network.kind == "detector" and self.skeleton != COCO17:
+            raise ValueError(f"expected no skeleton for a detector, which knows boxes only, got {self.skeleton.name!r}")
         expected, got = len(self.skeleton), len(self.losses.joint_weights)
         if got not in {0, expected}:
             raise ValueError(
@@ -511,7 +511,7 @@ def override(tree: dict[str, Any], setting: str) -> None:
     """
     key, separator, value = setting.partition("=")
     if not separator:
-        raise RecipeError(f"--set {setting!r}: expected key=value, e.g. optimiser.lr=0.001")
+        raise RecipeError(f"--set {setting!r}: expected key=value, e.g. optimizer.lr=0.001")
     *parents, leaf = key.strip().split(".")
     node: Any = tree
     try:

@@ -15,9 +15,9 @@ SECTIONS = {
     "network.": recipe.Network,
     "data.N.": recipe.Data,
     "phases.N.": recipe.Phase,
-    "optimiser.": recipe.Optimiser,
+    "optimizer.": recipe.Optimizer,
     "losses.": recipe.Losses,
-    "losses.guides.N.": recipe.Guide,
+    "losses.teachers.N.": recipe.Teacher,
 }
 """Where each dataclass stands in a recipe."""
 
@@ -29,7 +29,7 @@ def table() -> str:
         meanings = _meanings(part)
         hints = get_type_hints(part)
         for field in fields(part):
-            if field.name in {"network", "data", "phases", "optimiser", "losses", "guides"}:
+            if field.name in {"network", "data", "phases", "optimizer", "losses", "teachers"}:
                 continue
             default = "required" if field.default is MISSING else f"`{_toml(field.default)}`"
             choices = _choices(hints[field.name])

@@ -32,7 +32,7 @@ class Options(TypedDict, total=False):
 
     Attributes:
         model: ``auto`` (the student, with the teacher as fallback), ``student``, ``teacher``, or a name of `models`.
-        boxes: People's boxes [[x, y, width, height], …] in px of the upright picture; skips the finder, keeps order.
+        boxes: People's boxes [[x, y, width, height], …] in px of the upright picture; skips the detector, keeps order.
         max_people: Most people to find.
         min_score: Poses with a lower score are left out.
         keypoint_threshold: Score from which a keypoint is ``visible``; never moves or removes one.

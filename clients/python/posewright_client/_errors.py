@@ -156,7 +156,7 @@ class NotFound(ProblemError):
 
 
 class UnknownModel(NotFound):
-    """No such model is on the server's shelf."""
+    """No such model is on the server's registry."""
 
     slug = "unknown-model"
 

@@ -207,12 +207,12 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model on the server's shelf.
+    """A model on the server's registry.
 
     Attributes:
         name: To ask for it by.
         version: Of the bundle.
-        role: ``finder``, ``student`` or ``teacher``.
+        role: ``detector``, ``student`` or ``teacher``.
         state: ``ready``, ``warming_up`` or ``unavailable``.
         default: Whether it answers where nobody names a model.
         metrics: As measured, e.g. ``ap``.

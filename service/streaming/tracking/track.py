@@ -27,11 +27,11 @@ SCALE_LIMITS = (0.85, 1.18)
 FASTEST = 8.0
 """Person sizes a second: a sprint. More comes of clocks that are wrong."""
 SAME_LOOK = 0.65
-"""Least `appearance.likeness` with the body that the finder confirmed. Below, the finder is asked."""
+"""Least `appearance.likeness` with the body that the detector confirmed. Below, the detector is asked."""
 LEAST_FIT = 0.4
-"""Least mean of OKS and IoU with where the person was heading. Below, he has jumped, and the finder is asked."""
+"""Least mean of OKS and IoU with where the person was heading. Below, he has jumped, and the detector is asked."""
 FALLEN_SHARE = 0.65
-"""Share of a person's usual keypoint score below which the finder is asked."""
+"""Share of a person's usual keypoint score below which the detector is asked."""
 UNCONFIRMED = 0.85
 """Factor on the box score for each frame of doubt."""
 MOST_DOUBT = 3
@@ -48,15 +48,15 @@ class Track:
         id: Counts up in a stream, never given twice.
         keypoints: float32 (K, 2), as last seen, image px.
         scores: float32 (K,), a running mean.
-        box: float32 (4,) xyxy, image px; in the finder's style, moved and scaled with the body since.
-        box_score: The finder's, 0..1.
+        box: float32 (4,) xyxy, image px; in the detector's style, moved and scaled with the body since.
+        box_score: The detector's, 0..1.
         time_s: When the person was last seen.
         velocity: float32 (2,), px/s.
         usual_score: Running mean of the mean keypoint score.
-        look: float32 (S, 4), `appearance.sample` of the body when the finder last confirmed it.
+        look: float32 (S, 4), `appearance.sample` of the body when the detector last confirmed it.
         misses: Frames in a row without a pose that may be told.
-        changed: What is seen in the box is not what the finder confirmed.
-        doubt: Frames that speak against the person since the finder's last word for him.
+        changed: What is seen in the box is not what the detector confirmed.
+        doubt: Frames that speak against the person since the detector's last word for him.
     """
 
     id: int
@@ -74,7 +74,7 @@ class Track:
 
     @staticmethod
     def begin(number: int, pose: Poses, look: Floats, time_s: float) -> Track:
-        """Begin with a first pose, the only one in ``pose``, in a box of the finder; ``look`` (S, 4) is its look."""
+        """Begin with a first pose, the only one in ``pose``, in a box of the detector; ``look`` (S, 4) is its look."""
         score = float(pose.scores[0].mean())
         still = np.zeros(2, np.float32)
         return Track(
@@ -151,7 +151,7 @@ class Track:
         return self.doubt <= MOST_DOUBT
 
     def confirm(self, found: Floats, found_score: float, look: Floats) -> None:
-        """Note that the finder sees the person.
+        """Note that the detector sees the person.
 
         Args:
             found: float32 (4,) xyxy, image px.
@@ -164,10 +164,10 @@ class Track:
         self.look, self.changed, self.doubt = look, False, 0
 
     def compare(self, likeness: float, fit: float, scores: Floats) -> None:
-        """Note whether what is seen now follows from what the finder confirmed.
+        """Note whether what is seen now follows from what the detector confirmed.
 
         Args:
-            likeness: `appearance.likeness` with the body that the finder confirmed.
+            likeness: `appearance.likeness` with the body that the detector confirmed.
             fit: Mean of OKS and IoU with where the person was heading.
             scores: float32 (K,), of the keypoints.
         """
@@ -175,7 +175,7 @@ class Track:
         self.changed |= likeness < SAME_LOOK or fit < LEAST_FIT or fallen
 
     def doubt_more(self) -> None:
-        """Note a frame without the finder's word, in which it was asked, or something else than before was seen."""
+        """Note a frame without the detector's word, in which it was asked, or something else than before was seen."""
         self.doubt += 1
         self.box_score *= UNCONFIRMED
 

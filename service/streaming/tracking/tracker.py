@@ -1,21 +1,21 @@
-"""Who is who from frame to frame, and where to look next, so that the finder need not look at every frame.
+"""Who is who from frame to frame, and where to look next, so that the detector need not look at every frame.
 
-One frame goes: `Tracker.boxes` says where the known people must be now; where `Tracker.due`, the finder looks too, and
+One frame goes: `Tracker.boxes` says where the known people must be now; where `Tracker.due`, the detector looks too, and
 what it finds elsewhere is added; the pose network looks into all boxes; `Tracker.update` says whose pose is whose.
 
 A pose's own box tells little about whose it is: in a crop that shows two people the network may choose the other one.
 So ids are given by how well poses fit to where their owners were heading (OKS and IoU, the best pairing as a whole). Of
-two poses that are one person the surer one stays; the track that is left without coasts on, and the finder looks for
+two poses that are one person the surer one stays; the track that is left without coasts on, and the detector looks for
 its person until he is back or given up.
 
 A pose network sees a body wherever it is told to look, so poses alone keep nobody: every track begins with a box of the
-finder and lives by its word. That word holds for what it was given about. Once the pose jumps, or its score or the
-colours of the body fall away (`Track.compare`), and whenever the finder looks and is silent, the person is in doubt.
-Then the finder looks at every frame, and whoever it does not confirm within `track.MOST_DOUBT` frames is not told,
+detector and lives by its word. That word holds for what it was given about. Once the pose jumps, or its score or the
+colours of the body fall away (`Track.compare`), and whenever the detector looks and is silent, the person is in doubt.
+Then the detector looks at every frame, and whoever it does not confirm within `track.MOST_DOUBT` frames is not told,
 until it does. Who has come into doubt is judged like a stranger.
 
 So who has left is told in at most three more frames. One case takes longer: where something takes the person's place
-that has the same pose and colours, nothing speaks against it until the finder looks, and it is told in at most
+that has the same pose and colours, nothing speaks against it until the detector looks, and it is told in at most
 ``find_every`` + 2 more frames.
 """
 
@@ -39,7 +39,7 @@ SLOW_STEP_S = 0.15
 LONG_STRIDE = 0.2
 """In person sizes: whoever moves farther between two frames of a slow stream is not followed by the box alone."""
 BLIND_STEP_S = 0.3
-"""Between frames; after so long nobody is. (Not for all slow streams: in an overloaded server each look of the finder
+"""Between frames; after so long nobody is. (Not for all slow streams: in an overloaded server each look of the detector
 makes every stream slower still, and it would not get out of that again.)"""
 SAME_BOX_IOU = 0.3
 """A found box that overlaps a track's so much is the same person's."""
@@ -99,7 +99,7 @@ class Tracker:
 
         Args:
             sigmas: float32 (K,), `Skeleton.sigma_array`.
-            find_every: The finder looks at every so many-th frame at least.
+            find_every: The detector looks at every so many-th frame at least.
             most_misses: Frames in a row for which a person may be unseen before he is given up.
             max_people: Most people at once.
             min_score: Score from which a person is taken up.
@@ -113,11 +113,11 @@ class Tracker:
         self._least_box_score = least_box_score
         self._tracks: list[Track] = []
         self._next_id = 1
-        self._since_find = 0  # frames since the finder looked
+        self._since_find = 0  # frames since the detector looked
         self._wanted = True
         self._time_s: float | None = None
         self._slow = False
-        self._looked = False  # whether the finder looked at this frame
+        self._looked = False  # whether the detector looked at this frame
         self._backing: dict[int, tuple[Boxes, float]] = {}  # what it found, by the index of the box that shows it
 
     @property
@@ -127,7 +127,7 @@ class Tracker:
 
     @property
     def due(self) -> bool:
-        """Whether the finder must look at the coming frame: nobody is known, someone is lost, or it is time."""
+        """Whether the detector must look at the coming frame: nobody is known, someone is lost, or it is time."""
         return self._wanted or not self._tracks or self._since_find + 1 >= self._find_every
 
     def boxes(self, time_s: float) -> tuple[Boxes, Floats]:
@@ -153,7 +153,7 @@ class Tracker:
         return np.asarray(boxes, np.float32).reshape(-1, 4), np.asarray(scores, np.float32)
 
     def add_found(self, boxes: Boxes, scores: Floats, found: Boxes, found_scores: Floats) -> tuple[Boxes, Floats]:
-        """Add what the finder saw to the predicted boxes.
+        """Add what the detector saw to the predicted boxes.
 
         Args:
             boxes: float32 (T, 4), as `boxes` gave them.
@@ -234,7 +234,7 @@ class Tracker:
         return np.asarray((boxes_.overlap(boxes, boxes) > 0).sum(axis=1) > 1), np.asarray(overlapped)
 
     def _word_for(self, track: Track, witness: int | None, poses: Poses) -> tuple[Boxes, float] | None:
-        """The finder's box and score for a track, where the pose ``witness`` in that box confirms it."""
+        """The detector's box and score for a track, where the pose ``witness`` in that box confirms it."""
         if witness is None:
             return None
         # The score of a pose that has changed just now still rests on what was seen before.
@@ -245,7 +245,7 @@ class Tracker:
         """Choose the poses that are sure enough and nobody else's.
 
         Returns:
-            Their indices, surest first; and for those whom the finder sees, the index of the pose in its box: their
+            Their indices, surest first; and for those whom the detector sees, the index of the pose in its box: their
             own, or of one so alike that it was left out.
         """
         scores = poses.person_scores
@@ -316,7 +316,7 @@ class Tracker:
     def _take_up(
         self, poses: Poses, looks: Floats, rest: list[int], witnesses: dict[int, int]
     ) -> list[tuple[Track, int]]:
-        """Begin tracks for the ``rest``: poses in boxes of the finder that are nobody's, the surest first."""
+        """Begin tracks for the ``rest``: poses in boxes of the detector that are nobody's, the surest first."""
         assert self._time_s is not None
         begun = []
         for i in rest:

@@ -13,7 +13,7 @@ from service.pose.backends.runner import OnnxRunner
 from service.pose.boxes import from_xywh
 from service.pose.bundle import BundleError
 from service.pose.calibration import EDGE, Calibration
-from service.pose.detector import PersonFinder
+from service.pose.detector import PersonDetector
 from service.pose.estimator import PoseEstimator
 from service.pose.skeleton import COCO17
 from service.pose.types import expected_oks
@@ -77,7 +77,7 @@ def test_boxes_of_good_poses_are_looked_into(presence: tuple[float, float, float
         assert known.present(np.array([least], np.float64), likeness) * likeness == pytest.approx(min_score, rel=1e-3)
 
 
-def test_without_presence_the_finders_word_stands() -> None:
+def test_without_presence_the_detectors_word_stands() -> None:
     known = calibration([0], [1])
     boxes = np.array([0.2, 0.9], np.float32)
     np.testing.assert_array_equal(known.present(boxes, boxes), boxes)
@@ -169,18 +169,18 @@ def test_a_found_person_is_doubted_once(tmp_path: Path) -> None:
     np.testing.assert_array_equal(poses.select(np.array([0])).person_scores, poses.person_scores)
 
 
-def test_the_finder_answers_calibrated(tmp_path: Path) -> None:
+def test_the_detector_answers_calibrated(tmp_path: Path) -> None:
     """Scores by the curve, and ``min_score`` is meant of them."""
-    path = spots.write_finder_bundle(tmp_path)
+    path = spots.write_detector_bundle(tmp_path)
     image = spots.paint(spots.SURE, spots.UNSURE)
     opened = bundle.read(path)
-    boxes, heights = PersonFinder(opened, OnnxRunner(opened.onnx, threads=1)).find(image, min_score=0.1)
+    boxes, heights = PersonDetector(opened, OnnxRunner(opened.onnx, threads=1)).find(image, min_score=0.1)
     known = calibration([-1.0], [2.0], meaning="probability_of_person")
     bundle.write(path, opened.manifest.model_copy(update={"calibration": known}), opened.onnx, opened.card)
     opened = bundle.read(path)
-    finder = PersonFinder(opened, OnnxRunner(opened.onnx, threads=1))
-    told, scores = finder.find(image, min_score=0.0)
+    detector = PersonDetector(opened, OnnxRunner(opened.onnx, threads=1))
+    told, scores = detector.find(image, min_score=0.0)
     np.testing.assert_array_equal(told[:2], boxes)
     np.testing.assert_allclose(scores[:2], known.expected(heights), rtol=1e-6)
     middle = float(scores[:2].mean())
-    assert len(finder.find(image, min_score=middle)[0]) == 1
+    assert len(detector.find(image, min_score=middle)[0]) == 1

@@ -1,4 +1,4 @@
-"""The finder reads what the training draws, and its grid wastes nothing."""
+"""The detector reads what the training draws, and its grid wastes nothing."""
 
 import numpy as np
 import pytest

@@ -13,7 +13,7 @@ from service.pose import bundle
 from service.pose.backends.runner import OnnxRunner
 from service.pose.boxes import from_xywh
 from service.pose.bundle import BundleError
-from service.pose.detector import PersonFinder
+from service.pose.detector import PersonDetector
 from service.pose.drawing import draw
 from service.pose.estimator import HOPELESS_IN_A_ROW, PEOPLE_AT_ONCE, PoseEstimator
 from service.pose.oks import oks
@@ -126,7 +126,7 @@ def test_nobody(estimator: PoseEstimator) -> None:
     assert poses.person_scores.shape == (0,)
 
 
-def test_a_pose_mends_the_box_that_a_finder_got_wrong(estimator: PoseEstimator) -> None:
+def test_a_pose_mends_the_box_that_a_detector_got_wrong(estimator: PoseEstimator) -> None:
     people = [PEOPLE[0], PEOPLE[2]]  # far enough apart that no crop shows two
     image, boxes = spots.paint(*people), from_xywh([p.box_xywh for p in people])
     true_box = boxes[:1].copy()
@@ -174,7 +174,7 @@ def test_from_several_threads(estimator: PoseEstimator) -> None:
 def test_roles_are_not_mixed_up(tmp_path: Path) -> None:
     opened = bundle.read(spots.write_pose_bundle(tmp_path, "student-s", "student"))
     with pytest.raises(BundleError, match="expected a detector, got decoder"):
-        PersonFinder(opened, OnnxRunner(opened.onnx, threads=1))
+        PersonDetector(opened, OnnxRunner(opened.onnx, threads=1))
 
 
 def test_drawing_changes_a_copy_near_the_joints_alone(estimator: PoseEstimator) -> None:

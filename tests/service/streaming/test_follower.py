@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from service.errors import UndecodableImage
 from service.inference.predict import Stopwatch, Wish
-from service.inference.registry import Shelf, open_shelf
+from service.inference.registry import ModelRegistry, open_registry
 from service.pose.boxes import iou
 from service.settings import Settings
 from service.streaming.follower import Sight, Watcher
@@ -24,13 +24,15 @@ FIND_EVERY = 5
 
 
 @pytest.fixture(scope="module")
-def shelf(models_dir: Path) -> Shelf:
-    return open_shelf(Settings(models_dir=models_dir))
+def registry(models_dir: Path) -> ModelRegistry:
+    return open_registry(Settings(models_dir=models_dir))
 
 
-def watcher(shelf: Shelf, *, track: bool = True, smooth: bool = False, find_every: int = FIND_EVERY) -> Watcher:
-    wish = Wish(shelf.choose("auto"), None, 20, 0.15, 10_000_000)
-    return Watcher(shelf, wish, track=track, smooth=smooth, find_every=find_every, most_misses=30)
+def watcher(
+    registry: ModelRegistry, *, track: bool = True, smooth: bool = False, find_every: int = FIND_EVERY
+) -> Watcher:
+    wish = Wish(registry.choose("auto"), None, 20, 0.15, 10_000_000)
+    return Watcher(registry, wish, track=track, smooth=smooth, find_every=find_every, most_misses=30)
 
 
 def look(watching: Watcher, frame: int, *people: Person) -> Sight:
@@ -49,8 +51,8 @@ def assert_near(sight: Sight, people: Sequence[Person], within_px: float = 3) ->
         assert np.abs(center - person.center).max() < within_px
 
 
-def test_walkers_are_followed_with_ids_and_boxes(shelf: Shelf) -> None:
-    watching = watcher(shelf)
+def test_walkers_are_followed_with_ids_and_boxes(registry: ModelRegistry) -> None:
+    watching = watcher(registry)
     for frame in range(3 * FIND_EVERY):
         people = [Person((100 + 12 * frame, 180)), Person((500 - 3 * frame, 200))]
         sight = look(watching, frame, *people)
@@ -61,8 +63,8 @@ def test_walkers_are_followed_with_ids_and_boxes(shelf: Shelf) -> None:
         assert np.diagonal(iou(poses.boxes, expected.astype(np.float32))).min() > 0.85
 
 
-def test_people_who_cross_keep_their_ids(shelf: Shelf) -> None:
-    watching = watcher(shelf)
+def test_people_who_cross_keep_their_ids(registry: ModelRegistry) -> None:
+    watching = watcher(registry)
     seen: dict[int, list[float]] = {}
     for frame in range(40):
         left, right = Person((100 + 11 * frame, 190)), Person((540 - 11 * frame, 190))
@@ -74,16 +76,16 @@ def test_people_who_cross_keep_their_ids(shelf: Shelf) -> None:
         assert abs(places[-1] - places[0]) > 400  # from one side to the other
 
 
-def test_without_tracks_every_frame_stands_alone(shelf: Shelf) -> None:
-    watching = watcher(shelf, track=False)
+def test_without_tracks_every_frame_stands_alone(registry: ModelRegistry) -> None:
+    watching = watcher(registry, track=False)
     for frame, person in enumerate((Person((180, 188)), Person((444, 164)))):
         sight = look(watching, frame, person)
         assert sight.ids is None
         assert_near(sight, [person])
 
 
-def test_a_frame_that_cannot_be_read_changes_nothing(shelf: Shelf) -> None:
-    watching = watcher(shelf)
+def test_a_frame_that_cannot_be_read_changes_nothing(registry: ModelRegistry) -> None:
+    watching = watcher(registry)
     person = Person((180, 188))
     look(watching, 0, person)
     with pytest.raises(UndecodableImage):
@@ -91,8 +93,8 @@ def test_a_frame_that_cannot_be_read_changes_nothing(shelf: Shelf) -> None:
     assert look(watching, 2, person).ids == [1]
 
 
-def test_smoothing_steadies_who_stands_and_follows_who_walks(shelf: Shelf) -> None:
-    raw, steady = watcher(shelf), watcher(shelf, smooth=True)
+def test_smoothing_steadies_who_stands_and_follows_who_walks(registry: ModelRegistry) -> None:
+    raw, steady = watcher(registry), watcher(registry, smooth=True)
     shaken = np.random.default_rng(0).integers(-2, 3, (40, 2))
     places: dict[str, list[np.ndarray]] = {"raw": [], "steady": []}
     for frame, (dx, dy) in enumerate(shaken):
@@ -107,16 +109,16 @@ def test_smoothing_steadies_who_stands_and_follows_who_walks(shelf: Shelf) -> No
     assert_near(sight, [person], within_px=6)  # less than a frame behind
 
 
-def test_somebody_new_is_found_in_time(shelf: Shelf) -> None:
-    watching = watcher(shelf)
+def test_somebody_new_is_found_in_time(registry: ModelRegistry) -> None:
+    watching = watcher(registry)
     first, second = Person((180, 188)), Person((444, 164))
     ids = [look(watching, frame, *([first] if frame < 2 else [first, second])).ids for frame in range(2 + FIND_EVERY)]
     assert [1, 2] in ids
 
 
-def test_stages_are_timed(shelf: Shelf) -> None:
+def test_stages_are_timed(registry: ModelRegistry) -> None:
     watch = Stopwatch({"queue": 0.0})
-    watcher(shelf).look(spots.encode(spots.paint(), "JPEG"), 0.0, watch)
+    watcher(registry).look(spots.encode(spots.paint(), "JPEG"), 0.0, watch)
     assert list(watch.laps_ms) == ["queue", "decode", "find", "pose", "track"]
 
 
@@ -128,21 +130,21 @@ def test_stages_are_timed(shelf: Shelf) -> None:
     st.integers(0, 999),
 )
 def test_who_vanishes_is_told_three_frames_more_at_most(
-    shelf: Shelf, background: str, find_every: int, fps: float, seed: int
+    registry: ModelRegistry, background: str, find_every: int, fps: float, seed: int
 ) -> None:
-    """Before backgrounds on which the network sees joints, and the finder nobody; who stays is told on.
+    """Before backgrounds on which the network sees joints, and the detector nobody; who stays is told on.
 
-    A body that looks alike and stands in the same place is told until the finder looks, and two frames more.
+    A body that looks alike and stands in the same place is told until the detector looks, and two frames more.
     """
     rng = np.random.default_rng(seed)
-    watching = watcher(shelf, find_every=find_every)
+    watching = watcher(registry, find_every=find_every)
     stays = Person((500, 188))
     empty, most = spots.paint(), 3
     if background == "noise":
         empty = rng.integers(0, 256, empty.shape, np.uint8)
     elif background == "colours":
         empty = np.asarray(spots.COLORS, np.uint8)[rng.integers(0, 17, (24, 40))].repeat(16, 0).repeat(16, 1)
-    elif background == "bodies":  # whole ones, without what the finder sees
+    elif background == "bodies":  # whole ones, without what the detector sees
         empty = spots.paint(*(Person((int(x), 188), marker_radius=0) for x in rng.integers(100, 300, 2)))
         most = max(most, find_every + 2)
     empty[:, 400:] = spots.paint(stays)[:, 400:]

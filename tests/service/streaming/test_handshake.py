@@ -10,7 +10,7 @@ import pytest
 from service.http.upload_budget import Room
 from service.inference.metrics import Metrics
 from service.inference.pixel_budget import PixelRoom
-from service.inference.registry import open_shelf
+from service.inference.registry import open_registry
 from service.inference.scheduler import Scheduler
 from service.inference.state import Service
 from service.settings import Settings
@@ -24,8 +24,8 @@ def service(models_dir: Path) -> Iterator[Service]:
     """Whose models are cold."""
     settings = Settings(models_dir=models_dir, stream_max_fps=25, stream_queue=3, keypoint_threshold=0.4)
     scheduler = Scheduler(1, 1, 1.0)
-    shelf, bodies, pixels = open_shelf(settings), Room(settings.max_bodies_bytes), PixelRoom(settings.max_pixels)
-    yield Service(settings, shelf, scheduler, Metrics(), bodies, pixels)
+    registry, bodies, pixels = open_registry(settings), Room(settings.max_bodies_bytes), PixelRoom(settings.max_pixels)
+    yield Service(settings, registry, scheduler, Metrics(), bodies, pixels)
     scheduler.close()
 
 
@@ -37,12 +37,12 @@ def test_before_the_warm_up_a_client_is_told_to_come_back(service: Service) -> N
 
 @pytest.mark.parametrize(("asked", "granted"), [("null", 25), ("10", 10), ("10.5", 10.5), ("30", 25)])
 def test_the_lower_rate_counts(service: Service, asked: str, granted: float) -> None:
-    service.shelf.warm_up()
+    service.registry.warm_up()
     assert agree(f'{{"type":"hello","max_fps":{asked}}}', service, "id").ready.limits.max_fps == granted
 
 
 def test_defaults_are_the_servers(service: Service) -> None:
-    service.shelf.warm_up()
+    service.registry.warm_up()
     terms = agree('{"type":"hello"}', service, "id")
     ready = terms.ready
     assert (ready.policy, ready.track, ready.smooth, ready.format) == ("latest", True, True, "compact")
@@ -52,7 +52,7 @@ def test_defaults_are_the_servers(service: Service) -> None:
 
 
 def test_a_refusal_is_counted(service: Service) -> None:
-    service.shelf.warm_up()
+    service.registry.warm_up()
     with pytest.raises(Farewell):
         agree("{}", service, "id")
     assert b'posewright_rejected_total{reason="malformed-request"} 1.0' in service.metrics.text(())

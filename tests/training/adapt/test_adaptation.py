@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 import torch
 from skimage import data
-from tests.training.test_adapt_parts import write_video
 
 from service.pose import bundle
+from tests.training.adapt.test_parts import write_video
 from tests.training.conftest import tiny_recipe
 from training import networks
 from training.__main__ import main
@@ -148,15 +148,15 @@ def test_pictures_without_people_are_refused(tmp_path: Path, capsys: pytest.Capt
         noise = rng.integers(0, 256, (12, 16, 3), np.uint8).repeat(20, axis=0).repeat(20, axis=1)
         cv2.imwrite(str(tmp_path / "photos" / f"{i}.png"), noise)
     assert adapt(tmp_path / "photos", tmp_path / "out") == 1
-    assert "expected people, the finder saw none on 5 pictures" in capsys.readouterr().err
+    assert "expected people, the detector saw none on 5 pictures" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("more", "message"),
     [
         (("--student", "nobody"), "expected a bundle's folder, or a shipped bundle of"),
-        (("--student", "finder"), "expected a pose network"),
-        (("--set", "optimiser.speed=3"), "optimiser.speed: unknown key"),
+        (("--student", "detector"), "expected a pose network"),
+        (("--set", "optimizer.speed=3"), "optimizer.speed: unknown key"),
         (("--annotations", "a.json"), "expected --annotations and --images together"),
         (("--from", "none.mp4"), "none.mp4: expected a video file or a folder of pictures"),
     ],

@@ -10,13 +10,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.training.test_export import fresh
 
 from service.pose.backends.runner import OnnxRunner
 from service.pose.bundle import BundleError, read, write
 from service.pose.skeleton import COCO17
 from service.pose.types import Poses
 from tests import spots
+from tests.training.export.test_to_onnx import fresh
 from training import networks
 from training.adapt import agreement, comparison, footage, pseudo_labels
 from training.adapt.agreement import Agreement
@@ -195,11 +195,11 @@ def test_a_revived_network_answers_as_its_bundle_and_learns(tmp_path: Path, back
     assert sum(p.grad is not None for p in learner.parameters()) > 20
 
 
-def test_a_bundle_whose_guides_have_names_of_earlier_versions_is_revived(tmp_path: Path) -> None:
+def test_a_bundle_whose_teachers_have_names_of_earlier_versions_is_revived(tmp_path: Path) -> None:
     written = to_onnx.export(fresh(), tmp_path / "tiny", "1")
     by = written.manifest.trained_by
-    guide = {"name": "tinypose", "kind": "tinypose", "path": "pose.onnx", "cached": True, "flip": False, "origin": ""}
-    tree = {**by["recipe"], "losses": {**by["recipe"]["losses"], "dense": 1.0, "guides": [guide]}}
+    teacher = {"name": "tinypose", "kind": "tinypose", "path": "pose.onnx", "cached": True, "flip": False, "origin": ""}
+    tree = {**by["recipe"], "losses": {**by["recipe"]["losses"], "dense": 1.0, "teachers": [teacher]}}
     manifest = written.manifest.model_copy(update={"trained_by": {**by, "recipe": tree}})
     old = write(tmp_path / "old", manifest, written.onnx, written.card)
     assert from_bundle.revive(old).recipe.network == from_bundle.revive(written).recipe.network

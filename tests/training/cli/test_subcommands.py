@@ -26,7 +26,7 @@ def toml(plan: recipe.Recipe) -> str:
     """Write the few kinds of values that a recipe has."""
     tree = recipe.dump(plan)
     lines = [f"{key} = {json.dumps(value)}" for key, value in tree.items() if isinstance(value, (str, int))]
-    for key in ("network", "optimiser"):
+    for key in ("network", "optimizer"):
         lines += [f"[{key}]", *(f"{k} = {json.dumps(v)}" for k, v in tree[key].items())]
     for key in ("data", "phases"):
         for item in tree[key]:

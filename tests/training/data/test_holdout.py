@@ -37,9 +37,9 @@ def student(many: coco.Source, tmp_path: Path) -> Bundle:
 
 
 @pytest.fixture
-def finder(many: coco.Source, tmp_path: Path) -> Bundle:
+def detector(many: coco.Source, tmp_path: Path) -> Bundle:
     """It learned from picture 2."""
-    path = spots.write_finder_bundle(tmp_path)
+    path = spots.write_detector_bundle(tmp_path)
     return with_record(path, PictureRecord.of([image_record.picture_id(many.images / "2.png")]))
 
 
@@ -59,12 +59,12 @@ def test_only_the_pictures_that_are_measured_count(many: coco.Source, student: B
     assert holdout.of_bundles([student], many, complete=True) == Overlap(0, ())
 
 
-def test_evaluate(many: coco.Source, student: Bundle, finder: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate(many: coco.Source, student: Bundle, detector: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
     assert verb("evaluate", many, student.path) == 1
     assert "got 2 of 12" in capsys.readouterr().err
     assert verb("evaluate", many, student.path, "--every", 2) == 0
-    assert verb("evaluate", many, student.path, "--every", 2, "--finder", finder.path) == 1
-    assert "finder 1 did not learn from, got 1 of 6" in capsys.readouterr().err
+    assert verb("evaluate", many, student.path, "--every", 2, "--detector", detector.path) == 1
+    assert "detector 1 did not learn from, got 1 of 6" in capsys.readouterr().err
     assert verb("evaluate", many, student.path, "--allow-seen", "--record", "painted people") == 0
     told = json.loads(capsys.readouterr().out)
     assert told["overlap"] == {"pictures": 2, "unchecked": []}
@@ -96,7 +96,7 @@ def test_bench_and_report(
     assert "It learned from 2 of the pictures below" in (tmp_path / "report" / "report.html").read_text()
 
 
-@pytest.mark.parametrize("name", ["finder", "student-s", "student-t", "teacher"])
+@pytest.mark.parametrize("name", ["detector", "student-s", "student-t", "teacher"])
 def test_shipped_bundles_say_what_they_learned_from_or_that_nobody_knows(
     name: str, many: coco.Source, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.training.conftest import tiny_recipe
 from training.data import coco, crop_cache, image_record
 from training.data.image_record import PictureRecord
-from training.distillation.detector_task import FinderTask
+from training.distillation.detector_task import DetectorTask
 from training.distillation.pose_task import PoseTask
 
 CPU = torch.device("cpu")
@@ -98,7 +98,7 @@ def test_a_cache_of_a_version_before_is_refused(data_root: Path, tmp_path: Path)
 def test_both_tasks_tell_what_they_learn_from(painted: coco.Source, data_root: Path) -> None:
     expected = sorted(image_record.picture_id(it) for it in painted.images.iterdir())
     tasks = [task(tiny_recipe(kind), data_root, CPU, data_root / "run")
-             for kind, task in (("pose", PoseTask), ("finder", FinderTask))]  # fmt: skip
+             for kind, task in (("pose", PoseTask), ("detector", DetectorTask))]  # fmt: skip
     for task in tasks:
         learned, teachers = task.origins()
         assert (learned.ids.tolist(), learned.unrecorded, teachers) == (expected, (), ())

@@ -42,7 +42,7 @@ name = "stick"
 role = "student"
 skeleton = "stick.toml"
 network = { kind = "pose", backbone = "plain-s", decoder_width = 16, input_size = [64, 96] }
-optimiser = { lr = 0.004, warmup_steps = 5, ema_decay = 0.9 }
+optimizer = { lr = 0.004, warmup_steps = 5, ema_decay = 0.9 }
 data = [{ name = "stick people", path = "crops", share = 1 }]
 phases = [{ steps = 60, batch = 12, size = [64, 96], augment = "light" }]
 """
@@ -81,7 +81,7 @@ def run(*arguments: object) -> None:
 @pytest.fixture(scope="session")
 def server(made: Made) -> Iterator[Running]:
     """The twelve points as student, COCO's seventeen as teacher that never steps in for them."""
-    spots.write_finder_bundle(made.folder / "bundles")
+    spots.write_detector_bundle(made.folder / "bundles")
     spots.write_pose_bundle(made.folder / "bundles", "teacher", "teacher")
     with serving(Settings(models_dir=made.folder / "bundles", student="stick", fallback_score=1.0)) as running:
         yield running
@@ -130,7 +130,7 @@ def test_formats_and_comparisons_that_need_cocos_joints_are_refused(made: Made, 
 
 def test_models_name_their_keypoints(server: Running) -> None:
     entries = {it["name"]: it["skeleton"] for it in server.http.get("/models").json()["models"]}
-    assert entries["finder"] is None
+    assert entries["detector"] is None
     assert entries["teacher"]["name"] == "coco17"
     assert entries["stick"]["keypoints"] == list(stick_people.NAMES)
     assert "skeleton" in server.http.get("/openapi.json").text
@@ -197,7 +197,7 @@ def test_labels_of_another_skeleton_are_refused_everywhere(made: Made, painted: 
     with pytest.raises(DatasetError, match=r"expected the keypoints of 'coco17'.*got category 'stick' with 12"):
         crop_cache.build(made.source, tmp_path / "crops")
     with pytest.raises(DatasetError, match=r"expected the keypoints of 'coco17'"):
-        pseudo_labels.label(made.source, tmp_path / "out.json", pose_guide=None, box_guide=None)  # type: ignore[arg-type]
+        pseudo_labels.label(made.source, tmp_path / "out.json", pose_teacher=None, box_teacher=None)  # type: ignore[arg-type]
     with pytest.raises(
         DatasetError, match=r"expected crops of the recipe's skeleton 'coco17' \(17 keypoints\), got 12"
     ):
@@ -205,30 +205,30 @@ def test_labels_of_another_skeleton_are_refused_everywhere(made: Made, painted: 
     assert not list(tmp_path.iterdir())
 
 
-def test_guides_of_another_skeleton_are_refused(made: Made, data_root: Path) -> None:
+def test_teachers_of_another_skeleton_are_refused(made: Made, data_root: Path) -> None:
     path = str(made.folder / "run" / "last.pt")
-    losses = {"dense": 1, "guides": [{"name": "stick", "kind": "checkpoint", "path": path}]}
+    losses = {"dense": 1, "teachers": [{"name": "stick", "kind": "checkpoint", "path": path}]}
     with pytest.raises(
-        DatasetError, match=r"guide 'stick' .* expected one that answers 'coco17'.*got one for 'stick12'"
+        DatasetError, match=r"teacher 'stick' .* expected one that answers 'coco17'.*got one for 'stick12'"
     ):
         PoseTask(tiny_recipe(losses=losses), data_root, torch.device("cpu"), made.folder / "other")
-    assert teachers.NetworkGuide(Path(path), torch.device("cpu")).skeleton.name == "stick12"
+    assert teachers.NetworkTeacher(Path(path), torch.device("cpu")).skeleton.name == "stick12"
 
 
-def test_a_teacher_of_ones_own_guides_a_student_of_the_same_skeleton(made: Made) -> None:
+def test_a_teacher_of_ones_own_teaches_a_student_of_the_same_skeleton(made: Made) -> None:
     """Its maps are mirrored by the skeleton's own partners: half of a batch is mirrored."""
     plan = checkpoint.load(made.folder / "run" / "last.pt").recipe
-    guide = recipe.Guide("stick", "checkpoint", str(made.folder / "run" / "last.pt"), flip=True)
-    guided = replace(plan, losses=recipe.Losses(dense=1.0, guides=(guide,)))
+    teacher = recipe.Teacher("stick", "checkpoint", str(made.folder / "run" / "last.pt"), flip=True)
+    guided = replace(plan, losses=recipe.Losses(dense=1.0, teachers=(teacher,)))
     task = PoseTask(guided, made.folder, torch.device("cpu"), made.folder / "other")
     lesson = task.batch(0, 0, plan.phases[0]).lesson
-    assert lesson.guides.shape == (1, 12, 12, 24, 16)
+    assert lesson.teachers.shape == (1, 12, 12, 24, 16)
     assert lesson.maps.shape == (12, 12, 24, 16)
 
 
-def test_a_finder_has_no_skeleton() -> None:
-    with pytest.raises(RecipeError, match="expected no skeleton for a finder"):
-        tiny_recipe("finder", skeleton=recipe.asdict(STICK))
+def test_a_detector_has_no_skeleton() -> None:
+    with pytest.raises(RecipeError, match="expected no skeleton for a detector"):
+        tiny_recipe("detector", skeleton=recipe.asdict(STICK))
 
 
 def test_mirroring_twice_is_nothing_and_partners_change_places() -> None:
@@ -313,16 +313,16 @@ def test_recipes_find_the_toml_beside_them_and_chains_do_too(tmp_path: Path) -> 
     assert staged == plan
 
 
-def test_the_guides_skeleton_and_recipe_are_what_they_say(tmp_path: Path) -> None:
+def test_the_teachers_skeleton_and_recipe_are_what_they_say(tmp_path: Path) -> None:
     """YOUR_LABELS.md: its recipe names its skeleton; its table lists every key."""
-    guide = (Path(recipe.__file__).parents[1] / "YOUR_LABELS.md").read_text()
-    skeleton, plan = re.findall(r"```toml\n(.*?)```", guide, flags=re.DOTALL)
+    teacher = (Path(recipe.__file__).parents[1] / "YOUR_LABELS.md").read_text()
+    skeleton, plan = re.findall(r"```toml\n(.*?)```", teacher, flags=re.DOTALL)
     (tmp_path / "mine-skeleton.toml").write_text(skeleton)
     (tmp_path / "mine.toml").write_text(plan)
     assert recipe.load(tmp_path / "mine.toml").skeleton.name == "hand6"
-    keys = re.findall(r"^\| `(\w+)` \| ", guide.partition("| key |")[2], flags=re.MULTILINE)
+    keys = re.findall(r"^\| `(\w+)` \| ", teacher.partition("| key |")[2], flags=re.MULTILINE)
     assert keys == ["name", "keypoints", "edges", "flip", "upper", "sigmas"]
-    told = " ".join(re.findall(r"`([^`\n]+)`", guide))
+    told = " ".join(re.findall(r"`([^`\n]+)`", teacher))
     for kind in ("left and right", "the same picture twice", "box outside", "keypoint far from its box", "LEAK"):
         assert kind in told
         assert kind in "".join(it.read_text() for it in Path(check.__file__).parent.glob("*.py"))

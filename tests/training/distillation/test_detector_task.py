@@ -1,4 +1,4 @@
-"""The finder's samples: boxes stay on what they frame."""
+"""The detector's samples: boxes stay on what they frame."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import torch
 from tests.training.conftest import tiny_recipe
 from training.data import images
 from training.distillation import losses
-from training.distillation.detector_task import FinderTask, Framing, best_cells, encode, place
+from training.distillation.detector_task import DetectorTask, Framing, best_cells, encode, place
 from training.recipe.recipe import RecipeError
 
 
@@ -117,11 +117,11 @@ def test_the_pictures_kept_are_bounded_in_bytes(tmp_path: Path) -> None:
     assert read("a") is not first
 
 
-def test_a_detector_that_learns_from_guides_alone_needs_one(data_root: Path) -> None:
-    network = {"kind": "finder", "backbone": "rtmdet-nano", "norms": "folded", "input_size": [64, 64]}
-    plan = tiny_recipe("finder", network=network)
+def test_a_detector_that_learns_from_teachers_alone_needs_one(data_root: Path) -> None:
+    network = {"kind": "detector", "backbone": "rtmdet-nano", "norms": "folded", "input_size": [64, 64]}
+    plan = tiny_recipe("detector", network=network)
     with pytest.raises(RecipeError, match="expected at least one for rtmdet-nano"):
-        FinderTask(plan, data_root, torch.device("cpu"))
+        DetectorTask(plan, data_root, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("seed", range(3))

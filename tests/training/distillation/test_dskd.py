@@ -10,11 +10,11 @@ from torch import Tensor
 from service.pose.decoders import heatmap
 from training.distillation import dskd, losses
 from training.distillation.dskd import Lesson
-from training.recipe.recipe import Guide, Losses, Network
+from training.recipe.recipe import Losses, Network, Teacher
 
 NETWORK = Network("pose", "plain-s", (96, 96), 16, sigma_cells=1.5, temperature=10)
-GUIDES = (Guide("t", "checkpoint", "t.pt"), Guide("a", "checkpoint", "a.pt"))
-DENSE = Losses(guides=GUIDES, regression=0.5, dense=0.5, dense_form="squared", classification=0)
+TEACHERS = (Teacher("t", "checkpoint", "t.pt"), Teacher("a", "checkpoint", "a.pt"))
+DENSE = Losses(teachers=TEACHERS, regression=0.5, dense=0.5, dense_form="squared", classification=0)
 
 
 def gaussians(seed: int, people: int = 2, joints: int = 3) -> Tensor:
@@ -37,14 +37,14 @@ def gradient(loss: Tensor, outputs: Tensor) -> Tensor:
     return torch.autograd.grad(loss, outputs, allow_unused=True)[0]
 
 
-def test_without_fill_guides_classify_nothing(lesson: Lesson) -> None:
+def test_without_fill_teachers_classify_nothing(lesson: Lesson) -> None:
     weights = torch.tensor([[1.0, 0, 0], [0, 1, 0]])
     mixed = replace(lesson, weights=weights)
-    bare = Lesson(lesson.maps, weights, lesson.guides[:0], lesson.trust[:0])
+    bare = Lesson(lesson.maps, weights, lesson.teachers[:0], lesson.trust[:0])
     outputs = torch.randn(2, 3, 24, 24, generator=torch.Generator().manual_seed(0))
-    silent = dskd.classification(outputs, mixed, Losses(guides=GUIDES, fill=False), NETWORK)
+    silent = dskd.classification(outputs, mixed, Losses(teachers=TEACHERS, teacher_targets=False), NETWORK)
     assert torch.equal(silent, dskd.classification(outputs, bare, Losses(), NETWORK))
-    assert not torch.equal(silent, dskd.classification(outputs, mixed, Losses(guides=GUIDES), NETWORK))
+    assert not torch.equal(silent, dskd.classification(outputs, mixed, Losses(teachers=TEACHERS), NETWORK))
 
 
 @pytest.mark.parametrize("kind", ["denoised", "hard"])
@@ -75,7 +75,7 @@ def test_a_higher_threshold_keeps_less() -> None:
 
 
 @pytest.mark.parametrize("form", ["squared", "divergence"])
-def test_a_guide_equal_to_the_student_gives_no_loss_and_no_gradient(form: str) -> None:
+def test_a_teacher_equal_to_the_student_gives_no_loss_and_no_gradient(form: str) -> None:
     torch.manual_seed(0)
     logits = (0.3 * torch.randn(2, 3, 24, 24)).requires_grad_()
     own = logits if form == "squared" else (logits * NETWORK.temperature).flatten(2).softmax(dim=2).view(logits.shape)
@@ -88,16 +88,16 @@ def test_a_guide_equal_to_the_student_gives_no_loss_and_no_gradient(form: str) -
 @pytest.mark.parametrize("form", ["squared", "divergence"])
 def test_the_past_equal_to_the_present_gives_no_loss_and_no_gradient(form: str, lesson: Lesson) -> None:
     logits = torch.randn(2, 3, 24, 24, requires_grad=True)
-    found = terms(logits, lesson, replace(DENSE, dense_form=form, past=1.0), logits.detach())
-    assert abs(found["past"].item()) < 1e-4
-    assert gradient(found["past"], logits).abs().max() < 1e-5
+    found = terms(logits, lesson, replace(DENSE, dense_form=form, self_distillation=1.0), logits.detach())
+    assert abs(found["self_distillation"].item()) < 1e-4
+    assert gradient(found["self_distillation"], logits).abs().max() < 1e-5
 
 
-def test_all_guides_dropped_is_plain_training(lesson: Lesson) -> None:
+def test_all_teachers_dropped_is_plain_training(lesson: Lesson) -> None:
     logits = torch.randn(2, 3, 24, 24, requires_grad=True)
     silent = replace(lesson, trust=torch.zeros(2, 2, 3))
     settings = replace(DENSE, classification=0.3)
-    plain = replace(settings, guides=(), dense=0)
+    plain = replace(settings, teachers=(), dense=0)
     empty = torch.zeros(0, 2, 3, 24, 24)
     alone = terms(logits, Lesson(lesson.maps, lesson.weights, empty, empty[..., 0, 0]), plain)
     found = terms(logits, silent, settings)
@@ -109,7 +109,7 @@ def test_all_guides_dropped_is_plain_training(lesson: Lesson) -> None:
     )
 
 
-def test_a_joint_without_label_learns_from_guides_alone(lesson: Lesson) -> None:
+def test_a_joint_without_label_learns_from_teachers_alone(lesson: Lesson) -> None:
     weights = torch.ones(2, 3)
     weights[1, 2] = 0
     outputs = torch.randn(2, 3, 24, 24, requires_grad=True)
@@ -126,7 +126,7 @@ def test_a_joint_without_label_learns_from_guides_alone(lesson: Lesson) -> None:
         assert left[1, 2].abs().max() == 0
 
 
-def test_one_guide_is_dropped_each_time_and_each_in_turn() -> None:
+def test_one_teacher_is_dropped_each_time_and_each_in_turn() -> None:
     rng = np.random.default_rng(0)
     trust = torch.ones(3, 2, 4)
     silenced = []
@@ -150,7 +150,7 @@ def test_the_ramp_rises_from_little_to_one() -> None:
 @pytest.mark.parametrize("form", ["cells", "bce", "axes"])
 def test_each_classification_is_best_at_the_joint(form: str, lesson: Lesson) -> None:
     settings = Losses(classification_form=form)  # type: ignore[arg-type]
-    bare = replace(lesson, guides=torch.zeros(0, 2, 3, 24, 24), trust=torch.zeros(0, 2, 3))
+    bare = replace(lesson, teachers=torch.zeros(0, 2, 3, 24, 24), trust=torch.zeros(0, 2, 3))
     right = dskd.classification(lesson.maps, bare, settings, NETWORK)
     wrong = dskd.classification(lesson.maps.roll(4, dims=3), bare, settings, NETWORK)
     flat = dskd.classification(torch.zeros_like(lesson.maps), bare, settings, NETWORK)
@@ -177,11 +177,11 @@ def test_an_empty_answer_to_a_sure_joint_costs_one() -> None:
         assert losses.squared(torch.zeros_like(maps), maps, torch.ones(1, 1), 1.5).item() == pytest.approx(1, abs=0.01)
 
 
-def test_simcc_heads_learn_from_guides_and_their_past(lesson: Lesson) -> None:
+def test_simcc_heads_learn_from_teachers_and_their_past(lesson: Lesson) -> None:
     along = (torch.randn(2, 3, 192, requires_grad=True), torch.randn(2, 3, 192, requires_grad=True))
-    settings = Losses(guides=GUIDES, dense=0.5, classification=1.0, past=0.5)
+    settings = Losses(teachers=TEACHERS, dense=0.5, classification=1.0, self_distillation=0.5)
     found = dskd.total(along, tuple(a.detach() for a in along), lesson, settings, NETWORK, 1.0)  # type: ignore[arg-type]
-    assert set(found) == {"dense", "classification", "past"}
-    assert abs(found["past"].item()) < 1e-5
+    assert set(found) == {"dense", "classification", "self_distillation"}
+    assert abs(found["self_distillation"].item()) < 1e-5
     sum(found.values()).backward()  # type: ignore[union-attr]
     assert all(a.grad is not None and a.grad.abs().max() > 0 for a in along)

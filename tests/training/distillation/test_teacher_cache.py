@@ -1,4 +1,4 @@
-"""What a guide saw once on the canvases moves exactly as the crops do."""
+"""What a teacher saw once on the canvases moves exactly as the crops do."""
 
 import shutil
 from dataclasses import replace
@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.training.test_guides import PoseStandIn, take
 
 from service.pose import crop
 from service.pose.boxes import from_xywh
@@ -15,11 +14,12 @@ from service.pose.bundle import BundleError
 from service.pose.decoders import heatmap
 from service.pose.skeleton import COCO17
 from tests.training.conftest import tiny_recipe
+from tests.training.distillation.test_teachers import PoseStandIn, take
 from training.data import augment, coco, crop_cache, images
 from training.distillation import teacher_cache, teachers
 from training.distillation.pose_task import PoseTask
-from training.distillation.teacher_cache import BesideGuide, CachedGuide
-from training.distillation.teachers import BundleGuide, MapGuide, NetworkGuide
+from training.distillation.teacher_cache import BesideTeacher, CachedTeacher
+from training.distillation.teachers import BundleTeacher, MapTeacher, NetworkTeacher
 from training.distillation.trust import BINS, Reliability
 from training.engine import loop
 from training.networks.pose import mirror_maps
@@ -31,25 +31,25 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def pose_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return take(PoseStandIn(), tmp_path_factory.mktemp("guide") / "pose")
+    return take(PoseStandIn(), tmp_path_factory.mktemp("teacher") / "pose")
 
 
 def guided(file: Path, **changes: object) -> recipe.Recipe:
     """A recipe taught by the stand-in."""
-    taught = {"guides": [{"name": "spots", "kind": "bundle", "path": str(file), **changes}], "dense": 1.0}
+    taught = {"teachers": [{"name": "spots", "kind": "bundle", "path": str(file), **changes}], "dense": 1.0}
     return tiny_recipe(losses=taught, phases=[{"steps": 4, "batch": 6, "size": [96, 128]}])
 
 
 @pytest.mark.parametrize("changes", [{}, {"cached": False}], ids=["cached", "beside"])
 @pytest.mark.parametrize("step", range(4))
-def test_guides_maps_peak_where_the_joints_went(
+def test_teachers_maps_peak_where_the_joints_went(
     pose_file: Path, data_root: Path, changes: dict[str, object], step: int, tmp_path: Path
 ) -> None:
     """Through zoom, turn, shift and mirror, against the labels' own Gaussians, to half a cell of 4 px."""
     plan = guided(pose_file, **changes)
     task = PoseTask(plan, data_root, CPU, tmp_path / "run")
     lesson = task.batch(step, 0, plan.phases[0]).lesson
-    (maps,), (trust,) = lesson.guides, lesson.trust
+    (maps,), (trust,) = lesson.teachers, lesson.trust
     known = (lesson.weights > 0) & (trust > 0.5) & (maps.amax(dim=(2, 3)) > 0.3)
     assert known.float().mean() > 0.3
     found, _ = heatmap.decode(maps.numpy(), stride=4)
@@ -65,7 +65,7 @@ def test_guides_maps_peak_where_the_joints_went(
     assert np.mean(apart < 4) > 0.85
 
 
-def test_joint_weights_scale_labels_and_guides_of_their_joints(
+def test_joint_weights_scale_labels_and_teachers_of_their_joints(
     pose_file: Path, data_root: Path, tmp_path: Path
 ) -> None:
     """Whichever way a crop is mirrored: a batch has both."""
@@ -85,12 +85,12 @@ def test_joint_weights_scale_labels_and_guides_of_their_joints(
 
 def test_a_flipped_look_finds_the_middle_joint_in_the_same_place(data_root: Path, tmp_path: Path) -> None:
     """The stand-in's own cells lie 1.5 px beside ours: mirroring must not move what lies in the middle."""
-    guide = BundleGuide(take(PoseStandIn(gain=0.9), tmp_path / "pose"))
+    teacher = BundleTeacher(take(PoseStandIn(gain=0.9), tmp_path / "pose"))
     (cache,) = crop_cache.open_cache([data_root / "crops"])
     canvases = torch.from_numpy(np.array(cache.pixels))
-    view = torch.from_numpy(np.repeat(teacher_cache.undisturbed(cache, guide.crop_size)[None], len(cache), axis=0))
-    pixels = augment.to_bytes(augment.sample(canvases, view, guide.crop_size))
-    once, both = (teacher_cache.ask(guide, pixels, flip)[:, :1].numpy() for flip in (False, True))
+    view = torch.from_numpy(np.repeat(teacher_cache.undisturbed(cache, teacher.crop_size)[None], len(cache), axis=0))
+    pixels = augment.to_bytes(augment.sample(canvases, view, teacher.crop_size))
+    once, both = (teacher_cache.ask(teacher, pixels, flip)[:, :1].numpy() for flip in (False, True))
     (there, _), (again, scores) = heatmap.decode(once, stride=4), heatmap.decode(both, stride=4)
     np.testing.assert_allclose(there, again, atol=0.5)
     assert scores.min() > 0.3
@@ -112,11 +112,11 @@ def test_people_are_learned_as_large_as_they_are_served(data_root: Path, padding
 def test_a_flipped_look_at_the_mirrored_crop_is_the_mirrored_look(data_root: Path, tmp_path: Path) -> None:
     plan = tiny_recipe()
     loop.fit(plan, PoseTask(plan, data_root, CPU, tmp_path), tmp_path, CPU)
-    guide = NetworkGuide(tmp_path / "last.pt", CPU)
+    teacher = NetworkTeacher(tmp_path / "last.pt", CPU)
     pixels = torch.randint(0, 256, (3, 128, 96, 3), dtype=torch.uint8)
-    maps = teacher_cache.ask(guide, pixels, flip=True)
-    torch.testing.assert_close(teacher_cache.ask(guide, pixels.flip(2), flip=True), mirror_maps(maps))
-    assert not torch.allclose(guide.maps(pixels.flip(2)), mirror_maps(guide.maps(pixels)))
+    maps = teacher_cache.ask(teacher, pixels, flip=True)
+    torch.testing.assert_close(teacher_cache.ask(teacher, pixels.flip(2), flip=True), mirror_maps(maps))
+    assert not torch.allclose(teacher.maps(pixels.flip(2)), mirror_maps(teacher.maps(pixels)))
 
 
 def test_a_killed_look_goes_on_and_equals_a_whole_one(
@@ -132,7 +132,7 @@ def test_a_killed_look_goes_on_and_equals_a_whole_one(
         weights=np.tile(cache.weights, (2, 1)),
     )
 
-    class Dying(BundleGuide):
+    class Dying(BundleTeacher):
         asked = 0
 
         def maps(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -148,7 +148,7 @@ def test_a_killed_look_goes_on_and_equals_a_whole_one(
     living.asked = -1000
     teacher_cache.look_once(living, "spots", many, tmp_path / "parts", flip=False, device=CPU)
     assert living.asked == -1000 + len(many) - 16  # sixteen had been written down
-    teacher_cache.look_once(BundleGuide(pose_file), "spots", many, tmp_path / "whole", flip=False, device=CPU)
+    teacher_cache.look_once(BundleTeacher(pose_file), "spots", many, tmp_path / "whole", flip=False, device=CPU)
     for name in ("maps.npy", "scores.npz"):
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     asked = living.asked
@@ -157,7 +157,7 @@ def test_a_killed_look_goes_on_and_equals_a_whole_one(
 
 
 def test_trust_is_what_was_measured() -> None:
-    """A guide is believed as often as it was right at such a score; hardly ever right is never believed."""
+    """A teacher is believed as often as it was right at such a score; hardly ever right is never believed."""
     counts = np.full(BINS, 1000)
     share = np.concatenate([np.full(8, 0.2), np.linspace(0.3, 0.9, 8), np.full(4, 0.97)])
     weights = Reliability((share * counts).astype(int), counts).weights(np.linspace(0, 1, 101).astype(np.float32))
@@ -166,14 +166,14 @@ def test_trust_is_what_was_measured() -> None:
     assert (np.diff(weights) >= 0).all()
 
 
-def test_a_guide_beside_the_student_is_measured_as_one_that_looked_once(
+def test_a_teacher_beside_the_student_is_measured_as_one_that_looked_once(
     pose_file: Path, data_root: Path, tmp_path: Path
 ) -> None:
-    guide = BundleGuide(pose_file)
+    teacher = BundleTeacher(pose_file)
     (cache,) = crop_cache.open_cache([data_root / "crops"])
-    teacher_cache.look_once(guide, "spots", cache, tmp_path / "maps", flip=False, device=CPU)
-    cached = CachedGuide([tmp_path / "maps"], CPU).reliability
-    beside = teacher_cache.measure(guide, [cache], flip=False, device=CPU)
+    teacher_cache.look_once(teacher, "spots", cache, tmp_path / "maps", flip=False, device=CPU)
+    cached = CachedTeacher([tmp_path / "maps"], CPU).reliability
+    beside = teacher_cache.measure(teacher, [cache], flip=False, device=CPU)
     assert beside.counts.sum() == cached.counts.sum() == cache.labelled.sum()
     assert abs(int(beside.hits.sum()) - int(cached.hits.sum())) <= 2  # maps on disk are rounded to bytes
 
@@ -192,24 +192,24 @@ def test_without_labels_the_ramp_serves() -> None:
 
 
 @pytest.mark.parametrize("head", ["heatmap", "simcc"])
-def test_our_own_network_guides_as_it_answers(data_root: Path, tmp_path: Path, head: str) -> None:
+def test_our_own_network_teaches_as_it_answers(data_root: Path, tmp_path: Path, head: str) -> None:
     """A teacher asked beside the student about the student's own crops gives the teacher's maps, cell for cell."""
     network = {"kind": "pose", "backbone": "plain-s", "decoder_width": 16, "input_size": [96, 128], "head": head}
     plan = tiny_recipe(network=network)
     loop.fit(plan, PoseTask(plan, data_root, CPU, tmp_path / "teacher"), tmp_path / "teacher", CPU)
-    guide: MapGuide = NetworkGuide(tmp_path / "teacher" / "last.pt", CPU)
+    teacher: MapTeacher = NetworkTeacher(tmp_path / "teacher" / "last.pt", CPU)
     task = PoseTask(plan, data_root, CPU, tmp_path / "student")
     pixels = task.batch(0, 0, plan.phases[0]).pixels
     identity = np.repeat(np.eye(3, dtype=np.float32)[None, :2], len(pixels), axis=0)
     zeros = np.zeros(len(pixels), np.intp)
     placed = teacher_cache.Placed(pixels, identity, zeros.astype(bool), zeros, zeros)
-    maps, trust = BesideGuide(guide, flip=False, reliability=Reliability.unknown()).look(placed)
-    torch.testing.assert_close(maps, guide.maps(pixels), atol=1e-5, rtol=1e-4)
+    maps, trust = BesideTeacher(teacher, flip=False, reliability=Reliability.unknown()).look(placed)
+    torch.testing.assert_close(maps, teacher.maps(pixels), atol=1e-5, rtol=1e-4)
     assert maps.shape == (len(pixels), 17, 32, 24)
     assert trust.shape == (len(pixels), 17)
 
 
-def test_a_simcc_onnx_guides(tmp_path: Path, data_root: Path) -> None:
+def test_a_simcc_onnx_teaches(tmp_path: Path, data_root: Path) -> None:
     """An imported network with two outputs, here one that sees the stand-in's spots along each axis."""
 
     class Axes(torch.nn.Module):
@@ -226,19 +226,19 @@ def test_a_simcc_onnx_guides(tmp_path: Path, data_root: Path) -> None:
     place = take(Axes(), tmp_path / "axes", "simcc", shift=0.0)
     (cache,) = crop_cache.open_cache([data_root / "crops"])
     folder = tmp_path / "maps"
-    guide = teachers.open_guide(recipe.Guide("axes", "bundle", str(place)), place, CPU)
-    teacher_cache.look_once(guide, "axes", cache, folder, flip=False, device=CPU)
+    teacher = teachers.open_teacher(recipe.Teacher("axes", "bundle", str(place)), place, CPU)
+    teacher_cache.look_once(teacher, "axes", cache, folder, flip=False, device=CPU)
     with np.load(folder / "scores.npz") as stored:
         assert stored["counts"].sum() == cache.labelled.sum()
         assert stored["hits"].sum() > 0.9 * stored["counts"].sum()
-    assert CachedGuide([folder], CPU).reliability.counts.sum() == cache.labelled.sum()
+    assert CachedTeacher([folder], CPU).reliability.counts.sum() == cache.labelled.sum()
 
 
-def test_a_missing_guide_is_named(data_root: Path, tmp_path: Path) -> None:
+def test_a_missing_teacher_is_named(data_root: Path, tmp_path: Path) -> None:
     plan = guided(tmp_path / "none")
     with pytest.raises(BundleError, match="expected a folder with manifest"):
         PoseTask(plan, data_root, CPU, tmp_path / "run")
-    assert Losses().guides == ()
+    assert Losses().teachers == ()
 
 
 def test_other_pictures_are_looked_at_anew(data_root: Path, tmp_path: Path) -> None:

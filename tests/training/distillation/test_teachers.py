@@ -1,4 +1,4 @@
-"""Imported networks label and guide as they were trained: a tiny stand-in of their interface, imported and run."""
+"""Imported networks label and teacher as they were trained: a tiny stand-in of their interface, imported and run."""
 
 import json
 import warnings
@@ -75,7 +75,7 @@ def opened(path: Path) -> tuple[Bundle, OnnxRunner]:
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
-    spots.write_finder_bundle(folder)
+    spots.write_detector_bundle(folder)
     take(PoseStandIn(gain=1.5), folder / "pose")
     return folder
 
@@ -110,7 +110,7 @@ def test_labelling_completes_what_is_missing_and_keeps_what_is_there(tmp_path: P
 
     out = tmp_path / "labelled.json"
     where = ("--annotations", str(source.annotations), "--images", str(source.images), "--out", str(out))
-    guided = ("--pose-guide", str(models / "pose"), "--box-guide", str(models / "finder"))
+    guided = ("--pose-teacher", str(models / "pose"), "--box-teacher", str(models / "detector"))
     assert main(["label", *where, *guided]) == 0
     labelled = json.loads(out.read_text())["annotations"]
     assert len(labelled) == 6
@@ -118,7 +118,7 @@ def test_labelling_completes_what_is_missing_and_keeps_what_is_there(tmp_path: P
     for person in labelled:
         key = min(expected, key=lambda k: (k[0] != person["image_id"], abs(k[1] - person["bbox"][0])))
         truth = np.array(expected[key]["keypoints"]).reshape(17, 3)[:, :2]
-        np.testing.assert_allclose(np.array(person["guide_keypoints"]).reshape(17, 3)[:, :2], truth, atol=1.5)
+        np.testing.assert_allclose(np.array(person["teacher_keypoints"]).reshape(17, 3)[:, :2], truth, atol=1.5)
 
     crop_cache.build(coco.Source("labelled", out, source.images), tmp_path / "crops")
     (cache,) = crop_cache.open_cache([tmp_path / "crops"])
@@ -132,21 +132,21 @@ def test_a_file_is_to_be_imported_first(tmp_path: Path, models: Path, capsys: py
     """Wherever earlier versions took one; the message has the command."""
     file, out = models / "pose.onnx", tmp_path / "labelled.json"
     where = ("--annotations", "a.json", "--images", "a", "--out", str(out))
-    assert main(["label", *where, "--pose-guide", str(file)]) == 1
+    assert main(["label", *where, "--pose-teacher", str(file)]) == 1
     assert main(["bench", str(models / "pose"), "--rivals", str(file)]) == 1
     with pytest.raises(coco.DatasetError, match="posewright-train import"):
-        teachers.BundleGuide(file)
-    with pytest.raises(recipe.RecipeError, match=r"losses.guides.0.kind: .*posewright-train import"):
-        tiny_recipe(losses={"dense": 1, "guides": [{"name": "t", "kind": "tinypose", "path": "t.onnx"}]})
+        teachers.BundleTeacher(file)
+    with pytest.raises(recipe.RecipeError, match=r"losses.teachers.0.kind: .*posewright-train import"):
+        tiny_recipe(losses={"dense": 1, "teachers": [{"name": "t", "kind": "tinypose", "path": "t.onnx"}]})
     assert capsys.readouterr().err.count(f"posewright-train import {file} --decoder heatmap") == 2
 
 
-def test_a_sure_guide_overrules_a_wrong_label(tmp_path: Path) -> None:
+def test_a_sure_teacher_overrules_a_wrong_label(tmp_path: Path) -> None:
     source = write_data_set(tmp_path / "set", pictures=1)
     tree = json.loads(source.annotations.read_text())
     for person in tree["annotations"]:
         joints = np.array(person["keypoints"]).reshape(17, 3)
-        person["guide_keypoints"] = np.concatenate([joints[:, :2], np.full((17, 1), 0.95)], axis=1).ravel().tolist()
+        person["teacher_keypoints"] = np.concatenate([joints[:, :2], np.full((17, 1), 0.95)], axis=1).ravel().tolist()
         joints[9, :2] += 80  # a wrist at the wrong place
         person["keypoints"] = joints.ravel().tolist()
     source.annotations.write_text(json.dumps(tree))
@@ -170,7 +170,7 @@ def test_a_checkpoint_answers_heatmaps_in_the_form_in_which_it_learned(tmp_path:
     with torch.no_grad():
         outputs = learned(pixels)
     wanted = outputs.clamp_min(0) if squared else heatmaps(10 * outputs, plan.network.sigma_cells)
-    torch.testing.assert_close(teachers.NetworkGuide(tmp_path / "last.pt", torch.device("cpu")).maps(pixels), wanted)
+    torch.testing.assert_close(teachers.NetworkTeacher(tmp_path / "last.pt", torch.device("cpu")).maps(pixels), wanted)
 
 
 def test_held_out_pictures_stay_out(painted: coco.Source, tmp_path: Path) -> None:

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.training.test_verbs import toml
 from torch import nn
 
+from tests.training.cli.test_subcommands import toml
 from tests.training.conftest import tiny_recipe
 from training import networks
 from training.__main__ import main
 from training.cli import train as train_verb
 from training.data import augment
-from training.distillation.detector_task import FinderTask
+from training.distillation.detector_task import DetectorTask
 from training.distillation.pose_task import PoseTask
 from training.engine import checkpoint, distributed, loop
 from training.engine.rng import Chance, of_all
@@ -26,7 +26,7 @@ from training.networks.pose import FROM_SCRATCH, PoseNetwork
 from training.recipe import recipe
 
 CPU = torch.device("cpu")
-HELD_TO = {"regression": 0.5, "classification": 0.5, "past": 0.5}
+HELD_TO = {"regression": 0.5, "classification": 0.5, "self_distillation": 0.5}
 TOLERANCE = 0.05
 """Of the way that weights and statistics went: sums over processes are rounded in another order."""
 
@@ -67,13 +67,13 @@ def test_the_parts_of_a_pose_batch_are_the_whole(data_root: Path) -> None:
         assert torch.equal(torch.cat([getattr(it.lesson, name) for it in parts]), getattr(whole.lesson, name))
 
 
-def test_the_parts_of_a_finder_batch_are_the_whole(data_root: Path) -> None:
+def test_the_parts_of_a_detector_batch_are_the_whole(data_root: Path) -> None:
     plan = tiny_recipe(
-        "finder",
-        network={"kind": "finder", "backbone": "plain-s", "decoder_width": 16, "input_size": [224, 160]},
+        "detector",
+        network={"kind": "detector", "backbone": "plain-s", "decoder_width": 16, "input_size": [224, 160]},
         phases=[{"steps": 3, "batch": 4, "size": [224, 160]}],
     )
-    task = FinderTask(plan, data_root, CPU)
+    task = DetectorTask(plan, data_root, CPU)
     whole = task.batch(2, 0, plan.phases[0])
     parts = zip(*(task.batch(2, rank, plan.phases[0], 2) for rank in range(2)), strict=True)
     pixels, *targets = (torch.cat(it) for it in parts)
@@ -94,12 +94,12 @@ from pathlib import Path
 
 import torch
 
-from tests.training.test_processes import CPU, gradient
+from tests.training.engine.test_distributed import CPU, gradient
 from training import processes
 
 torch.set_num_threads(1)
 rank, count = processes.join(CPU)
-found = {kind: gradient(kind, Path(sys.argv[1]), rank, count) for kind in ("pose", "finder")}
+found = {kind: gradient(kind, Path(sys.argv[1]), rank, count) for kind in ("pose", "detector")}
 if rank == 0:
     torch.save(found, sys.argv[2])
 """

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.training.test_verbs import toml
 
+from tests.training.cli.test_subcommands import toml
 from tests.training.conftest import tiny_recipe
 from training import files
 from training.__main__ import DEVICES, main
@@ -68,24 +68,26 @@ def test_a_dry_run_knows_what_is_done_and_how_large_a_checkpoint_is(
     assert "which differs in seed" in capsys.readouterr().err
 
 
-def test_a_dry_run_counts_what_guides_have_yet_to_see(
+def test_a_dry_run_counts_what_teachers_have_yet_to_see(
     train: list[str], data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(train) == 0
-    guide = recipe.Guide("own", "checkpoint", str(tmp_path / "run" / "last.pt"))
-    guided = replace(tiny_recipe(), name="guided", losses=recipe.Losses(dense=1.0, classification=0.0, guides=(guide,)))
+    teacher = recipe.Teacher("own", "checkpoint", str(tmp_path / "run" / "last.pt"))
+    guided = replace(
+        tiny_recipe(), name="guided", losses=recipe.Losses(dense=1.0, classification=0.0, teachers=(teacher,))
+    )
     waiting = dry_run.unseen(guided, data_root, tmp_path / "guided")
     assert [(it.name, [len(cache) for cache in caches]) for it, caches in waiting] == [("own", [12])]
     alone = dry_run.without(guided, ["own"])
-    assert alone.losses.guides == ()
+    assert alone.losses.teachers == ()
     before = names(data_root)
     (tmp_path / "tiny.toml").write_text(
-        toml(tiny_recipe()) + f'\n[losses]\ndense = 1.0\n[[losses.guides]]\nname = "own"\nkind = "checkpoint"\n'
-        f'path = "{guide.path}"\n'
+        toml(tiny_recipe()) + f'\n[losses]\ndense = 1.0\n[[losses.teachers]]\nname = "own"\nkind = "checkpoint"\n'
+        f'path = "{teacher.path}"\n'
     )
     capsys.readouterr()
     assert main([*train[:-1], str(tmp_path / "guided"), "--dry-run"]) == 0
-    assert "guide own: looks at 12 crops first: about 0.0 minutes, 0.2 MB under" in capsys.readouterr().out
+    assert "teacher own: looks at 12 crops first: about 0.0 minutes, 0.2 MB under" in capsys.readouterr().out
     assert names(data_root) == before
 
 

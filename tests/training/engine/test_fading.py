@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.training.test_lite_hrnet import SIZE, answers, crops
-from tests.training.test_loop import CPU, assert_resumes, pose_task
 
 from service.pose.backends.runner import OnnxRunner
 from tests.training.conftest import tiny_recipe
+from tests.training.engine.test_loop import CPU, assert_resumes, pose_task
+from tests.training.networks.test_lite_hrnet import SIZE, answers, crops
 from training import networks
 from training.engine import checkpoint, dry_run, loop
 from training.engine.checkpoint import Checkpoint
@@ -29,7 +29,7 @@ FULL = {
 }  # fmt: skip
 SMALL = {**FULL, "modules": [1, 1], "exchange": "star", "fade": 0.75, "fade_modules": [2, 2]}
 PHASES = [{"steps": 8, "batch": 2, "size": [64, 96]}]
-LOSSES = {"regression": 1.0, "classification": 0.0, "past": 0.5, "dense_form": "squared"}
+LOSSES = {"regression": 1.0, "classification": 0.0, "self_distillation": 0.5, "dense_form": "squared"}
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def shrinking(start: Path, **changes: Any) -> recipe.Recipe:
-    given = {"network": SMALL, "phases": PHASES, "losses": LOSSES, "optimiser": {"warmup_steps": 1}}
+    given = {"network": SMALL, "phases": PHASES, "losses": LOSSES, "optimizer": {"warmup_steps": 1}}
     return tiny_recipe(init_from=str(start), **{**given, **changes})
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.training.test_export import fresh
 
 from service.pose import bundle
 from tests.training.conftest import tiny_recipe
+from tests.training.export.test_to_onnx import fresh
 from training.data import coco, crop_cache, image_record
 from training.data.image_record import PictureRecord
 from training.distillation.pose_task import PoseTask
@@ -128,13 +128,13 @@ def test_an_imported_start_is_named_with_its_terms(tmp_path: Path) -> None:
     assert [it.get("imported", it.get("recipe")) for it in again.started_from] == ["tiny", "theirs"]
 
 
-def test_guides_are_named_as_what_they_are(tmp_path: Path) -> None:
+def test_teachers_are_named_as_what_they_are(tmp_path: Path) -> None:
     imported(tmp_path / "theirs")
     to_onnx.export(fresh(name="mine"), tmp_path / "mine", "1")
-    guides = [recipe.Guide("a", "bundle", "theirs"), recipe.Guide("b", "bundle", "mine"),
-              recipe.Guide("c", "checkpoint", "x"), recipe.Guide("d", "bundle", "y", origin="somebody"),
-              recipe.Guide("f", "bundle", "gone")]  # fmt: skip
-    assert [lineage.guide_name(it, tmp_path / it.path) for it in guides] == [
+    teachers = [recipe.Teacher("a", "bundle", "theirs"), recipe.Teacher("b", "bundle", "mine"),
+              recipe.Teacher("c", "checkpoint", "x"), recipe.Teacher("d", "bundle", "y", origin="somebody"),
+              recipe.Teacher("f", "bundle", "gone")]  # fmt: skip
+    assert [lineage.teacher_name(it, tmp_path / it.path) for it in teachers] == [
         "PaddleDetection (Apache-2.0)",
         "b, trained by this project",
         "c, trained by this project",

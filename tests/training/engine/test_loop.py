@@ -12,12 +12,12 @@ import torch
 
 from service.pose.backends.runner import OnnxRunner
 from service.pose.bundle import read
-from service.pose.detector import PersonFinder
+from service.pose.detector import PersonDetector
 from service.pose.estimator import PoseEstimator
 from tests.training.conftest import tiny_recipe
 from training import networks
 from training.data import coco
-from training.distillation.detector_task import FinderTask
+from training.distillation.detector_task import DetectorTask
 from training.distillation.pose_task import PoseBatch, PoseTask
 from training.engine import checkpoint, loop
 from training.engine.checkpoint import CheckpointError
@@ -34,7 +34,7 @@ def pose_task(plan: recipe.Recipe, data_root: Path) -> PoseTask:
 
 
 def test_what_is_shown_does_not_depend_on_whose_word_counts(data_root: Path) -> None:
-    """Half bodies are cut by all that is known of a person, also where only guides are to teach."""
+    """Half bodies are cut by all that is known of a person, also where only teachers are to teach."""
     phases = [{"steps": 1, "batch": 64, "size": [96, 128], "augment": "strong"}]
     unheard = [{"name": "painted", "path": "crops", "share": 1, "labels": False}]
     plain, silent = tiny_recipe(phases=phases), tiny_recipe(phases=phases, data=unheard)
@@ -55,8 +55,11 @@ LITE = {"kind": "pose", "backbone": "lite0-stride16-narrow", "decoder_width": 16
     [
         {"phases": [{"steps": 6, "batch": 2, "size": [96, 128]}]},
         {"phases": FROZEN_THEN_FREE, "network": LITE},
-        {"phases": [{"steps": 6, "batch": 2, "size": [96, 128]}], "losses": {"past": 0.5, "features": 0.5}},
-        {"phases": FROZEN_THEN_FREE, "network": LITE, "optimiser": {"bf16_on_cpu": True}},
+        {
+            "phases": [{"steps": 6, "batch": 2, "size": [96, 128]}],
+            "losses": {"self_distillation": 0.5, "features": 0.5},
+        },
+        {"phases": FROZEN_THEN_FREE, "network": LITE, "optimizer": {"bf16_on_cpu": True}},
     ],
     ids=["plain", "frozen-then-free", "self-and-features", "bf16"],
 )
@@ -71,7 +74,7 @@ def test_resumed_equals_uninterrupted_bit_for_bit(
 def test_soap_resumes_before_and_after_its_bases_turn(data_root: Path, tmp_path: Path, stop: int) -> None:
     """They turn every ten steps. Blocks are freed at step 4: their bases are younger than the others'."""
     phases = [{**FROZEN_THEN_FREE[0], "steps": 4}, {**FROZEN_THEN_FREE[1], "steps": 9}]
-    plan = tiny_recipe(phases=phases, network=LITE, optimiser={"kind": "soap"})
+    plan = tiny_recipe(phases=phases, network=LITE, optimizer={"kind": "soap"})
     assert_resumes(plan, stop, data_root, tmp_path)
 
 
@@ -141,7 +144,7 @@ def test_a_diverged_training_leaves_its_checkpoint(data_root: Path, tmp_path: Pa
     plan = tiny_recipe()
     with pytest.raises(loop.DivergedError, match="nothing was saved yet"):
         loop.fit(plan, Exploding(plan, data_root, CPU, tmp_path), tmp_path, CPU)
-    with pytest.raises(loop.DivergedError, match=r"go on in another run folder .*lower optimiser\.lr") as told:
+    with pytest.raises(loop.DivergedError, match=r"go on in another run folder .*lower optimizer\.lr") as told:
         loop.fit(plan, Exploding(plan, data_root, CPU, tmp_path), tmp_path, CPU, save_every_s=0)
     state = checkpoint.load(tmp_path / "last.pt")
     assert state.step == 2
@@ -150,7 +153,7 @@ def test_a_diverged_training_leaves_its_checkpoint(data_root: Path, tmp_path: Pa
     setting = str(told.value).partition("--set '")[2].partition("'")[0]
     tree = recipe.dump(plan)
     recipe.override(tree, setting)
-    recipe.override(tree, "optimiser.lr=1e-4")
+    recipe.override(tree, "optimizer.lr=1e-4")
     again = recipe.parse(tree, "lower")
     assert loop.fit(again, pose_task(again, data_root), tmp_path / "lower", CPU).step == again.steps
 
@@ -167,8 +170,8 @@ def test_another_recipe_does_not_continue_a_run(data_root: Path, tmp_path: Path)
 def test_painted_people_are_learned_exported_and_found(painted: coco.Source, data_root: Path, tmp_path: Path) -> None:
     """The whole way for both networks: train, export, read the bundle, score through the serving code."""
     phases = [{"steps": 150, "batch": 6, "size": [96, 128], "augment": "light"}]
-    optimiser = {"lr": 3e-3, "backbone_lr_scale": 1.0, "warmup_steps": 20, "ema_decay": 0.97}
-    plan = tiny_recipe(phases=phases, optimiser=optimiser)
+    optimizer = {"lr": 3e-3, "backbone_lr_scale": 1.0, "warmup_steps": 20, "ema_decay": 0.97}
+    plan = tiny_recipe(phases=phases, optimizer=optimizer)
     trained = loop.fit(plan, pose_task(plan, data_root), tmp_path / "pose", CPU)
     to_onnx.export(trained, tmp_path / "bundles" / "tiny", "1")
     opened = read(tmp_path / "bundles" / "tiny")
@@ -178,14 +181,14 @@ def test_painted_people_are_learned_exported_and_found(painted: coco.Source, dat
     assert score.ap > 0.5
 
     phases = [{"steps": 150, "batch": 3, "size": [224, 160], "augment": "light"}]
-    network = {"kind": "finder", "backbone": "plain-s", "decoder_width": 16, "input_size": [224, 160]}
-    plan = tiny_recipe("finder", phases=phases, optimiser=optimiser, network=network)
-    trained = loop.fit(plan, FinderTask(plan, data_root, CPU), tmp_path / "finder", CPU)
-    to_onnx.export(trained, tmp_path / "bundles" / "finder", "1")
-    opened = read(tmp_path / "bundles" / "finder")
-    finder = PersonFinder(opened, OnnxRunner(opened.onnx, threads=1))
-    assert coco_ap.score_boxes(painted, finder).ap50 > 0.8
-    assert coco_ap.score_poses(painted, estimator, finder).ap50 > 0.5
+    network = {"kind": "detector", "backbone": "plain-s", "decoder_width": 16, "input_size": [224, 160]}
+    plan = tiny_recipe("detector", phases=phases, optimizer=optimizer, network=network)
+    trained = loop.fit(plan, DetectorTask(plan, data_root, CPU), tmp_path / "detector", CPU)
+    to_onnx.export(trained, tmp_path / "bundles" / "detector", "1")
+    opened = read(tmp_path / "bundles" / "detector")
+    detector = PersonDetector(opened, OnnxRunner(opened.onnx, threads=1))
+    assert coco_ap.score_boxes(painted, detector).ap50 > 0.8
+    assert coco_ap.score_poses(painted, estimator, detector).ap50 > 0.5
 
 
 @pytest.mark.slow
@@ -193,7 +196,7 @@ def test_kill_9_leaves_a_checkpoint_to_go_on_from(data_root: Path, tmp_path: Pat
     """A second process, killed without warning while it trains."""
     script = (
         "import sys, torch; from pathlib import Path; from tests.training.conftest import tiny_recipe;"
-        "from training import loop; from training.distillation.pose_task import PoseTask; torch.set_num_threads(1);"
+        "from training.engine import loop; from training.distillation.pose_task import PoseTask; torch.set_num_threads(1);"
         "cpu = torch.device('cpu');"
         "plan = tiny_recipe(phases=[{'steps': 100000, 'batch': 1, 'size': [96, 128]}]);"
         "run = Path(sys.argv[2]);"

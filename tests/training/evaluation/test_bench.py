@@ -14,16 +14,16 @@ import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from tests.training.test_guides import PoseStandIn, take
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from service.pose import boxes as boxes_
 from service.pose import bundle
 from service.pose.backends.runner import OnnxRunner
-from service.pose.detector import PersonFinder
+from service.pose.detector import PersonDetector
 from service.pose.estimator import PoseEstimator
 from tests import spots
+from tests.training.distillation.test_teachers import PoseStandIn, take
 from training.data import coco
 from training.evaluation import bench, coco_ap, ranking
 from training.evaluation import rivals as contenders
@@ -41,11 +41,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_one_pass_scores_as_evaluate_does(painted: coco.Source, models: Path) -> None:
     scored = ranking.score(painted, contenders.gather(sorted(models.iterdir())), every=2)
-    assert set(scored) == {"finder", "student-s", "teacher"}
-    finder = bundle.read(models / "finder")
-    looking = PersonFinder(finder, OnnxRunner(finder.onnx, 1))
+    assert set(scored) == {"detector", "student-s", "teacher"}
+    detector = bundle.read(models / "detector")
+    looking = PersonDetector(detector, OnnxRunner(detector.onnx, 1))
     of_boxes = coco_ap.score_boxes(painted, looking, 2)
-    assert scored["finder"] == Precision(of_boxes.ap, None, of_boxes.ap_interval)
+    assert scored["detector"] == Precision(of_boxes.ap, None, of_boxes.ap_interval)
     for name in ("student-s", "teacher"):
         opened = bundle.read(models / name)
         estimator = PoseEstimator(opened, OnnxRunner(opened.onnx, 1))
@@ -55,7 +55,7 @@ def test_one_pass_scores_as_evaluate_does(painted: coco.Source, models: Path) ->
     assert scored["teacher"].labelled < scored["student-s"].labelled
 
 
-def test_without_a_finder_nothing_whole_is_claimed(painted: coco.Source, models: Path) -> None:
+def test_without_a_detector_nothing_whole_is_claimed(painted: coco.Source, models: Path) -> None:
     scored = ranking.score(painted, contenders.gather([models / "student-s"]), every=3)
     assert scored["student-s"].whole is None
     with pytest.raises(coco.DatasetError, match="whose id 1000 divides"):
@@ -64,9 +64,9 @@ def test_without_a_finder_nothing_whole_is_claimed(painted: coco.Source, models:
 
 def test_another_version_goes_by_its_folder(models: Path, tmp_path: Path) -> None:
     other = spots.write_pose_bundle(tmp_path, "student-s", "student")
-    field = contenders.gather([models / "student-s", other, models / "finder"])
+    field = contenders.gather([models / "student-s", other, models / "detector"])
     assert [it.name for it in field.poses] == [str(models / "student-s"), str(other)]
-    assert {it.finder for it in field.poses} == {"finder"}
+    assert {it.detector for it in field.poses} == {"detector"}
 
 
 class Markers(nn.Module):
@@ -99,21 +99,21 @@ def rivals(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
             input_names=["pixels"], output_names=["scores", "boxes"],
             dynamic_axes={"pixels": {1: "h", 2: "w"}, "scores": {1: "m"}, "boxes": {1: "m"}},
         )  # fmt: skip
-    finder = bundle.read(spots.write_finder_bundle(folder, "their-finder"))
+    detector = bundle.read(spots.write_detector_bundle(folder, "their-detector"))
     changes = {"decoder": "boxes", "input_size": (320, 256), "trained_by": {"imported_from": "theirs.onnx"}}
-    bundle.write(finder.path, finder.manifest.model_copy(update=changes), stream.getvalue(), finder.card)
-    return [pose.path, finder.path]
+    bundle.write(detector.path, detector.manifest.model_copy(update=changes), stream.getvalue(), detector.card)
+    return [pose.path, detector.path]
 
 
 def test_rivals_are_measured_as_published(painted: coco.Source, models: Path, rivals: list[Path]) -> None:
     """Boxes padded by 1.25 whatever the manifest says, and a letterbox that adds what it took away."""
     field = contenders.gather([models / "student-s"], rivals)
-    (_, pose), (finder,) = field.poses, field.finders
-    assert (pose.name, pose.finder, pose.ours) == ("their-pose", "their-finder", False)
+    (_, pose), (detector,) = field.poses, field.detectors
+    assert (pose.name, pose.detector, pose.ours) == ("their-pose", "their-detector", False)
     people = [spots.Person((140, 180)), spots.Person((420, 200))]
     image = spots.paint(*people)
-    boxes, _ = finder.find(image, 0.3)
-    wanted = boxes_.clip(boxes_.from_xywh([p.box_xywh for p in people]), spots.FINDER_SIZE)
+    boxes, _ = detector.find(image, 0.3)
+    wanted = boxes_.clip(boxes_.from_xywh([p.box_xywh for p in people]), spots.DETECTOR_SIZE)
     assert len(boxes) == 2
     assert (boxes_.iou(wanted, boxes).max(axis=1) > 0.85).all()
     opened = bundle.read(rivals[0])
@@ -157,14 +157,14 @@ def test_rounds_are_interleaved_and_counted() -> None:
 
 
 def row(name: str, kind: str, ms: float, precision: Precision = bench.UNKNOWN) -> Row:
-    ours = name in {"student-s", "finder"}
+    ours = name in {"student-s", "detector"}
     return Row(name, kind, ours, contenders.FLOAT32, ms, 2 * ms, 3.0 if kind == "pose" else None, precision)
 
 
 ROWS = [
     row("student-s", "pose", 3.5, Precision(0.411, 0.343, (0.38, 0.4421))),
     row("tinypose-256", "pose", 7.0, Precision(0.672, None)),
-    row("finder", "finder", 9.0, Precision(0.241)),
+    row("detector", "detector", 9.0, Precision(0.241)),
 ]
 
 
@@ -172,7 +172,7 @@ def test_the_table_has_its_ratios() -> None:
     lines = bench.table(ROWS[::-1]).splitlines()
     assert lines[2] == "| student-s | float32 | .411 (.380 to .442) | .343 | 3.50 | 7.00 | 0.50 x tinypose-256 |  |"
     assert lines[3] == "| tinypose-256 | float32 | .672 | - | 7.00 | 14.00 | 1.00 x tinypose-256 |  |"
-    assert lines[-3] == "| finder | float32 | .241 | 9.00 | 18.00 |  |  |"
+    assert lines[-3] == "| detector | float32 | .241 | 9.00 | 18.00 |  |  |"
     assert lines[-1].endswith(": tinypose-256.")
     assert all(line.count("|") == lines[0].count("|") for line in lines[:4])
 
@@ -183,7 +183,7 @@ def test_the_table_has_its_ratios() -> None:
     )
 )
 def test_dominated_rows_are_those_that_another_beats(figures_: list[tuple[float, float | None]]) -> None:
-    rows = [row(f"n{i}", "finder", ms, Precision(ap)) for i, (ms, ap) in enumerate(figures_)]
+    rows = [row(f"n{i}", "detector", ms, Precision(ap)) for i, (ms, ap) in enumerate(figures_)]
     for one in rows:
         for other in rows:
             mine, theirs = (it.precision.labelled for it in (one, other))
@@ -196,7 +196,7 @@ def test_dominated_rows_are_those_that_another_beats(figures_: list[tuple[float,
 def test_a_row_may_be_dominated_on_whole_pictures_alone() -> None:
     quick = Row("quick", "pose", contenders.OURS, contenders.FLOAT32, 3.0, 3.0, 3.0, Precision(0.4, 0.5))
     slow = Row("slow", "pose", contenders.OURS, contenders.FLOAT32, 4.0, 4.0, 3.0, Precision(0.6, 0.5))
-    detector = row("finder", "finder", 1.0, Precision(0.9))
+    detector = row("detector", "detector", 1.0, Precision(0.9))
     assert bench.dominating(quick, [quick, slow, detector]) == []
     assert bench.dominating(slow, [quick, slow, detector]) == ["quick (whole picture)"]
     assert "| quick (whole picture) |" in bench.table([quick, slow, detector])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from service.pose import bundle
 from service.pose.backends.runner import OnnxRunner
 from service.pose.bundle import BundleError
-from service.pose.detector import PersonFinder
+from service.pose.detector import PersonDetector
 from tests import spots
 from tests.training.conftest import write_data_set
 from training.__main__ import main
@@ -31,9 +31,9 @@ def opened(path: Path) -> bundle.Bundle:
     return bundle.read(path)
 
 
-def make_finder(path: Path) -> PersonFinder:
+def make_detector(path: Path) -> PersonDetector:
     known = bundle.read(path)
-    return PersonFinder(known, OnnxRunner(known.onnx, threads=1))
+    return PersonDetector(known, OnnxRunner(known.onnx, threads=1))
 
 
 @pytest.mark.parametrize(("shift_cells", "gain"), [(3, 4.0), (0, 0.15)], ids=["too sure", "too shy"])
@@ -89,13 +89,13 @@ def test_few_samples_move_little() -> None:
     assert 0.4 < calibration.apply(calibration.fit(lone), lone)[0] < 0.9
 
 
-def test_a_finders_boxes_are_worth_people(many: coco.Source, tmp_path: Path) -> None:
+def test_a_detectors_boxes_are_worth_people(many: coco.Source, tmp_path: Path) -> None:
     """Half of the markers are nobody's: a box is a person's half of the time."""
     data = json.loads(many.annotations.read_text())
     data["annotations"] = data["annotations"][::2]
     (tmp_path / "half.json").write_text(json.dumps(data))
     source = coco.Source("half", tmp_path / "half.json", many.images)
-    path = spots.write_finder_bundle(tmp_path)
+    path = spots.write_detector_bundle(tmp_path)
     with pytest.raises(coco.DatasetError, match="expected at least 50 boxes on 2 pictures to calibrate on, got 24 on"):
         calibration.measure(opened(path), source)
     images, people = data["images"], data["annotations"]
@@ -148,24 +148,27 @@ class TestVerb:
         assert found is not None
         assert found.pictures == 4
 
-    def test_a_finders_word_is_weighed_against_the_pose(
+    def test_a_detectors_word_is_weighed_against_the_pose(
         self, many: coco.Source, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        path, finder = spots.write_pose_bundle(tmp_path, "student-s", "student"), spots.write_finder_bundle(tmp_path)
-        options = ("--finder", str(finder), "--out", str(tmp_path / "told"))
+        path, detector = (
+            spots.write_pose_bundle(tmp_path, "student-s", "student"),
+            spots.write_detector_bundle(tmp_path),
+        )
+        options = ("--detector", str(detector), "--out", str(tmp_path / "told"))
         assert self.calibrate(path, many, *options) == 1
-        assert "expected a calibrated finder" in capsys.readouterr().err
-        known = bundle.read(finder)
+        assert "expected a calibrated detector" in capsys.readouterr().err
+        known = bundle.read(detector)
         found = calibration.Calibration(
             meaning="probability_of_person", offsets=(0.0,), slopes=(1.0,), measured_on="", pictures=1, samples=1,
             error_before=0, error=0,
         )  # fmt: skip
-        bundle.write(finder, known.manifest.model_copy(update={"calibration": found}), known.onnx, known.card)
+        bundle.write(detector, known.manifest.model_copy(update={"calibration": found}), known.onnx, known.card)
         assert self.calibrate(path, many, *options) == 0
         told = bundle.read(tmp_path / "told").manifest.calibration
         assert told is not None
         assert told.presence is not None
-        assert make_finder(finder).manifest.calibration == found
+        assert make_detector(detector).manifest.calibration == found
 
     def test_it_is_a_verb(self) -> None:
         assert "calibrate" in subcommands.VERBS

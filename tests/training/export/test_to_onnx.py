@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from service.pose.backends.runner import OnnxRunner
 from service.pose.bundle import read
-from service.pose.detector import PersonFinder
+from service.pose.detector import PersonDetector
 from service.pose.estimator import PoseEstimator
 from service.pose.skeleton import COCO17
 from tests.training.conftest import tiny_recipe
@@ -105,26 +105,26 @@ def test_feature_guidance_leaves_no_weights_in_the_bundle(tmp_path: Path) -> Non
     assert len(plain.onnx) == len(guided.onnx)
 
 
-def test_finder_bundle_takes_upright_and_flat_pictures(tmp_path: Path) -> None:
-    network = {"kind": "finder", "backbone": "plain-s", "decoder_width": 16, "input_size": [160, 128]}
-    to_onnx.export(fresh("finder", network=network), tmp_path / "finder", "1")
-    opened = read(tmp_path / "finder")
-    finder = PersonFinder(opened, OnnxRunner(opened.onnx, threads=1))
+def test_detector_bundle_takes_upright_and_flat_pictures(tmp_path: Path) -> None:
+    network = {"kind": "detector", "backbone": "plain-s", "decoder_width": 16, "input_size": [160, 128]}
+    to_onnx.export(fresh("detector", network=network), tmp_path / "detector", "1")
+    opened = read(tmp_path / "detector")
+    detector = PersonDetector(opened, OnnxRunner(opened.onnx, threads=1))
     for shape in ((90, 160, 3), (300, 90, 3), (33, 31, 3)):
-        boxes, scores = finder.find(np.zeros(shape, np.uint8), max_people=5, min_score=0.0)
+        boxes, scores = detector.find(np.zeros(shape, np.uint8), max_people=5, min_score=0.0)
         assert len(boxes) == len(scores) <= 5
         assert (boxes[:, 2:] <= [shape[1], shape[0]]).all()
 
 
-def test_a_finder_serves_at_the_size_that_is_asked_for_and_a_pose_network_at_its_own(tmp_path: Path) -> None:
-    network = {"kind": "finder", "backbone": "plain-s", "decoder_width": 16, "input_size": [160, 128]}
-    to_onnx.export(fresh("finder", network=network), tmp_path / "finder", "1", input_size=(192, 96))
-    opened = read(tmp_path / "finder")
+def test_a_detector_serves_at_the_size_that_is_asked_for_and_a_pose_network_at_its_own(tmp_path: Path) -> None:
+    network = {"kind": "detector", "backbone": "plain-s", "decoder_width": 16, "input_size": [160, 128]}
+    to_onnx.export(fresh("detector", network=network), tmp_path / "detector", "1", input_size=(192, 96))
+    opened = read(tmp_path / "detector")
     assert opened.manifest.input_size == (192, 96)
-    boxes, _ = PersonFinder(opened, OnnxRunner(opened.onnx, threads=1)).find(np.zeros((96, 192, 3), np.uint8), 5, 0.0)
+    boxes, _ = PersonDetector(opened, OnnxRunner(opened.onnx, threads=1)).find(np.zeros((96, 192, 3), np.uint8), 5, 0.0)
     assert boxes.shape[1] == 4
     with pytest.raises(checkpoint.CheckpointError, match="multiples of 32"):
-        to_onnx.export(fresh("finder", network=network), tmp_path / "odd", "1", input_size=(200, 96))
+        to_onnx.export(fresh("detector", network=network), tmp_path / "odd", "1", input_size=(200, 96))
     pose = {"kind": "pose", "backbone": "plain-s", "decoder_width": 16, "input_size": [96, 128]}
     with pytest.raises(checkpoint.CheckpointError, match="the size that it saw last"):
         to_onnx.export(fresh(network=pose), tmp_path / "pose", "1", input_size=(128, 160))

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.training.test_export import fresh
 from torch import nn
 
 from service.pose import bundle
 from tests.training.conftest import tiny_recipe
+from tests.training.export.test_to_onnx import fresh
 from training import networks
-from training.distillation.detector_task import FinderTask
+from training.distillation.detector_task import DetectorTask
 from training.distillation.pose_task import PoseTask
 from training.engine import checkpoint, loop
 from training.export import to_onnx
@@ -88,10 +88,10 @@ def test_a_folded_training_goes_on_bit_for_bit(tmp_path: Path, data_root: Path) 
 
 def test_a_blend_lies_between_the_bundle_it_began_with_and_what_it_learned(tmp_path: Path, data_root: Path) -> None:
     to_onnx.export(fresh(network=LITE0, name="before"), tmp_path / "before", "3")
-    optimiser = {"lr": 0.05, "warmup_steps": 0, "ema_decay": 0}  # far enough to tell the two ends apart
-    first = tiny_recipe(network=FOLDED, name="first", optimiser=optimiser, init_from=str(tmp_path / "before"))
+    optimizer = {"lr": 0.05, "warmup_steps": 0, "ema_decay": 0}  # far enough to tell the two ends apart
+    first = tiny_recipe(network=FOLDED, name="first", optimizer=optimizer, init_from=str(tmp_path / "before"))
     loop.fit(first, PoseTask(first, data_root, CPU, tmp_path), tmp_path / "first", CPU)
-    plan = tiny_recipe(network=FOLDED, optimiser=optimiser, init_from=str(tmp_path / "first" / "last.pt"))
+    plan = tiny_recipe(network=FOLDED, optimizer=optimizer, init_from=str(tmp_path / "first" / "last.pt"))
     state = loop.fit(plan, PoseTask(plan, data_root, CPU, tmp_path), tmp_path / "run", CPU)
     start = loop.start_weights(first, tmp_path)
     blended = networks.build(plan, pretrained=False)
@@ -116,17 +116,17 @@ def test_a_bundle_cannot_go_on_with_norms(tmp_path: Path) -> None:
         loop.start_weights(tiny_recipe(network=LITE0, init_from=str(tmp_path / "before")), tmp_path)
 
 
-def test_a_finders_bundle_goes_on_folded(tmp_path: Path, data_root: Path) -> None:
-    network = {"kind": "finder", "backbone": "lite0", "decoder_width": 16, "input_size": [128, 96]}
-    start = to_onnx.export(fresh("finder", network=network, name="before"), tmp_path / "before", "3")
+def test_a_detectors_bundle_goes_on_folded(tmp_path: Path, data_root: Path) -> None:
+    network = {"kind": "detector", "backbone": "lite0", "decoder_width": 16, "input_size": [128, 96]}
+    start = to_onnx.export(fresh("detector", network=network, name="before"), tmp_path / "before", "3")
     phases = [{"steps": 2, "batch": 2, "size": [128, 96], "frozen_blocks": 3}]
     plan = tiny_recipe(
-        "finder", network={**network, "norms": "folded"}, phases=phases, init_from=str(tmp_path / "before")
+        "detector", network={**network, "norms": "folded"}, phases=phases, init_from=str(tmp_path / "before")
     )
     network_ = networks.build(plan, pretrained=False)
     networks.load_matching(network_, loop.start_weights(plan, tmp_path))
     to_onnx.check(to_onnx.served_network(network_, plan), start.onnx, plan)
-    state = loop.fit(plan, FinderTask(plan, data_root, CPU), tmp_path / "run", CPU)
+    state = loop.fit(plan, DetectorTask(plan, data_root, CPU), tmp_path / "run", CPU)
     written = to_onnx.export(state, tmp_path / "after", "4")
     assert [it["recipe"] for it in written.manifest.trained_by["started_from"]] == ["before"]
     assert not torch.equal(state.network["center.2.weight"], network_.state_dict()["center.2.weight"])

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.training.test_guides import take
 from torch import Tensor, nn
 
 from service.pose import bundle
@@ -16,11 +15,12 @@ from service.pose.bundle import BundleError
 from service.pose.estimator import PoseEstimator
 from tests import spots
 from tests.training.conftest import tiny_recipe
+from tests.training.distillation.test_teachers import take
 from tests.training.shuffle_net import shuffle
 from training import networks
 from training.data.coco import DatasetError
 from training.distillation.pose_task import PoseTask
-from training.distillation.teachers import NetworkGuide
+from training.distillation.teachers import NetworkTeacher
 from training.engine import checkpoint, loop
 from training.export import from_bundle, to_onnx
 from training.networks.onnx_graph import OnnxModule
@@ -63,7 +63,7 @@ def recipe_of(graph: Path, size: tuple[int, int] = (96, 128), steps: int = 3, **
         "network": {**network, "temperature": 10},
         "losses": losses,
         "phases": [{"steps": steps, "batch": 8, "size": size, "augment": "faint"}],
-        "optimiser": {"lr": 0.02, "warmup_steps": 2, "ema_decay": 0.5},
+        "optimizer": {"lr": 0.02, "warmup_steps": 2, "ema_decay": 0.5},
     }
     return tiny_recipe(**{**tree, **changes})
 
@@ -87,7 +87,7 @@ def test_it_begins_with_the_bundles_answers_at_any_size(graph: Path, size: tuple
     assert all(it.grad is not None and it.grad.abs().sum() > 0 for it in learned.values())
 
 
-def test_it_trains_and_exports_and_resumes_and_guides_without_the_bundle(
+def test_it_trains_and_exports_and_resumes_and_teaches_without_the_bundle(
     graph: Path, data_root: Path, tmp_path: Path
 ) -> None:
     place, run = shutil.copytree(graph, tmp_path / "shuffled"), tmp_path / "run"
@@ -125,7 +125,7 @@ def test_it_trains_and_exports_and_resumes_and_guides_without_the_bundle(
     box = np.array([[x - 60, y - 100, x + 60, y + 100]], np.float32)
     estimator = PoseEstimator(written, OnnxRunner(written.onnx, threads=1))
     assert np.isfinite(estimator.estimate(image, box).keypoints).all()
-    assert NetworkGuide(run / "last.pt", CPU).maps(pixels).shape == (3, 17, 32, 24)
+    assert NetworkTeacher(run / "last.pt", CPU).maps(pixels).shape == (3, 17, 32, 24)
     with pytest.raises(BundleError, match="go on training from its checkpoint"):
         from_bundle.recipe_of(written)
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.training.test_guides import PoseStandIn, take
 from torch import nn
 
 from service.pose.backends.runner import open_session
+from tests.training.distillation.test_teachers import PoseStandIn, take
 from training.data import coco
 from training.distillation import teachers
 from training.networks.blocks import TopDown, head
@@ -72,11 +72,11 @@ def test_an_unknown_operator_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["teacher", "student-s", "student-t"])
-def test_a_bundle_guides_in_torch_as_it_serves(name: str) -> None:
+def test_a_bundle_teaches_in_torch_as_it_serves(name: str) -> None:
     """Shipped ones too, whose graphs look twice and slice backwards."""
     pixels = torch.randint(0, 256, (2, 32, 24, 3), dtype=torch.uint8)
     path = MODELS / name
-    served, in_torch = teachers.BundleGuide(path), teachers.BundleGuide(path, on=torch.device("cpu"))
+    served, in_torch = teachers.BundleTeacher(path), teachers.BundleTeacher(path, on=torch.device("cpu"))
     width, height = served.crop_size
     pixels = pixels.repeat_interleave(height // 32 + 1, 1)[:, :height].repeat_interleave(width // 24 + 1, 2)
     pixels = pixels[:, :, :width].contiguous()
@@ -85,16 +85,16 @@ def test_a_bundle_guides_in_torch_as_it_serves(name: str) -> None:
     assert isinstance(in_torch.module, OnnxModule)
 
 
-def test_a_graph_that_torch_cannot_run_guides_from_the_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_graph_that_torch_cannot_run_teaches_from_the_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     class Odd(PoseStandIn):
         def forward(self, normal: torch.Tensor) -> torch.Tensor:
             return torch.erf(super().forward(normal))
 
     path = take(Odd(), tmp_path / "odd")
     pixels = torch.randint(0, 256, (1, 256, 192, 3), dtype=torch.uint8)
-    guide = teachers.BundleGuide(path, on=torch.device("cpu"))
-    assert "it guides from the CPU" in capsys.readouterr().err
-    assert torch.equal(guide.maps(pixels), teachers.BundleGuide(path).maps(pixels))
+    teacher = teachers.BundleTeacher(path, on=torch.device("cpu"))
+    assert "it teaches from the CPU" in capsys.readouterr().err
+    assert torch.equal(teacher.maps(pixels), teachers.BundleTeacher(path).maps(pixels))
 
 
 @pytest.mark.skipif(not PEERS.is_dir(), reason="needs the rivals' ONNX files: set POSEWRIGHT_PEERS to their folder")

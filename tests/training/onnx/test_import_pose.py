@@ -10,7 +10,6 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from skimage import data
-from tests.training.test_onnx_module import PEERS
 
 from service.pose import bundle, crop
 from service.pose.backends.runner import OnnxRunner, open_session
@@ -18,6 +17,7 @@ from service.pose.decoders import heatmap
 from service.pose.estimator import PoseEstimator
 from service.pose.skeleton import COCO17
 from tests import spots
+from tests.training.networks.test_onnx_graph import PEERS
 from training.__main__ import main
 from training.data import coco, known_skeletons, skeletons
 from training.evaluation import coco_ap
@@ -231,7 +231,7 @@ TINYPOSE = PEERS / "pp_tinypose_256x192_heatmap.onnx"
 
 
 @pytest.mark.skipif(not TINYPOSE.is_file(), reason=f"{TINYPOSE} is not here; POSEWRIGHT_PEERS names the rivals' folder")
-def test_tinypose_serves_as_it_guides(tmp_path: Path) -> None:
+def test_tinypose_serves_as_it_teaches(tmp_path: Path) -> None:
     """The bundle, and the graph fed and read by hand, put a real person's joints into the same places."""
     given = ["--decoder", "heatmap", "--role", "teacher", "--out", tmp_path / "tinypose", "--shift", -1.5, -1.5]
     assert main(["import", *map(str, [TINYPOSE, *given])]) == 0

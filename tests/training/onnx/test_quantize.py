@@ -103,8 +103,13 @@ def test_calibration_sees_what_serving_gives(painted: coco.Source, tmp_path: Pat
     opened = bundle.read(spots.write_pose_bundle(tmp_path, "tiny", "student"))
     inputs = quantize.served_inputs(opened, painted, [1, 2])
     assert [it.shape for it in inputs] == [(1, spots.POSE_SIZE[1], spots.POSE_SIZE[0], 3)] * 2
-    finder = bundle.read(spots.write_finder_bundle(tmp_path))
-    assert quantize.served_inputs(finder, painted, [3])[0].shape == (1, spots.FINDER_SIZE[1], spots.FINDER_SIZE[0], 3)
+    detector = bundle.read(spots.write_detector_bundle(tmp_path))
+    assert quantize.served_inputs(detector, painted, [3])[0].shape == (
+        1,
+        spots.DETECTOR_SIZE[1],
+        spots.DETECTOR_SIZE[0],
+        3,
+    )
 
 
 @given(SHARE, SHARE, MS, MS)

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.training.test_guides import PoseStandIn, take
-from tests.training.test_verbs import run, toml
 
 from service.pose import bundle
+from tests.training.cli.test_subcommands import run, toml
 from tests.training.conftest import tiny_recipe
+from tests.training.distillation.test_teachers import PoseStandIn, take
 from training.__main__ import LADDER
 from training.cli import train as train_verb
 from training.data import coco, crop_cache
 from training.engine import checkpoint
 from training.evaluation import ablation as ablate
 from training.recipe import chain, recipe
-from training.recipe.recipe import Guide, Losses, RecipeError
+from training.recipe.recipe import Losses, RecipeError, Teacher
 
 HEADER = """
 [defaults]
@@ -36,7 +36,7 @@ network = { decoder_width = 24 }
 [[stages]]
 name = "small"
 init_from = "@big"
-losses = { dense = 1.0, guides = [{ name = "big", kind = "checkpoint", path = "@big" }] }
+losses = { dense = 1.0, teachers = [{ name = "big", kind = "checkpoint", path = "@big" }] }
 """
 
 
@@ -56,7 +56,7 @@ def test_a_chain_trains_its_stages_in_turn_and_goes_on(data_root: Path, tmp_path
     assert (tmp_path / "runs" / "big" / "last.pt").stat().st_mtime_ns == before
     run("export", tmp_path / "runs" / "small" / "last.pt", "--out", tmp_path / "bundle")
     trained_by = bundle.read(tmp_path / "bundle").manifest.trained_by
-    assert trained_by["guides"] == ["big, trained by this project"]
+    assert trained_by["teachers"] == ["big, trained by this project"]
 
 
 def test_a_dry_run_trains_every_stage_in_small_and_keeps_nothing(data_root: Path, tmp_path: Path) -> None:
@@ -114,25 +114,32 @@ def test_a_recipe_is_a_chain_of_one(tmp_path: Path) -> None:
 
 
 def test_the_ladder_climbs_from_plain_to_all() -> None:
-    guides = (Guide("t", "checkpoint", "t"), Guide("a", "checkpoint", "a"))
+    teachers = (Teacher("t", "checkpoint", "t"), Teacher("a", "checkpoint", "a"))
     full = Losses(
-        guides=guides, regression=0.5, dense=0.5, dense_form="squared", drop=True, binarize=0.1, past=0.2, features=0.5
+        teachers=teachers,
+        regression=0.5,
+        dense=0.5,
+        dense_form="squared",
+        drop=True,
+        binarize=0.1,
+        self_distillation=0.2,
+        features=0.5,
     )
     rows = ablate.ladder(full)
     assert list(rows) == list(ablate.ROWS) == LADDER
     assert rows["dskd"] == full
-    assert [g.name for g in rows["minus-assistants"].guides] == ["t"]
-    assert rows["plain"].guides == ()
+    assert [g.name for g in rows["minus-assistants"].teachers] == ["t"]
+    assert rows["plain"].teachers == ()
     assert rows["plain"].regression == 1
-    assert [g.name for g in rows["teacher"].guides] == ["t"]
-    assert [g.name for g in rows["chain"].guides] == ["a"]
+    assert [g.name for g in rows["teacher"].teachers] == ["t"]
+    assert [g.name for g in rows["chain"].teachers] == ["a"]
     assert (rows["dense"].drop, rows["drop"].drop) == (False, True)
     assert (rows["drop"].binarize, rows["binarize"].binarize) == (0, 0.1)
     assert (rows["binarize"].classification, rows["classify"].classification) == (0, 1)
-    assert rows["classify"].past == 0
+    assert rows["classify"].self_distillation == 0
     for row, parts in {
-        "minus-assistants": {"guides", "drop"}, "minus-drop": {"drop"}, "minus-binarize": {"binarize"},
-        "minus-classify": {"classification"}, "minus-past": {"past"},
+        "minus-assistants": {"teachers", "drop"}, "minus-drop": {"drop"}, "minus-binarize": {"binarize"},
+        "minus-classify": {"classification"}, "minus-self-distillation": {"self_distillation"},
     }.items():  # fmt: skip
         assert {f.name for f in fields(Losses) if getattr(rows[row], f.name) != getattr(full, f.name)} == parts
 
@@ -140,7 +147,7 @@ def test_the_ladder_climbs_from_plain_to_all() -> None:
 def test_an_ablation_trains_scores_and_tabulates_and_resumes(
     painted: coco.Source, data_root: Path, tmp_path: Path
 ) -> None:
-    guide = take(PoseStandIn(), tmp_path / "pose")
+    teacher = take(PoseStandIn(), tmp_path / "pose")
     (tmp_path / "ablation.toml").write_text(
         f"""
 [[trials]]
@@ -152,9 +159,9 @@ images = "images"
 regression = 0.5
 dense = 0.5
 dense_form = "squared"
-guides = [
-    {{ name = "t", kind = "bundle", path = "{guide}" }},
-    {{ name = "a", kind = "bundle", path = "{guide}", flip = true }},
+teachers = [
+    {{ name = "t", kind = "bundle", path = "{teacher}" }},
+    {{ name = "a", kind = "bundle", path = "{teacher}", flip = true }},
 ]
 [[students]]
 name = "tiny"
@@ -178,14 +185,14 @@ name = "tiny"
         assert score["painted"]["predictions"] == 12
         trained = checkpoint.load(tmp_path / "out" / f"tiny-{row}-1" / "last.pt")
         assert trained.recipe.seed == 1
-        assert bool(trained.recipe.losses.guides) == (row == "dskd")
+        assert bool(trained.recipe.losses.teachers) == (row == "dskd")
 
 
-def asked(guide: str) -> ablate.Ablation:
-    """Two guides that are one file, and two phases."""
-    guides = [{"name": name, "kind": "bundle", "path": guide, "flip": name == "a"} for name in "ta"]
+def asked(teacher: str) -> ablate.Ablation:
+    """Two teachers that are one file, and two phases."""
+    teachers = [{"name": name, "kind": "bundle", "path": teacher, "flip": name == "a"} for name in "ta"]
     plan = tiny_recipe(
-        losses={"regression": 0.5, "dense": 0.5, "dense_form": "squared", "guides": guides},
+        losses={"regression": 0.5, "dense": 0.5, "dense_form": "squared", "teachers": teachers},
         phases=[{"steps": steps, "batch": 2, "size": [96, 128]} for steps in (6, 3)],
     )
     return ablate.Ablation((plan,), (ablate.Trial("painted", "annotations.json", "images"),), minutes=2)

@@ -33,40 +33,42 @@ def test_shipped_recipes_are_valid_and_survive_a_round_trip(path: Path) -> None:
 
 def test_the_digest_covers_every_value_whether_written_or_a_default() -> None:
     plan = recipe.load(STUDENT)
-    assert recipe.digest(recipe.load(STUDENT, ("losses.past=0.0", f"seed={plan.seed}"))) == recipe.digest(plan)
-    assert recipe.digest(recipe.load(STUDENT, ("losses.past=0.1",))) != recipe.digest(plan)
+    assert recipe.digest(recipe.load(STUDENT, ("losses.self_distillation=0.0", f"seed={plan.seed}"))) == recipe.digest(
+        plan
+    )
+    assert recipe.digest(recipe.load(STUDENT, ("losses.self_distillation=0.1",))) != recipe.digest(plan)
     tree = json.loads(json.dumps(recipe.dump(plan)))  # as a manifest holds it
     assert recipe.digest_of(tree) == recipe.digest(plan)
-    tree["optimiser"]["ema_decay"] = 0.99  # not written in the file: another version's default
+    tree["optimizer"]["ema_decay"] = 0.99  # not written in the file: another version's default
     assert recipe.digest_of(tree) != recipe.digest(plan)
 
 
 def test_overrides_reach_every_depth() -> None:
-    plan = recipe.load(STUDENT, ("optimiser.lr=0.5", "phases.0.steps=7", "name=mine", "phases.0.size=[64, 96]"))
-    assert (plan.optimiser.lr, plan.phases[0].steps, plan.name, plan.phases[0].size) == (0.5, 7, "mine", (64, 96))
+    plan = recipe.load(STUDENT, ("optimizer.lr=0.5", "phases.0.steps=7", "name=mine", "phases.0.size=[64, 96]"))
+    assert (plan.optimizer.lr, plan.phases[0].steps, plan.name, plan.phases[0].size) == (0.5, 7, "mine", (64, 96))
     assert recipe.digest(plan) != recipe.digest(recipe.load(STUDENT))
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("optimiser.speed=1", "optimiser.speed"),
+        ("optimizer.speed=1", "optimizer.speed"),
         ("phases.0.steps=many", "phases.0.steps"),
         ("phases.9.steps=1", "no such place"),
         ("lr", "expected key=value"),
         ("role=boss", "role"),
-        ("role=finder", "role finder for a finder network"),
+        ("role=detector", "role detector for a detector network"),
         ("network.backbone=nope", "network.backbone"),
         ("phases=[]", "phases"),
         ("phases.0.batch=0", "phases.0.batch"),
-        ("optimiser.lr=nan", "optimiser.lr"),
+        ("optimizer.lr=nan", "optimizer.lr"),
         ("phases.0.size=[100, 140]", "multiples of"),
         ("network.input_size=[96, 128]", "expected the last phase at network.input_size"),
         ("name=Capital Letters", "name"),
         ("name.x.y=1", "no such place"),
-        ("losses.dense=1", "expected guides where dense is positive"),
+        ("losses.dense=1", "expected teachers where dense is positive"),
         ("losses.classification=0", "expected a positive weight"),
-        ("losses.drop=true", "at least two guides"),
+        ("losses.drop=true", "at least two teachers"),
         ("network.temperature=0", "network.temperature"),
         ("losses.joint_weights=[1.0, 2.0]", "expected 17, one for each keypoint of 'coco17', or none, got 2"),
     ],
@@ -93,7 +95,7 @@ def test_phases_follow_each_other() -> None:
         plan.phase_at(plan.steps)
 
 
-@pytest.mark.parametrize("name", ["student-s", "student-t", "teacher", "finder"])
+@pytest.mark.parametrize("name", ["student-s", "student-t", "teacher", "detector"])
 def test_shipped_bundles_name_the_recipes_that_made_them(name: str) -> None:
     models = Path(service.__file__).parent / "models"
     made = bundle.read(models / name).manifest.trained_by
@@ -104,7 +106,7 @@ def test_shipped_bundles_name_the_recipes_that_made_them(name: str) -> None:
         assert made["recipe_sha256"] == recipe.digest_of(made["recipe"]) == recipe.digest(plan)
 
 
-@pytest.mark.parametrize(("kind", "backbone"), [("pose", "lite-hrnet"), ("finder", "rtmdet-nano")])
+@pytest.mark.parametrize(("kind", "backbone"), [("pose", "lite-hrnet"), ("detector", "rtmdet-nano")])
 def test_a_network_without_imagenet_weights_has_no_blocks_to_freeze(kind: str, backbone: str) -> None:
     network = {"kind": kind, "backbone": backbone, "norms": "folded", "input_size": [96, 128]}
     phases = [{"steps": 1, "batch": 1, "size": [96, 128], "frozen_blocks": 2}]

@@ -5,9 +5,9 @@ import tomllib
 from pathlib import Path
 
 import torch
-from tests.training.test_verbs import run, toml
 
 from service.pose import bundle
+from tests.training.cli.test_subcommands import run, toml
 from tests.training.conftest import tiny_recipe
 from training.__main__ import _parser
 from training.data import coco
@@ -20,7 +20,7 @@ MANUAL = (Path(recipe.__file__).parents[1] / "README.md").read_text()
 
 def test_the_manual_lists_every_key_as_it_is() -> None:
     assert reference.table() in MANUAL
-    for key in ("losses.past", "phases.N.frozen_blocks", "network.head", "losses.guides.N.path"):
+    for key in ("losses.self_distillation", "phases.N.frozen_blocks", "network.head", "losses.teachers.N.path"):
         assert f"| `{key}` |" in reference.table()
 
 

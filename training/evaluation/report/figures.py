@@ -73,7 +73,7 @@ def curves(history: History, samples: NDArray[np.float64], phase_ends: list[floa
             row[0].set_ylabel("learning rate" if name in RATES else name.replace("_", " "))
             if name in RATES:
                 row[0].ticklabel_format(axis="y", style="sci", scilimits=(-2, 3), useMathText=True)
-        for axes, label in zip(grid[-1], ("steps of the optimiser", "samples seen"), strict=True):
+        for axes, label in zip(grid[-1], ("steps of the optimizer", "samples seen"), strict=True):
             axes.set_xlabel(label)
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         grid[-1][1].xaxis.set_major_formatter(EngFormatter(sep="\N{THIN SPACE}"))
@@ -169,7 +169,7 @@ def people(oks: Floats, areas: Floats) -> bytes:
 
 
 def front(rows: list[Row]) -> bytes:
-    """Draw AP over ms as SVG: filled in labelled boxes, hollow on whole pictures, there with the finder's time.
+    """Draw AP over ms as SVG: filled in labelled boxes, hollow on whole pictures, there with the detector's time.
 
     Args:
         rows: Of the bench; pose networks whose AP was measured are drawn.
@@ -180,8 +180,8 @@ def front(rows: list[Row]) -> bytes:
         for row in (it for it in rows if it.kind == "pose"):
             color = BLUE if row.ours else ORANGE
             points = [(row.median_ms, row.precision.labelled, color)]
-            if row.finder_ms is not None:
-                points.append((row.median_ms + row.finder_ms, row.precision.whole, "white"))
+            if row.detector_ms is not None:
+                points.append((row.median_ms + row.detector_ms, row.precision.whole, "white"))
             known = [(ms, ap, face) for ms, ap, face in points if ap is not None]
             axes.plot([it[0] for it in known], [it[1] for it in known], color=color, linewidth=1, alpha=0.5)
             for ms, ap, face in known:
@@ -192,7 +192,7 @@ def front(rows: list[Row]) -> bytes:
             (BLUE, BLUE, "ours"),
             (ORANGE, ORANGE, "rivals"),
             ("#1f2937", "#1f2937", "labelled boxes"),
-            ("#1f2937", "white", "whole picture, with its finder"),
+            ("#1f2937", "white", "whole picture, with its detector"),
         ):
             axes.plot([], [], "o", markerfacecolor=face, markeredgecolor=color, label=label)
         axes.set(xlabel="ms for one person, one core", ylabel="keypoint AP (COCO)")

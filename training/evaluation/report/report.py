@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from service.pose.backends.runner import OnnxRunner
-from service.pose.detector import PersonFinder
+from service.pose.detector import PersonDetector
 from service.pose.estimator import PoseEstimator
 from training import files
 from training.data import coco, holdout
@@ -77,7 +77,7 @@ def write(
         _add_overlap(report, about, source, every, allow_seen)
     if source is None:
         _add_curves(report, about)
-    elif about.opened.manifest.role == "finder":
+    elif about.opened.manifest.role == "detector":
         _add_boxes(report, about, source, every)
         _add_curves(report, about)
     else:
@@ -138,8 +138,8 @@ def _add_curves(report: _Report, about: Subject) -> None:
 
 
 def _add_boxes(report: _Report, about: Subject, source: coco.Source, every: int) -> None:
-    finder = PersonFinder(about.opened, OnnxRunner(about.opened.onnx, threads=1))
-    score = coco_ap.score_boxes(source, finder, every)
+    detector = PersonDetector(about.opened, OnnxRunner(about.opened.onnx, threads=1))
+    score = coco_ap.score_boxes(source, detector, every)
     found = {"AP": score.ap, "AP50": score.ap50, "AP75": score.ap75, "AR": score.ar}
     intervals = {"AP": score.ap_interval, "AP50": score.ap50_interval, "AP75": score.ap75_interval}
     report.html += [

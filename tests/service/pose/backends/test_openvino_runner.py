@@ -10,7 +10,7 @@ import pytest
 from service.pose import bundle
 from service.pose.backends import runner
 from service.pose.backends.runner import BackendError, OnnxRunner, open_runner
-from service.pose.detector import PersonFinder
+from service.pose.detector import PersonDetector
 from service.pose.estimator import PoseEstimator
 from service.settings import PREFIX, SettingsError, load
 from tests import spots
@@ -50,9 +50,9 @@ def test_the_shipped_networks_find_and_pose_alike(photo: np.ndarray) -> None:
     models = Path(bundle.__file__).parent.parent / "models"
     found = {}
     for backend in ("onnxruntime", "openvino"):
-        opened = {name: bundle.read(models / name) for name in ("finder", "student-s")}
+        opened = {name: bundle.read(models / name) for name in ("detector", "student-s")}
         ready = {name: open_runner(backend, it.onnx, 1) for name, it in opened.items()}
-        boxes, _ = PersonFinder(opened["finder"], ready["finder"]).find(photo)
+        boxes, _ = PersonDetector(opened["detector"], ready["detector"]).find(photo)
         poses = PoseEstimator(opened["student-s"], ready["student-s"]).estimate(photo, BOX)
         found[backend] = (boxes, poses.keypoints, poses.scores)
     ours, theirs = found.values()

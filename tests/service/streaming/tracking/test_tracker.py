@@ -1,4 +1,4 @@
-"""Ids over time, on people who walk by formula: their finder and pose network are short functions of where they are.
+"""Ids over time, on people who walk by formula: their detector and pose network are short functions of where they are.
 
 `test_watcher` walks the same ways through real networks.
 """
@@ -49,8 +49,8 @@ class Scene:
         keypoint_score: Of everyone in sight.
         hiding_px: Centres nearer than this hide the one behind.
         ghosts: Whether the network sees a body, which looks like nobody, where nobody is.
-        unfound: Whether the finder does not see a person, who is there for the network, at a time.
-        box_score: Of everyone whom the finder sees.
+        unfound: Whether the detector does not see a person, who is there for the network, at a time.
+        box_score: Of everyone whom the detector sees.
         told: The ids of each frame.
     """
 
@@ -145,14 +145,14 @@ def tracker(**changes: object) -> Tracker:
     return Tracker(COCO17.sigma_array, **terms)
 
 
-def test_people_who_stand_keep_their_ids_and_the_finder_rests() -> None:
+def test_people_who_stand_keep_their_ids_and_the_detector_rests() -> None:
     scene = Scene([stands((200, 300)), stands((600, 300))], tracker())
     ids = [scene.step() for _ in range(3 * FIND_EVERY)]
     assert all(it == {0: 1, 1: 2} for it in ids)
     assert scene.finds == [0, FIND_EVERY, 2 * FIND_EVERY]
 
 
-def test_the_finder_looks_at_every_frame_where_it_is_told_to_or_nobody_is_known() -> None:
+def test_the_detector_looks_at_every_frame_where_it_is_told_to_or_nobody_is_known() -> None:
     everywhere = Scene([stands((200, 300))], tracker(find_every=1))
     empty = Scene([], tracker())
     for scene in (everywhere, empty):
@@ -169,11 +169,11 @@ def test_who_enters_is_known_within_the_stated_number_of_frames(entry: int) -> N
 
 
 @pytest.mark.parametrize("px_per_s", [-900, 200, 1500])
-def test_who_moves_is_followed_without_the_finder(px_per_s: float) -> None:
+def test_who_moves_is_followed_without_the_detector(px_per_s: float) -> None:
     # 1,500 px/s at 30 fps is a third of the person's size a frame.
     scene = Scene([walks((100 if px_per_s > 0 else 1180, 300), px_per_s)], tracker(find_every=1000))
     assert all(scene.step() == {0: 1} for _ in range(20))
-    # The first step of somebody this quick looks like a jump: nobody knows the speed yet, and the finder is asked.
+    # The first step of somebody this quick looks like a jump: nobody knows the speed yet, and the detector is asked.
     assert scene.finds in ([0], [0, 2])
 
 
@@ -241,7 +241,7 @@ def test_who_comes_back_soon_keeps_the_id_and_who_comes_late_does_not() -> None:
     assert [late.step() for _ in range(30)][-1] == {0: 1, 1: 3}
 
 
-def test_a_falling_score_calls_the_finder() -> None:
+def test_a_falling_score_calls_the_detector() -> None:
     scene = Scene([stands((200, 300))], tracker(), keypoint_score=lambda t: 0.9 if t < 0.1 else 0.45)
     for _ in range(6):
         scene.step()
@@ -249,7 +249,7 @@ def test_a_falling_score_calls_the_finder() -> None:
 
 
 @pytest.mark.parametrize("jump_s", [-5.0, 0.0, 1.5, 1e9])
-def test_a_jump_of_the_clock_is_no_error_and_calls_the_finder(jump_s: float) -> None:
+def test_a_jump_of_the_clock_is_no_error_and_calls_the_detector(jump_s: float) -> None:
     scene = Scene([stands((200, 300))], tracker())
     for i in range(4):
         scene.step(i / FPS)
@@ -348,7 +348,7 @@ def test_who_is_in_sight_keeps_the_id_from_one_who_vanished_behind(speed: float,
 def test_who_vanishes_is_told_three_frames_more_at_most_whatever_the_network_sees(
     find_every: int, fps: float, frames: int, seed: int, others: int, px_per_s: float
 ) -> None:
-    """At any frame rate and pace of the finder, though a body is seen in every box; those who stay are told on."""
+    """At any frame rate and pace of the detector, though a body is seen in every box; those who stay are told on."""
     ways = [stands((900 + 130 * i, 300)) for i in range(min(others, 2))]
     gone = walks((400, 300), px_per_s, until_s=(frames - 0.5) / fps)
     scene = Scene([*ways, gone], tracker(find_every=find_every), seed, ghosts=True)
@@ -384,7 +384,7 @@ def test_who_vanishes_is_told_three_frames_more_at_most_though_a_body_that_looks
     st.integers(0, 2),
     st.floats(-60, 60),
 )
-def test_whom_only_the_finder_misses_is_told_until_it_looks_and_two_frames_more(
+def test_whom_only_the_detector_misses_is_told_until_it_looks_and_two_frames_more(
     find_every: int, fps: float, frames: int, seed: int, others: int, px_per_s: float
 ) -> None:
     """What takes a person's place looks alike and moves on as before: nothing else can tell. The score is lost too."""
@@ -404,7 +404,7 @@ def test_whom_only_the_finder_misses_is_told_until_it_looks_and_two_frames_more(
 
 
 @pytest.mark.parametrize("find_every", [1, 3, 10])
-def test_whom_the_finder_misses_in_three_frames_in_a_row_stays(find_every: int) -> None:
+def test_whom_the_detector_misses_in_three_frames_in_a_row_stays(find_every: int) -> None:
     scene = Scene([stands((400, 300)), stands((700, 300))], tracker(find_every=find_every))
     scene.unfound = lambda person, t: person == 1 and round(t * FPS) // 4 % 2 == 1 and round(t * FPS) % 4 < 3
     assert all(scene.step() == {0: 1, 1: 2} for _ in range(60))

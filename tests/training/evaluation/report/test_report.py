@@ -127,10 +127,10 @@ def test_a_bundle_is_reported_elsewhere(student: Path, painted: coco.Source, tmp
     assert sorted(path.name for path in student.iterdir()) == ["MODEL_CARD.md", "manifest.json", "model.onnx"]
 
 
-def test_a_finder_is_reported_by_its_boxes(painted: coco.Source, tmp_path: Path) -> None:
-    finder = spots.write_finder_bundle(tmp_path)
-    shown = Page(report.write(finder, tmp_path / "out", painted))
-    assert shown.headings == ["finder", "Average precision of the boxes", "What it is"]
+def test_a_detector_is_reported_by_its_boxes(painted: coco.Source, tmp_path: Path) -> None:
+    detector = spots.write_detector_bundle(tmp_path)
+    shown = Page(report.write(detector, tmp_path / "out", painted))
+    assert shown.headings == ["detector", "Average precision of the boxes", "What it is"]
     assert json.loads((tmp_path / "out" / "report.json").read_text())["figures"]["AP50"] > 0.9
 
 

@@ -1,4 +1,4 @@
-"""Optimisers: AdamW or SOAP, each tensor's rate, and how rates go up and down."""
+"""Optimizers: AdamW or SOAP, each tensor's rate, and how rates go up and down."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ an update of student-s takes 114 ms instead of 56."""
 
 
 def build(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Open the recipe's optimiser on a network; `set_rates` sets its rates before each step.
+    """Open the recipe's optimizer on a network; `set_rates` sets its rates before each step.
 
     Raises:
         RecipeError: It needs a package that is not installed.
     """
-    if recipe.optimiser.kind == "adamw":
+    if recipe.optimizer.kind == "adamw":
         return torch.optim.AdamW(_groups(network, recipe), lr=0.0, fused=True)
     # Here, because it takes a second to import and few recipes want it.
     try:
         from pytorch_optimizer.optimizer.soap import SOAP  # noqa: PLC0415
     except ImportError as error:
-        raise RecipeError("optimiser.kind: soap needs the package pytorch-optimizer: make train-setup") from error
+        raise RecipeError("optimizer.kind: soap needs the package pytorch-optimizer: make train-setup") from error
 
     soap: torch.optim.Optimizer = SOAP(
         _groups(network, recipe), lr=0.0, betas=(0.9, 0.99), shampoo_beta=0.95, max_precondition_dim=LARGEST_BASIS
@@ -37,13 +37,13 @@ def build(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     return soap
 
 
-def set_rates(optimiser: torch.optim.Optimizer, recipe: Recipe, step: int) -> float:
+def set_rates(optimizer: torch.optim.Optimizer, recipe: Recipe, step: int) -> float:
     """Set each group's rate at a step, linear warm-up, then a cosine; returns the one that groups have shares of."""
-    settings = recipe.optimiser
+    settings = recipe.optimizer
     warm = min(1.0, (step + 1) / max(1, settings.warmup_steps))
     cosine = (1 + math.cos(math.pi * step / recipe.steps)) / 2
     rate = settings.lr * warm * (settings.final_lr_share + (1 - settings.final_lr_share) * cosine)
-    for group in optimiser.param_groups:
+    for group in optimizer.param_groups:
         group["lr"] = rate * group["scale"]
     return rate
 
@@ -59,9 +59,9 @@ def _groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     if recipe.network.norms == "folded":
         # A group for each, also where sizes are equal: a resumed training must find the same groups.
         for name, parameter in network.named_parameters():
-            scale = recipe.optimiser.backbone_lr_scale if name.startswith("backbone.") else 1.0
+            scale = recipe.optimizer.backbone_lr_scale if name.startswith("backbone.") else 1.0
             size = float(parameter.detach().square().mean().sqrt().clamp(*WEIGHT_SIZES))
-            decay = recipe.optimiser.weight_decay if parameter.ndim > 1 else 0.0
+            decay = recipe.optimizer.weight_decay if parameter.ndim > 1 else 0.0
             groups.append({"params": [parameter], "weight_decay": decay, "scale": scale * size})
         return groups
     for in_backbone in (True, False):
@@ -71,7 +71,7 @@ def _groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
                 for name, p in network.named_parameters()
                 if name.startswith("backbone.") == in_backbone and (p.ndim > 1) == decays
             ]
-            scale = recipe.optimiser.backbone_lr_scale if in_backbone else 1.0
-            decay = recipe.optimiser.weight_decay if decays else 0.0
+            scale = recipe.optimizer.backbone_lr_scale if in_backbone else 1.0
+            decay = recipe.optimizer.weight_decay if decays else 0.0
             groups.append({"params": chosen, "weight_decay": decay, "scale": scale})
     return groups
