@@ -12,7 +12,7 @@ TRAIN = $(VENV)/bin/posewright-train
 DEMO ?= demo
 RENDER = --framing crop --size 192x256 --samples 1 --processes 2
 
-.PHONY: serve test train-setup train-demo check fix clean
+.PHONY: serve test train-setup train-demo check house fix clean
 
 serve: $(VENV)/.runtime
 	$(VENV)/bin/posewright-serve --host $(HOST) --port $(PORT)
@@ -39,6 +39,9 @@ check: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+house: $(VENV)/.dev
+	$(VENV)/bin/python -m tests.house
 
 fix: $(VENV)/.dev
 	$(VENV)/bin/ruff check --fix .
