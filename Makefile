@@ -8,6 +8,9 @@ PORT ?= 8000
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 PIP = $(VENV)/bin/pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
+# Tests that measure time or memory are marked serial and run by themselves afterwards.
+TEST_PROCESSES ?= 2
+
 TRAIN = $(VENV)/bin/posewright-train
 DEMO ?= demo
 RENDER = --framing crop --size 192x256 --samples 1 --processes 2
@@ -18,7 +21,8 @@ serve: $(VENV)/.runtime
 	$(VENV)/bin/posewright-serve --host $(HOST) --port $(PORT)
 
 test: $(VENV)/.dev
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile -m 'not slow and not serial'
+	$(VENV)/bin/python -m pytest -m 'serial and not slow'
 
 train-setup: $(VENV)/.dev
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
+pytestmark = pytest.mark.serial
 ROOT = Path(__file__).parents[2]
 SIDE = 2000
 READ = """

@@ -11,7 +11,10 @@ from tests.system.bench_memory import EVERYBODY, LARGEST, predict, predict_batch
 from tests.system.processes import Server, server_process
 
 PEAK_MB = 700
-pytestmark = pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="memory is read from Linux' /proc")
+pytestmark = [
+    pytest.mark.serial,
+    pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="memory is read from Linux' /proc"),
+]
 
 
 def test_no_call_takes_memory_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
