@@ -106,7 +106,7 @@ def recipe_of(
         "name": before.name,
         "role": before.role,
         "init_from": "@start",
-        "network": asdict(replace(before.network, fade=0.0)),
+        "network": asdict(replace(before.network, pruning_ramp=0.0)),
         "data": data,
         "phases": [
             {

@@ -53,7 +53,7 @@ class Checkpoint:
         revision: Git revision of the code, ``unknown`` outside a repository.
         run: Folder that it lies in; not stored.
         lineage: Where the training comes from; None where a version before made the checkpoint.
-        fading: Averaged weights of what is blended out (`recipe.Network.fade`): a training goes on with them, nothing
+        surplus: Averaged weights of what is blended out (`recipe.Network.pruning_ramp`): a training goes on with them, nothing
             else uses them.
     """
 
@@ -65,7 +65,7 @@ class Checkpoint:
     revision: str
     run: Path = Path()
     lineage: Lineage | None = None
-    fading: dict[str, torch.Tensor] = field(default_factory=dict)
+    surplus: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
@@ -80,7 +80,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
             "recipe": recipe.dump(checkpoint.recipe),
             "revision": checkpoint.revision,
             "lineage": None if checkpoint.lineage is None else _tree(checkpoint.lineage),
-            "fading": checkpoint.fading,
+            "surplus": checkpoint.surplus,
         },
         content,
     )

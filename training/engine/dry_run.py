@@ -86,7 +86,7 @@ def describe(
         CheckpointError: ``run`` holds another recipe's checkpoint, or a start is missing.
     """
     done = loop.steps_done(run, plan)
-    network = networks.build(plan, pretrained=False, fading=True)
+    network = networks.build(plan, pretrained=False, with_surplus=True)
     start = ""
     if plan.init_from and not done:
         start = ", " + loop.told_fit(networks.load_matching(network, loop.start_weights(plan, run, task)), network)

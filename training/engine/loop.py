@@ -84,7 +84,7 @@ def fit(
     torch.manual_seed(recipe.seed)
     begun = (run / "last.pt").exists()
     network = _built(recipe, run, begun).to(device)
-    ema = networks.build(recipe, pretrained=False, fading=True).to(device)
+    ema = networks.build(recipe, pretrained=False, with_surplus=True).to(device)
     for module in (network, ema):
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stub lacks it
     line = None if begun else _begin(recipe, run, task, network, rank)
@@ -143,7 +143,7 @@ def _begin(recipe: Recipe, run: Path, task: Task, network: nn.Module, rank: int)
 
 def _built(recipe: Recipe, run: Path, begun: bool) -> networks.Network:
     """The network at its start, or as the checkpoint has it: an imported graph may come from there alone."""
-    network = networks.build(recipe, pretrained=not begun, fading=True)
+    network = networks.build(recipe, pretrained=not begun, with_surplus=True)
     if begun:
         network.load_state_dict(_begun(run / "last.pt", recipe).network)
     return network
@@ -205,11 +205,11 @@ def _shrunk(recipe: Recipe, path: Path, task: Task) -> dict[str, Tensor]:
         network.load_state_dict(start.ema)
         assert isinstance(network.backbone, LiteHRNet)
         large = network.backbone
-    small = networks.build(recipe, pretrained=False, fading=True).backbone
+    small = networks.build(recipe, pretrained=False, with_surplus=True).backbone
     assert isinstance(small, LiteHRNet)
-    if recipe.network.fade and (got := pruning.layout(large)) != (wanted := pruning.layout(small)):
+    if recipe.network.pruning_ramp and (got := pruning.layout(large)) != (wanted := pruning.layout(small)):
         raise RecipeError(
-            f"{recipe.name}: network.fade_modules and fade_exchange: expected {got}, as {path} has them, got {wanted}"
+            f"{recipe.name}: network.start_modules and start_exchange: expected {got}, as {path} has them, got {wanted}"
         )
     crops = [task.batch(step, 0, recipe.phase_at(0)).pixels for step in range(SHRINK_BATCHES)]
     pruning.shrink(large, small, torch.cat(crops)[:SHRINK_CROPS].cpu())
@@ -341,7 +341,7 @@ def _resume(
     """Load a checkpoint of this recipe; returns the steps done and where the training comes from."""
     state = _begun(path, recipe)
     network.load_state_dict(state.network)
-    ema.load_state_dict({**state.ema, **state.fading})
+    ema.load_state_dict({**state.ema, **state.surplus})
     optimizer.load_state_dict(state.optimizer)
     return state.step, state.lineage
 
@@ -366,8 +366,8 @@ def _state(
     line: Lineage | None,
 ) -> Checkpoint:
     average = ema.state_dict()
-    served = networks.build(recipe, pretrained=False).state_dict() if recipe.network.fade else average
+    served = networks.build(recipe, pretrained=False).state_dict() if recipe.network.pruning_ramp else average
     kept = {name: it for name, it in average.items() if name in served}
-    fading = {name: it for name, it in average.items() if name not in served}
+    surplus = {name: it for name, it in average.items() if name not in served}
     state = network.state_dict(), kept, optimizer.state_dict()
-    return Checkpoint(step, *state, recipe, revision, run, line, fading)
+    return Checkpoint(step, *state, recipe, revision, run, line, surplus)

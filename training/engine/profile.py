@@ -28,8 +28,8 @@ def measure(plan: Recipe, task: loop.Task, device: torch.device, rounds: int) ->
         rounds: After three that warm up.
     """
     phase = plan.phases[-1]
-    network = networks.build(plan, fading=True).to(device)
-    past = networks.build(plan, pretrained=False, fading=True).to(device)
+    network = networks.build(plan, with_surplus=True).to(device)
+    past = networks.build(plan, pretrained=False, with_surplus=True).to(device)
     for module in (network, past):
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stub lacks it
     network.train()

@@ -19,7 +19,7 @@ from training.recipe.recipe import Recipe
 Network = PoseNetwork | DetectorNetwork | RtmDet
 
 
-def build(recipe: Recipe, pretrained: bool = True, fading: bool = False) -> Network:
+def build(recipe: Recipe, pretrained: bool = True, with_surplus: bool = False) -> Network:
     """Build the recipe's network.
 
     An ``imported`` network is its graph with its weights; where that is gone and ``pretrained`` is not set, it is empty
@@ -28,15 +28,15 @@ def build(recipe: Recipe, pretrained: bool = True, fading: bool = False) -> Netw
     Args:
         recipe: Describes it.
         pretrained: Its backbone begins with ImageNet's weights, where there are any.
-        fading: With all of the start that the training blends out, as it trains; else as it serves.
+        surplus: With all of the start that the training blends out, as it trains; else as it serves.
 
     Raises:
         BundleError: ``network.graph`` is no bundle.
         DatasetError: Its graph cannot learn, or not at the recipe's sizes.
     """
     settings = recipe.network
-    if fading and settings.fade:
-        settings = replace(settings, modules=settings.fade_modules, exchange=settings.fade_exchange)
+    if with_surplus and settings.pruning_ramp:
+        settings = replace(settings, modules=settings.start_modules, exchange=settings.start_exchange)
     network: Network
     if settings.backbone == "rtmdet-nano":
         network = RtmDet(settings.activation)

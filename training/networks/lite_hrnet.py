@@ -213,7 +213,7 @@ class LiteHRNet(nn.Module):
         """Free all: nothing of it is ever frozen, and recipes refuse another number than 0."""
         assert blocks == 0
 
-    def fade(self, modules: Sequence[int], exchange: Exchange, strength: float) -> None:
+    def scale_surplus(self, modules: Sequence[int], exchange: Exchange, strength: float) -> None:
         """Blend in only a share of what a smaller network lacks.
 
         Args:

@@ -27,7 +27,7 @@ FULL = {
     "kind": "pose", "backbone": "lite-hrnet", "norms": "folded", "input_size": [64, 96], "temperature": 10,
     "sigma_cells": 2.0, "modules": [2, 2], "unit_widths": [8, 8, 8],
 }  # fmt: skip
-SMALL = {**FULL, "modules": [1, 1], "exchange": "star", "fade": 0.75, "fade_modules": [2, 2]}
+SMALL = {**FULL, "modules": [1, 1], "exchange": "star", "pruning_ramp": 0.75, "start_modules": [2, 2]}
 PHASES = [{"steps": 8, "batch": 2, "size": [64, 96]}]
 LOSSES = {"regression": 1.0, "classification": 0.0, "self_distillation": 0.5, "dense_form": "squared"}
 
@@ -53,24 +53,24 @@ def test_fading_leads_from_the_larger_network_to_the_smaller(
     pixels = crops(2, SIZE)
     whole, small = answers(large, pixels), answers(alone(large, modules, exchange), pixels)
     assert np.abs(whole - small).max() > 1e-3 * np.abs(whole).max(), "what is left out matters"
-    large.fade(modules, exchange, 1.0)
+    large.scale_surplus(modules, exchange, 1.0)
     np.testing.assert_allclose(answers(large, pixels), whole, atol=1e-5 * np.abs(whole).max())
-    large.fade(modules, exchange, 0.5)
+    large.scale_surplus(modules, exchange, 0.5)
     between = answers(large, pixels)
-    large.fade(modules, exchange, 0.0)
+    large.scale_surplus(modules, exchange, 0.0)
     np.testing.assert_allclose(answers(large, pixels), small, atol=1e-5 * np.abs(small).max())
-    large.fade(modules, exchange, 1.0)
+    large.scale_surplus(modules, exchange, 1.0)
     for end in (whole, small):
         assert np.abs(between - end).max() > 1e-4 * np.abs(whole).max()
 
 
 def test_what_has_faded_costs_nothing(large: LiteHRNet) -> None:
     """Nothing of it runs, so nothing of it has a gradient."""
-    large.fade((1, 2, 1), "star", 0.0)
+    large.scale_surplus((1, 2, 1), "star", 0.0)
     large(torch.from_numpy(crops(1, SIZE))).square().mean().backward()
     left = {name for name, it in large.named_parameters() if it.grad is not None}
     large.zero_grad(set_to_none=True)
-    large.fade((1, 2, 1), "star", 1.0)
+    large.scale_surplus((1, 2, 1), "star", 1.0)
     assert left == {name for name, _ in LiteHRNet(17, (1, 2, 1), exchange="star").named_parameters()}
 
 
@@ -96,7 +96,7 @@ def test_a_training_begins_as_its_start_and_ends_as_the_smaller_network(
     plan = shrinking(start)
     began = loop.fit(plan, pose_task(plan, data_root), tmp_path, CPU, until=0)
     whole = networks.build(checkpoint.load(start).recipe, pretrained=False)
-    whole.load_state_dict({**began.ema, **began.fading})
+    whole.load_state_dict({**began.ema, **began.surplus})
     assert isinstance(whole.backbone, LiteHRNet)
     first = networks.build(checkpoint.load(start).recipe, pretrained=False)
     first.load_state_dict(checkpoint.load(start).ema)
@@ -110,8 +110,8 @@ def test_a_training_begins_as_its_start_and_ends_as_the_smaller_network(
     assert isinstance(served, PoseNetwork)
     assert isinstance(served.backbone, LiteHRNet)
     assert sum(isinstance(it, Module) for it in served.modules()) == 2
-    whole.load_state_dict({**state.ema, **state.fading})
-    whole.backbone.fade((1, 1), "star", 0.0)
+    whole.load_state_dict({**state.ema, **state.surplus})
+    whole.backbone.scale_surplus((1, 1), "star", 0.0)
     with torch.no_grad():
         torch.testing.assert_close(whole.eval()(pixels), served.eval()(pixels))
     written = to_onnx.export(state, tmp_path / "tiny", "1")
@@ -131,22 +131,22 @@ def test_a_dry_run_tells_how_a_shrunk_network_begins(start: Path, data_root: Pat
     plan = shrinking(start)
     task = pose_task(plan, data_root)
     told = dry_run.describe(plan, task, [], data_root, tmp_path, CPU, "a CPU")
-    tensors = len(networks.build(plan, pretrained=False, fading=True).state_dict())
+    tensors = len(networks.build(plan, pretrained=False, with_surplus=True).state_dict())
     assert f"{tensors} of {tensors} tensors begin as init_from has them" in told
 
 
 def test_what_is_said_of_the_start_must_be_so(start: Path, data_root: Path, tmp_path: Path) -> None:
-    plan = shrinking(start, network={**SMALL, "fade_modules": [2, 1]})
-    with pytest.raises(RecipeError, match=r"fade_modules and fade_exchange: expected \(\(2, 2\), 'full'\)"):
+    plan = shrinking(start, network={**SMALL, "start_modules": [2, 1]})
+    with pytest.raises(RecipeError, match=r"start_modules and start_exchange: expected \(\(2, 2\), 'full'\)"):
         loop.fit(plan, pose_task(plan, data_root), tmp_path, CPU)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"modules": [3, 1]}, "expected fade_modules and fade_exchange of a start that has all of this network"),
-        ({"exchange": "full", "fade_exchange": "star"}, "expected fade_modules and fade_exchange of a start"),
-        ({"backbone": "lite0-stride16", "norms": "batch"}, "expected fade 0 for lite0-stride16"),
+        ({"modules": [3, 1]}, "expected start_modules and start_exchange of a start that has all of this network"),
+        ({"exchange": "full", "start_exchange": "star"}, "expected start_modules and start_exchange of a start"),
+        ({"backbone": "lite0-stride16", "norms": "batch"}, "expected pruning_ramp 0 for lite0-stride16"),
     ],
     ids=["more modules", "more paths", "another network"],
 )
