@@ -19,8 +19,8 @@ from training.data import coco
 from training.evaluation import predictions
 from training.evaluation.predictions import Answers
 from training.onnx import import_pose
-from training.onnx.import_pose import Foreign
-from training.onnx.wrap import NORMALISATIONS, Feeding
+from training.onnx.import_pose import ThirdPartyModel
+from training.onnx.wrap import NORMALISATIONS, Conventions
 
 PICTURES = 40
 """Looked at, unless told otherwise."""
@@ -60,13 +60,13 @@ class Trial:
 
     Attributes:
         foreign: The network, with the boxes' padding.
-        feeding: How it was fed and read.
+        conventions: How it was fed and read.
         found: Its answers.
         ap: COCO's AP on the pictures tried.
     """
 
-    foreign: Foreign
-    feeding: Feeding
+    model: ThirdPartyModel
+    conventions: Conventions
     found: Answers
     ap: float
 
@@ -77,7 +77,7 @@ class Trial:
 
 
 def check(
-    foreign: Foreign, feeding: Feeding, source: coco.Source, pictures: int = PICTURES
+    model: ThirdPartyModel, conventions: Conventions, source: coco.Source, pictures: int = PICTURES
 ) -> tuple[Trial, list[Finding]]:
     """Try the network as given, and each common mistake the other way.
 
@@ -88,7 +88,7 @@ def check(
     """
     with TemporaryDirectory() as folder:
         some = _some(source, pictures, Path(folder))
-        first = best = _try(foreign, feeding, some)
+        first = best = _try(foreign, conventions, some)
         findings: list[Finding] = []
         for kind, alternatives in (
             ("joints", _other_joints),
@@ -117,8 +117,8 @@ def refusal(out: Path, findings: list[Finding]) -> str:
     return "; ".join([*lines, f"all together: {options}; or --anyway"])
 
 
-Change = tuple[tuple[Foreign, Feeding], str, str]
-"""A changed network and feeding, in words, and the option for it."""
+Change = tuple[tuple[ThirdPartyModel, Conventions], str, str]
+"""A changed network and conventions, in words, and the option for it."""
 
 
 def _some(source: coco.Source, count: int, folder: Path) -> coco.Source:
@@ -141,11 +141,11 @@ def _labelled(person: dict) -> bool:
     return not person.get("iscrowd") and bool(person.get("num_keypoints"))
 
 
-def _try(foreign: Foreign, feeding: Feeding, source: coco.Source) -> Trial:
-    made = import_pose.make(foreign, feeding, {})
+def _try(model: ThirdPartyModel, conventions: Conventions, source: coco.Source) -> Trial:
+    made = import_pose.make(foreign, conventions, {})
     found = predictions.collect(source, PoseEstimator(made, OnnxRunner(made.onnx, threads=1)))
     ap = predictions.coco_figures(coco.load(source.annotations), found)["AP"]
-    return Trial(foreign, feeding, found, max(0.0, ap))
+    return Trial(foreign, conventions, found, max(0.0, ap))
 
 
 def _other_joints(trial: Trial) -> Iterator[Change]:
@@ -165,16 +165,16 @@ def _other_joints(trial: Trial) -> Iterator[Change]:
     if not moved or len(set(target)) < len(names):
         return
     renamed = dict(zip(names, (names[j] for j in target), strict=True))
-    order = tuple(renamed.get(name, name) for name in trial.feeding.joints)
+    order = tuple(renamed.get(name, name) for name in trial.conventions.joints)
     mirrored = all(found.skeleton.flip[i] == target[i] for i in moved)
     words = "with left and right exchanged" if mirrored else f"with {len(moved)} joints renamed"
-    yield (trial.foreign, replace(trial.feeding, joints=order)), words, f"--joints {','.join(order)}"
+    yield (trial.foreign, replace(trial.conventions, joints=order)), words, f"--joints {','.join(order)}"
 
 
 def _other_colours(trial: Trial) -> Iterator[Change]:
     """Each order of channels with each common normalisation, but the given ones."""
-    given = trial.feeding
-    for colour in get_args(get_type_hints(Feeding)["colour"]):
+    given = trial.conventions
+    for colour in get_args(get_type_hints(Conventions)["colour"]):
         for name, (mean, deviation) in NORMALISATIONS.items():
             same = (mean, deviation) == (given.mean, given.deviation)
             if same and colour == given.colour:
@@ -192,7 +192,7 @@ def _other_colours(trial: Trial) -> Iterator[Change]:
 
 def _other_shifts(trial: Trial) -> Iterator[Change]:
     """The median offset of good keypoints, in crop px, undone."""
-    found, manifest = trial.found, import_pose.describe(trial.foreign, trial.feeding, {})
+    found, manifest = trial.found, import_pose.describe(trial.foreign, trial.conventions, {})
     assert manifest.heatmap_size is not None
     assert manifest.box_padding is not None
     to_image = crop.crop_to_image(found.poses.boxes, manifest.input_size, manifest.box_padding)
@@ -205,17 +205,17 @@ def _other_shifts(trial: Trial) -> Iterator[Change]:
     off = np.where(np.abs(off) < SHIFT_CELLS * cell, 0, np.round(off * 4) / 4)
     if not off.any():
         return
-    x, y = (float(given - it) for given, it in zip(trial.feeding.shift, off, strict=True))
+    x, y = (float(given - it) for given, it in zip(trial.conventions.shift, off, strict=True))
     cells = f"{off[0] / cell:+.2f}, {off[1] / cell:+.2f} cells"
     words = f"keypoints lie {off[0]:+.2f}, {off[1]:+.2f} crop px ({cells}) off; undone"
-    yield (trial.foreign, replace(trial.feeding, shift=(x, y))), words, f"--shift {x:g} {y:g}"
+    yield (trial.foreign, replace(trial.conventions, shift=(x, y))), words, f"--shift {x:g} {y:g}"
 
 
 def _other_paddings(trial: Trial) -> Iterator[Change]:
     for padding in PADDINGS:
-        if padding != trial.foreign.padding:
+        if padding != trial.model.padding:
             changed = replace(trial.foreign, padding=padding)
-            yield (changed, trial.feeding), f"with boxes padded by {padding:g}", f"--padding {padding:g}"
+            yield (changed, trial.conventions), f"with boxes padded by {padding:g}", f"--padding {padding:g}"
 
 
 def _heights(trial: Trial) -> list[Finding]:
@@ -229,7 +229,7 @@ def _heights(trial: Trial) -> list[Finding]:
         message = "more than half of the right keypoints score 1 or more; a score must tell: pass --scale below 1, or"
         return [Finding("heights", f"{message} --activation sigmoid or softmax for logits", "--scale")]
     if middle < 0.2:
-        scale = trial.feeding.scale * 0.8 / max(middle, 1e-4)
+        scale = trial.conventions.scale * 0.8 / max(middle, 1e-4)
         message = f"right keypoints score {middle:.3f} in the median, expected about .8: pass --scale {scale:.3g}"
         return [Finding("heights", message, f"--scale {scale:.3g}")]
     return []

@@ -16,14 +16,14 @@ from service.pose.skeleton import COCO17, Skeleton
 from training.export import model_card
 from training.onnx import wrap
 from training.onnx.probe import ImportRefusedError, Shape
-from training.onnx.wrap import Feeding
+from training.onnx.wrap import Conventions
 
 CELL_PX = 4
 """Crop pixels a cell that the manifest of a network with outputs along the axes speaks of, as `export` has it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Foreign:
+class ThirdPartyModel:
     """A graph and what is said of it.
 
     Attributes:
@@ -82,7 +82,7 @@ def read(path: Path) -> onnx.ModelProto:
         raise ImportRefusedError(f"{path}: expected an ONNX graph, got {type(error).__name__}: {error}") from error
 
 
-def describe(foreign: Foreign, feeding: Feeding, metrics: dict[str, float]) -> Manifest:
+def describe(foreign: ThirdPartyModel, conventions: Conventions, metrics: dict[str, float]) -> Manifest:
     """Write the manifest."""
     width, height = foreign.shape.input_size
     cells = foreign.shape.cells if foreign.decoder == "heatmap" else (width // CELL_PX, height // CELL_PX)
@@ -104,20 +104,20 @@ def describe(foreign: Foreign, feeding: Feeding, metrics: dict[str, float]) -> M
             "imported_sha256": bundle.sha256(foreign.path.read_bytes()),
             "origin": foreign.origin,
             "licence": foreign.licence,
-            "feeding": asdict(feeding),
+            "conventions": asdict(conventions),
         },
     )
 
 
-def make(foreign: Foreign, feeding: Feeding, metrics: dict[str, float]) -> Bundle:
+def make(foreign: ThirdPartyModel, conventions: Conventions, metrics: dict[str, float]) -> Bundle:
     """Make the bundle in memory; `bundle.write` writes it.
 
     Raises:
         ImportRefusedError: See `wrapping.wrap`.
     """
-    graph = wrap.wrap(foreign.model, foreign.shape, feeding, foreign.decoder, foreign.skeleton)
-    manifest = describe(foreign, feeding, metrics)
-    return Bundle(Path(foreign.name), manifest, graph, _card(manifest, feeding))
+    graph = wrap.wrap(foreign.model, foreign.shape, conventions, foreign.decoder, foreign.skeleton)
+    manifest = describe(foreign, conventions, metrics)
+    return Bundle(Path(foreign.name), manifest, graph, _card(manifest, conventions))
 
 
 def parameters(model: onnx.ModelProto) -> int:
@@ -160,7 +160,7 @@ def multiply_adds(model: onnx.ModelProto, shape: Shape) -> int:
     return total
 
 
-def _card(manifest: Manifest, feeding: Feeding) -> str:
+def _card(manifest: Manifest, conventions: Conventions) -> str:
     width, height = manifest.input_size
     by: dict[str, Any] = manifest.trained_by
     figures = [f"| {name} | {value:.3f} |" for name, value in manifest.metrics.items()]
@@ -176,13 +176,13 @@ def _card(manifest: Manifest, feeding: Feeding) -> str:
             f"Licence: {by['licence'] or 'not stated; whoever imported it must know it'}.",
             "Not trained by this project; its training data has terms of its own.",
             "",
-            "## Feeding",
+            "## Conventions",
             "",
-            f"Channels {feeding.colour.upper()}; of 0..255 (R, G, B) the mean is {feeding.mean},",
-            f"the deviation {feeding.deviation};",
-            f"boxes padded by {manifest.box_padding:g}; keypoints moved by {feeding.shift} crop px;",
-            f"activation {feeding.activation};",
-            f"heights times {feeding.scale:g}. All of it is in the graph.",
+            f"Channels {conventions.colour.upper()}; of 0..255 (R, G, B) the mean is {conventions.mean},",
+            f"the deviation {conventions.deviation};",
+            f"boxes padded by {manifest.box_padding:g}; keypoints moved by {conventions.shift} crop px;",
+            f"activation {conventions.activation};",
+            f"heights times {conventions.scale:g}. All of it is in the graph.",
             "",
             *model_card.SCORES_UNKNOWN,
             "## Figures",

@@ -41,7 +41,7 @@ class Shape:
     fixed_batch: bool
 
 
-def look(
+def inspect(
     model: onnx.ModelProto, decoder: str, input_size: tuple[int, int] | None, outputs: tuple[str, ...] = ()
 ) -> Shape:
     """Find out what a graph takes and gives, by asking it once.

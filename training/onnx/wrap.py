@@ -34,7 +34,7 @@ NORMALISATIONS: dict[str, tuple[Triple, Triple]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Feeding:
+class Conventions:
     """How a foreign network is fed and read.
 
     Attributes:
@@ -57,32 +57,32 @@ class Feeding:
     scale: float = 1.0
 
 
-def wrap(model: onnx.ModelProto, shape: Shape, feeding: Feeding, decoder: str, skeleton: Skeleton = COCO17) -> bytes:
+def wrap(model: onnx.ModelProto, shape: Shape, conventions: Conventions, decoder: str, skeleton: Skeleton = COCO17) -> bytes:
     """Build the graph that serves, with a free batch axis.
 
     Raises:
-        ImportRefusedError: ``feeding.joints`` do not fit, or no way to a free batch works.
+        ImportRefusedError: ``conventions.joints`` do not fit, or no way to a free batch works.
     """
-    order = _order(shape, feeding, skeleton)
+    order = _order(shape, conventions, skeleton)
     # Free at once where the graph allows it: a call for many people is then one call of the network.
     for by_one in (False, True):
-        made = _Wrapping(model, shape, feeding, decoder, order).build(by_one)
+        made = _Wrapping(model, shape, conventions, decoder, order).build(by_one)
         if _takes_batches(made, shape):
             return made
     raise ImportRefusedError("the wrapped graph does not run, or answers three pictures together not as one by one")
 
 
-def _order(shape: Shape, feeding: Feeding, skeleton: Skeleton) -> list[int]:
-    if len(feeding.joints) != shape.keypoint_count:
+def _order(shape: Shape, conventions: Conventions, skeleton: Skeleton) -> list[int]:
+    if len(conventions.joints) != shape.keypoint_count:
         raise ImportRefusedError(
-            f"expected a name for each of the graph's {shape.keypoint_count} keypoints, got {len(feeding.joints)}; "
+            f"expected a name for each of the graph's {shape.keypoint_count} keypoints, got {len(conventions.joints)}; "
             "pass --skeleton where it answers one (halpe26, coco-wholebody133, a TOML), or --joints NAME,NAME,... in "
             "the graph's order"
         )
-    missing = [name for name in skeleton.keypoints if name not in feeding.joints]
+    missing = [name for name in skeleton.keypoints if name not in conventions.joints]
     if missing:
         raise ImportRefusedError(f"--joints: expected all of {', '.join(skeleton.keypoints)}; missing {missing}")
-    return [feeding.joints.index(name) for name in skeleton.keypoints]
+    return [conventions.joints.index(name) for name in skeleton.keypoints]
 
 
 def _takes_batches(made: bytes, shape: Shape) -> bool:
@@ -107,13 +107,13 @@ def _takes_batches(made: bytes, shape: Shape) -> bool:
 class _Wrapping:
     """Nodes around a graph, while they are put together."""
 
-    def __init__(self, model: onnx.ModelProto, shape: Shape, feeding: Feeding, decoder: str, order: list[int]) -> None:
+    def __init__(self, model: onnx.ModelProto, shape: Shape, conventions: Conventions, decoder: str, order: list[int]) -> None:
         # A tensor of theirs may bear one of our names.
         self._model = onnx.compose.add_prefix(model, THEIRS)
         self._shape = replace(
             shape, input_name=THEIRS + shape.input_name, outputs=tuple(THEIRS + it for it in shape.outputs)
         )
-        self._feeding = feeding
+        self._feeding = conventions
         self._decoder = decoder
         self._order = order
         self._nodes: list[onnx.NodeProto] = []
@@ -157,11 +157,11 @@ class _Wrapping:
 
     def _feed(self, pixels: str) -> None:
         """From uint8 NHWC RGB to what the graph takes."""
-        feeding, shape = self._feeding, self._shape
+        conventions, shape = self._feeding, self._shape
         last = self._add("Cast", pixels, to=TensorProto.FLOAT)
-        last = self._add("Sub", last, self._keep("mean", np.array(feeding.mean, np.float32)))
-        last = self._add("Div", last, self._keep("deviation", np.array(feeding.deviation, np.float32)))
-        if feeding.colour == "bgr":
+        last = self._add("Sub", last, self._keep("mean", np.array(conventions.mean, np.float32)))
+        last = self._add("Div", last, self._keep("deviation", np.array(conventions.deviation, np.float32)))
+        if conventions.colour == "bgr":
             last = self._add("Gather", last, self._keep("bgr", np.array([2, 1, 0])), axis=3)
         if shape.channels_first:
             last = self._add("Transpose", last, perm=[0, 3, 1, 2])
@@ -170,20 +170,20 @@ class _Wrapping:
 
     def _read(self, output: str, axis: int) -> str:
         """From an output of the graph's to heights in our order and place."""
-        feeding, (w, h) = self._feeding, self._shape.cells
+        conventions, (w, h) = self._feeding, self._shape.cells
         last = self._add("Cast", output, to=TensorProto.FLOAT)
         if self._order != list(range(self._shape.keypoint_count)):
             last = self._add("Gather", last, self._keep(f"order{axis}", np.array(self._order)), axis=1)
-        if feeding.activation == "sigmoid":
+        if conventions.activation == "sigmoid":
             last = self._add("Sigmoid", last)
-        elif feeding.activation == "softmax":
+        elif conventions.activation == "softmax":
             flat = self._add("Reshape", last, self._keep(f"flat{axis}", np.array([0, 0, -1])))
             last = self._add("Softmax", flat, axis=2)
             if self._decoder == "heatmap":
                 last = self._add("Reshape", last, self._keep("map", np.array([0, 0, h, w])))
-        if feeding.scale != 1:
-            last = self._add("Mul", last, self._keep(f"scale{axis}", np.array(feeding.scale, np.float32)))
-        if any(feeding.shift):
+        if conventions.scale != 1:
+            last = self._add("Mul", last, self._keep(f"scale{axis}", np.array(conventions.scale, np.float32)))
+        if any(conventions.shift):
             kernel = self._shift_kernel(axis)
             reach = kernel.ndim - 2
             pads = [side // 2 for side in kernel.shape[2:]] * 2
@@ -192,7 +192,7 @@ class _Wrapping:
         return last
 
     def _shift_kernel(self, axis: int) -> NDArray[np.float32]:
-        """Weights (K, 1, ...) that move a map, or a distribution along one axis, by ``feeding.shift``."""
+        """Weights (K, 1, ...) that move a map, or a distribution along one axis, by ``conventions.shift``."""
         size, cells, count = self._shape.input_size, self._shape.cells, len(self._order)
         taps = [_taps(shift * n / side) for shift, n, side in zip(self._feeding.shift, cells, size, strict=True)]
         one = np.outer(taps[1], taps[0]) if self._decoder == "heatmap" else taps[axis]

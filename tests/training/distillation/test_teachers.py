@@ -25,8 +25,8 @@ from training.distillation import teachers
 from training.engine import checkpoint
 from training.networks.pose import heatmaps
 from training.onnx import import_pose, probe
-from training.onnx.import_pose import Foreign
-from training.onnx.wrap import NORMALISATIONS, Feeding
+from training.onnx.import_pose import ThirdPartyModel
+from training.onnx.wrap import NORMALISATIONS, Conventions
 from training.recipe import recipe
 
 
@@ -61,9 +61,9 @@ def take(
     """Import a network that takes normalised crops of 192 x 256; gives its bundle's folder."""
     file = save(module, (1, 3, 256, 192), folder.with_suffix(".onnx"), free=True)
     model = import_pose.read(file)
-    shape = probe.look(model, decoder, None)
-    known = Foreign(file, model, shape, decoder, folder.name, "1", "teacher", 1.25, "Apache-2.0", "a test")
-    made = import_pose.make(known, Feeding(shift=(shift, shift)), {})
+    shape = probe.inspect(model, decoder, None)
+    known = ThirdPartyModel(file, model, shape, decoder, folder.name, "1", "teacher", 1.25, "Apache-2.0", "a test")
+    made = import_pose.make(known, Conventions(shift=(shift, shift)), {})
     return bundle.write(folder, made.manifest, made.onnx, made.card).path
 
 

@@ -22,7 +22,7 @@ from training.__main__ import main
 from training.data import coco, known_skeletons, skeletons
 from training.evaluation import coco_ap
 from training.onnx import probe, wrap
-from training.onnx.wrap import NORMALISATIONS, Feeding
+from training.onnx.wrap import NORMALISATIONS, Conventions
 
 WIDTH, HEIGHT = spots.POSE_SIZE
 
@@ -88,18 +88,18 @@ def hidden(
 
 
 FLIPPED = tuple(COCO17.keypoints[k] for k in COCO17.flip)
-KINDS: dict[str, tuple[dict[str, Any], Feeding]] = {
-    "as RTMPose": ({}, Feeding()),
-    "bgr": ({"colour": "bgr"}, Feeding(colour="bgr")),
-    "0 to 1": ({"normalise": "unit"}, Feeding("rgb", *NORMALISATIONS["unit"])),
-    "-1 to 1, bgr": ({"normalise": "signed", "colour": "bgr"}, Feeding("bgr", *NORMALISATIONS["signed"])),
-    "bytes": ({"normalise": "bytes"}, Feeding("rgb", *NORMALISATIONS["bytes"])),
-    "channels last": ({"channels_first": False}, Feeding()),
-    "one at a time by name": ({"batch": 1}, Feeding()),
-    "one at a time by nature": ({"batch": 1, "stubborn": True}, Feeding()),
-    "a batch in name only": ({"stubborn": True}, Feeding()),
-    "another order": ({"order": COCO17.flip}, Feeding(joints=FLIPPED)),
-    "a cell too far right": ({"shift_cells": 1}, Feeding(shift=(-spots.STRIDE, 0))),
+KINDS: dict[str, tuple[dict[str, Any], Conventions]] = {
+    "as RTMPose": ({}, Conventions()),
+    "bgr": ({"colour": "bgr"}, Conventions(colour="bgr")),
+    "0 to 1": ({"normalise": "unit"}, Conventions("rgb", *NORMALISATIONS["unit"])),
+    "-1 to 1, bgr": ({"normalise": "signed", "colour": "bgr"}, Conventions("bgr", *NORMALISATIONS["signed"])),
+    "bytes": ({"normalise": "bytes"}, Conventions("rgb", *NORMALISATIONS["bytes"])),
+    "channels last": ({"channels_first": False}, Conventions()),
+    "one at a time by name": ({"batch": 1}, Conventions()),
+    "one at a time by nature": ({"batch": 1, "stubborn": True}, Conventions()),
+    "a batch in name only": ({"stubborn": True}, Conventions()),
+    "another order": ({"order": COCO17.flip}, Conventions(joints=FLIPPED)),
+    "a cell too far right": ({"shift_cells": 1}, Conventions(shift=(-spots.STRIDE, 0))),
 }
 
 
@@ -107,7 +107,7 @@ KINDS: dict[str, tuple[dict[str, Any], Feeding]] = {
 def test_a_wrapped_graph_answers_as_what_it_hides(kind: str) -> None:
     described, feeding = KINDS[kind]
     model = hidden(**described)
-    shape = probe.look(model, "heatmap", None)
+    shape = probe.inspect(model, "heatmap", None)
     assert shape.input_size == spots.POSE_SIZE
     runner = OnnxRunner(wrap.wrap(model, shape, feeding, "heatmap"), threads=1)
     people = [spots.paint(spots.Person((96, 128)), size=spots.POSE_SIZE), spots.paint(size=spots.POSE_SIZE)]
@@ -124,9 +124,9 @@ def test_a_wrapped_graph_answers_as_what_it_hides(kind: str) -> None:
 @pytest.mark.parametrize("decoder", ["heatmap", "simcc"])
 def test_a_shift_moves_keypoints_by_so_many_pixels(shift: tuple[float, float], decoder: str, tmp_path: Path) -> None:
     model = hidden(simcc=decoder == "simcc")
-    shape = probe.look(model, decoder, None)
+    shape = probe.inspect(model, decoder, None)
     found = []
-    for feeding in (Feeding(), Feeding(shift=shift)):
+    for feeding in (Conventions(), Conventions(shift=shift)):
         runner = OnnxRunner(wrap.wrap(model, shape, feeding, decoder), threads=1)
         place = spots.write_pose_bundle(tmp_path, "student-s", "student")
         opened = bundle.read(place)
