@@ -59,13 +59,13 @@ class Trial:
     """A way to feed a network and what came of it.
 
     Attributes:
-        foreign: The network, with the boxes' padding.
+        imported: The network, with the boxes' padding.
         conventions: How it was fed and read.
         found: Its answers.
         ap: COCO's AP on the pictures tried.
     """
 
-    model: ThirdPartyModel
+    imported: ThirdPartyModel
     conventions: Conventions
     found: Answers
     ap: float
@@ -77,7 +77,7 @@ class Trial:
 
 
 def check(
-    model: ThirdPartyModel, conventions: Conventions, source: coco.Source, pictures: int = PICTURES
+    imported: ThirdPartyModel, conventions: Conventions, source: coco.Source, pictures: int = PICTURES
 ) -> tuple[Trial, list[Finding]]:
     """Try the network as given, and each common mistake the other way.
 
@@ -88,7 +88,7 @@ def check(
     """
     with TemporaryDirectory() as folder:
         some = _some(source, pictures, Path(folder))
-        first = best = _try(foreign, conventions, some)
+        first = best = _try(imported, conventions, some)
         findings: list[Finding] = []
         for kind, alternatives in (
             ("joints", _other_joints),
@@ -141,11 +141,11 @@ def _labelled(person: dict) -> bool:
     return not person.get("iscrowd") and bool(person.get("num_keypoints"))
 
 
-def _try(model: ThirdPartyModel, conventions: Conventions, source: coco.Source) -> Trial:
-    made = import_pose.make(foreign, conventions, {})
+def _try(imported: ThirdPartyModel, conventions: Conventions, source: coco.Source) -> Trial:
+    made = import_pose.make(imported, conventions, {})
     found = predictions.collect(source, PoseEstimator(made, OnnxRunner(made.onnx, threads=1)))
     ap = predictions.coco_figures(coco.load(source.annotations), found)["AP"]
-    return Trial(foreign, conventions, found, max(0.0, ap))
+    return Trial(imported, conventions, found, max(0.0, ap))
 
 
 def _other_joints(trial: Trial) -> Iterator[Change]:
@@ -168,7 +168,7 @@ def _other_joints(trial: Trial) -> Iterator[Change]:
     order = tuple(renamed.get(name, name) for name in trial.conventions.joints)
     mirrored = all(found.skeleton.flip[i] == target[i] for i in moved)
     words = "with left and right exchanged" if mirrored else f"with {len(moved)} joints renamed"
-    yield (trial.foreign, replace(trial.conventions, joints=order)), words, f"--joints {','.join(order)}"
+    yield (trial.imported, replace(trial.conventions, joints=order)), words, f"--joints {','.join(order)}"
 
 
 def _other_colours(trial: Trial) -> Iterator[Change]:
@@ -187,12 +187,12 @@ def _other_colours(trial: Trial) -> Iterator[Change]:
                 options.append(f"--normalise {name}")
                 words.append(f"the normalisation {name!r}")
             changed = replace(given, colour=colour, mean=mean, deviation=deviation)
-            yield (trial.foreign, changed), f"with {' and '.join(words)}", " ".join(options)
+            yield (trial.imported, changed), f"with {' and '.join(words)}", " ".join(options)
 
 
 def _other_shifts(trial: Trial) -> Iterator[Change]:
     """The median offset of good keypoints, in crop px, undone."""
-    found, manifest = trial.found, import_pose.describe(trial.foreign, trial.conventions, {})
+    found, manifest = trial.found, import_pose.describe(trial.imported, trial.conventions, {})
     assert manifest.heatmap_size is not None
     assert manifest.box_padding is not None
     to_image = crop.crop_to_image(found.poses.boxes, manifest.input_size, manifest.box_padding)
@@ -208,13 +208,13 @@ def _other_shifts(trial: Trial) -> Iterator[Change]:
     x, y = (float(given - it) for given, it in zip(trial.conventions.shift, off, strict=True))
     cells = f"{off[0] / cell:+.2f}, {off[1] / cell:+.2f} cells"
     words = f"keypoints lie {off[0]:+.2f}, {off[1]:+.2f} crop px ({cells}) off; undone"
-    yield (trial.foreign, replace(trial.conventions, shift=(x, y))), words, f"--shift {x:g} {y:g}"
+    yield (trial.imported, replace(trial.conventions, shift=(x, y))), words, f"--shift {x:g} {y:g}"
 
 
 def _other_paddings(trial: Trial) -> Iterator[Change]:
     for padding in PADDINGS:
-        if padding != trial.model.padding:
-            changed = replace(trial.foreign, padding=padding)
+        if padding != trial.imported.padding:
+            changed = replace(trial.imported, padding=padding)
             yield (changed, trial.conventions), f"with boxes padded by {padding:g}", f"--padding {padding:g}"
 
 

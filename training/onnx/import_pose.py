@@ -82,42 +82,42 @@ def read(path: Path) -> onnx.ModelProto:
         raise ImportRefusedError(f"{path}: expected an ONNX graph, got {type(error).__name__}: {error}") from error
 
 
-def describe(foreign: ThirdPartyModel, conventions: Conventions, metrics: dict[str, float]) -> Manifest:
+def describe(imported: ThirdPartyModel, conventions: Conventions, metrics: dict[str, float]) -> Manifest:
     """Write the manifest."""
-    width, height = foreign.shape.input_size
-    cells = foreign.shape.cells if foreign.decoder == "heatmap" else (width // CELL_PX, height // CELL_PX)
+    width, height = imported.shape.input_size
+    cells = imported.shape.cells if imported.decoder == "heatmap" else (width // CELL_PX, height // CELL_PX)
     return Manifest(
-        name=foreign.name,
-        version=foreign.version,
-        role=foreign.role,
+        name=imported.name,
+        version=imported.version,
+        role=imported.role,
         files={},
-        skeleton=COCO17.name if foreign.skeleton == COCO17 else foreign.skeleton,
+        skeleton=COCO17.name if imported.skeleton == COCO17 else imported.skeleton,
         input_size=(width, height),
         heatmap_size=cells,
-        box_padding=foreign.padding,
-        decoder=foreign.decoder,
-        parameters=parameters(foreign.model),
-        gflops=round(multiply_adds(foreign.model, foreign.shape) / 1e9, 4),
+        box_padding=imported.padding,
+        decoder=imported.decoder,
+        parameters=parameters(imported.model),
+        gflops=round(multiply_adds(imported.model, imported.shape) / 1e9, 4),
         metrics=metrics,
         trained_by={
-            "imported_from": foreign.path.name,
-            "imported_sha256": bundle.sha256(foreign.path.read_bytes()),
-            "origin": foreign.origin,
-            "licence": foreign.licence,
+            "imported_from": imported.path.name,
+            "imported_sha256": bundle.sha256(imported.path.read_bytes()),
+            "origin": imported.origin,
+            "licence": imported.licence,
             "conventions": asdict(conventions),
         },
     )
 
 
-def make(foreign: ThirdPartyModel, conventions: Conventions, metrics: dict[str, float]) -> Bundle:
+def make(imported: ThirdPartyModel, conventions: Conventions, metrics: dict[str, float]) -> Bundle:
     """Make the bundle in memory; `bundle.write` writes it.
 
     Raises:
         ImportRefusedError: See `wrapping.wrap`.
     """
-    graph = wrap.wrap(foreign.model, foreign.shape, conventions, foreign.decoder, foreign.skeleton)
-    manifest = describe(foreign, conventions, metrics)
-    return Bundle(Path(foreign.name), manifest, graph, _card(manifest, conventions))
+    graph = wrap.wrap(imported.model, imported.shape, conventions, imported.decoder, imported.skeleton)
+    manifest = describe(imported, conventions, metrics)
+    return Bundle(Path(imported.name), manifest, graph, _card(manifest, conventions))
 
 
 def parameters(model: onnx.ModelProto) -> int:

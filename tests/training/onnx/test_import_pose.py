@@ -105,11 +105,11 @@ KINDS: dict[str, tuple[dict[str, Any], Conventions]] = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_wrapped_graph_answers_as_what_it_hides(kind: str) -> None:
-    described, feeding = KINDS[kind]
+    described, conventions = KINDS[kind]
     model = hidden(**described)
     shape = probe.inspect(model, "heatmap", None)
     assert shape.input_size == spots.POSE_SIZE
-    runner = OnnxRunner(wrap.wrap(model, shape, feeding, "heatmap"), threads=1)
+    runner = OnnxRunner(wrap.wrap(model, shape, conventions, "heatmap"), threads=1)
     people = [spots.paint(spots.Person((96, 128)), size=spots.POSE_SIZE), spots.paint(size=spots.POSE_SIZE)]
     pixels = np.stack([*people, people[0]])
     (maps,) = runner.run(pixels)
@@ -126,8 +126,8 @@ def test_a_shift_moves_keypoints_by_so_many_pixels(shift: tuple[float, float], d
     model = hidden(simcc=decoder == "simcc")
     shape = probe.inspect(model, decoder, None)
     found = []
-    for feeding in (Conventions(), Conventions(shift=shift)):
-        runner = OnnxRunner(wrap.wrap(model, shape, feeding, decoder), threads=1)
+    for conventions in (Conventions(), Conventions(shift=shift)):
+        runner = OnnxRunner(wrap.wrap(model, shape, conventions, decoder), threads=1)
         place = spots.write_pose_bundle(tmp_path, "student-s", "student")
         opened = bundle.read(place)
         manifest = opened.manifest.model_copy(update={"decoder": decoder})
