@@ -95,7 +95,7 @@ class PoseTask:
         return [len(cache) for cache in self._caches]
 
     def origins(self) -> tuple[PictureRecord, tuple[str, ...]]:
-        """See `loop.Task.origins`."""
+        """See `Task.origins`."""
         return crop_cache.record(self._caches), tuple(self._teacher_names)
 
     def batch(self, step: int, rank: int, phase: Phase, count: int = 1) -> PoseBatch:

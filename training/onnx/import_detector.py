@@ -8,6 +8,7 @@ from service.pose import bundle
 from service.pose.bundle import Bundle, Manifest
 from training.export import model_card, to_onnx
 from training.networks import rtmdet
+from training.networks.served import served_network
 from training.onnx.probe import ImportRefusedError
 from training.recipe.recipe import Network, Recipe
 
@@ -38,7 +39,7 @@ def make(
     except rtmdet.NotRtmDetError as error:
         raise ImportRefusedError(f"{path}: {error}; of detectors, only this layout can be imported") from error
     plan = Recipe(name, "detector", Network("detector", "rtmdet-nano", input_size, norms="folded"), (), ())
-    served = to_onnx.served_network(network, plan)
+    served = served_network(network, plan)
     graph = to_onnx.to_onnx(served, plan)
     to_onnx.check(served, graph, plan)
     manifest = Manifest(

@@ -18,10 +18,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from service.pose.backends.runner import OnnxRunner
 from service.pose.skeleton import COCO17, Skeleton
+from training.networks.onnx_graph import WRAPPER_PREFIX
 from training.onnx.probe import ImportRefusedError, Shape
 
-PREFIX, THEIRS = "posewright/", "theirs/"
-"""Of every name that is added, and of every name that was there."""
+THEIRS = "theirs/"
+"""Prefix of all names that the original graph had."""
 OUTPUTS = {"heatmap": ("heatmaps",), "simcc": ("along_x", "along_y")}
 Triple = tuple[float, float, float]
 NORMALISATIONS: dict[str, tuple[Triple, Triple]] = {
@@ -133,15 +134,15 @@ class _Wrapping:
             last = self._read(theirs, i)
             if by_one:
                 last = self._add("Reshape", last, self._keep(f"{ours}/size", np.array(sizes[ours])))
-            self._nodes.append(helper.make_node("Identity", [last], [f"{PREFIX}{ours}" if by_one else ours]))
+            self._nodes.append(helper.make_node("Identity", [last], [f"{WRAPPER_PREFIX}{ours}" if by_one else ours]))
         people: list[str | int] = ["people"]
         nodes = self._nodes
         if by_one:
             body = helper.make_graph(
                 nodes,
-                f"{PREFIX}one",
+                f"{WRAPPER_PREFIX}one",
                 [helper.make_tensor_value_info("crop", TensorProto.UINT8, [height, width, 3])],
-                [helper.make_tensor_value_info(PREFIX + it, TensorProto.FLOAT, sizes[it]) for it in names],
+                [helper.make_tensor_value_info(WRAPPER_PREFIX + it, TensorProto.FLOAT, sizes[it]) for it in names],
             )
             nodes = [helper.make_node("Scan", ["pixels"], list(names), body=body, num_scan_inputs=1)]
         made = helper.make_graph(
@@ -199,13 +200,13 @@ class _Wrapping:
         return np.broadcast_to(one, (count, 1, *one.shape)).astype(np.float32)
 
     def _add(self, kind: str, *inputs: str, **attributes: Any) -> str:
-        name = f"{PREFIX}{len(self._nodes)}"
+        name = f"{WRAPPER_PREFIX}{len(self._nodes)}"
         self._nodes.append(helper.make_node(kind, list(inputs), [name], **attributes))
         return name
 
     def _keep(self, name: str, values: NDArray) -> str:
-        self._constants.append(numpy_helper.from_array(values, PREFIX + name))
-        return PREFIX + name
+        self._constants.append(numpy_helper.from_array(values, WRAPPER_PREFIX + name))
+        return WRAPPER_PREFIX + name
 
 
 def _taps(shift: float) -> NDArray[np.float32]:

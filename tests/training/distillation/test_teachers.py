@@ -18,11 +18,11 @@ from service.pose.bundle import Bundle
 from service.pose.estimator import PoseEstimator
 from tests import spots
 from tests.training.conftest import tiny_recipe, write_data_set
-from training import networks
 from training.__main__ import main
 from training.data import coco, crop_cache, images
 from training.distillation import teachers
 from training.engine import checkpoint
+from training.networks import registry
 from training.networks.pose import heatmaps
 from training.onnx import import_pose, probe
 from training.onnx.import_pose import ThirdPartyModel
@@ -163,7 +163,7 @@ def test_a_checkpoint_answers_heatmaps_in_the_form_in_which_it_learned(tmp_path:
     losses = {"regression": 1.0, "classification": 0.0} if squared else {}
     plan = tiny_recipe(network=network, losses=losses)
     torch.manual_seed(0)
-    learned = networks.build(plan, pretrained=False).eval()
+    learned = registry.build(plan, pretrained=False).eval()
     weights = learned.state_dict()
     checkpoint.save(tmp_path / "last.pt", checkpoint.Checkpoint(1, weights, weights, {}, plan, "test"))
     pixels = torch.randint(0, 256, (2, 128, 96, 3), dtype=torch.uint8)

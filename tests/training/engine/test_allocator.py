@@ -10,7 +10,7 @@ from training.engine import allocator
 CODE = """
 import resource
 import numpy as np
-from training import allocator
+from training.engine import allocator
 kept = {keep} and allocator.keep_freed()
 np.ones(16 * 1024**2, np.float32)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

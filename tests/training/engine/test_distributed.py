@@ -13,7 +13,6 @@ from torch import nn
 
 from tests.training.cli.test_subcommands import toml
 from tests.training.conftest import tiny_recipe
-from training import networks
 from training.__main__ import main
 from training.cli import train as train_verb
 from training.data import augment
@@ -21,8 +20,7 @@ from training.distillation.detector_task import DetectorTask
 from training.distillation.pose_task import PoseTask
 from training.engine import checkpoint, distributed, loop
 from training.engine.rng import Chance, of_all
-from training.networks import batch_norm
-from training.networks.pose import FROM_SCRATCH, PoseNetwork
+from training.networks import batch_norm, registry
 from training.recipe import recipe
 
 CPU = torch.device("cpu")
@@ -81,11 +79,13 @@ def test_the_parts_of_a_detector_batch_are_the_whole(data_root: Path) -> None:
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(targets, whole[1:], strict=True))
 
 
-@pytest.mark.parametrize("backbone", [*sorted(FROM_SCRATCH), "lite0"])
-def test_every_norm_is_one_that_processes_share(backbone: str) -> None:
-    network = tiny_recipe().network
-    for part in PoseNetwork(replace(network, backbone=backbone), pretrained=False).modules():
-        assert not isinstance(part, nn.BatchNorm2d) or type(part) is batch_norm.BatchNorm2d
+@pytest.mark.parametrize("backbone", ["plain-s", "shuffle-s", "lite0"])
+def test_processes_share_the_statistics_of_every_batch_norm(backbone: str) -> None:
+    plan = tiny_recipe()
+    plan = replace(plan, network=replace(plan.network, backbone=backbone))
+    norms = [it for it in registry.build(plan, pretrained=False).modules() if isinstance(it, nn.BatchNorm2d)]
+    assert norms
+    assert all(type(it) is batch_norm.BatchNorm2d for it in norms)
 
 
 GRADIENTS = """
@@ -95,10 +95,10 @@ from pathlib import Path
 import torch
 
 from tests.training.engine.test_distributed import CPU, gradient
-from training import processes
+from training.engine import distributed
 
 torch.set_num_threads(1)
-rank, count = processes.join(CPU)
+rank, count = distributed.join(CPU)
 found = {kind: gradient(kind, Path(sys.argv[1]), rank, count) for kind in ("pose", "detector")}
 if rank == 0:
     torch.save(found, sys.argv[2])
@@ -109,7 +109,7 @@ def gradient(kind: str, data_root: Path, rank: int, count: int) -> torch.Tensor:
     """Loss and gradient of the first batch, averaged over the processes: every norm live, every kind of loss."""
     plan = _plan(kind)
     torch.manual_seed(2)  # with 0 something lies so near a kink of ReLU or a box that rounding moves a thousandth
-    network, past = networks.build(plan), networks.build(plan)
+    network, past = registry.build(plan), registry.build(plan)
     network.train()
     task = train_verb.open_task(plan, data_root, CPU, data_root / "runs" / plan.name)
     loss = torch.stack([*task.loss(network, past, task.batch(0, rank, plan.phases[0], count), 3).values()]).sum()

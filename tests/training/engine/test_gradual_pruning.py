@@ -13,12 +13,14 @@ from service.pose.backends.runner import OnnxRunner
 from tests.training.conftest import tiny_recipe
 from tests.training.engine.test_loop import CPU, assert_resumes, pose_task
 from tests.training.networks.test_lite_hrnet import SIZE, answers, crops
-from training import networks
-from training.engine import checkpoint, dry_run, loop
+from training.distillation import dry_run
+from training.engine import checkpoint, loop
 from training.engine.checkpoint import Checkpoint
 from training.export import to_onnx
-from training.networks.lite_hrnet import LiteHRNet, Module
+from training.networks import registry
+from training.networks.lite_hrnet import ExchangeModule, LiteHRNet
 from training.networks.pose import PoseNetwork
+from training.networks.served import served_network
 from training.recipe import recipe
 from training.recipe.recipe import RecipeError
 
@@ -65,7 +67,7 @@ def test_fading_leads_from_the_larger_network_to_the_smaller(
 
 
 def test_what_has_faded_costs_nothing(large: LiteHRNet) -> None:
-    """Nothing of it runs, so nothing of it has a gradient."""
+    """NoExchange of it runs, so nothing of it has a gradient."""
     large.scale_surplus((1, 2, 1), "star", 0.0)
     large(torch.from_numpy(crops(1, SIZE))).square().mean().backward()
     left = {name for name, it in large.named_parameters() if it.grad is not None}
@@ -79,7 +81,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of a network of full size."""
     plan = tiny_recipe(network=FULL, phases=PHASES, losses=LOSSES)
     torch.manual_seed(5)
-    weights = networks.build(plan, pretrained=False).state_dict()
+    weights = registry.build(plan, pretrained=False).state_dict()
     place = tmp_path_factory.mktemp("full") / "last.pt"
     checkpoint.save(place, Checkpoint(1, weights, weights, {}, plan, "test"))
     return place
@@ -95,28 +97,28 @@ def test_a_training_begins_as_its_start_and_ends_as_the_smaller_network(
 ) -> None:
     plan = shrinking(start)
     began = loop.fit(plan, pose_task(plan, data_root), tmp_path, CPU, until=0)
-    whole = networks.build(checkpoint.load(start).recipe, pretrained=False)
+    whole = registry.build(checkpoint.load(start).recipe, pretrained=False)
     whole.load_state_dict({**began.ema, **began.surplus})
     assert isinstance(whole.backbone, LiteHRNet)
-    first = networks.build(checkpoint.load(start).recipe, pretrained=False)
+    first = registry.build(checkpoint.load(start).recipe, pretrained=False)
     first.load_state_dict(checkpoint.load(start).ema)
     pixels = torch.from_numpy(crops(2, SIZE))
     with torch.no_grad():
         torch.testing.assert_close(whole.eval()(pixels), first.eval()(pixels))
 
     state = loop.fit(plan, pose_task(plan, data_root), tmp_path, CPU)
-    served = networks.build(plan, pretrained=False)
+    served = registry.build(plan, pretrained=False)
     served.load_state_dict(state.ema)  # the smaller network's weights and no others
     assert isinstance(served, PoseNetwork)
     assert isinstance(served.backbone, LiteHRNet)
-    assert sum(isinstance(it, Module) for it in served.modules()) == 2
+    assert sum(isinstance(it, ExchangeModule) for it in served.modules()) == 2
     whole.load_state_dict({**state.ema, **state.surplus})
     whole.backbone.scale_surplus((1, 1), "star", 0.0)
     with torch.no_grad():
         torch.testing.assert_close(whole.eval()(pixels), served.eval()(pixels))
     written = to_onnx.export(state, tmp_path / "tiny", "1")
     assert written.manifest.parameters == sum(it.numel() for it in served.parameters())
-    wrapped = to_onnx.served_network(served, plan)
+    wrapped = served_network(served, plan)
     with torch.no_grad():
         wanted = wrapped(pixels).numpy()
     got = OnnxRunner(written.onnx, threads=1).run(pixels.numpy())[0]
@@ -131,7 +133,7 @@ def test_a_dry_run_tells_how_a_shrunk_network_begins(start: Path, data_root: Pat
     plan = shrinking(start)
     task = pose_task(plan, data_root)
     told = dry_run.describe(plan, task, [], data_root, tmp_path, CPU, "a CPU")
-    tensors = len(networks.build(plan, pretrained=False, with_surplus=True).state_dict())
+    tensors = len(registry.build(plan, pretrained=False, with_surplus=True).state_dict())
     assert f"{tensors} of {tensors} tensors begin as init_from has them" in told
 
 

@@ -121,7 +121,7 @@ def test_an_imported_start_is_named_with_its_terms(tmp_path: Path) -> None:
     state = fresh()
     made = to_onnx.export(replace(state, lineage=line), tmp_path / "ours", "1")
     assert made.manifest.trained_by["started_from"] == [{"imported": "theirs", **IMPORTED}]
-    assert "Nobody recorded which pictures these learned from: theirs 3 (PaddleDetection)." in made.card
+    assert "The training pictures of these are not recorded: theirs 3 (PaddleDetection)." in made.card
     assert "It began with the weights of PaddleDetection (Apache-2.0), imported from `poses.onnx`" in made.card
     assert subject.read(tmp_path / "ours").facts["started from"] == "theirs, imported"
     again = lineage.of_bundle(made.manifest)

@@ -15,14 +15,15 @@ from service.pose.bundle import read
 from service.pose.detector import PersonDetector
 from service.pose.estimator import PoseEstimator
 from tests.training.conftest import tiny_recipe
-from training import networks
 from training.data import coco
 from training.distillation.detector_task import DetectorTask
 from training.distillation.pose_task import PoseBatch, PoseTask
-from training.engine import checkpoint, loop
+from training.engine import checkpoint, initial_weights, loop
 from training.engine.checkpoint import CheckpointError
+from training.engine.training_log import TrainingLog
 from training.evaluation import coco_ap
 from training.export import to_onnx
+from training.networks import registry
 from training.networks.pose import PoseNetwork
 from training.recipe import recipe
 
@@ -121,14 +122,14 @@ def test_a_network_goes_on_from_a_smaller_one(data_root: Path, tmp_path: Path) -
     (ancestor,) = started.lineage.started_from
     assert ancestor == {"recipe": "tiny", "recipe_sha256": recipe.digest(small), "steps": 3}
     with pytest.raises(CheckpointError, match="none that fit"):
-        networks.load_matching(networks.build(large, pretrained=False), {"of.another.network": torch.zeros(1)})
+        initial_weights.load_matching(registry.build(large, pretrained=False), {"of.another.network": torch.zeros(1)})
 
 
 def test_the_log_has_no_row_twice_and_no_cliff(data_root: Path, tmp_path: Path) -> None:
-    log = loop.Log(tmp_path / "log.csv", 0)
+    log = TrainingLog(tmp_path / "log.csv", 0)
     for step in range(1, 151):
         log.add(step, {"loss": torch.tensor(2.0), "dense": torch.tensor(0.5)}, 1e-3)
-    log = loop.Log(tmp_path / "log.csv", 120)  # killed at 150, the last checkpoint at 120
+    log = TrainingLog(tmp_path / "log.csv", 120)  # killed at 150, the last checkpoint at 120
     for step in range(121, 201):
         log.add(step, {"loss": torch.tensor(2.0), "dense": torch.tensor(0.5)}, 1e-3)
     rows = (tmp_path / "log.csv").read_text().splitlines()
@@ -196,7 +197,8 @@ def test_kill_9_leaves_a_checkpoint_to_go_on_from(data_root: Path, tmp_path: Pat
     """A second process, killed without warning while it trains."""
     script = (
         "import sys, torch; from pathlib import Path; from tests.training.conftest import tiny_recipe;"
-        "from training.engine import loop; from training.distillation.pose_task import PoseTask; torch.set_num_threads(1);"
+        "from training.engine import loop; from training.distillation.pose_task import PoseTask;"
+        "torch.set_num_threads(1);"
         "cpu = torch.device('cpu');"
         "plan = tiny_recipe(phases=[{'steps': 100000, 'batch': 1, 'size': [96, 128]}]);"
         "run = Path(sys.argv[2]);"

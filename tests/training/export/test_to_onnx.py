@@ -14,17 +14,18 @@ from service.pose.detector import PersonDetector
 from service.pose.estimator import PoseEstimator
 from service.pose.skeleton import COCO17
 from tests.training.conftest import tiny_recipe
-from training import networks
 from training.engine import checkpoint
 from training.engine.checkpoint import Checkpoint
 from training.export import to_onnx
-from training.networks.mobileone import PlainUnit
+from training.networks import registry
+from training.networks.mobileone import MobileOneUnit
+from training.networks.served import difference_of_peaks, served_network
 
 
 def fresh(kind: str = "pose", **changes: object) -> Checkpoint:
     plan = tiny_recipe(kind, **changes)
     torch.manual_seed(0)
-    network = networks.build(plan, pretrained=False)
+    network = registry.build(plan, pretrained=False)
     network(torch.randint(0, 256, (4, 128, 96, 3), dtype=torch.uint8))  # statistics of the norms are not the default
     with torch.no_grad():
         for part in network.modules():  # heads start near zero: give the maps some relief
@@ -135,12 +136,12 @@ def test_a_detector_serves_at_the_size_that_is_asked_for_and_a_pose_network_at_i
 def test_a_graph_that_differs_is_refused(tmp_path: Path) -> None:
     state = fresh()
     plan = state.recipe
-    network = networks.build(plan, pretrained=False)
+    network = registry.build(plan, pretrained=False)
     network.load_state_dict(state.ema)
-    onnx = to_onnx.to_onnx(to_onnx.served_network(network, plan), plan)
-    other = networks.build(plan, pretrained=False)
+    onnx = to_onnx.to_onnx(served_network(network, plan), plan)
+    other = registry.build(plan, pretrained=False)
     with pytest.raises(to_onnx.ExportError, match="ONNX and torch differ"):
-        to_onnx.check(to_onnx.served_network(other, plan), onnx, plan)
+        to_onnx.check(served_network(other, plan), onnx, plan)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -149,17 +150,17 @@ def test_of_equal_neighbours_either_may_be_the_peak(seed: int) -> None:
     centers = torch.randint(1, 4, (2, 1, 12, 9)) / 4  # hardly a cell without an equal one in reach
     rounded = centers + torch.rand_like(centers) * 1e-6
     peaks = rounded * (rounded >= F.max_pool2d(rounded, 3, 1, 1))
-    assert to_onnx.difference_of_peaks(centers, peaks) < 1e-5
+    assert difference_of_peaks(centers, peaks) < 1e-5
     centers[1, 0, 5, 4] = 1.0
-    assert to_onnx.difference_of_peaks(centers, peaks) > 0.2, "a clear peak is missing"
+    assert difference_of_peaks(centers, peaks) > 0.2, "a clear peak is missing"
     peaks[1, 0, 5, 4], peaks[1, 0, 5, 5] = 1.0, 0.6
-    assert to_onnx.difference_of_peaks(centers, peaks) > 0.2, "what stands beside it is none"
+    assert difference_of_peaks(centers, peaks) > 0.2, "what stands beside it is none"
 
 
 def test_fusing_keeps_the_answer() -> None:
     torch.manual_seed(1)
     for stride in (1, 2):
-        unit = PlainUnit(8, 12, stride)
+        unit = MobileOneUnit(8, 12, stride)
         for _ in range(3):
             unit(torch.randn(4, 8, 16, 16))
         unit.eval()

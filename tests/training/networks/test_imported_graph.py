@@ -17,13 +17,14 @@ from tests import spots
 from tests.training.conftest import tiny_recipe
 from tests.training.distillation.test_teachers import take
 from tests.training.shuffle_net import shuffle
-from training import networks
 from training.data.coco import DatasetError
 from training.distillation.pose_task import PoseTask
 from training.distillation.teachers import NetworkTeacher
-from training.engine import checkpoint, loop
-from training.export import from_bundle, to_onnx
+from training.engine import checkpoint, from_bundle, initial_weights, loop
+from training.export import to_onnx
+from training.networks import registry
 from training.networks.onnx_graph import OnnxModule
+from training.networks.served import served_network
 from training.recipe.recipe import Recipe, RecipeError
 
 CPU = torch.device("cpu")
@@ -70,7 +71,7 @@ def recipe_of(graph: Path, size: tuple[int, int] = (96, 128), steps: int = 3, **
 
 @pytest.mark.parametrize("size", [(192, 256), (96, 128), (104, 136)])
 def test_it_begins_with_the_bundles_answers_at_any_size(graph: Path, size: tuple[int, int]) -> None:
-    network = networks.build(recipe_of(graph, size))
+    network = registry.build(recipe_of(graph, size))
     width, height = size
     pixels = torch.randint(0, 256, (3, height, width, 3), dtype=torch.uint8)
     maps = network(pixels)
@@ -99,11 +100,11 @@ def test_it_trains_and_exports_and_resumes_and_teaches_without_the_bundle(
         with torch.no_grad():
             return float(sum(task.loss(network, network, batch, 0).values()))  # type: ignore[arg-type]
 
-    before = loss(networks.build(plan))
+    before = loss(registry.build(plan))
     loop.fit(plan, task, run, CPU, until=20)
     shutil.rmtree(place)
     state = loop.fit(plan, task, run, CPU)
-    after = networks.build(plan, pretrained=False)
+    after = registry.build(plan, pretrained=False)
     after.load_state_dict(state.ema)
     assert loss(after) < 0.7 * before
     whole = loop.fit(recipe_of(graph, steps=40), task, tmp_path / "whole", CPU)
@@ -114,7 +115,7 @@ def test_it_trains_and_exports_and_resumes_and_teaches_without_the_bundle(
 
     written = to_onnx.export(whole, tmp_path / "tiny", "1")
     pixels = batch.pixels[:3]
-    served = to_onnx.served_network(after, plan)
+    served = served_network(after, plan)
     with torch.no_grad():
         expected = served(pixels)
     (maps,) = OnnxRunner(written.onnx, threads=1).run(pixels.numpy())
@@ -137,7 +138,7 @@ def test_the_card_names_what_it_began_with(graph: Path, data_root: Path, tmp_pat
     written = to_onnx.export(state, tmp_path / "tiny", "1")
     assert "began with the weights of a test (Apache-2.0), imported from `shuffled.onnx`" in written.card
     again = replace(plan, init_from=str(tmp_path / "run" / "last.pt"), name="again")
-    assert networks.load_matching(networks.build(again), loop.start_weights(again, tmp_path)) == len(state.ema)
+    assert initial_weights.load_matching(registry.build(again), initial_weights.read(again, tmp_path)) == len(state.ema)
 
 
 @pytest.mark.parametrize(
@@ -147,9 +148,9 @@ def test_the_card_names_what_it_began_with(graph: Path, data_root: Path, tmp_pat
 )
 def test_a_graph_that_knows_its_size_learns_at_that_size_only(module: nn.Module, named: str, tmp_path: Path) -> None:
     place = take(module.eval(), tmp_path / "fixed")
-    networks.build(recipe_of(place, (192, 256)))
+    registry.build(recipe_of(place, (192, 256)))
     with pytest.raises(DatasetError, match=named) as caught:
-        networks.build(recipe_of(place))
+        registry.build(recipe_of(place))
     assert "at 96 x 128" in str(caught.value)
     assert "sizes are written into the graph: train it at its own input size" in str(caught.value)
 
@@ -157,17 +158,17 @@ def test_a_graph_that_knows_its_size_learns_at_that_size_only(module: nn.Module,
 def test_what_cannot_be_a_start_is_refused(graph: Path, data_root: Path, tmp_path: Path) -> None:
     ours = spots.write_pose_bundle(tmp_path, "student-s", "student")
     with pytest.raises(DatasetError, match="expected a bundle of posewright-train import"):
-        networks.build(recipe_of(ours))
+        registry.build(recipe_of(ours))
     with pytest.raises(BundleError, match="expected a folder with manifest"):
-        networks.build(recipe_of(tmp_path / "none"))
+        registry.build(recipe_of(tmp_path / "none"))
     with pytest.raises(RecipeError, match='expected graph = "bundles/NAME" with backbone = "imported"'):
         recipe_of(graph, network={"kind": "pose", "backbone": "plain-s", "input_size": [96, 128], "graph": "x"})
     with pytest.raises(RecipeError, match="expected frozen_blocks 0 for imported"):
         recipe_of(graph, phases=[{"steps": 1, "batch": 2, "size": [96, 128], "frozen_blocks": 2}])
     torch.manual_seed(1)
-    other = networks.build(recipe_of(take(Shuffled((64, 48)).eval(), tmp_path / "other"), (192, 256)))
+    other = registry.build(recipe_of(take(Shuffled((64, 48)).eval(), tmp_path / "other"), (192, 256)))
     with pytest.raises(checkpoint.CheckpointError, match=r"expected a checkpoint of the same network\.graph"):
-        networks.load_matching(networks.build(recipe_of(graph, (192, 256))), other.state_dict())
+        initial_weights.load_matching(registry.build(recipe_of(graph, (192, 256))), other.state_dict())
 
 
 def test_a_state_brings_its_graph(graph: Path) -> None:

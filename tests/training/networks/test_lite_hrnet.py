@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from tests.training.shuffle_net import ShuffleNet, onnx_of
 from training.networks import pp_tinypose
-from training.networks.lite_hrnet import DEVIATION, MEAN, LiteHRNet, Module, Nothing, Unit
+from training.networks.lite_hrnet import DEVIATION, MEAN, ExchangeModule, LiteHRNet, NoExchange, ResidualUnit
 from training.networks.pruning import shrink
 
 SIZE = (64, 96)
@@ -92,7 +92,7 @@ def test_channels_that_say_the_same_as_others_are_not_missed(large: LiteHRNet) -
     doubled.load_state_dict(large.state_dict())
     with torch.no_grad():
         for unit in doubled.modules():
-            if isinstance(unit, Unit):
+            if isinstance(unit, ResidualUnit):
                 for layer in (unit.squeeze, unit.depthwise):
                     layer.weight[4::5] = layer.weight[0::5]
                     layer.bias[4::5] = layer.bias[0::5]  # type: ignore[index]
@@ -116,10 +116,10 @@ def test_the_channels_that_are_kept_make_up_for_the_others(large: LiteHRNet) -> 
 
 def test_a_star_exchanges_with_the_finest_branch_alone() -> None:
     star = LiteHRNet(17, exchange="star")
-    for module in (part for part in star.modules() if isinstance(part, Module)):
+    for module in (part for part in star.modules() if isinstance(part, ExchangeModule)):
         for to, row in enumerate(module.exchange):
             for source, path in enumerate(row):  # type: ignore[arg-type]
-                assert isinstance(path, Nothing) == (source != to and source > 0 and to > 0)
+                assert isinstance(path, NoExchange) == (source != to and source > 0 and to > 0)
 
 
 def test_a_path_that_always_says_the_same_is_not_missed(large: LiteHRNet) -> None:
@@ -127,7 +127,7 @@ def test_a_path_that_always_says_the_same_is_not_missed(large: LiteHRNet) -> Non
     constant = LiteHRNet(17)
     constant.load_state_dict(large.state_dict())
     with torch.no_grad():
-        for module in (part for part in constant.modules() if isinstance(part, Module)):
+        for module in (part for part in constant.modules() if isinstance(part, ExchangeModule)):
             for to, row in enumerate(module.exchange):
                 for source, path in enumerate(row):  # type: ignore[arg-type]
                     if source != to and source and to:
@@ -140,7 +140,7 @@ def test_a_path_that_always_says_the_same_is_not_missed(large: LiteHRNet) -> Non
 
 
 def test_a_unit_keeps_channels_and_replaces_others() -> None:
-    unit = Unit(8, 4)
+    unit = ResidualUnit(8, 4)
     unit.keep[:4] = 0
     x = F.relu(torch.randn(2, 8, 5, 5))
     with torch.no_grad():

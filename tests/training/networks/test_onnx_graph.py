@@ -15,9 +15,9 @@ from training.data import coco
 from training.distillation import teachers
 from training.networks.blocks import TopDown, head
 from training.networks.efficientnet_lite import EfficientNetLite0
-from training.networks.mobileone import Plain
+from training.networks.mobileone import MobileOne
 from training.networks.onnx_graph import OnnxModule
-from training.networks.shufflenet import Shuffle
+from training.networks.shufflenet import ShuffleNet
 
 PEERS = Path(os.environ.get("POSEWRIGHT_PEERS", Path(__file__).parents[4] / "shared" / "peers"))
 MODELS = Path(__file__).parents[3] / "service" / "models"
@@ -41,8 +41,8 @@ class Whole(nn.Module):
     "backbone",
     [
         lambda: EfficientNetLite0(5, pretrained=False),
-        lambda: Plain((16, 16, 16, 16), (1, 1, 1, 1)),
-        lambda: Shuffle((16, 16, 16, 16), (2, 1, 1, 1)),
+        lambda: MobileOne((16, 16, 16, 16), (1, 1, 1, 1)),
+        lambda: ShuffleNet((16, 16, 16, 16), (2, 1, 1, 1)),
     ],
     ids=["lite0", "plain", "shuffle"],
 )

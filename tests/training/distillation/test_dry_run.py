@@ -17,8 +17,10 @@ from tests.training.conftest import tiny_recipe
 from training import files
 from training.__main__ import DEVICES, main
 from training.data import coco
-from training.engine import checkpoint, dry_run, loop
+from training.distillation import dry_run
+from training.engine import checkpoint
 from training.engine.device import CHOICES
+from training.engine.training_log import TrainingLog
 from training.recipe import recipe
 
 ROOT = Path(__file__).parents[3]
@@ -76,9 +78,9 @@ def test_a_dry_run_counts_what_teachers_have_yet_to_see(
     guided = replace(
         tiny_recipe(), name="guided", losses=recipe.Losses(dense=1.0, classification=0.0, teachers=(teacher,))
     )
-    waiting = dry_run.unseen(guided, data_root, tmp_path / "guided")
+    waiting = dry_run.uncached_teachers(guided, data_root, tmp_path / "guided")
     assert [(it.name, [len(cache) for cache in caches]) for it, caches in waiting] == [("own", [12])]
-    alone = dry_run.without(guided, ["own"])
+    alone = dry_run.without_teachers(guided, ["own"])
     assert alone.losses.teachers == ()
     before = names(data_root)
     (tmp_path / "tiny.toml").write_text(
@@ -118,7 +120,7 @@ def test_a_file_without_room_leaves_the_old_one(tmp_path: Path) -> None:
 
 def test_a_torn_row_of_the_log_goes(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("step,loss,lr\n50,2.00000,0.001\n100,1.5")
-    log = loop.Log(tmp_path / "log.csv", 100)
+    log = TrainingLog(tmp_path / "log.csv", 100)
     for step in range(101, 151):
         log.add(step, {"loss": torch.tensor(1.0)}, 1e-3)
     assert (tmp_path / "log.csv").read_text() == "step,loss,lr\n50,2.00000,0.001\n150,1.00000,0.001\n"
