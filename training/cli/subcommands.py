@@ -225,7 +225,7 @@ def run_quantize(options: Namespace) -> int:
     opened = bundle.read(options.bundle)
     holdout.of_bundles([opened], _source(options), options.every, allow=True)  # float and int8 learned from the same
     written = quantize.quantize(opened, _source(options), options.every, options.out)
-    print(f"{written.path}: {len(written.onnx) / 1e6:.1f} MB; {quantize.told(written.manifest)}")
+    print(f"{written.path}: {len(written.onnx) / 1e6:.1f} MB; {quantize.summary(written.manifest)}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""A third party's ONNX as a bundle, so that it can serve as teacher or student: wrapped, described, with a card."""
+"""Makes a bundle of a third-party pose model, so that it can be served, teach, or be the start of a training."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from training.onnx.probe import ImportRefusedError, Shape
 from training.onnx.wrap import Conventions
 
 CELL_PX = 4
-"""Crop pixels a cell that the manifest of a network with outputs along the axes speaks of, as `export` has it."""
+"""Crop px per heatmap cell in the manifest of a SimCC model, as in exported bundles."""
 
 
 @dataclass(frozen=True, slots=True)
 class ThirdPartyModel:
-    """A graph and what is said of it.
+    """A third-party pose model and what the user states about it.
 
     Attributes:
-        path: Its file.
+        path: The ONNX file.
         model: The graph.
-        shape: What it takes and gives.
+        shape: Inputs and outputs of the graph.
         decoder: ``heatmap`` or ``simcc``.
-        name: Of the bundle.
-        version: Of the bundle.
+        name: Name of the bundle.
+        version: Version of the bundle.
         role: ``teacher`` or ``student``.
-        padding: Factor on a box before it is cut.
-        licence: Of its weights.
-        origin: Who made it, where it is from.
-        skeleton: Whose keypoints the bundle answers.
+        padding: Factor on a person's box before it is cropped.
+        licence: Licence of the weights.
+        origin: Authors and source of the model.
+        skeleton: Its keypoints are predicted by the bundle.
     """
 
     path: Path
@@ -54,16 +54,16 @@ class ThirdPartyModel:
 
 
 def bundle_name(folder: Path) -> str:
-    """Return a bundle's name on the wire for a folder of any name: lower case, what is no letter or digit as ``-``.
+    """Turn the name of a folder into a name for a bundle: lower case, with ``-`` for all but letters and digits.
 
     Raises:
-        ImportRefusedError: No letter or digit of ASCII is left.
+        ImportRefusedError: The name has no letter or digit of ASCII.
     """
     name = re.sub(r"[^a-z0-9._-]+", "-", folder.absolute().name.lower()).strip("._-")
     if not name:
         raise ImportRefusedError(
             f"{folder}: expected a folder whose name has letters or digits of ASCII, got {folder.name!r}; the bundle "
-            "is asked for by it"
+            "gets its name from it"
         )
     return name
 
@@ -72,10 +72,10 @@ def read(path: Path) -> onnx.ModelProto:
     """Read a graph.
 
     Raises:
-        ImportRefusedError: No such file, or no ONNX.
+        ImportRefusedError: The file is missing or is not an ONNX graph.
     """
     if not path.is_file():
-        raise ImportRefusedError(f"{path}: expected an ONNX file, got nothing there")
+        raise ImportRefusedError(f"{path}: expected an ONNX file, found nothing")
     try:
         return onnx.load(str(path))
     except Exception as error:  # protobuf's and onnx's own exceptions share no base
@@ -83,7 +83,7 @@ def read(path: Path) -> onnx.ModelProto:
 
 
 def describe(imported: ThirdPartyModel, conventions: Conventions, metrics: dict[str, float]) -> Manifest:
-    """Write the manifest."""
+    """Make the manifest."""
     width, height = imported.shape.input_size
     cells = imported.shape.cells if imported.decoder == "heatmap" else (width // CELL_PX, height // CELL_PX)
     return Manifest(
@@ -113,7 +113,7 @@ def make(imported: ThirdPartyModel, conventions: Conventions, metrics: dict[str,
     """Make the bundle in memory; `bundle.write` writes it.
 
     Raises:
-        ImportRefusedError: See `wrapping.wrap`.
+        ImportRefusedError: See `wrap.wrap`.
     """
     graph = wrap.wrap(imported.model, imported.shape, conventions, imported.decoder, imported.skeleton)
     manifest = describe(imported, conventions, metrics)
@@ -121,7 +121,7 @@ def make(imported: ThirdPartyModel, conventions: Conventions, metrics: dict[str,
 
 
 def parameters(model: onnx.ModelProto) -> int:
-    """Count the weights: every float tensor that the graph keeps, but for single numbers."""
+    """Count the weights: all values of float constants, except single numbers."""
     kept = list(model.graph.initializer)
     kept += [
         a.t for node in model.graph.node if node.op_type == "Constant" for a in node.attribute if a.name == "value"
@@ -131,9 +131,9 @@ def parameters(model: onnx.ModelProto) -> int:
 
 
 def multiply_adds(model: onnx.ModelProto, shape: Shape) -> int:
-    """Count the multiply-adds of convolutions and matrix products with kept weights, for one picture.
+    """Count the multiply-adds of convolutions and matrix products with constant weights, for one picture.
 
-    Where ONNX cannot infer a layer's size, it counts for nothing.
+    Layers whose size ONNX cannot infer are not counted.
     """
     single = onnx.ModelProto()
     single.CopyFrom(model)
@@ -178,11 +178,15 @@ def _card(manifest: Manifest, conventions: Conventions) -> str:
             "",
             "## Conventions",
             "",
-            f"Channels {conventions.colour.upper()}; of 0..255 (R, G, B) the mean is {conventions.mean},",
-            f"the deviation {conventions.deviation};",
-            f"boxes padded by {manifest.box_padding:g}; keypoints moved by {conventions.shift} crop px;",
-            f"activation {conventions.activation};",
-            f"heights times {conventions.scale:g}. All of it is in the graph.",
+            "All of these are part of the graph, except the box padding.",
+            "",
+            f"- Channels: {conventions.colour.upper()}",
+            f"- Mean of pixels 0..255 (R, G, B): {conventions.mean}",
+            f"- Deviation: {conventions.deviation}",
+            f"- Box padding: {manifest.box_padding:g}",
+            f"- Shift of keypoints: {conventions.shift} crop px",
+            f"- Activation: {conventions.activation}",
+            f"- Scale of scores: {conventions.scale:g}",
             "",
             *model_card.SCORES_UNKNOWN,
             "## Figures",

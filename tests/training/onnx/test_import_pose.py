@@ -221,7 +221,7 @@ def test_what_cannot_serve_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "export it with a free batch" in refused(model=hidden(batch=2))
     assert "the graph has" in refused("--outputs", "poses")
     assert main(["import", str(tmp_path / "none.onnx"), "--decoder", "heatmap", "--role", "teacher", "--out", "x"]) == 1
-    assert "got nothing there" in capsys.readouterr().err
+    assert "found nothing" in capsys.readouterr().err
     (tmp_path / "text.onnx").write_text("no graph")
     assert main(["import", str(tmp_path / "text.onnx"), "--decoder", "heatmap", "--role", "teacher", "--out", "x"]) == 1
     assert "expected an ONNX graph" in capsys.readouterr().err

@@ -64,7 +64,7 @@ def test_what_pays_is_written_and_says_what_it_is(painted: coco.Source, tmp_path
     assert made.source_sha256 == opened.manifest.files[bundle.ONNX]
     assert written.manifest.name == "laden-int8"
     assert written.manifest.metrics["time_ratio"] < 1
-    assert quantize.told(written.manifest) in written.card
+    assert quantize.summary(written.manifest) in written.card
     assert not model_card.is_measured_on(written.card, "old pictures")  # these are of the float graph
     measured = model_card.with_figures(written.card, written.manifest, "new pictures")
     assert model_card.is_measured_on(measured, "new pictures")
