@@ -78,7 +78,7 @@ def _observe(network: LiteHRNet, pixels: Tensor) -> dict[nn.Module, tuple[Tensor
             for row in part.exchange:
                 assert isinstance(row, nn.ModuleList)
                 paths = [path for path in row if not isinstance(path, nn.Identity | NoExchange)]
-                hooks += [path.register_forward_hook(lambda key, _, answer: add(key, answer)) for path in paths]
+                hooks += [path.register_forward_hook(lambda key, _, output: add(key, output)) for path in paths]
     network.eval()
     for few in torch.split(pixels, 8):
         network(few)

@@ -152,11 +152,11 @@ def multiply_adds(model: onnx.ModelProto, shape: Shape) -> int:
     weights = {it.name: list(it.dims) for it in graph.initializer}
     total = 0
     for node in graph.node:
-        weight, answer = weights.get(node.input[1]) if len(node.input) > 1 else None, sizes.get(node.output[0], [])
-        if weight and answer and node.op_type == "Conv":
-            total += math.prod(answer) * math.prod(weight[1:])
-        elif weight and answer and node.op_type in {"MatMul", "Gemm"}:
-            total += math.prod(answer) * (math.prod(weight) // max(1, answer[-1]))
+        weight, output = weights.get(node.input[1]) if len(node.input) > 1 else None, sizes.get(node.output[0], [])
+        if weight and output and node.op_type == "Conv":
+            total += math.prod(output) * math.prod(weight[1:])
+        elif weight and output and node.op_type in {"MatMul", "Gemm"}:
+            total += math.prod(output) * (math.prod(weight) // max(1, output[-1]))
     return total
 
 

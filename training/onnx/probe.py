@@ -98,18 +98,18 @@ def _with_outputs(shape: Shape, found: list[NDArray[np.floating]], decoder: str)
     """Complete a shape with the sizes of the outputs."""
     width, height = shape.input_size
     sizes = [it.shape for it in found]
-    told = ", ".join(f"{name} {tuple(size)}" for name, size in zip(shape.outputs, sizes, strict=True))
+    got = ", ".join(f"{name} {tuple(size)}" for name, size in zip(shape.outputs, sizes, strict=True))
     if decoder == "heatmap":
         if len(sizes) != 1 or len(sizes[0]) != 4 or width * sizes[0][2] != height * sizes[0][3]:
             raise ImportRefusedError(
-                f"decoder heatmap: expected one output (N, K, h, w) of the input's aspect, got {told}; "
+                f"decoder heatmap: expected one output (N, K, h, w) of the input's aspect, got {got}; "
                 "choose by --outputs, or export the network without its decoding"
             )
         _, count, h, w = sizes[0]
         return replace(shape, keypoint_count=count, cells=(w, h))
     if len(sizes) != 2 or any(len(size) != 3 for size in sizes) or sizes[0][1] != sizes[1][1]:
         raise ImportRefusedError(
-            f"decoder simcc: expected two outputs (N, K, bins), along x and along y, got {told}; choose by --outputs"
+            f"decoder simcc: expected two outputs (N, K, bins), along x and along y, got {got}; choose by --outputs"
         )
     along_x, along_y = sizes[0][2], sizes[1][2]
     if along_x * height != along_y * width and along_y * height == along_x * width:

@@ -301,6 +301,6 @@ def test_a_skeleton_that_the_graph_does_not_answer(tmp_path: Path, capsys: pytes
     assert take(hidden(), tmp_path, "--skeleton", "halpe26") == 1
     assert "expected a name for each of the graph's 17 keypoints, got 26" in capsys.readouterr().err
     assert take(more_keypoints(26), tmp_path) == 1
-    assert "pass --skeleton where it answers one (halpe26" in capsys.readouterr().err
+    assert "pass --skeleton where it predicts one (halpe26" in capsys.readouterr().err
     assert take(hidden(), tmp_path, "--skeleton", "halpe27") == 1
     assert "expected a skeleton's TOML" in capsys.readouterr().err
