@@ -1,4 +1,4 @@
-"""PP-TinyPose's network as it was published: with splits and shuffles, in PaddleDetection's order of exchanges."""
+"""PP-TinyPose's network as published, with splits and shuffles and PaddleDetection's order of exchanges."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class ShuffleModule(nn.Module):
 
 
 class ShuffleNet(nn.Module):
-    """Float (N, 3, H, W) in, heatmaps (N, 17, H / 4, W / 4) out."""
+    """Maps float (N, 3, H, W) to heatmaps (N, 17, H / 4, W / 4)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class ShuffleNet(nn.Module):
         )
         self.merge = nn.ModuleList(separable(WIDTHS[i], WIDTHS[max(i - 1, 0)]) for i in range(4))
         self.head = convolution(WIDTHS[0], 17)
-        for part in self.modules():  # so that every layer matters
+        for part in self.modules():  # large weights, so that every layer matters
             if isinstance(part, nn.Conv2d):
                 nn.init.normal_(part.weight, std=(1.5 / part.weight[0].numel()) ** 0.5)
                 nn.init.normal_(part.bias, std=0.1)
@@ -107,7 +107,7 @@ class ShuffleNet(nn.Module):
 
 
 def onnx_of(network: nn.Module, size: tuple[int, int]) -> bytes:
-    """Export it for crops of (width, height) with a free batch axis."""
+    """Export a network for crops of (width, height) px with a dynamic batch axis."""
     stream = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""A network is blended into a smaller one while it trains, and what serves has only what is left."""
+"""Gradual pruning: a network becomes a smaller one while it trains, and only the smaller one is exported."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from service.pose.backends.runner import OnnxRunner
 from tests.training.conftest import tiny_recipe
 from tests.training.engine.test_loop import CPU, assert_resumes, pose_task
-from tests.training.networks.test_lite_hrnet import SIZE, answers, crops
+from tests.training.networks.test_lite_hrnet import SIZE, crops, outputs
 from training.distillation import dry_run
 from training.engine import checkpoint, loop
 from training.engine.checkpoint import Checkpoint
@@ -41,7 +41,7 @@ def large() -> LiteHRNet:
 
 
 def alone(network: LiteHRNet, modules: tuple[int, ...], exchange: Any) -> LiteHRNet:
-    """The smaller network built alone, with the weights that it has in the larger one."""
+    """Build the smaller network with the weights that it has in the larger one."""
     small = LiteHRNet(17, modules, exchange=exchange)
     kept = network.state_dict()
     small.load_state_dict({name: kept[name] for name in small.state_dict()})
@@ -49,25 +49,25 @@ def alone(network: LiteHRNet, modules: tuple[int, ...], exchange: Any) -> LiteHR
 
 
 @pytest.mark.parametrize(("modules", "exchange"), SMALLER, ids=str)
-def test_fading_leads_from_the_larger_network_to_the_smaller(
+def test_scaling_the_surplus_leads_from_the_larger_network_to_the_smaller(
     large: LiteHRNet, modules: tuple[int, ...], exchange: Any
 ) -> None:
     pixels = crops(2, SIZE)
-    whole, small = answers(large, pixels), answers(alone(large, modules, exchange), pixels)
-    assert np.abs(whole - small).max() > 1e-3 * np.abs(whole).max(), "what is left out matters"
+    whole, small = outputs(large, pixels), outputs(alone(large, modules, exchange), pixels)
+    assert np.abs(whole - small).max() > 1e-3 * np.abs(whole).max(), "the surplus matters"
     large.scale_surplus(modules, exchange, 1.0)
-    np.testing.assert_allclose(answers(large, pixels), whole, atol=1e-5 * np.abs(whole).max())
+    np.testing.assert_allclose(outputs(large, pixels), whole, atol=1e-5 * np.abs(whole).max())
     large.scale_surplus(modules, exchange, 0.5)
-    between = answers(large, pixels)
+    between = outputs(large, pixels)
     large.scale_surplus(modules, exchange, 0.0)
-    np.testing.assert_allclose(answers(large, pixels), small, atol=1e-5 * np.abs(small).max())
+    np.testing.assert_allclose(outputs(large, pixels), small, atol=1e-5 * np.abs(small).max())
     large.scale_surplus(modules, exchange, 1.0)
     for end in (whole, small):
         assert np.abs(between - end).max() > 1e-4 * np.abs(whole).max()
 
 
-def test_what_has_faded_costs_nothing(large: LiteHRNet) -> None:
-    """NoExchange of it runs, so nothing of it has a gradient."""
+def test_a_surplus_of_strength_0_is_not_computed(large: LiteHRNet) -> None:
+    """It does not run, so it has no gradient."""
     large.scale_surplus((1, 2, 1), "star", 0.0)
     large(torch.from_numpy(crops(1, SIZE))).square().mean().backward()
     left = {name for name, it in large.named_parameters() if it.grad is not None}
@@ -78,7 +78,7 @@ def test_what_has_faded_costs_nothing(large: LiteHRNet) -> None:
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint of a network of full size."""
+    """A checkpoint of a full-size network."""
     plan = tiny_recipe(network=FULL, phases=PHASES, losses=LOSSES)
     torch.manual_seed(5)
     weights = registry.build(plan, pretrained=False).state_dict()
@@ -108,7 +108,7 @@ def test_a_training_begins_as_its_start_and_ends_as_the_smaller_network(
 
     state = loop.fit(plan, pose_task(plan, data_root), tmp_path, CPU)
     served = registry.build(plan, pretrained=False)
-    served.load_state_dict(state.ema)  # the smaller network's weights and no others
+    served.load_state_dict(state.ema)  # exactly the weights of the smaller network
     assert isinstance(served, PoseNetwork)
     assert isinstance(served.backbone, LiteHRNet)
     assert sum(isinstance(it, ExchangeModule) for it in served.modules()) == 2
@@ -125,11 +125,13 @@ def test_a_training_begins_as_its_start_and_ends_as_the_smaller_network(
     np.testing.assert_allclose(got, wanted, atol=1e-5 * wanted.max())
 
 
-def test_a_training_goes_on_while_it_fades(start: Path, data_root: Path, tmp_path: Path) -> None:
+def test_a_training_resumes_during_gradual_pruning(start: Path, data_root: Path, tmp_path: Path) -> None:
     assert_resumes(shrinking(start), 4, data_root, tmp_path)
 
 
-def test_a_dry_run_tells_how_a_shrunk_network_begins(start: Path, data_root: Path, tmp_path: Path) -> None:
+def test_a_dry_run_says_how_many_tensors_a_pruned_network_begins_with(
+    start: Path, data_root: Path, tmp_path: Path
+) -> None:
     plan = shrinking(start)
     task = pose_task(plan, data_root)
     told = dry_run.describe(plan, task, [], data_root, tmp_path, CPU, "a CPU")
@@ -137,7 +139,7 @@ def test_a_dry_run_tells_how_a_shrunk_network_begins(start: Path, data_root: Pat
     assert f"{tensors} of {tensors} tensors begin as init_from has them" in told
 
 
-def test_what_is_said_of_the_start_must_be_so(start: Path, data_root: Path, tmp_path: Path) -> None:
+def test_a_wrong_description_of_the_start_is_refused(start: Path, data_root: Path, tmp_path: Path) -> None:
     plan = shrinking(start, network={**SMALL, "start_modules": [2, 1]})
     with pytest.raises(RecipeError, match=r"start_modules and start_exchange: expected \(\(2, 2\), 'full'\)"):
         loop.fit(plan, pose_task(plan, data_root), tmp_path, CPU)
@@ -152,6 +154,6 @@ def test_what_is_said_of_the_start_must_be_so(start: Path, data_root: Path, tmp_
     ],
     ids=["more modules", "more paths", "another network"],
 )
-def test_only_a_larger_start_can_be_blended_out(changes: dict[str, Any], message: str) -> None:
+def test_only_a_larger_start_can_be_pruned(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         tiny_recipe(network={**SMALL, **changes}, phases=PHASES, losses=LOSSES)

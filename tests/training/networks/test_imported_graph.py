@@ -1,4 +1,4 @@
-"""An imported graph, whatever it is, goes on learning as a network of ours and is exported as one."""
+"""The graph of an imported bundle, of any architecture, can be trained further and exported."""
 
 import shutil
 from dataclasses import replace
@@ -31,10 +31,10 @@ CPU = torch.device("cpu")
 
 
 class Shuffled(nn.Module):
-    """A few convolutions around a channel shuffle, whose Reshapes name height and width as numbers."""
+    """A few convolutions around a channel shuffle, whose Reshapes have constant height and width."""
 
     def __init__(self, size: tuple[int, int] | None = None, flat: bool = False) -> None:
-        """Build it; ``size`` (h, w) of the maps has a Resize name them too, ``flat`` a layer over all cells."""
+        """Build it; ``size`` (h, w) of the maps adds a Resize to a constant size, ``flat`` a layer over all cells."""
         super().__init__()
         torch.manual_seed(0)
         self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.BatchNorm2d(8))
@@ -70,7 +70,9 @@ def recipe_of(graph: Path, size: tuple[int, int] = (96, 128), steps: int = 3, **
 
 
 @pytest.mark.parametrize("size", [(192, 256), (96, 128), (104, 136)])
-def test_it_begins_with_the_bundles_answers_at_any_size(graph: Path, size: tuple[int, int]) -> None:
+def test_an_imported_network_begins_with_the_outputs_of_its_bundle_at_any_size(
+    graph: Path, size: tuple[int, int]
+) -> None:
     network = registry.build(recipe_of(graph, size))
     width, height = size
     pixels = torch.randint(0, 256, (3, height, width, 3), dtype=torch.uint8)
@@ -81,14 +83,14 @@ def test_it_begins_with_the_bundles_answers_at_any_size(graph: Path, size: tuple
         (expected,) = OnnxRunner(opened.onnx, threads=1).run(pixels.numpy())
         torch.testing.assert_close(maps.detach(), torch.from_numpy(expected), atol=1e-5, rtol=1e-4)
     maps.square().mean().backward()
-    learned = dict(network.named_parameters())
-    assert sum(it.numel() for it in learned.values()) == sum(it.numel() for it in Shuffled().parameters()) - 16, (
-        "the exporter folds the norm's two rows into the convolution; what import adds is not learned"
+    trained = dict(network.named_parameters())
+    assert sum(it.numel() for it in trained.values()) == sum(it.numel() for it in Shuffled().parameters()) - 16, (
+        "the exporter folds the norm into the convolution, and nodes that the import added are not trained"
     )
-    assert all(it.grad is not None and it.grad.abs().sum() > 0 for it in learned.values())
+    assert all(it.grad is not None and it.grad.abs().sum() > 0 for it in trained.values())
 
 
-def test_it_trains_and_exports_and_resumes_and_teaches_without_the_bundle(
+def test_it_trains_resumes_exports_and_teaches_after_the_bundle_is_gone(
     graph: Path, data_root: Path, tmp_path: Path
 ) -> None:
     place, run = shutil.copytree(graph, tmp_path / "shuffled"), tmp_path / "run"
@@ -131,7 +133,7 @@ def test_it_trains_and_exports_and_resumes_and_teaches_without_the_bundle(
         from_bundle.recipe_of(written)
 
 
-def test_the_card_names_what_it_began_with(graph: Path, data_root: Path, tmp_path: Path) -> None:
+def test_the_card_names_the_imported_start(graph: Path, data_root: Path, tmp_path: Path) -> None:
     plan = recipe_of(graph)
     assert plan.init_from == str(graph)
     state = loop.fit(plan, PoseTask(plan, data_root, CPU, tmp_path / "run"), tmp_path / "run", CPU)
@@ -146,7 +148,9 @@ def test_the_card_names_what_it_began_with(graph: Path, data_root: Path, tmp_pat
     [(Shuffled((64, 48)), r"(Add|Resize|heatmaps)"), (Shuffled(flat=True), r"node '.*' \((MatMul|Gemm|Reshape|Add)\)")],
     ids=["a Resize", "a layer over all cells"],
 )
-def test_a_graph_that_knows_its_size_learns_at_that_size_only(module: nn.Module, named: str, tmp_path: Path) -> None:
+def test_a_graph_with_a_constant_size_can_be_trained_at_that_size_only(
+    module: nn.Module, named: str, tmp_path: Path
+) -> None:
     place = take(module.eval(), tmp_path / "fixed")
     registry.build(recipe_of(place, (192, 256)))
     with pytest.raises(DatasetError, match=named) as caught:
@@ -155,7 +159,7 @@ def test_a_graph_that_knows_its_size_learns_at_that_size_only(module: nn.Module,
     assert "sizes are written into the graph: train it at its own input size" in str(caught.value)
 
 
-def test_what_cannot_be_a_start_is_refused(graph: Path, data_root: Path, tmp_path: Path) -> None:
+def test_a_start_that_does_not_fit_is_refused(graph: Path, data_root: Path, tmp_path: Path) -> None:
     ours = spots.write_pose_bundle(tmp_path, "student-s", "student")
     with pytest.raises(DatasetError, match="expected a bundle of posewright-train import"):
         registry.build(recipe_of(ours))
@@ -171,7 +175,7 @@ def test_what_cannot_be_a_start_is_refused(graph: Path, data_root: Path, tmp_pat
         initial_weights.load_matching(registry.build(recipe_of(graph, (192, 256))), other.state_dict())
 
 
-def test_a_state_brings_its_graph(graph: Path) -> None:
+def test_a_module_takes_over_the_graph_of_the_state_that_it_loads(graph: Path) -> None:
     filled, empty = OnnxModule(bundle.read(graph).onnx, learns=True), OnnxModule(learns=True)
     empty.load_state_dict(filled.state_dict())
     pixels = torch.randint(0, 256, (1, 128, 96, 3), dtype=torch.uint8)

@@ -1,7 +1,6 @@
-"""What networks answer once they serve."""
+"""Heatmaps of an exported pose network: height and place of their peaks."""
 
 import numpy as np
-import pytest
 import torch
 
 from service.pose.decoders import heatmap
@@ -12,10 +11,9 @@ SIZE = (36, 48)
 SIGMA, PADDING = 1.5, 1.25
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_a_sure_belief_scores_one_where_it_lies(seed: int) -> None:
-    """Logits of exactly the training target: the blur moves nothing and the score is 1, for wide and narrow joints."""
-    points = np.random.default_rng(seed).uniform(36, 108, (2, 17, 2)).astype(np.float32)
+def test_logits_of_the_training_target_score_one_at_its_centre() -> None:
+    """The blur moves no peak, and gives keypoints with small and with large sigmas the score 1."""
+    points = np.random.default_rng(0).uniform(36, 108, (10, 17, 2)).astype(np.float32)
     target = heatmap.encode(points, SIZE, STRIDE, SIGMA)
     maps = heatmaps(torch.from_numpy(target).clamp_min(1e-30).log(), SIGMA)
     blurred = OksBlur(COCO17, SIZE, SIGMA, PADDING)(maps).numpy()
@@ -25,18 +23,18 @@ def test_a_sure_belief_scores_one_where_it_lies(seed: int) -> None:
     assert blurred.max() < 1.03
 
 
-def test_the_blur_prefers_much_belief_nearby_to_one_likely_cell() -> None:
-    """A lone cell of 0.2 against a patch of 0.8 whose cells hold 0.09 each: OKS is higher in the patch."""
-    belief = torch.zeros(1, 17, 48, 36)
-    belief[:, :, 10, 8] = 0.2
-    belief[:, :, 29:32, 19:22] = 0.8 / 9
-    peaks = OksBlur(COCO17, SIZE, SIGMA, PADDING)(belief).flatten(2).argmax(dim=2)[0]
+def test_the_blur_prefers_a_probable_region_to_one_probable_cell() -> None:
+    """The expected OKS is higher in a region of 0.8 with 0.09 per cell than at a single cell of 0.2."""
+    probability = torch.zeros(1, 17, 48, 36)
+    probability[:, :, 10, 8] = 0.2
+    probability[:, :, 29:32, 19:22] = 0.8 / 9
+    peaks = OksBlur(COCO17, SIZE, SIGMA, PADDING)(probability).flatten(2).argmax(dim=2)[0]
     wide = [k for k in range(17) if COCO17.sigmas[k] > 0.06]
     assert all(int(peaks[k]) == 30 * 36 + 20 for k in wide)
 
 
-def test_a_belief_spread_evenly_scores_low() -> None:
-    """At most the share of the map that a sure joint's peak, blurred, would take: 1.2 % for eyes, 7 % for hips."""
+def test_a_uniform_distribution_scores_low() -> None:
+    """The score is at most the share of the map that the blurred peak of a certain keypoint would cover."""
     blurred = OksBlur(COCO17, SIZE, SIGMA, PADDING)(heatmaps(torch.zeros(1, 17, 48, 36), SIGMA))
     widths = 2 * np.array(COCO17.sigmas) * SIDE_SHARE * 48 / PADDING
     peaks = 2 * np.pi * (SIGMA**2 + widths**2) / (48 * 36)
