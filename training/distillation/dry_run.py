@@ -163,7 +163,7 @@ def _teacher(
     width, height = (side // int(teacher.to_crop[0, 0]) for side in teacher.crop_size)
     size = count * len(teacher.skeleton) * width * height
     lines.append(
-        f"teacher {settings.name}: looks at {count:,} crops first: about {seconds / 60:.1f} minutes, {size / 1e6:,.1f} "
+        f"teacher {settings.name}: infers {count:,} crops first: about {seconds / 60:.1f} minutes, {size / 1e6:,.1f} "
         f"MB under {data_root / 'teachers'}, where {files.free(data_root) / 1e6:,.0f} MB are free; the steps below are "
         "without it"
     )

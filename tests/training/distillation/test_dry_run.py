@@ -89,7 +89,7 @@ def test_a_dry_run_counts_the_crops_that_teachers_must_still_infer(
     )
     capsys.readouterr()
     assert main([*train[:-1], str(tmp_path / "guided"), "--dry-run"]) == 0
-    assert "teacher own: looks at 12 crops first: about 0.0 minutes, 0.2 MB under" in capsys.readouterr().out
+    assert "teacher own: infers 12 crops first: about 0.0 minutes, 0.2 MB under" in capsys.readouterr().out
     assert names(data_root) == before
 
 

@@ -16,7 +16,7 @@ from service.pose.estimator import PoseEstimator
 from tests import spots
 from tests.training.conftest import tiny_recipe
 from tests.training.distillation.test_teachers import take
-from tests.training.shuffle_net import shuffle
+from tests.training.published_tinypose import shuffle
 from training.data.coco import DatasetError
 from training.distillation.pose_task import PoseTask
 from training.distillation.teachers import NetworkTeacher

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tests.training.shuffle_net import ShuffleNet, onnx_of
+from tests.training.published_tinypose import PublishedTinyPose, onnx_of
 from training.networks import pp_tinypose
 from training.networks.lite_hrnet import DEVIATION, MEAN, ExchangeModule, LiteHRNet, NoExchange, ResidualUnit
 from training.networks.pruning import shrink
@@ -35,7 +35,7 @@ def outputs(network: LiteHRNet, pixels: np.ndarray) -> np.ndarray:
 @pytest.fixture(scope="module")
 def published() -> bytes:
     torch.manual_seed(3)
-    return onnx_of(ShuffleNet(), SIZE)
+    return onnx_of(PublishedTinyPose(), SIZE)
 
 
 @pytest.fixture(scope="module")

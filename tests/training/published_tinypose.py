@@ -17,7 +17,7 @@ def shuffle(x: Tensor) -> Tensor:
     return x.reshape(-1, 2, width // 2, h, w).transpose(1, 2).reshape(-1, width, h, w)
 
 
-class ShuffleUnit(nn.Module):
+class TinyPoseUnit(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         half = width // 2
@@ -34,10 +34,10 @@ class ShuffleUnit(nn.Module):
         return shuffle(torch.cat([kept, self.branch(changed)], dim=1))
 
 
-class ShuffleModule(nn.Module):
+class TinyPoseModule(nn.Module):
     def __init__(self, widths: tuple[int, ...]) -> None:
         super().__init__()
-        self.branches = nn.ModuleList(nn.Sequential(ShuffleUnit(it), ShuffleUnit(it)) for it in widths)
+        self.branches = nn.ModuleList(nn.Sequential(TinyPoseUnit(it), TinyPoseUnit(it)) for it in widths)
         self.paths = nn.ModuleDict()
         for to, width in enumerate(widths):
             for source, width_in in enumerate(widths):
@@ -69,7 +69,7 @@ class ShuffleModule(nn.Module):
         return merged
 
 
-class ShuffleNet(nn.Module):
+class PublishedTinyPose(nn.Module):
     """Maps float (N, 3, H, W) to heatmaps (N, 17, H / 4, W / 4)."""
 
     def __init__(self) -> None:
@@ -81,7 +81,7 @@ class ShuffleNet(nn.Module):
         self.first = nn.ModuleList([separable(STEM_WIDTH, WIDTHS[0]), separable(STEM_WIDTH, WIDTHS[1], 2)])
         self.begin = nn.ModuleList(separable(WIDTHS[i], WIDTHS[i + 1], 2) for i in (1, 2))
         self.stages = nn.ModuleList(
-            nn.ModuleList(ShuffleModule(WIDTHS[: i + 2]) for _ in range(count)) for i, count in enumerate(MODULES)
+            nn.ModuleList(TinyPoseModule(WIDTHS[: i + 2]) for _ in range(count)) for i, count in enumerate(MODULES)
         )
         self.merge = nn.ModuleList(separable(WIDTHS[i], WIDTHS[max(i - 1, 0)]) for i in range(4))
         self.head = convolution(WIDTHS[0], 17)
