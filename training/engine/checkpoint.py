@@ -53,7 +53,7 @@ class Checkpoint:
         recipe: The resolved recipe.
         revision: Git revision of the code, ``unknown`` outside a repository.
         run: Folder of the checkpoint; not stored.
-        lineage: Where the training comes from; None in checkpoints of versions that did not record it.
+        lineage: Where the training comes from.
         surplus: Averaged weights of the parts that are pruned gradually (the recipe's ``network.pruning_ramp``); only a
             resumed training uses them.
     """
@@ -65,7 +65,7 @@ class Checkpoint:
     recipe: recipe.Recipe
     revision: str
     run: Path = Path()
-    lineage: Lineage | None = None
+    lineage: Lineage = field(default_factory=Lineage)
     surplus: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
@@ -80,7 +80,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
             "optimizer": checkpoint.optimizer,
             "recipe": recipe.dump(checkpoint.recipe),
             "revision": checkpoint.revision,
-            "lineage": None if checkpoint.lineage is None else _tree(checkpoint.lineage),
+            "lineage": _tree(checkpoint.lineage),
             "surplus": checkpoint.surplus,
         },
         content,
@@ -100,7 +100,7 @@ def load(path: Path) -> Checkpoint:
         tree = torch.load(path, map_location="cpu", weights_only=True)
         known = {
             "recipe": recipe.parse(tree["recipe"], str(path)),
-            "lineage": _lineage(tree["lineage"]) if tree.get("lineage") else None,
+            "lineage": _lineage(tree["lineage"]),
             "run": path.parent,
         }
         return Checkpoint(**{**tree, **known})

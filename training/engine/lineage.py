@@ -13,7 +13,7 @@ from service.pose.bundle import Manifest
 from training.data import image_record
 from training.data.image_record import PictureRecord
 from training.engine import checkpoint
-from training.engine.checkpoint import Checkpoint, Lineage
+from training.engine.checkpoint import Lineage
 from training.recipe import recipe
 from training.recipe.recipe import Recipe, Teacher
 
@@ -53,26 +53,11 @@ def of_start(plan: Recipe, run: Path) -> Lineage:
     if path.is_dir():
         return of_bundle(bundle.read(path).manifest)
     state = checkpoint.load(path)
-    before = of(state)
+    before = state.lineage
     itself = {"recipe": state.recipe.name, "recipe_sha256": recipe.digest(state.recipe), "steps": state.step}
     data = tuple(dict.fromkeys([*(source.name for source in state.recipe.data), *before.data]))
     terms = tuple(dict.fromkeys([*terms_of(state.recipe), *before.terms]))
     return replace(before, started_from=(itself, *before.started_from), data=data, terms=terms)
-
-
-def of(state: Checkpoint) -> Lineage:
-    """Return a checkpoint's lineage: as recorded, or else reconstructed from the files that its recipe names.
-
-    Raises:
-        CheckpointError, BundleError: One of these files is missing.
-    """
-    if state.lineage is not None:
-        return state.lineage
-    used = state.recipe.losses.teachers
-    teachers = tuple(teacher_name(it, checkpoint.locate(it.path, Path(), state.run)) for it in used)
-    return at_start(
-        state.recipe, state.run, PictureRecord(unrecorded=(f"{state.recipe.name} (its own training)",)), teachers
-    )
 
 
 def of_bundle(manifest: Manifest) -> Lineage:
@@ -91,16 +76,6 @@ def of_bundle(manifest: Manifest) -> Lineage:
         teachers=tuple(made.get("teachers", [])),
         pictures=image_record.of_bundle(manifest),
     )
-
-
-def origin_of(state: Checkpoint) -> Path | None:
-    """Follow a checkpoint without lineage through all its stages to the bundle that the first one began with."""
-    while state.recipe.init_from:
-        path = checkpoint.locate(state.recipe.init_from, Path(), state.run)
-        if path.is_dir():
-            return path
-        state = checkpoint.load(path)
-    return None
 
 
 def terms_of(plan: Recipe) -> list[str]:

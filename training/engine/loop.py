@@ -93,7 +93,7 @@ class _Training:
     """
 
     def __init__(
-        self, recipe: Recipe, run: Path, network: TrainableNetwork, ema: TrainableNetwork, origin: Lineage | None
+        self, recipe: Recipe, run: Path, network: TrainableNetwork, ema: TrainableNetwork, origin: Lineage
     ) -> None:
         self.step = 0
         self.network = network

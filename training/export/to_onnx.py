@@ -17,7 +17,7 @@ from service.pose import bundle
 from service.pose.bundle import Bundle, Manifest
 from service.pose.skeleton import COCO17
 from training.engine import checkpoint as checkpoint_
-from training.engine import from_bundle, initial_weights, lineage
+from training.engine import initial_weights, lineage
 from training.engine.checkpoint import Checkpoint
 from training.export import model_card
 from training.networks import registry
@@ -105,7 +105,7 @@ def _manifest(served: ServedNetwork, plan: recipe.Recipe, version: str, trained_
 
 def _trained_by(checkpoint: Checkpoint, flip_test: bool, blend: float) -> dict[str, Any]:
     """Describe the training for the manifest's ``trained_by``."""
-    before = lineage.of(checkpoint)
+    before = checkpoint.lineage
     return {
         "revision": checkpoint.revision,
         "recipe": json.loads(json.dumps(recipe.dump(checkpoint.recipe))),  # lists for tuples, as a reader gets them
@@ -136,28 +136,18 @@ def serving(plan: recipe.Recipe, padding: float | None, input_size: tuple[int, i
 
 
 def _interpolate(network: TrainableNetwork, checkpoint: Checkpoint, share: float) -> None:
-    """Move a network's weights back towards those that its training began with; ``share`` of the change remains."""
-    start = before_training(checkpoint)
-    trained = {name: weights.clone() for name, weights in network.state_dict().items()}
-    initial_weights.load_matching(network, start)
-    begun = network.state_dict()
-    network.load_state_dict({name: torch.lerp(there, begun[name], 1 - share) for name, there in trained.items()})
-
-
-def before_training(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
-    """Return the weights that a training began with, where it began with a bundle.
+    """Move a network's weights back towards those that its training began with; ``share`` of the change remains.
 
     Raises:
         CheckpointError: It began without a bundle.
     """
-    if checkpoint.lineage is not None:
-        start = checkpoint.lineage.start
-    else:
-        origin = lineage.origin_of(checkpoint)
-        start = {} if origin is None else from_bundle.as_checkpoint(bundle.read(origin)).ema
+    start = checkpoint.lineage.start
     if not start:
         raise checkpoint_.CheckpointError("blend: expected a training that began with a bundle (init_from), got none")
-    return start
+    trained = {name: weights.clone() for name, weights in network.state_dict().items()}
+    initial_weights.load_matching(network, start)
+    begun = network.state_dict()
+    network.load_state_dict({name: torch.lerp(there, begun[name], 1 - share) for name, there in trained.items()})
 
 
 def to_onnx(served: ServedNetwork, plan: recipe.Recipe) -> bytes:

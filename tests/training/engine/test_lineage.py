@@ -63,7 +63,6 @@ def test_an_export_needs_only_the_checkpoint(
 def test_the_pictures_of_earlier_stages_are_recorded_too(stages: tuple[Path, Path], painted: coco.Source) -> None:
     _, runs = stages
     learned = checkpoint.load(runs / "first" / "last.pt").lineage
-    assert learned is not None
     odd = sorted(image_record.picture_id(painted.images / f"{i}.png") for i in (1, 3, 5))
     assert learned.pictures.ids.tolist() == odd
     plan = tiny_recipe(name="third", init_from="@second")
@@ -75,38 +74,11 @@ def test_the_pictures_of_earlier_stages_are_recorded_too(stages: tuple[Path, Pat
 def test_a_resumed_training_keeps_its_recorded_lineage(stages: tuple[Path, Path]) -> None:
     data, runs = stages
     before = checkpoint.load(runs / "second" / "last.pt")
-    assert before.lineage is not None
     shutil.rmtree(runs / "first")
     plan = before.recipe
     after = loop.fit(plan, PoseTask(plan, data, CPU, runs / "second"), runs / "second", CPU).lineage
-    assert after is not None
     assert (after.started_from, after.data) == (before.lineage.started_from, before.lineage.data)
     np.testing.assert_array_equal(after.pictures.ids, before.lineage.pictures.ids)
-
-
-def forget(path: Path) -> None:
-    """Remove the lineage from a checkpoint, as older versions wrote it."""
-    tree = torch.load(path, weights_only=True)
-    del tree["lineage"]
-    torch.save(tree, path)
-
-
-def test_the_lineage_of_an_older_checkpoint_is_reconstructed_from_its_files(
-    stages: tuple[Path, Path], tmp_path: Path
-) -> None:
-    _, runs = stages
-    for name in ("first", "second"):
-        forget(runs / name / "last.pt")
-    state = checkpoint.load(runs / "second" / "last.pt")
-    assert state.lineage is None
-    made = to_onnx.export(state, tmp_path / "bundle", "1").manifest.trained_by
-    assert made["data"] == ["all people", "odd people"]
-    assert [it["recipe"] for it in made["started_from"]] == ["first"]
-    assert made["pictures"]["count"] == 0
-    assert made["pictures"]["unrecorded"] == ["second (its own training)", "first (its own training)"]
-    shutil.rmtree(runs / "first")
-    with pytest.raises(checkpoint.CheckpointError, match="expected a checkpoint, got no file"):
-        to_onnx.export(state, tmp_path / "bundle", "1")
 
 
 def imported(path: Path, **network: object) -> bundle.Bundle:
