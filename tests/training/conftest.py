@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests import spots
-from tests.training.shuffle_net import ShuffleNet, onnx_of
+from tests.training.published_tinypose import PublishedTinyPose, onnx_of
 from training.__main__ import main
 from training.data import coco, crop_cache
 from training.recipe import recipe
@@ -65,7 +65,7 @@ def published_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained network in PP-TinyPose's layout, as `posewright-train import` makes a bundle of it."""
     folder = tmp_path_factory.mktemp("published")
     torch.manual_seed(3)
-    (folder / "theirs.onnx").write_bytes(onnx_of(ShuffleNet(), (192, 256)))
+    (folder / "theirs.onnx").write_bytes(onnx_of(PublishedTinyPose(), (192, 256)))
     told = "--decoder heatmap --role teacher --shift -1.5 -1.5 --padding 1.1 --out"
     assert main(["import", str(folder / "theirs.onnx"), *told.split(), str(folder / "tinypose-256")]) == 0
     return folder / "tinypose-256"

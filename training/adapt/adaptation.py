@@ -27,9 +27,8 @@ from training.adapt.request import AdaptError, Order, skeleton_of
 from training.data import augment, coco, crop_cache, image_record
 from training.data.image_record import PictureRecord
 from training.distillation import teacher_cache
-from training.engine import checkpoint, lineage, loop, profile
+from training.engine import checkpoint, from_bundle, lineage, loop, profile
 from training.engine.checkpoint import Checkpoint
-from training.export import from_bundle
 from training.recipe import recipe
 
 MEASURED_SCORE = 0.65
@@ -164,7 +163,7 @@ def _start(order: Order, lessons: Lessons) -> Checkpoint:
     """The student as a checkpoint, made once."""
     place = order.work / "start" / "last.pt"
     if not place.is_file():
-        revived = from_bundle.revive(order.student, _some_crops(order, lessons))
+        revived = from_bundle.as_checkpoint(order.student, _some_crops(order, lessons))
         line = lineage.of_bundle(order.student.manifest)
         line = replace(line, pictures=line.pictures | _record(order, lessons.footage))
         checkpoint.save(place, replace(revived, lineage=line))

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from service.pose.skeleton import COCO17
-from training import networks
 from training.data.image_record import PictureRecord
 from training.distillation.pose_task import PoseBatch, PoseTask
 from training.engine.checkpoint import Checkpoint
+from training.networks import registry
 from training.networks.pose import PoseNetwork
 from training.recipe import recipe
 from training.recipe.recipe import Phase, Recipe
@@ -44,7 +44,7 @@ class RehearsedTask:
             run: The run's folder.
         """
         self._task = PoseTask(plan, data_root, device, run)
-        began = networks.build(plan, pretrained=False)
+        began = registry.build(plan, pretrained=False)
         assert isinstance(began, PoseNetwork)
         began.load_state_dict(start.ema)
         self._start = began.eval().requires_grad_(requires_grad=False).to(device)
@@ -106,7 +106,7 @@ def recipe_of(
         "name": before.name,
         "role": before.role,
         "init_from": "@start",
-        "network": asdict(replace(before.network, fade=0.0)),
+        "network": asdict(replace(before.network, pruning_ramp=0.0)),
         "data": data,
         "phases": [
             {

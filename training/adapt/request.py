@@ -16,7 +16,7 @@ from training import files
 from training.adapt import footage, rehearsal
 from training.adapt.pseudo_labels import Gates
 from training.data import crop_cache
-from training.export import from_bundle
+from training.engine import from_bundle
 from training.recipe.recipe import Recipe
 
 SHIPPED = Path(bundle.__file__).parents[1] / "models"

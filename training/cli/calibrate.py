@@ -25,9 +25,9 @@ def run(options: Namespace) -> int:
     told = shared.marked(measured.calibration.measured_on)
     found = measured.calibration.model_copy(update={"measured_on": told})
     manifest = opened.manifest.model_copy(update={"calibration": found})
-    written = bundle.write(
-        options.out, manifest, opened.onnx, model_card.with_scores(opened.card, found, measured.after)
-    )
+    after = measured.after
+    bins = zip(after.scores.tolist(), after.similarities.tolist(), after.keypoints.tolist(), strict=True)
+    written = bundle.write(options.out, manifest, opened.onnx, model_card.with_scores(opened.card, found, bins))
     what = "boxes" if manifest.detects else "labelled keypoints"
     print(
         f"{written.path}: {found.samples:,} {what} on {found.pictures} pictures; expected calibration error "

@@ -9,8 +9,8 @@ from service.pose import bundle
 from service.pose.skeleton import COCO17, Skeleton
 from training.data import coco, known_skeletons
 from training.onnx import checks, import_detector, import_pose, probe
-from training.onnx.import_pose import Foreign
-from training.onnx.wrap import NORMALISATIONS, Feeding
+from training.onnx.import_pose import ThirdPartyModel
+from training.onnx.wrap import NORMALISATIONS, Conventions
 
 DETECTOR_SIZE = (416, 320)
 """(width, height) in px whose area an imported detector's input has."""
@@ -53,14 +53,14 @@ def _detector(options: Namespace) -> int:
     return 0
 
 
-def _foreign(options: Namespace) -> Foreign:
+def _foreign(options: Namespace) -> ThirdPartyModel:
     model = import_pose.read(options.onnx)
     skeleton = known_skeletons.find(options.skeleton) if options.skeleton else COCO17
     size = (options.input_size[0], options.input_size[1]) if options.input_size else None
-    return Foreign(
+    return ThirdPartyModel(
         path=options.onnx,
         model=model,
-        shape=probe.look(model, options.decoder, size, tuple(options.outputs)),
+        shape=probe.inspect(model, options.decoder, size, tuple(options.outputs)),
         decoder=options.decoder,
         name=import_pose.bundle_name(options.out),
         version=options.version,
@@ -72,7 +72,7 @@ def _foreign(options: Namespace) -> Foreign:
     )
 
 
-def _as_labelled(known: Foreign, truth: coco.Source) -> Foreign:
+def _as_labelled(known: ThirdPartyModel, truth: coco.Source) -> ThirdPartyModel:
     """The network, answering what is labelled: COCO's labels tell of a larger skeleton, too, how it is fed."""
     labels = coco.load(truth.annotations)
     try:
@@ -83,9 +83,9 @@ def _as_labelled(known: Foreign, truth: coco.Source) -> Foreign:
     return known
 
 
-def _feeding(options: Namespace, skeleton: Skeleton) -> Feeding:
+def _feeding(options: Namespace, skeleton: Skeleton) -> Conventions:
     mean, deviation = NORMALISATIONS[options.normalise]
-    return Feeding(
+    return Conventions(
         colour=options.colour,
         mean=tuple(options.mean or mean),
         deviation=tuple(options.deviation or deviation),

@@ -146,7 +146,7 @@ def run_evaluate(options: Namespace) -> int:
         figures = {name.format(key): round(getattr(score, key), 4) for key in ("ap", "ap50", "ap75")}
         told = shared.marked(options.record)
         # Figures of other pictures would be told as of these.
-        known = opened.manifest.metrics if model_card.tells_of(opened.card, told) else {}
+        known = opened.manifest.metrics if model_card.is_measured_on(opened.card, told) else {}
         manifest = opened.manifest.model_copy(update={"metrics": {**known, **figures}})
         bundle.write(options.bundle, manifest, opened.onnx, model_card.with_figures(opened.card, manifest, told))
     return 0
@@ -225,7 +225,7 @@ def run_quantize(options: Namespace) -> int:
     opened = bundle.read(options.bundle)
     holdout.of_bundles([opened], _source(options), options.every, allow=True)  # float and int8 learned from the same
     written = quantize.quantize(opened, _source(options), options.every, options.out)
-    print(f"{written.path}: {len(written.onnx) / 1e6:.1f} MB; {quantize.told(written.manifest)}")
+    print(f"{written.path}: {len(written.onnx) / 1e6:.1f} MB; {quantize.summary(written.manifest)}")
     return 0
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import cv2
 import torch
 
+from training.distillation import dry_run
 from training.distillation.detector_task import DetectorTask
 from training.distillation.pose_task import PoseTask
-from training.engine import allocator, device, distributed, dry_run, loop
+from training.engine import allocator, device, distributed, loop
 from training.engine.checkpoint import Checkpoint
 from training.recipe import recipe
 from training.recipe.recipe import Recipe
@@ -55,6 +56,6 @@ def set_threads(count: int) -> None:
 
 def _forecast(plan: Recipe, data_root: Path, run: Path, asked: str) -> str:
     chosen = device.choose(asked)
-    waiting = dry_run.unseen(plan, data_root, run) if plan.network.kind == "pose" else []
-    task = open_task(dry_run.without(plan, [teacher.name for teacher, _ in waiting]), data_root, chosen, run)
+    waiting = dry_run.uncached_teachers(plan, data_root, run) if plan.network.kind == "pose" else []
+    task = open_task(dry_run.without_teachers(plan, [teacher.name for teacher, _ in waiting]), data_root, chosen, run)
     return dry_run.describe(plan, task, waiting, data_root, run, chosen, device.describe(chosen, asked))

@@ -69,7 +69,7 @@ class DetectorTask:
         return [len(entries) for entries in self._sources]
 
     def origins(self) -> tuple[PictureRecord, tuple[str, ...]]:
-        """See `loop.Task.origins`."""
+        """See `Task.origins`."""
         shown = (image_record.picture_id(path) for entries in self._sources for path, *_ in entries)
         return PictureRecord.of(shown), self._teacher_names
 

@@ -95,7 +95,7 @@ class PoseTask:
         return [len(cache) for cache in self._caches]
 
     def origins(self) -> tuple[PictureRecord, tuple[str, ...]]:
-        """See `loop.Task.origins`."""
+        """See `Task.origins`."""
         return crop_cache.record(self._caches), tuple(self._teacher_names)
 
     def batch(self, step: int, rank: int, phase: Phase, count: int = 1) -> PoseBatch:
@@ -162,8 +162,9 @@ class PoseTask:
         """
         settings, shape = self._recipe.losses, self._recipe.network
         for it in (network, past):
-            if shape.fade and isinstance(it.backbone, LiteHRNet):
-                it.backbone.fade(shape.modules, shape.exchange, 1 - self._recipe.ramped(shape.fade, step))
+            if shape.pruning_ramp and isinstance(it.backbone, LiteHRNet):
+                remaining = 1 - self._recipe.ramped(shape.pruning_ramp, step)
+                it.backbone.scale_surplus(shape.modules, shape.exchange, remaining)
         outputs, features = network.with_features(batch.pixels)
         then = None
         if settings.self_distillation:

@@ -20,9 +20,9 @@ from service.pose.backends.runner import OnnxRunner
 from service.pose.bundle import Bundle
 from service.pose.skeleton import Skeleton
 from service.pose.types import Floats
-from training import networks
 from training.data.coco import DatasetError
 from training.engine import checkpoint
+from training.networks import registry
 from training.networks.onnx_graph import OnnxModule
 from training.networks.pose import SIMCC_BINS, STRIDE, PoseNetwork, axis_distributions, heatmaps
 from training.recipe import recipe
@@ -76,7 +76,7 @@ class NetworkTeacher:
         self._settings, self.skeleton = plan.recipe.network, plan.recipe.skeleton
         # Held to 0..1 by squared errors alone, its outputs are heatmaps; a softmax would make needles of them.
         self._answers_maps = plan.recipe.losses.by_squares
-        network = networks.build(plan.recipe, pretrained=False)
+        network = registry.build(plan.recipe, pretrained=False)
         assert isinstance(network, PoseNetwork)
         network.load_state_dict(plan.ema)
         self._network = network.eval().requires_grad_(requires_grad=False).to(device)

@@ -1,4 +1,4 @@
-"""What the allocator does with memory that a training step frees: the next step asks for the same blocks again."""
+"""Keeps the memory that a training step frees, because the next step needs blocks of the same sizes."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import ctypes
 import sys
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
-"""Of glibc's malloc.h."""
+"""Constants of glibc's malloc.h."""
 
 
 def keep_freed() -> bool:
-    """Have glibc keep freed blocks of any size; False where another library allocates, which nothing changes.
+    """Tell glibc to keep freed blocks of any size; returns False, and does nothing, with another C library.
 
-    It gives blocks over 32 MB back to the system at once, and each step paid for them with 100,000 page faults.
+    By default it returns blocks over 32 MB to the system, and every step would pay for them with page faults.
     """
     if not sys.platform.startswith("linux"):
         return False

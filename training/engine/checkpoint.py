@@ -1,4 +1,4 @@
-"""Checkpoints: everything that a training needs to go on, and what made it."""
+"""Checkpoints: everything that a training needs to resume, and where its weights come from."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """Where a training comes from, as it was when it started; see `lineage`.
+    """Where a training comes from, recorded when it starts; see `lineage`.
 
     Attributes:
-        started_from: What it went on from, newest first, as manifests list it.
-        data: Names of the sources that those before it learned from.
-        terms: Where those sources are from and on which terms, in words.
-        teachers: Who taught it and those before it, in words.
-        pictures: What it and those before it learn from.
-        start: Weights that it began with, where it or those before it began with a bundle; else empty.
+        started_from: The trainings and bundles before it, newest first, as manifests list them.
+        data: Names of the data sources of the trainings before it.
+        terms: Origin and terms of those sources, a text each.
+        teachers: Names of the teachers of this training and of those before it, as the card tells them.
+        pictures: Pictures that this training and those before it learn from.
+        start: The weights that this training, or the first of those before it, began with if that was a bundle; else
+            empty.
     """
 
     started_from: tuple[dict[str, Any], ...] = ()
@@ -42,19 +43,19 @@ class Lineage:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A training's state after ``step`` steps.
+    """The state of a training after ``step`` steps.
 
     Attributes:
         step: Steps done.
         network: Weights as trained.
-        ema: Averaged weights, the ones to use.
-        optimizer: Its state.
-        recipe: What is trained, resolved.
+        ema: Averaged weights, which are exported.
+        optimizer: State of the optimizer.
+        recipe: The resolved recipe.
         revision: Git revision of the code, ``unknown`` outside a repository.
-        run: Folder that it lies in; not stored.
-        lineage: Where the training comes from; None where a version before made the checkpoint.
-        fading: Averaged weights of what is blended out (`recipe.Network.fade`): a training goes on with them, nothing
-            else uses them.
+        run: Folder of the checkpoint; not stored.
+        lineage: Where the training comes from.
+        surplus: Averaged weights of the parts that are pruned gradually (the recipe's ``network.pruning_ramp``); only a
+            resumed training uses them.
     """
 
     step: int
@@ -64,12 +65,12 @@ class Checkpoint:
     recipe: recipe.Recipe
     revision: str
     run: Path = Path()
-    lineage: Lineage | None = None
-    fading: dict[str, torch.Tensor] = field(default_factory=dict)
+    lineage: Lineage = field(default_factory=Lineage)
+    surplus: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint, whole or not at all."""
+    """Write a checkpoint atomically."""
     content = io.BytesIO()
     torch.save(
         {
@@ -79,8 +80,8 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
             "optimizer": checkpoint.optimizer,
             "recipe": recipe.dump(checkpoint.recipe),
             "revision": checkpoint.revision,
-            "lineage": None if checkpoint.lineage is None else _tree(checkpoint.lineage),
-            "fading": checkpoint.fading,
+            "lineage": _tree(checkpoint.lineage),
+            "surplus": checkpoint.surplus,
         },
         content,
     )
@@ -91,7 +92,7 @@ def load(path: Path) -> Checkpoint:
     """Read a checkpoint onto the CPU.
 
     Raises:
-        CheckpointError: Missing or not a checkpoint of ours.
+        CheckpointError: The file is missing or is not a checkpoint of this project.
     """
     if path.is_dir():
         raise CheckpointError(f"{path}: expected a checkpoint, got a folder; give {path / 'last.pt'}")
@@ -99,7 +100,7 @@ def load(path: Path) -> Checkpoint:
         tree = torch.load(path, map_location="cpu", weights_only=True)
         known = {
             "recipe": recipe.parse(tree["recipe"], str(path)),
-            "lineage": _lineage(tree["lineage"]) if tree.get("lineage") else None,
+            "lineage": _lineage(tree["lineage"]),
             "run": path.parent,
         }
         return Checkpoint(**{**tree, **known})
@@ -110,12 +111,12 @@ def load(path: Path) -> Checkpoint:
 
 
 def locate(reference: str, root: Path, run: Path) -> Path:
-    """The file that a recipe means: ``@NAME`` is the run folder NAME beside ``run``, else a path from ``root``."""
+    """Resolve a reference in a recipe: a path from ``root``, or ``@NAME`` for the run folder NAME beside ``run``."""
     return run.parent / reference[1:] / "last.pt" if reference.startswith("@") else root / reference
 
 
 def _tree(lineage: Lineage) -> dict[str, Any]:
-    """Of plain things and tensors, which load without running code."""
+    """Turn a lineage into plain values and tensors, which load without running code."""
     return {
         "started_from": list(lineage.started_from),
         "data": list(lineage.data),
@@ -139,7 +140,7 @@ def _lineage(tree: dict[str, Any]) -> Lineage:
 
 
 def revision() -> str:
-    """Git revision of the running code, with ``-dirty`` where it was changed; ``unknown`` outside a repository."""
+    """Return the code's Git revision, with ``-dirty`` if it was changed; ``unknown`` outside a repository."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         answer = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)  # noqa: S603

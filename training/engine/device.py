@@ -1,4 +1,4 @@
-"""Where a training runs: an accelerator where there is one, unless somebody says otherwise."""
+"""Chooses the device that a training runs on: an accelerator if there is one, unless the user asks for another."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ CHOICES = ("auto", "cuda", "cpu")
 
 
 class DeviceError(ValueError):
-    """A device was asked for that is not there."""
+    """The requested device is not available."""
 
 
 def choose(asked: str = "auto") -> torch.device:
-    """Choose this process's device; torchrun's processes take one accelerator each.
+    """Choose this process's device; each of torchrun's processes takes an accelerator of its own.
 
     Args:
         asked: One of `CHOICES`.
 
     Raises:
-        DeviceError: There is no accelerator, or fewer than processes.
+        DeviceError: There is no accelerator, or there are fewer accelerators than processes.
     """
     if asked == "cpu" or (asked == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
@@ -40,7 +40,7 @@ def choose(asked: str = "auto") -> torch.device:
 
 
 def describe(device: torch.device, asked: str = "auto") -> str:
-    """Say in words which device it is, and why."""
+    """Describe the device, and why it was chosen."""
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, in bf16"
     threads = f"CPU, {torch.get_num_threads()} thread(s)"
@@ -51,5 +51,5 @@ def describe(device: torch.device, asked: str = "auto") -> str:
 
 def _why_not() -> str:
     if torch.version.cuda is None:
-        return f"torch {torch.__version__} is built for CPUs alone"
+        return f"torch {torch.__version__} is built for CPUs only"
     return f"torch {torch.__version__} finds no GPU that it can use (nvidia-smi lists what the driver sees)"

@@ -1,4 +1,4 @@
-"""The processes of one training, as torchrun starts them: they share each batch, and learn as one would."""
+"""The processes of one training, started by torchrun. They share each batch and act as one process."""
 
 from __future__ import annotations
 
@@ -11,31 +11,32 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-PATIENCE = timedelta(days=1)
-"""How long processes wait for each other: a teacher may look at many crops first. torchrun ends all where one fails."""
+TIMEOUT = timedelta(days=1)
+"""How long processes wait for each other, for example while a teacher infers many crops. torchrun ends all if one
+fails."""
 
 
 def join(device: torch.device) -> tuple[int, int]:
-    """Join torchrun's group, where there is one: (rank, processes)."""
+    """Join torchrun's process group, if there is one; returns this process's rank and the number of processes."""
     if started() == 1:
         return 0, 1
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
     return dist.get_rank(), count()
 
 
 def started() -> int:
-    """How many processes torchrun started; 1 without it."""
+    """Return how many processes torchrun started; 1 without torchrun."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def count() -> int:
-    """How many processes have joined; 1 where there is no group."""
+    """Return how many processes have joined; 1 without a group."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def total(values: Tensor) -> Tensor:
-    """Sum over processes, outside of any gradient."""
+    """Sum over the processes, without gradients."""
     if count() == 1:
         return values
     values = values.detach().clone()
@@ -44,13 +45,16 @@ def total(values: Tensor) -> Tensor:
 
 
 def mean(values: Tensor) -> Tensor:
-    """Mean over processes, outside of any gradient. A loss divided by it is, averaged, that of the whole batch."""
+    """Average over the processes, without gradients.
+
+    A loss divided by this mean gives, averaged over the processes, the loss of the whole batch.
+    """
     return total(values) / count() if count() > 1 else values
 
 
 @torch.no_grad()
 def average_gradients(network: nn.Module) -> None:
-    """Mean of the gradients over processes, as one flat message."""
+    """Average the gradients over the processes, in one message."""
     if count() == 1:
         return
     grads = [p.grad for p in network.parameters() if p.grad is not None]
@@ -60,6 +64,6 @@ def average_gradients(network: nn.Module) -> None:
 
 
 def rows(batch: int, rank: int, processes: int) -> NDArray[np.intp]:
-    """Rows of a batch that one of the processes makes: intp (batch / processes,)."""
+    """Return the rows of a batch that a process makes: intp (batch / processes,)."""
     each = batch // processes
     return np.arange(rank * each, (rank + 1) * each)

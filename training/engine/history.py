@@ -1,4 +1,4 @@
-"""The history of a training, as its ``log.csv`` tells it."""
+"""Reads the history of a training from its ``log.csv``."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from training.recipe.recipe import Recipe
 
 
 class HistoryError(ValueError):
-    """A log is not one of a training."""
+    """A file is not the log of a training."""
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What was logged, R rows.
+    """The R rows of a log.
 
     Attributes:
-        steps: int64 (R,), steps done, increasing.
-        columns: Every other numeric column by name, float64 (R,); NaN where a cell is empty.
+        steps: Steps done, int64 (R,), increasing.
+        columns: Every other numeric column by its name, float64 (R,); NaN where a cell is empty.
     """
 
     steps: NDArray[np.int64]
     columns: dict[str, NDArray[np.float64]]
 
     def samples(self, plan: Recipe) -> NDArray[np.float64]:
-        """Samples seen after each row, float64 (R,): as logged, else by the recipe's batches."""
+        """Return the samples seen after each row, float64 (R,), as logged or computed from the recipe's batches."""
         logged = self.columns.get("samples")
         if logged is not None:
             return logged
@@ -39,13 +39,13 @@ class History:
 
 
 def read(path: Path) -> History:
-    """Read a log, also while a training writes it.
+    """Read a log, even while a training writes it.
 
-    A torn last row is left out; of two rows for a step the later stays.
+    An incomplete last row is ignored; of two rows for the same step the later one counts.
 
     Raises:
-        HistoryError: It has no column ``step``.
-        OSError: It cannot be read.
+        HistoryError: The log has no column ``step``.
+        OSError: The log cannot be read.
     """
     with path.open(newline="") as stream:
         table = csv.DictReader(stream)

@@ -1,58 +1,33 @@
-"""One explicit `fit`: phases, warm-up and cosine, averaged weights, checkpoints, resume, several processes."""
+"""The training loop: phases, warm-up and cosine, averaged weights, checkpoints, resuming, several processes."""
 
 from __future__ import annotations
 
 import sys
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from service.pose import bundle
-from training import files, networks
-from training.data.image_record import PictureRecord
-from training.engine import checkpoint, distributed, lineage, optimizers
-from training.engine.checkpoint import Checkpoint, Lineage
-from training.export import from_bundle
-from training.networks import pp_tinypose, pruning, rtmdet
-from training.networks.lite_hrnet import LiteHRNet
+from training.engine import checkpoint, distributed, initial_weights, lineage, optimizers
+from training.engine.checkpoint import Checkpoint, CheckpointError, Lineage
+from training.engine.prefetcher import Prefetcher
+from training.engine.task import Task
+from training.engine.training_log import TrainingLog
+from training.networks import registry
+from training.networks.registry import TrainableNetwork
 from training.recipe import recipe as recipe_
-from training.recipe.recipe import Phase, Recipe, RecipeError
+from training.recipe.recipe import Recipe, RecipeError
 
 MAX_GRADIENT = 5.0
 """Gradients are scaled down to this norm."""
-LOG_EVERY = 50
-SHRINK_BATCHES = 4
-SHRINK_CROPS = 128
-"""Batches, and at most so many of their crops, on which a smaller network is fitted to its start."""
 
 
 class DivergedError(ArithmeticError):
-    """Training has left the range of numbers."""
-
-
-class Task(Protocol):
-    """What is learned: a batch is a function of the step, so a resumed training repeats an uninterrupted one."""
-
-    def origins(self) -> tuple[PictureRecord, tuple[str, ...]]:
-        """The pictures that are learned from, and who teaches, in words."""
-        ...
-
-    def batch(self, step: int, rank: int, phase: Phase, count: int = 1) -> Any:
-        """Draw whatever `loss` takes, on the training's device: the part of process ``rank`` of ``count``."""
-        ...
-
-    def loss(self, network: Any, past: Any, batch: Any, step: int) -> dict[str, Tensor]:
-        """Named scalar terms, whose sum is minimised, of a network and its averaged past on a batch.
-
-        Their mean over processes is the loss of the whole batch.
-        """
-        ...
+    """A gradient is not finite."""
 
 
 def fit(
@@ -63,99 +38,150 @@ def fit(
     save_every_s: float = 120,
     until: int | None = None,
 ) -> Checkpoint:
-    """Train until the recipe's last step, from the last checkpoint in ``run`` where there is one.
+    """Train until the recipe's last step, from the last checkpoint in ``run`` if there is one.
 
     Args:
-        recipe: What to do.
-        task: Batches and loss.
+        recipe: Describes the training.
+        task: Draws batches and computes the loss.
         run: Folder for ``last.pt`` and ``log.csv``.
         device: ``cuda`` trains in bf16, ``cpu`` in float32 unless the recipe says otherwise.
         save_every_s: Seconds between checkpoints.
-        until: Stop after so many steps; a later call goes on from there.
+        until: Stop after this many steps; a later call resumes from there.
 
     Raises:
         CheckpointError: ``run`` holds a checkpoint of another recipe, or ``init_from`` does not fit.
-        RecipeError: A batch cannot be shared evenly by the processes that torchrun started.
-        FullError: There is no room for a checkpoint; the one before stays, to go on from.
+        RecipeError: torchrun's processes cannot share a batch evenly.
+        FullError: There is no room for a checkpoint; the previous one stays, to resume from.
         DivergedError: A gradient is not finite.
     """
     rank, count = distributed.join(device)
     require_even(recipe, count)
     torch.manual_seed(recipe.seed)
-    begun = (run / "last.pt").exists()
-    network = _built(recipe, run, begun).to(device)
-    ema = networks.build(recipe, pretrained=False, fading=True).to(device)
-    for module in (network, ema):
-        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stub lacks it
-    line = None if begun else _begin(recipe, run, task, network, rank)
-    ema.load_state_dict(network.state_dict())
-    ema.requires_grad_(requires_grad=False)
-    optimizer = optimizers.build(network, recipe)
-    step, line = _resume(run / "last.pt", recipe, network, ema, optimizer) if begun else (0, line)
-    _require_same(step, count)
-    log = Log(run / "log.csv", step) if rank == 0 else None
-    revision = checkpoint.revision()
+    training = _Training.open(recipe, task, run, device, rank)
+    _require_same(training.step, count)
+    log = TrainingLog(run / "log.csv", training.step) if rank == 0 else None
     last = recipe.steps if until is None else min(recipe.steps, until)
-    network.train()
+    training.network.train()
     saved, phase = time.monotonic(), None
-    draw = Ahead(task, rank, count, recipe, last, device)
-    with tqdm(total=recipe.steps, initial=step, desc=recipe.name, unit="step", disable=rank > 0) as progress:
-        while step < last:
-            if recipe.phase_at(step) is not phase:
-                phase = recipe.phase_at(step)
-                network.backbone.freeze(phase.frozen_blocks)
-            assert phase is not None
-            with in_half(recipe, device):
-                terms = task.loss(network, ema, draw.batch(step), step)
+    batches = Prefetcher(task, rank, count, recipe, last, device)
+    with tqdm(total=recipe.steps, initial=training.step, desc=recipe.name, unit="step", disable=rank > 0) as progress:
+        while training.step < last:
+            if recipe.phase_at(training.step) is not phase:
+                phase = recipe.phase_at(training.step)
+                training.network.backbone.freeze(phase.frozen_blocks)
+            with autocast(recipe, device):
+                terms = task.loss(training.network, training.ema, batches.batch(training.step), training.step)
             loss = torch.stack(list(terms.values())).sum()
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            distributed.average_gradients(network)
-            norm = torch.nn.utils.clip_grad_norm_(network.parameters(), MAX_GRADIENT)
-            if not torch.isfinite(norm):
-                raise DivergedError(
-                    f"{recipe.name}: expected finite gradients, got {norm.item()} at step {step}; {_way_on(run)}"
-                )
-            rate = optimizers.set_rates(optimizer, recipe, step)
-            optimizer.step()
-            _average(ema, network, min(recipe.optimizer.ema_decay, (1 + step) / (10 + step)))
-            step += 1
+            rate = training.update(loss)
             progress.update()
-            told = _means({"loss": loss, **terms})
-            if log is not None and log.add(step, told, rate):
+            means = _means({"loss": loss, **terms})
+            if log is not None and log.add(training.step, means, rate):
                 progress.set_postfix(loss=f"{log.mean:.4f}")
-            if rank == 0 and (step == last or time.monotonic() - saved > save_every_s):
-                checkpoint.save(run / "last.pt", _state(step, network, ema, optimizer, recipe, revision, run, line))
+            if rank == 0 and (training.step == last or time.monotonic() - saved > save_every_s):
+                checkpoint.save(run / "last.pt", training.state())
                 saved = time.monotonic()
-    return _state(step, network, ema, optimizer, recipe, revision, run, line)
+    return training.state()
+
+
+class _Training:
+    """The state of a training, which a checkpoint saves.
+
+    Attributes:
+        step: Steps done.
+        network: In training.
+        ema: The network with averaged weights.
+    """
+
+    def __init__(
+        self, recipe: Recipe, run: Path, network: TrainableNetwork, ema: TrainableNetwork, origin: Lineage
+    ) -> None:
+        self.step = 0
+        self.network = network
+        self.ema = ema
+        self._recipe = recipe
+        self._run = run
+        self._origin = origin
+        self._optimizer = optimizers.build(network, recipe)
+        self._revision = checkpoint.revision()
+
+    @classmethod
+    def open(cls, recipe: Recipe, task: Task, run: Path, device: torch.device, rank: int) -> _Training:
+        """Begin a training, or resume the one in ``run``."""
+        state = _saved(run, recipe)
+        network = registry.build(recipe, pretrained=state is None, with_surplus=True)
+        if state is not None:
+            network.load_state_dict(state.network)  # brings the graph of an imported network, which may be gone
+        network = network.to(device)
+        ema = registry.build(recipe, pretrained=False, with_surplus=True).to(device)
+        for module in (network, ema):
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stub lacks it
+        origin = _begin(recipe, run, task, network, rank) if state is None else state.lineage
+        ema.load_state_dict(network.state_dict())
+        ema.requires_grad_(requires_grad=False)
+        training = cls(recipe, run, network, ema, origin)
+        if state is not None:
+            training.resume(state)
+        return training
+
+    def resume(self, state: Checkpoint) -> None:
+        """Continue with a checkpoint's averaged weights, optimizer state and step; the network has its weights."""
+        self.ema.load_state_dict({**state.ema, **state.surplus})
+        self._optimizer.load_state_dict(state.optimizer)
+        self.step = state.step
+
+    def update(self, loss: Tensor) -> float:
+        """Do one optimizer step and update the averaged weights; returns the learning rate.
+
+        Raises:
+            DivergedError: A gradient is not finite.
+        """
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        distributed.average_gradients(self.network)
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), MAX_GRADIENT)
+        if not torch.isfinite(norm):
+            raise DivergedError(
+                f"{self._recipe.name}: expected finite gradients, got {norm.item()} at step {self.step}; "
+                f"{_advice(self._run)}"
+            )
+        rate = optimizers.set_rates(self._optimizer, self._recipe, self.step)
+        self._optimizer.step()
+        _average(self.ema, self.network, min(self._recipe.optimizer.ema_decay, (1 + self.step) / (10 + self.step)))
+        self.step += 1
+        return rate
+
+    def state(self) -> Checkpoint:
+        """Return the checkpoint of the current step."""
+        ema = self.ema.state_dict()
+        served = ema
+        if self._recipe.network.pruning_ramp:
+            served = registry.build(self._recipe, pretrained=False).state_dict()
+        return Checkpoint(
+            step=self.step,
+            network=self.network.state_dict(),
+            ema={name: it for name, it in ema.items() if name in served},
+            optimizer=self._optimizer.state_dict(),
+            recipe=self._recipe,
+            revision=self._revision,
+            run=self._run,
+            lineage=self._origin,
+            surplus={name: it for name, it in ema.items() if name not in served},
+        )
 
 
 def _begin(recipe: Recipe, run: Path, task: Task, network: nn.Module, rank: int) -> Lineage:
-    """Give a network the weights that ``init_from`` means; returns where the training comes from."""
-    line = lineage.at_start(recipe, run, *task.origins())
+    """Give a network the weights that ``init_from`` names; returns where the training comes from."""
+    origin = lineage.at_start(recipe, run, *task.origins())
     if not recipe.init_from:
-        return line
-    fitting = networks.load_matching(network, start_weights(recipe, run, task))
+        return origin
+    matching = initial_weights.load_matching(network, initial_weights.read(recipe, run, task))
     if rank == 0:
-        print(f"{recipe.name}: {told_fit(fitting, network)}", file=sys.stderr, flush=True)
-    return lineage.with_weights(line, recipe, run, network.state_dict())
+        print(f"{recipe.name}: {initial_weights.describe_match(matching, network)}", file=sys.stderr, flush=True)
+    return lineage.with_weights(origin, recipe, run, network.state_dict())
 
 
-def _built(recipe: Recipe, run: Path, begun: bool) -> networks.Network:
-    """The network at its start, or as the checkpoint has it: an imported graph may come from there alone."""
-    network = networks.build(recipe, pretrained=not begun, fading=True)
-    if begun:
-        network.load_state_dict(_begun(run / "last.pt", recipe).network)
-    return network
-
-
-def told_fit(fitting: int, network: nn.Module) -> str:
-    """Say how much of a network begins as ``init_from`` has it: a wrong backbone or width fits hardly at all."""
-    return f"{fitting} of {len(network.state_dict())} tensors begin as init_from has them"
-
-
-def _way_on(run: Path) -> str:
-    """What to do after a training has diverged."""
+def _advice(run: Path) -> str:
+    """Say what to do after a training has diverged."""
     if not (run / "last.pt").exists():
         return "begin again with a lower optimizer.lr; nothing was saved yet"
     return (
@@ -164,126 +190,24 @@ def _way_on(run: Path) -> str:
     )
 
 
-def start_weights(recipe: Recipe, run: Path, task: Task | None = None) -> dict[str, Tensor]:
-    """The weights that a recipe's ``init_from`` means: a checkpoint's, or a bundle's.
-
-    A ``lite-hrnet`` that is smaller than its start begins as `shrink.shrink` makes it of the task's first crops.
-
-    Raises:
-        CheckpointError: Nothing there, or a bundle for a network with batch norms, whose statistics no bundle holds.
-        BundleError: Not a bundle of ours.
-    """
-    path = checkpoint.locate(recipe.init_from, Path(), run)
-    if recipe.network.backbone == "lite-hrnet":
-        assert task is not None
-        return _shrunk(recipe, path, task)
-    if recipe.network.backbone == "rtmdet-nano" and path.is_dir():
-        return rtmdet.weights_of(bundle.read(path).onnx, is_bgr=False)
-    if not path.is_dir():
-        return checkpoint.load(path).ema
-    if recipe.init_from == recipe.network.graph:
-        return networks.build(recipe).state_dict()
-    if recipe.network.norms != "folded":
-        raise checkpoint.CheckpointError(
-            f"init_from: {path}: expected a checkpoint for a network with batch norms, got a folder; a bundle goes on "
-            'with network.norms = "folded"'
-        )
-    return from_bundle.revive(bundle.read(path)).ema
-
-
-def _shrunk(recipe: Recipe, path: Path, task: Task) -> dict[str, Tensor]:
-    """The weights of a larger ``lite-hrnet``, of a checkpoint or of PP-TinyPose's imported graph, in the recipe's.
-
-    What the recipe blends out is still in them.
-    """
-    if path.is_dir():
-        large = LiteHRNet(len(recipe.skeleton))
-        large.load_state_dict(pp_tinypose.weights_of(bundle.read(path).onnx, len(recipe.skeleton)))
-    else:
-        start = checkpoint.load(path)
-        network = networks.build(start.recipe, pretrained=False)
-        network.load_state_dict(start.ema)
-        assert isinstance(network.backbone, LiteHRNet)
-        large = network.backbone
-    small = networks.build(recipe, pretrained=False, fading=True).backbone
-    assert isinstance(small, LiteHRNet)
-    if recipe.network.fade and (got := pruning.layout(large)) != (wanted := pruning.layout(small)):
-        raise RecipeError(
-            f"{recipe.name}: network.fade_modules and fade_exchange: expected {got}, as {path} has them, got {wanted}"
-        )
-    crops = [task.batch(step, 0, recipe.phase_at(0)).pixels for step in range(SHRINK_BATCHES)]
-    pruning.shrink(large, small, torch.cat(crops)[:SHRINK_CROPS].cpu())
-    return {f"backbone.{name}": weights for name, weights in small.state_dict().items()}
-
-
-def in_half(recipe: Recipe, device: torch.device) -> torch.autocast:
-    """Have the forward pass run in bf16 where that is faster: on accelerators, and on a CPU as the recipe says."""
+def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
+    """Let the forward pass run in bf16 on accelerators, and on a CPU if the recipe says so."""
     enabled = device.type == "cuda" or recipe.optimizer.bf16_on_cpu
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
 
-class Ahead:
-    """Draws the next batch while an accelerator works on this one; on a CPU there is nothing to gain."""
-
-    def __init__(self, task: Task, rank: int, count: int, recipe: Recipe, last: int, device: torch.device) -> None:
-        self._task, self._rank, self._count, self._recipe, self._last = task, rank, count, recipe, last
-        self._pool = ThreadPoolExecutor(1) if device.type == "cuda" else None
-        self._next: Future[Any] | None = None
-
-    def batch(self, step: int) -> Any:
-        """The batch of a step; steps are asked for in order."""
-        batch = self._next.result() if self._next else self._draw(step)
-        if self._pool is not None:
-            self._next = self._pool.submit(self._draw, step + 1) if step + 1 < self._last else None
-        return batch
-
-    def _draw(self, step: int) -> Any:
-        return self._task.batch(step, self._rank, self._recipe.phase_at(step), self._count)
-
-
-class Log:
-    """``log.csv``: a row every 50 steps with the means since the row before. After a resume, rows beyond it go."""
-
-    def __init__(self, path: Path, step: int) -> None:
-        self.mean = 0.0
-        self._path = path
-        self._sums: dict[str, Tensor] = {}
-        self._seen = 0
-        text = path.read_text() if path.exists() else ""
-        self._rows = text[: text.rfind("\n") + 1].splitlines()  # a full disk or a crash may have torn the last
-        self._rows = self._rows[:1] + [row for row in self._rows[1:] if int(row.partition(",")[0]) <= step]
-        if self._rows:
-            files.write(path, "\n".join([*self._rows, ""]).encode())
-
-    def add(self, step: int, terms: dict[str, Tensor], rate: float) -> bool:
-        """Take a step's loss, its terms and the learning rate in; tells whether a row was written.
-
-        Sums stay on the device until then: reading each step's loss would make an accelerator wait.
-        """
-        self._seen += 1
-        for name, term in terms.items():
-            self._sums[name] = self._sums.get(name, 0) + term.detach()
-        if step % LOG_EVERY:
-            return False
-        means = {name: float(value) / self._seen for name, value in self._sums.items()}
-        self.mean, self._sums, self._seen = means["loss"], {}, 0
-        if not self._rows:
-            self._rows = [",".join(["step", *means, "lr"])]
-            files.write(self._path, f"{self._rows[0]}\n".encode())
-        # By name: a log that an earlier version began may have other columns.
-        cells = {name: f"{value:.5f}" for name, value in means.items()} | {"step": str(step), "lr": f"{rate:.3g}"}
-        files.append(self._path, ",".join(cells.get(name, "") for name in self._rows[0].split(",")) + "\n")
-        return True
-
-
 def _means(terms: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The terms of the whole batch, detached."""
+    """Average the terms over the processes, without gradients."""
     values = distributed.mean(torch.stack([term.detach() for term in terms.values()]))
     return dict(zip(terms, values, strict=True))
 
 
 def require_even(recipe: Recipe, count: int) -> None:
-    """Refuse batches that processes cannot share evenly."""
+    """Refuse batches that ``count`` processes cannot share evenly.
+
+    Raises:
+        RecipeError: A batch is not a multiple of ``count``.
+    """
     for i, phase in enumerate(recipe.phases):
         if phase.batch % count:
             raise RecipeError(
@@ -293,81 +217,56 @@ def require_even(recipe: Recipe, count: int) -> None:
 
 
 def _require_same(step: int, count: int) -> None:
-    """Refuse to start processes at different steps: each needs the run folder's checkpoint."""
+    """Refuse processes that would start at different steps: each needs the checkpoint in the run folder."""
     if count == 1:
         return
     steps: list[int] = [0] * count
     dist.all_gather_object(steps, step)
     if len(set(steps)) > 1:
-        raise checkpoint.CheckpointError(
+        raise CheckpointError(
             f"expected every process at the same step, got {steps}; give all machines the same run folder"
         )
 
 
 @torch.no_grad()
 def _average(ema: nn.Module, network: nn.Module, decay: float) -> None:
-    """Move the averaged weights and norms' statistics towards the network's."""
-    for mine, theirs in zip(ema.state_dict().values(), network.state_dict().values(), strict=True):
-        if mine.dtype.is_floating_point:
-            mine.lerp_(theirs, 1 - decay)
+    """Move averaged weights, and averaged statistics of norms, towards the network's."""
+    for averaged, current in zip(ema.state_dict().values(), network.state_dict().values(), strict=True):
+        if averaged.dtype.is_floating_point:
+            averaged.lerp_(current, 1 - decay)
         else:
-            mine.copy_(theirs)
+            averaged.copy_(current)
 
 
 def steps_done(run: Path, recipe: Recipe) -> int:
-    """Steps of this recipe that a run folder's checkpoint has behind it; 0 without one.
+    """Return the steps that a run folder's checkpoint of this recipe has done; 0 without a checkpoint.
 
     Raises:
-        CheckpointError: It is another recipe's.
+        CheckpointError: The checkpoint is of another recipe.
     """
-    return _begun(run / "last.pt", recipe).step if (run / "last.pt").exists() else 0
+    state = _saved(run, recipe)
+    return 0 if state is None else state.step
 
 
-def _begun(path: Path, recipe: Recipe) -> Checkpoint:
-    """Load a checkpoint of this recipe."""
+def _saved(run: Path, recipe: Recipe) -> Checkpoint | None:
+    """Load the checkpoint of this recipe in a run folder, if there is one."""
+    path = run / "last.pt"
+    if not path.exists():
+        return None
     state = checkpoint.load(path)
     if state.recipe != recipe:
         keys = ", ".join(_different(recipe_.dump(state.recipe), recipe_.dump(recipe)))
-        raise checkpoint.CheckpointError(
+        raise CheckpointError(
             f"{path}: expected a checkpoint of this recipe, got another, which differs in {keys}; "
             "choose an empty run folder or the recipe that began it"
         )
     return state
 
 
-def _resume(
-    path: Path, recipe: Recipe, network: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer
-) -> tuple[int, Lineage | None]:
-    """Load a checkpoint of this recipe; returns the steps done and where the training comes from."""
-    state = _begun(path, recipe)
-    network.load_state_dict(state.network)
-    ema.load_state_dict({**state.ema, **state.fading})
-    optimizer.load_state_dict(state.optimizer)
-    return state.step, state.lineage
-
-
 def _different(old: Any, new: Any, place: str = "") -> list[str]:
-    """Keys at which two plain trees differ."""
+    """List the keys at which two plain trees differ."""
     if isinstance(old, dict) and isinstance(new, dict):
         return [key for name in {**old, **new} for key in _different(old.get(name), new.get(name), f"{place}.{name}")]
     if isinstance(old, list | tuple) and isinstance(new, list | tuple) and len(old) == len(new):
         return [key for i in range(len(old)) for key in _different(old[i], new[i], f"{place}.{i}")]
     return [] if old == new else [place.lstrip(".")]
-
-
-def _state(
-    step: int,
-    network: nn.Module,
-    ema: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    recipe: Recipe,
-    revision: str,
-    run: Path,
-    line: Lineage | None,
-) -> Checkpoint:
-    average = ema.state_dict()
-    served = networks.build(recipe, pretrained=False).state_dict() if recipe.network.fade else average
-    kept = {name: it for name, it in average.items() if name in served}
-    fading = {name: it for name, it in average.items() if name not in served}
-    state = network.state_dict(), kept, optimizer.state_dict()
-    return Checkpoint(step, *state, recipe, revision, run, line, fading)

@@ -1,4 +1,4 @@
-"""Optimizers: AdamW or SOAP, each tensor's rate, and how rates go up and down."""
+"""Builds the optimizer, AdamW or SOAP, with a learning rate for each tensor, and sets the schedule's rates."""
 
 from __future__ import annotations
 
@@ -11,21 +11,20 @@ from torch import nn
 from training.recipe.recipe import Recipe, RecipeError
 
 WEIGHT_SIZES = (1e-2, 1.0)
-"""Between these a tensor's rate in a folded network follows its root mean square."""
+"""Range within which the learning rate of a tensor in a folded network follows its root mean square."""
 LARGEST_BASIS = 256
-"""Sides of a tensor with more entries keep their own basis in SOAP: with 672 of them too
-an update of student-s takes 114 ms instead of 56."""
+"""SOAP does not rotate dimensions that are larger, because that would make updates much slower."""
 
 
 def build(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Open the recipe's optimizer on a network; `set_rates` sets its rates before each step.
+    """Build the recipe's optimizer for a network; call `set_rates` before each step.
 
     Raises:
-        RecipeError: It needs a package that is not installed.
+        RecipeError: The optimizer needs a package that is not installed.
     """
     if recipe.optimizer.kind == "adamw":
         return torch.optim.AdamW(_groups(network, recipe), lr=0.0, fused=True)
-    # Here, because it takes a second to import and few recipes want it.
+    # Imported here, because it takes a second and few recipes use it.
     try:
         from pytorch_optimizer.optimizer.soap import SOAP  # noqa: PLC0415
     except ImportError as error:
@@ -38,7 +37,7 @@ def build(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def set_rates(optimizer: torch.optim.Optimizer, recipe: Recipe, step: int) -> float:
-    """Set each group's rate at a step, linear warm-up, then a cosine; returns the one that groups have shares of."""
+    """Set each group's learning rate: linear warm-up, then cosine decay; returns the rate that the groups scale."""
     settings = recipe.optimizer
     warm = min(1.0, (step + 1) / max(1, settings.warmup_steps))
     cosine = (1 + math.cos(math.pi * step / recipe.steps)) / 2
@@ -49,15 +48,15 @@ def set_rates(optimizer: torch.optim.Optimizer, recipe: Recipe, step: int) -> fl
 
 
 def _groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """Split parameters by rate (backbone or not) and decay (weights of convolutions or not).
+    """Group the parameters by learning rate (backbone or not) and by decay (weights of convolutions or not).
 
-    Without norms a layer's answer grows with its weights, whose sizes differ a hundredfold once norms are folded in:
-    each tensor's rate is then a share of its own root mean square, as in Adafactor (arXiv 1804.04235, sec. 8; ours: of
-    that at the start).
+    In a network with folded norms, the weights of layers differ greatly in size, and the output of a layer grows with
+    its weights. The rate of each tensor is then scaled by its own root mean square, as in Adafactor (arXiv 1804.04235,
+    sec. 8; but by the root mean square at the start).
     """
     groups = []
     if recipe.network.norms == "folded":
-        # A group for each, also where sizes are equal: a resumed training must find the same groups.
+        # One group for each tensor, even if scales are equal: a resumed training must find the same groups.
         for name, parameter in network.named_parameters():
             scale = recipe.optimizer.backbone_lr_scale if name.startswith("backbone.") else 1.0
             size = float(parameter.detach().square().mean().sqrt().clamp(*WEIGHT_SIZES))

@@ -1,4 +1,4 @@
-"""Where a training step's time goes: pictures a second, and the share of each part, on the device at hand."""
+"""Measures how long the parts of a training step take on a device."""
 
 from __future__ import annotations
 
@@ -11,26 +11,31 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training import networks
 from training.engine import loop, optimizers
+from training.engine.task import Task
+from training.networks import registry
 from training.recipe.recipe import Recipe
 
 WARM_UP = 3
+"""Rounds that are not measured."""
 
 
-def measure(plan: Recipe, task: loop.Task, device: torch.device, rounds: int) -> dict[str, float]:
-    """Time each part of a step of the recipe's last phase; medians over ``rounds``, in ms.
+def measure(plan: Recipe, task: Task, device: torch.device, rounds: int) -> dict[str, float]:
+    """Time each part of a step of the recipe's last phase.
 
     Args:
-        plan: What is trained.
-        task: Makes batches and the loss.
-        device: Where.
-        rounds: After three that warm up.
+        plan: The recipe.
+        task: Draws batches and computes the loss.
+        device: Runs the steps.
+        rounds: Steps that are timed, after the warm-up.
+
+    Returns:
+        Median time of each part in ms.
     """
     phase = plan.phases[-1]
-    network = networks.build(plan, fading=True).to(device)
-    past = networks.build(plan, pretrained=False, fading=True).to(device)
-    for module in (network, past):
+    network = registry.build(plan, with_surplus=True).to(device)
+    averaged = registry.build(plan, pretrained=False, with_surplus=True).to(device)
+    for module in (network, averaged):
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stub lacks it
     network.train()
     network.backbone.freeze(phase.frozen_blocks)
@@ -46,8 +51,8 @@ def measure(plan: Recipe, task: loop.Task, device: torch.device, rounds: int) ->
         return result
 
     def forward(batch: Any, step: int) -> Tensor:
-        with loop.in_half(plan, device):
-            return torch.stack(list(task.loss(network, past, batch, step).values())).sum()
+        with loop.autocast(plan, device):
+            return torch.stack(list(task.loss(network, averaged, batch, step).values())).sum()
 
     for step in range(rounds + WARM_UP):
         batch = timed("batch", partial(task.batch, step, 0, phase))
@@ -59,7 +64,7 @@ def measure(plan: Recipe, task: loop.Task, device: torch.device, rounds: int) ->
 
 
 def table(plan: Recipe, parts: dict[str, float], device: torch.device) -> str:
-    """Write Markdown: a line for each part, and the rate."""
+    """Format times in ms as a Markdown table with a row for each part, headed by the pictures per second."""
     total = sum(parts.values())
     rate = 1000 * plan.phases[-1].batch / total
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} thread(s)"

@@ -1,4 +1,4 @@
-"""A training's history as TensorBoard event files."""
+"""Writes the history of a training as TensorBoard event files."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ LOG = "log.csv"
 
 
 def export_events(run: Path) -> Path:
-    """Write every numeric column of ``log.csv`` as a scalar over steps into ``tensorboard/``, whole or not at all.
+    """Write every numeric column of ``log.csv`` as a scalar over the steps into ``tensorboard/``.
 
-    Events of an earlier call are replaced, so that TensorBoard never shows a row twice.
+    The folder replaces that of an earlier call as a whole, so that TensorBoard never shows a row twice.
 
     Args:
         run: A training's folder.
@@ -33,7 +33,7 @@ def export_events(run: Path) -> Path:
     logged = history.read(run / LOG)
     out = run / FOLDER
     partial, old = (run / f".{FOLDER}.{os.getpid()}.{end}" for end in ("partial", "old"))
-    for left in (partial, old):  # by a killed process of the same number
+    for left in (partial, old):  # by a killed process that had the same id
         shutil.rmtree(left, ignore_errors=True)
     try:
         with SummaryWriter(str(partial)) as writer:

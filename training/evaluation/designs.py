@@ -7,8 +7,9 @@ import time
 import numpy as np
 
 from service.pose.backends.runner import OnnxRunner
-from training import networks
 from training.export import to_onnx
+from training.networks import registry
+from training.networks.served import served_network
 from training.recipe.recipe import Network, Recipe
 
 DESIGNS = (
@@ -31,8 +32,8 @@ def compare(rounds: int) -> str:
     runners, figures, pixels = {}, {}, {}
     for network in DESIGNS:
         plan = Recipe("design", "student", network, (), ())
-        built = networks.build(plan, pretrained=False)
-        served = to_onnx.served_network(built, plan)
+        built = registry.build(plan, pretrained=False)
+        served = served_network(built, plan)
         parameters = sum(p.numel() for p in built.parameters())
         figures[network] = parameters / 1e6, to_onnx.multiply_adds(served, plan) / 1e9
         runners[network] = OnnxRunner(to_onnx.to_onnx(served, plan), threads=1)

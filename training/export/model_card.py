@@ -1,35 +1,47 @@
-"""The model card that travels with a bundle."""
+"""Writes the model card of a bundle."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from service.pose.bundle import Manifest
 from service.pose.calibration import Calibration
 from service.pose.skeleton import Skeleton
-from training.evaluation.predictions import Reliability
+from training.networks.registry import BACKBONES
 from training.recipe.recipe import Recipe
 
 LIMITS = {
-    "pose": """- Cut-off and small people (below about 60 px), back views, crowds and lying people are read worst.
-- Every joint is answered, also hidden ones: read its score.
-- One person a box: where two overlap, joints may jump to the neighbour.""",
-    "detector": """- People below about 20 px of the network's input, and dense crowds, are missed.
-- Boxes of people cut by the picture's edge end there.""",
+    "pose": """- Errors are largest for truncated or small people (below about 60 px), back views, crowds and people
+  lying down.
+- Every keypoint gets a position, even a hidden one: use its score.
+- There is one person per box: if two people overlap, keypoints may jump to the other one.""",
+    "detector": """- People below about 20 px of the network's input, and people in dense crowds, are missed.
+- Boxes of people that the picture's edge truncates end at the edge.""",
 }
 FIGURES, SCORES = "## Figures", "## Scores"
-SCORES_UNKNOWN = [SCORES, "", "A concentration of belief, not calibrated (`posewright-train calibrate`).", ""]
+SCORES_UNKNOWN = [
+    SCORES,
+    "",
+    "Not calibrated: use them for ranking only, or calibrate them (`posewright-train calibrate`).",
+    "",
+]
 SCORES_KNOWN = {
-    "expected_oks": """A keypoint's score is the similarity to its label to expect of it (COCO's OKS of one keypoint),
-given that it can be labelled; a person's is the OKS to expect, in a found box times how probably it shows a person.""",
-    "probability_of_person": "A box's score is how probably it shows a person.",
+    "expected_oks": """A keypoint's score is its expected similarity to a label (COCO's OKS of one keypoint), given that
+the keypoint can be labelled. A person's score is the expected OKS, times the probability that a detected box contains
+a person.""",
+    "probability_of_person": "A box's score is the probability that the box contains a person.",
 }
-OLD_LINES = (" Scores are a concentration of belief, not calibrated.", "- Scores are not calibrated.\n")
-"""What cards said before they had the section."""
 
 
 def write(manifest: Manifest, plan: Recipe, seen: str = "") -> str:
-    """Write the card: what it is, training, data and terms, limits and what was seen; nothing is measured yet."""
+    """Write the card of a new bundle, of which no figures are measured yet.
+
+    Args:
+        manifest: Describes the bundle.
+        plan: Its recipe.
+        seen: Errors that a person has seen on pictures.
+    """
     width, height = manifest.input_size
     trained_by = manifest.trained_by
     return "\n".join(
@@ -50,7 +62,7 @@ def write(manifest: Manifest, plan: Recipe, seen: str = "") -> str:
             "",
             f"Recipe sha256 `{trained_by['recipe_sha256']}`, seed {plan.seed}, {trained_by['steps']} steps,",
             f"revision `{trained_by['revision']}`.",
-            *_start(manifest, plan),
+            *_start_lines(manifest, plan),
             "",
             *(f"- {name}" for name in trained_by["data"]),
             *_pictures(trained_by["pictures"]),
@@ -75,15 +87,15 @@ def write(manifest: Manifest, plan: Recipe, seen: str = "") -> str:
 
 
 def _pictures(record: dict[str, Any]) -> list[str]:
-    """Say whose pictures the manifest records: `evaluate` refuses these."""
-    lines = ["", f"Its manifest records the {record['count']:,} pictures that it learned from."] * bool(record["count"])
+    """Say which training pictures the manifest records, because `evaluate` refuses to measure on them."""
+    lines = ["", f"Its manifest records the {record['count']:,} training pictures."] * bool(record["count"])
     if record["unrecorded"]:
-        lines += ["", f"Nobody recorded which pictures these learned from: {'; '.join(record['unrecorded'])}."]
+        lines += ["", f"The training pictures of these are not recorded: {'; '.join(record['unrecorded'])}."]
     return lines
 
 
 def _keypoints(manifest: Manifest) -> list[str]:
-    """Name the keypoints of a skeleton of one's own; COCO's are known."""
+    """List the keypoints, unless the skeleton is COCO's."""
     if not isinstance(manifest.skeleton, Skeleton):
         return []
     return [f"Keypoints of `{manifest.skeleton.name}`: {', '.join(manifest.skeleton.keypoints)}."]
@@ -93,19 +105,19 @@ def _measured(on: str) -> str:
     return f"COCO AP (pycocotools), through the serving code, on {on}."
 
 
-def tells_of(text: str, measured_on: str) -> bool:
-    """Tell whether a card's figures are of these pictures."""
+def is_measured_on(text: str, measured_on: str) -> bool:
+    """Tell whether the figures of a card were measured on these pictures."""
     section = text.partition(f"{FIGURES}\n")[2].partition("\n## ")[0]
     return _measured(measured_on) in section.splitlines()
 
 
 def with_figures(text: str, manifest: Manifest, measured_on: str) -> str:
-    """Say in a card what was measured, in the place of what it said of that.
+    """Replace the section on figures of a card.
 
     Args:
         text: The card.
         manifest: Holds the figures.
-        measured_on: What pictures they are of.
+        measured_on: Names the pictures.
     """
     head, _, rest = text.partition(f"{FIGURES}\n")
     section = [
@@ -121,58 +133,55 @@ def with_figures(text: str, manifest: Manifest, measured_on: str) -> str:
     return head + "\n".join(section) + "\n" + behind
 
 
-def _start(manifest: Manifest, plan: Recipe) -> list[str]:
-    lines = [_begun(it) for it in manifest.trained_by["started_from"]]
+def _start_lines(manifest: Manifest, plan: Recipe) -> list[str]:
+    lines = [_start_line(it) for it in manifest.trained_by["started_from"]]
     if "blend" in manifest.trained_by:
         lines.append(
-            f"Its weights lie {manifest.trained_by['blend']:g} of the way from those of the bundle that its "
-            "training began with to the trained ones (arXiv 2109.01903)."
+            f"Its weights are interpolated: {manifest.trained_by['blend']:g} of the way from the weights of the bundle "
+            "that its training began with to the trained ones (arXiv 2109.01903)."
         )
-    if plan.network.backbone.startswith("lite0"):
-        lines.append("The backbone began with EfficientNet-Lite0's ImageNet weights (Apache-2.0).")
+    backbone = BACKBONES[plan.network.backbone]
+    if backbone.pretrained:
+        lines.append(f"The backbone began with {backbone.pretrained} ({backbone.licence}).")
     return lines
 
 
-def _begun(start: dict[str, Any]) -> str:
+def _start_line(start: dict[str, Any]) -> str:
     if "imported" in start:
         return (
             f"It began with the weights of {start['origin']} ({start['licence']}), imported from "
             f"`{start['imported_from']}` (sha256 `{start['imported_sha256']}`), and was then changed and trained."
         )
     return (
-        f"It went on from `{start['recipe']}` (recipe sha256 `{start['recipe_sha256']}`) after {start['steps']} steps."
+        f"Its training began with `{start['recipe']}` (recipe sha256 `{start['recipe_sha256']}`) after "
+        f"{start['steps']} steps."
     )
 
 
-def with_scores(text: str, calibration: Calibration, told: Reliability) -> str:
-    """Say in a card what the scores mean, in the place of what it said of them.
+def with_scores(text: str, calibration: Calibration, bins: Iterable[tuple[float, float, int]]) -> str:
+    """Replace the section on scores of a card.
 
     Args:
         text: The card.
-        calibration: What they mean.
-        told: How far they told it, on halves of the pictures that were not fitted.
+        calibration: What the scores mean.
+        bins: Mean score, observed mean and number of samples of each bin of scores, measured on pictures that the
+            calibration was not fitted to.
     """
-    for line in OLD_LINES:
-        text = text.replace(line, "")
     head, _, rest = text.partition(f"{SCORES}\n")
     behind = rest[rest.index("\n## ") + 1 :] if "\n## " in rest else ""
-    if not rest and "## Limits\n" in text:
-        head, _, limits = text.partition("## Limits\n")
-        behind = f"## Limits\n{limits}"
     observed = "similarity" if calibration.meaning == "expected_oks" else "people"
-    rows = zip(told.scores.tolist(), told.similarities.tolist(), told.keypoints.tolist(), strict=True)
     section = [
         SCORES,
         "",
         SCORES_KNOWN[calibration.meaning],
         "",
-        f"Measured on {calibration.measured_on}: {calibration.samples:,} samples on {calibration.pictures} pictures,",
-        "each half scored by what the other half taught. Expected calibration error",
-        f"{calibration.error:.3f}; of the heights that the scores are made of, {calibration.error_before:.3f}.",
+        f"Measured on {calibration.measured_on}: {calibration.samples:,} samples on {calibration.pictures} pictures.",
+        "Each half of the pictures was measured with the calibration of the other half. The expected calibration error",
+        f"is {calibration.error:.3f}; that of the uncalibrated scores is {calibration.error_before:.3f}.",
         "",
         f"| score | {observed} | count |",
         "|---|---|---|",
-        *(f"| {score:.2f} | {seen:.2f} | {count:,} |" for score, seen, count in rows),
+        *(f"| {score:.2f} | {mean:.2f} | {count:,} |" for score, mean, count in bins),
         "",
     ]
     return "\n".join([head.rstrip("\n"), "", *section, behind]).rstrip("\n") + "\n"

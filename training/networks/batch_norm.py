@@ -1,26 +1,25 @@
-"""Batch norm whose batch is that of all processes together."""
+"""Batch norm over the batch of all processes together."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.engine import distributed
-
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """torch's, unless several processes train: then the statistics are those of all their crops.
+    """torch's batch norm, but when several processes train, the statistics are those of all their crops.
 
-    torch's own SyncBatchNorm needs CUDA. Without one, processes of 16 crops each would train another network than one
-    of 32.
+    torch's own SyncBatchNorm needs CUDA. Without shared statistics, several processes would train another network than
+    one process with the whole batch.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise (N, C, H, W) by channel."""
-        if not self.training or distributed.count() == 1:
+        """Normalise (N, C, H, W) per channel."""
+        if not self.training or _processes() == 1:
             return super().forward(x)
         assert self.num_batches_tracked is not None
         assert self.momentum is not None
@@ -33,16 +32,16 @@ class BatchNorm2d(nn.BatchNorm2d):
 
 
 class _Shared(torch.autograd.Function):
-    """Ioffe and Szegedy (arXiv 1502.03167), with every sum taken over the processes too."""
+    """Batch norm (Ioffe and Szegedy, arXiv 1502.03167) with every sum taken over the processes too."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, float]:
-        """Give the normalised x, the mean and the (biased) variance of each channel, and of how many values."""
-        there = x.float()  # bf16 sums would round away what is summed
-        size = float(x.numel() // x.shape[1] * distributed.count())
-        # Not one pass of squares: a variance that is a small difference of large sums loses its digits.
-        mean = distributed.total(there.sum(dim=(0, 2, 3))) / size
-        variance = distributed.total((there - _wide(mean)).square().sum(dim=(0, 2, 3))) / size
+        """Return the normalised x, each channel's mean and (biased) variance, and the number of values per channel."""
+        there = x.float()  # sums in bf16 would lose small values
+        size = float(x.numel() // x.shape[1] * _processes())
+        # In two passes: a variance computed as a small difference of large sums would be inexact.
+        mean = _total(there.sum(dim=(0, 2, 3))) / size
+        variance = _total((there - _wide(mean)).square().sum(dim=(0, 2, 3))) / size
         scale = (variance + eps).rsqrt()
         ctx.save_for_backward(x, weight, mean, scale)
         ctx.size = size
@@ -52,15 +51,26 @@ class _Shared(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor, Tensor, None]:
-        """Pass the gradient of x on; those of weight and bias are of this process's crops, to be averaged."""
+        """Return the gradients of x, weight and bias; those of weight and bias are of this process's crops alone."""
         x, weight, mean, scale = ctx.saved_tensors
         dy = grads[0].float()
         unit = (x.float() - _wide(mean)) * _wide(scale)
         d_bias, d_weight = dy.sum(dim=(0, 2, 3)), (dy * unit).sum(dim=(0, 2, 3))
-        both = distributed.total(torch.stack([d_bias, d_weight])) / ctx.size
+        both = _total(torch.stack([d_bias, d_weight])) / ctx.size
         dx = (dy - _wide(both[0]) - unit * _wide(both[1])) * _wide(scale * weight)
         return dx.to(x.dtype), d_weight, d_bias, None
 
 
+def _processes() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def _total(values: Tensor) -> Tensor:
+    """Sum over the processes, in place."""
+    dist.all_reduce(values)
+    return values
+
+
 def _wide(values: Tensor) -> Tensor:
+    """Turn (C,) into (1, C, 1, 1)."""
     return values.view(1, -1, 1, 1)

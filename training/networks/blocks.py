@@ -1,4 +1,4 @@
-"""Parts that several networks share."""
+"""Building blocks that several networks share."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from training.networks.batch_norm import BatchNorm2d
 from training.networks.depthwise import DepthwiseConv2d
 
 NORM_EPS = 1e-5
-"""Of every batch norm here, torch's default."""
+"""Epsilon of every batch norm in these networks, torch's default."""
 
 
 def normalise(pixels: Tensor) -> Tensor:
-    """Turn uint8 (N, H, W, 3) RGB into float (N, 3, H, W), about -1..1 (EfficientNet-Lite's (x - 127) / 128)."""
+    """Turn uint8 (N, H, W, 3) RGB into float (N, 3, H, W) about -1..1, as EfficientNet-Lite does: (x - 127) / 128."""
     return (pixels.permute(0, 3, 1, 2).float() - 127) / 128
 
 
 class ConvNorm(nn.Sequential):
-    """Convolution, batch norm, ReLU6 unless ``act`` is off."""
+    """A convolution with batch norm and, if ``act`` is set, ReLU6."""
 
     def __init__(
         self, width_in: int, width: int, kernel: int = 1, stride: int = 1, depthwise: bool = False, act: bool = True
     ) -> None:
-        """Build it; ``depthwise`` convolves each of ``width_in`` = ``width`` channels alone."""
+        """Build the block; a ``depthwise`` one convolves each of ``width_in`` = ``width`` channels on its own."""
         super().__init__(
             DepthwiseConv2d(width, kernel, stride)
             if depthwise
@@ -36,37 +36,37 @@ class ConvNorm(nn.Sequential):
         )
 
     def fold(self) -> None:
-        """Take the norm out: the convolution gets a bias instead, which `fold_weights` fills."""
+        """Replace the norm with a bias of the convolution; `fold_weights` computes its value."""
         self.convolution.bias = nn.Parameter(torch.zeros(self.convolution.out_channels))
         self[1] = nn.Identity()
 
     @property
     def normed(self) -> bool:
-        """Whether the norm is still there."""
+        """Whether the block still has its norm."""
         return isinstance(self[1], nn.BatchNorm2d)
 
     @property
     def act(self) -> bool:
-        """Whether a ReLU6 follows."""
+        """Whether the block ends with a ReLU6."""
         return len(self) == 3
 
     @property
     def convolution(self) -> nn.Conv2d:
-        """The convolution, typed."""
+        """The convolution."""
         layer = self[0]
         assert isinstance(layer, nn.Conv2d)
         return layer
 
     @property
     def norm(self) -> nn.BatchNorm2d:
-        """The batch norm, typed."""
+        """The batch norm."""
         layer = self[1]
         assert isinstance(layer, nn.BatchNorm2d)
         return layer
 
 
 def fold_norms(network: nn.Module) -> None:
-    """Take the batch norms out of a network whose convolutions and norms are all in `ConvNorm`."""
+    """Remove the batch norms from a network; all of them must be parts of a `ConvNorm`."""
     for part in network.modules():
         if isinstance(part, ConvNorm):
             part.fold()
@@ -74,7 +74,7 @@ def fold_norms(network: nn.Module) -> None:
 
 
 def fold_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Fold the norms of a network's weights into its convolutions, for a network without norms."""
+    """Fold the norms of a state into its convolutions, for a network without norms."""
     result = dict(weights)
     for name in [it.removesuffix(".1.running_mean") for it in weights if it.endswith(".1.running_mean")]:
         norm = {part: result.pop(f"{name}.1.{part}") for part in ("weight", "bias", "running_mean", "running_var")}
@@ -86,7 +86,7 @@ def fold_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 class LevelStack(nn.Module):
-    """A backbone from scratch: a stem of stride 2, then levels of equal units, each level of half the size.
+    """A backbone without pretrained weights: a stem of stride 2, then levels of equal units, each of half the size.
 
     Attributes:
         widths: Channels of each level, finest first.
@@ -99,7 +99,7 @@ class LevelStack(nn.Module):
         widths: tuple[int, ...],
         depths: tuple[int, ...],
     ) -> None:
-        """Stack ``depths`` units of ``widths`` channels; ``unit`` takes channels in and out, and the stride."""
+        """Stack ``depths`` units of ``widths`` channels; ``unit`` takes input channels, output channels and stride."""
         super().__init__()
         self.widths = widths
         self.stem = stem
@@ -111,11 +111,11 @@ class LevelStack(nn.Module):
         self.levels = nn.ModuleList(levels)
 
     def freeze(self, blocks: int) -> None:
-        """Free all: a backbone from scratch has nothing worth keeping, and recipes refuse another number than 0."""
+        """Do nothing: random weights are never frozen, and recipes refuse any other number than 0."""
         assert blocks == 0
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Map normalised (N, 3, H, W) to levels, finest first."""
+        """Map normalised (N, 3, H, W) to feature levels (N, C, h, w), finest first."""
         x = self.stem(x)
         found = []
         for level in self.levels:
@@ -125,13 +125,13 @@ class LevelStack(nn.Module):
 
 
 class TopDown(nn.Module):
-    """Merge a backbone's levels from coarse to fine: nearest x 2, lateral 1 x 1, depthwise 5 x 5, pointwise.
+    """Merges a backbone's levels from coarse to fine: nearest x 2, lateral 1 x 1, depthwise 5 x 5, pointwise.
 
-    A feature pyramid (arXiv 1612.03144) with depthwise smoothing: on a CPU its cost is that of its 1 x 1 convolutions.
+    This is a feature pyramid (arXiv 1612.03144) with depthwise smoothing, which costs little on a CPU.
     """
 
     def __init__(self, widths: tuple[int, ...], width: int) -> None:
-        """Build it for levels of ``widths`` channels, finest first, and ``width`` channels throughout."""
+        """Build a decoder of ``width`` channels for levels of ``widths`` channels, finest first."""
         super().__init__()
         self.lateral = nn.ModuleList(ConvNorm(w, width, act=False) for w in widths)
         self.smooth = nn.ModuleList(
@@ -139,7 +139,7 @@ class TopDown(nn.Module):
         )
 
     def forward(self, levels: list[Tensor]) -> Tensor:
-        """Merge levels, finest first; returns the finest level's size."""
+        """Merge levels, finest first, into a map (N, width, h, w) of the size of the finest level."""
         merged = self.lateral[-1](levels[-1])
         for i in range(len(self.smooth) - 1, -1, -1):
             merged = self.smooth[i](
@@ -149,7 +149,7 @@ class TopDown(nn.Module):
 
 
 def head(width: int, outputs: int) -> nn.Sequential:
-    """Build what reads a decoder: depthwise 5 x 5, pointwise, and a plain 1 x 1 that starts near zero."""
+    """Build a prediction head: depthwise 5 x 5, pointwise, and a 1 x 1 convolution that starts near zero."""
     last = nn.Conv2d(width, outputs, 1)
     built = nn.Sequential(ConvNorm(width, width, 5, depthwise=True), ConvNorm(width, width), last)
     initialise(built)
@@ -158,7 +158,7 @@ def head(width: int, outputs: int) -> nn.Sequential:
 
 
 def initialise(module: nn.Module) -> None:
-    """Start convolutions as He et al. (arXiv 1502.01852, fan out) and norms at one."""
+    """Initialise convolutions as He et al. do (arXiv 1502.01852, fan out)."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
             nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")

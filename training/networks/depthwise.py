@@ -1,9 +1,8 @@
 """A depthwise convolution whose gradients are fast on a CPU.
 
-oneDNN's forward pass and its gradient of the input are fast, save the latter at stride 2 in bf16. Its gradient of a
-5 x 5's weights takes 8 to 15 times the forward pass in float32, 20 to 100 times in bf16. In float32 our own kernel adds
-it up; in bf16 it is put together from four of 3 x 3, which are fast, and the slow gradient of the input goes through
-float32.
+oneDNN is slow in two cases. The gradient of the weights of a 5 x 5 kernel is computed here by a numba kernel in
+float32, and from four 3 x 3 kernels, which are fast, in bf16. The gradient of the input at stride 2 in bf16 is computed
+in float32.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ NOT_TRANSPOSED = (False, [0, 0])
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """`nn.Conv2d` with a group for each channel, odd kernel, "same" padding, no bias before its norm is folded in."""
+    """`nn.Conv2d` with one group per channel, an odd kernel and "same" padding; no bias until a norm is folded in."""
 
     def __init__(self, width: int, kernel: int, stride: int = 1) -> None:
         super().__init__(width, width, kernel, stride, kernel // 2, groups=width, bias=False)
@@ -36,7 +35,7 @@ class DepthwiseConv2d(nn.Conv2d):
 
 
 class _Depthwise(torch.autograd.Function):
-    """Computes in the dtype of x; weights stay float32."""
+    """Computes in the dtype of x; the weights stay float32."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
@@ -79,7 +78,7 @@ def _rows(x: Tensor) -> np.ndarray:
 
 @numba.njit(fastmath=True, nogil=True, cache=True)
 def _add_taps(grad, x, stride, taps):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Add to taps (k, k, C) what grad (N, h, w, C) says where x (N, H, W, C) came in."""
+    """Add the gradient of the weights to taps (k, k, C), from grad (N, h, w, C) and the input x (N, H, W, C)."""
     size, half = taps.shape[0], taps.shape[0] // 2
     for n in range(grad.shape[0]):
         for v in range(grad.shape[1]):
@@ -96,7 +95,7 @@ def _to_weight_in_half(grad: Tensor, x: Tensor, weight: Tensor, stride: int) -> 
     wanted = (False, True, False)
     if weight.shape[2] != 5:
         return _backward(grad, x, weight.to(x.dtype), stride, weight.shape[2] // 2, wanted)[1].to(weight.dtype)
-    # Tap (i, j) sees the input at stride · o + (i, j) - 2: 3 x 3 kernels on an input shifted by 0 and 2 cover all taps.
+    # Tap (i, j) reads the input at stride · o + (i, j) - 2: 3 x 3 kernels on the input, shifted by 0 and 2, cover all.
     padded = F.pad(x, (2, 2, 2, 2))
     height, width = padded.shape[2] - 2, padded.shape[3] - 2
     small, result = weight[:, :, :3, :3].to(x.dtype).contiguous(), torch.empty_like(weight)

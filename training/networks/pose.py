@@ -1,4 +1,4 @@
-"""The pose network: backbone, top-down decoder, one heatmap a keypoint."""
+"""The pose network: a backbone, a top-down decoder, and one heatmap per keypoint."""
 
 from __future__ import annotations
 
@@ -11,43 +11,21 @@ from service.pose.skeleton import COCO17, Skeleton
 from training.networks.blocks import LevelStack, TopDown, head, initialise, normalise
 from training.networks.efficientnet_lite import EfficientNetLite0
 from training.networks.lite_hrnet import LiteHRNet
-from training.networks.mobileone import Plain
 from training.networks.onnx_graph import OnnxModule
-from training.networks.shufflenet import Shuffle
 from training.recipe.recipe import Network
 
 STRIDE = 4
-"""Crop pixels per heatmap cell: the finest level of every backbone."""
-
-
+"""Crop pixels per heatmap cell, which is the stride of every backbone's finest level."""
 FEATURE_LEVEL = 2
-"""The level at stride 16, where feature guidance compares."""
+"""Index of the level at stride 16, whose features the loss on features compares."""
 FEATURE_WIDTH = 112
-"""Channels of EfficientNet-Lite0 there."""
+"""Channels of EfficientNet-Lite0 at stride 16."""
 SIMCC_BINS = 2
-"""Bins per crop pixel of a SimCC head (arXiv 2107.03332, sec. 3.2: the splitting factor)."""
-
-
-FROM_SCRATCH: dict[str, tuple[type[Plain | Shuffle], tuple[int, ...], tuple[int, ...]]] = {
-    "plain-s": (Plain, (32, 64, 128, 192), (2, 3, 5, 2)),
-    "plain-m": (Plain, (48, 96, 192, 256), (2, 4, 6, 2)),
-    "shuffle-s": (Shuffle, (48, 96, 160, 224), (2, 3, 5, 2)),
-    "shuffle-m": (Shuffle, (64, 128, 224, 320), (2, 4, 7, 3)),
-}
-"""Backbones without ImageNet weights: units, channels and units of each level, finest first."""
-
-
-def backbone(name: str, pretrained: bool) -> EfficientNetLite0 | LevelStack:
-    """Build a backbone by its name in `recipe.Network`."""
-    stages = {"lite0": 7, "lite0-context": 6, "lite0-stride16": 5, "lite0-stride16-narrow": 4}
-    if name in stages:
-        return EfficientNetLite0(stages[name], pretrained, context=name == "lite0-context")
-    kind, widths, depths = FROM_SCRATCH[name]
-    return kind(widths, depths)
+"""Bins per crop pixel of a SimCC head (the splitting factor of arXiv 2107.03332, sec. 3.2)."""
 
 
 class SimccHead(nn.Module):
-    """A distribution along x and one along y for each keypoint, instead of a map (SimCC, arXiv 2107.03332)."""
+    """Predicts a distribution along x and one along y for each keypoint instead of a heatmap (arXiv 2107.03332)."""
 
     def __init__(self, width: int, keypoint_count: int, input_size: tuple[int, int]) -> None:
         super().__init__()
@@ -55,7 +33,7 @@ class SimccHead(nn.Module):
         cells = (input_size[0] // STRIDE) * (input_size[1] // STRIDE)
         self.along_x = nn.Linear(cells, input_size[0] * SIMCC_BINS, bias=False)
         self.along_y = nn.Linear(cells, input_size[1] * SIMCC_BINS, bias=False)
-        nn.init.normal_(self.maps[-1].weight, std=0.1)  # type: ignore[arg-type]  # the head's last is a convolution
+        nn.init.normal_(self.maps[-1].weight, std=0.1)  # type: ignore[arg-type]  # the last layer is a convolution
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Map (N, width, h, w) to logits along x (N, K, bins) and y (N, K, bins)."""
@@ -64,50 +42,49 @@ class SimccHead(nn.Module):
 
 
 Outputs = Tensor | tuple[Tensor, Tensor]
-"""Logits (N, K, h, w) of heatmaps, or (N, K, bins) along x and y of a SimCC head."""
+"""Logits (N, K, h, w) of heatmaps, or logits (N, K, bins) along x and along y of a SimCC head."""
 
 
 class PoseNetwork(nn.Module):
-    """Pictures of one person in, a logit per keypoint and cell out; a softmax over the cells says where."""
+    """Maps crops of one person to a logit per keypoint and cell; a softmax over the cells gives the location."""
 
     def __init__(
-        self, settings: Network, pretrained: bool = True, adapts: bool = False, skeleton: Skeleton = COCO17
+        self,
+        backbone: EfficientNetLite0 | LevelStack | LiteHRNet | OnnxModule,
+        settings: Network,
+        adapts: bool = False,
+        skeleton: Skeleton = COCO17,
     ) -> None:
-        """Build it.
+        """Put a decoder and a head around a backbone that gives feature levels; the others are whole networks.
 
         Args:
-            settings: Backbone, decoder, head.
-            pretrained: Start the backbone from ImageNet's weights, where there are any.
-            adapts: Feature guidance needs a projection of the backbone's features beside the network.
-            skeleton: Which keypoints.
+            backbone: See `registry.BACKBONES`.
+            settings: Decoder and head.
+            adapts: Also build the projection of the backbone's features that the loss on features needs.
+            skeleton: Its keypoints are predicted.
         """
         super().__init__()
         self.skeleton = skeleton
         self.adapter: nn.Conv2d | None = None
-        self.backbone: EfficientNetLite0 | LevelStack | LiteHRNet | OnnxModule
-        if settings.backbone == "lite-hrnet":
-            self.backbone = LiteHRNet(len(skeleton), settings.modules, settings.unit_widths, settings.exchange)
+        self.backbone = backbone
+        if isinstance(backbone, LiteHRNet | OnnxModule):
             return
-        if settings.backbone == "imported":
-            self.backbone = OnnxModule(learns=True)
-            return
-        self.backbone = backbone(settings.backbone, pretrained)
-        self.decoder = TopDown(self.backbone.widths, settings.decoder_width)
+        self.decoder = TopDown(backbone.widths, settings.decoder_width)
         self.head: nn.Module
         if settings.head == "simcc":
             self.head = SimccHead(settings.decoder_width, len(skeleton), settings.input_size)
         else:
             self.head = head(settings.decoder_width, len(skeleton))
         if adapts:
-            self.adapter = nn.Conv2d(self.backbone.widths[FEATURE_LEVEL], FEATURE_WIDTH, 1)
+            self.adapter = nn.Conv2d(backbone.widths[FEATURE_LEVEL], FEATURE_WIDTH, 1)
         initialise(self.decoder)
 
     def forward(self, pixels: Tensor) -> Outputs:
-        """Map uint8 (N, H, W, 3) RGB to logits float (N, K, H / 4, W / 4), or along the axes."""
+        """Map uint8 (N, H, W, 3) RGB to logits float (N, K, H / 4, W / 4), or to logits along the axes (SimCC)."""
         return self.with_features(pixels)[0]
 
     def with_features(self, pixels: Tensor) -> tuple[Outputs, Tensor | None]:
-        """Answer as `forward` does, and give the projected stride-16 features (N, 112, H / 16, W / 16)."""
+        """Return what `forward` does, and the projected features at stride 16, (N, 112, H / 16, W / 16) or None."""
         if isinstance(self.backbone, LiteHRNet):
             return self.backbone(pixels), None
         if isinstance(self.backbone, OnnxModule):
@@ -118,36 +95,35 @@ class PoseNetwork(nn.Module):
 
 
 def axis_distributions(outputs: tuple[Tensor, Tensor], sigma_cells: float) -> tuple[Tensor, Tensor]:
-    """Turn a SimCC head's logits into probabilities relative to that of a sure Gaussian's top, as `heatmaps` does."""
+    """Turn a SimCC head's logits into probabilities relative to the peak of the target Gaussian, as `heatmaps` does."""
     scale = math.sqrt(2 * math.pi) * sigma_cells * STRIDE * SIMCC_BINS
     along_x, along_y = outputs
     return along_x.softmax(dim=2) * scale, along_y.softmax(dim=2) * scale
 
 
 def heatmaps(logits: Tensor, sigma_cells: float) -> Tensor:
-    """Turn logits (N, K, h, w) into heatmaps: a cell's probability relative to that of a sure Gaussian's top.
+    """Turn logits (N, K, h, w) into heatmaps: a cell's probability relative to the peak of the target Gaussian.
 
-    1 at a peak says: as concentrated as the training target of ``sigma_cells``; an unsure joint is spread and lower.
+    A peak of 1 is as concentrated as the training target of ``sigma_cells``. An uncertain keypoint has a wider,
+    lower peak.
     """
-    # Numbers, so that an exported graph does not work its shapes out at every call.
+    # Plain numbers, so that an exported graph does not compute its shapes at every call.
     k, h, w = (int(side) for side in logits.shape[1:])
     return logits.reshape(-1, k, h * w).softmax(dim=2).reshape(-1, k, h, w) * (2 * math.pi * sigma_cells**2)
 
 
 NEGLIGIBLE = 1e-6
-"""Of a Gaussian's height."""
+"""Share of a Gaussian's peak below which its values are set to 0."""
 SIDE_SHARE = 0.5125
-"""Square root of a standing person's COCO area, as a share of the box's height: a box is about half as wide as high,
-and the person covers about 0.53 of it."""
+"""Square root of a standing person's COCO area, as a share of the height of the person's box."""
 
 
 class OksBlur(nn.Module):
-    """Blur each keypoint's map with a Gaussian of its OKS width, so that the highest cell is the one to answer.
+    """Blurs each keypoint's heatmap with a Gaussian of its OKS width, so that the peak maximises the expected OKS.
 
-    OKS rewards a joint by exp(-d² / 2s²), s = 2 sigma_k sqrt(area). The answer of highest expected OKS is therefore not
-    the likeliest cell but the top of the belief blurred with that Gaussian (Bayes' rule; ours). On 98 pictures
-    that were learned from and 58 that were not, half of that width costs .007 and .007 AP (`student-t`), .002 and -.004
-    (`student-s`), .005 and .003 (teacher). Two matrix products, as rows and columns blur apart.
+    OKS rates a keypoint by exp(-d² / 2s²) with s = 2 sigma_k sqrt(area). The location of highest expected OKS is
+    therefore not the most probable cell, but the peak of the probabilities blurred with that Gaussian (ours). Rows and
+    columns are blurred by one matrix product each.
     """
 
     def __init__(
@@ -158,15 +134,15 @@ class OksBlur(nn.Module):
         padding: float,
         first_cell_px: float = (STRIDE - 1) / 2,
     ) -> None:
-        """Make the kernels.
+        """Compute the kernels.
 
         Args:
-            skeleton: Its sigmas.
+            skeleton: Gives each keypoint's sigma.
             heatmap_size: (width, height) in cells.
-            sigma_cells: Of the training's targets: a peak as sharp has height 1.
-            padding: Factor on a box before it is cut: how much of the maps a person fills.
-            first_cell_px: Crop px of the first cell's centre in the maps that are given; the answer's are by our
-                convention.
+            sigma_cells: Deviation of the training targets in cells; a peak as sharp as they are gets the height 1.
+            padding: Factor on a person's box before it is cropped.
+            first_cell_px: Centre of the first cell of the input maps, crop px. The output maps follow this project's
+                convention, (stride - 1) / 2.
         """
         super().__init__()
         w, h = heatmap_size
@@ -175,11 +151,11 @@ class OksBlur(nn.Module):
         for name, side, sign in (("along_x", w, -1), ("along_y", h, 1)):
             apart = torch.arange(side)[:, None] - torch.arange(side)[None] + sign * offset
             kernel = torch.exp(-(apart**2) / (2 * widths[:, None, None] ** 2))
-            # Each of the two axes takes half of the factor that puts a sure Gaussian's top back to 1.
+            # Each axis takes half of the factor that gives the target Gaussian's peak the height 1 again.
             scale = torch.sqrt(1 + (widths / sigma_cells) ** 2) / (math.sqrt(2 * math.pi) * widths)
-            # Narrow kernels sum to more than their integral when sampled: divide by the sum where that is so.
+            # The samples of a narrow kernel sum to more than its integral: divide by the sum in that case.
             total = (kernel[:, side // 2].sum(dim=1) / (math.sqrt(2 * math.pi) * widths)).clamp_min(1)
-            # Far tails are nothing but denormal numbers, which make a product of matrices take many times as long.
+            # The far tails are denormal numbers, which slow down matrix products.
             kernel = torch.where(kernel < NEGLIGIBLE, 0, kernel)
             self.register_buffer(name, kernel * (scale / total)[:, None, None])
         self.along_x: Tensor
@@ -191,16 +167,16 @@ class OksBlur(nn.Module):
 
 
 class ServedPose(nn.Module):
-    """What is exported: uint8 crops in, heatmaps out."""
+    """The exported form of a pose network: uint8 crops to heatmaps."""
 
     def __init__(self, network: PoseNetwork, settings: Network, flip_test: bool = False) -> None:
         """Wrap a network.
 
         Args:
-            network: Its logits become heatmaps.
-            settings: Its description.
-            flip_test: Average the heatmaps with the mirrored crop's, mirrored back (arXiv 1603.06937, sec. 5), at twice
-                the cost.
+            network: Gives logits of heatmaps.
+            settings: Describes the network.
+            flip_test: Average with the heatmaps of the mirrored crop, mirrored back (arXiv 1603.06937, sec. 5), at
+                twice the cost.
         """
         super().__init__()
         self.network = network
@@ -213,7 +189,7 @@ class ServedPose(nn.Module):
         """Map uint8 (N, H, W, 3) RGB to heatmaps float (N, K, h, w)."""
         maps = self.blur(self._maps(pixels))
         if self.flip_test:
-            # Mirrored after the blur: only then cells fall on cells, whatever the network's own convention.
+            # Mirror after the blur: only then do cells fall on cells, whatever the network's own convention is.
             mirrored = mirror_maps(self.blur(self._maps(pixels.flip(2))), self.network.skeleton)
             maps = (maps + mirrored) / 2
         return torch.as_tensor(maps)
@@ -221,13 +197,13 @@ class ServedPose(nn.Module):
     def _maps(self, pixels: Tensor) -> Tensor:
         logits = self.network(pixels)
         assert isinstance(logits, Tensor)
-        if self.settings.temperature != 1:  # a factor of 1 would be a node of the graph
+        if self.settings.temperature != 1:  # a factor of 1 would add a node to the graph
             logits = logits * self.settings.temperature
         return heatmaps(logits, self.settings.sigma_cells)
 
 
 class ServedSimcc(nn.Module):
-    """What is exported of a SimCC head: uint8 crops in, a distribution along x and one along y out."""
+    """The exported form of a network with a SimCC head: uint8 crops to one distribution along x and one along y."""
 
     def __init__(self, network: PoseNetwork, settings: Network, flip_test: bool = False) -> None:
         """Wrap a network; see `ServedPose`."""
@@ -237,7 +213,7 @@ class ServedSimcc(nn.Module):
         self.flip_test = flip_test
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Map uint8 (N, H, W, 3) RGB to distributions along x (N, K, W * 2) and y (N, K, H * 2), 1 at a sure peak."""
+        """Map uint8 (N, H, W, 3) RGB to distributions along x (N, K, W * 2) and y (N, K, H * 2), about 0..1."""
         along_x, along_y = axis_distributions(self.network(pixels), self.settings.sigma_cells)
         if self.flip_test:
             mirrored_x, mirrored_y = axis_distributions(self.network(pixels.flip(2)), self.settings.sigma_cells)
@@ -248,5 +224,5 @@ class ServedSimcc(nn.Module):
 
 
 def mirror_maps(maps: Tensor, skeleton: Skeleton = COCO17) -> Tensor:
-    """Mirror heatmaps (N, K, h, w): columns the other way round, left and right joints exchanged."""
+    """Mirror heatmaps (N, K, h, w) left to right and exchange left and right keypoints."""
     return maps.flip(3)[:, list(skeleton.flip)]

@@ -1,7 +1,8 @@
-"""Read PP-TinyPose's weights out of an ONNX graph and write them into a `LiteHRNet`.
+"""Reads PP-TinyPose's weights from an ONNX graph into a `LiteHRNet`.
 
-The graph is followed from its input: at each layer of the network the convolution that reads the right tensor and has
-the right shape is taken. Shuffles become an order of each branch's channels that all later weights follow.
+The graph is traversed from its input: for each layer of the network, the reader takes the convolution that reads the
+right tensor and has the right shape. Shuffles become a permutation of each branch's channels, which it applies to all
+later weights.
 """
 
 from __future__ import annotations
@@ -16,18 +17,18 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from training.networks.lite_hrnet import STEM_WIDTH, LiteHRNet, Module, Unit
+from training.networks.lite_hrnet import STEM_WIDTH, ExchangeModule, LiteHRNet, ResidualUnit
 
-Order = NDArray[np.intp]
-"""Place of each channel of the graph's tensor in ours, (C,)."""
+Permutation = NDArray[np.intp]
+"""Position of each channel of the graph's tensor in this network's tensor, (C,)."""
 
 
 class NotTinyPoseError(ValueError):
-    """The graph is not laid out as PP-TinyPose."""
+    """The graph does not have the layout of PP-TinyPose."""
 
 
 class _Graph:
-    """An ONNX graph that is followed forwards, tensor by tensor."""
+    """An ONNX graph that is traversed forwards, tensor by tensor."""
 
     def __init__(self, graph: onnx.GraphProto) -> None:
         self.constants = {it.name: numpy_helper.to_array(it) for it in graph.initializer}
@@ -37,25 +38,25 @@ class _Graph:
                 self.constants[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
             for name in dict.fromkeys(node.input):
                 self.readers[name].append(node)
-        # What is around an imported graph, such as its normalisation, comes before the first convolution.
+        # Nodes that an import added, such as the normalisation, come before the first convolution.
         self.input = next(node.input[0] for node in graph.node if node.op_type == "Conv")
         self._used: set[str] = set()
 
     def next(self, name: str, kind: str) -> onnx.NodeProto:
-        """The one node of a kind that reads a tensor."""
+        """Find the only node of a kind that reads a tensor."""
         found = [node for node in self.readers[name] if node.op_type == kind]
         if len(found) != 1:
             raise NotTinyPoseError(f"expected one {kind} behind {name}, got {len(found)}")
         return found[0]
 
     def chain(self, name: str, layers: Sequence[nn.Module]) -> tuple[list[tuple[Tensor, Tensor]], str]:
-        """Find convolutions and ReLUs that follow one another from a tensor on.
+        """Find a chain of convolutions and ReLUs that begins at a tensor.
 
         Returns:
-            Weight and bias of each convolution, and the name of the last answer.
+            Weight and bias of each convolution, and the name of the last output.
 
         Raises:
-            NotTinyPoseError: There are none of these shapes.
+            NotTinyPoseError: There is no chain of these shapes.
         """
         found = self._chain(name, list(layers))
         if found is None:
@@ -89,7 +90,7 @@ class _Graph:
         return None
 
     def _bias(self, node: onnx.NodeProto) -> tuple[np.ndarray, str]:
-        """A convolution's bias, its own or added behind it, and the answer's name."""
+        """Return a convolution's bias, which may be a separate Add, and the name of the output."""
         name = node.output[0]
         if len(node.input) > 2:
             return self.constants[node.input[2]], name
@@ -100,7 +101,7 @@ class _Graph:
         raise NotTinyPoseError(f"expected a bias behind {name}, got none")
 
     def total(self, name: str) -> str:
-        """The sum that a part flows into: the tensor that a ReLU reads."""
+        """Find the sum that a tensor is part of: the tensor that a ReLU reads."""
         while not any(reader.op_type == "Relu" for reader in self.readers[name]):
             steps = [reader for reader in self.readers[name] if reader.op_type in {"Add", "Resize"}]
             if len(steps) != 1:
@@ -109,28 +110,28 @@ class _Graph:
         return name
 
     def is_doubled(self, name: str) -> bool:
-        """Whether a tensor is added to itself, as PaddleDetection's exchange does."""
+        """Tell whether a tensor is added to itself, as PaddleDetection's exchange does."""
         return any(node.op_type == "Add" and node.input[0] == node.input[1] for node in self.readers[name])
 
 
 def weights_of(model: bytes, keypoint_count: int) -> dict[str, Tensor]:
-    """The weights of a `LiteHRNet` of full size that answers as PP-TinyPose's graph does.
+    """Return the weights of a full-size `LiteHRNet` that has the same outputs as PP-TinyPose's graph.
 
     Args:
-        model: The graph, ONNX, as PaddleDetection exports it or as a bundle that was imported.
-        keypoint_count: K.
+        model: The ONNX graph, as PaddleDetection exports it or from an imported bundle.
+        keypoint_count: Number of keypoints.
 
     Raises:
-        NotTinyPoseError: It is another network.
+        NotTinyPoseError: The graph is another network.
     """
     network = LiteHRNet(keypoint_count)
     with torch.no_grad():
-        _Reader(_Graph(onnx.load_from_string(model).graph), network).read()
+        _WeightReader(_Graph(onnx.load_from_string(model).graph), network).read()
     return network.state_dict()
 
 
-class _Reader:
-    """Fills a network, branch orders in hand."""
+class _WeightReader:
+    """Fills a network and keeps the permutations of its branches."""
 
     def __init__(self, graph: _Graph, network: LiteHRNet) -> None:
         self._graph = graph
@@ -157,7 +158,7 @@ class _Reader:
                 names.append(self._fill([*part.children()], names[-1], orders[-1]))
                 orders.append(np.arange(self._width(part)))
             for module in stage:
-                assert isinstance(module, Module)
+                assert isinstance(module, ExchangeModule)
                 names, orders = self._module(module, names, orders)
         for i in range(len(names) - 1, -1, -1):
             finer = orders[max(i - 1, 0)] if i else np.arange(self._width(network.merge[0]))
@@ -176,9 +177,9 @@ class _Reader:
         return layer.out_channels
 
     def _fill(
-        self, layers: Sequence[nn.Module], name: str, taken: Order | None = None, given: Order | None = None
+        self, layers: Sequence[nn.Module], name: str, taken: Permutation | None = None, given: Permutation | None = None
     ) -> str:
-        """Fill layers that follow one another; channels come in the order ``taken`` and leave in ``given``."""
+        """Fill a chain of layers whose input has the permutation ``taken`` and whose output ``given``."""
         weights, last = self._graph.chain(name, layers)
         convolutions = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
         for i, (layer, (weight, bias)) in enumerate(zip(convolutions, weights, strict=True)):
@@ -192,8 +193,8 @@ class _Reader:
             _place(layer, weight, bias, rows, columns)
         return last
 
-    def _shuffled(self, name: str, order: Order) -> tuple[str, Order]:
-        """Behind a branch's Concat and shuffle: the tensor's name and its order."""
+    def _shuffled(self, name: str, order: Permutation) -> tuple[str, Permutation]:
+        """Follow a branch through Concat and shuffle; returns the tensor's name and its permutation."""
         graph = self._graph
         name = graph.next(name, "Concat").output[0]
         for kind in ("Reshape", "Transpose", "Reshape"):
@@ -201,7 +202,7 @@ class _Reader:
         half = len(order) // 2
         return name, np.stack([order[:half], order[half:]], axis=1).ravel()
 
-    def _unit(self, unit: Unit, name: str, order: Order) -> tuple[str, Order]:
+    def _unit(self, unit: ResidualUnit, name: str, order: Permutation) -> tuple[str, Permutation]:
         kept, changed = self._graph.next(name, "Split").output
         half = len(order) // 2
         theirs = [nn.Conv2d(half, half, 1), nn.ReLU(), nn.Conv2d(half, half, 3, 1, 1, groups=half)]
@@ -219,16 +220,18 @@ class _Reader:
         unit.keep[torch.from_numpy(order[:half])] = 1
         return self._shuffled(kept, order)
 
-    def _module(self, module: Module, names: list[str], orders: list[Order]) -> tuple[list[str], list[Order]]:
+    def _module(
+        self, module: ExchangeModule, names: list[str], orders: list[Permutation]
+    ) -> tuple[list[str], list[Permutation]]:
         graph = self._graph
         names, orders = list(names), list(orders)
         for j, branch in enumerate(module.branches):
             assert isinstance(branch, nn.Sequential)
             for unit in branch:
-                assert isinstance(unit, Unit)
+                assert isinstance(unit, ResidualUnit)
                 names[j], orders[j] = self._unit(unit, names[j], orders[j])
         last = module.branches[0][-1]  # type: ignore[index]
-        assert isinstance(last, Unit)
+        assert isinstance(last, ResidualUnit)
         if graph.is_doubled(names[0]):
             _scale(last.expand, 2)
             last.keep.mul_(2)
@@ -251,8 +254,8 @@ class _Reader:
         return merged, orders
 
 
-def _place(layer: nn.Conv2d, weight: Tensor, bias: Tensor, rows: Order, columns: Order) -> None:
-    """Write a convolution's weights to rows and columns of a layer, the rest stays."""
+def _place(layer: nn.Conv2d, weight: Tensor, bias: Tensor, rows: Permutation, columns: Permutation) -> None:
+    """Write a convolution's weights to some rows and columns of a layer."""
     layer.weight[torch.from_numpy(rows)[:, None], torch.from_numpy(columns)] = weight
     assert layer.bias is not None
     layer.bias[torch.from_numpy(rows)] = bias

@@ -1,8 +1,8 @@
-"""Take channels and paths out of a `LiteHRNet` with as little change of its answers as a linear fit allows.
+"""Removes channels and paths from a `LiteHRNet` with as little change of its outputs as a linear fit allows.
 
-Inside a unit the channels that the others predict best go first, and what the last convolution read of them is read
-off the others (optimal brain surgeon, Hassibi and Stork 1993, for linear layers). Of a path between branches its mean
-stays, as a bias. What is left is where a training goes on from.
+Inside a unit, the channels that the others predict best are removed first, and the last convolution reads their
+prediction from the others instead (optimal brain surgeon, Hassibi and Stork 1993, for linear layers). The mean of a
+removed path between branches stays as a bias. The result is the start of a training.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from training.networks.lite_hrnet import LiteHRNet, Module, Nothing, Unit
+from training.networks.lite_hrnet import ExchangeModule, LiteHRNet, NoExchange, ResidualUnit
 
 RIDGE = 1e-4
-"""Share of the mean variance that is added to each channel's, so that the fit has one solution."""
+"""Share of the mean variance that is added to each channel's variance, so that the fit has a unique solution."""
 
 
 @torch.no_grad()
 def shrink(large: LiteHRNet, small: LiteHRNet, pixels: Tensor) -> None:
-    """Fill ``small`` with what fits best of ``large``.
+    """Fill ``small`` with the weights of ``large`` that approximate its outputs best.
 
-    Modules that ``small`` lacks are left out, the later ones of a stage first.
+    The last modules of a stage are removed if ``small`` has fewer.
 
     Args:
-        large: Where the weights come from.
+        large: Gives the weights.
         small: A network with the same branches and as many or fewer modules, channels inside units, and paths.
-        pixels: uint8 (N, H, W, 3) RGB crops on which channels and paths are compared.
+        pixels: uint8 (N, H, W, 3) RGB crops on which the fit is made.
     """
     kept = large.state_dict()
     here = small.state_dict()
@@ -38,8 +38,8 @@ def shrink(large: LiteHRNet, small: LiteHRNet, pixels: Tensor) -> None:
             assert isinstance(branch, nn.Sequential)
             assert isinstance(source, nn.Sequential)
             for unit, whole in zip(branch, source, strict=True):
-                assert isinstance(unit, Unit)
-                assert isinstance(whole, Unit)
+                assert isinstance(unit, ResidualUnit)
+                assert isinstance(whole, ResidualUnit)
                 if unit.squeeze.out_channels < whole.squeeze.out_channels:
                     _shrink_unit(unit, whole, *statistics[whole])
         for row, whole_row in zip(ours.exchange, theirs.exchange, strict=True):
@@ -47,14 +47,14 @@ def shrink(large: LiteHRNet, small: LiteHRNet, pixels: Tensor) -> None:
 
 
 def layout(network: LiteHRNet) -> tuple[tuple[int, ...], str]:
-    """Modules of each stage, and between which branches they exchange features, as `recipe.Network` names both."""
-    missing = any(isinstance(part, Nothing) for part in network.modules())
+    """Return the number of modules of each stage and the kind of exchange, as recipes state them."""
+    missing = any(isinstance(part, NoExchange) for part in network.modules())
     return tuple(
         len(stage) for stage in network.stages if isinstance(stage, nn.ModuleList)
     ), "star" if missing else "full"
 
 
-def _pairs(small: LiteHRNet, large: LiteHRNet) -> Iterator[tuple[Module, Module]]:
+def _pairs(small: LiteHRNet, large: LiteHRNet) -> Iterator[tuple[ExchangeModule, ExchangeModule]]:
     for ours, theirs in zip(small.stages, large.stages, strict=True):
         assert isinstance(ours, nn.ModuleList)
         assert isinstance(theirs, nn.ModuleList)
@@ -62,7 +62,7 @@ def _pairs(small: LiteHRNet, large: LiteHRNet) -> Iterator[tuple[Module, Module]
 
 
 def _observe(network: LiteHRNet, pixels: Tensor) -> dict[nn.Module, tuple[Tensor, Tensor]]:
-    """Mean (C,) and covariance (C, C) of what each unit's last convolution reads and of what each path answers."""
+    """Measure mean (C,) and covariance (C, C) of the inputs of units' last convolutions and of the paths' outputs."""
     sums: dict[nn.Module, list[Tensor]] = {}
 
     def add(key: nn.Module, values: Tensor) -> None:
@@ -72,13 +72,13 @@ def _observe(network: LiteHRNet, pixels: Tensor) -> dict[nn.Module, tuple[Tensor
 
     hooks = []
     for part in network.modules():
-        if isinstance(part, Unit):
+        if isinstance(part, ResidualUnit):
             hooks.append(part.expand.register_forward_pre_hook(lambda _, given, key=part: add(key, given[0])))
-        elif isinstance(part, Module):
+        elif isinstance(part, ExchangeModule):
             for row in part.exchange:
                 assert isinstance(row, nn.ModuleList)
-                paths = [path for path in row if not isinstance(path, nn.Identity | Nothing)]
-                hooks += [path.register_forward_hook(lambda key, _, answer: add(key, answer)) for path in paths]
+                paths = [path for path in row if not isinstance(path, nn.Identity | NoExchange)]
+                hooks += [path.register_forward_hook(lambda key, _, output: add(key, output)) for path in paths]
     network.eval()
     for few in torch.split(pixels, 8):
         network(few)
@@ -90,15 +90,15 @@ def _observe(network: LiteHRNet, pixels: Tensor) -> dict[nn.Module, tuple[Tensor
     }
 
 
-def _shrink_unit(unit: Unit, whole: Unit, mean: Tensor, covariance: Tensor) -> None:
-    """Fill a unit that has fewer inner channels."""
+def _shrink_unit(unit: ResidualUnit, whole: ResidualUnit, mean: Tensor, covariance: Tensor) -> None:
+    """Fill a unit that has fewer inner channels than ``whole``."""
     weight = whole.expand.weight.flatten(1).double()
     variance = covariance.diagonal().mean().clamp_min(1e-12)
     covariance = covariance + RIDGE * variance * torch.eye(len(covariance), dtype=torch.float64)
     left = list(range(len(covariance)))
     precision, read = torch.linalg.inv(covariance), weight.clone()
     while len(left) > unit.squeeze.out_channels:
-        # Error that the loss of a channel adds when the others take its place.
+        # The error that removing a channel adds if the others replace it.
         cost = read.square().sum(dim=0) / precision.diagonal()
         k = int(cost.argmin())
         read = read - torch.outer(read[:, k], precision[k] / precision[k, k])
@@ -114,13 +114,13 @@ def _shrink_unit(unit: Unit, whole: Unit, mean: Tensor, covariance: Tensor) -> N
 
 
 def _keep_means(row: nn.Module, whole: nn.Module, statistics: dict[nn.Module, tuple[Tensor, Tensor]]) -> None:
-    """Add the means of the paths that are gone to the bias of the first path that is left."""
+    """Add the means of the removed paths to the bias of the first path that remains."""
     assert isinstance(row, nn.ModuleList)
     assert isinstance(whole, nn.ModuleList)
     gone = [
-        theirs for ours, theirs in zip(row, whole, strict=True) if isinstance(ours, Nothing) and theirs in statistics
+        theirs for ours, theirs in zip(row, whole, strict=True) if isinstance(ours, NoExchange) and theirs in statistics
     ]
-    left = next(path for path in row if not isinstance(path, nn.Identity | Nothing))
+    left = next(path for path in row if not isinstance(path, nn.Identity | NoExchange))
     *_, last = (layer for layer in left.modules() if isinstance(layer, nn.Conv2d))
     assert last.bias is not None
     for path in gone:

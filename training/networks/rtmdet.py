@@ -1,7 +1,8 @@
-"""RTMDet-nano: a one-stage detector of people, with activations that a training can make cheaper.
+"""RTMDet-nano: a one-stage detector of people, whose activations a training can replace with cheaper ones.
 
-Layout: RTMDet (arXiv 2212.07784) as OpenMMLab's person model has it: CSPNeXt backbone, a path aggregation network, and
-a head that answers scores and boxes at strides 8, 16 and 32. `weights_of` reads its weights from an ONNX graph.
+The layout is that of OpenMMLab's person model (RTMDet, arXiv 2212.07784): a CSPNeXt backbone, a path aggregation
+network, and heads that predict scores and boxes at strides 8, 16 and 32. `weights_of` reads its weights from an ONNX
+graph.
 """
 
 from __future__ import annotations
@@ -22,22 +23,22 @@ STRIDES = (8, 16, 32)
 NECK_WIDTH = 64
 MEAN = (123.675, 116.28, 103.53)
 DEVIATION = (58.395, 57.12, 57.375)
-Acts = Literal["silu", "early-relu", "relu"]
+ActivationKind = Literal["silu", "early-relu", "relu"]
 EARLY = ("stem", "stage1")
-"""The parts at the highest resolution."""
+"""The parts at the highest resolution, whose activations ``early-relu`` replaces."""
 
 
 class NotRtmDetError(ValueError):
-    """The graph is not laid out as RTMDet-nano."""
+    """The graph does not have the layout of RTMDet-nano."""
 
 
 class Activation(nn.Module):
-    """SiLU, or on the way from SiLU to ReLU.
+    """SiLU, ReLU, or a blend of both.
 
-    onnxruntime computes a ReLU inside the convolution before it; SiLUs take a quarter of a call.
+    ReLU is cheaper, because onnxruntime computes it inside the convolution before it.
 
     Attributes:
-        share: Of the ReLU, 0..1.
+        share: Weight of the ReLU, 0..1.
     """
 
     def __init__(self) -> None:
@@ -45,7 +46,7 @@ class Activation(nn.Module):
         self.share = 0.0
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map any shape to itself."""
+        """Map any shape to the same shape."""
         if self.share == 1:
             return F.relu(x)
         return F.silu(x) if self.share == 0 else torch.lerp(F.silu(x), F.relu(x), self.share)
@@ -63,7 +64,7 @@ def separable(width_in: int, width: int, kernel: int = 3, stride: int = 1) -> nn
 
 
 class Csp(nn.Module):
-    """A CSP layer of CSPNeXt blocks (3 x 3, then 5 x 5, separable but for the first)."""
+    """A CSP layer of CSPNeXt blocks: separable 3 x 3, then separable 5 x 5."""
 
     def __init__(
         self, width_in: int, width: int, blocks: int = 1, identity: bool = False, attends: bool = False
@@ -91,7 +92,7 @@ class Csp(nn.Module):
 
 
 class Pooling(nn.Module):
-    """Spatial pyramid pooling."""
+    """Spatial pyramid pooling: max pooling at several sizes in parallel."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -99,17 +100,17 @@ class Pooling(nn.Module):
         self.after = conv(2 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (N, width, h, w) to itself."""
+        """Map (N, width, h, w) to the same shape."""
         x = self.before(x)
         pooled = [F.max_pool2d(x, side, 1, side // 2) for side in (5, 9, 13)]
         return torch.as_tensor(self.after(torch.cat([x, *pooled], dim=1)))
 
 
 class RtmDet(nn.Module):
-    """Pictures in, a score and a box for each cell of three grids out."""
+    """Maps pictures to a score and a box for each cell of three grids."""
 
-    def __init__(self, activation: Acts = "silu") -> None:
-        """Build it with random weights and the activations that it serves with."""
+    def __init__(self, activation: ActivationKind = "silu") -> None:
+        """Build it with random weights, and with the activations that it is served with."""
         super().__init__()
         self._activation = activation
         self.stem = nn.Sequential(conv(3, 8, 3, 2), conv(8, 8, 3), conv(8, 16, 3))
@@ -133,11 +134,11 @@ class RtmDet(nn.Module):
 
     @property
     def backbone(self) -> RtmDet:
-        """Itself: what a training calls to freeze parts."""
+        """The network itself, which has no separate backbone."""
         return self
 
     def freeze(self, blocks: int) -> None:
-        """Free all: nothing of it is ever frozen, and recipes refuse another number than 0."""
+        """Do nothing: no part can be frozen, and recipes refuse any other number than 0."""
         assert blocks == 0
 
     @staticmethod
@@ -146,7 +147,7 @@ class RtmDet(nn.Module):
         return nn.Sequential(*layers, convolution(NECK_WIDTH, width))
 
     def set_relu_share(self, share: float) -> None:
-        """Move the activations that are to change from SiLU, 0, to ReLU, 1."""
+        """Set the share of ReLU, 0..1, in the activations that the recipe's ``network.activation`` replaces."""
         for name, part in self.named_modules():
             if isinstance(part, Activation):
                 changes = self._activation == "relu" or name.split(".")[0] in EARLY
@@ -155,7 +156,7 @@ class RtmDet(nn.Module):
     def forward(self, pixels: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Map uint8 (N, H, W, 3) RGB to logits (N, 1, h, w) and distances (N, 4, h, w) in px for each stride.
 
-        Distances are those from a cell's corner at (column, row) * stride to the box's left, top, right and bottom.
+        Distances are measured from a cell's corner, (column, row) * stride, to the box's left, top, right and bottom.
         """
         x = (pixels.permute(0, 3, 1, 2).float() - self.mean) * self.scale
         fine = self.stage2(self.stage1(self.stem(x)))
@@ -175,14 +176,14 @@ def _twice(x: Tensor) -> Tensor:
 
 
 def weights_of(model: bytes, is_bgr: bool) -> dict[str, Tensor]:
-    """The weights of an `RtmDet` that answers as OpenMMLab's RTMDet-nano does.
+    """Return the weights of an `RtmDet` that has the same outputs as OpenMMLab's RTMDet-nano.
 
     Args:
-        model: The graph, ONNX.
-        is_bgr: Whether it takes blue, green, red, as OpenMMLab's own graph does; bundles take RGB.
+        model: The ONNX graph.
+        is_bgr: Whether the graph takes BGR, as OpenMMLab's own graph does; bundles take RGB.
 
     Raises:
-        NotRtmDetError: It is another network.
+        NotRtmDetError: The graph is another network.
     """
     graph = onnx.load_from_string(model).graph
     constants = {it.name: numpy_helper.to_array(it) for it in graph.initializer}
@@ -208,7 +209,7 @@ def weights_of(model: bytes, is_bgr: bool) -> dict[str, Tensor]:
 
 
 def _running(network: nn.Module) -> Sequence[nn.Conv2d]:
-    """The convolutions in the order in which they run."""
+    """List the convolutions in the order in which they run."""
     order: list[nn.Conv2d] = []
     layers = [part for part in network.modules() if isinstance(part, nn.Conv2d)]
     hooks = [layer.register_forward_hook(lambda layer, *_: order.append(layer)) for layer in layers]
@@ -220,7 +221,7 @@ def _running(network: nn.Module) -> Sequence[nn.Conv2d]:
 
 
 def flat(levels: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """All cells of all grids in one list: logits (N, M) and boxes (N, M, 4) xyxy in input px."""
+    """Join all cells of all grids: logits (N, M) and boxes (N, M, 4) xyxy in input px."""
     scores, boxes = [], []
     for stride, (logits, distances) in zip(STRIDES, levels, strict=True):
         rows = torch.arange(logits.shape[2], device=logits.device, dtype=torch.float32) * stride
@@ -234,7 +235,7 @@ def flat(levels: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
 
 
 class ServedRtmDet(nn.Module):
-    """What is exported: scores and boxes of all cells."""
+    """The exported form of an `RtmDet`: scores and boxes of all cells."""
 
     def __init__(self, network: RtmDet) -> None:
         super().__init__()

@@ -1,6 +1,7 @@
-"""A backbone of shuffle units: half of the channels pass by, the others are worked on, then both are mixed.
+"""A backbone of shuffle units: one half of the channels is transformed, then both halves are interleaved.
 
-ShuffleNetV2 (arXiv 1807.11164, fig. 3 c, d) with 5 x 5 depthwise kernels, which cost little on a CPU and see further.
+This is ShuffleNetV2 (arXiv 1807.11164, fig. 3 c, d) with 5 x 5 depthwise kernels, which cost little on a CPU and have a
+larger receptive field.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from training.networks.blocks import ConvNorm, LevelStack
 
 
 class ShuffleUnit(nn.Module):
-    """Pointwise, depthwise, pointwise on one half; with stride 2 on both, from all channels."""
+    """Pointwise, depthwise and pointwise convolution of one half of the channels; at stride 2 of all channels."""
 
     def __init__(self, width_in: int, width: int, stride: int) -> None:
-        """Build a unit; ``width`` is even, and equal to ``width_in`` where ``stride`` is 1."""
+        """Build a unit; ``width`` is even, and equal to ``width_in`` if ``stride`` is 1."""
         super().__init__()
         half = width // 2
         self.halves = stride == 1
@@ -31,12 +32,12 @@ class ShuffleUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, width_in, h, w) to (N, width, h / stride, w / stride)."""
-        passed, worked = x.chunk(2, dim=1) if self.halves else (x, x)
-        both = torch.stack([self.side(passed), self.main(worked)], dim=2)
-        return both.flatten(1, 2)  # channels of the halves alternate: the shuffle
+        kept, transformed = x.chunk(2, dim=1) if self.halves else (x, x)
+        both = torch.stack([self.side(kept), self.main(transformed)], dim=2)
+        return both.flatten(1, 2)  # interleaves the channels of the halves
 
 
-class Shuffle(LevelStack):
+class ShuffleNet(LevelStack):
     """Four levels of shuffle units at strides 4, 8, 16, 32."""
 
     def __init__(self, widths: tuple[int, ...], depths: tuple[int, ...]) -> None:

@@ -1,4 +1,7 @@
-"""Is a foreign network fed and read as it was trained? Labelled pictures tell: each common mistake is tried."""
+"""Checks on labelled pictures whether the conventions given for a third-party model are right.
+
+It tries each common mistake. If the model is more accurate with other conventions, it reports the option to pass.
+"""
 
 from __future__ import annotations
 
@@ -19,34 +22,35 @@ from training.data import coco
 from training.evaluation import predictions
 from training.evaluation.predictions import Answers
 from training.onnx import import_pose
-from training.onnx.import_pose import Foreign
-from training.onnx.wrap import NORMALISATIONS, Feeding
+from training.onnx.import_pose import ThirdPartyModel
+from training.onnx.wrap import NORMALISATIONS, Conventions
 
 PICTURES = 40
-"""Looked at, unless told otherwise."""
+"""Default number of pictures."""
 WORTH = {"joints": 0.02, "colour": 0.02, "shift": 0.01, "padding": 0.02}
-"""Merit that a change must bring to be named: what 40 pictures tell from chance, as all see the same ones."""
+"""Gain in `Attempt.merit` from which a change is reported; smaller ones may be chance."""
 SHIFT_CELLS = 0.1
-"""A systematic offset below this share of a cell is none."""
+"""Systematic offsets below this share of a cell are ignored."""
 PADDINGS = (1.0, 1.1, 1.25, 1.4, 1.5)
+"""Box paddings to try."""
 SWAPPED = 0.5
-"""A joint answers another name's place when it is so much nearer to it, as a share of the distance to its own."""
+"""A keypoint counts as swapped if its distance to another label is below this share of the distance to its own."""
 
 
 NOT_CHECKED = (
-    "Nothing was checked: channels, normalisation, half-pixel terms and the order of joints are as you said. Give "
-    "--annotations and --images of any pictures with COCO's labels, and they are."
+    "Nothing was checked: channels, normalisation, half-pixel terms and the order of joints are used as given. To have "
+    "them checked, pass --annotations and --images of any pictures with COCO's labels."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A mistake, and what to pass against it.
+    """A mistake, and the option that corrects it.
 
     Attributes:
         kind: Key of `WORTH`.
-        message: What is wrong, with AP as given and as it would be.
-        option: The command line's.
+        message: What is wrong, with AP as given and as corrected.
+        option: Option of the command line.
     """
 
     kind: str
@@ -55,40 +59,40 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
-    """A way to feed a network and what came of it.
+class Attempt:
+    """Conventions that were tried, and the results with them.
 
     Attributes:
-        foreign: The network, with the boxes' padding.
-        feeding: How it was fed and read.
-        found: Its answers.
-        ap: COCO's AP on the pictures tried.
+        imported: The model, with its box padding.
+        conventions: The conventions that were tried.
+        found: The predictions.
+        ap: COCO's AP on the pictures, 0..1.
     """
 
-    foreign: Foreign
-    feeding: Feeding
+    imported: ThirdPartyModel
+    conventions: Conventions
     found: Answers
     ap: float
 
     @property
     def merit(self) -> float:
-        """Mean of AP and of people's OKS: of large people AP does not show a small offset, their OKS does."""
+        """Mean of AP and OKS, because a small offset of large people shows in OKS and not in AP."""
         return (self.ap + float(self.found.oks.mean())) / 2
 
 
 def check(
-    foreign: Foreign, feeding: Feeding, source: coco.Source, pictures: int = PICTURES
-) -> tuple[Trial, list[Finding]]:
-    """Try the network as given, and each common mistake the other way.
+    imported: ThirdPartyModel, conventions: Conventions, source: coco.Source, pictures: int = PICTURES
+) -> tuple[Attempt, list[Finding]]:
+    """Try the conventions as given, and changes that correct each common mistake.
 
-    Findings build on each other: the second is measured with the first one mended.
+    Findings build on each other: the second is measured with the first one corrected.
 
     Returns:
-        What came of it as given, and what to change.
+        The attempt with the conventions as given, and the changes to make.
     """
     with TemporaryDirectory() as folder:
         some = _some(source, pictures, Path(folder))
-        first = best = _try(foreign, feeding, some)
+        first = best = _try(imported, conventions, some)
         findings: list[Finding] = []
         for kind, alternatives in (
             ("joints", _other_joints),
@@ -106,23 +110,23 @@ def check(
                 message = f"AP is {best.ap:.3f} {was}; {words} it would be {found.ap:.3f} ({likeness}): pass {option}"
                 findings.append(Finding(kind, message, option))
                 best = found
-        findings += _heights(best)
+        findings += _score_range(best)
     return first, findings
 
 
 def refusal(out: Path, findings: list[Finding]) -> str:
-    """What to say where a network is fed wrongly, and how to mend all of it at once."""
+    """Write the error message for wrong conventions, with all the options that correct them."""
     options = " ".join(finding.option for finding in findings)
     lines = [f"{out}: the bundle was not written", *(finding.message for finding in findings)]
     return "; ".join([*lines, f"all together: {options}; or --anyway"])
 
 
-Change = tuple[tuple[Foreign, Feeding], str, str]
-"""A changed network and feeding, in words, and the option for it."""
+Change = tuple[tuple[ThirdPartyModel, Conventions], str, str]
+"""A changed model and conventions, a description of the change, and the option for it."""
 
 
 def _some(source: coco.Source, count: int, folder: Path) -> coco.Source:
-    """Pictures with labelled people, evenly spread, as a data set of their own."""
+    """Write a data set of some pictures with labelled people, evenly spread over the source."""
     data = coco.load(source.annotations)
     useful = [i for i in sorted(data.imgs) if any(_labelled(a) for a in data.imgToAnns[i])]
     if not useful:
@@ -141,18 +145,18 @@ def _labelled(person: dict) -> bool:
     return not person.get("iscrowd") and bool(person.get("num_keypoints"))
 
 
-def _try(foreign: Foreign, feeding: Feeding, source: coco.Source) -> Trial:
-    made = import_pose.make(foreign, feeding, {})
+def _try(imported: ThirdPartyModel, conventions: Conventions, source: coco.Source) -> Attempt:
+    made = import_pose.make(imported, conventions, {})
     found = predictions.collect(source, PoseEstimator(made, OnnxRunner(made.onnx, threads=1)))
     ap = predictions.coco_figures(coco.load(source.annotations), found)["AP"]
-    return Trial(foreign, feeding, found, max(0.0, ap))
+    return Attempt(imported, conventions, found, max(0.0, ap))
 
 
-def _other_joints(trial: Trial) -> Iterator[Change]:
-    """The order of names in which every output lies nearest to its joint, where it is another than given."""
-    found, names = trial.found, trial.found.skeleton.keypoints
+def _other_joints(attempt: Attempt) -> Iterator[Change]:
+    """Yield the order of names in which every output is nearest to its label, if that differs from the given one."""
+    found, names = attempt.found, attempt.found.skeleton.keypoints
     sizes = np.sqrt(np.maximum(found.areas, 1))[:, None]
-    near = np.full((len(names), len(names)), np.inf)  # of output i to the label of joint j
+    near = np.full((len(names), len(names)), np.inf)  # distance of output i to label j, as a share of the person's size
     for i, j in itertools.product(range(len(names)), repeat=2):
         apart = np.linalg.norm(found.poses.keypoints[:, i] - found.truth[:, j], axis=1)[:, None] / sizes
         if found.labelled[:, j].any():
@@ -165,16 +169,16 @@ def _other_joints(trial: Trial) -> Iterator[Change]:
     if not moved or len(set(target)) < len(names):
         return
     renamed = dict(zip(names, (names[j] for j in target), strict=True))
-    order = tuple(renamed.get(name, name) for name in trial.feeding.joints)
+    order = tuple(renamed.get(name, name) for name in attempt.conventions.joints)
     mirrored = all(found.skeleton.flip[i] == target[i] for i in moved)
     words = "with left and right exchanged" if mirrored else f"with {len(moved)} joints renamed"
-    yield (trial.foreign, replace(trial.feeding, joints=order)), words, f"--joints {','.join(order)}"
+    yield (attempt.imported, replace(attempt.conventions, joints=order)), words, f"--joints {','.join(order)}"
 
 
-def _other_colours(trial: Trial) -> Iterator[Change]:
-    """Each order of channels with each common normalisation, but the given ones."""
-    given = trial.feeding
-    for colour in get_args(get_type_hints(Feeding)["colour"]):
+def _other_colours(attempt: Attempt) -> Iterator[Change]:
+    """Yield each order of channels with each common normalisation, except the given combination."""
+    given = attempt.conventions
+    for colour in get_args(get_type_hints(Conventions)["colour"]):
         for name, (mean, deviation) in NORMALISATIONS.items():
             same = (mean, deviation) == (given.mean, given.deviation)
             if same and colour == given.colour:
@@ -187,12 +191,12 @@ def _other_colours(trial: Trial) -> Iterator[Change]:
                 options.append(f"--normalise {name}")
                 words.append(f"the normalisation {name!r}")
             changed = replace(given, colour=colour, mean=mean, deviation=deviation)
-            yield (trial.foreign, changed), f"with {' and '.join(words)}", " ".join(options)
+            yield (attempt.imported, changed), f"with {' and '.join(words)}", " ".join(options)
 
 
-def _other_shifts(trial: Trial) -> Iterator[Change]:
-    """The median offset of good keypoints, in crop px, undone."""
-    found, manifest = trial.found, import_pose.describe(trial.foreign, trial.feeding, {})
+def _other_shifts(attempt: Attempt) -> Iterator[Change]:
+    """Yield a shift that removes the median offset of good keypoints, in crop px."""
+    found, manifest = attempt.found, import_pose.describe(attempt.imported, attempt.conventions, {})
     assert manifest.heatmap_size is not None
     assert manifest.box_padding is not None
     to_image = crop.crop_to_image(found.poses.boxes, manifest.input_size, manifest.box_padding)
@@ -205,31 +209,31 @@ def _other_shifts(trial: Trial) -> Iterator[Change]:
     off = np.where(np.abs(off) < SHIFT_CELLS * cell, 0, np.round(off * 4) / 4)
     if not off.any():
         return
-    x, y = (float(given - it) for given, it in zip(trial.feeding.shift, off, strict=True))
+    x, y = (float(given - it) for given, it in zip(attempt.conventions.shift, off, strict=True))
     cells = f"{off[0] / cell:+.2f}, {off[1] / cell:+.2f} cells"
     words = f"keypoints lie {off[0]:+.2f}, {off[1]:+.2f} crop px ({cells}) off; undone"
-    yield (trial.foreign, replace(trial.feeding, shift=(x, y))), words, f"--shift {x:g} {y:g}"
+    yield (attempt.imported, replace(attempt.conventions, shift=(x, y))), words, f"--shift {x:g} {y:g}"
 
 
-def _other_paddings(trial: Trial) -> Iterator[Change]:
+def _other_paddings(attempt: Attempt) -> Iterator[Change]:
     for padding in PADDINGS:
-        if padding != trial.foreign.padding:
-            changed = replace(trial.foreign, padding=padding)
-            yield (changed, trial.feeding), f"with boxes padded by {padding:g}", f"--padding {padding:g}"
+        if padding != attempt.imported.padding:
+            changed = replace(attempt.imported, padding=padding)
+            yield (changed, attempt.conventions), f"with boxes padded by {padding:g}", f"--padding {padding:g}"
 
 
-def _heights(trial: Trial) -> list[Finding]:
-    """Heights that say nothing: nearly all clipped to 1, or hardly above 0, on keypoints that are right."""
-    right = trial.found.labelled & (trial.found.similarities > 0.85)
-    heights = trial.found.poses.scores[right]
-    if not len(heights):
+def _score_range(attempt: Attempt) -> list[Finding]:
+    """Report scores of correct keypoints that are nearly all clipped to 1, or hardly above 0."""
+    right = attempt.found.labelled & (attempt.found.similarities > 0.85)
+    scores = attempt.found.poses.scores[right]
+    if not len(scores):
         return []
-    middle = float(np.median(heights))
+    middle = float(np.median(scores))
     if middle >= 1:
-        message = "more than half of the right keypoints score 1 or more; a score must tell: pass --scale below 1, or"
-        return [Finding("heights", f"{message} --activation sigmoid or softmax for logits", "--scale")]
+        message = "more than half of the correct keypoints score 1 or more, expected below 1: pass --scale below 1, or"
+        return [Finding("scores", f"{message} --activation sigmoid or softmax for logits", "--scale")]
     if middle < 0.2:
-        scale = trial.feeding.scale * 0.8 / max(middle, 1e-4)
-        message = f"right keypoints score {middle:.3f} in the median, expected about .8: pass --scale {scale:.3g}"
-        return [Finding("heights", message, f"--scale {scale:.3g}")]
+        scale = attempt.conventions.scale * 0.8 / max(middle, 1e-4)
+        message = f"correct keypoints score {middle:.3f} in the median, expected about 0.8: pass --scale {scale:.3g}"
+        return [Finding("scores", message, f"--scale {scale:.3g}")]
     return []

@@ -1,4 +1,4 @@
-"""A third party's detector of people as a bundle: RTMDet-nano, read into our own network and exported from it."""
+"""Makes a bundle of a third-party detector: the weights of RTMDet-nano are read into this project's own network."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from service.pose import bundle
 from service.pose.bundle import Bundle, Manifest
 from training.export import model_card, to_onnx
 from training.networks import rtmdet
+from training.networks.served import served_network
 from training.onnx.probe import ImportRefusedError
 from training.recipe.recipe import Network, Recipe
 
@@ -19,26 +20,26 @@ def make(
 
     Args:
         path: ONNX file: OpenMMLab's RTMDet-nano for people, with raw outputs.
-        name: Of the bundle.
-        version: Of the bundle.
-        input_size: (width, height) in px whose area is the budget of a call.
-        is_bgr: Whether the graph takes blue, green, red.
-        origin: Who made it, for the card.
-        licence: Of its weights, for the card.
+        name: Name of the bundle.
+        version: Version of the bundle.
+        input_size: (width, height) in px whose area is the detector's budget.
+        is_bgr: Whether the graph takes BGR.
+        origin: Authors and source of the model, for the card.
+        licence: Licence of the weights, for the card.
 
     Raises:
-        ImportRefusedError: No such file, or another network.
+        ImportRefusedError: The file is missing or is another network.
     """
     if not path.is_file():
-        raise ImportRefusedError(f"{path}: expected an ONNX file, got nothing there")
+        raise ImportRefusedError(f"{path}: expected an ONNX file, found nothing")
     content = path.read_bytes()
     network = rtmdet.RtmDet()
     try:
         network.load_state_dict(rtmdet.weights_of(content, is_bgr))
     except rtmdet.NotRtmDetError as error:
-        raise ImportRefusedError(f"{path}: {error}; of detectors, only this layout can be imported") from error
+        raise ImportRefusedError(f"{path}: {error}; of detectors, only RTMDet-nano can be imported") from error
     plan = Recipe(name, "detector", Network("detector", "rtmdet-nano", input_size, norms="folded"), (), ())
-    served = to_onnx.served_network(network, plan)
+    served = served_network(network, plan)
     graph = to_onnx.to_onnx(served, plan)
     to_onnx.check(served, graph, plan)
     manifest = Manifest(

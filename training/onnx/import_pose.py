@@ -1,4 +1,4 @@
-"""A third party's ONNX as a bundle, so that it can serve as teacher or student: wrapped, described, with a card."""
+"""Makes a bundle of a third-party pose model, so that it can be served, teach, or be the start of a training."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from service.pose.skeleton import COCO17, Skeleton
 from training.export import model_card
 from training.onnx import wrap
 from training.onnx.probe import ImportRefusedError, Shape
-from training.onnx.wrap import Feeding
+from training.onnx.wrap import Conventions
 
 CELL_PX = 4
-"""Crop pixels a cell that the manifest of a network with outputs along the axes speaks of, as `export` has it."""
+"""Crop px per heatmap cell in the manifest of a SimCC model, as in exported bundles."""
 
 
 @dataclass(frozen=True, slots=True)
-class Foreign:
-    """A graph and what is said of it.
+class ThirdPartyModel:
+    """A third-party pose model and what the user states about it.
 
     Attributes:
-        path: Its file.
+        path: The ONNX file.
         model: The graph.
-        shape: What it takes and gives.
+        shape: Inputs and outputs of the graph.
         decoder: ``heatmap`` or ``simcc``.
-        name: Of the bundle.
-        version: Of the bundle.
+        name: Name of the bundle.
+        version: Version of the bundle.
         role: ``teacher`` or ``student``.
-        padding: Factor on a box before it is cut.
-        licence: Of its weights.
-        origin: Who made it, where it is from.
-        skeleton: Whose keypoints the bundle answers.
+        padding: Factor on a person's box before it is cropped.
+        licence: Licence of the weights.
+        origin: Authors and source of the model.
+        skeleton: Its keypoints are predicted by the bundle.
     """
 
     path: Path
@@ -54,16 +54,16 @@ class Foreign:
 
 
 def bundle_name(folder: Path) -> str:
-    """Return a bundle's name on the wire for a folder of any name: lower case, what is no letter or digit as ``-``.
+    """Turn the name of a folder into a name for a bundle: lower case, with ``-`` for all but letters and digits.
 
     Raises:
-        ImportRefusedError: No letter or digit of ASCII is left.
+        ImportRefusedError: The name has no letter or digit of ASCII.
     """
     name = re.sub(r"[^a-z0-9._-]+", "-", folder.absolute().name.lower()).strip("._-")
     if not name:
         raise ImportRefusedError(
             f"{folder}: expected a folder whose name has letters or digits of ASCII, got {folder.name!r}; the bundle "
-            "is asked for by it"
+            "gets its name from it"
         )
     return name
 
@@ -72,56 +72,56 @@ def read(path: Path) -> onnx.ModelProto:
     """Read a graph.
 
     Raises:
-        ImportRefusedError: No such file, or no ONNX.
+        ImportRefusedError: The file is missing or is not an ONNX graph.
     """
     if not path.is_file():
-        raise ImportRefusedError(f"{path}: expected an ONNX file, got nothing there")
+        raise ImportRefusedError(f"{path}: expected an ONNX file, found nothing")
     try:
         return onnx.load(str(path))
     except Exception as error:  # protobuf's and onnx's own exceptions share no base
         raise ImportRefusedError(f"{path}: expected an ONNX graph, got {type(error).__name__}: {error}") from error
 
 
-def describe(foreign: Foreign, feeding: Feeding, metrics: dict[str, float]) -> Manifest:
-    """Write the manifest."""
-    width, height = foreign.shape.input_size
-    cells = foreign.shape.cells if foreign.decoder == "heatmap" else (width // CELL_PX, height // CELL_PX)
+def describe(imported: ThirdPartyModel, conventions: Conventions, metrics: dict[str, float]) -> Manifest:
+    """Make the manifest."""
+    width, height = imported.shape.input_size
+    cells = imported.shape.cells if imported.decoder == "heatmap" else (width // CELL_PX, height // CELL_PX)
     return Manifest(
-        name=foreign.name,
-        version=foreign.version,
-        role=foreign.role,
+        name=imported.name,
+        version=imported.version,
+        role=imported.role,
         files={},
-        skeleton=COCO17.name if foreign.skeleton == COCO17 else foreign.skeleton,
+        skeleton=COCO17.name if imported.skeleton == COCO17 else imported.skeleton,
         input_size=(width, height),
         heatmap_size=cells,
-        box_padding=foreign.padding,
-        decoder=foreign.decoder,
-        parameters=parameters(foreign.model),
-        gflops=round(multiply_adds(foreign.model, foreign.shape) / 1e9, 4),
+        box_padding=imported.padding,
+        decoder=imported.decoder,
+        parameters=parameters(imported.model),
+        gflops=round(multiply_adds(imported.model, imported.shape) / 1e9, 4),
         metrics=metrics,
         trained_by={
-            "imported_from": foreign.path.name,
-            "imported_sha256": bundle.sha256(foreign.path.read_bytes()),
-            "origin": foreign.origin,
-            "licence": foreign.licence,
-            "feeding": asdict(feeding),
+            "imported_from": imported.path.name,
+            "imported_sha256": bundle.sha256(imported.path.read_bytes()),
+            "origin": imported.origin,
+            "licence": imported.licence,
+            "conventions": asdict(conventions),
         },
     )
 
 
-def make(foreign: Foreign, feeding: Feeding, metrics: dict[str, float]) -> Bundle:
+def make(imported: ThirdPartyModel, conventions: Conventions, metrics: dict[str, float]) -> Bundle:
     """Make the bundle in memory; `bundle.write` writes it.
 
     Raises:
-        ImportRefusedError: See `wrapping.wrap`.
+        ImportRefusedError: See `wrap.wrap`.
     """
-    graph = wrap.wrap(foreign.model, foreign.shape, feeding, foreign.decoder, foreign.skeleton)
-    manifest = describe(foreign, feeding, metrics)
-    return Bundle(Path(foreign.name), manifest, graph, _card(manifest, feeding))
+    graph = wrap.wrap(imported.model, imported.shape, conventions, imported.decoder, imported.skeleton)
+    manifest = describe(imported, conventions, metrics)
+    return Bundle(Path(imported.name), manifest, graph, _card(manifest, conventions))
 
 
 def parameters(model: onnx.ModelProto) -> int:
-    """Count the weights: every float tensor that the graph keeps, but for single numbers."""
+    """Count the weights: all values of float constants, except single numbers."""
     kept = list(model.graph.initializer)
     kept += [
         a.t for node in model.graph.node if node.op_type == "Constant" for a in node.attribute if a.name == "value"
@@ -131,9 +131,9 @@ def parameters(model: onnx.ModelProto) -> int:
 
 
 def multiply_adds(model: onnx.ModelProto, shape: Shape) -> int:
-    """Count the multiply-adds of convolutions and matrix products with kept weights, for one picture.
+    """Count the multiply-adds of convolutions and matrix products with constant weights, for one picture.
 
-    Where ONNX cannot infer a layer's size, it counts for nothing.
+    Layers whose size ONNX cannot infer are not counted.
     """
     single = onnx.ModelProto()
     single.CopyFrom(model)
@@ -152,15 +152,15 @@ def multiply_adds(model: onnx.ModelProto, shape: Shape) -> int:
     weights = {it.name: list(it.dims) for it in graph.initializer}
     total = 0
     for node in graph.node:
-        weight, answer = weights.get(node.input[1]) if len(node.input) > 1 else None, sizes.get(node.output[0], [])
-        if weight and answer and node.op_type == "Conv":
-            total += math.prod(answer) * math.prod(weight[1:])
-        elif weight and answer and node.op_type in {"MatMul", "Gemm"}:
-            total += math.prod(answer) * (math.prod(weight) // max(1, answer[-1]))
+        weight, output = weights.get(node.input[1]) if len(node.input) > 1 else None, sizes.get(node.output[0], [])
+        if weight and output and node.op_type == "Conv":
+            total += math.prod(output) * math.prod(weight[1:])
+        elif weight and output and node.op_type in {"MatMul", "Gemm"}:
+            total += math.prod(output) * (math.prod(weight) // max(1, output[-1]))
     return total
 
 
-def _card(manifest: Manifest, feeding: Feeding) -> str:
+def _card(manifest: Manifest, conventions: Conventions) -> str:
     width, height = manifest.input_size
     by: dict[str, Any] = manifest.trained_by
     figures = [f"| {name} | {value:.3f} |" for name, value in manifest.metrics.items()]
@@ -176,13 +176,17 @@ def _card(manifest: Manifest, feeding: Feeding) -> str:
             f"Licence: {by['licence'] or 'not stated; whoever imported it must know it'}.",
             "Not trained by this project; its training data has terms of its own.",
             "",
-            "## Feeding",
+            "## Conventions",
             "",
-            f"Channels {feeding.colour.upper()}; of 0..255 (R, G, B) the mean is {feeding.mean},",
-            f"the deviation {feeding.deviation};",
-            f"boxes padded by {manifest.box_padding:g}; keypoints moved by {feeding.shift} crop px;",
-            f"activation {feeding.activation};",
-            f"heights times {feeding.scale:g}. All of it is in the graph.",
+            "All of these are part of the graph, except the box padding.",
+            "",
+            f"- Channels: {conventions.colour.upper()}",
+            f"- Mean of pixels 0..255 (R, G, B): {conventions.mean}",
+            f"- Deviation: {conventions.deviation}",
+            f"- Box padding: {manifest.box_padding:g}",
+            f"- Shift of keypoints: {conventions.shift} crop px",
+            f"- Activation: {conventions.activation}",
+            f"- Scale of scores: {conventions.scale:g}",
             "",
             *model_card.SCORES_UNKNOWN,
             "## Figures",

@@ -1,4 +1,4 @@
-"""What a third party's pose graph takes and gives, found out by asking it once."""
+"""Finds the inputs and outputs of a third-party pose model by running it once."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from service.pose.backends.runner import open_session
 
 
 class ImportRefusedError(ValueError):
-    """A graph cannot serve, or not as it was described; the message says what to pass."""
+    """A model cannot be imported, or not with the given options; the message says what to pass."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a foreign graph takes and gives.
+    """Inputs and outputs of a third-party model.
 
     Attributes:
-        input_name: Its only input.
+        input_name: Name of the only input.
         input_size: (width, height) in px.
         channels_first: NCHW, else NHWC.
         input_type: ONNX element type.
-        outputs: Names: one of heatmaps, or along x and along y.
-        keypoint_count: Of its outputs.
-        cells: (w, h) of the heatmaps, or bins along x and y.
-        fixed_batch: Whether it says that it takes one picture at a time.
+        outputs: Name of the heatmaps, or names of the distributions along x and along y.
+        keypoint_count: Number of keypoints.
+        cells: Size (w, h) of the heatmaps, or number of bins along x and y.
+        fixed_batch: Whether the input has a batch size of 1.
     """
 
     input_name: str
@@ -41,19 +41,19 @@ class Shape:
     fixed_batch: bool
 
 
-def look(
+def inspect(
     model: onnx.ModelProto, decoder: str, input_size: tuple[int, int] | None, outputs: tuple[str, ...] = ()
 ) -> Shape:
-    """Find out what a graph takes and gives, by asking it once.
+    """Find the inputs and outputs of a model by running it once.
 
     Args:
-        model: The foreign graph.
+        model: The graph.
         decoder: ``heatmap`` or ``simcc``.
-        input_size: (width, height) where the graph leaves them open.
-        outputs: Which of its outputs, where it has more; all when empty.
+        input_size: (width, height) in px; needed if the graph has dynamic sides.
+        outputs: Names of the outputs to read; empty for all.
 
     Raises:
-        ImportRefusedError: Not one picture in, or other outputs than the decoder reads.
+        ImportRefusedError: The graph does not take one picture, or has other outputs than the decoder reads.
     """
     known = {tensor.name for tensor in model.graph.initializer}
     inputs = [it for it in model.graph.input if it.name not in known]
@@ -80,10 +80,10 @@ def look(
     if missing:
         raise ImportRefusedError(f"--outputs: the graph has {[it.name for it in model.graph.output]}, not {missing}")
     shape = Shape(inputs[0].name, (width, height), channels_first, given.elem_type, names, 0, (0, 0), sides[0] == 1)
-    return _with_answers(shape, _answer(model, shape), decoder)
+    return _with_outputs(shape, _run(model, shape), decoder)
 
 
-def _answer(model: onnx.ModelProto, shape: Shape) -> list[NDArray[np.floating]]:
+def _run(model: onnx.ModelProto, shape: Shape) -> list[NDArray[np.floating]]:
     width, height = shape.input_size
     sides = (1, 3, height, width) if shape.channels_first else (1, height, width, 3)
     kind = helper.tensor_dtype_to_np_dtype(shape.input_type)
@@ -94,22 +94,22 @@ def _answer(model: onnx.ModelProto, shape: Shape) -> list[NDArray[np.floating]]:
         raise ImportRefusedError(f"the graph does not run at {width} x {height}: {error}") from error
 
 
-def _with_answers(shape: Shape, found: list[NDArray[np.floating]], decoder: str) -> Shape:
-    """Complete a shape by the outputs' sizes."""
+def _with_outputs(shape: Shape, found: list[NDArray[np.floating]], decoder: str) -> Shape:
+    """Complete a shape with the sizes of the outputs."""
     width, height = shape.input_size
     sizes = [it.shape for it in found]
-    told = ", ".join(f"{name} {tuple(size)}" for name, size in zip(shape.outputs, sizes, strict=True))
+    got = ", ".join(f"{name} {tuple(size)}" for name, size in zip(shape.outputs, sizes, strict=True))
     if decoder == "heatmap":
         if len(sizes) != 1 or len(sizes[0]) != 4 or width * sizes[0][2] != height * sizes[0][3]:
             raise ImportRefusedError(
-                f"decoder heatmap: expected one output (N, K, h, w) of the input's aspect, got {told}; "
+                f"decoder heatmap: expected one output (N, K, h, w) of the input's aspect, got {got}; "
                 "choose by --outputs, or export the network without its decoding"
             )
         _, count, h, w = sizes[0]
         return replace(shape, keypoint_count=count, cells=(w, h))
     if len(sizes) != 2 or any(len(size) != 3 for size in sizes) or sizes[0][1] != sizes[1][1]:
         raise ImportRefusedError(
-            f"decoder simcc: expected two outputs (N, K, bins), along x and along y, got {told}; choose by --outputs"
+            f"decoder simcc: expected two outputs (N, K, bins), along x and along y, got {got}; choose by --outputs"
         )
     along_x, along_y = sizes[0][2], sizes[1][2]
     if along_x * height != along_y * width and along_y * height == along_x * width:

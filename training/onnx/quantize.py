@@ -1,7 +1,8 @@
-"""An int8 copy of a bundle, written only where it pays: faster on this CPU, and at most .01 AP worse.
+"""Makes an int8 copy of a bundle, if that is faster on this CPU and costs little accuracy.
 
-Static, per channel, as pairs of QuantizeLinear and DequantizeLinear (onnxruntime.quantization). Ranges are averages
-over the very inputs that serving would give the network; decoder, head and all that follows stay float.
+The quantisation is static and per channel, with pairs of QuantizeLinear and DequantizeLinear
+(onnxruntime.quantization). Ranges are averages over the inputs that the service would give the network. Decoder, head
+and everything behind them stay float.
 """
 
 from __future__ import annotations
@@ -28,29 +29,30 @@ from training.evaluation import bench, coco_ap
 from training.export import model_card
 
 MOST_LOST = 0.01
-"""AP that speed may cost."""
+"""Largest loss of AP that is accepted."""
 FLOAT = ("decoder", "head", "center", "distance")
-"""Parts of our networks, by their nodes' names, that stay float: an int8 decoder cost the student .01 AP."""
+"""Parts of this project's networks, by the names of their nodes, that stay float because int8 costs them accuracy."""
 MOST_PICTURES = 64
-"""To calibrate on."""
+"""Largest number of pictures to calibrate on."""
 ROUNDS = 60
+"""Calls of each network that are timed."""
 RANGES: dict[str, Any] = {"CalibMovingAverage": True, "CalibMovingAverageConstant": 0.05}
 
 
 class QuantizeError(ValueError):
-    """An int8 bundle cannot be made, or does not pay."""
+    """An int8 bundle cannot be made, or is no improvement."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What decides: AP, 0..1, and median time of a call, ms."""
+    """Accuracy (AP, 0..1) and median time of a call in ms."""
 
     ap: float
     ms: float
 
 
-class Recorder:
-    """A runner that remembers what it was given, for the length of a calibration."""
+class RecordingRunner:
+    """A runner that records its inputs."""
 
     def __init__(self, runner: Runner) -> None:
         self.backend = runner.backend
@@ -63,30 +65,30 @@ class Recorder:
         return self._runner.run(pixels)
 
 
-class Reader:
-    """Gives onnxruntime's calibration its inputs, as its ``CalibrationDataReader`` does."""
+class CalibrationInputs:
+    """Gives inputs to onnxruntime's calibration, as its ``CalibrationDataReader`` does."""
 
     def __init__(self, name: str, inputs: list[NDArray[np.uint8]]) -> None:
         self._name = name
         self._left = iter(inputs)
 
     def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
-        """The next input by its name in the graph; None at the end."""
+        """Return the next input by its name in the graph; None at the end."""
         pixels = next(self._left, None)
         return None if pixels is None else {self._name: pixels}
 
 
 def quantize(opened: Bundle, source: coco.Source, every: int, out: Path) -> Bundle:
-    """Make an int8 bundle, measure both, and write it if it pays.
+    """Make an int8 bundle, measure both, and write it if it is an improvement.
 
     Args:
         opened: The float bundle.
         source: Labelled pictures.
-        every: Those whose id this number divides are measured on, the others calibrate.
+        every: Pictures whose id this number divides are measured on, the others are for calibration.
         out: Bundle folder to create or replace; its name is the bundle's.
 
     Raises:
-        QuantizeError: It is slower, or loses more than `MOST_LOST`; or the order makes no sense.
+        QuantizeError: It is slower or loses more than `MOST_LOST`, or the arguments do not fit.
         DatasetError: The pictures cannot be read.
     """
     if opened.manifest.quantized is not None:
@@ -98,7 +100,7 @@ def quantize(opened: Bundle, source: coco.Source, every: int, out: Path) -> Bund
             f"{source.annotations}: expected pictures whose id {every} does not divide, to calibrate on, got none; "
             "give --every 2 or more"
         )
-    # Calibrated scores were measured on the float graph: both are ranked by what their graphs answer.
+    # The calibration of scores is that of the float graph, so both are measured without it.
     plain = replace(opened, manifest=opened.manifest.model_copy(update={"calibration": None}))
     inputs = served_inputs(plain, source, others[:: -(-len(others) // MOST_PICTURES)])
     small = replace(plain, onnx=to_int8(opened.onnx, inputs))
@@ -111,7 +113,7 @@ def quantize(opened: Bundle, source: coco.Source, every: int, out: Path) -> Bund
 
 
 def require_gain(name: str, plain: Figures, small: Figures) -> None:
-    """Refuse what does not pay.
+    """Refuse an int8 bundle that is no improvement.
 
     Raises:
         QuantizeError: ``small`` is not faster, or loses more than `MOST_LOST`.
@@ -125,9 +127,9 @@ def require_gain(name: str, plain: Figures, small: Figures) -> None:
 
 
 def served_inputs(opened: Bundle, source: coco.Source, ids: list[int]) -> list[NDArray[np.uint8]]:
-    """Gather what serving gives the network on some pictures: crops of labelled people, or whole pictures resized."""
+    """Record the inputs of the network on some pictures: crops of labelled people, or resized whole pictures."""
     truth = coco.load(source.annotations)
-    recorder = Recorder(OnnxRunner(opened.onnx, threads=1))
+    recorder = RecordingRunner(OnnxRunner(opened.onnx, threads=1))
     is_detector = opened.manifest.role == "detector"
     ask: Any = PersonDetector(opened, recorder) if is_detector else PoseEstimator(opened, recorder)
     for image_id in ids:
@@ -143,20 +145,20 @@ def served_inputs(opened: Bundle, source: coco.Source, ids: list[int]) -> list[N
 
 
 def to_int8(onnx: bytes, inputs: list[NDArray[np.uint8]]) -> bytes:
-    """Turn a graph's convolutions, `FLOAT` parts apart, into int8 by the ranges that ``inputs`` give.
+    """Quantise a graph's convolutions, except those in `FLOAT`, with the ranges that ``inputs`` give.
 
     Raises:
-        QuantizeError: There is no convolution to turn.
+        QuantizeError: There is no convolution to quantise.
     """
-    # The packages take a second, and only this verb needs them.
+    # Imported here, because they take a second and only this subcommand needs them.
     import onnx as onnx_  # noqa: PLC0415
     from onnxruntime import quantization  # noqa: PLC0415
     from onnxruntime.quantization.shape_inference import quant_pre_process  # noqa: PLC0415
 
     model = onnx_.load_from_string(onnx)
     for i, node in enumerate(model.graph.node):
-        node.name = node.name or f"{node.op_type}_{i}"  # float parts are told by name
-    reader = Reader(model.graph.input[0].name, inputs)
+        node.name = node.name or f"{node.op_type}_{i}"  # float parts are found by name
+    reader = CalibrationInputs(model.graph.input[0].name, inputs)
     with tempfile.TemporaryDirectory() as folder:
         raw, plain, small = (Path(folder) / f"{name}.onnx" for name in ("raw", "plain", "small"))
         onnx_.save(model, raw)
@@ -180,8 +182,8 @@ def to_int8(onnx: bytes, inputs: list[NDArray[np.uint8]]) -> bytes:
         return small.read_bytes()
 
 
-def told(manifest: Manifest) -> str:
-    """Say what was gained, in one line."""
+def summary(manifest: Manifest) -> str:
+    """Summarise the gain in one line."""
     known = manifest.metrics
     return f"{known['time_ratio']:.2f} x the time, AP {known['ap']:.3f} against {known['ap_float']:.3f} in float"
 
@@ -231,7 +233,7 @@ def _card(opened: Bundle, manifest: Manifest) -> str:
         "",
         f"An int8 copy of `{made.source}` {made.source_version}, sha256 of its graph `{made.source_sha256}`,",
         f"calibrated on {made.inputs} inputs; decoder and head are float. Against it, on held-back pictures and one",
-        f"core of the machine that made it: {told(manifest)}.",
+        f"core of the machine that made it: {summary(manifest)}.",
         "",
         f"{model_card.FIGURES}\n\nNone measured besides.\n",
         *model_card.SCORES_UNKNOWN,

@@ -1,7 +1,7 @@
-"""A foreign pose graph in the clothes of ours: uint8 RGB NHWC in, heatmaps or distributions along the axes out.
+"""Wraps a third-party pose model so that it takes uint8 RGB NHWC and gives heatmaps or distributions along the axes.
 
-What a foreign network wants of its input, and how its output is to be read, becomes nodes of the graph around it, so
-that the service needs to know nothing of it. A graph that takes one picture at a time is run picture by picture inside.
+The conventions of the model for its input and output become nodes around its graph, so that the service need not know
+them. A model with a batch size of 1 runs inside a loop over the pictures.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from service.pose.backends.runner import OnnxRunner
 from service.pose.skeleton import COCO17, Skeleton
+from training.networks.onnx_graph import WRAPPER_PREFIX
 from training.onnx.probe import ImportRefusedError, Shape
 
-PREFIX, THEIRS = "posewright/", "theirs/"
-"""Of every name that is added, and of every name that was there."""
+THEIRS = "theirs/"
+"""Prefix of all names that the original graph had."""
 OUTPUTS = {"heatmap": ("heatmaps",), "simcc": ("along_x", "along_y")}
 Triple = tuple[float, float, float]
 NORMALISATIONS: dict[str, tuple[Triple, Triple]] = {
@@ -30,22 +31,22 @@ NORMALISATIONS: dict[str, tuple[Triple, Triple]] = {
     "signed": ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),
     "bytes": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
 }
-"""Mean and deviation of R, G, B, of 255: ImageNet's; 0..1; -1..1; as they are."""
+"""Mean and deviation of R, G, B for pixels 0..255: those of ImageNet, and those that give 0..1, -1..1 and 0..255."""
 
 
 @dataclass(frozen=True, slots=True)
-class Feeding:
-    """How a foreign network is fed and read.
+class Conventions:
+    """The conventions of a third-party model for its input and output.
 
     Attributes:
-        colour: Order of the channels that it takes.
-        mean: Of R, G, B, subtracted from 0..255.
-        deviation: Of R, G, B, by which that is divided.
-        shift: What must be added to its keypoints, (x, y) in crop px; (-1.5, -1.5) for a network of stride 4 that was
+        colour: Order of the input channels.
+        mean: Of R, G, B, subtracted from pixels 0..255.
+        deviation: Of R, G, B; divides the difference.
+        shift: Offset to add to its keypoints, (x, y) in crop px; (-1.5, -1.5) for a network of stride 4 that was
             trained without half-pixel terms.
-        joints: Names of its outputs, in its order; what the skeleton lacks is left out.
-        activation: What makes heights 0..1 of its outputs; ``softmax`` is over all cells, or bins.
-        scale: Factor on the heights, so that a sure joint's peak is about 1.
+        joints: Names of the output keypoints in the order of the model; those that the skeleton lacks are dropped.
+        activation: Turns the outputs into scores 0..1; ``softmax`` is over all cells, or bins.
+        scale: Factor on the outputs, so that the peak of a certain keypoint is about 1.
     """
 
     colour: Literal["rgb", "bgr"] = "rgb"
@@ -57,39 +58,43 @@ class Feeding:
     scale: float = 1.0
 
 
-def wrap(model: onnx.ModelProto, shape: Shape, feeding: Feeding, decoder: str, skeleton: Skeleton = COCO17) -> bytes:
-    """Build the graph that serves, with a free batch axis.
+def wrap(
+    model: onnx.ModelProto, shape: Shape, conventions: Conventions, decoder: str, skeleton: Skeleton = COCO17
+) -> bytes:
+    """Build the graph that is served, with a dynamic batch axis.
 
     Raises:
-        ImportRefusedError: ``feeding.joints`` do not fit, or no way to a free batch works.
+        ImportRefusedError: ``conventions.joints`` do not fit, or the batch axis cannot be dynamic.
     """
-    order = _order(shape, feeding, skeleton)
-    # Free at once where the graph allows it: a call for many people is then one call of the network.
+    order = _order(shape, conventions, skeleton)
+    # Try without the loop first: then a batch needs only one run of the model.
     for by_one in (False, True):
-        made = _Wrapping(model, shape, feeding, decoder, order).build(by_one)
+        made = _GraphBuilder(model, shape, conventions, decoder, order).build(by_one)
         if _takes_batches(made, shape):
             return made
-    raise ImportRefusedError("the wrapped graph does not run, or answers three pictures together not as one by one")
+    raise ImportRefusedError(
+        "the wrapped graph does not run, or its outputs for a batch of three pictures differ from those for each alone"
+    )
 
 
-def _order(shape: Shape, feeding: Feeding, skeleton: Skeleton) -> list[int]:
-    if len(feeding.joints) != shape.keypoint_count:
+def _order(shape: Shape, conventions: Conventions, skeleton: Skeleton) -> list[int]:
+    if len(conventions.joints) != shape.keypoint_count:
         raise ImportRefusedError(
-            f"expected a name for each of the graph's {shape.keypoint_count} keypoints, got {len(feeding.joints)}; "
-            "pass --skeleton where it answers one (halpe26, coco-wholebody133, a TOML), or --joints NAME,NAME,... in "
+            f"expected a name for each of the graph's {shape.keypoint_count} keypoints, got {len(conventions.joints)}; "
+            "pass --skeleton where it predicts one (halpe26, coco-wholebody133, a TOML), or --joints NAME,NAME,... in "
             "the graph's order"
         )
-    missing = [name for name in skeleton.keypoints if name not in feeding.joints]
+    missing = [name for name in skeleton.keypoints if name not in conventions.joints]
     if missing:
         raise ImportRefusedError(f"--joints: expected all of {', '.join(skeleton.keypoints)}; missing {missing}")
-    return [feeding.joints.index(name) for name in skeleton.keypoints]
+    return [conventions.joints.index(name) for name in skeleton.keypoints]
 
 
 def _takes_batches(made: bytes, shape: Shape) -> bool:
-    """Whether three pictures together are answered as one by one."""
+    """Tell whether the outputs for a batch of three pictures equal those for each picture alone."""
     width, height = shape.input_size
     pixels = np.random.default_rng(0).integers(0, 256, (3, height, width, 3), np.uint8)
-    ort.set_default_logger_severity(4)  # onnxruntime logs what is tried here and may fail
+    ort.set_default_logger_severity(4)  # onnxruntime would log the attempts that may fail here
     try:
         runner = OnnxRunner(made, threads=1)
         together = runner.run(pixels)
@@ -104,23 +109,25 @@ def _takes_batches(made: bytes, shape: Shape) -> bool:
     return all(a.shape == b.shape and np.allclose(a, b, atol=1e-3 * max(1.0, np.abs(b).max())) for a, b in pairs)
 
 
-class _Wrapping:
-    """Nodes around a graph, while they are put together."""
+class _GraphBuilder:
+    """Builds the nodes around a graph."""
 
-    def __init__(self, model: onnx.ModelProto, shape: Shape, feeding: Feeding, decoder: str, order: list[int]) -> None:
-        # A tensor of theirs may bear one of our names.
+    def __init__(
+        self, model: onnx.ModelProto, shape: Shape, conventions: Conventions, decoder: str, order: list[int]
+    ) -> None:
+        # Otherwise a tensor of the model might have the same name as an added one.
         self._model = onnx.compose.add_prefix(model, THEIRS)
         self._shape = replace(
             shape, input_name=THEIRS + shape.input_name, outputs=tuple(THEIRS + it for it in shape.outputs)
         )
-        self._feeding = feeding
+        self._feeding = conventions
         self._decoder = decoder
         self._order = order
         self._nodes: list[onnx.NodeProto] = []
         self._constants: list[onnx.TensorProto] = []
 
     def build(self, by_one: bool) -> bytes:
-        """Put the graph together; ``by_one`` runs it picture by picture."""
+        """Build the graph; with ``by_one`` it runs the model in a loop over the pictures."""
         graph = self._model.graph
         width, height = self._shape.input_size
         one = self._add("Reshape", "crop", self._keep("one", np.array([1, height, width, 3]))) if by_one else "pixels"
@@ -133,15 +140,15 @@ class _Wrapping:
             last = self._read(theirs, i)
             if by_one:
                 last = self._add("Reshape", last, self._keep(f"{ours}/size", np.array(sizes[ours])))
-            self._nodes.append(helper.make_node("Identity", [last], [f"{PREFIX}{ours}" if by_one else ours]))
+            self._nodes.append(helper.make_node("Identity", [last], [f"{WRAPPER_PREFIX}{ours}" if by_one else ours]))
         people: list[str | int] = ["people"]
         nodes = self._nodes
         if by_one:
             body = helper.make_graph(
                 nodes,
-                f"{PREFIX}one",
+                f"{WRAPPER_PREFIX}one",
                 [helper.make_tensor_value_info("crop", TensorProto.UINT8, [height, width, 3])],
-                [helper.make_tensor_value_info(PREFIX + it, TensorProto.FLOAT, sizes[it]) for it in names],
+                [helper.make_tensor_value_info(WRAPPER_PREFIX + it, TensorProto.FLOAT, sizes[it]) for it in names],
             )
             nodes = [helper.make_node("Scan", ["pixels"], list(names), body=body, num_scan_inputs=1)]
         made = helper.make_graph(
@@ -156,34 +163,34 @@ class _Wrapping:
         return bytes(self._model.SerializeToString())
 
     def _feed(self, pixels: str) -> None:
-        """From uint8 NHWC RGB to what the graph takes."""
-        feeding, shape = self._feeding, self._shape
+        """Add the nodes from uint8 NHWC RGB to the input of the model."""
+        conventions, shape = self._feeding, self._shape
         last = self._add("Cast", pixels, to=TensorProto.FLOAT)
-        last = self._add("Sub", last, self._keep("mean", np.array(feeding.mean, np.float32)))
-        last = self._add("Div", last, self._keep("deviation", np.array(feeding.deviation, np.float32)))
-        if feeding.colour == "bgr":
+        last = self._add("Sub", last, self._keep("mean", np.array(conventions.mean, np.float32)))
+        last = self._add("Div", last, self._keep("deviation", np.array(conventions.deviation, np.float32)))
+        if conventions.colour == "bgr":
             last = self._add("Gather", last, self._keep("bgr", np.array([2, 1, 0])), axis=3)
         if shape.channels_first:
             last = self._add("Transpose", last, perm=[0, 3, 1, 2])
-        # A name of its own for the last node: the graph knows its input by it.
+        # The output of the last node needs the name of the model's input.
         self._nodes.append(helper.make_node("Cast", [last], [shape.input_name], to=shape.input_type))
 
     def _read(self, output: str, axis: int) -> str:
-        """From an output of the graph's to heights in our order and place."""
-        feeding, (w, h) = self._feeding, self._shape.cells
+        """Add the nodes from an output of the model to scores in the skeleton's order; returns their name."""
+        conventions, (w, h) = self._feeding, self._shape.cells
         last = self._add("Cast", output, to=TensorProto.FLOAT)
         if self._order != list(range(self._shape.keypoint_count)):
             last = self._add("Gather", last, self._keep(f"order{axis}", np.array(self._order)), axis=1)
-        if feeding.activation == "sigmoid":
+        if conventions.activation == "sigmoid":
             last = self._add("Sigmoid", last)
-        elif feeding.activation == "softmax":
+        elif conventions.activation == "softmax":
             flat = self._add("Reshape", last, self._keep(f"flat{axis}", np.array([0, 0, -1])))
             last = self._add("Softmax", flat, axis=2)
             if self._decoder == "heatmap":
                 last = self._add("Reshape", last, self._keep("map", np.array([0, 0, h, w])))
-        if feeding.scale != 1:
-            last = self._add("Mul", last, self._keep(f"scale{axis}", np.array(feeding.scale, np.float32)))
-        if any(feeding.shift):
+        if conventions.scale != 1:
+            last = self._add("Mul", last, self._keep(f"scale{axis}", np.array(conventions.scale, np.float32)))
+        if any(conventions.shift):
             kernel = self._shift_kernel(axis)
             reach = kernel.ndim - 2
             pads = [side // 2 for side in kernel.shape[2:]] * 2
@@ -192,24 +199,24 @@ class _Wrapping:
         return last
 
     def _shift_kernel(self, axis: int) -> NDArray[np.float32]:
-        """Weights (K, 1, ...) that move a map, or a distribution along one axis, by ``feeding.shift``."""
+        """Make the kernel (K, 1, ...) that moves heatmaps, or distributions along an axis, by ``conventions.shift``."""
         size, cells, count = self._shape.input_size, self._shape.cells, len(self._order)
         taps = [_taps(shift * n / side) for shift, n, side in zip(self._feeding.shift, cells, size, strict=True)]
         one = np.outer(taps[1], taps[0]) if self._decoder == "heatmap" else taps[axis]
         return np.broadcast_to(one, (count, 1, *one.shape)).astype(np.float32)
 
     def _add(self, kind: str, *inputs: str, **attributes: Any) -> str:
-        name = f"{PREFIX}{len(self._nodes)}"
+        name = f"{WRAPPER_PREFIX}{len(self._nodes)}"
         self._nodes.append(helper.make_node(kind, list(inputs), [name], **attributes))
         return name
 
     def _keep(self, name: str, values: NDArray) -> str:
-        self._constants.append(numpy_helper.from_array(values, PREFIX + name))
-        return PREFIX + name
+        self._constants.append(numpy_helper.from_array(values, WRAPPER_PREFIX + name))
+        return WRAPPER_PREFIX + name
 
 
 def _taps(shift: float) -> NDArray[np.float32]:
-    """Weights of a correlation that moves what it reads by ``shift`` cells, linear between cells; odd in length."""
+    """Make a correlation kernel of odd length that moves by ``shift`` cells, with linear interpolation."""
     low = int(np.floor(-shift))
     part = -shift - low
     reach = max(abs(low), abs(low + 1))

@@ -53,10 +53,10 @@ class Network:
         unit_widths: Channels inside the units of each branch, finest first (``lite-hrnet``).
         exchange: Between which branches features are exchanged (``lite-hrnet``): ``full``, or ``star``: between the
             finest and each other one.
-        fade: Share of the training over which the modules and paths that the start has and this network lacks are
+        pruning_ramp: Share of the training over which the modules and paths that the start has and this network lacks are
             blended out; 0: they are left out at once (``lite-hrnet``).
-        fade_modules: Modules of the start that is blended into this network.
-        fade_exchange: The start's ``exchange``, likewise.
+        start_modules: Modules of the start that is blended into this network.
+        start_exchange: The start's ``exchange``, likewise.
         activation: Of ``rtmdet-nano``. ``relu``: SiLUs, which take a quarter of a call, become ReLUs; ``early-relu``:
             those of the stem and the first stage alone.
         activation_ramp: Share of the training over which they change; 0 for a start that has changed already.
@@ -90,9 +90,9 @@ class Network:
     modules: tuple[Count, ...] = (2, 4, 2)
     unit_widths: tuple[Count, ...] = (20, 40, 80, 160)
     exchange: Literal["full", "star"] = "full"
-    fade: Share = 0.0
-    fade_modules: tuple[Count, ...] = (2, 4, 2)
-    fade_exchange: Literal["full", "star"] = "full"
+    pruning_ramp: Share = 0.0
+    start_modules: tuple[Count, ...] = (2, 4, 2)
+    start_exchange: Literal["full", "star"] = "full"
     activation: Literal["silu", "early-relu", "relu"] = "silu"
     activation_ramp: Share = 0.5
     graph: str = ""
@@ -114,7 +114,7 @@ class Network:
                     f"expected one of unit_widths for each of {len(self.modules) + 1} branches (one more than the "
                     f"stages of modules), got {len(self.unit_widths)}"
                 )
-        if self.fade:
+        if self.pruning_ramp:
             self._require_larger_start()
         if self.backbone == "rtmdet-nano" and (self.norms != "folded" or self.kind != "detector"):
             raise ValueError(
@@ -128,13 +128,15 @@ class Network:
 
     def _require_larger_start(self) -> None:
         if self.backbone != "lite-hrnet":
-            raise ValueError(f"expected fade 0 for {self.backbone}, only lite-hrnet is shrunk, got {self.fade}")
-        start, here = self.fade_modules, self.modules
-        fits = len(start) == len(here) and all(more >= few for more, few in zip(start, here, strict=True))
-        if not fits or (self.fade_exchange, self.exchange) == ("star", "full"):
             raise ValueError(
-                f"expected fade_modules and fade_exchange of a start that has all of this network, modules {here} and "
-                f"exchange {self.exchange!r}, got {start} and {self.fade_exchange!r}"
+                f"expected pruning_ramp 0 for {self.backbone}, only lite-hrnet is shrunk, got {self.pruning_ramp}"
+            )
+        start, here = self.start_modules, self.modules
+        fits = len(start) == len(here) and all(more >= few for more, few in zip(start, here, strict=True))
+        if not fits or (self.start_exchange, self.exchange) == ("star", "full"):
+            raise ValueError(
+                f"expected start_modules and start_exchange of a start that has all of this network, modules {here} and "
+                f"exchange {self.exchange!r}, got {start} and {self.start_exchange!r}"
             )
 
     @property

@@ -20,12 +20,12 @@ from skimage import data
 from service.pose import bundle
 from tests.training.adapt.test_parts import write_video
 from tests.training.conftest import tiny_recipe
-from training import networks
 from training.__main__ import main
 from training.adapt import request
 from training.data import crop_cache
 from training.engine import checkpoint
 from training.export import to_onnx
+from training.networks import registry
 
 FEW = ("--steps", "2", "--threads", "1", "--set", "phases.0.batch=4")
 
@@ -90,7 +90,7 @@ def close(tmp_path_factory: pytest.TempPathFactory) -> bundle.Bundle:
         losses={"regression": 1.0, "classification": 0.0},
     )
     torch.manual_seed(0)
-    weights = networks.build(plan, pretrained=False).state_dict()
+    weights = registry.build(plan, pretrained=False).state_dict()
     state = checkpoint.Checkpoint(1, weights, weights, {}, plan, "test")
     return to_onnx.export(state, tmp_path_factory.mktemp("close") / "tiny", "1")
 

@@ -17,10 +17,12 @@ from service.pose.skeleton import COCO17
 from service.pose.types import Poses
 from tests import spots
 from tests.training.export.test_to_onnx import fresh
-from training import networks
 from training.adapt import agreement, comparison, footage, pseudo_labels
 from training.adapt.agreement import Agreement
-from training.export import from_bundle, to_onnx
+from training.engine import from_bundle
+from training.export import to_onnx
+from training.networks import registry
+from training.networks.served import TOLERANCE
 from training.recipe import recipe
 
 SIGMAS = COCO17.sigma_array
@@ -172,7 +174,7 @@ def test_a_revived_network_answers_as_its_bundle_and_learns(tmp_path: Path, back
     written = to_onnx.export(fresh(network=network), tmp_path / "tiny", "1", flip_test)
     rng = np.random.default_rng(1)
     pixels = rng.integers(0, 256, (8, 16, 12, 3), np.uint8).repeat(8, axis=1).repeat(8, axis=2)
-    state = from_bundle.revive(written, pixels)
+    state = from_bundle.as_checkpoint(written, pixels)
     assert state.recipe.network.backbone == backbone
     assert state.recipe.network.sigma_cells == pytest.approx(1.7, abs=1e-3)
     assert state.recipe.network.box_padding == written.manifest.box_padding == 1.1
@@ -181,9 +183,9 @@ def test_a_revived_network_answers_as_its_bundle_and_learns(tmp_path: Path, back
     assert closer.trained_by["recipe_sha256"] == recipe.digest(state.recipe)
     again = to_onnx.export(state, tmp_path / "again", "2", flip_test)
     old, new = (OnnxRunner(it.onnx, threads=1).run(pixels)[0] for it in (written, again))
-    assert np.abs(old - new).max() <= to_onnx.TOLERANCE * old.max()
+    assert np.abs(old - new).max() <= TOLERANCE * old.max()
     # With the statistics of the very crops, training mode answers as evaluation mode: no norm starts with a jolt.
-    learner = networks.build(state.recipe, pretrained=False)
+    learner = registry.build(state.recipe, pretrained=False)
     learner.load_state_dict(state.ema)
     crops = torch.from_numpy(pixels)
     with torch.no_grad():
@@ -202,10 +204,10 @@ def test_a_bundle_whose_teachers_have_names_of_earlier_versions_is_revived(tmp_p
     tree = {**by["recipe"], "losses": {**by["recipe"]["losses"], "dense": 1.0, "teachers": [teacher]}}
     manifest = written.manifest.model_copy(update={"trained_by": {**by, "recipe": tree}})
     old = write(tmp_path / "old", manifest, written.onnx, written.card)
-    assert from_bundle.revive(old).recipe.network == from_bundle.revive(written).recipe.network
+    assert from_bundle.as_checkpoint(old).recipe.network == from_bundle.as_checkpoint(written).recipe.network
 
 
 def test_a_foreign_graph_is_not_revived(tmp_path: Path) -> None:
     opened = read(spots.write_pose_bundle(tmp_path, "student-s", "student"))
     with pytest.raises(BundleError, match="expected a network of this project"):
-        from_bundle.revive(opened, np.zeros((2, 256, 192, 3), np.uint8))
+        from_bundle.as_checkpoint(opened, np.zeros((2, 256, 192, 3), np.uint8))

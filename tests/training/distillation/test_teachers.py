@@ -18,15 +18,15 @@ from service.pose.bundle import Bundle
 from service.pose.estimator import PoseEstimator
 from tests import spots
 from tests.training.conftest import tiny_recipe, write_data_set
-from training import networks
 from training.__main__ import main
 from training.data import coco, crop_cache, images
 from training.distillation import teachers
 from training.engine import checkpoint
+from training.networks import registry
 from training.networks.pose import heatmaps
 from training.onnx import import_pose, probe
-from training.onnx.import_pose import Foreign
-from training.onnx.wrap import NORMALISATIONS, Feeding
+from training.onnx.import_pose import ThirdPartyModel
+from training.onnx.wrap import NORMALISATIONS, Conventions
 from training.recipe import recipe
 
 
@@ -61,9 +61,9 @@ def take(
     """Import a network that takes normalised crops of 192 x 256; gives its bundle's folder."""
     file = save(module, (1, 3, 256, 192), folder.with_suffix(".onnx"), free=True)
     model = import_pose.read(file)
-    shape = probe.look(model, decoder, None)
-    known = Foreign(file, model, shape, decoder, folder.name, "1", "teacher", 1.25, "Apache-2.0", "a test")
-    made = import_pose.make(known, Feeding(shift=(shift, shift)), {})
+    shape = probe.inspect(model, decoder, None)
+    known = ThirdPartyModel(file, model, shape, decoder, folder.name, "1", "teacher", 1.25, "Apache-2.0", "a test")
+    made = import_pose.make(known, Conventions(shift=(shift, shift)), {})
     return bundle.write(folder, made.manifest, made.onnx, made.card).path
 
 
@@ -163,7 +163,7 @@ def test_a_checkpoint_answers_heatmaps_in_the_form_in_which_it_learned(tmp_path:
     losses = {"regression": 1.0, "classification": 0.0} if squared else {}
     plan = tiny_recipe(network=network, losses=losses)
     torch.manual_seed(0)
-    learned = networks.build(plan, pretrained=False).eval()
+    learned = registry.build(plan, pretrained=False).eval()
     weights = learned.state_dict()
     checkpoint.save(tmp_path / "last.pt", checkpoint.Checkpoint(1, weights, weights, {}, plan, "test"))
     pixels = torch.randint(0, 256, (2, 128, 96, 3), dtype=torch.uint8)

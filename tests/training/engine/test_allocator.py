@@ -1,4 +1,4 @@
-"""Freed blocks stay with the process."""
+"""The process keeps freed memory blocks."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ from training.engine import allocator
 CODE = """
 import resource
 import numpy as np
-from training import allocator
+from training.engine import allocator
 kept = {keep} and allocator.keep_freed()
 np.ones(16 * 1024**2, np.float32)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -21,19 +21,19 @@ print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 def faults(keep: bool) -> tuple[str, int]:
-    """Whether blocks were kept, and page faults of four blocks of 64 MB in a process of its own."""
+    """Allocate four blocks of 64 MB in another process; returns whether blocks are kept, and the page faults."""
     answer = subprocess.run([sys.executable, "-c", CODE.format(keep=keep)], check=True, capture_output=True, text=True)
     kept, count = answer.stdout.split()
     return kept, int(count)
 
 
-def test_a_block_of_any_size_is_used_again() -> None:
+def test_freed_blocks_of_any_size_are_reused() -> None:
     kept, count = faults(keep=True)
     if kept == "False":
         pytest.skip("the allocator is not glibc's")
     assert 10 * count < faults(keep=False)[1]
 
 
-def test_elsewhere_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_changes_on_other_systems(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     assert not allocator.keep_freed()

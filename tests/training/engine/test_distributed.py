@@ -1,4 +1,4 @@
-"""Several processes under torchrun train what one alone would have trained."""
+"""Several processes under torchrun train the same network as one process."""
 
 import os
 import subprocess
@@ -13,7 +13,6 @@ from torch import nn
 
 from tests.training.cli.test_subcommands import toml
 from tests.training.conftest import tiny_recipe
-from training import networks
 from training.__main__ import main
 from training.cli import train as train_verb
 from training.data import augment
@@ -21,14 +20,13 @@ from training.distillation.detector_task import DetectorTask
 from training.distillation.pose_task import PoseTask
 from training.engine import checkpoint, distributed, loop
 from training.engine.rng import Chance, of_all
-from training.networks import batch_norm
-from training.networks.pose import FROM_SCRATCH, PoseNetwork
+from training.networks import batch_norm, registry
 from training.recipe import recipe
 
 CPU = torch.device("cpu")
-HELD_TO = {"regression": 0.5, "classification": 0.5, "self_distillation": 0.5}
+LOSSES = {"regression": 0.5, "classification": 0.5, "self_distillation": 0.5}
 TOLERANCE = 0.05
-"""Of the way that weights and statistics went: sums over processes are rounded in another order."""
+"""Relative to the change in training: sums over processes are rounded in another order."""
 
 
 def torchrun(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -38,8 +36,8 @@ def torchrun(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=300)
 
 
-def test_the_parts_of_a_disturbed_batch_are_the_whole() -> None:
-    """Whatever the strength and however many processes: the same pixels."""
+def test_processes_augment_their_parts_as_one_process_does() -> None:
+    """The pixels do not depend on the number of processes."""
     pixels = torch.rand(12, 3, 32, 24, generator=torch.Generator().manual_seed(0)) * 255
     joints = np.random.default_rng(0).uniform(0, 24, (12, 17, 2)).astype(np.float32)
     for seed in range(8):
@@ -56,18 +54,18 @@ def _disturbed(pixels: torch.Tensor, joints: np.ndarray, chance: Chance) -> torc
     return augment.cut_out(disturbed, joints, joints[..., 0] > 8, augment.STRONG, chance)
 
 
-def test_the_parts_of_a_pose_batch_are_the_whole(data_root: Path) -> None:
+def test_processes_draw_the_pose_batch_of_one_process(data_root: Path) -> None:
     plan = tiny_recipe(phases=[{"steps": 3, "batch": 6, "size": [96, 128], "augment": "strong"}])
     task = PoseTask(plan, data_root, CPU, data_root / "runs" / "tiny")
     whole = task.batch(1, 0, plan.phases[0])
     parts = [task.batch(1, rank, plan.phases[0], 3) for rank in range(3)]
     apart = torch.cat([it.pixels for it in parts]).int() - whole.pixels.int()
-    assert apart.abs().max() <= 1  # rounding of what is compressed in batches of other lengths
+    assert apart.abs().max() <= 1  # batches of other lengths are rounded differently
     for name in ("maps", "weights"):
         assert torch.equal(torch.cat([getattr(it.lesson, name) for it in parts]), getattr(whole.lesson, name))
 
 
-def test_the_parts_of_a_detector_batch_are_the_whole(data_root: Path) -> None:
+def test_processes_draw_the_detector_batch_of_one_process(data_root: Path) -> None:
     plan = tiny_recipe(
         "detector",
         network={"kind": "detector", "backbone": "plain-s", "decoder_width": 16, "input_size": [224, 160]},
@@ -81,11 +79,13 @@ def test_the_parts_of_a_detector_batch_are_the_whole(data_root: Path) -> None:
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(targets, whole[1:], strict=True))
 
 
-@pytest.mark.parametrize("backbone", [*sorted(FROM_SCRATCH), "lite0"])
-def test_every_norm_is_one_that_processes_share(backbone: str) -> None:
-    network = tiny_recipe().network
-    for part in PoseNetwork(replace(network, backbone=backbone), pretrained=False).modules():
-        assert not isinstance(part, nn.BatchNorm2d) or type(part) is batch_norm.BatchNorm2d
+@pytest.mark.parametrize("backbone", ["plain-s", "shuffle-s", "lite0"])
+def test_processes_share_the_statistics_of_every_batch_norm(backbone: str) -> None:
+    plan = tiny_recipe()
+    plan = replace(plan, network=replace(plan.network, backbone=backbone))
+    norms = [it for it in registry.build(plan, pretrained=False).modules() if isinstance(it, nn.BatchNorm2d)]
+    assert norms
+    assert all(type(it) is batch_norm.BatchNorm2d for it in norms)
 
 
 GRADIENTS = """
@@ -95,10 +95,10 @@ from pathlib import Path
 import torch
 
 from tests.training.engine.test_distributed import CPU, gradient
-from training import processes
+from training.engine import distributed
 
 torch.set_num_threads(1)
-rank, count = processes.join(CPU)
+rank, count = distributed.join(CPU)
 found = {kind: gradient(kind, Path(sys.argv[1]), rank, count) for kind in ("pose", "detector")}
 if rank == 0:
     torch.save(found, sys.argv[2])
@@ -106,24 +106,24 @@ if rank == 0:
 
 
 def gradient(kind: str, data_root: Path, rank: int, count: int) -> torch.Tensor:
-    """Loss and gradient of the first batch, averaged over the processes: every norm live, every kind of loss."""
+    """Loss and gradient of the first batch, averaged over the processes, with every kind of loss."""
     plan = _plan(kind)
-    torch.manual_seed(2)  # with 0 something lies so near a kink of ReLU or a box that rounding moves a thousandth
-    network, past = networks.build(plan), networks.build(plan)
+    torch.manual_seed(2)  # with seed 0 rounding crosses a kink of a ReLU or a box
+    network, past = registry.build(plan), registry.build(plan)
     network.train()
     task = train_verb.open_task(plan, data_root, CPU, data_root / "runs" / plan.name)
     loss = torch.stack([*task.loss(network, past, task.batch(0, rank, plan.phases[0], count), 3).values()]).sum()
     loss.backward()  # type: ignore[no-untyped-call]
     distributed.average_gradients(network)
-    told = distributed.mean(loss.detach())
-    return torch.cat([told[None], *(it.grad.flatten() for it in network.parameters() if it.grad is not None)])
+    mean = distributed.mean(loss.detach())
+    return torch.cat([mean[None], *(it.grad.flatten() for it in network.parameters() if it.grad is not None)])
 
 
 @pytest.mark.slow
-def test_the_gradient_of_two_processes_is_that_of_one(data_root: Path, tmp_path: Path) -> None:
+def test_two_processes_compute_the_gradient_of_one(data_root: Path, tmp_path: Path) -> None:
     (tmp_path / "gradients.py").write_text(GRADIENTS)
-    answer = torchrun(tmp_path / "gradients.py", data_root, tmp_path / "found.pt")
-    assert answer.returncode == 0, answer.stderr
+    completed = torchrun(tmp_path / "gradients.py", data_root, tmp_path / "found.pt")
+    assert completed.returncode == 0, completed.stderr
     for kind, shared in torch.load(tmp_path / "found.pt").items():
         whole = gradient(kind, data_root, 0, 1)
         assert shared[0].item() == pytest.approx(whole[0].item(), rel=1e-5)
@@ -131,16 +131,16 @@ def test_the_gradient_of_two_processes_is_that_of_one(data_root: Path, tmp_path:
 
 
 @pytest.mark.slow
-def test_two_processes_train_what_one_does_and_one_goes_on(data_root: Path, tmp_path: Path) -> None:
-    """AdamW's first steps are a gradient's signs: those of the smallest ones are rounding."""
+def test_two_processes_train_as_one_and_one_process_can_resume(data_root: Path, tmp_path: Path) -> None:
+    """AdamW's first steps are the signs of gradients, which rounding can change for the smallest ones."""
     plan = _plan("pose")
-    held_to = "".join(f"\n{name} = {weight}" for name, weight in HELD_TO.items())
-    (tmp_path / "plan.toml").write_text(f"{toml(plan)}\n[losses]{held_to}")
+    losses = "".join(f"\n{name} = {weight}" for name, weight in LOSSES.items())
+    (tmp_path / "plan.toml").write_text(f"{toml(plan)}\n[losses]{losses}")
     run, single = tmp_path / "together", tmp_path / "alone"
     train = ("train", tmp_path / "plan.toml", "--data", data_root, "--out", run, "--until", plan.steps - 1)
-    answer = torchrun("-m", "training", *train)
-    assert answer.returncode == 0, answer.stderr
-    assert "one of 2 processes" in answer.stderr
+    completed = torchrun("-m", "training", *train)
+    assert completed.returncode == 0, completed.stderr
+    assert "one of 2 processes" in completed.stderr
     assert checkpoint.load(run / "last.pt").step == plan.steps - 1
     tasks = [PoseTask(plan, data_root, CPU, it) for it in (run, single)]
     both, alone = (loop.fit(plan, task, it, CPU) for task, it in zip(tasks, (run, single), strict=True))
@@ -159,7 +159,7 @@ def _plan(kind: str) -> recipe.Recipe:
         "phases": [{"steps": 4, "batch": 4, "size": size, "augment": "strong"}],
     }
     if kind == "pose":
-        changes["losses"] = HELD_TO
+        changes["losses"] = LOSSES
     return tiny_recipe(kind, **changes)
 
 
@@ -167,13 +167,13 @@ def _flat(weights: dict[str, torch.Tensor]) -> torch.Tensor:
     return torch.cat([it.flatten().double() for it in weights.values() if it.is_floating_point()])
 
 
-def test_batches_that_cannot_be_shared_are_refused() -> None:
+def test_batches_that_processes_cannot_share_evenly_are_refused() -> None:
     loop.require_even(_plan("pose"), 2)
     with pytest.raises(recipe.RecipeError, match=r"phases.0.batch: expected a multiple of 3.* got 4; change it"):
         loop.require_even(_plan("pose"), 3)
 
 
-def test_what_is_one_process_work_is_refused_to_many(
+def test_subcommands_other_than_train_and_distill_refuse_torchrun(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")

@@ -1,4 +1,4 @@
-"""What a log tells, for the report and for TensorBoard."""
+"""The log of a training, as the report and TensorBoard show it."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def run(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_reads_what_is_whole(run: Path) -> None:
+def test_an_incomplete_last_row_is_ignored(run: Path) -> None:
     read = history.read(run / "log.csv")
     assert read.steps.tolist() == [50, 100, 150]
     assert list(read.columns) == ["loss", "lr"]
@@ -32,13 +32,13 @@ def test_samples_follow_the_batches_of_the_phases(run: Path) -> None:
     assert read.samples(tiny_recipe(phases=TWO_PHASES)).tolist() == [200, 400, 900]
 
 
-def test_logged_samples_come_first(tmp_path: Path) -> None:
+def test_logged_samples_take_precedence(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("step,samples,loss\n50,800,1\n")
     assert history.read(tmp_path / "log.csv").samples(tiny_recipe()).tolist() == [800]
 
 
-@pytest.mark.parametrize("content", ["", "epoch,loss\n1,2\n"], ids=["empty", "of something else"])
-def test_refuses_another_table(tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize("content", ["", "epoch,loss\n1,2\n"], ids=["empty", "other columns"])
+def test_a_table_without_steps_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "log.csv").write_text(content)
     with pytest.raises(HistoryError, match=r"log\.csv: expected a log with a column 'step'"):
         history.read(tmp_path / "log.csv")
@@ -51,7 +51,7 @@ def test_a_log_without_rows_is_empty(tmp_path: Path) -> None:
     assert not read.columns
 
 
-def test_events_hold_the_log_however_often_they_are_written(run: Path) -> None:
+def test_writing_events_again_replaces_them(run: Path) -> None:
     for _ in range(2):
         assert tensorboard.export_events(run) == run / "tensorboard"
     assert sorted(path.name for path in run.iterdir()) == ["log.csv", "tensorboard"]
@@ -61,18 +61,18 @@ def test_events_hold_the_log_however_often_they_are_written(run: Path) -> None:
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [(50, 3), (100, 1.5), (150, 1)]
 
 
-def test_events_leave_gaps_out(tmp_path: Path) -> None:
+def test_events_skip_empty_cells(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("step,loss,ap\n50,3,\n100,2,0.5\n")
     events = EventAccumulator(str(tensorboard.export_events(tmp_path))).Reload()
     assert [(event.step, event.value) for event in events.Scalars("ap")] == [(100, 0.5)]
 
 
-def test_events_of_no_log_leave_nothing(tmp_path: Path) -> None:
+def test_without_a_log_no_events_are_written(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         tensorboard.export_events(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_columns_keep_their_gaps(tmp_path: Path) -> None:
+def test_empty_cells_are_nan(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("step,loss,ap\n50,3,\n100,2,0.5\n")
     assert np.isnan(history.read(tmp_path / "log.csv").columns["ap"][0])

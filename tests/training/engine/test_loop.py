@@ -1,4 +1,4 @@
-"""A training learns, and a killed one goes on as if nothing had been."""
+"""The training loop learns, and resumes exactly after an interruption."""
 
 import os
 import signal
@@ -15,14 +15,15 @@ from service.pose.bundle import read
 from service.pose.detector import PersonDetector
 from service.pose.estimator import PoseEstimator
 from tests.training.conftest import tiny_recipe
-from training import networks
 from training.data import coco
 from training.distillation.detector_task import DetectorTask
 from training.distillation.pose_task import PoseBatch, PoseTask
-from training.engine import checkpoint, loop
+from training.engine import checkpoint, initial_weights, loop
 from training.engine.checkpoint import CheckpointError
+from training.engine.training_log import TrainingLog
 from training.evaluation import coco_ap
 from training.export import to_onnx
+from training.networks import registry
 from training.networks.pose import PoseNetwork
 from training.recipe import recipe
 
@@ -33,8 +34,8 @@ def pose_task(plan: recipe.Recipe, data_root: Path) -> PoseTask:
     return PoseTask(plan, data_root, CPU, data_root / "runs" / plan.name)
 
 
-def test_what_is_shown_does_not_depend_on_whose_word_counts(data_root: Path) -> None:
-    """Half bodies are cut by all that is known of a person, also where only teachers are to teach."""
+def test_crops_do_not_depend_on_whether_labels_count(data_root: Path) -> None:
+    """Half-body crops use all known keypoints, even if only teachers give the targets."""
     phases = [{"steps": 1, "batch": 64, "size": [96, 128], "augment": "strong"}]
     unheard = [{"name": "painted", "path": "crops", "share": 1, "labels": False}]
     plain, silent = tiny_recipe(phases=phases), tiny_recipe(phases=phases, data=unheard)
@@ -43,7 +44,7 @@ def test_what_is_shown_does_not_depend_on_whose_word_counts(data_root: Path) -> 
     assert not other.lesson.weights.any()
 
 
-FROZEN_THEN_FREE = [
+FROZEN_THEN_UNFROZEN = [
     {"steps": 3, "batch": 2, "size": [96, 128], "frozen_blocks": 3},
     {"steps": 3, "batch": 2, "size": [96, 128]},
 ]
@@ -54,32 +55,32 @@ LITE = {"kind": "pose", "backbone": "lite0-stride16-narrow", "decoder_width": 16
     "changes",
     [
         {"phases": [{"steps": 6, "batch": 2, "size": [96, 128]}]},
-        {"phases": FROZEN_THEN_FREE, "network": LITE},
+        {"phases": FROZEN_THEN_UNFROZEN, "network": LITE},
         {
             "phases": [{"steps": 6, "batch": 2, "size": [96, 128]}],
             "losses": {"self_distillation": 0.5, "features": 0.5},
         },
-        {"phases": FROZEN_THEN_FREE, "network": LITE, "optimizer": {"bf16_on_cpu": True}},
+        {"phases": FROZEN_THEN_UNFROZEN, "network": LITE, "optimizer": {"bf16_on_cpu": True}},
     ],
-    ids=["plain", "frozen-then-free", "self-and-features", "bf16"],
+    ids=["plain", "frozen-then-unfrozen", "self-and-features", "bf16"],
 )
 @pytest.mark.parametrize("stop", [3, 4])
-def test_resumed_equals_uninterrupted_bit_for_bit(
+def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(
     data_root: Path, tmp_path: Path, changes: dict[str, object], stop: int
 ) -> None:
     assert_resumes(tiny_recipe(**changes), stop, data_root, tmp_path)
 
 
 @pytest.mark.parametrize("stop", [9, 12])
-def test_soap_resumes_before_and_after_its_bases_turn(data_root: Path, tmp_path: Path, stop: int) -> None:
-    """They turn every ten steps. Blocks are freed at step 4: their bases are younger than the others'."""
-    phases = [{**FROZEN_THEN_FREE[0], "steps": 4}, {**FROZEN_THEN_FREE[1], "steps": 9}]
+def test_soap_resumes_before_and_after_an_update_of_its_bases(data_root: Path, tmp_path: Path, stop: int) -> None:
+    """Bases are updated every ten steps. Blocks are unfrozen at step 4, so their bases are younger than the others."""
+    phases = [{**FROZEN_THEN_UNFROZEN[0], "steps": 4}, {**FROZEN_THEN_UNFROZEN[1], "steps": 9}]
     plan = tiny_recipe(phases=phases, network=LITE, optimizer={"kind": "soap"})
     assert_resumes(plan, stop, data_root, tmp_path)
 
 
 def assert_resumes(plan: recipe.Recipe, stop: int, data_root: Path, tmp_path: Path) -> None:
-    """Killed before a step and taken up again, a training ends with the same weights, bit for bit."""
+    """Interrupted before a step and resumed, a training ends with the same weights, bit for bit."""
     whole = loop.fit(plan, pose_task(plan, data_root), tmp_path / "whole", CPU)
 
     class Interrupted(PoseTask):
@@ -98,8 +99,8 @@ def assert_resumes(plan: recipe.Recipe, stop: int, data_root: Path, tmp_path: Pa
             assert torch.equal(weights, getattr(resumed, kind)[name]), name
 
 
-def test_frozen_blocks_stay_bit_for_bit_and_then_learn(data_root: Path, tmp_path: Path) -> None:
-    plan = tiny_recipe(phases=FROZEN_THEN_FREE, network=LITE)
+def test_frozen_blocks_do_not_change_until_they_are_unfrozen(data_root: Path, tmp_path: Path) -> None:
+    plan = tiny_recipe(phases=FROZEN_THEN_UNFROZEN, network=LITE)
     states = [loop.fit(plan, pose_task(plan, data_root), tmp_path, CPU, until=until).ema for until in (1, 3, 6)]
     first, border, last = ({k: v.clone() for k, v in state.items()} for state in states)
     frozen = [k for k in first if k.startswith(("backbone.stem.", *(f"backbone.blocks.{i}." for i in range(3))))]
@@ -109,7 +110,7 @@ def test_frozen_blocks_stay_bit_for_bit_and_then_learn(data_root: Path, tmp_path
     assert not torch.equal(border["backbone.stem.0.weight"], last["backbone.stem.0.weight"])
 
 
-def test_a_network_goes_on_from_a_smaller_one(data_root: Path, tmp_path: Path) -> None:
+def test_a_network_can_begin_with_a_smaller_one(data_root: Path, tmp_path: Path) -> None:
     small = tiny_recipe(network=LITE)
     state = loop.fit(small, pose_task(small, data_root), tmp_path / "small", CPU)
     network = {**LITE, "backbone": "lite0"}
@@ -117,25 +118,26 @@ def test_a_network_goes_on_from_a_smaller_one(data_root: Path, tmp_path: Path) -
     started = loop.fit(large, pose_task(large, data_root), tmp_path / "large", CPU, until=0)
     key = "backbone.blocks.4.project.0.weight"
     assert torch.equal(started.network[key], state.ema[key])
-    assert started.lineage is not None
     (ancestor,) = started.lineage.started_from
     assert ancestor == {"recipe": "tiny", "recipe_sha256": recipe.digest(small), "steps": 3}
     with pytest.raises(CheckpointError, match="none that fit"):
-        networks.load_matching(networks.build(large, pretrained=False), {"of.another.network": torch.zeros(1)})
+        initial_weights.load_matching(registry.build(large, pretrained=False), {"of.another.network": torch.zeros(1)})
 
 
-def test_the_log_has_no_row_twice_and_no_cliff(data_root: Path, tmp_path: Path) -> None:
-    log = loop.Log(tmp_path / "log.csv", 0)
+def test_a_resumed_log_has_each_row_once(data_root: Path, tmp_path: Path) -> None:
+    log = TrainingLog(tmp_path / "log.csv", 0)
     for step in range(1, 151):
         log.add(step, {"loss": torch.tensor(2.0), "dense": torch.tensor(0.5)}, 1e-3)
-    log = loop.Log(tmp_path / "log.csv", 120)  # killed at 150, the last checkpoint at 120
+    log = TrainingLog(tmp_path / "log.csv", 120)  # killed at 150, the last checkpoint at 120
     for step in range(121, 201):
         log.add(step, {"loss": torch.tensor(2.0), "dense": torch.tensor(0.5)}, 1e-3)
     rows = (tmp_path / "log.csv").read_text().splitlines()
     assert rows == ["step,loss,dense,lr", *(f"{step},2.00000,0.50000,0.001" for step in (50, 100, 150, 200))]
 
 
-def test_a_diverged_training_leaves_its_checkpoint(data_root: Path, tmp_path: Path) -> None:
+def test_a_diverged_training_keeps_its_last_checkpoint_and_says_how_to_continue(
+    data_root: Path, tmp_path: Path
+) -> None:
     class Exploding(PoseTask):
         def loss(self, network: PoseNetwork, past: PoseNetwork, batch: PoseBatch, step: int) -> dict[str, torch.Tensor]:
             factor = float("nan") if step == 2 else 1.0
@@ -149,7 +151,7 @@ def test_a_diverged_training_leaves_its_checkpoint(data_root: Path, tmp_path: Pa
     state = checkpoint.load(tmp_path / "last.pt")
     assert state.step == 2
     assert all(torch.isfinite(v).all() for v in state.network.values())
-    # What the message says works word for word.
+    # The command in the message works as it stands.
     setting = str(told.value).partition("--set '")[2].partition("'")[0]
     tree = recipe.dump(plan)
     recipe.override(tree, setting)
@@ -158,7 +160,7 @@ def test_a_diverged_training_leaves_its_checkpoint(data_root: Path, tmp_path: Pa
     assert loop.fit(again, pose_task(again, data_root), tmp_path / "lower", CPU).step == again.steps
 
 
-def test_another_recipe_does_not_continue_a_run(data_root: Path, tmp_path: Path) -> None:
+def test_a_run_folder_of_another_recipe_is_refused(data_root: Path, tmp_path: Path) -> None:
     plan = tiny_recipe()
     loop.fit(plan, pose_task(plan, data_root), tmp_path, CPU)
     other = tiny_recipe(seed=1)
@@ -167,8 +169,10 @@ def test_another_recipe_does_not_continue_a_run(data_root: Path, tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_painted_people_are_learned_exported_and_found(painted: coco.Source, data_root: Path, tmp_path: Path) -> None:
-    """The whole way for both networks: train, export, read the bundle, score through the serving code."""
+def test_trained_and_exported_networks_find_painted_people(
+    painted: coco.Source, data_root: Path, tmp_path: Path
+) -> None:
+    """For both networks: train, export, read the bundle, and measure through the serving code."""
     phases = [{"steps": 150, "batch": 6, "size": [96, 128], "augment": "light"}]
     optimizer = {"lr": 3e-3, "backbone_lr_scale": 1.0, "warmup_steps": 20, "ema_decay": 0.97}
     plan = tiny_recipe(phases=phases, optimizer=optimizer)
@@ -192,11 +196,12 @@ def test_painted_people_are_learned_exported_and_found(painted: coco.Source, dat
 
 
 @pytest.mark.slow
-def test_kill_9_leaves_a_checkpoint_to_go_on_from(data_root: Path, tmp_path: Path) -> None:
-    """A second process, killed without warning while it trains."""
+def test_kill_9_leaves_a_loadable_checkpoint(data_root: Path, tmp_path: Path) -> None:
+    """Kills a second process while it trains."""
     script = (
         "import sys, torch; from pathlib import Path; from tests.training.conftest import tiny_recipe;"
-        "from training.engine import loop; from training.distillation.pose_task import PoseTask; torch.set_num_threads(1);"
+        "from training.engine import loop; from training.distillation.pose_task import PoseTask;"
+        "torch.set_num_threads(1);"
         "cpu = torch.device('cpu');"
         "plan = tiny_recipe(phases=[{'steps': 100000, 'batch': 1, 'size': [96, 128]}]);"
         "run = Path(sys.argv[2]);"

@@ -1,10 +1,12 @@
-"""A bundle is written only where ONNX and torch agree."""
+"""Bundles are written only if ONNX and torch agree."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
@@ -14,27 +16,28 @@ from service.pose.detector import PersonDetector
 from service.pose.estimator import PoseEstimator
 from service.pose.skeleton import COCO17
 from tests.training.conftest import tiny_recipe
-from training import networks
 from training.engine import checkpoint
 from training.engine.checkpoint import Checkpoint
 from training.export import to_onnx
-from training.networks.mobileone import PlainUnit
+from training.networks import registry
+from training.networks.mobileone import MobileOneUnit
+from training.networks.served import difference_of_peaks, served_network
 
 
 def fresh(kind: str = "pose", **changes: object) -> Checkpoint:
     plan = tiny_recipe(kind, **changes)
     torch.manual_seed(0)
-    network = networks.build(plan, pretrained=False)
-    network(torch.randint(0, 256, (4, 128, 96, 3), dtype=torch.uint8))  # statistics of the norms are not the default
+    network = registry.build(plan, pretrained=False)
+    network(torch.randint(0, 256, (4, 128, 96, 3), dtype=torch.uint8))  # for the norms' statistics
     with torch.no_grad():
-        for part in network.modules():  # heads start near zero: give the maps some relief
+        for part in network.modules():  # heads start near zero: make the maps less flat
             if isinstance(part, nn.Conv2d) and part.bias is not None:
                 part.weight *= 100
     return Checkpoint(1, network.state_dict(), network.state_dict(), {}, plan, "test")
 
 
 @pytest.mark.parametrize("backbone", ["plain-s", "shuffle-s", "lite0-stride16-narrow", "lite0-context"])
-def test_pose_bundle_answers_as_torch(tmp_path: Path, backbone: str) -> None:
+def test_a_pose_bundle_is_written_with_manifest_and_card(tmp_path: Path, backbone: str) -> None:
     network = {"kind": "pose", "backbone": backbone, "decoder_width": 16, "input_size": [96, 128]}
     state = fresh(network=network)
     written = to_onnx.export(state, tmp_path / "tiny", "7")
@@ -44,15 +47,15 @@ def test_pose_bundle_answers_as_torch(tmp_path: Path, backbone: str) -> None:
     assert opened.manifest.metrics == {}
     assert "None measured." in opened.card
     assert "Seen on drawn pictures" not in opened.card
-    looked_at = to_onnx.export(fresh(), tmp_path / "seen", "1", seen="people upside down.")
-    assert "- Seen on drawn pictures: people upside down." in looked_at.card
+    noted = to_onnx.export(fresh(), tmp_path / "seen", "1", seen="people upside down.")
+    assert "- Seen on drawn pictures: people upside down." in noted.card
     assert "Not stated" in opened.card
     maps = OnnxRunner(opened.onnx, threads=1).run(np.zeros((2, 128, 96, 3), np.uint8))[0]
     assert maps.shape == (2, 17, 32, 24)
-    assert 0 < maps.max() < 1.05  # an untrained network is unsure
+    assert 0 < maps.max() < 1.05  # an untrained network is uncertain
 
 
-def test_a_flip_tested_bundle_answers_mirrored_crops_with_mirrored_joints(tmp_path: Path) -> None:
+def test_with_a_flip_test_mirrored_crops_give_mirrored_heatmaps(tmp_path: Path) -> None:
     once = to_onnx.export(fresh(), tmp_path / "once", "1")
     twice = to_onnx.export(fresh(), tmp_path / "twice", "1", flip_test=True)
     assert twice.manifest.gflops == pytest.approx(2 * once.manifest.gflops, rel=0.01)
@@ -65,8 +68,8 @@ def test_a_flip_tested_bundle_answers_mirrored_crops_with_mirrored_joints(tmp_pa
 
 
 @pytest.mark.parametrize(("head", "temperature"), [("heatmap", 10.0), ("simcc", 1.0)])
-def test_the_server_flips_as_the_graph_does_and_never_twice(tmp_path: Path, head: str, temperature: float) -> None:
-    """With maps that have peaks: where a flat one, of an untrained network, is highest is a matter of rounding."""
+def test_the_server_flips_as_the_graph_does_and_not_again(tmp_path: Path, head: str, temperature: float) -> None:
+    """The maps need peaks: the maximum of a flat map would depend on rounding."""
     network = {"kind": "pose", "backbone": "plain-s", "decoder_width": 16, "input_size": [96, 128], "head": head}
     network |= {"temperature": temperature}
     once = to_onnx.export(fresh(network=network), tmp_path / "once", "1")
@@ -83,7 +86,7 @@ def test_the_server_flips_as_the_graph_does_and_never_twice(tmp_path: Path, head
     assert np.abs(plain.keypoints - by_server.keypoints).max() > 1
 
 
-def test_a_simcc_bundle_answers_along_the_axes_and_is_served(tmp_path: Path) -> None:
+def test_a_simcc_bundle_can_be_served(tmp_path: Path) -> None:
     network = {"kind": "pose", "backbone": "plain-s", "decoder_width": 16, "input_size": [96, 128], "head": "simcc"}
     state = fresh(network=network)
     to_onnx.export(state, tmp_path / "tiny", "1", flip_test=True)
@@ -97,7 +100,7 @@ def test_a_simcc_bundle_answers_along_the_axes_and_is_served(tmp_path: Path) -> 
     assert np.isfinite(poses.keypoints).all()
 
 
-def test_feature_guidance_leaves_no_weights_in_the_bundle(tmp_path: Path) -> None:
+def test_the_loss_on_features_adds_no_weights_to_the_bundle(tmp_path: Path) -> None:
     plain, guided = (
         to_onnx.export(fresh(losses={"features": weight}), tmp_path / str(weight), "1") for weight in (0.0, 1.0)
     )
@@ -105,7 +108,7 @@ def test_feature_guidance_leaves_no_weights_in_the_bundle(tmp_path: Path) -> Non
     assert len(plain.onnx) == len(guided.onnx)
 
 
-def test_detector_bundle_takes_upright_and_flat_pictures(tmp_path: Path) -> None:
+def test_a_detector_bundle_takes_pictures_in_portrait_and_landscape_format(tmp_path: Path) -> None:
     network = {"kind": "detector", "backbone": "plain-s", "decoder_width": 16, "input_size": [160, 128]}
     to_onnx.export(fresh("detector", network=network), tmp_path / "detector", "1")
     opened = read(tmp_path / "detector")
@@ -116,7 +119,7 @@ def test_detector_bundle_takes_upright_and_flat_pictures(tmp_path: Path) -> None
         assert (boxes[:, 2:] <= [shape[1], shape[0]]).all()
 
 
-def test_a_detector_serves_at_the_size_that_is_asked_for_and_a_pose_network_at_its_own(tmp_path: Path) -> None:
+def test_a_detector_can_be_exported_for_another_size_and_a_pose_network_cannot(tmp_path: Path) -> None:
     network = {"kind": "detector", "backbone": "plain-s", "decoder_width": 16, "input_size": [160, 128]}
     to_onnx.export(fresh("detector", network=network), tmp_path / "detector", "1", input_size=(192, 96))
     opened = read(tmp_path / "detector")
@@ -132,34 +135,34 @@ def test_a_detector_serves_at_the_size_that_is_asked_for_and_a_pose_network_at_i
     assert not (tmp_path / "pose").exists()
 
 
-def test_a_graph_that_differs_is_refused(tmp_path: Path) -> None:
+def test_a_graph_with_other_outputs_is_refused(tmp_path: Path) -> None:
     state = fresh()
     plan = state.recipe
-    network = networks.build(plan, pretrained=False)
+    network = registry.build(plan, pretrained=False)
     network.load_state_dict(state.ema)
-    onnx = to_onnx.to_onnx(to_onnx.served_network(network, plan), plan)
-    other = networks.build(plan, pretrained=False)
+    onnx = to_onnx.to_onnx(served_network(network, plan), plan)
+    other = registry.build(plan, pretrained=False)
     with pytest.raises(to_onnx.ExportError, match="ONNX and torch differ"):
-        to_onnx.check(to_onnx.served_network(other, plan), onnx, plan)
+        to_onnx.check(served_network(other, plan), onnx, plan)
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_of_equal_neighbours_either_may_be_the_peak(seed: int) -> None:
+@given(st.integers(0, 2**31))
+def test_either_of_two_equal_neighbours_may_be_the_peak(seed: int) -> None:
     torch.manual_seed(seed)
-    centers = torch.randint(1, 4, (2, 1, 12, 9)) / 4  # hardly a cell without an equal one in reach
+    centers = torch.randint(1, 4, (2, 1, 12, 9)) / 4  # nearly every cell has an equal neighbour
     rounded = centers + torch.rand_like(centers) * 1e-6
     peaks = rounded * (rounded >= F.max_pool2d(rounded, 3, 1, 1))
-    assert to_onnx.difference_of_peaks(centers, peaks) < 1e-5
+    assert difference_of_peaks(centers, peaks) < 1e-5
     centers[1, 0, 5, 4] = 1.0
-    assert to_onnx.difference_of_peaks(centers, peaks) > 0.2, "a clear peak is missing"
+    assert difference_of_peaks(centers, peaks) > 0.2, "a clear peak is missing"
     peaks[1, 0, 5, 4], peaks[1, 0, 5, 5] = 1.0, 0.6
-    assert to_onnx.difference_of_peaks(centers, peaks) > 0.2, "what stands beside it is none"
+    assert difference_of_peaks(centers, peaks) > 0.2, "a neighbour of the peak is no peak"
 
 
-def test_fusing_keeps_the_answer() -> None:
+def test_fusing_a_unit_keeps_its_output() -> None:
     torch.manual_seed(1)
     for stride in (1, 2):
-        unit = PlainUnit(8, 12, stride)
+        unit = MobileOneUnit(8, 12, stride)
         for _ in range(3):
             unit(torch.randn(4, 8, 16, 16))
         unit.eval()
@@ -169,7 +172,7 @@ def test_fusing_keeps_the_answer() -> None:
         torch.testing.assert_close(unit(x), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_checkpoints_survive_and_rubbish_is_refused(tmp_path: Path) -> None:
+def test_a_checkpoint_is_read_as_written_and_a_damaged_one_is_refused(tmp_path: Path) -> None:
     state = fresh()
     checkpoint.save(tmp_path / "last.pt", state)
     loaded = checkpoint.load(tmp_path / "last.pt")

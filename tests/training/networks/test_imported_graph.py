@@ -1,4 +1,4 @@
-"""An imported graph, whatever it is, goes on learning as a network of ours and is exported as one."""
+"""The graph of an imported bundle, of any architecture, can be trained further and exported."""
 
 import shutil
 from dataclasses import replace
@@ -16,24 +16,25 @@ from service.pose.estimator import PoseEstimator
 from tests import spots
 from tests.training.conftest import tiny_recipe
 from tests.training.distillation.test_teachers import take
-from tests.training.shuffle_net import shuffle
-from training import networks
+from tests.training.published_tinypose import shuffle
 from training.data.coco import DatasetError
 from training.distillation.pose_task import PoseTask
 from training.distillation.teachers import NetworkTeacher
-from training.engine import checkpoint, loop
-from training.export import from_bundle, to_onnx
+from training.engine import checkpoint, from_bundle, initial_weights, loop
+from training.export import to_onnx
+from training.networks import registry
 from training.networks.onnx_graph import OnnxModule
+from training.networks.served import served_network
 from training.recipe.recipe import Recipe, RecipeError
 
 CPU = torch.device("cpu")
 
 
 class Shuffled(nn.Module):
-    """A few convolutions around a channel shuffle, whose Reshapes name height and width as numbers."""
+    """A few convolutions around a channel shuffle, whose Reshapes have constant height and width."""
 
     def __init__(self, size: tuple[int, int] | None = None, flat: bool = False) -> None:
-        """Build it; ``size`` (h, w) of the maps has a Resize name them too, ``flat`` a layer over all cells."""
+        """Build it; ``size`` (h, w) of the maps adds a Resize to a constant size, ``flat`` a layer over all cells."""
         super().__init__()
         torch.manual_seed(0)
         self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.BatchNorm2d(8))
@@ -69,8 +70,10 @@ def recipe_of(graph: Path, size: tuple[int, int] = (96, 128), steps: int = 3, **
 
 
 @pytest.mark.parametrize("size", [(192, 256), (96, 128), (104, 136)])
-def test_it_begins_with_the_bundles_answers_at_any_size(graph: Path, size: tuple[int, int]) -> None:
-    network = networks.build(recipe_of(graph, size))
+def test_an_imported_network_begins_with_the_outputs_of_its_bundle_at_any_size(
+    graph: Path, size: tuple[int, int]
+) -> None:
+    network = registry.build(recipe_of(graph, size))
     width, height = size
     pixels = torch.randint(0, 256, (3, height, width, 3), dtype=torch.uint8)
     maps = network(pixels)
@@ -80,14 +83,14 @@ def test_it_begins_with_the_bundles_answers_at_any_size(graph: Path, size: tuple
         (expected,) = OnnxRunner(opened.onnx, threads=1).run(pixels.numpy())
         torch.testing.assert_close(maps.detach(), torch.from_numpy(expected), atol=1e-5, rtol=1e-4)
     maps.square().mean().backward()
-    learned = dict(network.named_parameters())
-    assert sum(it.numel() for it in learned.values()) == sum(it.numel() for it in Shuffled().parameters()) - 16, (
-        "the exporter folds the norm's two rows into the convolution; what import adds is not learned"
+    trained = dict(network.named_parameters())
+    assert sum(it.numel() for it in trained.values()) == sum(it.numel() for it in Shuffled().parameters()) - 16, (
+        "the exporter folds the norm into the convolution, and nodes that the import added are not trained"
     )
-    assert all(it.grad is not None and it.grad.abs().sum() > 0 for it in learned.values())
+    assert all(it.grad is not None and it.grad.abs().sum() > 0 for it in trained.values())
 
 
-def test_it_trains_and_exports_and_resumes_and_teaches_without_the_bundle(
+def test_it_trains_resumes_exports_and_teaches_after_the_bundle_is_gone(
     graph: Path, data_root: Path, tmp_path: Path
 ) -> None:
     place, run = shutil.copytree(graph, tmp_path / "shuffled"), tmp_path / "run"
@@ -99,11 +102,11 @@ def test_it_trains_and_exports_and_resumes_and_teaches_without_the_bundle(
         with torch.no_grad():
             return float(sum(task.loss(network, network, batch, 0).values()))  # type: ignore[arg-type]
 
-    before = loss(networks.build(plan))
+    before = loss(registry.build(plan))
     loop.fit(plan, task, run, CPU, until=20)
     shutil.rmtree(place)
     state = loop.fit(plan, task, run, CPU)
-    after = networks.build(plan, pretrained=False)
+    after = registry.build(plan, pretrained=False)
     after.load_state_dict(state.ema)
     assert loss(after) < 0.7 * before
     whole = loop.fit(recipe_of(graph, steps=40), task, tmp_path / "whole", CPU)
@@ -114,7 +117,7 @@ def test_it_trains_and_exports_and_resumes_and_teaches_without_the_bundle(
 
     written = to_onnx.export(whole, tmp_path / "tiny", "1")
     pixels = batch.pixels[:3]
-    served = to_onnx.served_network(after, plan)
+    served = served_network(after, plan)
     with torch.no_grad():
         expected = served(pixels)
     (maps,) = OnnxRunner(written.onnx, threads=1).run(pixels.numpy())
@@ -130,14 +133,14 @@ def test_it_trains_and_exports_and_resumes_and_teaches_without_the_bundle(
         from_bundle.recipe_of(written)
 
 
-def test_the_card_names_what_it_began_with(graph: Path, data_root: Path, tmp_path: Path) -> None:
+def test_the_card_names_the_imported_start(graph: Path, data_root: Path, tmp_path: Path) -> None:
     plan = recipe_of(graph)
     assert plan.init_from == str(graph)
     state = loop.fit(plan, PoseTask(plan, data_root, CPU, tmp_path / "run"), tmp_path / "run", CPU)
     written = to_onnx.export(state, tmp_path / "tiny", "1")
     assert "began with the weights of a test (Apache-2.0), imported from `shuffled.onnx`" in written.card
     again = replace(plan, init_from=str(tmp_path / "run" / "last.pt"), name="again")
-    assert networks.load_matching(networks.build(again), loop.start_weights(again, tmp_path)) == len(state.ema)
+    assert initial_weights.load_matching(registry.build(again), initial_weights.read(again, tmp_path)) == len(state.ema)
 
 
 @pytest.mark.parametrize(
@@ -145,32 +148,34 @@ def test_the_card_names_what_it_began_with(graph: Path, data_root: Path, tmp_pat
     [(Shuffled((64, 48)), r"(Add|Resize|heatmaps)"), (Shuffled(flat=True), r"node '.*' \((MatMul|Gemm|Reshape|Add)\)")],
     ids=["a Resize", "a layer over all cells"],
 )
-def test_a_graph_that_knows_its_size_learns_at_that_size_only(module: nn.Module, named: str, tmp_path: Path) -> None:
+def test_a_graph_with_a_constant_size_can_be_trained_at_that_size_only(
+    module: nn.Module, named: str, tmp_path: Path
+) -> None:
     place = take(module.eval(), tmp_path / "fixed")
-    networks.build(recipe_of(place, (192, 256)))
+    registry.build(recipe_of(place, (192, 256)))
     with pytest.raises(DatasetError, match=named) as caught:
-        networks.build(recipe_of(place))
+        registry.build(recipe_of(place))
     assert "at 96 x 128" in str(caught.value)
     assert "sizes are written into the graph: train it at its own input size" in str(caught.value)
 
 
-def test_what_cannot_be_a_start_is_refused(graph: Path, data_root: Path, tmp_path: Path) -> None:
+def test_a_start_that_does_not_fit_is_refused(graph: Path, data_root: Path, tmp_path: Path) -> None:
     ours = spots.write_pose_bundle(tmp_path, "student-s", "student")
     with pytest.raises(DatasetError, match="expected a bundle of posewright-train import"):
-        networks.build(recipe_of(ours))
+        registry.build(recipe_of(ours))
     with pytest.raises(BundleError, match="expected a folder with manifest"):
-        networks.build(recipe_of(tmp_path / "none"))
+        registry.build(recipe_of(tmp_path / "none"))
     with pytest.raises(RecipeError, match='expected graph = "bundles/NAME" with backbone = "imported"'):
         recipe_of(graph, network={"kind": "pose", "backbone": "plain-s", "input_size": [96, 128], "graph": "x"})
     with pytest.raises(RecipeError, match="expected frozen_blocks 0 for imported"):
         recipe_of(graph, phases=[{"steps": 1, "batch": 2, "size": [96, 128], "frozen_blocks": 2}])
     torch.manual_seed(1)
-    other = networks.build(recipe_of(take(Shuffled((64, 48)).eval(), tmp_path / "other"), (192, 256)))
+    other = registry.build(recipe_of(take(Shuffled((64, 48)).eval(), tmp_path / "other"), (192, 256)))
     with pytest.raises(checkpoint.CheckpointError, match=r"expected a checkpoint of the same network\.graph"):
-        networks.load_matching(networks.build(recipe_of(graph, (192, 256))), other.state_dict())
+        initial_weights.load_matching(registry.build(recipe_of(graph, (192, 256))), other.state_dict())
 
 
-def test_a_state_brings_its_graph(graph: Path) -> None:
+def test_a_module_takes_over_the_graph_of_the_state_that_it_loads(graph: Path) -> None:
     filled, empty = OnnxModule(bundle.read(graph).onnx, learns=True), OnnxModule(learns=True)
     empty.load_state_dict(filled.state_dict())
     pixels = torch.randint(0, 256, (1, 128, 96, 3), dtype=torch.uint8)

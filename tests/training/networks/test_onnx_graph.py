@@ -1,4 +1,4 @@
-"""A graph run by torch answers as onnxruntime does."""
+"""An ONNX graph run by torch has the outputs of onnxruntime."""
 
 import os
 import warnings
@@ -15,16 +15,16 @@ from training.data import coco
 from training.distillation import teachers
 from training.networks.blocks import TopDown, head
 from training.networks.efficientnet_lite import EfficientNetLite0
-from training.networks.mobileone import Plain
+from training.networks.mobileone import MobileOne
 from training.networks.onnx_graph import OnnxModule
-from training.networks.shufflenet import Shuffle
+from training.networks.shufflenet import ShuffleNet
 
 PEERS = Path(os.environ.get("POSEWRIGHT_PEERS", Path(__file__).parents[4] / "shared" / "peers"))
 MODELS = Path(__file__).parents[3] / "service" / "models"
 
 
-class Whole(nn.Module):
-    """A backbone with decoder and head on normalised pictures, as imported networks have them."""
+class NormalisedNetwork(nn.Module):
+    """A backbone with decoder and head that takes normalised pictures, as imported networks do."""
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
@@ -41,17 +41,21 @@ class Whole(nn.Module):
     "backbone",
     [
         lambda: EfficientNetLite0(5, pretrained=False),
-        lambda: Plain((16, 16, 16, 16), (1, 1, 1, 1)),
-        lambda: Shuffle((16, 16, 16, 16), (2, 1, 1, 1)),
+        lambda: MobileOne((16, 16, 16, 16), (1, 1, 1, 1)),
+        lambda: ShuffleNet((16, 16, 16, 16), (2, 1, 1, 1)),
     ],
-    ids=["lite0", "plain", "shuffle"],
+    ids=["EfficientNet-Lite0", "MobileOne", "ShuffleNet"],
 )
 def test_torch_and_onnxruntime_agree(backbone: type[nn.Module], tmp_path: Path) -> None:
     torch.manual_seed(0)
     path = tmp_path / "net.onnx"
-    with warnings.catch_warnings(action="ignore"):  # the exporter calls itself deprecated
+    with warnings.catch_warnings(action="ignore"):  # the exporter is marked deprecated
         torch.onnx.export(
-            Whole(backbone()).eval(), (torch.zeros(1, 3, 64, 64),), str(path), dynamo=False, input_names=["x"]
+            NormalisedNetwork(backbone()).eval(),
+            (torch.zeros(1, 3, 64, 64),),
+            str(path),
+            dynamo=False,
+            input_names=["x"],
         )
     x = torch.randn(1, 3, 64, 64)
     expected = open_session(path, threads=1).run(None, {"x": x.numpy()})
@@ -59,7 +63,7 @@ def test_torch_and_onnxruntime_agree(backbone: type[nn.Module], tmp_path: Path) 
         np.testing.assert_allclose(got.numpy(), want, atol=1e-4 * np.abs(want).max())
 
 
-def test_an_unknown_operator_is_named(tmp_path: Path) -> None:
+def test_the_error_names_an_unknown_operator(tmp_path: Path) -> None:
     class Odd(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return torch.erf(x)
@@ -72,8 +76,8 @@ def test_an_unknown_operator_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["teacher", "student-s", "student-t"])
-def test_a_bundle_teaches_in_torch_as_it_serves(name: str) -> None:
-    """Shipped ones too, whose graphs look twice and slice backwards."""
+def test_a_bundle_has_the_same_heatmaps_in_torch_as_in_onnxruntime(name: str) -> None:
+    """Shipped bundles, some of which run a flip test and slice with negative steps."""
     pixels = torch.randint(0, 256, (2, 32, 24, 3), dtype=torch.uint8)
     path = MODELS / name
     served, in_torch = teachers.BundleTeacher(path), teachers.BundleTeacher(path, on=torch.device("cpu"))
@@ -85,7 +89,9 @@ def test_a_bundle_teaches_in_torch_as_it_serves(name: str) -> None:
     assert isinstance(in_torch.module, OnnxModule)
 
 
-def test_a_graph_that_torch_cannot_run_teaches_from_the_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_graph_with_unknown_operators_teaches_through_onnxruntime(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     class Odd(PoseStandIn):
         def forward(self, normal: torch.Tensor) -> torch.Tensor:
             return torch.erf(super().forward(normal))

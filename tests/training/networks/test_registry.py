@@ -1,44 +1,62 @@
-"""What networks answer once they serve."""
+"""The registry of backbones agrees with what recipes may name and with the networks that it builds."""
 
-import numpy as np
+from typing import Any, get_args, get_type_hints
+
 import pytest
 import torch
+from torch import Tensor
 
-from service.pose.decoders import heatmap
-from service.pose.skeleton import COCO17
-from training.networks.pose import SIDE_SHARE, STRIDE, OksBlur, heatmaps
+from tests.training.conftest import tiny_recipe
+from training.networks.efficientnet_lite import EfficientNetLite0
+from training.networks.registry import BACKBONES, build
+from training.recipe.recipe import Network, Recipe
 
-SIZE = (36, 48)
-SIGMA, PADDING = 1.5, 1.25
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_a_sure_belief_scores_one_where_it_lies(seed: int) -> None:
-    """Logits of exactly the training target: the blur moves nothing and the score is 1, for wide and narrow joints."""
-    points = np.random.default_rng(seed).uniform(36, 108, (2, 17, 2)).astype(np.float32)
-    target = heatmap.encode(points, SIZE, STRIDE, SIGMA)
-    maps = heatmaps(torch.from_numpy(target).clamp_min(1e-30).log(), SIGMA)
-    blurred = OksBlur(COCO17, SIZE, SIGMA, PADDING)(maps).numpy()
-    found, scores = heatmap.decode(blurred, STRIDE)
-    np.testing.assert_allclose(found, points, atol=0.1)
-    assert scores.min() > 0.9
-    assert blurred.max() < 1.03
+BUILDS = [name for name in BACKBONES if name != "imported"]  # which needs a bundle; see test_imported_graph
 
 
-def test_the_blur_prefers_much_belief_nearby_to_one_likely_cell() -> None:
-    """A lone cell of 0.2 against a patch of 0.8 whose cells hold 0.09 each: OKS is higher in the patch."""
-    belief = torch.zeros(1, 17, 48, 36)
-    belief[:, :, 10, 8] = 0.2
-    belief[:, :, 29:32, 19:22] = 0.8 / 9
-    peaks = OksBlur(COCO17, SIZE, SIGMA, PADDING)(belief).flatten(2).argmax(dim=2)[0]
-    wide = [k for k in range(17) if COCO17.sigmas[k] > 0.06]
-    assert all(int(peaks[k]) == 30 * 36 + 20 for k in wide)
+def recipe_of(name: str) -> Recipe:
+    """A recipe with the smallest input, in either direction, that the backbone takes."""
+    stride = BACKBONES[name].stride
+    kind = "detector" if name == "rtmdet-nano" else "pose"
+    size = (3 * stride, 5 * stride)
+    network: dict[str, Any] = {"kind": kind, "backbone": name, "decoder_width": 16, "input_size": size}
+    if name in {"lite-hrnet", "rtmdet-nano"}:
+        network["norms"] = "folded"
+    return tiny_recipe(kind, network=network, phases=[{"steps": 1, "batch": 2, "size": size}])
 
 
-def test_a_belief_spread_evenly_scores_low() -> None:
-    """At most the share of the map that a sure joint's peak, blurred, would take: 1.2 % for eyes, 7 % for hips."""
-    blurred = OksBlur(COCO17, SIZE, SIGMA, PADDING)(heatmaps(torch.zeros(1, 17, 48, 36), SIGMA))
-    widths = 2 * np.array(COCO17.sigmas) * SIDE_SHARE * 48 / PADDING
-    peaks = 2 * np.pi * (SIGMA**2 + widths**2) / (48 * 36)
-    assert (blurred.amax(dim=(0, 2, 3)).numpy() <= 1.01 * peaks).all()
-    assert peaks.max() < 0.075
+def test_a_recipe_can_name_each_registered_backbone_and_no_other() -> None:
+    assert set(get_args(get_type_hints(Network)["backbone"])) == set(BACKBONES)
+
+
+@pytest.mark.parametrize("name", BUILDS)
+def test_recipes_know_the_stride_and_the_pretrained_weights(name: str) -> None:
+    network = recipe_of(name).network
+    assert network.coarsest_stride == BACKBONES[name].stride
+    assert network.pretrained == bool(BACKBONES[name].pretrained)
+
+
+@pytest.mark.parametrize("name", BUILDS)
+def test_a_network_takes_any_multiple_of_its_stride(name: str) -> None:
+    plan = recipe_of(name)
+    width, height = plan.network.input_size
+    network = build(plan, pretrained=False).eval()
+    with torch.no_grad():
+        outputs = network(torch.zeros(1, height, width, 3, dtype=torch.uint8))
+    if isinstance(outputs, Tensor):
+        assert outputs.shape == (1, 17, height // 4, width // 4)
+    else:
+        assert [score.shape[2:] for score, _ in outputs] == [(height // it, width // it) for it in (8, 16, 32)]
+
+
+@pytest.mark.parametrize("name", BUILDS)
+def test_pretrained_weights_have_a_licence_and_are_loaded(name: str) -> None:
+    known = BACKBONES[name]
+    assert bool(known.pretrained) == bool(known.licence)
+    torch.manual_seed(0)
+    random = build(recipe_of(name), pretrained=False).state_dict()
+    torch.manual_seed(0)
+    started = build(recipe_of(name), pretrained=True)
+    changed = {key for key, weights in started.state_dict().items() if not torch.equal(weights, random[key])}
+    assert any(key.startswith("backbone.") for key in changed) == bool(known.pretrained)
+    assert isinstance(started.backbone, EfficientNetLite0) == bool(known.pretrained)

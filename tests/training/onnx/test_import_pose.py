@@ -1,4 +1,4 @@
-"""posewright-train import: foreign graphs of every kind answer as what they hide, and mistakes are named."""
+"""posewright-train import: models of many conventions have the right outputs, and mistakes are reported."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ from training.__main__ import main
 from training.data import coco, known_skeletons, skeletons
 from training.evaluation import coco_ap
 from training.onnx import probe, wrap
-from training.onnx.wrap import NORMALISATIONS, Feeding
+from training.onnx.wrap import NORMALISATIONS, Conventions
 
 WIDTH, HEIGHT = spots.POSE_SIZE
 
 
-def hidden(
+def third_party(
     normalise: str = "imagenet",
     colour: str = "rgb",
     batch: int | str = "n",
     channels_first: bool = True,
-    stubborn: bool = False,
+    one_only: bool = False,
     order: tuple[int, ...] = (),
     simcc: bool = False,
     shift_cells: int = 0,
 ) -> onnx.ModelProto:
-    """The network that sees spots, behind an input as third parties have it.
+    """The network that detects spots, with other conventions for its input and output.
 
     Args:
-        normalise: Key of `NORMALISATIONS`: what is undone inside.
-        colour: Of its channels.
-        batch: First axis of its input.
-        channels_first: NCHW.
-        stubborn: A reshape inside takes one picture only, whatever the input says.
-        order: Of its outputs.
-        simcc: It answers along the axes.
-        shift_cells: It sees every keypoint so many cells too far right.
+        normalise: Key of `NORMALISATIONS`: the normalisation of its input.
+        colour: Order of its channels.
+        batch: Batch size of its input, or the name of a dynamic one.
+        channels_first: Whether its input is NCHW.
+        one_only: A Reshape inside takes only one picture.
+        order: Order of its keypoints.
+        simcc: Whether it gives distributions along the axes.
+        shift_cells: Offset of every keypoint to the right, in cells.
     """
     mean, deviation = (np.array(it, np.float32) for it in NORMALISATIONS[normalise])
     model = onnx.load_from_string(spots.pose_network(shift_cells=shift_cells, gain=1.5))
@@ -63,7 +63,7 @@ def hidden(
         return f"kept{len(constants) - 1}"
 
     last = add("Transpose", "image", perm=[0, 2, 3, 1]) if channels_first else "image"
-    if stubborn:
+    if one_only:
         last = add("Reshape", last, keep(np.array([1, HEIGHT, WIDTH, 3])))
     if colour == "bgr":
         last = add("Gather", last, keep(np.array([2, 1, 0])), axis=3)
@@ -88,46 +88,46 @@ def hidden(
 
 
 FLIPPED = tuple(COCO17.keypoints[k] for k in COCO17.flip)
-KINDS: dict[str, tuple[dict[str, Any], Feeding]] = {
-    "as RTMPose": ({}, Feeding()),
-    "bgr": ({"colour": "bgr"}, Feeding(colour="bgr")),
-    "0 to 1": ({"normalise": "unit"}, Feeding("rgb", *NORMALISATIONS["unit"])),
-    "-1 to 1, bgr": ({"normalise": "signed", "colour": "bgr"}, Feeding("bgr", *NORMALISATIONS["signed"])),
-    "bytes": ({"normalise": "bytes"}, Feeding("rgb", *NORMALISATIONS["bytes"])),
-    "channels last": ({"channels_first": False}, Feeding()),
-    "one at a time by name": ({"batch": 1}, Feeding()),
-    "one at a time by nature": ({"batch": 1, "stubborn": True}, Feeding()),
-    "a batch in name only": ({"stubborn": True}, Feeding()),
-    "another order": ({"order": COCO17.flip}, Feeding(joints=FLIPPED)),
-    "a cell too far right": ({"shift_cells": 1}, Feeding(shift=(-spots.STRIDE, 0))),
+KINDS: dict[str, tuple[dict[str, Any], Conventions]] = {
+    "RTMPose": ({}, Conventions()),
+    "bgr": ({"colour": "bgr"}, Conventions(colour="bgr")),
+    "0 to 1": ({"normalise": "unit"}, Conventions("rgb", *NORMALISATIONS["unit"])),
+    "-1 to 1, bgr": ({"normalise": "signed", "colour": "bgr"}, Conventions("bgr", *NORMALISATIONS["signed"])),
+    "bytes": ({"normalise": "bytes"}, Conventions("rgb", *NORMALISATIONS["bytes"])),
+    "channels last": ({"channels_first": False}, Conventions()),
+    "batch size 1": ({"batch": 1}, Conventions()),
+    "batch size 1, which the graph needs": ({"batch": 1, "one_only": True}, Conventions()),
+    "dynamic batch size that does not work": ({"one_only": True}, Conventions()),
+    "another order": ({"order": COCO17.flip}, Conventions(joints=FLIPPED)),
+    "a cell too far right": ({"shift_cells": 1}, Conventions(shift=(-spots.STRIDE, 0))),
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_wrapped_graph_answers_as_what_it_hides(kind: str) -> None:
-    described, feeding = KINDS[kind]
-    model = hidden(**described)
-    shape = probe.look(model, "heatmap", None)
+def test_a_wrapped_graph_has_the_outputs_of_the_original_network(kind: str) -> None:
+    described, conventions = KINDS[kind]
+    model = third_party(**described)
+    shape = probe.inspect(model, "heatmap", None)
     assert shape.input_size == spots.POSE_SIZE
-    runner = OnnxRunner(wrap.wrap(model, shape, feeding, "heatmap"), threads=1)
+    runner = OnnxRunner(wrap.wrap(model, shape, conventions, "heatmap"), threads=1)
     people = [spots.paint(spots.Person((96, 128)), size=spots.POSE_SIZE), spots.paint(size=spots.POSE_SIZE)]
     pixels = np.stack([*people, people[0]])
     (maps,) = runner.run(pixels)
     (expected,) = OnnxRunner(spots.pose_network(gain=1.5), threads=1).run(pixels)
     assert maps.shape == expected.shape
-    # Undoing a normalisation in float may round a pixel to its neighbour; a moved map loses its outermost column.
+    # Inverting a normalisation may round a pixel to its neighbour; a shifted map loses its outermost column.
     assert np.abs(maps - expected)[..., 2:-2].max() < 0.02
     assert runner.run(pixels[:1])[0].shape == (1, *expected.shape[1:])
 
 
 @pytest.mark.parametrize("shift", [(0.0, 0.0), (-1.5, -1.5), (2.6, -5.2), (4.0, 8.0)])
 @pytest.mark.parametrize("decoder", ["heatmap", "simcc"])
-def test_a_shift_moves_keypoints_by_so_many_pixels(shift: tuple[float, float], decoder: str, tmp_path: Path) -> None:
-    model = hidden(simcc=decoder == "simcc")
-    shape = probe.look(model, decoder, None)
+def test_a_shift_moves_keypoints_by_its_pixels(shift: tuple[float, float], decoder: str, tmp_path: Path) -> None:
+    model = third_party(simcc=decoder == "simcc")
+    shape = probe.inspect(model, decoder, None)
     found = []
-    for feeding in (Feeding(), Feeding(shift=shift)):
-        runner = OnnxRunner(wrap.wrap(model, shape, feeding, decoder), threads=1)
+    for conventions in (Conventions(), Conventions(shift=shift)):
+        runner = OnnxRunner(wrap.wrap(model, shape, conventions, decoder), threads=1)
         place = spots.write_pose_bundle(tmp_path, "student-s", "student")
         opened = bundle.read(place)
         manifest = opened.manifest.model_copy(update={"decoder": decoder})
@@ -138,7 +138,7 @@ def test_a_shift_moves_keypoints_by_so_many_pixels(shift: tuple[float, float], d
         found.append(estimator.estimate(image, box).keypoints)
         scale = 1.25 * max(2 * half_w / WIDTH, 2 * half_h / HEIGHT)
     moved = (found[1] - found[0]) / scale
-    tolerance = 0.3 if decoder == "heatmap" else 0.5  # linear between cells, which a peak of 1.2 cells shows
+    tolerance = 0.3 if decoder == "heatmap" else 0.5  # the interpolation is linear, and peaks are narrow
     assert np.abs(moved - np.array(shift)).max() < tolerance
     assert np.abs(moved.mean(axis=(0, 1)) - np.array(shift)).max() < 0.2
 
@@ -159,11 +159,11 @@ def on(painted: coco.Source) -> tuple[object, ...]:
 
 
 @pytest.mark.parametrize("decoder", ["heatmap", "simcc"])
-def test_an_imported_graph_serves(
+def test_an_imported_model_can_be_served(
     decoder: str, painted: coco.Source, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = ("--licence", "Apache-2.0", "--origin", "a test")
-    assert take(hidden(simcc=decoder == "simcc"), tmp_path, *on(painted), *said, decoder=decoder) == 0
+    assert take(third_party(simcc=decoder == "simcc"), tmp_path, *on(painted), *said, decoder=decoder) == 0
     assert "AP 1.000 on 3 pictures" in capsys.readouterr().out
     opened = bundle.read(tmp_path / "theirs")
     assert opened.manifest.role == "teacher"
@@ -184,7 +184,7 @@ def test_an_imported_graph_serves(
     ],
     ids=["bgr", "0 to 1 and bgr", "given as bytes", "a cell too far right", "left is right"],
 )
-def test_a_mistake_is_named_and_mended_by_what_is_said(
+def test_the_error_names_a_mistake_and_the_options_that_correct_it(
     described: dict[str, Any],
     given: tuple[str, ...],
     named: list[str],
@@ -192,36 +192,38 @@ def test_a_mistake_is_named_and_mended_by_what_is_said(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert take(hidden(**described), tmp_path, *given, *on(painted)) == 1
+    assert take(third_party(**described), tmp_path, *given, *on(painted)) == 1
     said = capsys.readouterr().err
     assert "the bundle was not written" in said
     for words in named:
         assert words in said
     assert not (tmp_path / "theirs").exists()
     advice = said.split("all together: ")[1].split(";")[0].split()
-    assert take(hidden(**described), tmp_path, *given, *advice, *on(painted)) == 0
+    assert take(third_party(**described), tmp_path, *given, *advice, *on(painted)) == 0
     assert "AP 1.000" in capsys.readouterr().out
 
 
-def test_without_pictures_it_says_that_nothing_was_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert take(hidden(colour="bgr"), tmp_path) == 0
+def test_without_pictures_the_import_says_that_nothing_was_checked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert take(third_party(colour="bgr"), tmp_path) == 0
     assert "Nothing was checked" in capsys.readouterr().out
     assert "not stated" in bundle.read(tmp_path / "theirs").card
 
 
-def test_what_cannot_serve_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_models_that_cannot_be_served_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def refused(*more: object, model: onnx.ModelProto | None = None, decoder: str = "heatmap") -> str:
-        assert take(model or hidden(), tmp_path, *more, decoder=decoder) == 1
+        assert take(model or third_party(), tmp_path, *more, decoder=decoder) == 1
         return capsys.readouterr().err
 
     assert "decoder simcc: expected two outputs" in refused(decoder="simcc")
-    assert "decoder heatmap: expected one output" in refused(model=hidden(simcc=True))
+    assert "decoder heatmap: expected one output" in refused(model=third_party(simcc=True))
     assert "expected a name for each of the graph's 17 keypoints, got 2" in refused("--joints", "nose,tail")
     assert "as the graph says" in refused("--input-size", 64, 64)
-    assert "export it with a free batch" in refused(model=hidden(batch=2))
+    assert "export it with a free batch" in refused(model=third_party(batch=2))
     assert "the graph has" in refused("--outputs", "poses")
     assert main(["import", str(tmp_path / "none.onnx"), "--decoder", "heatmap", "--role", "teacher", "--out", "x"]) == 1
-    assert "got nothing there" in capsys.readouterr().err
+    assert "found nothing" in capsys.readouterr().err
     (tmp_path / "text.onnx").write_text("no graph")
     assert main(["import", str(tmp_path / "text.onnx"), "--decoder", "heatmap", "--role", "teacher", "--out", "x"]) == 1
     assert "expected an ONNX graph" in capsys.readouterr().err
@@ -230,9 +232,11 @@ def test_what_cannot_serve_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
 TINYPOSE = PEERS / "pp_tinypose_256x192_heatmap.onnx"
 
 
-@pytest.mark.skipif(not TINYPOSE.is_file(), reason=f"{TINYPOSE} is not here; POSEWRIGHT_PEERS names the rivals' folder")
-def test_tinypose_serves_as_it_teaches(tmp_path: Path) -> None:
-    """The bundle, and the graph fed and read by hand, put a real person's joints into the same places."""
+@pytest.mark.skipif(
+    not TINYPOSE.is_file(), reason=f"{TINYPOSE} not found; set POSEWRIGHT_PEERS to the folder of third-party models"
+)
+def test_the_imported_tinypose_equals_the_original(tmp_path: Path) -> None:
+    """The bundle, and the graph run by hand, find the keypoints of a real person at the same places."""
     given = ["--decoder", "heatmap", "--role", "teacher", "--out", tmp_path / "tinypose", "--shift", -1.5, -1.5]
     assert main(["import", *map(str, [TINYPOSE, *given])]) == 0
     opened = bundle.read(tmp_path / "tinypose")
@@ -243,40 +247,42 @@ def test_tinypose_serves_as_it_teaches(tmp_path: Path) -> None:
     normal = ((crops.pixels - mean) / deviation).transpose(0, 3, 1, 2)
     (maps,) = open_session(TINYPOSE, threads=1).run(None, {"image": np.ascontiguousarray(normal)})
     found, scores = heatmap.decode(maps, stride=4)
-    keypoints = crop.transform(found - 1.5, crops.to_image)  # its cell i means pixel 4 i
+    keypoints = crop.transform(found - 1.5, crops.to_image)  # the centre of its cell i is at pixel 4 i
     sure = scores[0] > 0.5
     assert sure.sum() >= 5
     scale = 1.25 * max(400 / WIDTH, 502 / HEIGHT)
     assert np.linalg.norm(served.keypoints - keypoints, axis=2)[0][sure].max() < 0.75 * scale
-    assert np.abs(served.scores - scores)[0][sure].max() < 0.15  # moving a map by part of a cell flattens it a little
+    assert np.abs(served.scores - scores)[0][sure].max() < 0.15  # a shift lowers peaks a little
 
 
 @pytest.mark.parametrize(
     ("folder", "name"), [("RTMPose-m", "rtmpose-m"), ("my pose (2)", "my-pose-2"), ("_x.V1", "x.v1"), ("é-3", "3")]
 )
-def test_a_bundle_has_a_name_whatever_its_folders_is(
+def test_the_name_of_a_bundle_is_made_of_the_name_of_its_folder(
     tmp_path: Path, folder: str, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert take(hidden(), tmp_path, "--out", tmp_path / "b" / folder) == 0
+    assert take(third_party(), tmp_path, "--out", tmp_path / "b" / folder) == 0
     assert f"{tmp_path / 'b' / folder}: {name}, 17 keypoints" in capsys.readouterr().out
     assert bundle.read(tmp_path / "b" / folder).manifest.name == name
 
 
-def test_a_folder_that_gives_no_name_is_one_line_of_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert take(hidden(), tmp_path, "--out", tmp_path / "姿勢") == 1
+def test_a_folder_whose_name_gives_no_bundle_name_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert take(third_party(), tmp_path, "--out", tmp_path / "姿勢") == 1
     assert capsys.readouterr().err.count("\n") == 1
 
 
 def more_keypoints(count: int) -> onnx.ModelProto:
-    """The network that sees spots; keypoints beyond COCO's answer where the right ankle is."""
-    return hidden(order=(*range(17), *[16] * (count - 17)))
+    """The network that detects spots, whose keypoints beyond COCO's are at the right ankle."""
+    return third_party(order=(*range(17), *[16] * (count - 17)))
 
 
 @pytest.mark.parametrize("name", ["halpe26", "coco-wholebody133", "own.toml"])
-def test_a_larger_skeleton_is_served_whole(
+def test_all_keypoints_of_a_larger_skeleton_are_served(
     name: str, painted: coco.Source, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Checked by COCO's labels, which tell of its first seventeen."""
+    """COCO's labels check the first seventeen keypoints."""
     skeleton = known_skeletons.KNOWN.get(name, known_skeletons.KNOWN["halpe26"])
     given = name
     if name == "own.toml":
@@ -297,10 +303,12 @@ def test_a_larger_skeleton_is_served_whole(
     assert np.abs(keypoints[17:] - spots.SURE.keypoints[16]).max() < 2
 
 
-def test_a_skeleton_that_the_graph_does_not_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert take(hidden(), tmp_path, "--skeleton", "halpe26") == 1
+def test_a_skeleton_with_another_number_of_keypoints_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert take(third_party(), tmp_path, "--skeleton", "halpe26") == 1
     assert "expected a name for each of the graph's 17 keypoints, got 26" in capsys.readouterr().err
     assert take(more_keypoints(26), tmp_path) == 1
-    assert "pass --skeleton where it answers one (halpe26" in capsys.readouterr().err
-    assert take(hidden(), tmp_path, "--skeleton", "halpe27") == 1
+    assert "pass --skeleton where it predicts one (halpe26" in capsys.readouterr().err
+    assert take(third_party(), tmp_path, "--skeleton", "halpe27") == 1
     assert "expected a skeleton's TOML" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""int8 bundles: written where they pay, refused with figures where they do not."""
+"""int8 bundles are written if they are an improvement, and else refused with their figures."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -26,8 +26,8 @@ SHARE = st.floats(0, 1)
 MS = st.floats(0.01, 100)
 
 
-def laden(folder: Path) -> bundle.Bundle:
-    """The spots' network as a head, beside convolutions whose answers count for nothing: all that int8 can gain."""
+def heavy_bundle(folder: Path) -> bundle.Bundle:
+    """The network that detects spots as a float head, beside convolutions whose outputs are multiplied by 0."""
     model = onnx.load_from_string(spots.pose_network())
     graph = model.graph
     for i, node in enumerate(graph.node):
@@ -54,8 +54,8 @@ def laden(folder: Path) -> bundle.Bundle:
 
 
 @pytest.mark.skipif(not has_vnni, reason="this CPU has no VNNI: int8 is no faster on it")
-def test_what_pays_is_written_and_says_what_it_is(painted: coco.Source, tmp_path: Path) -> None:
-    opened = laden(tmp_path)
+def test_an_improvement_is_written_with_manifest_and_card(painted: coco.Source, tmp_path: Path) -> None:
+    opened = heavy_bundle(tmp_path)
     opened = replace(opened, card=model_card.with_figures(f"{model_card.FIGURES}\n", opened.manifest, "old pictures"))
     written = bundle.read(quantize.quantize(opened, painted, 2, tmp_path / "laden-int8").path)
     made = written.manifest.quantized
@@ -64,10 +64,10 @@ def test_what_pays_is_written_and_says_what_it_is(painted: coco.Source, tmp_path
     assert made.source_sha256 == opened.manifest.files[bundle.ONNX]
     assert written.manifest.name == "laden-int8"
     assert written.manifest.metrics["time_ratio"] < 1
-    assert quantize.told(written.manifest) in written.card
-    assert not model_card.tells_of(written.card, "old pictures")  # these are of the float graph
+    assert quantize.summary(written.manifest) in written.card
+    assert not model_card.is_measured_on(written.card, "old pictures")  # those are figures of the float graph
     measured = model_card.with_figures(written.card, written.manifest, "new pictures")
-    assert model_card.tells_of(measured, "new pictures")
+    assert model_card.is_measured_on(measured, "new pictures")
     own, _, floats = measured.partition("## The card of `laden` in float")
     assert "on new pictures." in own
     assert "on old pictures." in floats
@@ -83,8 +83,10 @@ def test_what_pays_is_written_and_says_what_it_is(painted: coco.Source, tmp_path
         quantize.quantize(written, painted, 2, tmp_path / "again")
 
 
-def test_what_does_not_pay_is_refused_with_its_figures(painted: coco.Source, tmp_path: Path) -> None:
-    """Colours are told apart by small differences of large numbers: int8 cannot."""
+def test_an_int8_bundle_that_is_no_improvement_is_refused_with_its_figures(
+    painted: coco.Source, tmp_path: Path
+) -> None:
+    """The network tells colours apart by small differences of large numbers, for which int8 is too coarse."""
     opened = bundle.read(spots.write_pose_bundle(tmp_path, "tiny", "student"))
     with pytest.raises(
         QuantizeError, match=r"tiny: expected int8 to .* lose at most 0.01 AP, got .* x the time and AP"
@@ -93,13 +95,13 @@ def test_what_does_not_pay_is_refused_with_its_figures(painted: coco.Source, tmp
     assert not (tmp_path / "tiny-int8").exists()
 
 
-def test_no_picture_both_calibrates_and_measures(painted: coco.Source, tmp_path: Path) -> None:
+def test_no_picture_is_for_both_calibration_and_measurement(painted: coco.Source, tmp_path: Path) -> None:
     opened = bundle.read(spots.write_pose_bundle(tmp_path, "tiny", "student"))
     with pytest.raises(QuantizeError, match="to calibrate on, got none; give --every 2"):
         quantize.quantize(opened, painted, 1, tmp_path / "tiny-int8")
 
 
-def test_calibration_sees_what_serving_gives(painted: coco.Source, tmp_path: Path) -> None:
+def test_calibration_uses_the_inputs_of_the_service(painted: coco.Source, tmp_path: Path) -> None:
     opened = bundle.read(spots.write_pose_bundle(tmp_path, "tiny", "student"))
     inputs = quantize.served_inputs(opened, painted, [1, 2])
     assert [it.shape for it in inputs] == [(1, spots.POSE_SIZE[1], spots.POSE_SIZE[0], 3)] * 2
@@ -113,7 +115,9 @@ def test_calibration_sees_what_serving_gives(painted: coco.Source, tmp_path: Pat
 
 
 @given(SHARE, SHARE, MS, MS)
-def test_the_gate_lets_through_what_is_faster_and_as_good(ap: float, other: float, ms: float, other_ms: float) -> None:
+def test_only_faster_bundles_of_nearly_the_same_accuracy_are_accepted(
+    ap: float, other: float, ms: float, other_ms: float
+) -> None:
     plain, small = Figures(ap, ms), Figures(other, other_ms)
     if other_ms < ms and ap - other <= quantize.MOST_LOST:
         quantize.require_gain("x", plain, small)

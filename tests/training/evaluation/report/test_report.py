@@ -13,13 +13,13 @@ import torch
 from service.pose.bundle import BundleError
 from tests import spots
 from tests.training.conftest import tiny_recipe
-from training import networks
 from training.data import coco
 from training.data.coco import DatasetError
 from training.engine import checkpoint
 from training.engine.checkpoint import Checkpoint
 from training.evaluation.report import html_page, prediction_sheet, report
 from training.evaluation.report.report import ReportError
+from training.networks import registry
 
 
 class Page(HTMLParser):
@@ -63,7 +63,7 @@ def run(tmp_path: Path) -> Path:
     """A run folder as a training leaves it."""
     plan = tiny_recipe(init_from="elsewhere/last.pt")  # an ancestor on another machine
     torch.manual_seed(0)
-    weights = networks.build(plan, pretrained=False).state_dict()
+    weights = registry.build(plan, pretrained=False).state_dict()
     checkpoint.save(tmp_path / "run" / "last.pt", Checkpoint(3, weights, weights, {}, plan, "test"))
     (tmp_path / "run" / "log.csv").write_text("step,loss,dense,lr\n1,5,2,.001\n2,4,1.5,.0005\n3,3.5,,.0001\n")
     return tmp_path / "run"

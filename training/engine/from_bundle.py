@@ -1,8 +1,8 @@
-"""A bundle's graph back into a network that learns, for bundles whose checkpoint nobody has.
+"""Turns a bundle into a checkpoint that can be trained further, for bundles whose own checkpoint is lost.
 
-The manifest says which network it is (``trained_by.recipe``), the graph holds its weights with the norms folded in.
-They go back into the network in the order in which it runs, and each norm gets the statistics that it meets on some
-crops, with the scale and shift that leave its function as it was. The result is an ordinary checkpoint.
+The manifest holds the recipe of the network (``trained_by.recipe``), and the graph its weights, with the norms folded
+in. The weights are copied back in the order in which the layers run. Each norm gets the statistics of some crops, and
+the scale and shift that keep its function unchanged.
 """
 
 from __future__ import annotations
@@ -19,75 +19,75 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from service.pose.bundle import Bundle, BundleError
-from training import networks
 from training.engine import checkpoint
 from training.engine.checkpoint import Checkpoint
-from training.export import to_onnx
+from training.networks import registry
 from training.networks.blocks import ConvNorm
-from training.networks.lite_hrnet import Unit
-from training.networks.mobileone import PlainUnit
+from training.networks.lite_hrnet import ResidualUnit
+from training.networks.mobileone import MobileOneUnit
+from training.networks.registry import TrainableNetwork
+from training.networks.served import TOLERANCE, largest_difference, served_network
 from training.recipe import recipe
 
 Folded = tuple[Tensor, Tensor | None]
-"""A convolution of the graph: weight (O, I / groups, k, k) and bias (O,), None where it has none."""
+"""A convolution of the graph: weight (O, I / groups, k, k), and bias (O,) or None."""
 
 
 @torch.no_grad()
-def revive(opened: Bundle, pixels: NDArray[np.uint8] | None = None) -> Checkpoint:
-    """Make a checkpoint of a bundle that `export` wrote.
+def as_checkpoint(opened: Bundle, pixels: NDArray[np.uint8] | None = None) -> Checkpoint:
+    """Make a checkpoint of a bundle that ``posewright-train export`` wrote.
 
     Args:
         opened: The bundle.
-        pixels: uint8 (N, H, W, 3) RGB crops of its input size: where the norms' statistics are taken. Without them the
-            network answers as well, but cannot go on learning.
+        pixels: uint8 (N, H, W, 3) RGB crops of its input size, which give the statistics of the norms. Without crops
+            the network can infer, but cannot be trained further.
 
     Returns:
-        A checkpoint whose network answers as the bundle does, checked to `export.TOLERANCE`.
+        A checkpoint whose network has the same outputs as the bundle, within `TOLERANCE`.
 
     Raises:
-        BundleError: The graph is not one of ours, or it is quantised.
+        BundleError: The graph is not of a network of this project, or it is quantised.
     """
     manifest = opened.manifest
     plan = recipe_of(opened)
-    network = networks.build(plan, pretrained=False).eval()
+    network = registry.build(plan, pretrained=False).eval()
     layers = _running(network, plan)
-    twice = 2 if manifest.trained_by.get("flip_test") else 1
+    flip_test = bool(manifest.trained_by.get("flip_test"))
     folded = _convolutions(onnx.load_from_string(opened.onnx).graph)
-    folded = folded[: len(folded) // twice]
+    folded = folded[: len(folded) // (2 if flip_test else 1)]
     if [tuple(it.weight.shape) for it in layers if isinstance(it, nn.Conv2d)] != [
         tuple(weight.shape) for weight, bias in folded if bias is not None
     ]:
         raise BundleError(
             f"bundle {manifest.name!r}: expected the convolutions of {plan.network.backbone}, as its manifest says, "
-            "got others; a quantised bundle only serves: take the one that it was made from"
+            "got others; a quantised bundle can only be served: take the bundle that it was made from"
         )
     if pixels is None:
         width, height = manifest.input_size
         pixels = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), np.uint8)
     _fill(network, layers, folded, torch.from_numpy(pixels))
-    try:
-        to_onnx.check(to_onnx.served_network(copy.deepcopy(network), plan, twice == 2), opened.onnx, plan)
-    except to_onnx.ExportError as error:
+    difference = largest_difference(served_network(copy.deepcopy(network), plan, flip_test), opened.onnx, plan)
+    if not difference <= TOLERANCE:  # also refuses NaN
         raise BundleError(
-            f"bundle {manifest.name!r}: its weights were read, but {error}; "
-            "it was exported by another version, train it from its checkpoint"
-        ) from error
+            f"bundle {manifest.name!r}: expected a network with the outputs of its graph, got one that differs by "
+            f"{difference:.2g} of the largest output; it was exported by another version, train it from its checkpoint"
+        )
     weights = {name: value.detach().clone() for name, value in network.state_dict().items()}
     return Checkpoint(plan.steps, weights, weights, {}, plan, checkpoint.revision())
 
 
 def recipe_of(opened: Bundle) -> recipe.Recipe:
-    """The recipe that trained a bundle, with the box padding and input size that it serves at.
+    """Return the recipe that trained a bundle, with the bundle's box padding and input size.
 
     Raises:
-        BundleError: The bundle was not trained by this project, or by a version that did not write the recipe down.
+        BundleError: The bundle was not trained by this project, or by a version whose recipes differ.
     """
     manifest = opened.manifest
     tree: dict[str, Any] | None = manifest.trained_by.get("recipe")
     if tree is None:
         raise BundleError(
             f"bundle {manifest.name!r}: expected a network of this project (posewright-train export) to go on "
-            "training, got one whose manifest names no recipe; an imported one serves and teachers"
+            "training, got one whose manifest names no recipe; an imported one can serve and teach"
         )
     if tree["network"].get("graph"):
         raise BundleError(
@@ -95,20 +95,20 @@ def recipe_of(opened: Bundle) -> recipe.Recipe:
             f"{tree['network']['graph']!r}; go on training from its checkpoint (init_from), or adapt another student"
         )
     try:
-        # Who taught does not matter any more, and earlier versions name teachers in ways that are gone; only whether
-        # squared errors taught does, since outputs are heatmaps then.
-        told = tree["losses"]
-        squared = not told["classification"] and (told["dense_form"] == "squared" or not told["dense"])
+        # Of the losses only one thing still matters: after squared errors alone, the outputs are heatmaps themselves.
+        trained = tree["losses"]
+        squared = not trained["classification"] and (trained["dense_form"] == "squared" or not trained["dense"])
         losses = {"regression": 1.0, "classification": 0.0} if squared else {}
         plan = recipe.parse({**tree, "losses": losses}, f"bundle {manifest.name!r}")
-        # Where that training began is in the manifest; its files may be gone.
-        return to_onnx.serving(replace(plan, init_from=""), manifest.box_padding, manifest.input_size)
-    except recipe.RecipeError as error:
+        padding = plan.network.box_padding if manifest.box_padding is None else manifest.box_padding
+        network = replace(plan.network, box_padding=padding, input_size=manifest.input_size)
+        return replace(plan, network=network, init_from="")  # the files of its start may be gone
+    except ValueError as error:
         raise BundleError(f"{error}; it was trained by another version, train it from its checkpoint") from error
 
 
 def _convolutions(graph: onnx.GraphProto) -> list[Folded]:
-    """The graph's convolutions in the order in which they run."""
+    """List the graph's convolutions in the order in which they run."""
     constants = _constants(graph)
     found: list[Folded] = []
     for node in graph.node:
@@ -119,7 +119,7 @@ def _convolutions(graph: onnx.GraphProto) -> list[Folded]:
 
 
 def _constants(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
-    """Initializers, constants and their other names (a graph that looks twice shares its weights) by name."""
+    """Map names to constants; a graph with a flip test runs the same weights twice, under several names."""
     constants = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type == "Constant":
@@ -129,14 +129,14 @@ def _constants(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
     return constants
 
 
-def _running(network: networks.Network, plan: recipe.Recipe) -> list[nn.Module]:
-    """The convolutions that the fused network runs, and units with fixed factors, in order.
+def _running(network: TrainableNetwork, plan: recipe.Recipe) -> list[nn.Module]:
+    """List the convolutions that the exported network runs, and the units with fixed factors, in order.
 
-    A plain unit's three convolutions stand for its 3 x 3.
+    Of a `MobileOneUnit`, whose depthwise branches are fused, only the 3 x 3 convolution is listed.
     """
     order: list[nn.Module] = []
-    hidden = {id(unit.one.convolution) for unit in network.modules() if isinstance(unit, PlainUnit)}
-    layers = [part for part in network.modules() if isinstance(part, nn.Conv2d | Unit)]
+    hidden = {id(unit.one.convolution) for unit in network.modules() if isinstance(unit, MobileOneUnit)}
+    layers = [part for part in network.modules() if isinstance(part, nn.Conv2d | ResidualUnit)]
     hooks = [layer.register_forward_hook(lambda layer, *_: order.append(layer)) for layer in layers]
     width, height = plan.network.input_size
     with torch.no_grad():
@@ -146,22 +146,22 @@ def _running(network: networks.Network, plan: recipe.Recipe) -> list[nn.Module]:
     return [layer for layer in order if id(layer) not in hidden]
 
 
-def _fill(network: networks.Network, layers: list[nn.Module], folded: list[Folded], pixels: Tensor) -> None:
-    """Put the folded weights in, and have each norm take the statistics of ``pixels`` without a change of function.
+def _fill(network: TrainableNetwork, layers: list[nn.Module], folded: list[Folded], pixels: Tensor) -> None:
+    """Copy the folded weights, and give each norm the statistics of ``pixels`` without changing its function.
 
-    A norm answers scale · (x - mean) / sqrt(variance + eps) + shift. With scale = sqrt(variance + eps) and shift = mean
-    + the folded bias that is x + bias, whatever the statistics are. A plain unit's fused kernel goes to its 3 x 3; the
-    other branches' norms begin at scale 0.
+    A norm computes scale · (x - mean) / sqrt(variance + eps) + shift. With scale = sqrt(variance + eps) and shift =
+    mean + the folded bias, this is x + bias, whatever the statistics are. The fused kernel of a `MobileOneUnit` goes to
+    its 3 x 3 convolution; the norms of its other branches begin with scale 0.
     """
     norms = {
         id(part.convolution): part.norm for part in network.modules() if isinstance(part, ConvNorm) and part.normed
     }
     shifts: dict[int, Tensor] = {}
-    # Wider ones without a bias cut enlarged maps to size: nothing of theirs is learned.
+    # Other convolutions without a bias only crop upsampled maps: they have no trained weights.
     kept = (weight for weight, bias in folded if bias is None and weight.shape[2:] == (1, 1))
     learned = ((weight, bias) for weight, bias in folded if bias is not None)
     for layer in layers:
-        if isinstance(layer, Unit):
+        if isinstance(layer, ResidualUnit):
             layer.keep.copy_(next(kept).flatten())
             continue
         assert isinstance(layer, nn.Conv2d)

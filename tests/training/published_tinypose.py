@@ -1,4 +1,4 @@
-"""PP-TinyPose's network as it was published: with splits and shuffles, in PaddleDetection's order of exchanges."""
+"""PP-TinyPose's network as published, with splits and shuffles and PaddleDetection's order of exchanges."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def shuffle(x: Tensor) -> Tensor:
     return x.reshape(-1, 2, width // 2, h, w).transpose(1, 2).reshape(-1, width, h, w)
 
 
-class ShuffleUnit(nn.Module):
+class TinyPoseUnit(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         half = width // 2
@@ -34,10 +34,10 @@ class ShuffleUnit(nn.Module):
         return shuffle(torch.cat([kept, self.branch(changed)], dim=1))
 
 
-class ShuffleModule(nn.Module):
+class TinyPoseModule(nn.Module):
     def __init__(self, widths: tuple[int, ...]) -> None:
         super().__init__()
-        self.branches = nn.ModuleList(nn.Sequential(ShuffleUnit(it), ShuffleUnit(it)) for it in widths)
+        self.branches = nn.ModuleList(nn.Sequential(TinyPoseUnit(it), TinyPoseUnit(it)) for it in widths)
         self.paths = nn.ModuleDict()
         for to, width in enumerate(widths):
             for source, width_in in enumerate(widths):
@@ -69,8 +69,8 @@ class ShuffleModule(nn.Module):
         return merged
 
 
-class ShuffleNet(nn.Module):
-    """Float (N, 3, H, W) in, heatmaps (N, 17, H / 4, W / 4) out."""
+class PublishedTinyPose(nn.Module):
+    """Maps float (N, 3, H, W) to heatmaps (N, 17, H / 4, W / 4)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,11 +81,11 @@ class ShuffleNet(nn.Module):
         self.first = nn.ModuleList([separable(STEM_WIDTH, WIDTHS[0]), separable(STEM_WIDTH, WIDTHS[1], 2)])
         self.begin = nn.ModuleList(separable(WIDTHS[i], WIDTHS[i + 1], 2) for i in (1, 2))
         self.stages = nn.ModuleList(
-            nn.ModuleList(ShuffleModule(WIDTHS[: i + 2]) for _ in range(count)) for i, count in enumerate(MODULES)
+            nn.ModuleList(TinyPoseModule(WIDTHS[: i + 2]) for _ in range(count)) for i, count in enumerate(MODULES)
         )
         self.merge = nn.ModuleList(separable(WIDTHS[i], WIDTHS[max(i - 1, 0)]) for i in range(4))
         self.head = convolution(WIDTHS[0], 17)
-        for part in self.modules():  # so that every layer matters
+        for part in self.modules():  # large weights, so that every layer matters
             if isinstance(part, nn.Conv2d):
                 nn.init.normal_(part.weight, std=(1.5 / part.weight[0].numel()) ** 0.5)
                 nn.init.normal_(part.bias, std=0.1)
@@ -107,7 +107,7 @@ class ShuffleNet(nn.Module):
 
 
 def onnx_of(network: nn.Module, size: tuple[int, int]) -> bytes:
-    """Export it for crops of (width, height) with a free batch axis."""
+    """Export a network for crops of (width, height) px with a dynamic batch axis."""
     stream = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""A training told before it is begun; and what it meets on the way: no accelerator, no room."""
+"""Dry runs of trainings, and errors: no accelerator, no room on the disk."""
 
 import errno
 import os
@@ -17,8 +17,10 @@ from tests.training.conftest import tiny_recipe
 from training import files
 from training.__main__ import DEVICES, main
 from training.data import coco
-from training.engine import checkpoint, dry_run, loop
+from training.distillation import dry_run
+from training.engine import checkpoint
 from training.engine.device import CHOICES
+from training.engine.training_log import TrainingLog
 from training.recipe import recipe
 
 ROOT = Path(__file__).parents[3]
@@ -34,7 +36,7 @@ def train(data_root: Path, tmp_path: Path) -> list[str]:
     return ["train", str(tmp_path / "tiny.toml"), "--data", str(data_root), "--out", str(tmp_path / "run")]
 
 
-def test_a_dry_run_tells_and_writes_nothing(
+def test_a_dry_run_describes_the_training_and_writes_nothing(
     train: list[str], data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = names(data_root), names(tmp_path)
@@ -53,7 +55,7 @@ def test_a_dry_run_tells_and_writes_nothing(
     assert (names(data_root), names(tmp_path)) == before
 
 
-def test_a_dry_run_knows_what_is_done_and_how_large_a_checkpoint_is(
+def test_a_dry_run_knows_the_steps_done_and_the_size_of_a_checkpoint(
     train: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*train, "--until", "2", "--device", "cpu"]) == 0
@@ -68,7 +70,7 @@ def test_a_dry_run_knows_what_is_done_and_how_large_a_checkpoint_is(
     assert "which differs in seed" in capsys.readouterr().err
 
 
-def test_a_dry_run_counts_what_teachers_have_yet_to_see(
+def test_a_dry_run_counts_the_crops_that_teachers_must_still_infer(
     train: list[str], data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(train) == 0
@@ -76,9 +78,9 @@ def test_a_dry_run_counts_what_teachers_have_yet_to_see(
     guided = replace(
         tiny_recipe(), name="guided", losses=recipe.Losses(dense=1.0, classification=0.0, teachers=(teacher,))
     )
-    waiting = dry_run.unseen(guided, data_root, tmp_path / "guided")
+    waiting = dry_run.uncached_teachers(guided, data_root, tmp_path / "guided")
     assert [(it.name, [len(cache) for cache in caches]) for it, caches in waiting] == [("own", [12])]
-    alone = dry_run.without(guided, ["own"])
+    alone = dry_run.without_teachers(guided, ["own"])
     assert alone.losses.teachers == ()
     before = names(data_root)
     (tmp_path / "tiny.toml").write_text(
@@ -87,19 +89,19 @@ def test_a_dry_run_counts_what_teachers_have_yet_to_see(
     )
     capsys.readouterr()
     assert main([*train[:-1], str(tmp_path / "guided"), "--dry-run"]) == 0
-    assert "teacher own: looks at 12 crops first: about 0.0 minutes, 0.2 MB under" in capsys.readouterr().out
+    assert "teacher own: infers 12 crops first: about 0.0 minutes, 0.2 MB under" in capsys.readouterr().out
     assert names(data_root) == before
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is an accelerator")
-def test_an_absent_accelerator_is_told(train: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_accelerator_is_an_error(train: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert DEVICES == CHOICES
     assert main([*train, "--device", "cuda"]) == 1
     assert "--device cuda: expected an accelerator, got none: torch" in capsys.readouterr().err
 
 
-def test_a_file_without_room_leaves_the_old_one(tmp_path: Path) -> None:
-    """By the size that the system allows a file: the error is that of a full disk but for its number."""
+def test_without_room_the_old_file_stays(tmp_path: Path) -> None:
+    """Uses the limit on file sizes, whose error differs from that of a full disk only in its number."""
     kept, asked = tmp_path / "kept", tmp_path / "new.npy"
     files.write(kept, b"old")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -116,9 +118,9 @@ def test_a_file_without_room_leaves_the_old_one(tmp_path: Path) -> None:
     assert errno.EFBIG in files.FULL
 
 
-def test_a_torn_row_of_the_log_goes(tmp_path: Path) -> None:
+def test_an_incomplete_row_of_the_log_is_removed(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("step,loss,lr\n50,2.00000,0.001\n100,1.5")
-    log = loop.Log(tmp_path / "log.csv", 100)
+    log = TrainingLog(tmp_path / "log.csv", 100)
     for step in range(101, 151):
         log.add(step, {"loss": torch.tensor(1.0)}, 1e-3)
     assert (tmp_path / "log.csv").read_text() == "step,loss,lr\n50,2.00000,0.001\n150,1.00000,0.001\n"
@@ -137,10 +139,10 @@ cp "$DISK/run/last.pt" "$TOLD/three.pt"
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_told_and_the_run_goes_on_once_there_is_room(
+def test_a_full_disk_is_an_error_and_the_run_resumes_once_there_is_room(
     painted: coco.Source, train: list[str], tmp_path: Path
 ) -> None:
-    """On a real one: a small tmpfs of a namespace of its own."""
+    """Uses a small tmpfs in a namespace of its own."""
     if shutil.which("unshare") is None or subprocess.run(["unshare", "-rm", "true"], check=False).returncode:
         pytest.skip("needs unshare and user namespaces, to mount a small disk")
     disk, told = tmp_path / "disk", tmp_path / "told"

@@ -1,4 +1,7 @@
-"""What a training will do and take, from its recipe and a few real steps: nothing is written."""
+"""Predicts what a training will do, its time and its disk space, from its recipe and a few real steps.
+
+Nothing is written.
+"""
 
 from __future__ import annotations
 
@@ -14,29 +17,33 @@ import torch
 from torch import nn
 
 from service.pose.skeleton import COCO17
-from training import files, networks
+from training import files
 from training.data import crop_cache
 from training.data.crop_cache import CropCache
 from training.distillation import teacher_cache, teachers
 from training.distillation.teachers import MapTeacher
-from training.engine import checkpoint, distributed, loop, optimizers, profile
+from training.engine import checkpoint, distributed, initial_weights, loop, optimizers, profile
+from training.engine.task import Task
+from training.networks import registry
 from training.recipe import recipe
 from training.recipe.recipe import Phase, Recipe, Teacher
 
 ROUNDS = 3
+"""Steps per phase that are timed."""
 TRIED_CROPS = 16
+"""Crops on which a teacher is timed."""
 
 
-class CountedTask(loop.Task, Protocol):
-    """A task that knows how much there is to learn from."""
+class CountedTask(Task, Protocol):
+    """A task that knows the size of its data."""
 
     def counts(self) -> list[int]:
-        """How many samples each source of the recipe has."""
+        """Return the number of samples of each source of the recipe."""
         ...
 
 
-def unseen(plan: Recipe, data_root: Path, run: Path) -> list[tuple[Teacher, list[CropCache]]]:
-    """Teachers that have yet to look, and at which caches."""
+def uncached_teachers(plan: Recipe, data_root: Path, run: Path) -> list[tuple[Teacher, list[CropCache]]]:
+    """List the teachers whose heatmaps are not cached yet, each with the crop caches that it has to infer."""
     found = []
     wanted = plan.losses.teachers if plan.losses.dense or plan.losses.classification else ()
     for teacher in wanted:
@@ -45,7 +52,7 @@ def unseen(plan: Recipe, data_root: Path, run: Path) -> list[tuple[Teacher, list
         caches = crop_cache.open_cache([data_root / data.path for data in plan.data], plan.skeleton)
         path = checkpoint.locate(teacher.path, data_root, run)
         if not path.exists():
-            teachers.open_teacher(teacher, path, torch.device("cpu"))  # says what is missing
+            teachers.open_teacher(teacher, path, torch.device("cpu"))  # raises an error that says what is missing
         places = [
             teacher_cache.folder_of(data_root / "teachers", teacher.name, path, teacher.flip, it) for it in caches
         ]
@@ -55,9 +62,9 @@ def unseen(plan: Recipe, data_root: Path, run: Path) -> list[tuple[Teacher, list
     return found
 
 
-def without(plan: Recipe, left_out: Sequence[str]) -> Recipe:
-    """The recipe without some teachers, for steps that can be tried before these have looked."""
-    kept = tuple(it for it in plan.losses.teachers if it.name not in left_out)
+def without_teachers(plan: Recipe, names: Sequence[str]) -> Recipe:
+    """Return the recipe without some teachers, so that steps can be timed before their heatmaps are cached."""
+    kept = tuple(it for it in plan.losses.teachers if it.name not in names)
     dense = plan.losses.dense if kept else 0.0
     bare = plan.losses.regression + dense + plan.losses.classification == 0
     classification = 1.0 if bare else plan.losses.classification
@@ -71,25 +78,26 @@ def describe(
     plan: Recipe, task: CountedTask, waiting: list[tuple[Teacher, list[CropCache]]], data_root: Path, run: Path,
     device: torch.device, where: str,
 ) -> str:  # fmt: skip
-    """Try a few steps and say what the training will take.
+    """Run a few steps and describe what the training will do and need.
 
     Args:
-        plan: What is to be trained.
-        task: Of `without` what waits.
-        waiting: Of `unseen`.
-        data_root: Where teachers' maps will lie.
+        plan: The recipe.
+        task: Of the recipe that `without_teachers` returns.
+        waiting: From `uncached_teachers`.
+        data_root: Folder in which the teachers' heatmaps will be cached.
         run: The run's folder; it may hold a checkpoint.
-        device: Where.
-        where: The same in words.
+        device: Runs the steps.
+        where: Description of the device.
 
     Raises:
-        CheckpointError: ``run`` holds another recipe's checkpoint, or a start is missing.
+        CheckpointError: ``run`` holds a checkpoint of another recipe, or the start is missing.
     """
     done = loop.steps_done(run, plan)
-    network = networks.build(plan, pretrained=False, fading=True)
+    network = registry.build(plan, pretrained=False, with_surplus=True)
     start = ""
     if plan.init_from and not done:
-        start = ", " + loop.told_fit(networks.load_matching(network, loop.start_weights(plan, run, task)), network)
+        matching = initial_weights.load_matching(network, initial_weights.read(plan, run, task))
+        start = f", {initial_weights.describe_match(matching, network)}"
     size, room = _checkpoint_bytes(network, plan), files.free(run)
     width, height = plan.network.input_size
     counts, samples = task.counts(), sum(it.steps * it.batch for it in plan.phases)
@@ -106,9 +114,9 @@ def describe(
             f"{data.share / share:.0%} of each batch, each seen about {times:.1f} times"
         )
     lines.append(f"device: {where}")
-    look_s = sum(_look(teacher, caches, data_root, run, device, lines) for teacher, caches in waiting)
+    teachers_s = sum(_teacher(teacher, caches, data_root, run, device, lines) for teacher, caches in waiting)
     train_s = _steps(plan, task, done, device, lines)
-    hours = (look_s + train_s) / 3600
+    hours = (teachers_s + train_s) / 3600
     lines.append(f"time: about {hours:.1f} hours" if hours > 1.5 else f"time: about {60 * hours:.1f} minutes")
     enough = "" if room > 2 * size else ": NOT ENOUGH"
     lines.append(
@@ -119,7 +127,7 @@ def describe(
 
 
 def _steps(plan: Recipe, task: CountedTask, done: int, device: torch.device, lines: list[str]) -> float:
-    """Say what each phase takes; gives the seconds of what is left."""
+    """Append a line for each phase; returns the seconds of the steps that remain."""
     count = distributed.started()
     lines.append(f"steps: {plan.steps:,}, of which {done:,} are done")
     seconds, begins = 0.0, 0
@@ -135,19 +143,19 @@ def _steps(plan: Recipe, task: CountedTask, done: int, device: torch.device, lin
     return seconds
 
 
-def _seconds(plan: Recipe, phase: Phase, task: loop.Task, device: torch.device) -> float:
+def _seconds(plan: Recipe, phase: Phase, task: Task, device: torch.device) -> float:
     network = replace(plan.network, input_size=phase.size) if plan.network.kind == "pose" else plan.network
     alone = replace(plan, phases=(phase,), network=network)
     return sum(profile.measure(alone, task, device, rounds=ROUNDS).values()) / 1000
 
 
-def _look(
+def _teacher(
     settings: Teacher, caches: list[CropCache], data_root: Path, run: Path, device: torch.device, lines: list[str]
 ) -> float:
-    """Say what a teacher's first look takes; gives its seconds. Cached maps add about a tenth to each step."""
+    """Append a line about the inference that fills a teacher's cache; returns its seconds."""
     teacher: MapTeacher = teachers.open_teacher(settings, checkpoint.locate(settings.path, data_root, run), device)
     rows = np.arange(min(TRIED_CROPS, len(caches[0])))
-    teacher_cache.see(teacher, caches[0], rows, settings.flip, device)  # the first is slower
+    teacher_cache.see(teacher, caches[0], rows, settings.flip, device)  # warm-up
     began = time.perf_counter()
     teacher_cache.see(teacher, caches[0], rows, settings.flip, device)
     count = sum(map(len, caches))
@@ -155,7 +163,7 @@ def _look(
     width, height = (side // int(teacher.to_crop[0, 0]) for side in teacher.crop_size)
     size = count * len(teacher.skeleton) * width * height
     lines.append(
-        f"teacher {settings.name}: looks at {count:,} crops first: about {seconds / 60:.1f} minutes, {size / 1e6:,.1f} "
+        f"teacher {settings.name}: infers {count:,} crops first: about {seconds / 60:.1f} minutes, {size / 1e6:,.1f} "
         f"MB under {data_root / 'teachers'}, where {files.free(data_root) / 1e6:,.0f} MB are free; the steps below are "
         "without it"
     )
@@ -163,14 +171,14 @@ def _look(
 
 
 def _checkpoint_bytes(network: nn.Module, plan: Recipe) -> int:
-    """Of all that a checkpoint stores; a step at rate 0 makes the optimizer's state."""
+    """Measure the size of a checkpoint; a step with learning rate 0 creates the optimizer's state."""
     average = {name: it.clone() for name, it in network.state_dict().items()}
     optimizer = optimizers.build(network, plan)
     for parameter in network.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     content = io.BytesIO()
-    # A lineage may hold the weights that the training began with.
+    # The lineage may hold the weights that the training began with.
     start = {name: it.clone() for name, it in average.items()} if plan.init_from else {}
     torch.save([network.state_dict(), average, start, optimizer.state_dict()], content)
     return content.tell()
@@ -181,7 +189,7 @@ def _millions(network: nn.Module) -> str:
 
 
 def _flat(tree: Any, place: str = "") -> list[str]:
-    """Lines ``key = value`` of a plain tree, as --set takes them."""
+    """List a plain tree as lines ``key = value``, as --set takes them."""
     if isinstance(tree, dict):
         return [line for name, value in tree.items() for line in _flat(value, f"{place}.{name}" if place else name)]
     if isinstance(tree, list | tuple) and any(isinstance(it, dict) for it in tree):
