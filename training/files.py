@@ -38,6 +38,17 @@ def write(path: Path, content: bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
+def read_text(path: Path) -> str:
+    """Read a text file of any tool: UTF-8 with or without a byte order mark, or UTF-16 with one.
+
+    Raises:
+        OSError: The file cannot be read.
+        UnicodeDecodeError: The file has another encoding.
+    """
+    content = path.read_bytes()
+    return content.decode("utf-16" if content[:2] in {b"\xff\xfe", b"\xfe\xff"} else "utf-8-sig")
+
+
 def append(path: Path, text: str) -> None:
     """Add lines to a file; a crash may leave a part of the last.
 

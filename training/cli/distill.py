@@ -14,7 +14,8 @@ from training.engine import distributed
 from training.engine.checkpoint import Checkpoint
 from training.export import to_onnx
 from training.recipe import chain
-from training.recipe.recipe import Recipe, RecipeError
+from training.recipe.errors import RecipeError
+from training.recipe.recipe import Recipe
 
 TRIED_STEPS = 2
 """Of each phase in a dry run."""

@@ -17,7 +17,7 @@ from training import files
 from training.adapt import footage
 from training.adapt import request as order
 from training.cli import adapt, calibrate, distill, import_model, train
-from training.data import coco, crop_cache, holdout, known_skeletons, pseudo_labels, skeletons
+from training.data import coco, crop_cache, holdout, known_skeletons, pseudo_labels
 from training.data.formats import check, contact_sheet, convert, labelled_set, layouts, restored_shape
 from training.data.formats.layouts import Place
 from training.data.image_record import PictureRecord
@@ -29,7 +29,8 @@ from training.evaluation import rivals as contenders
 from training.evaluation.report import report
 from training.export import model_card, to_onnx
 from training.onnx import probe, quantize
-from training.recipe import chain, recipe, reference
+from training.recipe import chain, recipe, reference, skeletons
+from training.recipe.errors import RecipeError
 from training.synthetic.body.makehuman import SyntheticError
 from training.synthetic.scene import dataset
 
@@ -38,7 +39,7 @@ EXPECTED_ERRORS = (
     device.DeviceError,
     footage.FootageError,
     probe.ImportRefusedError,
-    recipe.RecipeError,
+    RecipeError,
     coco.DatasetError,
     skeletons.SkeletonError,
     checkpoint.CheckpointError,

@@ -21,7 +21,9 @@ from training.distillation import teacher_cache, teachers
 from training.distillation.teachers import MapTeacher
 from training.engine import checkpoint, distributed, loop, optimizers, profile
 from training.recipe import recipe
-from training.recipe.recipe import Phase, Recipe, Teacher
+from training.recipe.data import Phase
+from training.recipe.losses import Teacher
+from training.recipe.recipe import Recipe
 
 ROUNDS = 3
 TRIED_CROPS = 16

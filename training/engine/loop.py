@@ -22,7 +22,9 @@ from training.export import from_bundle
 from training.networks import pp_tinypose, pruning, rtmdet
 from training.networks.lite_hrnet import LiteHRNet
 from training.recipe import recipe as recipe_
-from training.recipe.recipe import Phase, Recipe, RecipeError
+from training.recipe.data import Phase
+from training.recipe.errors import RecipeError
+from training.recipe.recipe import Recipe
 
 MAX_GRADIENT = 5.0
 """Gradients are scaled down to this norm."""

@@ -9,7 +9,8 @@ import numpy as np
 from service.pose.backends.runner import OnnxRunner
 from training import networks
 from training.export import to_onnx
-from training.recipe.recipe import Network, Recipe
+from training.recipe.network import Network
+from training.recipe.recipe import Recipe
 
 DESIGNS = (
     Network("pose", "plain-s", (192, 256), 64),

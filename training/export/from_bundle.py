@@ -27,6 +27,7 @@ from training.networks.blocks import ConvNorm
 from training.networks.lite_hrnet import Unit
 from training.networks.mobileone import PlainUnit
 from training.recipe import recipe
+from training.recipe.errors import RecipeError
 
 Folded = tuple[Tensor, Tensor | None]
 """A convolution of the graph: weight (O, I / groups, k, k) and bias (O,), None where it has none."""
@@ -103,7 +104,7 @@ def recipe_of(opened: Bundle) -> recipe.Recipe:
         plan = recipe.parse({**tree, "losses": losses}, f"bundle {manifest.name!r}")
         # Where that training began is in the manifest; its files may be gone.
         return to_onnx.serving(replace(plan, init_from=""), manifest.box_padding, manifest.input_size)
-    except recipe.RecipeError as error:
+    except RecipeError as error:
         raise BundleError(f"{error}; it was trained by another version, train it from its checkpoint") from error
 
 

@@ -31,6 +31,7 @@ from training.networks.pose import STRIDE as POSE_STRIDE
 from training.networks.pose import ServedPose, ServedSimcc
 from training.networks.rtmdet import RtmDet, ServedRtmDet
 from training.recipe import recipe
+from training.recipe.network import Network
 
 OUTPUTS = {
     "heatmap": ["heatmaps"],
@@ -168,7 +169,7 @@ def served_network(network: networks.Network, plan: recipe.Recipe, flip_test: bo
     return wrapper(network, plan.network, flip_test).eval()
 
 
-def decoder(network: recipe.Network) -> Literal["heatmap", "simcc", "detector", "boxes"]:
+def decoder(network: Network) -> Literal["heatmap", "simcc", "detector", "boxes"]:
     """How a network's answers are read; see `Manifest.decoder`."""
     if network.kind == "pose":
         return network.head

@@ -14,7 +14,7 @@ from training.networks.lite_hrnet import LiteHRNet
 from training.networks.mobileone import Plain
 from training.networks.onnx_graph import OnnxModule
 from training.networks.shufflenet import Shuffle
-from training.recipe.recipe import Network
+from training.recipe.network import Network
 
 STRIDE = 4
 """Crop pixels per heatmap cell: the finest level of every backbone."""

@@ -9,7 +9,8 @@ from service.pose.bundle import Bundle, Manifest
 from training.export import model_card, to_onnx
 from training.networks import rtmdet
 from training.onnx.probe import ImportRefusedError
-from training.recipe.recipe import Network, Recipe
+from training.recipe.network import Network
+from training.recipe.recipe import Recipe
 
 
 def make(

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from training.recipe import recipe
-from training.recipe.recipe import Recipe, RecipeError
+from training.recipe.errors import RecipeError
+from training.recipe.recipe import Recipe
 
 
 def load(path: Path, overrides: tuple[str, ...] = ()) -> list[Recipe]:

@@ -8,16 +8,20 @@ from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, get_type_hints
 
 from service.pose.skeleton import Skeleton
-from training.recipe import recipe
+from training.recipe.data import Data, Phase
+from training.recipe.losses import Losses, Teacher
+from training.recipe.network import Network
+from training.recipe.optimizer import Optimizer
+from training.recipe.recipe import Recipe
 
 SECTIONS = {
-    "": recipe.Recipe,
-    "network.": recipe.Network,
-    "data.N.": recipe.Data,
-    "phases.N.": recipe.Phase,
-    "optimizer.": recipe.Optimizer,
-    "losses.": recipe.Losses,
-    "losses.teachers.N.": recipe.Teacher,
+    "": Recipe,
+    "network.": Network,
+    "data.N.": Data,
+    "phases.N.": Phase,
+    "optimizer.": Optimizer,
+    "losses.": Losses,
+    "losses.teachers.N.": Teacher,
 }
 """Where each dataclass stands in a recipe."""
 

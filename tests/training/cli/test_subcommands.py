@@ -1,37 +1,14 @@
 """The command line: train, resume, export, evaluate, bench, in a second process as a user would."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from service.pose import bundle
+from tests.training.commands import run, toml
 from tests.training.conftest import tiny_recipe
 from training.data import coco
-from training.recipe import recipe
-
-
-def run(*arguments: object, fails: bool = False) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-m", "training", *map(str, arguments)]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    assert (answer.returncode != 0) == fails, answer.stderr
-    return answer
-
-
-def toml(plan: recipe.Recipe) -> str:
-    """Write the few kinds of values that a recipe has."""
-    tree = recipe.dump(plan)
-    lines = [f"{key} = {json.dumps(value)}" for key, value in tree.items() if isinstance(value, (str, int))]
-    for key in ("network", "optimizer"):
-        lines += [f"[{key}]", *(f"{k} = {json.dumps(v)}" for k, v in tree[key].items())]
-    for key in ("data", "phases"):
-        for item in tree[key]:
-            lines += [f"[[{key}]]", *(f"{k} = {json.dumps(v)}" for k, v in item.items())]
-    return "\n".join(lines)
 
 
 def test_from_recipe_to_table(painted: coco.Source, data_root: Path, tmp_path: Path) -> None:

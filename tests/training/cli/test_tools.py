@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from service.pose.skeleton import COCO17
 from tests.training import stick_people
 from training.__main__ import main
-from training.data import coco, images, known_skeletons, skeletons
+from training.data import coco, images, known_skeletons
 from training.data.coco import DatasetError
 from training.data.formats import convert, layouts, yolo
 from training.data.formats.labelled_set import LabelledSet
 from training.data.formats.layouts import Place
+from training.recipe import skeletons
 
 
 def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> Path:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.training.cli.test_subcommands import toml
+from tests.training.commands import toml
 from tests.training.conftest import tiny_recipe
 from training import networks
 from training.__main__ import main
@@ -24,6 +24,7 @@ from training.engine.rng import Chance, of_all
 from training.networks import batch_norm
 from training.networks.pose import FROM_SCRATCH, PoseNetwork
 from training.recipe import recipe
+from training.recipe.errors import RecipeError
 
 CPU = torch.device("cpu")
 HELD_TO = {"regression": 0.5, "classification": 0.5, "self_distillation": 0.5}
@@ -169,7 +170,7 @@ def _flat(weights: dict[str, torch.Tensor]) -> torch.Tensor:
 
 def test_batches_that_cannot_be_shared_are_refused() -> None:
     loop.require_even(_plan("pose"), 2)
-    with pytest.raises(recipe.RecipeError, match=r"phases.0.batch: expected a multiple of 3.* got 4; change it"):
+    with pytest.raises(RecipeError, match=r"phases.0.batch: expected a multiple of 3.* got 4; change it"):
         loop.require_even(_plan("pose"), 3)
 
 

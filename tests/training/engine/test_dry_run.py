@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.training.cli.test_subcommands import toml
+from tests.training.commands import toml
 from tests.training.conftest import tiny_recipe
 from training import files
 from training.__main__ import DEVICES, main
 from training.data import coco
 from training.engine import checkpoint, dry_run, loop
 from training.engine.device import CHOICES
-from training.recipe import recipe
+from training.recipe.losses import Losses, Teacher
 
 ROOT = Path(__file__).parents[3]
 
@@ -72,9 +72,9 @@ def test_a_dry_run_counts_what_teachers_have_yet_to_see(
     train: list[str], data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(train) == 0
-    teacher = recipe.Teacher("own", "checkpoint", str(tmp_path / "run" / "last.pt"))
+    teacher = Teacher("own", "checkpoint", str(tmp_path / "run" / "last.pt"))
     guided = replace(
-        tiny_recipe(), name="guided", losses=recipe.Losses(dense=1.0, classification=0.0, teachers=(teacher,))
+        tiny_recipe(), name="guided", losses=Losses(dense=1.0, classification=0.0, teachers=(teacher,))
     )
     waiting = dry_run.unseen(guided, data_root, tmp_path / "guided")
     assert [(it.name, [len(cache) for cache in caches]) for it, caches in waiting] == [("own", [12])]

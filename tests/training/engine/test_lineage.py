@@ -19,6 +19,7 @@ from training.engine.checkpoint import Checkpoint, Lineage
 from training.evaluation.report import subject
 from training.export import to_onnx
 from training.recipe import recipe
+from training.recipe.losses import Teacher
 
 CPU = torch.device("cpu")
 LITE0 = {"kind": "pose", "backbone": "lite0-stride16-narrow", "decoder_width": 16, "input_size": [96, 128]}
@@ -131,9 +132,9 @@ def test_an_imported_start_is_named_with_its_terms(tmp_path: Path) -> None:
 def test_teachers_are_named_as_what_they_are(tmp_path: Path) -> None:
     imported(tmp_path / "theirs")
     to_onnx.export(fresh(name="mine"), tmp_path / "mine", "1")
-    teachers = [recipe.Teacher("a", "bundle", "theirs"), recipe.Teacher("b", "bundle", "mine"),
-              recipe.Teacher("c", "checkpoint", "x"), recipe.Teacher("d", "bundle", "y", origin="somebody"),
-              recipe.Teacher("f", "bundle", "gone")]  # fmt: skip
+    teachers = [Teacher("a", "bundle", "theirs"), Teacher("b", "bundle", "mine"),
+              Teacher("c", "checkpoint", "x"), Teacher("d", "bundle", "y", origin="somebody"),
+              Teacher("f", "bundle", "gone")]  # fmt: skip
     assert [lineage.teacher_name(it, tmp_path / it.path) for it in teachers] == [
         "PaddleDetection (Apache-2.0)",
         "b, trained by this project",

@@ -17,7 +17,7 @@ from training.engine import checkpoint, loop
 from training.export import to_onnx
 from training.networks.blocks import fold_weights, normalise
 from training.networks.pose import OksBlur
-from training.recipe import recipe
+from training.recipe.errors import RecipeError
 
 CPU = torch.device("cpu")
 LITE0 = {"kind": "pose", "backbone": "lite0-stride16-narrow", "decoder_width": 16, "input_size": [96, 128]}
@@ -152,7 +152,7 @@ def test_context_leaves_a_trained_network_nearly_as_it_was() -> None:
 
 
 def test_only_pretrained_networks_fold() -> None:
-    with pytest.raises(recipe.RecipeError, match="folded"):
+    with pytest.raises(RecipeError, match="folded"):
         tiny_recipe(network={**FOLDED, "backbone": "plain-s"})
 
 

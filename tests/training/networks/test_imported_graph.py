@@ -24,7 +24,8 @@ from training.distillation.teachers import NetworkTeacher
 from training.engine import checkpoint, loop
 from training.export import from_bundle, to_onnx
 from training.networks.onnx_graph import OnnxModule
-from training.recipe.recipe import Recipe, RecipeError
+from training.recipe.errors import RecipeError
+from training.recipe.recipe import Recipe
 
 CPU = torch.device("cpu")
 

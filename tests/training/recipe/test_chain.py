@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from service.pose import bundle
-from tests.training.cli.test_subcommands import run, toml
+from tests.training.commands import run, toml
 from tests.training.conftest import tiny_recipe
 from tests.training.distillation.test_teachers import PoseStandIn, take
 from training.__main__ import LADDER
@@ -18,7 +18,8 @@ from training.data import coco, crop_cache
 from training.engine import checkpoint
 from training.evaluation import ablation as ablate
 from training.recipe import chain, recipe
-from training.recipe.recipe import Losses, RecipeError, Teacher
+from training.recipe.errors import RecipeError
+from training.recipe.losses import Losses, Teacher
 
 HEADER = """
 [defaults]
@@ -241,4 +242,4 @@ def test_an_ablation_without_assistants_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(RecipeError, match="a teacher and an assistant"):
         ablate.load(tmp_path / "a.toml")
-    assert recipe.Losses().dense == 0
+    assert Losses().dense == 0

@@ -10,7 +10,7 @@ from service.pose import bundle
 from tests.training.conftest import tiny_recipe
 from training.evaluation import ablation
 from training.recipe import chain, recipe
-from training.recipe.recipe import RecipeError
+from training.recipe.errors import RecipeError
 
 STUDENT = Path(__file__).parent / "two-phases.toml"
 SHIPPED = Path(recipe.__file__).parents[1] / "recipes"

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from service.pose import bundle
-from tests.training.cli.test_subcommands import run, toml
+from tests.training.commands import run, toml
 from tests.training.conftest import tiny_recipe
 from training.__main__ import _parser
 from training.data import coco

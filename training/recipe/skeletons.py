@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from service.pose.skeleton import COCO17, Skeleton
-from training.data.coco import read_text
+from training.files import read_text
 
 
 class SkeletonError(ValueError):
