@@ -179,4 +179,4 @@ def test_what_is_one_process_work_is_refused_to_many(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(["adapt", "--from", "camera.mp4", "--student", "student-s", "--out", str(tmp_path / "adapted")]) == 1
-    assert "adapt: expected one process, or train or distill, got torchrun's 2" in capsys.readouterr().err
+    assert "adapt: expected one process, got 2 of torchrun, which only train and" in capsys.readouterr().err
