@@ -42,7 +42,7 @@ def run(options: Namespace) -> int:
     overlap, precisions = holdout.NOTHING_MEASURED, {}
     if source is not None:
         records = holdout.records_of([bundle.read(path) for path in options.bundles])
-        foreign = [it.name for it in (*field.poses, *field.detectors) if not it.ours]
+        foreign = [it.name for it in field.poses if not it.ours] + [it.name for it in field.detectors if not it.ours]
         records |= {name: PictureRecord(unrecorded=(name,)) for name in foreign}
         overlap = holdout.check(records, source, options.every, allow=options.allow_seen)
         precisions = ranking.score(source, field, options.every)

@@ -46,7 +46,8 @@ def run(options: Namespace) -> int:
         score, name = coco_ap.score_boxes(source, inputs.detector(opened), options.every), "box_{}"
     else:
         estimator = inputs.estimator(opened, flip_test=options.flip_test)
-        score = coco_ap.score_poses(source, estimator, detector and inputs.detector(detector), options.every)
+        boxes = inputs.detector(detector) if detector else None
+        score = coco_ap.score_poses(source, estimator, boxes, options.every)
         name = "{}_whole_picture" if detector else "{}_ground_truth_boxes"
     print(json.dumps({"bundle": opened.manifest.name, **asdict(score), "overlap": asdict(overlap)}))
     if options.record:

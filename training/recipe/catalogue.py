@@ -76,7 +76,7 @@ def _described(entry: Any, key: str, known: dict[str, dict[str, str]], place: st
     if not isinstance(entry, dict) or key not in entry:
         return entry
     name = entry[key]
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise RecipeError(
             f"{place}: expected one of {', '.join(known)}, got {name!r}; or describe your own by name and path"
         )
