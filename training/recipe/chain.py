@@ -1,7 +1,7 @@
 """Several recipes in one file: teacher, assistants and student, trained one after the other.
 
-The file of a chain holds ``[[stages]]``, each a recipe, and optionally ``[defaults]``, over which every stage is laid. A
-later stage refers to an earlier one as ``@name``, as a teacher or as its start.
+The file of a chain holds ``[[stages]]``, each a recipe, and optionally ``[defaults]``, over which every stage is laid.
+A later stage refers to an earlier one as ``@name``, as a teacher or as its start.
 """
 
 from __future__ import annotations
