@@ -20,8 +20,9 @@ from training.distillation.pose_task import PoseBatch, PoseTask
 from training.engine.checkpoint import Checkpoint
 from training.networks import registry
 from training.networks.pose import PoseNetwork
-from training.recipe import recipe
-from training.recipe.recipe import Phase, Recipe
+from training.recipe import overrides, recipe
+from training.recipe.data import Phase
+from training.recipe.recipe import Recipe
 
 BATCH = 32
 FROZEN_BLOCKS = 3
@@ -123,7 +124,7 @@ def recipe_of(
     if before.skeleton != COCO17:
         tree["skeleton"] = asdict(before.skeleton)
     for setting in settings:
-        recipe.override(tree, setting)
+        overrides.override(tree, setting)
     return recipe.parse(tree, "the recipe of the adaptation")
 
 

@@ -1,1 +1,1 @@
-"""posewright-train: one module per subcommand."""
+"""The subcommands of posewright-train: each module has ``add_arguments(parser)`` and ``run(options)``."""

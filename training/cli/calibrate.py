@@ -1,29 +1,41 @@
-"""What posewright-train calibrate does with its options."""
+"""posewright-train calibrate."""
 
 from __future__ import annotations
 
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
 
 from service.pose import bundle
-from service.pose.backends.runner import OnnxRunner
-from service.pose.detector import PersonDetector
-from training.data import coco, holdout
+from training.cli import inputs
+from training.cli.arguments import add_measured_pictures
+from training.data import holdout
 from training.evaluation import calibration
 from training.export import model_card
 
 
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument("bundle", type=Path)
+    add_measured_pictures(parser)
+    parser.add_argument("--out", type=Path, required=True, help="bundle folder to write; may be the same")
+    parser.add_argument(
+        "--detector", type=Path, help="calibrated detector bundle: weigh the score of its box against that of the pose"
+    )
+    parser.add_argument("--measured-on", default="", help="description of the pictures, for manifest and card")
+
+
 def run(options: Namespace) -> int:
-    """See `calibration.measure`; the graph stays as it is, manifest and card say what its scores mean."""
+    """Write the bundle with calibrated scores; its graph stays as it is. See `calibration.measure`."""
     opened = bundle.read(options.bundle)
-    source = coco.Source(options.annotations.stem, options.annotations, options.images)
+    source = inputs.source(options)
     known = bundle.read(options.detector) if options.detector else None
     asked = [opened] if known is None else [opened, known]
     detects = opened.manifest.detects
-    shared = holdout.of_bundles(asked, source, options.every, complete=detects, allow=options.allow_seen)
-    detector = None if known is None else PersonDetector(known, OnnxRunner(known.onnx, threads=1))
+    overlap = holdout.of_bundles(asked, source, options.every, complete=detects, allow=options.allow_seen)
+    detector = None if known is None else inputs.detector(known)
     measured = calibration.measure(opened, source, detector, options.every, options.measured_on)
-    told = shared.marked(measured.calibration.measured_on)
-    found = measured.calibration.model_copy(update={"measured_on": told})
+    measured_on = overlap.marked(measured.calibration.measured_on)
+    found = measured.calibration.model_copy(update={"measured_on": measured_on})
     manifest = opened.manifest.model_copy(update={"calibration": found})
     after = measured.after
     bins = zip(after.scores.tolist(), after.similarities.tolist(), after.keypoints.tolist(), strict=True)

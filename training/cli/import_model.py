@@ -1,13 +1,16 @@
-"""What posewright-train import does with its options."""
+"""posewright-train import."""
 
 from __future__ import annotations
 
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from dataclasses import replace
+from pathlib import Path
 
 from service.pose import bundle
 from service.pose.skeleton import COCO17, Skeleton
-from training.data import coco, known_skeletons
+from training.cli import inputs
+from training.cli.arguments import add_skeleton, add_source, positive
+from training.data import coco
 from training.onnx import checks, import_detector, import_pose, probe
 from training.onnx.import_pose import ThirdPartyModel
 from training.onnx.wrap import NORMALISATIONS, Conventions
@@ -16,8 +19,69 @@ DETECTOR_SIZE = (416, 320)
 """(width, height) in px whose area an imported detector's input has."""
 
 
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument("onnx", type=Path, help="the file to import")
+    parser.add_argument(
+        "--decoder", choices=("heatmap", "simcc", "rtmdet"), required=True, help="how its outputs are decoded"
+    )
+    parser.add_argument("--role", choices=("teacher", "student", "detector"), required=True)
+    parser.add_argument("--out", type=Path, required=True, help="bundle folder to write; its name is the bundle's")
+    parser.add_argument("--version", default="1", help="version of the bundle (default: 1)")
+    _add_preprocessing(parser)
+    _add_outputs(parser)
+    parser.add_argument("--licence", default="", help="licence of its weights, for the card")
+    parser.add_argument("--origin", default="", help="who made it and where it is from, for the card")
+    add_source(parser, required=False)
+    parser.add_argument("--pictures", type=positive, default=40, help="labelled pictures to check it on (default: 40)")
+    parser.add_argument("--anyway", action="store_true", help="write the bundle whatever the check finds")
+
+
+def _add_preprocessing(parser: ArgumentParser) -> None:
+    parser.add_argument("--colour", choices=("rgb", "bgr"), default="rgb", help="order of its input's channels")
+    parser.add_argument(
+        "--normalise",
+        choices=tuple(NORMALISATIONS),
+        default="imagenet",
+        help="mean and deviation of its input (default: imagenet)",
+    )
+    parser.add_argument(
+        "--mean", type=float, nargs=3, metavar=("R", "G", "B"), help="of 0..255, instead of those of --normalise"
+    )
+    parser.add_argument(
+        "--deviation", type=float, nargs=3, metavar=("R", "G", "B"), help="of 0..255, instead of those of --normalise"
+    )
+    parser.add_argument("--padding", type=float, default=1.25, help="factor on a box before it is cut (default: 1.25)")
+    parser.add_argument(
+        "--input-size", type=int, nargs=2, metavar=("W", "H"), help="in px, if the graph does not fix it"
+    )
+
+
+def _add_outputs(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--shift", type=float, nargs=2, default=(0, 0), metavar=("X", "Y"), help="added to keypoints, in input px"
+    )
+    add_skeleton(parser, "the keypoints of the bundle's replies")
+    parser.add_argument(
+        "--joints", type=_names, help="names of its outputs, in order, comma-separated (default: the skeleton's)"
+    )
+    parser.add_argument(
+        "--activation", choices=("none", "sigmoid", "softmax"), default="none", help="maps its outputs to 0..1"
+    )
+    parser.add_argument("--scale", type=float, default=1.0, help="factor on the heatmaps: a certain joint has about 1")
+    parser.add_argument(
+        "--outputs", nargs="+", default=[], metavar="NAME", help="outputs of the graph to use, if it has more"
+    )
+
+
 def run(options: Namespace) -> int:
-    """See `imported.make` and `suspicion.check`; `imported_detector.make` for a detector."""
+    """Write a bundle of a third party's graph, checked on labelled pictures if there are any.
+
+    See `import_pose.make`, `import_detector.make` and `checks.check`.
+
+    Raises:
+        ImportRefusedError: The role does not fit the decoder, or the check finds that the network is fed wrongly.
+    """
     if (options.decoder == "rtmdet") != (options.role == "detector"):
         raise probe.ImportRefusedError(
             f"expected --role detector for --decoder rtmdet and for no other, got {options.role} for {options.decoder}"
@@ -55,7 +119,7 @@ def _detector(options: Namespace) -> int:
 
 def _foreign(options: Namespace) -> ThirdPartyModel:
     model = import_pose.read(options.onnx)
-    skeleton = known_skeletons.find(options.skeleton) if options.skeleton else COCO17
+    skeleton = inputs.skeleton(options) or COCO17
     size = (options.input_size[0], options.input_size[1]) if options.input_size else None
     return ThirdPartyModel(
         path=options.onnx,
@@ -73,7 +137,7 @@ def _foreign(options: Namespace) -> ThirdPartyModel:
 
 
 def _as_labelled(known: ThirdPartyModel, truth: coco.Source) -> ThirdPartyModel:
-    """The network, answering what is labelled: COCO's labels tell of a larger skeleton, too, how it is fed."""
+    """Return the network with the labelled keypoints: COCO's labels can check a network of more keypoints, too."""
     labels = coco.load(truth.annotations)
     try:
         coco.require_skeleton(labels, truth.annotations, known.skeleton)
@@ -94,3 +158,7 @@ def _feeding(options: Namespace, skeleton: Skeleton) -> Conventions:
         activation=options.activation,
         scale=options.scale,
     )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))

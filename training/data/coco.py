@@ -16,6 +16,7 @@ from pycocotools.coco import COCO
 
 from service.pose.skeleton import Skeleton
 from service.pose.types import Floats
+from training.files import read_text
 
 AREA_SHARE = 0.53
 """Area of a person as a share of the box, where nobody measured it: the mean of COCO's people."""
@@ -51,17 +52,6 @@ def optional_source(annotations: Path | None, images: Path | None) -> Source | N
     if annotations is None or images is None:
         raise DatasetError("expected --annotations and --images together, got one; give both, or none")
     return Source(annotations.stem, annotations, images)
-
-
-def read_text(path: Path) -> str:
-    """Read a text file of any tool: UTF-8 with or without a byte order mark, or UTF-16 with one.
-
-    Raises:
-        OSError: It cannot be read.
-        UnicodeDecodeError: It is in another encoding.
-    """
-    content = path.read_bytes()
-    return content.decode("utf-16" if content[:2] in {b"\xff\xfe", b"\xfe\xff"} else "utf-8-sig")
 
 
 def picture_path(folder: Path, name: str) -> Path:

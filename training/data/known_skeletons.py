@@ -15,7 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from service.pose.skeleton import COCO17, Skeleton
-from training.data import skeletons
+from training.recipe import skeletons
 
 FEET = ("big_toe", "small_toe", "heel")
 FINGERS = ("thumb", "forefinger", "middle_finger", "ring_finger", "pinky_finger")

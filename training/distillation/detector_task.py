@@ -26,7 +26,9 @@ from training.engine import checkpoint, distributed, lineage
 from training.engine.rng import Chance
 from training.networks.detector import DetectorNetwork
 from training.networks.rtmdet import RtmDet, flat
-from training.recipe.recipe import Phase, Recipe, RecipeError
+from training.recipe.data import Phase
+from training.recipe.errors import RecipeError
+from training.recipe.recipe import Recipe
 
 SURE_BOX_SCORE = 0.5
 """A teacher's box below this score is neither a person nor background."""

@@ -26,7 +26,9 @@ from training.engine import checkpoint, distributed, initial_weights, loop, opti
 from training.engine.task import Task
 from training.networks import registry
 from training.recipe import recipe
-from training.recipe.recipe import Phase, Recipe, Teacher
+from training.recipe.data import Phase
+from training.recipe.losses import Teacher
+from training.recipe.recipe import Recipe
 
 ROUNDS = 3
 """Steps per phase that are timed."""

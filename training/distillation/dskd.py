@@ -18,7 +18,8 @@ from torch import Tensor
 from training.distillation import losses
 from training.engine import distributed
 from training.networks.pose import Outputs
-from training.recipe.recipe import Losses, Network
+from training.recipe.losses import Losses
+from training.recipe.network import Network
 
 
 @dataclass(frozen=True, slots=True)

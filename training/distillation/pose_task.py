@@ -25,7 +25,9 @@ from training.networks.blocks import normalise
 from training.networks.efficientnet_lite import EfficientNetLite0
 from training.networks.lite_hrnet import LiteHRNet
 from training.networks.pose import FEATURE_LEVEL, STRIDE, Outputs, PoseNetwork
-from training.recipe.recipe import Phase, Recipe, Teacher
+from training.recipe.data import Phase
+from training.recipe.losses import Teacher
+from training.recipe.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True)

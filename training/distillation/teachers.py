@@ -25,7 +25,7 @@ from training.engine import checkpoint
 from training.networks import registry
 from training.networks.onnx_graph import OnnxModule
 from training.networks.pose import SIMCC_BINS, STRIDE, PoseNetwork, axis_distributions, heatmaps
-from training.recipe import recipe
+from training.recipe.losses import Teacher
 
 CPU_BATCH = 8
 """Crops at a time for a network that only answers: what fits a CPU's caches takes half the time."""
@@ -174,7 +174,7 @@ def read_bundle(path: Path) -> Bundle:
     return bundle.read(path)
 
 
-def open_teacher(settings: recipe.Teacher, path: Path, device: torch.device) -> MapTeacher:
+def open_teacher(settings: Teacher, path: Path, device: torch.device) -> MapTeacher:
     """Open what a recipe names.
 
     Raises:

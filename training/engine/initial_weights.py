@@ -14,7 +14,8 @@ from training.engine.task import Task
 from training.networks import imported_graph, pruning, registry
 from training.networks.blocks import fold_weights
 from training.networks.lite_hrnet import LiteHRNet
-from training.recipe.recipe import Recipe, RecipeError
+from training.recipe.errors import RecipeError
+from training.recipe.recipe import Recipe
 
 PRUNING_BATCHES = 4
 PRUNING_CROPS = 128

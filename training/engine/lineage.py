@@ -15,7 +15,8 @@ from training.data.image_record import PictureRecord
 from training.engine import checkpoint
 from training.engine.checkpoint import Lineage
 from training.recipe import recipe
-from training.recipe.recipe import Recipe, Teacher
+from training.recipe.losses import Teacher
+from training.recipe.recipe import Recipe
 
 FEATURES = "EfficientNet-Lite0's ImageNet features (Apache-2.0)"
 

@@ -20,7 +20,8 @@ from training.engine.training_log import TrainingLog
 from training.networks import registry
 from training.networks.registry import TrainableNetwork
 from training.recipe import recipe as recipe_
-from training.recipe.recipe import Recipe, RecipeError
+from training.recipe.errors import RecipeError
+from training.recipe.recipe import Recipe
 
 MAX_GRADIENT = 5.0
 """Gradients are scaled down to this norm."""

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from training.recipe.recipe import Recipe, RecipeError
+from training.recipe.errors import RecipeError
+from training.recipe.recipe import Recipe
 
 WEIGHT_SIZES = (1e-2, 1.0)
 """Range within which the learning rate of a tensor in a folded network follows its root mean square."""

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from training.data.image_record import PictureRecord
-from training.recipe.recipe import Phase
+from training.recipe.data import Phase
 
 
 class Task(Protocol):

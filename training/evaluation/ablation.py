@@ -27,7 +27,10 @@ from training.evaluation import coco_ap
 from training.evaluation.coco_ap import Score
 from training.export import to_onnx
 from training.recipe import chain, recipe
-from training.recipe.recipe import Losses, Recipe, RecipeError
+from training.recipe.errors import RecipeError
+from training.recipe.fields import Weight
+from training.recipe.losses import Losses
+from training.recipe.recipe import Recipe
 
 _STRICT = ConfigDict(extra="forbid")
 
@@ -81,7 +84,7 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> Ablation:
         raise RecipeError(f"{path}: expected [[trials]], [defaults] and [[students]], got {', '.join(tree)}")
     try:
         trials = TypeAdapter(tuple[Trial, ...]).validate_python(tuple(tree["trials"]))
-        minutes = TypeAdapter(recipe.Weight).validate_python(tree.get("minutes", 0.0))
+        minutes = TypeAdapter(Weight).validate_python(tree.get("minutes", 0.0))
     except ValidationError as error:
         raise RecipeError(f"{path}: not a valid ablation: {error}") from error
     plans = tuple(

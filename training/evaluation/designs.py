@@ -10,7 +10,8 @@ from service.pose.backends.runner import OnnxRunner
 from training.export import to_onnx
 from training.networks import registry
 from training.networks.served import served_network
-from training.recipe.recipe import Network, Recipe
+from training.recipe.network import Network
+from training.recipe.recipe import Recipe
 
 DESIGNS = (
     Network("pose", "plain-s", (192, 256), 64),

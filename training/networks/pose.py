@@ -12,7 +12,7 @@ from training.networks.blocks import LevelStack, TopDown, head, initialise, norm
 from training.networks.efficientnet_lite import EfficientNetLite0
 from training.networks.lite_hrnet import LiteHRNet
 from training.networks.onnx_graph import OnnxModule
-from training.recipe.recipe import Network
+from training.recipe.network import Network
 
 STRIDE = 4
 """Crop pixels per heatmap cell, which is the stride of every backbone's finest level."""

@@ -10,7 +10,8 @@ from training.export import model_card, to_onnx
 from training.networks import rtmdet
 from training.networks.served import served_network
 from training.onnx.probe import ImportRefusedError
-from training.recipe.recipe import Network, Recipe
+from training.recipe.network import Network
+from training.recipe.recipe import Recipe
 
 
 def make(

@@ -1,7 +1,7 @@
-"""Several recipes in one file: teacher, assistants and student, one after the other, each from where it was left.
+"""Several recipes in one file: teacher, assistants and student, trained one after the other.
 
-A chain's file holds ``[[stages]]``, each a recipe, and optionally ``[defaults]``, which every stage starts from. A
-stage is called by its ``name``; a later one names it ``@name`` as teacher or as start.
+The file of a chain holds ``[[stages]]``, each a recipe, and optionally ``[defaults]``, over which every stage is laid.
+A later stage refers to an earlier one as ``@name``, as a teacher or as its start.
 """
 
 from __future__ import annotations
@@ -12,18 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from training.recipe import recipe
-from training.recipe.recipe import Recipe, RecipeError
+from training.recipe.errors import RecipeError
+from training.recipe.recipe import Recipe
 
 
 def load(path: Path, overrides: tuple[str, ...] = ()) -> list[Recipe]:
-    """Read a chain; a file that is one recipe is a chain of one.
+    """Read the stages of a chain; a file of one recipe is a chain of one stage.
 
     Args:
         path: TOML file.
-        overrides: As `recipe.load`'s; ``stages.0.optimizer.lr=0.001`` or ``defaults.seed=1``.
+        overrides: As for `recipe.load`: ``stages.0.optimizer.lr=0.001`` or ``defaults.seed=1``.
 
     Raises:
-        RecipeError: No such file, not valid, two stages of one name, or a stage that is named before it is trained.
+        RecipeError: There is no such file, it is not valid, two stages have one name, or a stage refers to one that is
+            not trained before it.
     """
     tree = recipe.read(path, overrides)
     if "stages" not in tree:
@@ -50,7 +52,7 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> list[Recipe]:
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Lay one tree over another: tables merge, everything else is replaced."""
+    """Lay one plain tree over another: tables are merged, all other values are replaced."""
     merged = deepcopy(base)
     for key, value in over.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)

@@ -1,7 +1,6 @@
-"""The command line: train, resume, export, evaluate, bench, in a second process as a user would."""
+"""The command line: train, resume, export, evaluate, bench, as a user would."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,29 +8,13 @@ from pathlib import Path
 import pytest
 
 from service.pose import bundle
+from tests.training.commands import run, toml
 from tests.training.conftest import tiny_recipe
+from training.__main__ import MODULES, SUBCOMMANDS, main
+from training.cli import keys
 from training.data import coco
-from training.recipe import recipe
 
-
-def run(*arguments: object, fails: bool = False) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-m", "training", *map(str, arguments)]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    assert (answer.returncode != 0) == fails, answer.stderr
-    return answer
-
-
-def toml(plan: recipe.Recipe) -> str:
-    """Write the few kinds of values that a recipe has."""
-    tree = recipe.dump(plan)
-    lines = [f"{key} = {json.dumps(value)}" for key, value in tree.items() if isinstance(value, (str, int))]
-    for key in ("network", "optimizer"):
-        lines += [f"[{key}]", *(f"{k} = {json.dumps(v)}" for k, v in tree[key].items())]
-    for key in ("data", "phases"):
-        for item in tree[key]:
-            lines += [f"[[{key}]]", *(f"{k} = {json.dumps(v)}" for k, v in item.items())]
-    return "\n".join(lines)
+ROOT = Path(__file__).parents[3]
 
 
 def test_from_recipe_to_table(painted: coco.Source, data_root: Path, tmp_path: Path) -> None:
@@ -85,3 +68,65 @@ def test_mistakes_are_one_clear_line(arguments: tuple[str, ...], message: str) -
     assert message in answer.stderr
     assert answer.stderr.startswith("posewright-train: ")
     assert len(answer.stderr.strip().splitlines()) == 1
+
+
+def test_a_process_ends_with_the_status_and_the_message_of_its_mistake(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "training", "train", "none.toml", "--data", ".", "--out", str(tmp_path / "run")]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert answer.returncode == 1
+    assert answer.stdout == ""
+    assert answer.stderr == "posewright-train: none.toml: expected a recipe, got No such file or directory\n"
+
+
+def test_the_list_of_subcommands_loads_none_of_them() -> None:
+    script = (
+        "import sys, contextlib, training.__main__\n"
+        "with contextlib.suppress(SystemExit): training.__main__.main(['--help'])\n"
+        "print('loaded:', sorted(set(sys.modules) & {'torch', 'numpy', 'cv2', 'training.cli'}))"
+    )
+    answer = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert answer.stdout.endswith("loaded: []\n")
+    for name in SUBCOMMANDS:
+        assert f"\n    {name} " in answer.stdout or f"\n    {name}\n" in answer.stdout
+
+
+@pytest.mark.parametrize("name", SUBCOMMANDS)
+def test_every_subcommand_explains_its_options(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([name, "--help"])
+    assert end.value.code == 0
+    told = capsys.readouterr().out
+    assert told.startswith(f"usage: posewright-train {name} [-h] ")
+    assert SUBCOMMANDS[name][1:20] in told
+
+
+def test_every_module_of_a_subcommand_is_in_the_list() -> None:
+    modules = {path.stem for path in (ROOT / "training" / "cli").glob("*.py") if "\ndef run(" in path.read_text()}
+    assert modules == {MODULES.get(name, name) for name in SUBCOMMANDS}
+
+
+def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keys, "run", lambda options: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["keys"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("render", "--out", "x", "--size", "640"), "--size: expected WIDTHxHEIGHT such as 640x480, got '640'"),
+        (("render", "--out", "x", "--people", "1-"), "--people: expected A-B such as 1-4, or one number, got '1-'"),
+        (("export", "x", "--out", "x", "--blend", "0"), "--blend: expected a share above 0 and at most 1, got 0.0"),
+        (("export", "x", "--out", "x", "--padding", "2"), "--padding: expected a factor from 1 to 1.5, got 2.0"),
+        (("bench", "x", "--every", "0"), "--every: expected 1 or more, got 0"),
+        (("nothing",), "invalid choice: 'nothing'"),
+    ],
+    ids=lambda value: value[-2] if isinstance(value, tuple) and len(value) > 1 else None,
+)
+def test_a_wrong_value_of_an_option_is_named(
+    arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(list(arguments))
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err

@@ -23,18 +23,19 @@ from tests.conftest import Running, serving
 from tests.training import stick_people
 from tests.training.conftest import tiny_recipe
 from training.__main__ import main
-from training.cli import subcommands
-from training.data import augment, coco, crop_cache, pseudo_labels, skeletons
+from training.cli import inputs
+from training.data import augment, coco, crop_cache, pseudo_labels
 from training.data.coco import DatasetError
 from training.data.formats import check
-from training.data.skeletons import SkeletonError
 from training.distillation import teachers
 from training.distillation.pose_task import PoseTask
 from training.engine import checkpoint
 from training.evaluation import coco_ap, predictions
 from training.networks.pose import OksBlur, mirror_maps
-from training.recipe import recipe
-from training.recipe.recipe import RecipeError
+from training.recipe import chain, recipe, skeletons
+from training.recipe.errors import RecipeError
+from training.recipe.losses import Losses, Teacher
+from training.recipe.skeletons import SkeletonError
 
 STICK = skeletons.parse({"name": "stick12", "keypoints": list(stick_people.NAMES)}, "test")
 RECIPE = """
@@ -174,7 +175,7 @@ def test_checkpoint_and_bundle_describe_themselves(made: Made) -> None:
 
 
 def test_scores_and_report_go_by_its_sigmas(made: Made) -> None:
-    estimator = subcommands.PoseEstimator(made.bundle, subcommands.OnnxRunner(made.bundle.onnx, threads=1))
+    estimator = inputs.estimator(made.bundle)
     score = coco_ap.score_poses(made.source, estimator)
     assert (score.pictures, score.predictions) == (24, 24)
     found = predictions.collect(made.source, estimator)
@@ -191,7 +192,7 @@ def test_scores_and_report_go_by_its_sigmas(made: Made) -> None:
 
 
 def test_labels_of_another_skeleton_are_refused_everywhere(made: Made, painted: coco.Source, tmp_path: Path) -> None:
-    estimator = subcommands.PoseEstimator(made.bundle, subcommands.OnnxRunner(made.bundle.onnx, threads=1))
+    estimator = inputs.estimator(made.bundle)
     with pytest.raises(DatasetError, match=r"expected 36 numbers a person for 'stick12', got 51"):
         coco_ap.score_poses(painted, estimator)
     with pytest.raises(DatasetError, match=r"expected the keypoints of 'coco17'.*got category 'stick' with 12"):
@@ -218,8 +219,8 @@ def test_teachers_of_another_skeleton_are_refused(made: Made, data_root: Path) -
 def test_a_teacher_of_ones_own_teaches_a_student_of_the_same_skeleton(made: Made) -> None:
     """Its maps are mirrored by the skeleton's own partners: half of a batch is mirrored."""
     plan = checkpoint.load(made.folder / "run" / "last.pt").recipe
-    teacher = recipe.Teacher("stick", "checkpoint", str(made.folder / "run" / "last.pt"), flip=True)
-    guided = replace(plan, losses=recipe.Losses(dense=1.0, teachers=(teacher,)))
+    teacher = Teacher("stick", "checkpoint", str(made.folder / "run" / "last.pt"), flip=True)
+    guided = replace(plan, losses=Losses(dense=1.0, teachers=(teacher,)))
     task = PoseTask(guided, made.folder, torch.device("cpu"), made.folder / "other")
     lesson = task.batch(0, 0, plan.phases[0]).lesson
     assert lesson.teachers.shape == (1, 12, 12, 24, 16)
@@ -309,7 +310,7 @@ def test_recipes_find_the_toml_beside_them_and_chains_do_too(tmp_path: Path) -> 
     (tmp_path / "c.toml").write_text(
         '[defaults]\nskeleton = "stick.toml"\n[[stages]]\n' + RECIPE.replace('skeleton = "stick.toml"\n', "")
     )
-    (staged,) = subcommands.chain.load(tmp_path / "c.toml")
+    (staged,) = chain.load(tmp_path / "c.toml")
     assert staged == plan
 
 

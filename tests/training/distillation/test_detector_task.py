@@ -11,7 +11,7 @@ from tests.training.conftest import tiny_recipe
 from training.data import images
 from training.distillation import losses
 from training.distillation.detector_task import DetectorTask, Framing, best_cells, encode, place
-from training.recipe.recipe import RecipeError
+from training.recipe.errors import RecipeError
 
 
 def test_placed_boxes_frame_their_rectangles() -> None:

@@ -12,16 +12,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.training.cli.test_subcommands import toml
+from tests.training.commands import toml
 from tests.training.conftest import tiny_recipe
 from training import files
-from training.__main__ import DEVICES, main
+from training.__main__ import main
 from training.data import coco
 from training.distillation import dry_run
 from training.engine import checkpoint
-from training.engine.device import CHOICES
 from training.engine.training_log import TrainingLog
-from training.recipe import recipe
+from training.recipe.losses import Losses, Teacher
 
 ROOT = Path(__file__).parents[3]
 
@@ -74,10 +73,8 @@ def test_a_dry_run_counts_the_crops_that_teachers_must_still_infer(
     train: list[str], data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(train) == 0
-    teacher = recipe.Teacher("own", "checkpoint", str(tmp_path / "run" / "last.pt"))
-    guided = replace(
-        tiny_recipe(), name="guided", losses=recipe.Losses(dense=1.0, classification=0.0, teachers=(teacher,))
-    )
+    teacher = Teacher("own", "checkpoint", str(tmp_path / "run" / "last.pt"))
+    guided = replace(tiny_recipe(), name="guided", losses=Losses(dense=1.0, classification=0.0, teachers=(teacher,)))
     waiting = dry_run.uncached_teachers(guided, data_root, tmp_path / "guided")
     assert [(it.name, [len(cache) for cache in caches]) for it, caches in waiting] == [("own", [12])]
     alone = dry_run.without_teachers(guided, ["own"])
@@ -95,7 +92,6 @@ def test_a_dry_run_counts_the_crops_that_teachers_must_still_infer(
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is an accelerator")
 def test_a_missing_accelerator_is_an_error(train: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert DEVICES == CHOICES
     assert main([*train, "--device", "cuda"]) == 1
     assert "--device cuda: expected an accelerator, got none: torch" in capsys.readouterr().err
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from service.pose.decoders import heatmap
 from training.distillation import dskd, losses
 from training.distillation.dskd import Lesson
-from training.recipe.recipe import Losses, Network, Teacher
+from training.recipe.losses import Losses, Teacher
+from training.recipe.network import Network
 
 NETWORK = Network("pose", "plain-s", (96, 96), 16, sigma_cells=1.5, temperature=10)
 TEACHERS = (Teacher("t", "checkpoint", "t.pt"), Teacher("a", "checkpoint", "a.pt"))

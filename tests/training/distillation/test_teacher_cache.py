@@ -24,7 +24,7 @@ from training.distillation.trust import BINS, Reliability
 from training.engine import loop
 from training.networks.pose import mirror_maps
 from training.recipe import recipe
-from training.recipe.recipe import Losses
+from training.recipe.losses import Losses, Teacher
 
 CPU = torch.device("cpu")
 
@@ -226,7 +226,7 @@ def test_a_simcc_onnx_teaches(tmp_path: Path, data_root: Path) -> None:
     place = take(Axes(), tmp_path / "axes", "simcc", shift=0.0)
     (cache,) = crop_cache.open_cache([data_root / "crops"])
     folder = tmp_path / "maps"
-    teacher = teachers.open_teacher(recipe.Teacher("axes", "bundle", str(place)), place, CPU)
+    teacher = teachers.open_teacher(Teacher("axes", "bundle", str(place)), place, CPU)
     teacher_cache.look_once(teacher, "axes", cache, folder, flip=False, device=CPU)
     with np.load(folder / "scores.npz") as stored:
         assert stored["counts"].sum() == cache.labelled.sum()

@@ -27,7 +27,7 @@ from training.networks.pose import heatmaps
 from training.onnx import import_pose, probe
 from training.onnx.import_pose import ThirdPartyModel
 from training.onnx.wrap import NORMALISATIONS, Conventions
-from training.recipe import recipe
+from training.recipe.errors import RecipeError
 
 
 class PoseStandIn(nn.Module):
@@ -136,7 +136,7 @@ def test_a_file_is_to_be_imported_first(tmp_path: Path, models: Path, capsys: py
     assert main(["bench", str(models / "pose"), "--rivals", str(file)]) == 1
     with pytest.raises(coco.DatasetError, match="posewright-train import"):
         teachers.BundleTeacher(file)
-    with pytest.raises(recipe.RecipeError, match=r"losses.teachers.0.kind: .*posewright-train import"):
+    with pytest.raises(RecipeError, match=r"losses.teachers.0.kind: .*posewright-train import"):
         tiny_recipe(losses={"dense": 1, "teachers": [{"name": "t", "kind": "tinypose", "path": "t.onnx"}]})
     assert capsys.readouterr().err.count(f"posewright-train import {file} --decoder heatmap") == 2
 

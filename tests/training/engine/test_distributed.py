@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.training.cli.test_subcommands import toml
+from tests.training.commands import toml
 from tests.training.conftest import tiny_recipe
 from training.__main__ import main
 from training.cli import train as train_verb
@@ -22,6 +22,7 @@ from training.engine import checkpoint, distributed, loop
 from training.engine.rng import Chance, of_all
 from training.networks import batch_norm, registry
 from training.recipe import recipe
+from training.recipe.errors import RecipeError
 
 CPU = torch.device("cpu")
 LOSSES = {"regression": 0.5, "classification": 0.5, "self_distillation": 0.5}
@@ -169,7 +170,7 @@ def _flat(weights: dict[str, torch.Tensor]) -> torch.Tensor:
 
 def test_batches_that_processes_cannot_share_evenly_are_refused() -> None:
     loop.require_even(_plan("pose"), 2)
-    with pytest.raises(recipe.RecipeError, match=r"phases.0.batch: expected a multiple of 3.* got 4; change it"):
+    with pytest.raises(RecipeError, match=r"phases.0.batch: expected a multiple of 3.* got 4; change it"):
         loop.require_even(_plan("pose"), 3)
 
 
@@ -178,4 +179,4 @@ def test_subcommands_other_than_train_and_distill_refuse_torchrun(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(["adapt", "--from", "camera.mp4", "--student", "student-s", "--out", str(tmp_path / "adapted")]) == 1
-    assert "adapt: expected one process, or train or distill, got torchrun's 2" in capsys.readouterr().err
+    assert "adapt: expected one process, got 2 of torchrun, which only train and" in capsys.readouterr().err

@@ -22,7 +22,7 @@ from training.networks.lite_hrnet import ExchangeModule, LiteHRNet
 from training.networks.pose import PoseNetwork
 from training.networks.served import served_network
 from training.recipe import recipe
-from training.recipe.recipe import RecipeError
+from training.recipe.errors import RecipeError
 
 SMALLER: list[tuple[tuple[int, ...], Any]] = [((2, 4, 2), "star"), ((1, 2, 1), "full"), ((1, 2, 1), "star")]
 FULL = {

@@ -19,6 +19,7 @@ from training.engine.checkpoint import Checkpoint, Lineage
 from training.evaluation.report import subject
 from training.export import to_onnx
 from training.recipe import recipe
+from training.recipe.losses import Teacher
 
 CPU = torch.device("cpu")
 LITE0 = {"kind": "pose", "backbone": "lite0-stride16-narrow", "decoder_width": 16, "input_size": [96, 128]}
@@ -105,9 +106,9 @@ def test_the_card_names_an_imported_start_and_its_licence(tmp_path: Path) -> Non
 def test_teachers_are_named_by_their_origin(tmp_path: Path) -> None:
     imported(tmp_path / "theirs")
     to_onnx.export(fresh(name="mine"), tmp_path / "mine", "1")
-    teachers = [recipe.Teacher("a", "bundle", "theirs"), recipe.Teacher("b", "bundle", "mine"),
-              recipe.Teacher("c", "checkpoint", "x"), recipe.Teacher("d", "bundle", "y", origin="somebody"),
-              recipe.Teacher("f", "bundle", "gone")]  # fmt: skip
+    teachers = [Teacher("a", "bundle", "theirs"), Teacher("b", "bundle", "mine"),
+              Teacher("c", "checkpoint", "x"), Teacher("d", "bundle", "y", origin="somebody"),
+              Teacher("f", "bundle", "gone")]  # fmt: skip
     assert [lineage.teacher_name(it, tmp_path / it.path) for it in teachers] == [
         "PaddleDetection (Apache-2.0)",
         "b, trained by this project",

@@ -25,7 +25,8 @@ from training.evaluation import coco_ap
 from training.export import to_onnx
 from training.networks import registry
 from training.networks.pose import PoseNetwork
-from training.recipe import recipe
+from training.recipe import overrides, recipe
+from training.recipe.data import Phase
 
 CPU = torch.device("cpu")
 
@@ -84,7 +85,7 @@ def assert_resumes(plan: recipe.Recipe, stop: int, data_root: Path, tmp_path: Pa
     whole = loop.fit(plan, pose_task(plan, data_root), tmp_path / "whole", CPU)
 
     class Interrupted(PoseTask):
-        def batch(self, step: int, rank: int, phase: recipe.Phase, count: int = 1) -> PoseBatch:
+        def batch(self, step: int, rank: int, phase: Phase, count: int = 1) -> PoseBatch:
             if step == stop:
                 raise KeyboardInterrupt
             return super().batch(step, rank, phase, count)
@@ -154,8 +155,8 @@ def test_a_diverged_training_keeps_its_last_checkpoint_and_says_how_to_continue(
     # The command in the message works as it stands.
     setting = str(told.value).partition("--set '")[2].partition("'")[0]
     tree = recipe.dump(plan)
-    recipe.override(tree, setting)
-    recipe.override(tree, "optimizer.lr=1e-4")
+    overrides.override(tree, setting)
+    overrides.override(tree, "optimizer.lr=1e-4")
     again = recipe.parse(tree, "lower")
     assert loop.fit(again, pose_task(again, data_root), tmp_path / "lower", CPU).step == again.steps
 

@@ -18,7 +18,7 @@ from training.networks import registry
 from training.networks.blocks import fold_weights, normalise
 from training.networks.pose import OksBlur
 from training.networks.served import served_network
-from training.recipe import recipe
+from training.recipe.errors import RecipeError
 
 CPU = torch.device("cpu")
 LITE0 = {"kind": "pose", "backbone": "lite0-stride16-narrow", "decoder_width": 16, "input_size": [96, 128]}
@@ -155,7 +155,7 @@ def test_adding_the_context_branch_changes_a_trained_network_little() -> None:
 
 
 def test_a_network_without_pretrained_weights_cannot_be_folded() -> None:
-    with pytest.raises(recipe.RecipeError, match="folded"):
+    with pytest.raises(RecipeError, match="folded"):
         tiny_recipe(network={**FOLDED, "backbone": "plain-s"})
 
 

@@ -25,7 +25,8 @@ from training.export import to_onnx
 from training.networks import registry
 from training.networks.onnx_graph import OnnxModule
 from training.networks.served import served_network
-from training.recipe.recipe import Recipe, RecipeError
+from training.recipe.errors import RecipeError
+from training.recipe.recipe import Recipe
 
 CPU = torch.device("cpu")
 

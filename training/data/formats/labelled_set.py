@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.pose.skeleton import COCO17, Skeleton
-from training.data import skeletons
 from training.data.coco import DatasetError, same_name
 from training.data.formats.image_file import Look
+from training.recipe import skeletons
 
 SHOWN = 5
 """Faults of one kind that are told in full."""

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service.pose.skeleton import Skeleton
-from training.data.coco import DatasetError, picture_path, read_text
+from training.data.coco import DatasetError, picture_path
 from training.data.formats import coco_json, joined, lsp, yolo
 from training.data.formats.labelled_set import LabelledSet
+from training.files import read_text
 
 EXPECTED = (
     "a COCO json, or a folder with annotations/*.json, an export of Roboflow's or FiftyOne's, a data.yaml of YOLO "

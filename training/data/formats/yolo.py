@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from service.pose.skeleton import Skeleton
-from training.data import skeletons
-from training.data.coco import DatasetError, read_text
+from training.data.coco import DatasetError
 from training.data.formats.classes import Classes
 from training.data.formats.image_file import LookError, look
 from training.data.formats.labelled_set import SHOWN, Fault, LabelledSet, Person, Picture, infer_skeleton
+from training.files import read_text
+from training.recipe import skeletons
 
 SPLITS = ("train", "val", "test")
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}

@@ -15,10 +15,11 @@ from tests import spots
 from tests.training import stick_people
 from tests.training.stick_people import NAMES, SIZE
 from training.__main__ import main
-from training.data import coco, images, skeletons
+from training.data import coco, images
 from training.data.coco import DatasetError
 from training.data.formats import convert, image_file, layouts, lsp
 from training.data.formats.layouts import Place
+from training.recipe import skeletons
 
 
 def joints_of(path: Path) -> np.ndarray:

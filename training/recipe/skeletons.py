@@ -1,4 +1,4 @@
-"""Skeletons of one's own: a TOML of names -> `Skeleton`, and back.
+"""A user's own skeleton: a TOML file of names -> `Skeleton`, and back.
 
     name = "hand5"
     keypoints = ["wrist", "left_tip", "right_tip"]
@@ -8,7 +8,7 @@
     sigmas = { wrist = 0.05 }
 
 Only ``name`` and ``keypoints`` are required. Without ``flip``, ``left_X`` and ``right_X`` are partners. A keypoint that
-``sigmas`` leaves out has COCO's value where it bears COCO's name, else `SIGMA`.
+``sigmas`` leaves out has COCO's value if it has a name of COCO's, else `SIGMA`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from service.pose.skeleton import COCO17, Skeleton
-from training.data.coco import read_text
+from training.files import read_text
 
 
 class SkeletonError(ValueError):

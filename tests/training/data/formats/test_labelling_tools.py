@@ -1,4 +1,4 @@
-"""What labelling tools write in their own ways is read as meant, and told."""
+"""The peculiarities of labelling tools: their files are read as they are meant, and the user is told."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from service.pose.skeleton import COCO17
 from tests.training import stick_people
 from training.__main__ import main
-from training.data import coco, images, known_skeletons, skeletons
+from training.data import coco, images, known_skeletons
 from training.data.coco import DatasetError
 from training.data.formats import convert, layouts, yolo
 from training.data.formats.labelled_set import LabelledSet
 from training.data.formats.layouts import Place
+from training.recipe import skeletons
 
 
 def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> Path:
@@ -31,7 +32,7 @@ def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> Path:
 
 
 def same_people(found: LabelledSet, folder: Path) -> None:
-    """As in an untouched copy of the same figures."""
+    """Require the same people as in an unchanged copy of the same figures."""
     stick_people.write_coco(folder)
     expected = layouts.read(Place(folder))
     assert not found.faults
@@ -76,7 +77,7 @@ def test_back_slashes_in_a_json(tmp_path: Path) -> None:
 
 
 def test_a_back_slash_that_is_part_of_a_name(tmp_path: Path) -> None:
-    """As unpacking an archive of Windows on Linux leaves it."""
+    """Unpacking an archive of Windows on Linux makes such names."""
     path = stick_people.write_coco(tmp_path)
     (tmp_path / "train" / "001.png").rename(tmp_path / "train" / "a\\001.png")
     edit(path, lambda tree: tree["images"][0].update(file_name="a\\001.png"))
