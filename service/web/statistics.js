@@ -1,36 +1,35 @@
-/** The figures beside the picture: how many frames, how old, and where the time went. */
+/** Statistics next to the picture: frame rate, age of the results, and time per stage on the server. */
 
-import { atMostEvery } from "./unhurried.js";
+import { throttle } from "./throttle.js";
 
 const WINDOW_MS = 3000;
-const MOST_AGES = 300;
+const MAX_AGES = 300;
 const RENDER_EVERY_MS = 250;
-const INERTIA = 0.85;
-const STAGES = ["queue", "decode", "find", "pose", "student", "teacher", "track", "encode"];
+/** Weight of the previous mean in a stage's moving average. */
+const DECAY = 0.85;
 
-/** @typedef {{ ageMs: number, timingsMs: Record<string, number> }} Answer */
-/** @typedef {{ answered: number, dropped: number, skipped: number }} Counts */
+/** @typedef {import("./inference.js").Counts} Counts */
 
-export class Figures {
-  #place;
-  /** @type {number[]} When answers came, ms. */
+export class Statistics {
+  #element;
+  /** @type {number[]} Arrival times of the results, ms. */
   #arrivals = [];
   /** @type {number[]} */
   #agesMs = [];
-  /** @type {Map<string, number>} Mean ms by stage, recent answers weighing most. */
+  /** @type {Map<string, number>} Moving average per stage, ms; in the server's order. */
   #stagesMs = new Map();
   /** @type {Counts} */
   #counts = { answered: 0, dropped: 0, skipped: 0 };
   #live = false;
-  #renderSoon = atMostEvery(RENDER_EVERY_MS, () => this.#render());
+  #renderSoon = throttle(RENDER_EVERY_MS, () => this.#render());
 
-  /** @param {(id: string) => HTMLElement} place Finds an element. */
-  constructor(place) {
-    this.#place = place;
+  /** @param {(id: string) => HTMLElement} element Returns the element with an id. */
+  constructor(element) {
+    this.#element = element;
   }
 
-  /** @param {boolean} live Whether there are frames to count. */
-  begin(live) {
+  /** @param {boolean} live Whether the source is a video. */
+  reset(live) {
     this.#arrivals = [];
     this.#agesMs = [];
     this.#stagesMs.clear();
@@ -40,19 +39,17 @@ export class Figures {
   }
 
   /**
-   * @param {Answer} answer
-   * @param {Counts} counts
+   * @param {{ ageMs: number, timingsMs: Record<string, number>, counts: Counts }} result
    */
-  add({ ageMs, timingsMs }, counts) {
+  add({ ageMs, timingsMs, counts }) {
     const now = performance.now();
     this.#arrivals = [...this.#arrivals.filter((it) => it > now - WINDOW_MS), now];
     this.#agesMs.push(ageMs);
-    if (this.#agesMs.length > MOST_AGES) this.#agesMs.shift();
-    for (const stage of STAGES) {
-      const ms = timingsMs[stage];
-      if (ms === undefined) continue;
+    if (this.#agesMs.length > MAX_AGES) this.#agesMs.shift();
+    for (const [stage, ms] of Object.entries(timingsMs)) {
+      if (stage === "total") continue;
       const before = this.#stagesMs.get(stage);
-      this.#stagesMs.set(stage, before === undefined ? ms : INERTIA * before + (1 - INERTIA) * ms);
+      this.#stagesMs.set(stage, before === undefined ? ms : DECAY * before + (1 - DECAY) * ms);
     }
     this.#counts = { answered: counts.answered, dropped: counts.dropped, skipped: counts.skipped };
     this.#renderSoon();
@@ -79,19 +76,19 @@ export class Figures {
    * @param {number} [decimals]
    */
   #write(id, value, unit = "", decimals = 0) {
-    const place = this.#place(id);
-    place.replaceChildren(value === null ? "–" : value.toFixed(decimals));
+    const element = this.#element(id);
+    element.replaceChildren(value === null ? "–" : value.toFixed(decimals));
     if (value === null || !unit) return;
-    place.append(" ", Object.assign(document.createElement("small"), { textContent: unit }));
+    element.append(" ", Object.assign(document.createElement("small"), { textContent: unit }));
   }
 
   #renderStages() {
-    const root = this.#place("stages");
+    const root = this.#element("stages");
     root.hidden = this.#stagesMs.size === 0;
     const bar = /** @type {HTMLElement} */ (root.querySelector(".bar"));
     const list = /** @type {HTMLElement} */ (root.querySelector("ul"));
-    const stages = STAGES.filter((stage) => this.#stagesMs.has(stage));
-    // Kept where the stages are the same, so that the bar can glide.
+    const stages = [...this.#stagesMs.keys()];
+    // Elements are kept while the stages stay the same, so that the bar is animated.
     if (bar.dataset.stages !== stages.join()) {
       bar.dataset.stages = stages.join();
       bar.replaceChildren(...stages.map(() => document.createElement("i")));

@@ -1,11 +1,11 @@
-/** One picture with its skeletons: a video or a still below, a canvas with the drawing above. */
+/** One picture with its skeletons: a video or a still picture, and a canvas with the drawing on top. */
 
-import { draw } from "./posewright.js";
+import { draw } from "./browser/index.js";
 
-/** @typedef {import("./posewright.js").Pose} Pose */
-/** @typedef {import("./posewright.js").Size} Size */
+/** @typedef {import("./browser/index.js").Pose} Pose */
+/** @typedef {import("./browser/index.js").Size} Size */
 
-export class Pane {
+export class PoseView {
   #root;
   #video;
   #picture;
@@ -16,7 +16,7 @@ export class Pane {
   #threshold = 0.35;
   #mirrored = false;
 
-  /** @param {HTMLElement} root The figure. */
+  /** @param {HTMLElement} root A `figure` element. */
   constructor(root) {
     this.#root = root;
     this.#video = root.querySelector("video");
@@ -26,18 +26,18 @@ export class Pane {
     new ResizeObserver(() => this.#redraw()).observe(this.#overlay);
   }
 
-  /** @param {Size} size Of the picture; the pane takes its shape. */
+  /** @param {Size} size Size of the picture; sets the aspect ratio of the view. */
   set size({ width, height }) {
     if (width && height) this.#root.style.setProperty("--aspect", String(width / height));
   }
 
-  /** @param {[string, string] | null} words What it shows, and more of it. */
-  set caption(words) {
-    const name = Object.assign(document.createElement("b"), { textContent: words?.[0] });
-    this.#caption.replaceChildren(...(words ? [name, words[1]] : []));
+  /** @param {[string, string] | null} texts Title and details. */
+  set caption(texts) {
+    const title = Object.assign(document.createElement("b"), { textContent: texts?.[0] });
+    this.#caption.replaceChildren(...(texts ? [title, texts[1]] : []));
   }
 
-  /** @param {number} threshold Of keypoints. */
+  /** @param {number} threshold Minimum score of a drawn keypoint. */
   set threshold(threshold) {
     this.#threshold = threshold;
     this.#redraw();
@@ -55,7 +55,7 @@ export class Pane {
   }
 
   /**
-   * Show a still.
+   * Show a still picture.
    *
    * @param {CanvasImageSource} picture
    * @param {Size} size
@@ -68,7 +68,7 @@ export class Pane {
   }
 
   /**
-   * Draw people.
+   * Draw skeletons.
    *
    * @param {Pose[]} poses
    * @param {Size} image
@@ -79,27 +79,27 @@ export class Pane {
     this.#redraw();
   }
 
-  /** Take the drawing away. */
+  /** Remove the drawing. */
   clear() {
     this.#shown = null;
     this.#redraw();
   }
 
   /**
-   * @param {number} mostSide Longest side, px.
-   * @returns {HTMLCanvasElement | null} What is seen, in one canvas; null where nothing is.
+   * @param {number} maxSide Longest side, pixels.
+   * @returns {HTMLCanvasElement | null} Picture and skeletons in one canvas; null if there is no result.
    */
-  photograph(mostSide = 1920) {
+  toCanvas(maxSide = 1920) {
     if (!this.#shown) return null;
     const { poses, image, label } = this.#shown;
-    const shrink = Math.min(1, mostSide / Math.max(image.width, image.height));
+    const factor = Math.min(1, maxSide / Math.max(image.width, image.height));
     const canvas = document.createElement("canvas");
-    canvas.width = Math.round(image.width * shrink);
-    canvas.height = Math.round(image.height * shrink);
+    canvas.width = Math.round(image.width * factor);
+    canvas.height = Math.round(image.height * factor);
     const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
-    const below = this.#root.dataset.shows === "video" && this.#video ? this.#video : this.#picture;
+    const background = this.#root.dataset.shows === "video" && this.#video ? this.#video : this.#picture;
     if (this.#mirrored) context.setTransform(-1, 0, 0, 1, canvas.width, 0);
-    context.drawImage(below, 0, 0, canvas.width, canvas.height);
+    context.drawImage(background, 0, 0, canvas.width, canvas.height);
     context.resetTransform();
     draw(context, poses, { image, label, mirror: this.#mirrored, threshold: this.#threshold });
     return canvas;
@@ -108,7 +108,7 @@ export class Pane {
   #redraw() {
     const canvas = this.#overlay;
     const { width, height } = canvas.getBoundingClientRect();
-    // Setting a size empties the canvas, too.
+    // Setting a size also clears the canvas.
     canvas.width = Math.round(width * devicePixelRatio);
     canvas.height = Math.round(height * devicePixelRatio);
     const people = this.#shown?.poses.length ?? 0;

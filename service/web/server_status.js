@@ -1,16 +1,16 @@
-/** The server as the page knows it: whether it answers, whether its models are warm, and what they are. */
+/** State of the server: whether it responds, whether its models are ready, and which models it has. */
 
-/** @typedef {import("./posewright.js").Posewright} Posewright */
-/** @typedef {import("./posewright.js").ModelEntry} ModelEntry */
+/** @typedef {import("./browser/index.js").Posewright} Posewright */
+/** @typedef {import("./browser/index.js").ModelEntry} ModelEntry */
 /** @typedef {import("./messages.js").Messages} Messages */
 
 const FIRST_RETRY_MS = 1000;
-const LAST_RETRY_MS = 10_000;
+const MAX_RETRY_MS = 10_000;
 
-export class Shelf {
+export class ServerStatus {
   #server;
   #messages;
-  #at;
+  #element;
   #onReturn;
   /** @type {ModelEntry[]} */
   #models = [];
@@ -24,17 +24,17 @@ export class Shelf {
   /**
    * @param {Posewright} server
    * @param {Messages} messages
-   * @param {(id: string) => HTMLElement} at Finds an element.
-   * @param {() => void} onReturn Told when the server answers again.
+   * @param {(id: string) => HTMLElement} element Returns the element with an id.
+   * @param {() => void} onReturn Called when the server responds again.
    */
-  constructor(server, messages, at, onReturn) {
+  constructor(server, messages, element, onReturn) {
     this.#server = server;
     this.#messages = messages;
-    this.#at = at;
+    this.#element = element;
     this.#onReturn = onReturn;
   }
 
-  /** Ask the server, until it is ready. */
+  /** Ask the server for its models, repeatedly until it is ready. */
   async check() {
     if (this.#checking) return;
     this.#checking = true;
@@ -42,16 +42,16 @@ export class Shelf {
     try {
       this.#models = await this.#server.models({ signal: AbortSignal.timeout(5000) });
       const warming = this.#models.some((it) => it.state === "warming_up");
-      this.#show(warming ? "looking" : "ready", warming ? "The models are warming up…" : this.#summary());
-      if (warming) this.#later(500);
-      else this.#return();
+      this.#show(warming ? "checking" : "ready", warming ? "Loading models…" : this.#summary());
+      if (warming) this.#checkLater(500);
+      else this.#onReady();
     } catch {
       this.#gone = true;
-      this.#show("down", "No answer");
-      const text = `The server at ${location.host} does not answer. Trying again…`;
-      this.#messages.say("server", text, { action: ["Try now", () => this.check()] });
-      this.#later(this.#retryMs);
-      this.#retryMs = Math.min(2 * this.#retryMs, LAST_RETRY_MS);
+      this.#show("down", "No response");
+      const text = `The server at ${location.host} does not respond. Retrying…`;
+      this.#messages.show("server", text, { action: ["Retry now", () => this.check()] });
+      this.#checkLater(this.#retryMs);
+      this.#retryMs = Math.min(2 * this.#retryMs, MAX_RETRY_MS);
     } finally {
       this.#checking = false;
     }
@@ -59,48 +59,48 @@ export class Shelf {
   }
 
   /**
-   * A call was not answered.
+   * Report that a call failed.
    *
-   * @param {string | null} [reason] Why, where the server said so; null where somebody else tells.
+   * @param {string | null} [reason] The server's reason, if it gave one; null if the caller shows the message itself.
    */
-  isGone(reason) {
-    if (reason) this.#messages.say("server", reason, { action: ["Try now", () => this.check()] });
-    this.#show("down", reason ? "Not ready" : "No answer");
+  reportFailure(reason) {
+    if (reason) this.#messages.show("server", reason, { action: ["Retry now", () => this.check()] });
+    this.#show("down", reason ? "Not ready" : "No response");
     if (this.#gone || reason === null) return;
     this.#gone = true;
     this.#retryMs = FIRST_RETRY_MS;
-    // A server that answers, but not this call, is not to be called again at once.
-    if (reason) this.#later(this.#retryMs);
+    // A server that refuses calls is not asked again at once.
+    if (reason) this.#checkLater(this.#retryMs);
     else this.check();
   }
 
-  /** A call was answered. */
-  isThere() {
-    if (this.#at("server").dataset.state === "down") this.#show("ready", this.#summary());
+  /** Report that a call succeeded. */
+  reportSuccess() {
+    if (this.#element("server").dataset.state === "down") this.#show("ready", this.#summary());
     this.#gone = false;
   }
 
   /**
-   * Tell about a model below its button.
+   * Show the details of the chosen model.
    *
    * @param {string} model `student`, `teacher` or `compare`.
    */
   describe(model) {
     this.#model = model;
     const [student, teacher] = [this.#find("student"), this.#find("teacher")];
-    const words = { student: lineOf(student), teacher: lineOf(teacher), compare: "The same people, seen by both." };
-    this.#at("model-hint").textContent = words[/** @type {keyof typeof words} */ (model)] || "\u00a0";
+    const texts = { student: summaryOf(student), teacher: summaryOf(teacher), compare: "Both models, side by side." };
+    this.#element("model-hint").textContent = texts[/** @type {keyof typeof texts} */ (model)] || "\u00a0";
   }
 
-  #return() {
-    this.#messages.hush("server");
+  #onReady() {
+    this.#messages.clear("server");
     this.#retryMs = FIRST_RETRY_MS;
     if (this.#gone) this.#onReturn();
     this.#gone = false;
   }
 
   /** @param {number} delayMs */
-  #later(delayMs) {
+  #checkLater(delayMs) {
     this.#timer = setTimeout(() => this.check(), delayMs);
   }
 
@@ -116,17 +116,17 @@ export class Shelf {
   }
 
   /**
-   * @param {"looking" | "ready" | "down"} state
+   * @param {"checking" | "ready" | "down"} state
    * @param {string} text
    */
   #show(state, text) {
-    this.#at("server").dataset.state = state;
-    this.#at("server-text").textContent = text;
+    this.#element("server").dataset.state = state;
+    this.#element("server-text").textContent = text;
   }
 }
 
 /** @param {ModelEntry | undefined} entry */
-function lineOf(entry) {
+function summaryOf(entry) {
   if (!entry) return "";
   if (entry.state === "unavailable") return `${entry.name} is not available.`;
   const millions = Number(entry.manifest.parameters) / 1e6;

@@ -1,24 +1,24 @@
-/** What has been seen, for download: as JSON with everything, and as a COCO data set that labelling tools open. */
+/** Records results for download: as JSON, or as a COCO data set for annotation tools. */
 
-import { EDGES, KEYPOINTS } from "./posewright.js";
+import { EDGES, KEYPOINTS } from "./browser/index.js";
 
-/** @typedef {import("./posewright.js").Pose} Pose */
-/** @typedef {import("./posewright.js").Size} Size */
+/** @typedef {import("./browser/index.js").Pose} Pose */
+/** @typedef {import("./browser/index.js").Size} Size */
 
-/** A minute and a half at 60 frames per second; the oldest go first. */
-const MOST_FRAMES = 5400;
+/** A minute and a half at 60 frames per second; older frames are removed. */
+const MAX_FRAMES = 5400;
 
 /**
  * @typedef {object} Frame
- * @property {number} time_s Since the first one.
+ * @property {number} time_s Seconds since the first frame.
  * @property {Size} image
- * @property {string} model Whose poses these are.
+ * @property {string} model The model that produced the poses.
  * @property {Pose[]} poses
- * @property {Record<string, unknown>} [student] In comparisons; `poses` are the teacher's then.
+ * @property {Record<string, unknown>} [student] In comparisons, where `poses` are the teacher's.
  * @property {{ student: number, teacher: number, oks: number }[]} [matches]
  */
 
-export class Records {
+export class Recording {
   /** @type {Frame[]} */
   #frames = [];
   #source = "";
@@ -28,8 +28,8 @@ export class Records {
     return this.#frames.length;
   }
 
-  /** @param {string} source Name of what is looked at. */
-  begin(source) {
+  /** @param {string} source Name of the source. */
+  start(source) {
     this.#frames = [];
     this.#source = source;
   }
@@ -41,18 +41,18 @@ export class Records {
   add(capturedMs, frame) {
     if (!this.#frames.length) this.#startedMs = capturedMs;
     this.#frames.push({ time_s: round((capturedMs - this.#startedMs) / 1000, 3), ...frame });
-    if (this.#frames.length > MOST_FRAMES) this.#frames.shift();
+    if (this.#frames.length > MAX_FRAMES) this.#frames.shift();
   }
 
-  /** Write all there is. */
+  /** Export all frames. */
   json() {
     return { schema: "pose.v1", created: new Date().toISOString(), source: this.#source, frames: this.#frames };
   }
 
   /**
-   * Write a COCO data set of keypoints (cocodataset.org/#format-data).
+   * Export a COCO keypoint data set (cocodataset.org/#format-data).
    *
-   * @param {number} threshold Keypoints with a lower score are not labelled; all scores stay in `keypoint_scores`.
+   * @param {number} threshold Keypoints with a lower score are not labelled; `keypoint_scores` has all scores.
    */
   coco(threshold) {
     const stem = this.#source.replace(/\.[^.]*$/, "") || "posewright";
@@ -64,9 +64,9 @@ export class Records {
       const name = still ? this.#source : `${stem}-${String(i + 1).padStart(6, "0")}.jpg`;
       return { id: i + 1, file_name: name, width: image.width, height: image.height, time_s };
     });
-    const someone = this.#frames.flatMap(({ poses }) => poses).at(0);
-    const keypoints = someone?.keypoints.map((it) => it.name) ?? KEYPOINTS;
-    const skeleton = (someone?.edges ?? EDGES).map(([a, b]) => [a + 1, b + 1]); // COCO counts from 1
+    const first = this.#frames.flatMap(({ poses }) => poses).at(0);
+    const keypoints = first?.keypoints.map((it) => it.name) ?? KEYPOINTS;
+    const skeleton = (first?.edges ?? EDGES).map(([a, b]) => [a + 1, b + 1]); // COCO counts from 1
     const person = { id: 1, name: "person", supercategory: "person", keypoints, skeleton };
     return {
       info: { description: `Poses found by posewright in ${this.#source}`, date_created: new Date().toISOString() },
@@ -82,15 +82,15 @@ export class Records {
  * @param {number} threshold
  */
 function annotation(pose, id, imageId, threshold) {
-  const seen = pose.keypoints.map((it) => it.score >= threshold);
+  const labelled = pose.keypoints.map((it) => it.score >= threshold);
   const { xMin, yMin, width, height } = pose.box;
   return {
     id,
     image_id: imageId,
     category_id: 1,
     iscrowd: 0,
-    keypoints: pose.keypoints.flatMap((it, k) => (seen[k] ? [round(it.x), round(it.y), 2] : [0, 0, 0])),
-    num_keypoints: seen.filter(Boolean).length,
+    keypoints: pose.keypoints.flatMap((it, k) => (labelled[k] ? [round(it.x), round(it.y), 2] : [0, 0, 0])),
+    num_keypoints: labelled.filter(Boolean).length,
     keypoint_scores: pose.keypoints.map((it) => it.score),
     bbox: [xMin, yMin, width, height].map((it) => round(it)),
     area: round(width * height),
@@ -100,7 +100,7 @@ function annotation(pose, id, imageId, threshold) {
 }
 
 /**
- * Give a file to whoever sits there.
+ * Download a file in the browser.
  *
  * @param {Blob} blob
  * @param {string} name
@@ -110,7 +110,7 @@ export function download(blob, name) {
   link.href = URL.createObjectURL(blob);
   link.download = name;
   link.click();
-  // Browsers begin to read it a moment later.
+  // Browsers start reading the file a moment later.
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
