@@ -14,8 +14,8 @@ import { readPose } from "./wire.js";
 /**
  * @typedef {object} PredictOptions
  * @property {string} [model] `auto` (default), `student`, `teacher`, or a name from `models()`.
- * @property {[number, number, number, number][]} [boxes] People's boxes [x, y, width, height] in pixels; the detector is
- *   skipped.
+ * @property {[number, number, number, number][]} [boxes] People's boxes [x, y, width, height] in pixels, instead of
+ *   those that the detector finds.
  * @property {number} [maxPeople] Maximum number of people.
  * @property {number} [minScore] Poses with a lower score are left out.
  * @property {number} [maxSide] Longest side to send, pixels; larger pictures are shrunk first. Does not apply to blobs.

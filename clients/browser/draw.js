@@ -9,8 +9,8 @@ import { EDGES } from "./wire.js";
 
 /**
  * @typedef {object} DrawOptions
- * @property {Size} [image] Size of the picture that the poses refer to; it covers the whole canvas. Default: the size of
- *   the canvas.
+ * @property {Size} [image] Size of the picture that the poses refer to; it covers the whole canvas. Default: the
+ *   canvas size.
  * @property {number} [threshold] Keypoints with a lower score are not drawn, nor are their edges; default 0.35.
  * @property {boolean} [mirror] Draw for a picture that is shown mirrored; text stays readable.
  * @property {boolean} [boxes] Also draw boxes.

@@ -33,14 +33,14 @@ export { EDGES, frameHeader, KEYPOINTS } from "./wire.js";
 /** @typedef {import("./client.js").Side} Side */
 /** @typedef {import("./client.js").Comparison} Comparison */
 /** @typedef {import("./client.js").ModelEntry} ModelEntry */
+/** @typedef {import("./connection.js").StateDetails} StateDetails */
+/** @typedef {import("./connection.js").StreamState} StreamState */
 /** @typedef {import("./draw.js").DrawOptions} DrawOptions */
 /** @typedef {import("./frames.js").MovingSource} MovingSource */
 /** @typedef {import("./picture.js").Drawable} Drawable */
 /** @typedef {import("./picture.js").Source} Source */
 /** @typedef {import("./stream.js").StreamOptions} StreamOptions */
 /** @typedef {import("./stream.js").StreamResult} StreamResult */
-/** @typedef {import("./stream.js").StreamState} StreamState */
-/** @typedef {import("./stream.js").StateDetails} StateDetails */
 /** @typedef {import("./stream.js").StreamStats} StreamStats */
 /** @typedef {import("./wire.js").Box} Box */
 /** @typedef {import("./wire.js").Edges} Edges */

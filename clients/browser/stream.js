@@ -1,11 +1,13 @@
 /** A live stream: frames of a video to the server, poses back. */
 
-import { clientType, PosewrightError, streamClosed } from "./errors.js";
+import { StreamConnection } from "./connection.js";
+import { clientType, PosewrightError } from "./errors.js";
 import { FrameRateLimit, onEveryFrame } from "./frames.js";
 import { JpegEncoder, sizeOf } from "./picture.js";
-import { frameHeader, HEADER_BYTES, readPose, SUBPROTOCOL } from "./wire.js";
+import { frameHeader, HEADER_BYTES, readPose } from "./wire.js";
 
-/** @typedef {import("./client.js").Model} Model */
+/** @typedef {import("./connection.js").StateDetails} StateDetails */
+/** @typedef {import("./connection.js").StreamState} StreamState */
 /** @typedef {import("./frames.js").MovingSource} MovingSource */
 /** @typedef {import("./picture.js").Scale} Scale */
 /** @typedef {import("./wire.js").Pose} Pose */
@@ -29,9 +31,6 @@ import { frameHeader, HEADER_BYTES, readPose, SUBPROTOCOL } from "./wire.js";
  * @property {(error: PosewrightError) => void} [onError] Called for every frame that failed; the stream continues.
  * @property {(state: StreamState, details: StateDetails) => void} [onState] Called when the connection changes.
  */
-
-/** @typedef {"connecting" | "open" | "waiting" | "closed"} StreamState `waiting`: until the next attempt to connect. */
-/** @typedef {{ error?: PosewrightError, retryMs?: number, model?: Model }} StateDetails */
 
 /**
  * @typedef {object} StreamResult
@@ -62,49 +61,26 @@ import { frameHeader, HEADER_BYTES, readPose, SUBPROTOCOL } from "./wire.js";
 
 /** @typedef {{ capturedMs: number, sentMs: number, scale: Scale, image: Size }} SentFrame */
 
-/** Close codes after which the stream reconnects: closed, restarting, broken, failed, overloaded, idle, rate-limited. */
-const RECONNECT_CODES = [1000, 1001, 1006, 1011, 1012, 1013, 1014, 4408, 4429];
-const FIRST_RETRY_MS = 500;
-const MAX_RETRY_MS = 15_000;
-/** Silence after which the client sends a ping. */
-const PING_AFTER_MS = 5_000;
-/** Silence after which the connection counts as dead; longer than the server's deadline for a frame. */
-const SILENCE_LIMIT_MS = 15_000;
-
 /** A stream of frames to the server and of poses back. Made by `Posewright.stream`. */
 export class PoseStream {
   /** @type {StreamStats} */
   stats = { sent: 0, answered: 0, failed: 0, dropped: 0, lost: 0, skipped: 0, reconnects: 0 };
 
-  #url;
-  #protocols;
+  #connection;
   #source;
   #options;
   #rate;
   #encoder = new JpegEncoder();
   #stopFrames;
-  #watchdog;
-  /** @type {StreamState} */
-  #state = "connecting";
-  /** @type {WebSocket | null} */
-  #socket = null;
   /** @type {Map<number, SentFrame>} In the order of sending. */
   #unanswered = new Map();
   /** @type {number | null} Capture time of the frame to send next. */
   #next = null;
   #encoding = false;
   #seq = 0;
-  #attempts = 0;
-  #session = "";
-  /** @type {any} The `ready` message, which describes the skeleton. */
+  /** @type {any} The `ready` message, which names the session and describes the skeleton. */
   #ready = {};
   #maxBytes = Infinity;
-  #receivedMs = 0;
-  #pingedMs = 0;
-  /** @type {ReturnType<typeof setTimeout> | undefined} */
-  #retryTimer;
-  /** @type {PosewrightError | undefined} The reason that the server gave before closing. */
-  #closeReason;
   /** @type {PosewrightError | undefined} */
   #failure;
   /** @type {StreamResult | null} The newest result that no iterator has read. */
@@ -118,32 +94,38 @@ export class PoseStream {
    * @param {StreamOptions} options
    */
   constructor(url, key, source, options) {
-    this.#url = url;
-    // Browsers cannot set headers on a WebSocket, so the key is sent as a second subprotocol.
-    this.#protocols = key === undefined ? [SUBPROTOCOL] : [SUBPROTOCOL, `bearer.${key}`];
+    const { model, maxPeople, minScore, track = true, smooth = true, maxFps = 30, maxRetries = Infinity } = options;
+    const hello = {
+      type: "hello", policy: "latest", format: "compact", track, smooth, max_fps: maxFps,
+      model, max_people: maxPeople, min_score: minScore,
+    };
+    this.#connection = new StreamConnection(url, key, hello, maxRetries, {
+      onMessage: (message) => this.#receive(message),
+      onDisconnect: () => this.#loseUnanswered(),
+      onState: (state, details) => this.#onState(state, details),
+    });
     this.#source = source;
     this.#options = options;
-    this.#rate = new FrameRateLimit(options.maxFps ?? 30);
+    this.#rate = new FrameRateLimit(maxFps);
     this.#stopFrames = onEveryFrame(source, (capturedMs) => this.#offer(capturedMs));
-    this.#watchdog = setInterval(() => this.#checkConnection(), 1000);
     options.signal?.addEventListener("abort", () => this.close(), { once: true });
     // Deferred, so that the caller has the stream before `onState` is called.
-    queueMicrotask(() => (options.signal?.aborted ? this.close() : this.#connect()));
+    queueMicrotask(() => (options.signal?.aborted ? this.close() : this.#connection.connect()));
   }
 
   /** @returns {StreamState} */
   get state() {
-    return this.#state;
+    return this.#connection.state;
   }
 
   /** If the stream waits to reconnect, reconnect now. */
   reconnect() {
-    if (this.#state === "waiting") this.#connect();
+    if (this.state === "waiting") this.#connection.connect();
   }
 
   /** End the stream. */
   close() {
-    this.#end();
+    this.#connection.end();
   }
 
   /** @returns {AsyncGenerator<StreamResult, void, void>} */
@@ -154,7 +136,7 @@ export class PoseStream {
         this.#unread = null;
         if (result) yield result;
         else if (this.#failure) throw this.#failure;
-        else if (this.#state === "closed") return;
+        else if (this.state === "closed") return;
         else await new Promise((/** @type {(_: void) => void} */ resolve) => (this.#wakeIterator = resolve));
       }
     } finally {
@@ -164,77 +146,37 @@ export class PoseStream {
 
   /**
    * @param {StreamState} state
-   * @param {StateDetails} [details]
+   * @param {StateDetails} details
    */
-  #setState(state, details = {}) {
-    this.#state = state;
+  #onState(state, details) {
+    if (state === "waiting") this.stats.reconnects += 1;
+    if (state === "closed") {
+      this.#stopFrames();
+      this.#failure = details.error;
+    }
     this.#options.onState?.(state, details);
     this.#wakeIterator();
   }
 
-  /** @param {PosewrightError} [error] */
-  #end(error) {
-    if (this.#state === "closed") return;
-    this.#stopFrames();
-    clearInterval(this.#watchdog);
-    clearTimeout(this.#retryTimer);
-    this.#failure = error;
-    const socket = this.#detachSocket();
-    this.#setState("closed", { error });
-    socket?.close(1000);
-  }
-
-  /** Forget the socket and count its unanswered frames as lost. */
-  #detachSocket() {
-    const socket = this.#socket;
-    this.#socket = null;
+  #loseUnanswered() {
     this.#next = null;
     this.stats.lost += this.#unanswered.size;
     this.#unanswered.clear();
-    return socket;
-  }
-
-  #connect() {
-    clearTimeout(this.#retryTimer);
-    this.#closeReason = undefined;
-    this.#receivedMs = this.#pingedMs = performance.now();
-    this.#setState("connecting");
-    const socket = new WebSocket(this.#url, this.#protocols);
-    this.#socket = socket;
-    socket.onopen = () => socket.send(JSON.stringify(this.#hello()));
-    socket.onmessage = ({ data }) => {
-      if (socket === this.#socket) this.#receive(JSON.parse(data));
-    };
-    socket.onclose = ({ code, reason }) => {
-      if (socket === this.#socket) this.#onClose(code, reason);
-    };
-  }
-
-  #hello() {
-    const { model, maxPeople, minScore, track = true, smooth = true, maxFps = 30 } = this.#options;
-    return {
-      type: "hello", policy: "latest", format: "compact", track, smooth, max_fps: maxFps,
-      model, max_people: maxPeople, min_score: minScore,
-    };
   }
 
   /** @param {any} message */
   #receive(message) {
-    this.#receivedMs = performance.now();
     if (message.type === "ready") this.#onReady(message);
     else if (message.type === "result") this.#onResult(message);
     else if (message.type === "error") this.#onError(message);
-    else if (message.type === "bye") this.#closeReason = streamClosed(message.code, message.reason, message.problem);
-    else if (message.type === "ping") this.#socket?.send('{"type":"pong"}');
   }
 
   /** @param {any} ready */
   #onReady(ready) {
-    this.#session = ready.session;
     this.#ready = ready;
     this.#maxBytes = ready.limits?.max_frame_bytes ?? Infinity;
     this.#rate.lowerTo(ready.limits?.max_fps ?? Infinity);
-    this.#setState("open", { model: ready.model });
+    this.#connection.markOpen(ready.model);
     // A paused video has no new frame, but the frame that it shows is sent once.
     if (sizeOf(this.#source).width > 0) this.#offer(performance.now());
   }
@@ -242,7 +184,7 @@ export class PoseStream {
   /** @param {any} result */
   #onResult(result) {
     const sent = this.#settle(result.seq, result.dropped);
-    this.#attempts = 0;
+    this.#connection.resetRetries();
     if (!sent) return;
     const now = performance.now();
     this.stats.answered += 1;
@@ -258,7 +200,7 @@ export class PoseStream {
       model: result.model,
       fallback: result.fallback,
       timingsMs: result.timings_ms,
-      session: this.#session,
+      session: this.#ready.session,
     };
     this.#options.onResult?.(this.#unread);
     this.#wakeIterator();
@@ -294,47 +236,12 @@ export class PoseStream {
   }
 
   /**
-   * @param {number} code
-   * @param {string} reason
-   */
-  #onClose(code, reason) {
-    this.#detachSocket();
-    const error = this.#closeReason ?? streamClosed(code, reason);
-    if (!RECONNECT_CODES.includes(code) || this.#attempts >= (this.#options.maxRetries ?? Infinity)) {
-      this.#end(error);
-      return;
-    }
-    // Jitter, so that the clients of a restarted server do not all reconnect at the same moment.
-    const longest = Math.min(MAX_RETRY_MS, FIRST_RETRY_MS * 2 ** this.#attempts);
-    const retryMs = longest * (0.5 + Math.random() / 2);
-    this.#attempts += 1;
-    this.stats.reconnects += 1;
-    this.#retryTimer = setTimeout(() => this.#connect(), retryMs);
-    this.#setState("waiting", { error, retryMs });
-  }
-
-  /** Detect a dead connection, and keep an idle one open with pings. */
-  #checkConnection() {
-    if (this.#socket === null) return;
-    const now = performance.now();
-    // In an open connection silence counts from the last ping, because timers of a background tab run once a minute.
-    const pingUnanswered = this.#pingedMs > this.#receivedMs && now - this.#pingedMs > SILENCE_LIMIT_MS - PING_AFTER_MS;
-    if (this.#state === "open" ? pingUnanswered : now - this.#receivedMs > SILENCE_LIMIT_MS) {
-      this.#socket.close();
-      this.#onClose(1006, `the server sent nothing for ${SILENCE_LIMIT_MS / 1000} s`);
-    } else if (this.#state === "open" && now - Math.max(this.#receivedMs, this.#pingedMs) > PING_AFTER_MS) {
-      this.#pingedMs = now;
-      this.#socket.send('{"type":"ping"}');
-    }
-  }
-
-  /**
    * Make a new frame the next to send; it replaces one that still waits.
    *
    * @param {number} capturedMs
    */
   #offer(capturedMs) {
-    if (this.#state !== "open" || !this.#rate.allows(performance.now())) return;
+    if (this.state !== "open" || !this.#rate.allows(performance.now())) return;
     if (this.#next !== null) this.stats.skipped += 1;
     this.#next = capturedMs;
     this.#send();
@@ -345,7 +252,7 @@ export class PoseStream {
     const full = this.#unanswered.size >= (this.#options.maxUnanswered ?? 2);
     const { maxSide = 640, quality = 0.8 } = this.#options;
     if (this.#next === null || this.#encoding || full) return;
-    const [capturedMs, socket] = [this.#next, this.#socket];
+    const [capturedMs, socket] = [this.#next, this.#connection.socket];
     this.#next = null;
     this.#encoding = true;
     this.#rate.count(performance.now());
@@ -353,11 +260,11 @@ export class PoseStream {
       const image = sizeOf(this.#source);
       const { blob, scale } = await this.#encoder.encode(this.#source, maxSide, quality);
       const sent = { capturedMs, sentMs: performance.now(), scale, image };
-      if (socket && socket === this.#socket) this.#transmit(socket, blob, sent);
+      if (socket && socket === this.#connection.socket) this.#transmit(socket, blob, sent);
     } catch (cause) {
       // Most likely a canvas with pictures from other origins, which stays unreadable.
       const detail = `expected a source whose pixels can be read: ${cause}`;
-      this.#end(new PosewrightError(detail, { cause, type: clientType("source") }));
+      this.#connection.end(new PosewrightError(detail, { cause, type: clientType("source") }));
     } finally {
       this.#encoding = false;
     }

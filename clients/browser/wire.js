@@ -5,8 +5,8 @@
 /** @typedef {{ xMin: number, yMin: number, xMax: number, yMax: number, width: number, height: number }} Box Pixels. */
 /** @typedef {readonly (readonly [number, number])[]} Edges Pairs of keypoint indices, from 0. */
 /**
- * @typedef {{ keypoints: Keypoint[], score: number, box: Box, id?: number, edges?: Edges }} Pose One person. `id` is set
- *   only in streams; `edges` only if the model's skeleton is not COCO's.
+ * @typedef {{ keypoints: Keypoint[], score: number, box: Box, id?: number, edges?: Edges }} Pose One person. `id` is
+ *   set only in streams; `edges` only if the model's skeleton is not COCO's.
  */
 
 /** COCO's keypoints, in the order of every pose. */
@@ -16,7 +16,11 @@ export const KEYPOINTS = Object.freeze([
   "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle",
 ]);
 
-/** Pairs of COCO keypoints that a drawing connects. */
+/**
+ * Pairs of COCO keypoints that a drawing connects.
+ *
+ * @type {Edges}
+ */
 export const EDGES = Object.freeze([
   [0, 1], [0, 2], [1, 3], [2, 4], [5, 6], [5, 7], [7, 9], [6, 8], [8, 10],
   [5, 11], [6, 12], [11, 12], [11, 13], [13, 15], [12, 14], [14, 16],

@@ -68,8 +68,8 @@ function restart() {
   showSource();
   if (!source) return;
   const handlers = { onResult, onError, onState };
-  const isPhoto = source.kind === "photo";
-  inference = isPhoto ? inferPhoto(server, source, settings(), handlers) : inferVideo(server, video, settings(), handlers);
+  if (source.kind === "photo") inference = inferPhoto(server, source, settings(), handlers);
+  else inference = inferVideo(server, video, settings(), handlers);
 }
 
 /** @param {Result} result */

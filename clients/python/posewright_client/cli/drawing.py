@@ -1,4 +1,4 @@
-"""Draw skeletons on pictures."""
+"""Draws skeletons on pictures."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from numpy.typing import NDArray
 from posewright_client._pictures import require_cv2
 from posewright_client._results import Pose
 
-# Colour-blind-safe (Okabe and Ito): left blue, right orange, middle green, RGB.
+# RGB, safe for colour-blind viewers (Okabe and Ito): left blue, right orange, middle green.
 LEFT, RIGHT, MIDDLE, WHITE = (86, 180, 233), (230, 159, 0), (0, 200, 140), (255, 255, 255)
 THRESHOLD = 0.35
 SUBPIXEL_BITS = 3
 
 
 def draw(pixels: NDArray[np.uint8], poses: Iterable[Pose], threshold: float = THRESHOLD) -> NDArray[np.uint8]:
-    """Draw people on a copy of a picture; tracked ones with their ids.
+    """Draw skeletons on a copy of a picture, with the ids of tracked people.
 
     Args:
         pixels: uint8 (H, W, 3) RGB.
-        poses: Who to draw.
-        threshold: Keypoints with a lower score are left out, with their edges.
+        poses: The people.
+        threshold: Keypoints with a lower score are not drawn, nor are their edges.
 
     Raises:
         MissingExtra: OpenCV is not installed.
@@ -37,7 +37,7 @@ def draw(pixels: NDArray[np.uint8], poses: Iterable[Pose], threshold: float = TH
 
 def _draw_pose(cv2: Any, canvas: NDArray[np.uint8], pose: Pose, threshold: float) -> None:
     x, y, width, height = pose.box
-    # Lines grow with the person, so that a crowd stays readable and a portrait is not a hairline.
+    # The line width grows with the person.
     thickness = int(np.clip(np.sqrt(max(width * height, 1)) / 60, 1, 8))
     points = [_fixed(it.x, it.y) for it in pose.keypoints]
     shown = [it.score >= threshold for it in pose.keypoints]
@@ -47,8 +47,8 @@ def _draw_pose(cv2: Any, canvas: NDArray[np.uint8], pose: Pose, threshold: float
             color = _color(names[start], names[end])
             cv2.line(canvas, points[start], points[end], color, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
     radius = (thickness + 1) << SUBPIXEL_BITS
-    for name, point, seen in zip(names, points, shown, strict=True):
-        if seen:
+    for name, point, visible in zip(names, points, shown, strict=True):
+        if visible:
             cv2.circle(canvas, point, radius, WHITE, -1, cv2.LINE_AA, SUBPIXEL_BITS)
             cv2.circle(canvas, point, radius * 2 // 3, _color(name), -1, cv2.LINE_AA, SUBPIXEL_BITS)
     if pose.id is not None:
@@ -56,12 +56,12 @@ def _draw_pose(cv2: Any, canvas: NDArray[np.uint8], pose: Pose, threshold: float
 
 
 def write(canvas: NDArray[np.uint8], text: str, corner: tuple[int, int]) -> None:
-    """Write text, white on a dark rim, readable on anything.
+    """Write white text with a dark outline.
 
     Args:
-        canvas: uint8 (H, W, 3) RGB, written on.
+        canvas: uint8 (H, W, 3) RGB; modified.
         text: ASCII.
-        corner: Of the text, bottom left, px.
+        corner: Bottom left corner of the text, px.
     """
     cv2 = require_cv2("drawing")
     for color, thickness in (((0, 0, 0), 4), (WHITE, 1)):

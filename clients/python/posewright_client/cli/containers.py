@@ -1,4 +1,4 @@
-"""Containers of video: whether a file is shorter than it says itself, as broken downloads and copies are."""
+"""Video containers: detects truncated files, such as interrupted downloads."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ UNKNOWN_32 = 0xFFFFFFFF
 EBML, SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 
 
-def is_cut_off(path: Path) -> bool:
-    """Tell whether a file ends before the end that its container names; False for containers not known here.
+def is_truncated(path: Path) -> bool:
+    """Return whether a file is shorter than its container declares; False for unknown containers.
 
     Args:
-        path: Of an MP4 or MOV, an AVI, a Matroska or WebM.
+        path: An MP4, MOV, AVI, Matroska or WebM file.
     """
     with path.open("rb") as file:
         head = file.read(8)
@@ -31,7 +31,7 @@ def is_cut_off(path: Path) -> bool:
 
 
 def _end_of_boxes(file: BinaryIO) -> int:
-    """Return where the last box ends (ISO/IEC 14496-12, 4.2)."""
+    """Return the end of the last box, bytes from the beginning (ISO/IEC 14496-12, 4.2)."""
     end = 0
     while len(head := file.read(16)) >= 8:
         length = int.from_bytes(head[:4])
@@ -45,7 +45,7 @@ def _end_of_boxes(file: BinaryIO) -> int:
 
 
 def _end_of_segment(file: BinaryIO) -> int:
-    """Return where the segment ends, 0 where it does not say so (RFC 8794, 6)."""
+    """Return the declared end of the segment, or 0 if it declares none (RFC 8794, 6)."""
     file.read(len(EBML))
     header = _length(file)
     file.seek(header or 0, 1)
@@ -56,7 +56,7 @@ def _end_of_segment(file: BinaryIO) -> int:
 
 
 def _length(file: BinaryIO) -> int | None:
-    """Read an element's length; None where it is unknown or none."""
+    """Read the length of an element; None if it is unknown or invalid."""
     first = file.read(1)
     if not first or not first[0]:
         return None

@@ -1,8 +1,8 @@
-"""Load for a server: closed loop, open loop, streams. Every latency counts from the moment the call was due.
+"""Load generator: closed loop, open loop, streams. Every latency counts from the time at which the call was due.
 
-In an open loop calls are due at random times (a Poisson process), whether or not earlier ones are answered: a server
-that stalls is then charged for all who would have come meanwhile (no coordinated omission). A closed loop asks again
-when it is answered: it measures throughput.
+In an open loop, calls are due at random times (a Poisson process), whether or not earlier calls have returned. The
+latencies therefore include the waiting time behind a stalled server (no coordinated omission). In a closed loop, each
+caller sends its next call when the previous one returns, which measures throughput.
 """
 
 from __future__ import annotations
@@ -15,38 +15,38 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 from posewright_client._client import AsyncClient
-from posewright_client._errors import PosewrightError, ProblemError
+from posewright_client._errors import PosewrightError, ProblemError, slug_of
 from posewright_client._frames import Frame, StreamOptions, StreamStats
 from posewright_client._retries import NEVER
 
 
 @dataclass(slots=True)
-class Outcome:
-    """What became of the calls that were due after the warm-up.
+class CallOutcome:
+    """The calls that were due after the warm-up.
 
     Attributes:
-        latencies_ms: From when a call was due to its answer.
-        lags_ms: From when it was due to when it was sent: how late this side was, which the latencies include.
-        failures: Kinds of failure, and how many of each.
-        seconds: Measured.
+        latencies_ms: Time from when a call was due to its reply.
+        send_delays_ms: Time from when a call was due to when it was sent; the latencies include it.
+        failures: Number of failures by kind.
+        seconds: Duration of the measurement.
     """
 
     latencies_ms: list[float] = field(default_factory=list)
-    lags_ms: list[float] = field(default_factory=list)
+    send_delays_ms: list[float] = field(default_factory=list)
     failures: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
-    """When to measure, on the monotonic clock."""
+class TimeSpan:
+    """The time of the measurement, on the monotonic clock."""
 
     from_s: float
     until_s: float
 
     @classmethod
-    def of(cls, warm_up_s: float, duration_s: float) -> Span:
-        """Begin now."""
+    def starting_now(cls, warm_up_s: float, duration_s: float) -> TimeSpan:
+        """Begin with the warm-up now."""
         from_s = time.monotonic() + warm_up_s
         return cls(from_s, from_s + duration_s)
 
@@ -54,33 +54,35 @@ class Span:
         return self.from_s <= moment_s < self.until_s
 
 
-async def _call(client: AsyncClient, picture: bytes, model: str, due_s: float, span: Span, outcome: Outcome) -> None:
+async def _call(
+    client: AsyncClient, picture: bytes, model: str, due_s: float, span: TimeSpan, outcome: CallOutcome
+) -> None:
     sent_s = time.monotonic()
     failure = None
     try:
         await client.predict(picture, model=model)
     except PosewrightError as error:
-        failure = error.type.rpartition(":")[2] if isinstance(error, ProblemError) else type(error).__name__
+        failure = slug_of(error.type) if isinstance(error, ProblemError) else type(error).__name__
     if due_s not in span:
         return
     if failure is not None:
         outcome.failures[failure] += 1
         return
     outcome.latencies_ms.append((time.monotonic() - due_s) * 1000)
-    outcome.lags_ms.append((sent_s - due_s) * 1000)
+    outcome.send_delays_ms.append((sent_s - due_s) * 1000)
 
 
 async def closed_loop(
     client: AsyncClient, pictures: Sequence[bytes], model: str, concurrency: int, warm_up_s: float, duration_s: float
-) -> Outcome:
-    """Ask from so many callers, each one again when it is answered."""
-    outcome, span = Outcome(seconds=duration_s), Span.of(warm_up_s, duration_s)
+) -> CallOutcome:
+    """Call from ``concurrency`` callers, each of which sends its next call when the previous one returns."""
+    outcome, span = CallOutcome(seconds=duration_s), TimeSpan.starting_now(warm_up_s, duration_s)
 
     async def caller(number: int) -> None:
-        turn = number
+        index = number
         while (due_s := time.monotonic()) < span.until_s:
-            await _call(client, pictures[turn % len(pictures)], model, due_s, span, outcome)
-            turn += 1
+            await _call(client, pictures[index % len(pictures)], model, due_s, span, outcome)
+            index += 1
 
     await asyncio.gather(*(caller(number) for number in range(concurrency)))
     return outcome
@@ -88,18 +90,18 @@ async def closed_loop(
 
 async def open_loop(
     client: AsyncClient, pictures: Sequence[bytes], model: str, rate: float, warm_up_s: float, duration_s: float
-) -> Outcome:
-    """Ask at random times, so many calls a second on the average, answered or not."""
-    outcome, span = Outcome(seconds=duration_s), Span.of(warm_up_s, duration_s)
+) -> CallOutcome:
+    """Call at random times, on average ``rate`` times per second, whether or not earlier calls have returned."""
+    outcome, span = CallOutcome(seconds=duration_s), TimeSpan.starting_now(warm_up_s, duration_s)
     calls: set[asyncio.Task[None]] = set()
-    due_s, turn = span.from_s - warm_up_s, 0
-    dice = random.Random(0)  # noqa: S311 - the same arrivals in every run
+    due_s, index = span.from_s - warm_up_s, 0
+    rng = random.Random(0)  # noqa: S311 - the same times in every run
     while due_s < span.until_s:
         await asyncio.sleep(max(0.0, due_s - time.monotonic()))
-        call = asyncio.create_task(_call(client, pictures[turn % len(pictures)], model, due_s, span, outcome))
+        call = asyncio.create_task(_call(client, pictures[index % len(pictures)], model, due_s, span, outcome))
         calls.add(call)
         call.add_done_callback(calls.discard)
-        due_s, turn = due_s + dice.expovariate(rate), turn + 1
+        due_s, index = due_s + rng.expovariate(rate), index + 1
     while calls:
         await asyncio.wait(set(calls))
     return outcome
@@ -107,14 +109,14 @@ async def open_loop(
 
 @dataclass(slots=True)
 class StreamOutcome:
-    """One stream's.
+    """The results of one stream.
 
     Attributes:
-        ages_ms: From when a frame was due at the camera to its answer here.
-        server_ages_ms: Of the same frames, what of it passed on the server.
-        stats: What became of all frames, those of the warm-up among them.
-        failure: Why it ended early, or None.
-        seconds: Measured.
+        ages_ms: Time from when a frame was due at the camera to its result.
+        server_ages_ms: The part of it on the server, for the same frames.
+        stats: Counts of all frames, including the warm-up.
+        failure: Why the stream ended early, or None.
+        seconds: Duration of the measurement.
     """
 
     ages_ms: list[float] = field(default_factory=list)
@@ -125,7 +127,7 @@ class StreamOutcome:
 
     @property
     def fps(self) -> float:
-        """Frames answered a second."""
+        """Frames answered per second."""
         return len(self.ages_ms) / self.seconds
 
 
@@ -138,8 +140,8 @@ async def streams(
     warm_up_s: float,
     duration_s: float,
 ) -> list[StreamOutcome]:
-    """Play so many cameras of so many frames a second at once, their frames evenly apart from each other."""
-    span = Span.of(warm_up_s, duration_s)
+    """Stream from ``count`` simulated cameras of ``fps`` frames per second, evenly offset from each other."""
+    span = TimeSpan.starting_now(warm_up_s, duration_s)
     begin_s = span.from_s - warm_up_s
     cameras = (
         _camera(client, pictures, options, fps, begin_s + number / (count * fps), span) for number in range(count)
@@ -148,7 +150,7 @@ async def streams(
 
 
 async def _camera(
-    client: AsyncClient, pictures: Sequence[bytes], options: StreamOptions, fps: float, begin_s: float, span: Span
+    client: AsyncClient, pictures: Sequence[bytes], options: StreamOptions, fps: float, begin_s: float, span: TimeSpan
 ) -> StreamOutcome:
     outcome = StreamOutcome(seconds=span.until_s - span.from_s)
 

@@ -1,7 +1,7 @@
-"""What is known of a video so far, on disk: line i of the journal is frame i, whatever happens in between.
+"""Results of a video on disk, so that an interrupted job can continue.
 
-The journal is a file of JSON lines that is only ever appended to. A file beside it, ``….job``, says which video and
-which options it belongs to, as long as the work goes on; it is locked while somebody works.
+The journal is a file of JSON lines that is only appended to; line i is frame i. While the job is unfinished, a file
+next to it, ``….job``, records the video and the options, and is locked while a process works on the job.
 """
 
 from __future__ import annotations
@@ -18,37 +18,37 @@ from posewright_client._errors import PosewrightError
 
 try:
     import fcntl
-except ImportError:  # Windows has none: two at the same time are the caller's business there
+except ImportError:  # Windows: jobs are not locked there
     fcntl = None  # type: ignore[assignment]
 
 SYNC_EVERY_S = 0.5
 
 
 class JobError(PosewrightError):
-    """The files are another job's, or in use."""
+    """The files belong to another job, or are in use."""
 
 
 class Journal:
-    """The answers to a video's frames, in order; safe against a kill at any moment.
+    """The results of a video's frames, in order.
 
-    A line is in the system's hands before the next one begins, so that a killed process loses none, and on the disk
-    within half a second, so that a power cut costs no more than that. What a cut left half-written is cut off.
+    Every line is flushed, so that a killed process loses none, and synced to the disk within half a second. An
+    incomplete last line is removed when the journal is opened.
     """
 
     def __init__(self, path: Path) -> None:
-        """Open, or begin, a journal.
+        """Open a journal, or create it.
 
         Raises:
             OSError: The file cannot be written.
         """
         self.path = path
         self._file: BinaryIO = path.open("ab+")
-        whole, self.frames = _whole(path)
-        self._file.truncate(whole)
+        size, self.frames = _complete_lines(path)
+        self._file.truncate(size)
         self._synced_s = time.monotonic()
 
     def append(self, line: Mapping[str, Any]) -> None:
-        """Write the next frame's line."""
+        """Append the line of the next frame."""
         assert line["frame"] == self.frames, f"expected frame {self.frames}, got {line['frame']}"
         self._file.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
         self._file.flush()
@@ -57,7 +57,7 @@ class Journal:
             self._sync()
 
     def close(self) -> None:
-        """Leave all of it on the disk."""
+        """Sync the file to the disk, and close it."""
         self._sync()
         self._file.close()
 
@@ -74,8 +74,8 @@ class Journal:
         self._synced_s = time.monotonic()
 
 
-def _whole(path: Path) -> tuple[int, int]:
-    """Return how many bytes hold whole lines of frames 0, 1, 2 …, and how many frames those are."""
+def _complete_lines(path: Path) -> tuple[int, int]:
+    """Return the size in bytes of the complete lines of frames 0, 1, 2 …, and the number of those frames."""
     size, frames = 0, 0
     with path.open("rb") as file:
         for line in file:
@@ -97,31 +97,31 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
-    """Read a journal's lines."""
+    """Yield the lines of a journal."""
     with path.open("rb") as file:
         for line in file:
             yield json.loads(line)
 
 
 class Job:
-    """The claim on a journal: whose it is, and that one process at a time works on it."""
+    """Connects a journal with a video and its options, and lets one process at a time work on it."""
 
     def __init__(self, journal: Path, description: Mapping[str, Any], outputs: list[Path], *, overwrite: bool) -> None:
-        """Take up a job where it was left, or begin it.
+        """Continue an unfinished job, or start a new one.
 
         Args:
-            journal: Of the job.
-            description: Video and options; the same again when it is taken up.
-            outputs: Files that must not be there when a job begins.
-            overwrite: Begin anew, whatever is there.
+            journal: The journal of the job.
+            description: Video and options; must be the same when the job continues.
+            outputs: Files that must not exist when a new job starts.
+            overwrite: Start a new job in any case, and delete the outputs.
 
         Raises:
-            JobError: The journal is another job's, is finished, or somebody works on it.
+            JobError: The journal belongs to another job or a finished one, or another process works on it.
         """
         self.path = journal.with_name(journal.name + ".job")
-        if not overwrite and not self.path.exists() and (there := [it for it in outputs if it.exists()]):
+        if not overwrite and not self.path.exists() and (existing := [it for it in outputs if it.exists()]):
             raise JobError(
-                f"{there[0]} is there already, and no job is open on it; name another file, or give --overwrite"
+                f"{existing[0]} exists already, and not from an unfinished job; choose another file, or use --overwrite"
             )
         self._file = self.path.open("ab+")
         try:
@@ -132,12 +132,12 @@ class Job:
             raise
 
     def finish(self) -> None:
-        """Close the job: all is done."""
-        self._file.close()  # Windows removes no open file
+        """Mark the job as done."""
+        self._file.close()  # Windows cannot delete an open file
         self.path.unlink()
 
     def leave(self) -> None:
-        """Leave the job open, to be taken up again."""
+        """Close the files; the job can continue later."""
         self._file.close()
 
     def _lock(self) -> None:
@@ -146,24 +146,24 @@ class Job:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise JobError(f"{self.path}: another process works on this job; wait for it") from error
+            raise JobError(f"{self.path}: another process works on this job; wait until it ends") from error
 
     def _claim(self, description: dict[str, Any], outputs: list[Path], *, overwrite: bool) -> None:
         self._file.seek(0)
         try:
             known = json.loads(self._file.read() or b"null")
-        except ValueError:  # killed while it was written: nothing had been done yet
+        except ValueError:  # interrupted before the first frame
             known = None
         if known == description and not overwrite:
             return
         if known is not None and not overwrite:
             different = sorted(name for name in known | description if known.get(name) != description.get(name))
             raise JobError(
-                f"{self.path}: the job that was begun differs in {', '.join(different)}: "
-                f"{[known.get(name) for name in different]} then, {[description.get(name) for name in different]} now; "
-                "go on with the same, name another file, or give --overwrite"
+                f"{self.path}: the unfinished job has another {', '.join(different)}: "
+                f"expected {[known.get(name) for name in different]}, got "
+                f"{[description.get(name) for name in different]}; use the same or another file, or --overwrite"
             )
-        # First the results go, then the name under which they were made.
+        # Results are deleted first, so that they are never taken for those of the new job.
         for output in outputs:
             output.unlink(missing_ok=True)
         self._file.truncate(0)

@@ -1,4 +1,4 @@
-"""Videos: frames with their exact times in, pictures out under a name that appears only when all is there."""
+"""Reads videos with exact frame times, and writes videos that appear under their name only when complete."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from posewright_client._containers import is_cut_off
 from posewright_client._errors import PosewrightError
 from posewright_client._pictures import require_cv2
+from posewright_client.cli.containers import is_truncated
 
 CONTAINERS = (".mp4", ".m4v", ".mov", ".mkv", ".avi")
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/")
 MAX_FPS = 60.0
 EVEN_WITHIN_MS = 1.0
-"""Containers such as Matroska round times to a millisecond."""
+"""Tolerance for a constant frame rate; containers such as Matroska round times to a millisecond."""
 
 
 @dataclass(frozen=True, slots=True)
 class MovieFrame:
-    """One frame.
+    """One frame of a video.
 
     Attributes:
         index: From 0.
-        time_us: Of its timestamp in the container, from the video's beginning, µs.
-        bgr: Pixels uint8 (H, W, 3), blue first, as OpenCV reads and writes them.
+        time_us: Timestamp in the container, µs from the beginning of the video.
+        bgr: Pixels, uint8 (H, W, 3) BGR.
     """
 
     index: int
@@ -40,25 +40,25 @@ class MovieFrame:
 
 
 class Movie:
-    """A video file that can be read.
+    """A video file.
 
     Attributes:
-        frames: How many the container says there are; an estimate, 0 where it says nothing.
-        fps: As the container says.
+        frames: Number of frames that the container declares; an estimate, 0 if it declares none.
+        fps: Frame rate that the container declares.
     """
 
     def __init__(self, path: Path) -> None:
-        """Look into the file.
+        """Open the file, and read its properties.
 
         Raises:
-            FileNotFoundError: There is none.
-            PosewrightError: It is no video that OpenCV reads.
+            FileNotFoundError: The file does not exist.
+            PosewrightError: OpenCV cannot read the file.
             MissingExtra: OpenCV is not installed.
         """
         self._cv2 = require_cv2("reading videos")
         if not path.is_file():
-            live = "; of a camera's address ask `webcam --device`" if ADDRESS.match(str(path)) else ""
-            raise FileNotFoundError(f"{path}: there is no such file{live}")
+            hint = "; for the address of a camera, use `webcam --device`" if ADDRESS.match(str(path)) else ""
+            raise FileNotFoundError(f"{path}: there is no such file{hint}")
         self.path = path
         capture = self._open()
         self.frames = max(0, int(capture.get(self._cv2.CAP_PROP_FRAME_COUNT)))
@@ -68,29 +68,29 @@ class Movie:
     def _open(self) -> Any:
         capture = self._cv2.VideoCapture(str(self.path))
         if not capture.isOpened():
-            raise PosewrightError(f"{self.path}: expected a video that OpenCV reads, e.g. MP4, MKV, AVI or WebM")
+            raise PosewrightError(f"{self.path}: expected a video that OpenCV can read, e.g. MP4, MKV, AVI or WebM")
         return capture
 
     def missing(self, read: int) -> int:
-        """Tell how many frames a file that was cut off lacks; 0 where it is whole.
+        """Return the number of frames that a truncated file lacks; 0 if the file is complete.
 
-        Containers count frames too that a cut left out of the picture: the count alone proves nothing.
+        The declared count alone is no proof, because containers also count frames that were trimmed from the video.
 
         Args:
-            read: Frames that could be read.
+            read: Number of frames that could be read.
         """
-        return max(0, self.frames - read) if is_cut_off(self.path) else 0
+        return max(0, self.frames - read) if is_truncated(self.path) else 0
 
     def read(self, start: int = 0) -> Iterator[MovieFrame]:
-        """Read the frames from ``start`` on.
+        """Yield the frames from index ``start`` on.
 
-        Seeking lands on key frames, and counts differently in every container: earlier frames are decoded and left.
+        Earlier frames are decoded and skipped, because seeking is inexact in most containers.
         """
         cv2, capture = self._cv2, self._open()
         try:
             index, time_us = 0, -1
             while capture.grab():
-                # After a grab this is the frame's own time. A stream without times stands still: then the rate counts.
+                # The timestamp of the grabbed frame. Without timestamps it is constant, and the rate is used.
                 stamp_us = round(capture.get(cv2.CAP_PROP_POS_MSEC) * 1000)
                 time_us = stamp_us if stamp_us > time_us else time_us + round(1e6 / (self.fps or 25))
                 if index >= start:
@@ -104,11 +104,11 @@ class Movie:
 
 
 def even_fps(times_us: Sequence[int], fps: float) -> float:
-    """Return a rate on whose grid all frames find a place: the video's own, or that of its shortest interval.
+    """Return a constant rate at which every frame can be shown: the video's own, or that of its shortest interval.
 
     Args:
-        times_us: Of the frames, µs.
-        fps: As the container says.
+        times_us: Times of the frames, µs.
+        fps: Rate that the container declares.
     """
     intervals_ms = np.diff(np.asarray(times_us, np.float64)) / 1000
     if len(intervals_ms) == 0 or intervals_ms.min() <= 0:
@@ -119,7 +119,7 @@ def even_fps(times_us: Sequence[int], fps: float) -> float:
 
 
 class MovieWriter:
-    """Writes pictures at a constant rate so that each is shown from its own time on, to within half a period."""
+    """Writes pictures at a constant rate; each is shown from its own time on, to within half a period."""
 
     def __init__(self, writer: Any, fps: float) -> None:
         self._writer, self._fps = writer, fps
@@ -127,7 +127,7 @@ class MovieWriter:
         self._last: NDArray[np.uint8] | None = None
 
     def write(self, bgr: NDArray[np.uint8], time_us: int) -> None:
-        """Show a picture from this time on."""
+        """Show a picture from a time on, µs."""
         if self._last is not None:
             self._show_until(round(time_us * self._fps / 1e6))
         self._last = bgr
@@ -143,21 +143,21 @@ class MovieWriter:
 
 
 def require_writable(path: Path) -> None:
-    """Refuse a video's name by its ending.
+    """Check the suffix of a video to write.
 
     Raises:
-        PosewrightError: OpenCV writes no such container.
+        PosewrightError: OpenCV cannot write such a container.
     """
     if path.suffix.lower() not in CONTAINERS:
-        raise PosewrightError(f"{path}: expected an ending among {', '.join(CONTAINERS)}, got {path.suffix!r}")
+        raise PosewrightError(f"{path}: expected one of the suffixes {', '.join(CONTAINERS)}, got {path.suffix!r}")
 
 
 @contextmanager
 def writing(path: Path, fps: float, size: tuple[int, int]) -> Iterator[MovieWriter]:
-    """Write a video that appears under its name only when it is whole.
+    """Write a video that appears under its name only when it is complete.
 
     Args:
-        path: Of the file; its ending names the container.
+        path: The file; its suffix selects the container.
         fps: Pictures per second.
         size: Width and height, px.
 
@@ -169,7 +169,7 @@ def writing(path: Path, fps: float, size: tuple[int, int]) -> Iterator[MovieWrit
     fourcc = cv2.VideoWriter.fourcc(*("MJPG" if path.suffix.lower() == ".avi" else "mp4v"))
     writer = cv2.VideoWriter(str(part), fourcc, fps, size)
     if not writer.isOpened():
-        raise PosewrightError(f"{path}: OpenCV cannot write such a video, of {size[0]} x {size[1]} px")
+        raise PosewrightError(f"{path}: OpenCV cannot write this video of {size[0]} x {size[1]} px")
     movie = MovieWriter(writer, fps)
     try:
         yield movie

@@ -1,4 +1,4 @@
-"""service/web/posewright.js in a real browser, against a real server; peers that misbehave are scripted."""
+"""The browser client in a real browser, against a real server; servers that misbehave are scripted."""
 
 from __future__ import annotations
 
@@ -49,21 +49,21 @@ const outcomeOf = async (stream) => {
   try {
     for await (const result of stream) return result;
   } catch (error) {
-    return told(error);
+    return fieldsOf(error);
   }
 };
-const told = (error) => ({ name: error.name, status: error.status, type: error.type, detail: error.detail });
+const fieldsOf = (error) => ({ name: error.name, status: error.status, slug: error.slug, detail: error.detail });
 """
 
 
 @pytest.fixture
 def page(tab: Tab, server: Running) -> Tab:
-    """A document of the server that is not its page: without a policy, so that other hosts may be called."""
+    """A document of the server without a Content-Security-Policy, so that scripts may call other hosts."""
     return tab.open(server.url + "/healthz")
 
 
 def run(page: Tab, body: str, *arguments: Any) -> Any:
-    """Run the body of an async function that has the module at hand; the arguments are called a, b, c."""
+    """Run the body of an async function with the names of PRELUDE and the arguments a, b, c."""
     return page.call("async (a, b, c) => {" + PRELUDE + body + "}", *arguments)
 
 
@@ -76,7 +76,7 @@ def points(poses: list[dict[str, Any]]) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("seq", "capture_us"), [(0, 0), (7, 1_763_800_000_123_456), (2**32 - 1, 2**52 + 1)])
-def test_a_frames_header_is_what_the_server_reads(page: Tab, seq: int, capture_us: int) -> None:
+def test_a_frame_header_has_the_wire_format(page: Tab, seq: int, capture_us: int) -> None:
     got = run(page, "return [...new Uint8Array(frameHeader(a, b))]", seq, capture_us)
     assert bytes(got) == struct.pack(">BBHIQ", 1, 0, 0, seq, capture_us)
 
@@ -93,7 +93,7 @@ SOURCES = {
 
 
 @pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
-def test_predict_takes_any_picture(page: Tab, source: str) -> None:
+def test_predict_takes_every_kind_of_picture(page: Tab, source: str) -> None:
     body = f"a = blobOf(a); return await server.predict({source});"
     got = run(page, body, packed(BOTH))
     assert got["image"] == {"width": 640, "height": 384}
@@ -102,7 +102,7 @@ def test_predict_takes_any_picture(page: Tab, source: str) -> None:
     np.testing.assert_allclose(points(got["poses"]), [SURE.keypoints, UNSURE.keypoints], atol=1.5)
 
 
-def test_poses_are_those_of_tfjs(page: Tab) -> None:
+def test_poses_have_the_shape_of_tensorflow_js(page: Tab) -> None:
     pose = run(page, "return (await server.predict(blobOf(a))).poses[0]", packed(BOTH))
     assert set(pose) == {"keypoints", "score", "box"}
     assert {"x", "y", "score", "name"} == set(pose["keypoints"][0])
@@ -112,13 +112,13 @@ def test_poses_are_those_of_tfjs(page: Tab) -> None:
     assert pose["box"] == pytest.approx(box, abs=0.6)
 
 
-def test_a_shrunk_picture_is_answered_in_its_own_pixels(page: Tab) -> None:
-    """Spots at half their size, so that half a pixel here would be one there."""
+def test_poses_of_a_shrunk_picture_are_in_pixels_of_the_source(page: Tab) -> None:
+    """The picture is sent at half its size, so that an error of half a pixel would show as one pixel."""
     body = "return await server.predict(await canvasOf(blobOf(a)), { maxSide: 640 });"
     twice = np.ascontiguousarray(BOTH.repeat(2, axis=0).repeat(2, axis=1))
     got = run(page, body, packed(twice))
     assert got["image"] == {"width": 1280, "height": 768}
-    # Pixel k becomes pixels 2k and 2k + 1, whose middle is 2k + 1/2.
+    # Pixel k becomes pixels 2k and 2k + 1, whose centre is 2k + 1/2.
     errors = points(got["poses"]) - (2 * np.array([SURE.keypoints, UNSURE.keypoints]) + 0.5)
     assert np.abs(errors).max() < 2
     assert np.abs(errors.mean(axis=(0, 1))).max() < 0.3
@@ -134,7 +134,7 @@ def test_options_reach_the_server(page: Tab) -> None:
     assert got[2][2] == pytest.approx(UNSURE.box_xywh[0], abs=0.1)
 
 
-def test_compare_and_models_tell_what_the_server_does(page: Tab, server: Running) -> None:
+def test_compare_and_models_return_what_the_server_sends(page: Tab, server: Running) -> None:
     body = "return { compared: await server.compare(blobOf(a)), models: await server.models() };"
     got = run(page, body, packed(BOTH))
     reply = server.http.post("/compare", content=spots.encode(BOTH), headers={"Content-Type": "image/png"}).json()
@@ -145,25 +145,27 @@ def test_compare_and_models_tell_what_the_server_does(page: Tab, server: Running
 
 
 @pytest.mark.parametrize(
-    ("call", "status", "kind"),
+    ("call", "status", "slug"),
     [
-        ("server.predict(blobOf(a), { model: 'nobody' })", 404, "urn:posewright:problem:unknown-model"),
-        ("server.predict(blobOf(a), { minScore: 2 })", 422, "urn:posewright:problem:bad-parameter"),
-        ("server.predict(new Blob(['hello'], { type: 'image/png' }))", 422, "urn:posewright:problem:undecodable-image"),
-        ("server.predict(new Blob(['hello'], { type: 'text/plain' }))", 415, "urn:posewright:client:source"),
-        ("server.predict(new Image())", 0, "urn:posewright:client:source"),
-        ("new Posewright(b).models()", 0, "urn:posewright:client:unreachable"),
+        ("server.predict(blobOf(a), { model: 'nobody' })", 404, "unknown-model"),
+        ("server.predict(blobOf(a), { minScore: 2 })", 422, "bad-parameter"),
+        ("server.predict(new Blob(['hello'], { type: 'image/png' }))", 422, "undecodable-image"),
+        ("server.predict(new Blob(['hello'], { type: 'text/plain' }))", 415, "source"),
+        ("server.predict(new Image())", 0, "source"),
+        ("new Posewright(b).models()", 0, "unreachable"),
     ],
     ids=["unknown-model", "bad-parameter", "no-png", "no-picture", "nothing-loaded", "nobody-there"],
 )
-def test_errors_say_what_and_why(page: Tab, call: str, status: int, kind: str) -> None:
-    body = f"return await {call}.then(() => null, (it) => ({{ ...told(it), ours: it instanceof PosewrightError }}));"
+def test_errors_have_a_status_a_slug_and_a_detail(page: Tab, call: str, status: int, slug: str) -> None:
+    body = (
+        f"return await {call}.then(() => null, (it) => ({{ ...fieldsOf(it), ours: it instanceof PosewrightError }}));"
+    )
     error = run(page, body, packed(BOTH), free_address())
-    assert (error["name"], error["ours"], error["status"], error["type"]) == ("PosewrightError", True, status, kind)
+    assert (error["name"], error["ours"], error["status"], error["slug"]) == ("PosewrightError", True, status, slug)
     assert len(error["detail"]) > 20
 
 
-def test_a_call_that_is_ended_says_so_as_fetch_does(page: Tab) -> None:
+def test_an_aborted_call_throws_what_fetch_throws(page: Tab) -> None:
     body = "return await server.predict(blobOf(a), { signal: AbortSignal.abort() }).catch((it) => it.name);"
     assert run(page, body, packed(BOTH)) == "AbortError"
 
@@ -203,7 +205,7 @@ def test_a_stream_is_read_with_for_await_and_ends_with_the_loop(page: Tab, serve
 
 @pytest.fixture
 def elsewhere(page: Tab) -> Elsewhere:
-    """Runs a script that has a canvas and ``other``, the server at an address."""
+    """Run a script that has a canvas and ``other``, a client of the server at an address."""
 
     def stream_to(url: str, script: str) -> Any:
         body = STREAMING + "const other = new Posewright(b), states = [];" + script
@@ -213,7 +215,7 @@ def elsewhere(page: Tab) -> Elsewhere:
 
 
 def test_at_most_two_frames_are_unanswered_and_the_newest_goes_next(elsewhere: Elsewhere) -> None:
-    """The peer leaves two frames unanswered until a third could have been sent twenty times over."""
+    """The server leaves two frames unanswered while twenty newer ones come."""
     peer = Peer(lambda _line, _number, _seq: False)
     script = """
     const stream = other.stream(canvas, { maxFps: 1000 });
@@ -227,7 +229,7 @@ def test_at_most_two_frames_are_unanswered_and_the_newest_goes_next(elsewhere: E
     assert peer.seqs == [0, 1]
 
 
-def test_a_broken_stream_is_opened_again(elsewhere: Elsewhere) -> None:
+def test_a_broken_stream_reconnects(elsewhere: Elsewhere) -> None:
     def plan(line: Line, number: int, seq: int) -> bool:
         if number == 1 and seq >= 3:
             line.cut()
@@ -247,34 +249,33 @@ def test_a_broken_stream_is_opened_again(elsewhere: Elsewhere) -> None:
     assert 250 <= got["states"][2][1] <= 500
     assert got["stats"]["reconnects"] == 1
     assert got["stats"]["lost"] >= 1
-    assert peer.seqs == sorted(peer.seqs), "numbers go on in the next session"
+    assert peer.seqs == sorted(peer.seqs), "the numbers continue in the next session"
     assert [it["min_score"] for it in peer.hellos] == [0.2, 0.2]
     assert peer.headers[0]["Sec-WebSocket-Protocol"] == "pose.v1.json"
 
 
-def test_a_stream_that_is_refused_is_not_opened_again(page: Tab) -> None:
+def test_a_refused_stream_does_not_reconnect(page: Tab) -> None:
     script = """
     const stream = server.stream(canvas, { model: "nobody" });
     return { error: await outcomeOf(stream), stats: stream.stats };
     """
     got = run(page, STREAMING + script, packed(BOTH))
-    assert (got["error"]["type"], got["error"]["status"]) == ("urn:posewright:problem:unknown-model", 404)
+    assert (got["error"]["slug"], got["error"]["status"]) == ("unknown-model", 404)
     assert got["stats"]["reconnects"] == 0
 
 
-def test_it_gives_up_after_as_many_attempts_as_it_may(elsewhere: Elsewhere) -> None:
+def test_a_stream_gives_up_after_max_retries(elsewhere: Elsewhere) -> None:
     script = """
     const stream = other.stream(canvas, { maxRetries: 1, onState: (state) => states.push(state) });
     return { error: await outcomeOf(stream), states };
     """
     got = elsewhere(free_address(), script)
     assert got["states"] == ["connecting", "waiting", "connecting", "closed"]
-    assert got["error"]["type"] == "urn:posewright:client:stream-closed-1006"
+    assert got["error"]["slug"] == "stream-closed-1006"
 
 
 @pytest.mark.parametrize("others", [0, 30])
-def test_a_browser_is_told_that_a_frame_is_too_large(page: Tab, others: int) -> None:
-    """Though it goes on sending."""
+def test_a_browser_learns_that_a_frame_is_too_large_although_it_keeps_sending(page: Tab, others: int) -> None:
     script = """
     const socket = new WebSocket(location.origin.replace("http", "ws") + "/stream", "pose.v1.json");
     socket.onopen = () => {
@@ -289,8 +290,8 @@ def test_a_browser_is_told_that_a_frame_is_too_large(page: Tab, others: int) -> 
         assert "at most 4000000 bytes" in reason
 
 
-def test_pings_are_answered_and_bad_frames_do_not_end_it(elsewhere: Elsewhere) -> None:
-    problem = {"type": "urn:posewright:problem:undecodable-image", "status": 422, "detail": "no picture"}
+def test_pings_are_answered_and_a_bad_frame_does_not_end_the_stream(elsewhere: Elsewhere) -> None:
+    problem = {"type": "/problems/undecodable-image", "status": 422, "detail": "no picture"}
 
     def plan(line: Line, _number: int, seq: int) -> bool:
         if seq == 1:
@@ -302,20 +303,22 @@ def test_pings_are_answered_and_bad_frames_do_not_end_it(elsewhere: Elsewhere) -
     peer = Peer(plan)
     script = """
     const errors = [];
-    const stream = other.stream(canvas, { onError: (it) => errors.push(told(it)) });
+    const stream = other.stream(canvas, { onError: (it) => errors.push(fieldsOf(it)) });
     for await (const result of stream) if (result.seq > 2) break;
     return { errors, stats: stream.stats };
     """
     with hosting_stream(peer) as url:
         got = elsewhere(url, script)
-    assert got["errors"] == [{"name": "PosewrightError"} | problem]
+    assert got["errors"] == [
+        {"name": "PosewrightError", "status": 422, "slug": "undecodable-image", "detail": "no picture"}
+    ]
     assert got["stats"]["failed"] == 1
     assert {"type": "pong"} in peer.texts
 
 
 @pytest.mark.parametrize("alive", [True, False], ids=["alive", "dead"])
-def test_a_page_that_slept_asks_before_it_takes_the_connection_for_dead(elsewhere: Elsewhere, *, alive: bool) -> None:
-    """Timers of a page in the background come once a minute; the clock is put forward, and they are called by hand."""
+def test_a_page_that_slept_pings_before_it_gives_up_a_connection(elsewhere: Elsewhere, *, alive: bool) -> None:
+    """Timers of a background tab run once a minute: the test advances the clock and calls the timers itself."""
     peer = Peer(lambda _line, _number, _seq: alive)
     script = """
     const ticks = [], clock = performance.now.bind(performance), after = [];
@@ -336,25 +339,25 @@ def test_a_page_that_slept_asks_before_it_takes_the_connection_for_dead(elsewher
     """.replace("ALIVE", str(alive).lower())
     with hosting_stream(peer) as url:
         assert elsewhere(url, script) == (["open", "open"] if alive else ["open", "closed"])
-        eventually(lambda: {"type": "ping"} in peer.texts)  # a page may close before it has arrived
+        eventually(lambda: {"type": "ping"} in peer.texts)  # the page may close before the ping arrives
 
 
-def test_a_key_travels_beside_the_subprotocol(elsewhere: Elsewhere) -> None:
+def test_the_api_key_is_sent_as_a_second_subprotocol(elsewhere: Elsewhere) -> None:
     peer = Peer()
     with hosting_stream(peer) as url:
         elsewhere(url, "for await (const result of new Posewright(b, { key: 'secret' }).stream(canvas)) return null;")
     assert peer.headers[0]["Sec-WebSocket-Protocol"] == "pose.v1.json, bearer.secret"
 
 
-def test_without_offscreen_canvas_it_uses_one_of_the_document(browser: Browser, server: Running) -> None:
+def test_without_offscreen_canvas_an_ordinary_canvas_is_used(browser: Browser, server: Running) -> None:
     with browser.tab() as old:
         old.open(server.url + "/healthz").run("delete globalThis.OffscreenCanvas")
         got = run(old, "return await server.predict(await createImageBitmap(blobOf(a)));", packed(BOTH))
         np.testing.assert_allclose(points(got["poses"]), [SURE.keypoints, UNSURE.keypoints], atol=1.5)
 
 
-def test_a_drawing_has_the_colours_of_the_sides(page: Tab) -> None:
-    """Twice as large as the picture, mirrored; dots are as wide as lines are."""
+def test_a_drawing_has_the_colours_of_both_sides(page: Tab) -> None:
+    """On a canvas twice as large as the picture, plain and mirrored."""
     body = """
     const canvas = Object.assign(document.createElement("canvas"), { width: 1280, height: 768 });
     const context = canvas.getContext("2d");
