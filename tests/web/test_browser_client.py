@@ -12,7 +12,7 @@ import pytest
 
 from tests import spots
 from tests.client.hosts import free_address, hosting_stream
-from tests.client.peers import Line, Peer
+from tests.client.scripted_streams import ScriptedStream, StreamSide
 from tests.conftest import Running
 from tests.spots import SURE, UNSURE
 from tests.streaming import eventually
@@ -216,7 +216,7 @@ def elsewhere(page: Tab) -> Elsewhere:
 
 def test_at_most_two_frames_are_unanswered_and_the_newest_goes_next(elsewhere: Elsewhere) -> None:
     """The server leaves two frames unanswered while twenty newer ones come."""
-    peer = Peer(lambda _line, _number, _seq: False)
+    scripted = ScriptedStream(lambda _side, _number, _seq: False)
     script = """
     const stream = other.stream(canvas, { maxFps: 1000 });
     await until(() => stream.stats.sent >= 2 && stream.stats.skipped >= 20);
@@ -224,34 +224,34 @@ def test_at_most_two_frames_are_unanswered_and_the_newest_goes_next(elsewhere: E
     stream.close();
     return stats;
     """
-    with hosting_stream(peer) as url:
+    with hosting_stream(scripted) as url:
         assert elsewhere(url, script)["sent"] == 2
-    assert peer.seqs == [0, 1]
+    assert scripted.seqs == [0, 1]
 
 
 def test_a_broken_stream_reconnects(elsewhere: Elsewhere) -> None:
-    def plan(line: Line, number: int, seq: int) -> bool:
+    def plan(side: StreamSide, number: int, seq: int) -> bool:
         if number == 1 and seq >= 3:
-            line.cut()
+            side.cut()
             return False
         return True
 
-    peer = Peer(plan)
+    scripted = ScriptedStream(plan)
     script = """
     const onState = (state, { retryMs = null }) => states.push([state, retryMs]);
     const stream = other.stream(canvas, { minScore: 0.2, onState });
     for await (const result of stream) if (stream.stats.reconnects && stream.stats.answered > 5) break;
     return { stats: stream.stats, states };
     """
-    with hosting_stream(peer) as url:
+    with hosting_stream(scripted) as url:
         got = elsewhere(url, script)
     assert [it[0] for it in got["states"]] == ["connecting", "open", "waiting", "connecting", "open", "closed"]
     assert 250 <= got["states"][2][1] <= 500
     assert got["stats"]["reconnects"] == 1
     assert got["stats"]["lost"] >= 1
-    assert peer.seqs == sorted(peer.seqs), "the numbers continue in the next session"
-    assert [it["min_score"] for it in peer.hellos] == [0.2, 0.2]
-    assert peer.headers[0]["Sec-WebSocket-Protocol"] == "pose.v1.json"
+    assert scripted.seqs == sorted(scripted.seqs), "the numbers continue in the next session"
+    assert [it["min_score"] for it in scripted.hellos] == [0.2, 0.2]
+    assert scripted.headers[0]["Sec-WebSocket-Protocol"] == "pose.v1.json"
 
 
 def test_a_refused_stream_does_not_reconnect(page: Tab) -> None:
@@ -293,33 +293,33 @@ def test_a_browser_learns_that_a_frame_is_too_large_although_it_keeps_sending(pa
 def test_pings_are_answered_and_a_bad_frame_does_not_end_the_stream(elsewhere: Elsewhere) -> None:
     problem = {"type": "/problems/undecodable-image", "status": 422, "detail": "no picture"}
 
-    def plan(line: Line, _number: int, seq: int) -> bool:
+    def plan(side: StreamSide, _number: int, seq: int) -> bool:
         if seq == 1:
-            line.say(type="ping")
-            line.say(type="a message of a later version")
-            line.say(type="error", seq=1, capture_us=0, dropped=0, problem=problem)
+            side.send(type="ping")
+            side.send(type="a message of a later version")
+            side.send(type="error", seq=1, capture_us=0, dropped=0, problem=problem)
         return seq != 1
 
-    peer = Peer(plan)
+    scripted = ScriptedStream(plan)
     script = """
     const errors = [];
     const stream = other.stream(canvas, { onError: (it) => errors.push(fieldsOf(it)) });
     for await (const result of stream) if (result.seq > 2) break;
     return { errors, stats: stream.stats };
     """
-    with hosting_stream(peer) as url:
+    with hosting_stream(scripted) as url:
         got = elsewhere(url, script)
     assert got["errors"] == [
         {"name": "PosewrightError", "status": 422, "slug": "undecodable-image", "detail": "no picture"}
     ]
     assert got["stats"]["failed"] == 1
-    assert {"type": "pong"} in peer.texts
+    assert {"type": "pong"} in scripted.texts
 
 
 @pytest.mark.parametrize("alive", [True, False], ids=["alive", "dead"])
 def test_a_page_that_slept_pings_before_it_gives_up_a_connection(elsewhere: Elsewhere, *, alive: bool) -> None:
     """Timers of a background tab run once a minute: the test advances the clock and calls the timers itself."""
-    peer = Peer(lambda _line, _number, _seq: alive)
+    scripted = ScriptedStream(lambda _side, _number, _seq: alive)
     script = """
     const ticks = [], clock = performance.now.bind(performance), after = [];
     let slept = 0;
@@ -337,16 +337,16 @@ def test_a_page_that_slept_pings_before_it_gives_up_a_connection(elsewhere: Else
     stream.close();
     return after;
     """.replace("ALIVE", str(alive).lower())
-    with hosting_stream(peer) as url:
+    with hosting_stream(scripted) as url:
         assert elsewhere(url, script) == (["open", "open"] if alive else ["open", "closed"])
-        eventually(lambda: {"type": "ping"} in peer.texts)  # the page may close before the ping arrives
+        eventually(lambda: {"type": "ping"} in scripted.texts)  # the page may close before the ping arrives
 
 
 def test_the_api_key_is_sent_as_a_second_subprotocol(elsewhere: Elsewhere) -> None:
-    peer = Peer()
-    with hosting_stream(peer) as url:
+    scripted = ScriptedStream()
+    with hosting_stream(scripted) as url:
         elsewhere(url, "for await (const result of new Posewright(b, { key: 'secret' }).stream(canvas)) return null;")
-    assert peer.headers[0]["Sec-WebSocket-Protocol"] == "pose.v1.json, bearer.secret"
+    assert scripted.headers[0]["Sec-WebSocket-Protocol"] == "pose.v1.json, bearer.secret"
 
 
 def test_without_offscreen_canvas_an_ordinary_canvas_is_used(browser: Browser, server: Running) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import posewright_client as pw
+from posewright_client._errors import slug_of
 from tests import spots
 from tests.client.conftest import Ask
 from tests.conftest import Running
@@ -31,7 +32,7 @@ def assert_exact(prediction: pw.Prediction | pw.Side, *people: spots.Person, wit
 
 class TestPredict:
     @pytest.mark.parametrize("kind", ["path", "str", "png", "jpeg", "webp", "pixels"])
-    def test_every_kind_of_picture(self, ask: Ask, server: Running, tmp_path: Path, kind: str) -> None:
+    def test_every_kind_of_picture_is_accepted(self, ask: Ask, server: Running, tmp_path: Path, kind: str) -> None:
         (tmp_path / "photo.png").write_bytes(PICTURE)
         picture = {
             "path": tmp_path / "photo.png", "str": str(tmp_path / "photo.png"), "png": PICTURE,
@@ -62,7 +63,7 @@ class TestPredict:
         with pytest.raises(TypeError, match="max_peple"):
             ask(server.url, "predict", PICTURE, max_peple=1)
 
-    def test_nobody(self, ask: Ask, server: Running) -> None:
+    def test_a_picture_without_people_has_no_poses(self, ask: Ask, server: Running) -> None:
         keypoints, scores = ask(server.url, "predict", spots.encode(spots.paint())).to_numpy()
         assert keypoints.shape == (0, 17, 2)
         assert scores.shape == (0, 17)
@@ -72,18 +73,18 @@ class TestPredict:
         [PIXELS.astype(np.float32), PIXELS[..., 0], PIXELS[..., :2], PIXELS[:0]],
         ids=["float", "grey", "two channels", "empty"],
     )
-    def test_pixels_of_another_kind(self, ask: Ask, server: Running, pixels: np.ndarray) -> None:
+    def test_arrays_of_another_kind_are_refused(self, ask: Ask, server: Running, pixels: np.ndarray) -> None:
         with pytest.raises(ValueError, match=r"uint8 \(H, W, 3\) RGB"):
             ask(server.url, "predict", pixels)
 
-    def test_no_picture_at_all(self, ask: Ask, server: Running) -> None:
+    def test_other_objects_are_refused(self, ask: Ask, server: Running) -> None:
         with pytest.raises(TypeError, match="a path, bytes"):
             ask(server.url, "predict", 3)
         with pytest.raises(FileNotFoundError):
             ask(server.url, "predict", "nowhere.jpg")
 
 
-def test_a_batch_with_a_bad_picture(ask: Ask, server: Running) -> None:
+def test_a_bad_picture_in_a_batch_is_a_problem_in_the_list(ask: Ask, server: Running) -> None:
     first, second, third = ask(server.url, "predict_batch", [PICTURE, b"hello", PIXELS], max_people=1)
     assert len(first) == len(third) == 1
     assert isinstance(second, pw.UnsupportedType | pw.UndecodableImage)
@@ -91,18 +92,20 @@ def test_a_batch_with_a_bad_picture(ask: Ask, server: Running) -> None:
         ask(server.url, "predict_batch", [])
 
 
-def test_compare(ask: Ask, server: Running) -> None:
+def test_compare_returns_both_models_and_their_distances(ask: Ask, server: Running) -> None:
     comparison = ask(server.url, "compare", PICTURE)
     assert (comparison.student.model.name, comparison.teacher.model.name) == ("student-s", "teacher")
     assert_exact(comparison.student, SURE, UNSURE)
-    assert_exact(comparison.teacher, SURE, UNSURE, within_px=4.5)  # its keypoints lie a cell further right
+    assert_exact(
+        comparison.teacher, SURE, UNSURE, within_px=4.5
+    )  # the test teacher places keypoints one cell too far to the right
     for match in comparison.matches:
         assert 0 < match.oks < 1
         assert len(match.distances_px) == len(match.distances_relative) == 17
         assert 3 < np.mean(match.distances_px) < 4.5
 
 
-def test_models_and_readiness(ask: Ask, server: Running) -> None:
+def test_models_and_readiness_are_those_of_the_server(ask: Ask, server: Running) -> None:
     models = ask(server.url, "models")
     assert [(it.name, it.role, it.default) for it in models] == [
         ("detector", "detector", False), ("student-s", "student", True), ("teacher", "teacher", False),
@@ -127,32 +130,36 @@ def test_models_and_readiness(ask: Ask, server: Running) -> None:
     ],
     ids=["empty", "text", "gif", "cut", "bomb", "model", "parameter"],
 )
-def test_problems(ask: Ask, server: Running, picture: bytes, options: dict, kind: type, extra: str | None) -> None:
+def test_every_problem_has_its_class(
+    ask: Ask, server: Running, picture: bytes, options: dict, kind: type, extra: str | None
+) -> None:
     with pytest.raises(pw.ProblemError) as caught:
         ask(server.url, "predict", picture, **options)
     problem = caught.value
     assert type(problem) is kind
-    assert problem.type.startswith("urn:posewright:problem:")
+    assert slug_of(problem.type) == kind.slug
     assert problem.detail in str(problem)
-    assert len(problem.request_id) == 26
+    assert problem.request_id
     assert problem.retry_after_s is None
     assert extra is None or extra in problem.extras
 
 
 class TestWithoutExtras:
-    def test_numpy_without_opencv(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_array_without_opencv_names_the_extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "cv2", None)
         with pw.Client() as client, pytest.raises(pw.MissingExtra, match=r"posewright-client\[video\]"):
             client.predict(PIXELS)
 
-    def test_supervision_is_missing(self, server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_to_supervision_without_supervision_names_the_extra(
+        self, server: Running, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setitem(sys.modules, "supervision", None)
         with pw.Client(server.url) as client, pytest.raises(ImportError, match=r"posewright-client\[supervision\]"):
             client.predict(PICTURE).to_supervision()
 
 
 @pytest.mark.parametrize("people", [(), (SURE,), (SURE, UNSURE)], ids=[0, 1, 2])
-def test_supervision(server: Running, people: tuple[spots.Person, ...]) -> None:
+def test_to_supervision_keeps_all_values(server: Running, people: tuple[spots.Person, ...]) -> None:
     pytest.importorskip("supervision", reason="needs the package supervision")
     with pw.Client(server.url) as client:
         prediction = client.predict(spots.encode(spots.paint(*people)))

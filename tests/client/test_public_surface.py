@@ -1,4 +1,4 @@
-"""What strangers install: its names, its errors, its independence."""
+"""The public names, the errors, and the independence of the package."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from hypothesis import strategies as st
 import posewright_client
 from posewright_client import KEYPOINTS, Keypoint, ModelRef, Pose, Prediction, Side, _errors
 from posewright_client._client import USER_AGENT
-from posewright_client._frames import StreamOptions, StreamWishes
+from posewright_client._frames import StreamArguments, StreamOptions
 from service import errors
 
 PACKAGE = Path(posewright_client.__file__).parent
 
 
-def test_every_name_is_there_and_documented() -> None:
+def test_every_public_name_exists_and_is_documented() -> None:
     for name in posewright_client.__all__:
         thing = getattr(posewright_client, name)
         assert not isinstance(thing, type) or thing.__doc__
-    public = {name for name in vars(posewright_client) if not name.startswith("_")} - {"annotations"}
+    public = {name for name in vars(posewright_client) if not name.startswith("_")} - {"annotations", "cli"}
     assert public == set(posewright_client.__all__)
 
 
@@ -51,7 +51,7 @@ def test_every_problem_of_the_server_has_its_class(kind: type[errors.ServiceErro
     )  # fmt: skip
 
 
-def test_problems_survive_a_process_pool() -> None:
+def test_errors_can_be_pickled() -> None:
     problem = _errors.QueueFull(503, "t", "title", "detail", request_id="r", retry_after_s=1.5, extras={"a": 1})
     again = pickle.loads(pickle.dumps(problem))
     assert type(again) is _errors.QueueFull
@@ -60,7 +60,13 @@ def test_problems_survive_a_process_pool() -> None:
     assert str(pickle.loads(pickle.dumps(_errors.StreamClosed(1009, "too large")))).endswith("1009: too large")
 
 
-def test_a_document_without_anything() -> None:
+@pytest.mark.parametrize("uri", ["/problems/queue-full", "urn:posewright:problem:queue-full", "https://x/queue-full"])
+def test_the_class_depends_on_the_last_part_of_the_type(uri: str) -> None:
+    problem = _errors.ProblemError.from_document({"type": uri, "status": 503})
+    assert (type(problem), problem.type) == (_errors.QueueFull, uri)
+
+
+def test_an_empty_problem_document_is_accepted() -> None:
     problem = _errors.ProblemError.from_document({})
     assert (problem.status, problem.type, problem.request_id) == (0, "about:blank", None)
 
@@ -89,11 +95,11 @@ def test_people_and_keypoints_are_collections(count: int) -> None:
         assert pose != poses[i - 1] or count == 1
 
 
-def test_stream_keywords_are_the_options() -> None:
-    assert list(StreamWishes.__annotations__) == list(StreamOptions.__dataclass_fields__)
+def test_the_keyword_arguments_of_streams_are_the_options() -> None:
+    assert list(StreamArguments.__annotations__) == list(StreamOptions.__dataclass_fields__)
 
 
-def test_it_imports_nothing_of_the_server() -> None:
+def test_the_package_imports_nothing_of_the_server() -> None:
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [node.module] if isinstance(node, ast.ImportFrom) else []
@@ -102,21 +108,21 @@ def test_it_imports_nothing_of_the_server() -> None:
                 assert name.split(".")[0] not in {"service", "training", "tests"}, path
 
 
-def test_importing_it_loads_no_extra() -> None:
+def test_importing_the_package_imports_no_optional_library() -> None:
     script = (
-        "import sys, posewright_client, posewright_client._cli;"
+        "import sys, posewright_client, posewright_client.cli.main;"
         "print(sorted(set(sys.modules) & {'cv2', 'supervision', 'tqdm', 'service', 'fastapi', 'pydantic'}))"
     )
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"
 
 
-def test_it_is_typed() -> None:
+def test_the_package_is_typed() -> None:
     assert (PACKAGE / "py.typed").exists()
 
 
 @pytest.mark.parametrize("version", [posewright_client.__version__])
-def test_one_version_everywhere(version: str) -> None:
+def test_the_version_is_the_same_everywhere(version: str) -> None:
     project = PACKAGE.parent / "pyproject.toml"
     if not project.exists():
         pytest.skip("not run from the checkout")

@@ -1,4 +1,4 @@
-"""Streams that are left before their end: nothing goes on behind one's back, nothing hangs."""
+"""Streams that are closed before their end: nothing continues in the background, and nothing hangs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import posewright_client as pw
 from tests.client.hosts import PATIENCE_S, hosting_stream
-from tests.client.peers import Peer
+from tests.client.scripted_streams import ScriptedStream
 
 
 def endless(stopped: threading.Event) -> Iterator[bytes]:
@@ -21,9 +21,9 @@ def endless(stopped: threading.Event) -> Iterator[bytes]:
         stopped.set()
 
 
-def test_break() -> None:
+def test_leaving_the_loop_closes_the_source() -> None:
     stopped = threading.Event()
-    with hosting_stream(Peer()) as url, pw.Client(url) as client:
+    with hosting_stream(ScriptedStream()) as url, pw.Client(url) as client:
         with client.stream(endless(stopped), policy="all") as stream:
             for result in stream:
                 if result.seq == 3:
@@ -33,36 +33,36 @@ def test_break() -> None:
         stream.close()
 
 
-def test_letting_go() -> None:
+def test_a_stream_without_references_closes_the_source() -> None:
     stopped = threading.Event()
-    with hosting_stream(Peer()) as url, pw.Client(url) as client:
+    with hosting_stream(ScriptedStream()) as url, pw.Client(url) as client:
         assert next(client.stream(endless(stopped))).session == "s"
         gc.collect()
         assert stopped.wait(PATIENCE_S)
 
 
-def test_letting_go_waits_for_nothing() -> None:
+def test_deleting_a_stream_does_not_block() -> None:
     stopped, held, go_on = threading.Event(), threading.Event(), threading.Event()
 
     def hold() -> None:
         held.set()
         go_on.wait(PATIENCE_S)
 
-    with hosting_stream(Peer()) as url, pw.Client(url) as client:
+    with hosting_stream(ScriptedStream()) as url, pw.Client(url) as client:
         stream = client.stream(endless(stopped))
         assert next(stream).session == "s"
         stream._loop.call_soon_threadsafe(hold)
         assert held.wait(PATIENCE_S)
         del stream
         gc.collect()
-        assert not stopped.is_set()  # whoever drops it goes on, while the loop is still busy
+        assert not stopped.is_set()  # deleting did not wait for the busy loop
         go_on.set()
         assert stopped.wait(PATIENCE_S)
 
 
-def test_garbage_in_the_midst_of_the_loops_work() -> None:
+def test_a_stream_can_be_collected_in_the_thread_of_its_loop() -> None:
     stopped = threading.Event()
-    with hosting_stream(Peer()) as url, pw.Client(url) as client:
+    with hosting_stream(ScriptedStream()) as url, pw.Client(url) as client:
         streams = [client.stream(endless(stopped))]
         assert next(streams[0]).session == "s"
         thread, loop = streams[0]._thread, streams[0]._loop
@@ -72,7 +72,7 @@ def test_garbage_in_the_midst_of_the_loops_work() -> None:
         assert not thread.is_alive()
 
 
-def test_never_begun() -> None:
+def test_a_stream_can_be_closed_before_it_begins() -> None:
     with pw.Client() as client:
         client.stream([b"picture"]).close()
 
@@ -85,16 +85,16 @@ def test_never_begun() -> None:
     asyncio.run(main())
 
 
-def test_a_source_that_hangs_holds_up_nobody() -> None:
+def test_closing_does_not_wait_for_a_source_that_hangs() -> None:
     given: queue.Queue[bytes] = queue.Queue()
     given.put(b"picture")
     source = iter(given.get, None)
-    with hosting_stream(Peer()) as url, pw.Client(url) as client, client.stream(source) as stream:
+    with hosting_stream(ScriptedStream()) as url, pw.Client(url) as client, client.stream(source) as stream:
         assert next(stream).seq == 0
-    given.put(None)  # type: ignore[arg-type] # lets the thread go
+    given.put(None)  # type: ignore[arg-type] # ends the thread
 
 
-def test_an_async_reader_is_cancelled() -> None:
+def test_an_async_stream_can_be_closed_after_a_cancelled_read() -> None:
     stopped = threading.Event()
 
     async def main(url: str) -> None:
@@ -107,6 +107,6 @@ def test_an_async_reader_is_cancelled() -> None:
             await asyncio.wait({reading})
             await stream.aclose()
 
-    with hosting_stream(Peer()) as url:
+    with hosting_stream(ScriptedStream()) as url:
         asyncio.run(main(url))
     assert stopped.wait(PATIENCE_S)

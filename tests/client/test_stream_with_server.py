@@ -24,7 +24,7 @@ WITHIN_PX = 1.0
 
 
 def walk(count: int) -> list[spots.Person]:
-    """A person who walks to the right, 2 px a frame."""
+    """A person who walks to the right by 2 px per frame."""
     return [spots.Person((SURE.center[0] + 2 * i, SURE.center[1])) for i in range(count)]
 
 
@@ -50,7 +50,7 @@ both = pytest.mark.parametrize("gather", [gather_sync, gather_async], ids=["sync
 
 
 @both
-def test_everyone_is_where_they_were_painted(server: Running, gather: Gather) -> None:
+def test_keypoints_are_exact_and_ids_are_stable(server: Running, gather: Gather) -> None:
     people = walk(12)
     results = gather(server.url, frames(people), policy="all", track=True, smooth=False)
     assert [it.seq for it in results] == list(range(12))
@@ -68,12 +68,12 @@ def test_everyone_is_where_they_were_painted(server: Running, gather: Gather) ->
 
 
 @both
-def test_without_tracking_nobody_has_an_id(server: Running, gather: Gather) -> None:
+def test_without_tracking_people_have_no_ids(server: Running, gather: Gather) -> None:
     results = gather(server.url, frames(walk(2)), policy="all", track=False)
     assert [it.poses[0].id for it in results] == [None, None]
 
 
-def test_the_newest_frame_wins(server: Running) -> None:
+def test_with_latest_the_newest_frame_is_answered(server: Running) -> None:
     people = walk(30)
     with pw.Client(server.url) as client, client.stream(frames(people), smooth=False) as stream:
         results = list(stream)
@@ -82,13 +82,13 @@ def test_the_newest_frame_wins(server: Running) -> None:
     assert stream.stats.offered == 30 == stream.stats.answered + stream.stats.replaced + stream.stats.dropped
 
 
-def test_what_the_server_replaces_is_counted_alike(server: Running) -> None:
-    """With more in flight than may wait, the server drops; what is counted here must be what it says."""
+def test_client_and_server_agree_on_dropped_frames(server: Running) -> None:
+    """The client sends more frames than may wait on the server, so that the server drops some."""
 
     async def source() -> AsyncIterator[pw.Frame]:
         for frame in frames(walk(40)):
             yield frame
-            for _ in range(5):  # turns of the event loop, in which the frame is sent
+            for _ in range(5):  # lets the event loop send the frame
                 await asyncio.sleep(0)
 
     async def main() -> tuple[pw.AsyncStream, list[pw.StreamResult]]:
@@ -101,7 +101,7 @@ def test_what_the_server_replaces_is_counted_alike(server: Running) -> None:
 
 
 @both
-def test_a_bad_frame_is_answered_with_its_problem(server: Running, gather: Gather) -> None:
+def test_a_bad_frame_has_a_result_with_a_problem(server: Running, gather: Gather) -> None:
     good = frames(walk(3))
     source = [good[0], pw.Frame(good[1].picture[:-40], STEP_US), pw.Frame(b"hello", 2 * STEP_US), good[2]]
     results = gather(server.url, source, policy="all")
@@ -110,7 +110,7 @@ def test_a_bad_frame_is_answered_with_its_problem(server: Running, gather: Gathe
 
 
 @both
-def test_a_model_that_is_not_there(server: Running, gather: Gather) -> None:
+def test_an_unknown_model_closes_the_stream(server: Running, gather: Gather) -> None:
     with pytest.raises(pw.StreamClosed, match="nobody") as caught:
         gather(server.url, frames(walk(1)), model="nobody")
     assert caught.value.code == 4400
@@ -118,7 +118,7 @@ def test_a_model_that_is_not_there(server: Running, gather: Gather) -> None:
 
 
 @both
-def test_a_frame_beyond_the_limit_is_not_sent_and_the_stream_goes_on(models_dir: Path, gather: Gather) -> None:
+def test_a_too_large_frame_is_not_sent_and_the_stream_continues(models_dir: Path, gather: Gather) -> None:
     good = frames(walk(2))
     with serving(Settings(models_dir=models_dir, stream_max_bytes=50_000)) as running:
         large = good[0].picture + b"\0" * (50_001 - 16 - len(good[0].picture))
@@ -129,14 +129,14 @@ def test_a_frame_beyond_the_limit_is_not_sent_and_the_stream_goes_on(models_dir:
     assert "at most 50000 bytes, got 50001" in problems[1].detail
 
 
-def test_a_short_queue_is_never_filled(models_dir: Path) -> None:
+def test_a_short_server_queue_is_never_exceeded(models_dir: Path) -> None:
     with serving(Settings(models_dir=models_dir, stream_queue=2)) as running:
         results = gather_sync(running.url, frames(walk(10)), policy="all", max_in_flight=50)
     assert [it.seq for it in results] == list(range(10))
 
 
 @pytest.mark.parametrize("again", [True, False])
-def test_a_quiet_stream_gives_up_its_place_until_there_is_a_frame(models_dir: Path, again: bool) -> None:
+def test_an_idle_stream_is_closed_and_reconnects_for_the_next_frame(models_dir: Path, again: bool) -> None:
     (picture,) = frames(walk(1))
 
     with serving(Settings(models_dir=models_dir, stream_idle_s=0.4)) as running, pw.Client(running.url) as client:
@@ -153,7 +153,7 @@ def test_a_quiet_stream_gives_up_its_place_until_there_is_a_frame(models_dir: Pa
     assert stream.stats.reconnects == again
 
 
-def test_a_keypoint_threshold_tells_what_is_visible(server: Running) -> None:
+def test_keypoints_are_visible_from_the_threshold_on(server: Running) -> None:
     for threshold in (0.0, 1.0):
         (result,) = gather_sync(server.url, frames(walk(1)), keypoint_threshold=threshold)
         points = [point for pose in result.poses for point in pose.keypoints]
@@ -164,8 +164,8 @@ def test_a_keypoint_threshold_tells_what_is_visible(server: Running) -> None:
 
 
 @pytest.mark.parametrize("policy", ["all", "latest"])
-def test_a_server_that_restarts(models_dir: Path, policy: str) -> None:
-    """The first server drains after a few answers; the second one, at the same address, goes on."""
+def test_a_stream_continues_after_a_restart_of_the_server(models_dir: Path, policy: str) -> None:
+    """The first server shuts down after a few results; a second one starts at the same address."""
     settings = Settings(models_dir=models_dir)
     restarted, answered = threading.Event(), threading.Event()
 

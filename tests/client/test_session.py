@@ -1,4 +1,4 @@
-"""The stream's state machine, without any I/O: times are given, messages are read off."""
+"""The state machine of a stream, without I/O: the tests supply times and messages."""
 
 from __future__ import annotations
 
@@ -11,42 +11,42 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import posewright_client as pw
-from posewright_client._session import Session
+from posewright_client._session import StreamSession
 
 READY = {"type": "ready", "session": "s1", "idle_timeout_s": 30, "limits": {"waiting_frames": 5}, "model": {}}
 POSE = {"id": 7, "score": 0.9, "box": [1, 2, 3, 4], "keypoints": [[i, i + 0.5, 0.5] for i in range(17)]}
 
 
-def opened(ready: dict[str, Any] = READY, **options: Any) -> Session:
-    session = Session(pw.StreamOptions(**options))
+def opened(ready: dict[str, Any] = READY, **options: Any) -> StreamSession:
+    session = StreamSession(pw.StreamOptions(**options))
     reopen(session, ready)
     return session
 
 
-def reopen(session: Session, ready: dict[str, Any] = READY) -> None:
+def reopen(session: StreamSession, ready: dict[str, Any] = READY) -> None:
     session.opened(0.0)
     hello = json.loads(session.outgoing(0.0))
     assert hello["type"] == "hello"
     assert session.outgoing(0.0) is None
-    tell(session, ready)
+    receive(session, ready)
 
 
-def tell(session: Session, event: dict[str, Any], now_s: float = 0.0) -> None:
+def receive(session: StreamSession, event: dict[str, Any], now_s: float = 0.0) -> None:
     session.receive(json.dumps(event), now_s)
 
 
-def answer(session: Session, seq: int, now_s: float = 0.0, **fields: Any) -> None:
-    tell(session, {"type": "result", "seq": seq, "age_ms": 5.5, "poses": [], **fields}, now_s)
+def answer(session: StreamSession, seq: int, now_s: float = 0.0, **fields: Any) -> None:
+    receive(session, {"type": "result", "seq": seq, "age_ms": 5.5, "poses": [], **fields}, now_s)
 
 
-def offer(session: Session, count: int = 1) -> None:
+def offer(session: StreamSession, count: int = 1) -> None:
     for _ in range(count):
         seq = session.stats.offered
         session.offer(b"picture %d" % seq, 1000 + seq, 0.0, f"frame {seq}")
 
 
-def sent(session: Session, now_s: float = 0.0) -> list[int]:
-    """Send what may be sent; gives the seqs of the frames."""
+def sent(session: StreamSession, now_s: float = 0.0) -> list[int]:
+    """Send all that can be sent; returns the numbers of the frames."""
     seqs = []
     while (message := session.outgoing(now_s)) is not None:
         if isinstance(message, bytes):
@@ -57,37 +57,40 @@ def sent(session: Session, now_s: float = 0.0) -> list[int]:
     return seqs
 
 
-def taken(session: Session) -> list[pw.StreamResult]:
+def taken(session: StreamSession) -> list[pw.StreamResult]:
     results = []
     while (result := session.take()) is not None:
         results.append(result)
     return results
 
 
-def test_the_hello_says_what_was_asked_for() -> None:
-    session = Session(pw.StreamOptions(policy="all", track=False, max_fps=12.5, model="teacher", max_people=3))
+def test_the_hello_message_has_the_options() -> None:
+    session = StreamSession(pw.StreamOptions(policy="all", track=False, max_fps=12.5, model="teacher", max_people=3))
     session.opened(0.0)
     assert json.loads(session.outgoing(0.0)) == {
         "type": "hello", "format": "compact", "policy": "all", "track": False, "smooth": True, "max_fps": 12.5,
         "model": "teacher", "max_people": 3,
     }  # fmt: skip
-    session = Session(pw.StreamOptions(keypoint_threshold=0.5))
+    session = StreamSession(pw.StreamOptions(keypoint_threshold=0.5))
     session.opened(0.0)
     hello = json.loads(session.outgoing(0.0))
-    assert (hello["keypoint_threshold"], hello["format"]) == (0.5, "pose")  # compact people do not say what is visible
+    assert (hello["keypoint_threshold"], hello["format"]) == (
+        0.5,
+        "pose",
+    )  # the format `compact` has no field `visible`
 
 
-def test_nothing_is_sent_before_ready() -> None:
-    session = Session(pw.StreamOptions())
+def test_no_frame_is_sent_before_ready() -> None:
+    session = StreamSession(pw.StreamOptions())
     session.opened(0.0)
     offer(session)
     assert isinstance(session.outgoing(0.0), str)
     assert session.outgoing(0.0) is None
-    tell(session, READY)
+    receive(session, READY)
     assert sent(session) == [0]
 
 
-def test_a_result_says_it_all() -> None:
+def test_a_result_has_all_fields() -> None:
     session = opened()
     session.offer(b"picture 0", 1000, 1.0, "mine")
     assert sent(session, 2.0) == [0]
@@ -102,7 +105,7 @@ def test_a_result_says_it_all() -> None:
 
 
 @pytest.mark.parametrize(("capture_us", "on_the_wire"), [(0, 1), (-5, 1), (7, 7), (2**70, 2**64 - 1)])
-def test_a_clock_at_zero_is_still_a_clock(capture_us: int, on_the_wire: int) -> None:
+def test_a_capture_time_is_sent_within_the_range_of_the_header(capture_us: int, on_the_wire: int) -> None:
     session = opened()
     session.offer(b"", capture_us, 0.0, None)
     assert struct.unpack(">Q", session.outgoing(0.0)[8:16]) == (on_the_wire,)
@@ -118,7 +121,7 @@ class TestLatest:
         offer(session, 3)
         assert sent(session) == []
         answer(session, 4)
-        assert sent(session) == []  # not before the answer is taken: a slow reader is sent no more than it reads
+        assert sent(session) == []  # not before the result is read, so that a slow reader gets no more than it reads
         (result,) = taken(session)
         assert sent(session) == [7]
         answer(session, 7)
@@ -131,18 +134,18 @@ class TestLatest:
             offer(session)
             assert sent(session) == expected
 
-    def test_what_the_server_dropped(self) -> None:
+    def test_frames_that_the_server_dropped_are_counted(self) -> None:
         session = opened(max_in_flight=3)
         for _ in range(3):
             offer(session)
             sent(session)
         answer(session, 2, dropped=2)
         assert [(it.seq, it.dropped) for it in taken(session)] == [(2, 2)]
-        answer(session, 1)  # what was given up is not answered after all
+        answer(session, 1)  # a late answer to a dropped frame is ignored
         assert taken(session) == []
         assert session.stats.dropped == 2
 
-    def test_what_a_broken_connection_takes(self) -> None:
+    def test_unanswered_frames_of_a_broken_connection_are_lost(self) -> None:
         session = opened()
         for _ in range(3):
             offer(session)
@@ -156,7 +159,7 @@ class TestLatest:
 
 
 class TestAll:
-    def test_the_source_waits(self) -> None:
+    def test_the_source_waits_for_room(self) -> None:
         session = opened(policy="all", max_in_flight=2)
         for expected in ([0], [1], [], []):
             assert session.has_room
@@ -168,7 +171,7 @@ class TestAll:
         assert sent(session) == [2]
         assert session.has_room
 
-    def test_no_more_than_may_wait_on_the_server(self) -> None:
+    def test_no_more_frames_are_sent_than_the_server_allows(self) -> None:
         session = opened(policy="all")
         sent_seqs = []
         while session.has_room:
@@ -192,14 +195,14 @@ class TestAll:
 class TestControl:
     def test_pings_are_answered_and_pongs_ignored(self) -> None:
         session = opened()
-        tell(session, {"type": "ping"})
-        tell(session, {"type": "pong"})
-        tell(session, {"type": "slow_down", "waiting": 3})
-        tell(session, {"type": "news"})
+        receive(session, {"type": "ping"})
+        receive(session, {"type": "pong"})
+        receive(session, {"type": "slow_down", "waiting": 3})
+        receive(session, {"type": "news"})
         assert session.outgoing(0.0) == '{"type":"pong"}'
         assert session.outgoing(0.0) is None
 
-    def test_a_quiet_client_shows_that_it_is_there(self) -> None:
+    def test_an_idle_client_sends_pings(self) -> None:
         session = opened()
         assert session.next_check_s() == 10
         assert session.outgoing(9.9) is None
@@ -210,37 +213,36 @@ class TestControl:
     def test_nothing_is_sent_after_bye(self) -> None:
         session = opened()
         offer(session)
-        tell(session, {"type": "bye", "reason": "restart", "problem": {"title": "t", "status": 503}}, 1.0)
+        receive(session, {"type": "bye", "reason": "restart", "problem": {"title": "t", "status": 503}}, 1.0)
         assert session.outgoing(1.0) is None
-        assert session.goodbye == "restart"
-        assert isinstance(session.complaint, pw.Unavailable)
+        assert session.close_reason == "restart"
+        assert isinstance(session.connection_problem, pw.Unavailable)
         with pytest.raises(pw.Timeout, match="close"):
             session.check(11.0)
 
-    def test_a_bad_frame_is_a_result_with_its_problem(self) -> None:
+    def test_a_bad_frame_has_a_result_with_a_problem(self) -> None:
         session = opened()
         for _ in range(2):
             offer(session)
             sent(session)
-        kind = "urn:posewright:problem:undecodable-image"
-        problem = {"type": kind, "status": 422, "detail": "bad"}
-        tell(session, {"type": "error", "seq": 1, "problem": problem})
-        answer(session, 0)  # was worked on meanwhile: not dropped
+        problem = {"type": "/problems/undecodable-image", "status": 422, "detail": "bad"}
+        receive(session, {"type": "error", "seq": 1, "problem": problem})
+        answer(session, 0)  # was processed meanwhile, and not dropped
         bad, good = taken(session)
         assert (bad.seq, bad.poses, bad.age_ms) == (1, (), None)
         assert isinstance(bad.problem, pw.UndecodableImage)
         assert (good.seq, good.dropped) == (0, 0)
-        tell(session, {"type": "error", "seq": None, "problem": problem})
+        receive(session, {"type": "error", "seq": None, "problem": problem})
         assert taken(session) == []
-        assert session.complaint is not None
+        assert session.connection_problem is not None
 
     @pytest.mark.parametrize("before", ["ready", "answer"])
-    def test_silence(self, before: str) -> None:
-        session = Session(pw.StreamOptions(reply_timeout_s=3))
+    def test_a_silent_server_is_a_timeout(self, before: str) -> None:
+        session = StreamSession(pw.StreamOptions(reply_timeout_s=3))
         session.opened(1.0)
         session.outgoing(1.0)
         if before == "answer":
-            tell(session, READY, 1.0)
+            receive(session, READY, 1.0)
             offer(session)
             sent(session, 1.0)
         assert session.next_check_s() == 4
@@ -248,8 +250,8 @@ class TestControl:
         with pytest.raises(pw.Timeout, match=before):
             session.check(4.0)
 
-    def test_a_slow_server_is_not_a_silent_one(self) -> None:
-        """Five frames in flight, each answered two seconds after the one before: the last has waited for ten."""
+    def test_a_slow_server_is_no_timeout(self) -> None:
+        """Five frames are in flight, and each is answered two seconds after the previous one."""
         session = opened(policy="all", reply_timeout_s=3)
         offer(session, 5)
         assert sent(session) == [0, 1, 2, 3, 4]
@@ -262,7 +264,7 @@ class TestControl:
     @pytest.mark.parametrize(
         "text", ["{", "[]", '{"type": "result", "seq": 0}', '{"type": "error", "seq": 0}', b"\xff\xfe\xfa"]
     )
-    def test_nonsense(self, text: str | bytes) -> None:
+    def test_messages_of_another_format_are_bad_replies(self, text: str | bytes) -> None:
         session = opened()
         offer(session)
         sent(session)
@@ -273,7 +275,7 @@ class TestControl:
 @pytest.mark.parametrize(
     "options", [{"policy": "newest"}, {"max_in_flight": 0}, {"reply_timeout_s": 0}], ids=lambda it: next(iter(it))
 )
-def test_options_that_make_no_sense(options: dict[str, Any]) -> None:
+def test_invalid_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="expected"):
         pw.StreamOptions(**options)
 
@@ -282,7 +284,7 @@ STEPS = st.lists(st.sampled_from(["offer", "send", "answer", "skip", "fault", "t
 
 
 @given(policy=st.sampled_from(["latest", "all"]), window=st.integers(1, 4), steps=STEPS)
-def test_every_frame_ends_up_in_exactly_one_place(  # noqa: C901 - one branch for each kind of step
+def test_every_frame_is_counted_exactly_once(  # noqa: C901 - one branch for each kind of step
     policy: str, window: int, steps: list[str]
 ) -> None:
     session = opened(READY | {"limits": {}}, policy=policy, max_in_flight=window)
@@ -299,7 +301,7 @@ def test_every_frame_ends_up_in_exactly_one_place(  # noqa: C901 - one branch fo
             answer(session, flying.pop())
             flying.clear()
         elif step == "fault" and flying:
-            tell(session, {"type": "error", "seq": flying.pop(0), "problem": {}})
+            receive(session, {"type": "error", "seq": flying.pop(0), "problem": {}})
         elif step == "take":
             results += taken(session)
         elif step == "break":

@@ -1,4 +1,4 @@
-"""When a call is asked again, against tiny servers that fail on purpose."""
+"""Retries and failures of REST calls, against small servers that fail on purpose."""
 
 from __future__ import annotations
 
@@ -20,23 +20,13 @@ import posewright_client as pw
 from posewright_client._retries import parse_retry_after
 from tests.client.conftest import Ask
 from tests.client.hosts import PATIENCE_S, Scripted, free_address, hosting
+from tests.client.replies import PREDICTION, problem
 
 QUICK = {"retries": pw.Retries(backoff_s=0.001, max_backoff_s=0.002)}
-ANSWER = {
-    "schema": "pose.v1", "id": "x", "model": {"name": "s", "version": "1", "role": "student", "new": 1}, "new": [],
-    "image": {"width": 4, "height": 3, "new": None}, "skeleton": "coco17", "poses": [],
-}  # fmt: skip
 REQUEST = b"\xff\xd8\xff"
-
-
-def problem(slug: str, status: int, **extras: Any) -> dict[str, Any]:
-    kind = f"urn:posewright:problem:{slug}"
-    return {"type": kind, "title": "t", "status": status, "detail": "d", "request_id": "r", **extras}
-
-
 FULL = (503, {"retry-after": "0"}, problem("queue-full", 503))
 RATE = (429, {"retry-after": "0"}, problem("rate-limited", 429, limit=5))
-GOOD = (200, {}, ANSWER)
+GOOD = (200, {}, PREDICTION)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +41,7 @@ Host = Callable[[list], tuple[str, list]]
 
 @pytest.fixture
 def scripted(host: tuple[str, Scripted]) -> Host:
-    """Let the server answer with these replies; gives its URL and the requests that come."""
+    """Make the server send these replies; returns its URL and the list of received requests."""
     url, app = host
 
     def play(replies: list) -> tuple[str, list]:
@@ -66,7 +56,7 @@ def scripted(host: tuple[str, Scripted]) -> Host:
     [[], [FULL], [RATE], [FULL, RATE, FULL], [(503, {}, b"<html>")]],
     ids=["none", "full", "rate", "thrice", "proxy"],
 )
-def test_it_asks_again_until_it_is_answered(ask: Ask, scripted: Host, failures: list) -> None:
+def test_a_call_is_retried_until_it_succeeds(ask: Ask, scripted: Host, failures: list) -> None:
     url, requests = scripted([*failures, GOOD])
     prediction = ask(url, "predict", REQUEST, client=QUICK)
     assert prediction.image_size == (4, 3)
@@ -87,11 +77,11 @@ def test_it_asks_again_until_it_is_answered(ask: Ask, scripted: Host, failures: 
         ((302, {"location": "/elsewhere"}, b""), pw.BadReply, 1),
         ((200, {}, b"<html>hello"), pw.BadReply, 1),
         ((200, {}, {"poses": 3}), pw.BadReply, 1),
-        ((200, {}, {**ANSWER, "poses": [{"score": 1}]}), pw.BadReply, 1),
+        ((200, {}, {**PREDICTION, "poses": [{"score": 1}]}), pw.BadReply, 1),
     ],
     ids=lambda it: it.__name__ if isinstance(it, type) else None,
 )
-def test_it_gives_up(ask: Ask, scripted: Host, reply: tuple, kind: type, attempts: int) -> None:
+def test_a_call_fails_after_the_retries(ask: Ask, scripted: Host, reply: tuple, kind: type, attempts: int) -> None:
     url, requests = scripted([reply])
     with pytest.raises(pw.PosewrightError) as caught:
         ask(url, "predict", REQUEST, client=QUICK)
@@ -101,21 +91,21 @@ def test_it_gives_up(ask: Ask, scripted: Host, reply: tuple, kind: type, attempt
         assert (caught.value.extras, caught.value.retry_after_s) == ({"limit": 5}, 0)
 
 
-def test_retry_after_is_waited_for(ask: Ask, scripted: Host) -> None:
+def test_a_retry_waits_for_retry_after(ask: Ask, scripted: Host) -> None:
     url, _ = scripted([(503, {"retry-after": "1"}, problem("queue-full", 503)), GOOD])
     began_s = time.monotonic()
     ask(url, "predict", REQUEST, client=QUICK)
     assert 1 <= time.monotonic() - began_s < PATIENCE_S
 
 
-def test_nobody_listens(ask: Ask) -> None:
+def test_no_server_at_the_address_is_a_connect_error(ask: Ask) -> None:
     with pytest.raises(pw.ConnectError, match="is the server running"):
         ask(free_address(), "predict", REQUEST, client=QUICK)
 
 
 @contextmanager
 def sockets(reply: bytes | None, hang_ups: int) -> Iterator[tuple[str, list[int]]]:
-    """Hang up on the first connections; then answer with the bytes, or never."""
+    """Close the first connections; then send the bytes, or nothing."""
     calls: list[int] = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
         done = threading.Event()
@@ -145,27 +135,27 @@ def sockets(reply: bytes | None, hang_ups: int) -> Iterator[tuple[str, list[int]
             thread.join(PATIENCE_S)
 
 
-def test_a_server_that_hangs_up_is_asked_again(ask: Ask) -> None:
+def test_a_call_is_retried_after_a_broken_connection(ask: Ask) -> None:
     reply = b'HTTP/1.1 200 OK\r\ncontent-length: 13\r\n\r\n{"models":[]}'
     with sockets(reply, hang_ups=2) as (url, calls):
         assert ask(url, "models", client=QUICK) == ()
     assert len(calls) == 3
 
 
-def test_a_server_that_is_silent_is_not(ask: Ask) -> None:
+def test_a_call_is_not_retried_after_a_timeout(ask: Ask) -> None:
     with sockets(None, hang_ups=0) as (url, calls):
         with pytest.raises(pw.Timeout, match="timeout_s"):
             ask(url, "models", client={"timeout_s": 0.1, **QUICK})
         assert len(calls) == 1
 
 
-def test_not_ready_is_an_answer(ask: Ask, scripted: Host) -> None:
+def test_ready_is_false_for_a_server_that_is_not_ready(ask: Ask, scripted: Host) -> None:
     url, requests = scripted([(503, {"retry-after": "1"}, problem("not-ready", 503))])
     assert ask(url, "ready") is False
     assert len(requests) == 1
 
 
-def test_headers_and_paths(ask: Ask, scripted: Host) -> None:
+def test_a_request_has_the_headers_and_the_path_prefix(ask: Ask, scripted: Host) -> None:
     url, requests = scripted([GOOD])
     ask(url + "/below/", "predict", REQUEST, client={"api_key": "k", "headers": {"X-Mine": "1"}}, max_people=2)
     (request,) = requests
@@ -177,13 +167,13 @@ def test_headers_and_paths(ask: Ask, scripted: Host) -> None:
 
 
 @pytest.mark.parametrize(("url", "timeout_s"), [("localhost:8000", 1), ("ftp://x", 1), ("http://x", 0)])
-def test_what_a_client_cannot_be_made_of(url: str, timeout_s: float) -> None:
+def test_an_invalid_configuration_is_refused(url: str, timeout_s: float) -> None:
     for kind in (pw.Client, pw.AsyncClient):
         with pytest.raises(ValueError, match="expected"):
             kind(url, timeout_s=timeout_s)
 
 
-def test_the_transport_is_a_seam() -> None:
+def test_the_transport_can_be_replaced() -> None:
     def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
         start_response("200 OK", [])
         return [b'{"models": []}']
@@ -206,7 +196,9 @@ class TestRetries:
         retry_after_s=st.none() | st.floats(0, 1e6),
         elapsed_s=st.floats(0, 1e6),
     )
-    def test_it_is_bounded(self, failures: int, attempts: int, retry_after_s: float | None, elapsed_s: float) -> None:
+    def test_delays_and_attempts_are_limited(
+        self, failures: int, attempts: int, retry_after_s: float | None, elapsed_s: float
+    ) -> None:
         retries = pw.Retries(attempts=attempts)
         error = pw.QueueFull(503, "", "", "", retry_after_s=retry_after_s)
         delay_s = retries.delay_s(failures, error, elapsed_s)
@@ -216,19 +208,19 @@ class TestRetries:
             assert (retry_after_s or 0) < delay_s <= (retry_after_s or 0) + retries.max_backoff_s
             assert elapsed_s + delay_s <= retries.budget_s
 
-    def test_it_doubles(self) -> None:
+    def test_delays_double(self) -> None:
         retries = pw.Retries(attempts=9, backoff_s=0.1, max_backoff_s=1.0)
         for failures, longest_s in enumerate((0.1, 0.2, 0.4, 0.8, 1.0, 1.0), start=1):
             delay_s = retries.delay_s(failures, pw.ConnectError(), 0)
             assert longest_s / 2 <= delay_s <= longest_s
 
     @pytest.mark.parametrize("fields", [{"attempts": 0}, {"backoff_s": 0}, {"backoff_s": 9.0}])
-    def test_nonsense(self, fields: dict[str, Any]) -> None:
+    def test_invalid_settings_are_refused(self, fields: dict[str, Any]) -> None:
         with pytest.raises(ValueError, match="expected"):
             pw.Retries(**fields)
 
     @pytest.mark.parametrize(("value", "seconds"), [(None, None), ("7", 7), ("soon", None), ("", None), ("-1", None)])
-    def test_retry_after(self, value: str | None, seconds: float | None) -> None:
+    def test_retry_after_in_seconds(self, value: str | None, seconds: float | None) -> None:
         assert parse_retry_after(value, 0) == seconds
 
     def test_retry_after_as_a_date(self) -> None:
