@@ -7,7 +7,7 @@ import { inferPhoto, inferVideo } from "./inference.js";
 import { Messages } from "./messages.js";
 import { labelOf, PeopleTable } from "./people_table.js";
 import { PoseView } from "./pose_view.js";
-import { download, Recording } from "./recording.js";
+import { download, downloadJson, Recording } from "./recording.js";
 import { ServerStatus } from "./server_status.js";
 import { cameraSource, fileSource, releaseSource } from "./source.js";
 import { Statistics } from "./statistics.js";
@@ -236,19 +236,6 @@ function announce(text) {
 
 // Downloads
 
-/** @param {string} suffix */
-function fileName(suffix) {
-  return `posewright-${new Date().toISOString().slice(0, 19).replaceAll(/[:T]/g, "-")}${suffix}`;
-}
-
-/**
- * @param {object} document
- * @param {string} suffix
- */
-function downloadJson(document, suffix) {
-  download(new Blob([JSON.stringify(document)], { type: "application/json" }), fileName(suffix));
-}
-
 function downloadPicture() {
   const [one, two] = views.map((it) => it.toCanvas());
   if (!one) return;
@@ -257,7 +244,7 @@ function downloadPicture() {
   Object.assign(canvas, { width: one.width + second, height: one.height });
   canvas.getContext("2d")?.drawImage(one, 0, 0);
   if (second && two) canvas.getContext("2d")?.drawImage(two, one.width + 4, 0);
-  canvas.toBlob((blob) => blob && download(blob, fileName(".jpg")), "image/jpeg", 0.92);
+  canvas.toBlob((blob) => blob && download(blob, ".jpg"), "image/jpeg", 0.92);
 }
 
 // Controls

@@ -100,18 +100,26 @@ function annotation(pose, id, imageId, threshold) {
 }
 
 /**
- * Download a file in the browser.
+ * Download a file, which is named after the time.
  *
  * @param {Blob} blob
- * @param {string} name
+ * @param {string} suffix
  */
-export function download(blob, name) {
+export function download(blob, suffix) {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(blob);
-  link.download = name;
+  link.download = `posewright-${new Date().toISOString().slice(0, 19).replaceAll(/[:T]/g, "-")}${suffix}`;
   link.click();
   // Browsers start reading the file a moment later.
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}
+
+/**
+ * @param {object} document
+ * @param {string} suffix
+ */
+export function downloadJson(document, suffix) {
+  download(new Blob([JSON.stringify(document)], { type: "application/json" }), suffix);
 }
 
 /**

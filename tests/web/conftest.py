@@ -84,3 +84,9 @@ def picture(tmp_path: Path) -> Path:
     path = tmp_path / "people.png"
     path.write_bytes(spots.encode(spots.paint(spots.SURE, spots.UNSURE)))
     return path
+
+
+@pytest.fixture
+def blank_page(tab: Tab, server: Running) -> Tab:
+    """A document of the server without a Content-Security-Policy, so that scripts may call other hosts."""
+    return tab.open(server.url + "/healthz")

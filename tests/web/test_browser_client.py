@@ -1,85 +1,16 @@
-"""The browser client in a real browser, against a real server; servers that misbehave are scripted."""
+"""The calls of the browser client in a real browser, against a real server."""
 
 from __future__ import annotations
-
-import base64
-import struct
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
 
 from tests import spots
-from tests.client.hosts import free_address, hosting_stream
-from tests.client.scripted_streams import ScriptedStream, StreamSide
+from tests.client.hosts import free_address
 from tests.conftest import Running
 from tests.spots import SURE, UNSURE
-from tests.streaming import eventually
+from tests.web.browser_scripts import BOTH, packed, points, run
 from tests.web.chrome import Browser, Tab
-
-BOTH = spots.paint(SURE, UNSURE)
-Elsewhere = Callable[[str, str], Any]
-
-PRELUDE = """
-const { Posewright, PosewrightError, draw, frameHeader } = await import("/posewright.js");
-const server = new Posewright();
-const blobOf = (base64, type = "image/png") =>
-  new Blob([Uint8Array.from(atob(base64), (it) => it.charCodeAt(0))], { type });
-const canvasOf = async (blob) => {
-  const bitmap = await createImageBitmap(blob);
-  const canvas = Object.assign(document.createElement("canvas"), { width: bitmap.width, height: bitmap.height });
-  canvas.getContext("2d").drawImage(bitmap, 0, 0);
-  return canvas;
-};
-const offscreenOf = (canvas) => {
-  const it = new OffscreenCanvas(canvas.width, canvas.height);
-  it.getContext("2d").drawImage(canvas, 0, 0);
-  return it;
-};
-const imageOf = async (blob) => {
-  const it = Object.assign(new Image(), { src: URL.createObjectURL(blob) });
-  await it.decode();
-  return it;
-};
-const until = async (condition) => {
-  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 5));
-};
-const outcomeOf = async (stream) => {
-  try {
-    for await (const result of stream) return result;
-  } catch (error) {
-    return fieldsOf(error);
-  }
-};
-const fieldsOf = (error) => ({ name: error.name, status: error.status, slug: error.slug, detail: error.detail });
-"""
-
-
-@pytest.fixture
-def page(tab: Tab, server: Running) -> Tab:
-    """A document of the server without a Content-Security-Policy, so that scripts may call other hosts."""
-    return tab.open(server.url + "/healthz")
-
-
-def run(page: Tab, body: str, *arguments: Any) -> Any:
-    """Run the body of an async function with the names of PRELUDE and the arguments a, b, c."""
-    return page.call("async (a, b, c) => {" + PRELUDE + body + "}", *arguments)
-
-
-def packed(pixels: np.ndarray, kind: str = "PNG") -> str:
-    return base64.b64encode(spots.encode(pixels, kind)).decode()
-
-
-def points(poses: list[dict[str, Any]]) -> np.ndarray:
-    return np.array([[[it["x"], it["y"]] for it in pose["keypoints"]] for pose in poses])
-
-
-@pytest.mark.parametrize(("seq", "capture_us"), [(0, 0), (7, 1_763_800_000_123_456), (2**32 - 1, 2**52 + 1)])
-def test_a_frame_header_has_the_wire_format(page: Tab, seq: int, capture_us: int) -> None:
-    got = run(page, "return [...new Uint8Array(frameHeader(a, b))]", seq, capture_us)
-    assert bytes(got) == struct.pack(">BBHIQ", 1, 0, 0, seq, capture_us)
-
 
 SOURCES = {
     "blob": "a",
@@ -93,17 +24,17 @@ SOURCES = {
 
 
 @pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
-def test_predict_takes_every_kind_of_picture(page: Tab, source: str) -> None:
+def test_predict_takes_every_kind_of_picture(blank_page: Tab, source: str) -> None:
     body = f"a = blobOf(a); return await server.predict({source});"
-    got = run(page, body, packed(BOTH))
+    got = run(blank_page, body, packed(BOTH))
     assert got["image"] == {"width": 640, "height": 384}
     assert got["model"]["name"] == "student-s"
     assert got["timingsMs"]["total"] > 0
     np.testing.assert_allclose(points(got["poses"]), [SURE.keypoints, UNSURE.keypoints], atol=1.5)
 
 
-def test_poses_have_the_shape_of_tensorflow_js(page: Tab) -> None:
-    pose = run(page, "return (await server.predict(blobOf(a))).poses[0]", packed(BOTH))
+def test_poses_have_the_shape_of_tensorflow_js(blank_page: Tab) -> None:
+    pose = run(blank_page, "return (await server.predict(blobOf(a))).poses[0]", packed(BOTH))
     assert set(pose) == {"keypoints", "score", "box"}
     assert {"x", "y", "score", "name"} == set(pose["keypoints"][0])
     assert [it["name"] for it in pose["keypoints"]][:2] == ["nose", "left_eye"]
@@ -112,11 +43,11 @@ def test_poses_have_the_shape_of_tensorflow_js(page: Tab) -> None:
     assert pose["box"] == pytest.approx(box, abs=0.6)
 
 
-def test_poses_of_a_shrunk_picture_are_in_pixels_of_the_source(page: Tab) -> None:
+def test_poses_of_a_shrunk_picture_are_in_pixels_of_the_source(blank_page: Tab) -> None:
     """The picture is sent at half its size, so that an error of half a pixel would show as one pixel."""
     body = "return await server.predict(await canvasOf(blobOf(a)), { maxSide: 640 });"
     twice = np.ascontiguousarray(BOTH.repeat(2, axis=0).repeat(2, axis=1))
-    got = run(page, body, packed(twice))
+    got = run(blank_page, body, packed(twice))
     assert got["image"] == {"width": 1280, "height": 768}
     # Pixel k becomes pixels 2k and 2k + 1, whose centre is 2k + 1/2.
     errors = points(got["poses"]) - (2 * np.array([SURE.keypoints, UNSURE.keypoints]) + 0.5)
@@ -124,19 +55,19 @@ def test_poses_of_a_shrunk_picture_are_in_pixels_of_the_source(page: Tab) -> Non
     assert np.abs(errors.mean(axis=(0, 1))).max() < 0.3
 
 
-def test_options_reach_the_server(page: Tab) -> None:
+def test_options_reach_the_server(blank_page: Tab) -> None:
     body = """const canvas = await canvasOf(blobOf(a));
     const counts = [{ maxPeople: 1 }, { minScore: 0.99 }, { boxes: b, maxSide: 320 }, { model: "teacher" }];
     const replies = await Promise.all(counts.map((it) => server.predict(canvas, it)));
     return replies.map((it) => [it.poses.length, it.model.name, it.poses[0]?.box.xMin]);"""
-    got = run(page, body, packed(BOTH), [UNSURE.box_xywh])
+    got = run(blank_page, body, packed(BOTH), [UNSURE.box_xywh])
     assert [it[:2] for it in got] == [[1, "student-s"], [1, "student-s"], [1, "student-s"], [2, "teacher"]]
     assert got[2][2] == pytest.approx(UNSURE.box_xywh[0], abs=0.1)
 
 
-def test_compare_and_models_return_what_the_server_sends(page: Tab, server: Running) -> None:
+def test_compare_and_models_return_what_the_server_sends(blank_page: Tab, server: Running) -> None:
     body = "return { compared: await server.compare(blobOf(a)), models: await server.models() };"
-    got = run(page, body, packed(BOTH))
+    got = run(blank_page, body, packed(BOTH))
     reply = server.http.post("/compare", content=spots.encode(BOTH), headers={"Content-Type": "image/png"}).json()
     assert [it["oks"] for it in got["compared"]["matches"]] == [it["oks"] for it in reply["matches"]]
     assert got["compared"]["matches"][0]["distancesPx"] == reply["matches"][0]["distances_px"]
@@ -156,197 +87,18 @@ def test_compare_and_models_return_what_the_server_sends(page: Tab, server: Runn
     ],
     ids=["unknown-model", "bad-parameter", "no-png", "no-picture", "nothing-loaded", "nobody-there"],
 )
-def test_errors_have_a_status_a_slug_and_a_detail(page: Tab, call: str, status: int, slug: str) -> None:
+def test_errors_have_a_status_a_slug_and_a_detail(blank_page: Tab, call: str, status: int, slug: str) -> None:
     body = (
         f"return await {call}.then(() => null, (it) => ({{ ...fieldsOf(it), ours: it instanceof PosewrightError }}));"
     )
-    error = run(page, body, packed(BOTH), free_address())
+    error = run(blank_page, body, packed(BOTH), free_address())
     assert (error["name"], error["ours"], error["status"], error["slug"]) == ("PosewrightError", True, status, slug)
     assert len(error["detail"]) > 20
 
 
-def test_an_aborted_call_throws_what_fetch_throws(page: Tab) -> None:
+def test_an_aborted_call_throws_what_fetch_throws(blank_page: Tab) -> None:
     body = "return await server.predict(blobOf(a), { signal: AbortSignal.abort() }).catch((it) => it.name);"
-    assert run(page, body, packed(BOTH)) == "AbortError"
-
-
-STREAMING = """
-const canvas = await canvasOf(blobOf(a));
-const context = canvas.getContext("2d");
-(function tick() {
-  context.fillStyle = "rgb(114 114 114)";
-  context.fillRect(0, 0, 1, 1);
-  requestAnimationFrame(tick);
-})();
-"""
-
-
-def test_a_stream_is_read_with_for_await_and_ends_with_the_loop(page: Tab, server: Running) -> None:
-    body = (
-        STREAMING
-        + """
-    const stream = server.stream(canvas, { maxFps: 100 }), results = [];
-    for await (const result of stream) { results.push(result); if (results.length === 5) break; }
-    return { results, stats: stream.stats, state: stream.state };"""
-    )
-    got = run(page, body, packed(BOTH))
-    assert got["state"] == "closed"
-    last = got["results"][-1]
-    np.testing.assert_allclose(points(last["poses"]), [SURE.keypoints, UNSURE.keypoints], atol=2)
-    assert [it["id"] for it in last["poses"]] == [1, 2]
-    assert [it["seq"] for it in got["results"]] == sorted({it["seq"] for it in got["results"]})
-    for result in got["results"]:
-        assert result["ageMs"] >= result["roundTripMs"] >= result["serverMs"] > 0
-        assert result["image"] == {"width": 640, "height": 384}
-    stats = got["stats"]
-    assert stats["sent"] == stats["answered"] + stats["dropped"] + stats["lost"]
-    eventually(lambda: server.open_streams == 0)
-
-
-@pytest.fixture
-def elsewhere(page: Tab) -> Elsewhere:
-    """Run a script that has a canvas and ``other``, a client of the server at an address."""
-
-    def stream_to(url: str, script: str) -> Any:
-        body = STREAMING + "const other = new Posewright(b), states = [];" + script
-        return run(page, body, packed(BOTH), url)
-
-    return stream_to
-
-
-def test_at_most_two_frames_are_unanswered_and_the_newest_goes_next(elsewhere: Elsewhere) -> None:
-    """The server leaves two frames unanswered while twenty newer ones come."""
-    scripted = ScriptedStream(lambda _side, _number, _seq: False)
-    script = """
-    const stream = other.stream(canvas, { maxFps: 1000 });
-    await until(() => stream.stats.sent >= 2 && stream.stats.skipped >= 20);
-    const stats = { ...stream.stats };
-    stream.close();
-    return stats;
-    """
-    with hosting_stream(scripted) as url:
-        assert elsewhere(url, script)["sent"] == 2
-    assert scripted.seqs == [0, 1]
-
-
-def test_a_broken_stream_reconnects(elsewhere: Elsewhere) -> None:
-    def plan(side: StreamSide, number: int, seq: int) -> bool:
-        if number == 1 and seq >= 3:
-            side.cut()
-            return False
-        return True
-
-    scripted = ScriptedStream(plan)
-    script = """
-    const onState = (state, { retryMs = null }) => states.push([state, retryMs]);
-    const stream = other.stream(canvas, { minScore: 0.2, onState });
-    for await (const result of stream) if (stream.stats.reconnects && stream.stats.answered > 5) break;
-    return { stats: stream.stats, states };
-    """
-    with hosting_stream(scripted) as url:
-        got = elsewhere(url, script)
-    assert [it[0] for it in got["states"]] == ["connecting", "open", "waiting", "connecting", "open", "closed"]
-    assert 250 <= got["states"][2][1] <= 500
-    assert got["stats"]["reconnects"] == 1
-    assert got["stats"]["lost"] >= 1
-    assert scripted.seqs == sorted(scripted.seqs), "the numbers continue in the next session"
-    assert [it["min_score"] for it in scripted.hellos] == [0.2, 0.2]
-    assert scripted.headers[0]["Sec-WebSocket-Protocol"] == "pose.v1.json"
-
-
-def test_a_refused_stream_does_not_reconnect(page: Tab) -> None:
-    script = """
-    const stream = server.stream(canvas, { model: "nobody" });
-    return { error: await outcomeOf(stream), stats: stream.stats };
-    """
-    got = run(page, STREAMING + script, packed(BOTH))
-    assert (got["error"]["slug"], got["error"]["status"]) == ("unknown-model", 404)
-    assert got["stats"]["reconnects"] == 0
-
-
-def test_a_stream_gives_up_after_max_retries(elsewhere: Elsewhere) -> None:
-    script = """
-    const stream = other.stream(canvas, { maxRetries: 1, onState: (state) => states.push(state) });
-    return { error: await outcomeOf(stream), states };
-    """
-    got = elsewhere(free_address(), script)
-    assert got["states"] == ["connecting", "waiting", "connecting", "closed"]
-    assert got["error"]["slug"] == "stream-closed-1006"
-
-
-@pytest.mark.parametrize("others", [0, 30])
-def test_a_browser_learns_that_a_frame_is_too_large_although_it_keeps_sending(page: Tab, others: int) -> None:
-    script = """
-    const socket = new WebSocket(location.origin.replace("http", "ws") + "/stream", "pose.v1.json");
-    socket.onopen = () => {
-      socket.send(new Uint8Array(4_000_001));
-      for (let i = 0; i < OTHERS; i++) socket.send(new Uint8Array(100_000));
-    };
-    return await new Promise((resolve) => { socket.onclose = ({ code, reason }) => resolve([code, reason]); });
-    """
-    for _ in range(3):
-        code, reason = page.run("(async () => {" + script.replace("OTHERS", str(others)) + "})()")
-        assert code == 1009
-        assert "at most 4000000 bytes" in reason
-
-
-def test_pings_are_answered_and_a_bad_frame_does_not_end_the_stream(elsewhere: Elsewhere) -> None:
-    problem = {"type": "/problems/undecodable-image", "status": 422, "detail": "no picture"}
-
-    def plan(side: StreamSide, _number: int, seq: int) -> bool:
-        if seq == 1:
-            side.send(type="ping")
-            side.send(type="a message of a later version")
-            side.send(type="error", seq=1, capture_us=0, dropped=0, problem=problem)
-        return seq != 1
-
-    scripted = ScriptedStream(plan)
-    script = """
-    const errors = [];
-    const stream = other.stream(canvas, { onError: (it) => errors.push(fieldsOf(it)) });
-    for await (const result of stream) if (result.seq > 2) break;
-    return { errors, stats: stream.stats };
-    """
-    with hosting_stream(scripted) as url:
-        got = elsewhere(url, script)
-    assert got["errors"] == [
-        {"name": "PosewrightError", "status": 422, "slug": "undecodable-image", "detail": "no picture"}
-    ]
-    assert got["stats"]["failed"] == 1
-    assert {"type": "pong"} in scripted.texts
-
-
-@pytest.mark.parametrize("alive", [True, False], ids=["alive", "dead"])
-def test_a_page_that_slept_pings_before_it_gives_up_a_connection(elsewhere: Elsewhere, *, alive: bool) -> None:
-    """Timers of a background tab run once a minute: the test advances the clock and calls the timers itself."""
-    scripted = ScriptedStream(lambda _side, _number, _seq: alive)
-    script = """
-    const ticks = [], clock = performance.now.bind(performance), after = [];
-    let slept = 0;
-    performance.now = () => clock() + slept;
-    window.setInterval = (tick) => ticks.push(tick);
-    const stream = other.stream(canvas, { maxRetries: 0, onState: (state) => states.push(state) });
-    await until(() => stream.stats.sent);
-    for (const seconds of [60, 11]) {
-      slept += 1000 * seconds;
-      for (const tick of ticks) tick();
-      const answered = stream.stats.answered;
-      if (ALIVE) await until(() => stream.stats.answered > answered + 2);
-      after.push(states.at(-1));
-    }
-    stream.close();
-    return after;
-    """.replace("ALIVE", str(alive).lower())
-    with hosting_stream(scripted) as url:
-        assert elsewhere(url, script) == (["open", "open"] if alive else ["open", "closed"])
-        eventually(lambda: {"type": "ping"} in scripted.texts)  # the page may close before the ping arrives
-
-
-def test_the_api_key_is_sent_as_a_second_subprotocol(elsewhere: Elsewhere) -> None:
-    scripted = ScriptedStream()
-    with hosting_stream(scripted) as url:
-        elsewhere(url, "for await (const result of new Posewright(b, { key: 'secret' }).stream(canvas)) return null;")
-    assert scripted.headers[0]["Sec-WebSocket-Protocol"] == "pose.v1.json, bearer.secret"
+    assert run(blank_page, body, packed(BOTH)) == "AbortError"
 
 
 def test_without_offscreen_canvas_an_ordinary_canvas_is_used(browser: Browser, server: Running) -> None:
@@ -356,7 +108,7 @@ def test_without_offscreen_canvas_an_ordinary_canvas_is_used(browser: Browser, s
         np.testing.assert_allclose(points(got["poses"]), [SURE.keypoints, UNSURE.keypoints], atol=1.5)
 
 
-def test_a_drawing_has_the_colours_of_both_sides(page: Tab) -> None:
+def test_a_drawing_has_the_colours_of_both_sides(blank_page: Tab) -> None:
     """On a canvas twice as large as the picture, plain and mirrored."""
     body = """
     const canvas = Object.assign(document.createElement("canvas"), { width: 1280, height: 768 });
@@ -368,5 +120,7 @@ def test_a_drawing_has_the_colours_of_both_sides(page: Tab) -> None:
         places = 2 * SURE.keypoints + 1
         if mirrored:
             places[:, 0] = 1280 - places[:, 0]
-        nose, left, right = run(page, body, packed(BOTH), mirrored, np.round(places[[0, 5, 6]]).astype(int).tolist())
+        nose, left, right = run(
+            blank_page, body, packed(BOTH), mirrored, np.round(places[[0, 5, 6]]).astype(int).tolist()
+        )
         assert (nose, left, right) == ([0, 200, 140, 255], [86, 180, 233, 255], [230, 159, 0, 255])
