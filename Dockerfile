@@ -3,6 +3,7 @@ FROM python:3.11-slim AS build
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY service service
+COPY clients/browser clients/browser
 # The wheel names both packages; training's code weighs kilobytes, its dependencies stay out.
 COPY training training
 RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir --constraint constraints.txt .

@@ -1,16 +1,17 @@
-/** The camera: choosing and opening one, and saying in plain words why it cannot be opened. */
+/** Opens a camera, lists the cameras, and explains why a camera cannot be opened. */
 
 /**
  * Open a camera.
  *
- * @param {HTMLVideoElement} video Shows it.
- * @param {string} which `user`, `environment`, or the id of a device.
- * @returns {Promise<{ stream: MediaStream, mirrored: boolean }>} `mirrored`: whoever it films expects a mirror.
+ * @param {HTMLVideoElement} video Shows the camera's picture.
+ * @param {string} choice `user`, `environment`, or a device id.
+ * @returns {Promise<{ stream: MediaStream, mirrored: boolean }>} `mirrored`: the camera faces the user, who expects a
+ *   mirrored picture.
  */
-export async function openCamera(video, which) {
+export async function openCamera(video, choice) {
   if (!navigator.mediaDevices?.getUserMedia) throw new DOMException("no mediaDevices", "InsecureError");
-  const facing = which === "user" || which === "environment";
-  const device = facing ? { facingMode: which } : { deviceId: { exact: which } };
+  const facing = choice === "user" || choice === "environment";
+  const device = facing ? { facingMode: choice } : { deviceId: { exact: choice } };
   const size = { width: { ideal: 1280 }, height: { ideal: 720 }, frameRate: { ideal: 30 } };
   const stream = await navigator.mediaDevices.getUserMedia({ video: { ...device, ...size }, audio: false });
   video.removeAttribute("src");
@@ -20,24 +21,25 @@ export async function openCamera(video, which) {
 }
 
 /**
- * List cameras in a choice. Before anybody has allowed one, browsers tell no names: then front and back stay in it.
+ * List the cameras. Browsers hide their names until a camera has been allowed; until then the list offers front and
+ * back.
  *
- * @param {HTMLSelectElement} choice
+ * @param {HTMLSelectElement} select
  * @param {string} [open] Id of the device that is open.
  */
-export async function listCameras(choice, open) {
+export async function listCameras(select, open) {
   const devices = (await navigator.mediaDevices?.enumerateDevices()) ?? [];
   const cameras = devices.filter((it) => it.kind === "videoinput" && it.deviceId && it.label);
   if (!cameras.length) return;
-  choice.replaceChildren(...cameras.map((it) => new Option(nameOf(it.label), it.deviceId)));
-  if (open) choice.value = open;
+  select.replaceChildren(...cameras.map((it) => new Option(nameOf(it.label), it.deviceId)));
+  if (open) select.value = open;
 }
 
 /** @param {string} label */
 function nameOf(label) {
   if (/\b(back|rear|environment)\b/i.test(label)) return `Back camera${numberIn(label)}`;
   if (/\b(front|user)\b/i.test(label)) return `Front camera${numberIn(label)}`;
-  // Chromium adds the USB ids of vendor and product.
+  // Chromium appends the USB vendor and product ids.
   return label.replace(/\s*\([0-9a-f]{4}:[0-9a-f]{4}\)$/i, "");
 }
 
@@ -48,26 +50,26 @@ function numberIn(label) {
 }
 
 /**
- * @param {unknown} error What opening threw.
+ * @param {unknown} error The error that `openCamera` threw.
  * @returns {string} What it means, and what to do.
  */
-export function whyNoCamera(error) {
+export function explainCameraError(error) {
   const name = error instanceof DOMException ? error.name : "";
   if (name === "InsecureError") {
     return (
-      "Browsers give the camera only to pages from https or from localhost, " +
-      `and this one came from ${location.origin}. ` +
-      "Open it through https or localhost; photos and videos work here as well."
+      "Browsers allow the camera only on pages from https or localhost, " +
+      `and this page came from ${location.origin}. ` +
+      "Open it through https or localhost. Photos and videos work here as well."
     );
   }
   if (name === "NotAllowedError") {
-    return "The camera is blocked for this page. Allow it beside the address bar, or in the system's settings.";
+    return "The camera is blocked for this page. Allow it next to the address bar, or in the system settings.";
   }
   if (name === "NotFoundError" || name === "OverconstrainedError") {
-    return "There is no such camera here. Plug one in or choose another; photos and videos work without.";
+    return "This camera was not found. Connect it or choose another one. Photos and videos work without a camera.";
   }
   if (name === "NotReadableError" || name === "AbortError") {
-    return "The camera does not start. Another program may be using it: close that one and start again.";
+    return "The camera does not start. Another program may be using it: close that program and start again.";
   }
   return `The camera does not start: ${error instanceof Error ? error.message : error}`;
 }

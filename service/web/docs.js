@@ -1,9 +1,9 @@
-/** Shows the API's description with Swagger UI, a classic script that leaves a global. */
+/** Shows the API documentation with Swagger UI, a classic script that defines a global. */
 
 /** @type {any} */ (globalThis).SwaggerUIBundle({
   url: "openapi.json",
   dom_id: "#viewer",
   deepLinking: true,
-  // Otherwise Swagger's own server would be asked what it thinks of the description.
+  // Disables the call to Swagger's online validator.
   validatorUrl: null,
 });

@@ -1,38 +1,40 @@
-/** One message at a time, over the picture, with something to do about it. */
+/** Messages over the picture: one at a time, each with a button. */
 
 export class Messages {
   #root;
-  #subject = "";
+  #topic = "";
 
-  /** @param {HTMLElement} root A live region: screen readers read what comes into it. */
+  /** @param {HTMLElement} root A live region, which screen readers read aloud. */
   constructor(root) {
     this.#root = root;
   }
 
   /**
-   * @param {string} subject What it is about; `hush` takes it.
+   * Show a message in place of the previous one.
+   *
+   * @param {string} topic Name for `clear`.
    * @param {string} text
-   * @param {{ bad?: boolean, action?: [string, () => void] }} [options] `action`: a button's words and what it does.
+   * @param {{ action?: [string, () => void] }} [options] `action`: text of the button and what it does; default: close.
    */
-  say(subject, text, { bad = true, action } = {}) {
+  show(topic, text, { action } = {}) {
     const shown = this.#root.querySelector("p");
-    this.#subject = subject;
-    // Said again, it would be read out again.
+    this.#topic = topic;
+    // A message that is shown again would be read aloud again.
     if (shown?.textContent === text) return;
     const message = document.createElement("div");
-    message.className = bad ? "message bad" : "message";
+    message.className = "message";
     message.append(Object.assign(document.createElement("p"), { textContent: text }));
-    const [words, act] = action ?? ["Close", () => this.hush(subject)];
-    const button = Object.assign(document.createElement("button"), { type: "button", textContent: words });
+    const [label, act] = action ?? ["Close", () => this.clear(topic)];
+    const button = Object.assign(document.createElement("button"), { type: "button", textContent: label });
     button.addEventListener("click", act);
     message.append(button);
     this.#root.replaceChildren(message);
   }
 
-  /** @param {string[]} subjects Over and done with. */
-  hush(...subjects) {
-    if (!subjects.includes(this.#subject)) return;
-    this.#subject = "";
+  /** @param {string[]} topics Remove the message if it has one of these topics. */
+  clear(...topics) {
+    if (!topics.includes(this.#topic)) return;
+    this.#topic = "";
     this.#root.replaceChildren();
   }
 }

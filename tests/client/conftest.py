@@ -1,4 +1,4 @@
-"""Every REST test runs against both clients."""
+"""Every REST test runs with both clients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tiny real servers: an ASGI application under uvicorn, or a WebSocket handler, each in a thread."""
+"""Small real servers in threads: an ASGI application under uvicorn, or a WebSocket handler."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PATIENCE_S = 20.0
 
 
 def free_address() -> str:
-    """An address where nobody listens."""
+    """An address without a server."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{probe.getsockname()[1]}"
@@ -49,7 +49,7 @@ def hosting(app: Callable[..., Awaitable[None]], *, port: int = 0, lifespan: str
 
 @dataclass
 class Scripted:
-    """An ASGI application that answers with one (status, headers, body) after the other, the last one for ever."""
+    """An ASGI application that sends one (status, headers, body) after the other, and repeats the last one."""
 
     replies: list[tuple[int, dict[str, str], Any]]
     requests: list[dict[str, Any]] = field(default_factory=list)
@@ -76,7 +76,7 @@ class Scripted:
 
 @contextmanager
 def hosting_stream(handler: Callable[[ServerConnection], None], **options: Any) -> Iterator[str]:
-    """Serve a WebSocket handler until the block ends; yields its URL, of http as clients take it."""
+    """Serve a WebSocket handler until the block ends; yields its http URL."""
     server: Server = serve(handler, "127.0.0.1", 0, subprotocols=["pose.v1.json"], compression=None, **options)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()

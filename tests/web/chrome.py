@@ -1,6 +1,6 @@
-"""A real browser: headless Chromium, spoken to in its DevTools protocol over the WebSocket library that we have anyway.
+"""A real browser: headless Chromium, controlled through its DevTools protocol over a WebSocket.
 
-A driver such as Playwright would bring 40 MB and a Node.js for the dozen commands that are needed here.
+The tests need about a dozen commands, for which a driver such as Playwright with its Node.js would be large.
 """
 
 from __future__ import annotations
@@ -41,25 +41,25 @@ FLAGS = (
 
 
 def program() -> str | None:
-    """Path of a Chromium, None where there is none."""
+    """Path of a Chromium, or None."""
     return next((path for name in PROGRAMS if (path := shutil.which(name))), None)
 
 
 def camera(clip: Path) -> list[str]:
-    """Flags for a camera that films a clip (Motion JPEG, ``*.mjpeg``)."""
+    """Flags for a fake camera that plays a clip (Motion JPEG, ``*.mjpeg``)."""
     return ["--use-fake-device-for-media-stream", f"--use-file-for-fake-video-capture={clip}"]
 
 
-LEFT = (
+NAVIGATED = (
     "Inspected target navigated or closed",
     "Execution context was destroyed.",
     "Cannot find default execution context",
 )
-"""What the browser says of a script whose page gave way to another one."""
+"""Errors of the browser for a script whose page was replaced by another one."""
 
 
-class PageLeft(Exception):
-    """The page of a script is gone."""
+class PageReplacedError(Exception):
+    """The page of a script was replaced by another one."""
 
 
 class Browser:
@@ -70,7 +70,7 @@ class Browser:
         self._numbers = itertools.count(1)
         self._replies: dict[int, queue.Queue[dict[str, Any]]] = {}
         self._events: list[dict[str, Any]] = []
-        self._news = threading.Condition()  # reentrant
+        self._changed = threading.Condition()  # reentrant
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -81,29 +81,29 @@ class Browser:
                 if "id" in message:
                     self._replies.pop(message["id"]).put(message)
                 else:
-                    with self._news:
+                    with self._changed:
                         self._events.append(message)
-                        self._news.notify_all()
+                        self._changed.notify_all()
         except ConnectionClosed:
             pass
 
     def send(self, method: str, session: str | None = None, **params: Any) -> dict[str, Any]:
-        """Run a command of the protocol (chromedevtools.github.io/devtools-protocol); its result."""
+        """Run a command of the protocol (chromedevtools.github.io/devtools-protocol); returns its result."""
         number, reply = next(self._numbers), queue.Queue[dict[str, Any]]()
         self._replies[number] = reply
         command = {"id": number, "method": method, "params": params}
         self._connection.send(json.dumps(command if session is None else command | {"sessionId": session}))
         answer = reply.get(timeout=PATIENCE_S)
-        told = answer.get("error", {}).get("message", "")
-        if told in LEFT:
-            raise PageLeft(told)
+        message = answer.get("error", {}).get("message", "")
+        if message in NAVIGATED:
+            raise PageReplacedError(message)
         assert "error" not in answer, f"{method}: {answer['error']}"
         result: dict[str, Any] = answer["result"]
         return result
 
     def events(self, session: str | None, method: str) -> list[dict[str, Any]]:
-        """What has happened in a tab so far, or in the browser where no session is named."""
-        with self._news:
+        """Events of one kind so far, in a tab, or in the browser if the session is None."""
+        with self._changed:
             return [it["params"] for it in self._events if (it.get("sessionId"), it["method"]) == (session, method)]
 
     def wait_for_event(self, session: str | None, method: str, count: int) -> dict[str, Any]:
@@ -112,13 +112,13 @@ class Browser:
         return self.events(session, method)[count - 1]
 
     def wait_until(self, happened: Callable[[list[dict[str, Any]]], bool]) -> None:
-        """Wait for something among the events."""
-        with self._news:
-            assert self._news.wait_for(lambda: happened(self._events), PATIENCE_S), "the browser told nothing of it"
+        """Wait for a condition on the events."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: happened(self._events), PATIENCE_S), "the browser sent no such event"
 
     @contextmanager
     def tab(self, size: tuple[int, int] = (1280, 800), *, phone: bool = False, scheme: str = "light") -> Iterator[Tab]:
-        """A tab with storage and permissions of its own."""
+        """A tab with its own storage and permissions."""
         context = self.send("Target.createBrowserContext")["browserContextId"]
         target = self.send("Target.createTarget", url="about:blank", browserContextId=context)["targetId"]
         session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
@@ -149,7 +149,7 @@ class Tab:
         return self._browser.events(self._session, method)
 
     def open(self, url: str, *, camera: str | None = "granted") -> Self:
-        """Go to a page; ``camera`` is ``granted`` or ``denied`` there, or None where the page may not even ask."""
+        """Open a page; ``camera`` is the permission ``granted`` or ``denied``, or None to leave it unset."""
         if camera is not None:
             self._browser.send(
                 "Browser.setPermission",
@@ -164,7 +164,7 @@ class Tab:
         return self
 
     def run(self, script: str) -> Any:
-        """Value of a JavaScript expression, awaited."""
+        """Evaluate a JavaScript expression, await it, and return its value."""
         answer = self.send(
             "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True, userGesture=True
         )
@@ -173,11 +173,11 @@ class Tab:
         return answer["result"].get("value")
 
     def call(self, function: str, *arguments: Any) -> Any:
-        """What a JavaScript function returns."""
+        """Call a JavaScript function, and return its result."""
         return self.run(f"({function})(...{json.dumps(arguments)})")
 
     def wait_for(self, condition: str) -> Any:
-        """First value of a JavaScript expression that is truthy, on this page or on the one that takes its place."""
+        """Wait until a JavaScript expression is truthy, on this page or on one that replaces it; returns the value."""
         poll = (
             "new Promise((resolve) => { const poll = () => { const value = ("
             + condition
@@ -186,13 +186,13 @@ class Tab:
         while True:
             try:
                 return self.run(poll)
-            except PageLeft:
+            except PageReplacedError:
                 continue
             except queue.Empty:
-                raise AssertionError(f"never came true: {condition}; the page says: {self.text('body')}") from None
+                raise AssertionError(f"never became true: {condition}; the page shows: {self.text('body')}") from None
 
     def text(self, selector: str) -> str:
-        """What stands in an element."""
+        """Text of an element."""
         return str(self.call("(it) => document.querySelector(it)?.innerText ?? ''", selector))
 
     def click(self, selector: str) -> None:
@@ -210,7 +210,7 @@ class Tab:
         return x, y
 
     def press(self, key: str, code: int) -> None:
-        """Press a key that writes nothing; ``code`` is its virtual key code."""
+        """Press a key without a character; ``code`` is its virtual key code."""
         for kind in ("rawKeyDown", "keyUp"):
             self.send("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
 
@@ -221,7 +221,7 @@ class Tab:
         self.send("DOM.setFileInputFiles", nodeId=node, files=[str(it) for it in paths])
 
     def drop(self, selector: str, path: Path) -> None:
-        """Drag a file from outside onto an element and let go."""
+        """Drag a file from outside onto an element, and drop it."""
         x, y = self.center(selector)
         data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
         for kind in (
@@ -229,11 +229,11 @@ class Tab:
             "dragOver",
             "dragOver",
             "drop",
-        ):  # Chromium drops only where the last move was welcome
+        ):  # Chromium drops only after an accepted dragOver
             self.send("Input.dispatchDragEvent", type=kind, x=x, y=y, data=data)
 
     def download(self, folder: Path, act: Callable[[], None]) -> Path:
-        """The file that is saved when something is done."""
+        """Run an action that downloads a file; returns its path."""
         self._browser.send(
             "Browser.setDownloadBehavior",
             behavior="allow",
@@ -254,19 +254,19 @@ class Tab:
         return folder / str(begun["suggestedFilename"])
 
     def screenshot(self, path: Path, *, whole: bool = False) -> None:
-        """Save a PNG; ``whole`` with what lies below the window."""
+        """Save a PNG; ``whole``: of the whole page instead of the visible part."""
         shot = self.send("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
         path.write_bytes(base64.b64decode(shot["data"]))
 
     def faults(self) -> list[str]:
-        """What the console holds against the page."""
+        """Exceptions, errors and warnings in the console."""
         thrown = [str(it["exceptionDetails"]) for it in self.events("Runtime.exceptionThrown")]
         said = [str(it["args"]) for it in self.events("Runtime.consoleAPICalled") if it["type"] in {"error", "warning"}]
         logged = [it["entry"]["text"] for it in self.events("Log.entryAdded") if it["entry"]["level"] == "error"]
         return thrown + said + logged
 
     def addresses(self) -> set[str]:
-        """Every URL that the page asked for."""
+        """All URLs that the page requested."""
         asked = {it["request"]["url"] for it in self.events("Network.requestWillBeSent")}
         return asked | {it["url"] for it in self.events("Network.webSocketCreated")}
 
@@ -277,7 +277,7 @@ def running(profile: Path, flags: Sequence[str] = ()) -> Iterator[Browser]:
 
     Args:
         profile: An empty folder.
-        flags: Further ones.
+        flags: Additional command line flags.
     """
     path = program()
     assert path is not None
@@ -286,7 +286,7 @@ def running(profile: Path, flags: Sequence[str] = ()) -> Iterator[Browser]:
         try:
             assert process.stderr is not None
             address = next(line.split()[-1] for line in process.stderr if line.startswith("DevTools listening on"))
-            # Read on, or the pipe fills up and Chromium stands still.
+            # Chromium would block if nobody read its pipe.
             drain = threading.Thread(target=process.stderr.read, daemon=True)
             drain.start()
             with connect(address, max_size=None, compression=None) as connection:

@@ -1,4 +1,4 @@
-"""A browser whose camera films spots, and one whose camera films a real person."""
+"""Browsers with cameras: one that films spots, and the pictures of a real person for another."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tests.web import chrome
 from tests.web.chrome import Browser, Tab
 
 INSECURE_HOST = "posewright.test"
-"""A name of this machine that no browser takes for this machine."""
+"""A host name of this machine that browsers do not treat as local, and so not as secure."""
 
 
 def write_clip(path: Path, frames: list[np.ndarray]) -> Path:
-    """Write uint8 (H, W, 3) RGB pictures as Motion JPEG, which Chromium's camera plays again and again."""
+    """Write uint8 (H, W, 3) RGB pictures as Motion JPEG, which Chromium's fake camera plays in a loop."""
     options = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
     jpegs = [cv2.imencode(".jpg", np.ascontiguousarray(it[:, :, ::-1]), options)[1].tobytes() for it in frames]
     path.write_bytes(b"".join(jpegs))
@@ -29,10 +29,10 @@ def write_clip(path: Path, frames: list[np.ndarray]) -> Path:
 
 
 def portrait(phase: float) -> tuple[np.ndarray, np.ndarray]:
-    """NASA's portrait of Eileen Collins on a wall of its own colours, filmed by a camera that sways.
+    """NASA's portrait of Eileen Collins in front of its own blurred colours, filmed by a swaying camera.
 
     Args:
-        phase: Of the swaying, 0..1.
+        phase: Phase of the sway, 0..1.
 
     Returns:
         uint8 (480, 640, 3) RGB, and float32 (2, 3): px of the portrait -> px of the picture.
@@ -54,7 +54,7 @@ def _chromium() -> None:
 
 @pytest.fixture(scope="session")
 def browser(_chromium: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """Its camera films ``spots.SURE`` without end; it knows no host but this one."""
+    """Its camera films ``spots.SURE`` in a loop; it can reach no host but this one."""
     folder = tmp_path_factory.mktemp("browser")
     clip = write_clip(folder / "spots.mjpeg", [spots.paint(spots.SURE)] * 5)
     flags = [
@@ -73,14 +73,20 @@ def tab(browser: Browser) -> Iterator[Tab]:
 
 @pytest.fixture(scope="module")
 def shipped() -> Iterator[Running]:
-    """A server with the bundles that ship."""
+    """A server with the shipped bundles."""
     with serving(Settings()) as it:
         yield it
 
 
 @pytest.fixture
 def picture(tmp_path: Path) -> Path:
-    """A person of whom the model is sure, and one of whom it is less so."""
+    """A picture of two people: one with a high score, one with a lower score."""
     path = tmp_path / "people.png"
     path.write_bytes(spots.encode(spots.paint(spots.SURE, spots.UNSURE)))
     return path
+
+
+@pytest.fixture
+def blank_page(tab: Tab, server: Running) -> Tab:
+    """A document of the server without a Content-Security-Policy, so that scripts may call other hosts."""
+    return tab.open(server.url + "/healthz")

@@ -1,4 +1,4 @@
-"""/docs in a real browser that reaches no other host."""
+"""The API documentation at /docs in a real browser that reaches no other host."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def url(server: Running, models_dir: Path, request: pytest.FixtureRequest) -> It
         yield it
 
 
-def test_every_operation_is_shown_and_can_be_tried(tab: Tab, server: Running, url: str) -> None:
-    described = server.http.get("/openapi.json").json()["paths"]
+def test_every_operation_is_shown_and_can_be_executed(tab: Tab, server: Running, url: str) -> None:
+    paths = server.http.get("/openapi.json").json()["paths"]
     tab.open(url + "/docs", camera=None)
-    tab.wait_for(f"{OPERATIONS} === {sum(map(len, described.values()))}")
-    for path in described:
+    tab.wait_for(f"{OPERATIONS} === {sum(map(len, paths.values()))}")
+    for path in paths:
         assert path in tab.text("#viewer").replace("\u200b", "")
     tab.click("[id$='healthz_get'] button")
     tab.wait_for("document.querySelector('.try-out__btn') !== null")
@@ -42,6 +42,6 @@ def test_every_operation_is_shown_and_can_be_tried(tab: Tab, server: Running, ur
         "document.querySelector('.live-responses-table .response .response-col_status')?.innerText.startsWith('200')"
     )
     assert tab.faults() == []
-    asked = {it for it in tab.addresses() if not it.startswith(("data:", "blob:"))}
-    assert url + "/healthz" in asked
-    assert {urlsplit(it).netloc for it in asked} == {urlsplit(url).netloc}
+    requested = {it for it in tab.addresses() if not it.startswith(("data:", "blob:"))}
+    assert url + "/healthz" in requested
+    assert {urlsplit(it).netloc for it in requested} == {urlsplit(url).netloc}

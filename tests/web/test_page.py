@@ -1,4 +1,4 @@
-"""The page in a real browser, on spots: every point on it has a known place."""
+"""The page in a real browser, with pictures of spots, whose coordinates are known."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ROWS = "document.querySelectorAll('#people tbody tr').length"
 def page(tab: Tab, server: Running) -> Iterator[Tab]:
     yield opened(tab, server.url)
     assert tab.faults() == []
-    # Nothing from elsewhere; blobs are the page's own.
+    # The page loads nothing from other hosts; blobs are its own.
     hosts = {urlsplit(it).netloc for it in tab.addresses() if not it.startswith("blob:")}
     assert hosts == {urlsplit(server.url).netloc}
 
@@ -46,17 +46,17 @@ def opened(tab: Tab, url: str, **options: Any) -> Tab:
     return tab
 
 
-def colors_at(tab: Tab, pane: str, points: np.ndarray, *, mirrored: bool = False) -> list[list[int]]:
-    """Colours of the drawing on points of the picture, whose width is that of the spots; nearly known ones as known."""
-    script = """(pane, points, width, mirrored) => {
-      const canvas = document.querySelector(`${pane} .overlay`), scale = canvas.width / width;
+def colors_at(tab: Tab, view: str, points: np.ndarray, *, mirrored: bool = False) -> list[list[int]]:
+    """Colours of the drawing at points of the picture; colours close to a known one are returned as that one."""
+    script = """(view, points, width, mirrored) => {
+      const canvas = document.querySelector(`${view} .overlay`), scale = canvas.width / width;
       return points.map(([x, y]) => {
         const across = (x + 0.5) * scale;
         const place = [mirrored ? canvas.width - across : across, (y + 0.5) * scale].map(Math.round);
         return [...canvas.getContext("2d").getImageData(...place, 1, 1).data];
       });
     }"""
-    colors = tab.call(script, pane, points.tolist(), spots.DETECTOR_SIZE[0], mirrored)
+    colors = tab.call(script, view, points.tolist(), spots.DETECTOR_SIZE[0], mirrored)
     return [next((it for it in KNOWN if np.abs(np.subtract(it, color)).max() < 25), color) for color in colors]
 
 
@@ -75,12 +75,12 @@ def by_drop(tab: Tab, path: Path) -> None:
 
 
 @pytest.mark.parametrize("bring", [by_choice, by_drop])
-def test_a_photo_gets_its_skeletons(page: Tab, picture: Path, bring: Callable[[Tab, Path], None]) -> None:
+def test_skeletons_are_drawn_on_a_photo(page: Tab, picture: Path, bring: Callable[[Tab, Path], None]) -> None:
     bring(page, picture)
     page.wait_for(f"{ROWS} === 2")
     for person in (SURE, UNSURE):
-        assert colors_at(page, "#pane-one", person.keypoints[NOSE_AND_SHOULDERS]) == [MIDDLE, LEFT, RIGHT]
-    assert colors_at(page, "#pane-one", np.array([[20, 20]])) == [NOTHING]
+        assert colors_at(page, "#view-one", person.keypoints[NOSE_AND_SHOULDERS]) == [MIDDLE, LEFT, RIGHT]
+    assert colors_at(page, "#view-one", np.array([[20, 20]])) == [NOTHING]
     assert [row[0] for row in rows(page)] == ["1", "2"]
     assert {row[2] for row in rows(page)} == {"17 of 17"}
     assert page.text("#answered") == "1"
@@ -89,20 +89,20 @@ def test_a_photo_gets_its_skeletons(page: Tab, picture: Path, bring: Callable[[T
     assert page.text("#announce") == "Found 2 people."
 
 
-def test_compare_shows_both_with_their_likeness(page: Tab, server: Running, picture: Path) -> None:
+def test_compare_shows_both_models_and_the_oks(page: Tab, server: Running, picture: Path) -> None:
     page.click("input[value=compare]")
     page.choose("#file", picture)
     page.wait_for(f"{ROWS} === 2")
     reply = server.http.post("/compare", content=picture.read_bytes(), headers={"Content-Type": "image/png"}).json()
     assert [row[3] for row in rows(page)] == [f"{it['oks']:.2f}" for it in reply["matches"]]
-    assert page.text("#pane-one figcaption").startswith("Student")
-    assert page.text("#pane-two figcaption").startswith("Teacher")
-    assert colors_at(page, "#pane-one", SURE.keypoints[NOSE_AND_SHOULDERS]) == [MIDDLE, LEFT, RIGHT]
-    # This teacher sees everything one cell too far right.
+    assert page.text("#view-one figcaption").startswith("Student")
+    assert page.text("#view-two figcaption").startswith("Teacher")
+    assert colors_at(page, "#view-one", SURE.keypoints[NOSE_AND_SHOULDERS]) == [MIDDLE, LEFT, RIGHT]
+    # The test teacher places all keypoints one heatmap cell too far to the right.
     ours, theirs = ([it["x"] for it in reply[side]["poses"][0]["keypoints"]] for side in ("student", "teacher"))
     shift = np.array([np.mean(theirs) - np.mean(ours), 0])
     assert shift[0] > 2
-    assert colors_at(page, "#pane-two", SURE.keypoints[NOSE_AND_SHOULDERS] + shift) == [MIDDLE, LEFT, RIGHT]
+    assert colors_at(page, "#view-two", SURE.keypoints[NOSE_AND_SHOULDERS] + shift) == [MIDDLE, LEFT, RIGHT]
 
 
 def test_the_keyboard_moves_the_thresholds(page: Tab, picture: Path) -> None:
@@ -122,18 +122,18 @@ def test_the_keyboard_moves_the_thresholds(page: Tab, picture: Path) -> None:
     assert page.text("output[for=min-score]") == "0.99"
 
 
-def test_a_keypoint_threshold_that_nobody_reaches_draws_nothing(page: Tab, picture: Path) -> None:
+def test_keypoints_below_the_threshold_are_not_drawn(page: Tab, picture: Path) -> None:
     page.choose("#file", picture)
     page.wait_for(f"{ROWS} === 2")
     script = (
         "Object.assign(document.querySelector('#threshold'), { max: 2, value: 2 }).dispatchEvent(new Event('input'))"
     )
     page.run(script)
-    assert colors_at(page, "#pane-one", SURE.keypoints[[0]]) == [NOTHING]
+    assert colors_at(page, "#view-one", SURE.keypoints[[0]]) == [NOTHING]
     page.wait_for("document.querySelector('#people tbody td:last-child').textContent === '0 of 17'")
 
 
-def test_every_control_has_a_name_and_shows_its_focus(page: Tab) -> None:
+def test_every_control_has_an_accessible_name_and_a_visible_focus(page: Tab) -> None:
     nodes = page.send("Accessibility.getFullAXTree")["nodes"]
     roles = {"button", "slider", "radio", "combobox", "checkbox"}
     controls = [it for it in nodes if it.get("role", {}).get("value") in roles]
@@ -147,11 +147,11 @@ def test_every_control_has_a_name_and_shows_its_focus(page: Tab) -> None:
           const shown = it.closest(".button, .choice label") ?? it;
           return [it.id || it.value || it.className || it.tagName, getComputedStyle(shown).outlineStyle]; })()""")
         )
-    assert {"camera", "file", "which", "min-score", "threshold", "max-people"} <= {it[0] for it in seen}
+    assert {"camera", "file", "camera-choice", "min-score", "threshold", "max-people"} <= {it[0] for it in seen}
     assert {it[1] for it in seen} == {"solid"}, seen
 
 
-def test_results_are_downloaded(page: Tab, picture: Path, tmp_path: Path) -> None:
+def test_results_can_be_downloaded(page: Tab, picture: Path, tmp_path: Path) -> None:
     page.choose("#file", picture)
     page.wait_for(f"{ROWS} === 2")
     document = json.loads(page.download(tmp_path, lambda: page.click("#save-json")).read_text())
@@ -173,23 +173,23 @@ def test_results_are_downloaded(page: Tab, picture: Path, tmp_path: Path) -> Non
     assert np.abs(saved[y, x].astype(int) - MIDDLE[2::-1]).max() < 40
 
 
-def test_what_is_no_picture_is_said_to_be_none(page: Tab, tmp_path: Path) -> None:
+def test_a_file_that_is_no_picture_gives_a_message(page: Tab, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello")
     page.choose("#file", tmp_path / "notes.txt")
     page.wait_for("document.querySelector('.message')")
-    assert "notes.txt is no photo or video" in page.text("#messages")
+    assert "notes.txt (text/plain) is not a photo or video" in page.text("#messages")
     page.click(".message button")
     assert page.text("#messages") == ""
 
 
-def test_the_camera_is_followed_and_let_go(page: Tab, server: Running) -> None:
+def test_the_camera_is_streamed_and_released(page: Tab, server: Running) -> None:
     page.click("#camera")
     page.wait_for("Number(document.querySelector('#answered').textContent) >= 15")
     assert rows(page)[0][0] == "1"
     # A mirror, as everybody expects of a camera that looks at them.
-    assert colors_at(page, "#pane-one", SURE.keypoints[NOSE_AND_SHOULDERS], mirrored=True) == [MIDDLE, LEFT, RIGHT]
+    assert colors_at(page, "#view-one", SURE.keypoints[NOSE_AND_SHOULDERS], mirrored=True) == [MIDDLE, LEFT, RIGHT]
     page.click("#mirror")
-    assert colors_at(page, "#pane-one", SURE.keypoints[NOSE_AND_SHOULDERS]) == [MIDDLE, LEFT, RIGHT]
+    assert colors_at(page, "#view-one", SURE.keypoints[NOSE_AND_SHOULDERS]) == [MIDDLE, LEFT, RIGHT]
     assert float(page.text("#fps")) > 1
     page.click("#camera")
     assert page.run("document.querySelector('#video').srcObject") is None
@@ -197,17 +197,17 @@ def test_the_camera_is_followed_and_let_go(page: Tab, server: Running) -> None:
     eventually(lambda: server.open_streams == 0)
 
 
-def test_the_camera_is_compared_live(page: Tab) -> None:
+def test_the_camera_can_be_compared(page: Tab) -> None:
     page.click("input[value=compare]")
     page.click("#camera")
     page.wait_for("Number(document.querySelector('#answered').textContent) >= 3")
-    for pane in ("#pane-one", "#pane-two"):
-        assert colors_at(page, pane, np.array([[2, 2]])) == [NOTHING]
-    assert colors_at(page, "#pane-one", SURE.keypoints[NOSE_AND_SHOULDERS], mirrored=True) == [MIDDLE, LEFT, RIGHT]
+    for view in ("#view-one", "#view-two"):
+        assert colors_at(page, view, np.array([[2, 2]])) == [NOTHING]
+    assert colors_at(page, "#view-one", SURE.keypoints[NOSE_AND_SHOULDERS], mirrored=True) == [MIDDLE, LEFT, RIGHT]
     assert len(rows(page)[0]) == 4
 
 
-def test_a_video_plays_and_rests(page: Tab, tmp_path: Path) -> None:
+def test_a_video_plays_and_pauses(page: Tab, tmp_path: Path) -> None:
     path = tmp_path / "people.webm"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"VP80"), 10, spots.DETECTOR_SIZE)
     assert writer.isOpened()
@@ -217,17 +217,17 @@ def test_a_video_plays_and_rests(page: Tab, tmp_path: Path) -> None:
     writer.release()
     page.choose("#file", path)
     page.wait_for("Number(document.querySelector('#answered').textContent) >= 8")
-    assert colors_at(page, "#pane-one", SURE.keypoints[NOSE_AND_SHOULDERS]) == [MIDDLE, LEFT, RIGHT]
+    assert colors_at(page, "#view-one", SURE.keypoints[NOSE_AND_SHOULDERS]) == [MIDDLE, LEFT, RIGHT]
     page.click("#pause")
     assert page.run("document.querySelector('#video').paused")
     page.wait_for("document.querySelector('#pause').textContent === 'Play'")
-    # The picture at which it rests is answered anew when another model is asked.
+    # The frame of a paused video is processed again by the model that is chosen next.
     page.click("input[value=teacher]")
     page.wait_for("Number(document.querySelector('#answered').textContent) === 1")
     assert page.run("document.querySelector('#video').paused")
 
 
-def test_a_camera_that_is_forbidden_is_explained(tab: Tab, server: Running) -> None:
+def test_a_denied_camera_gives_a_message(tab: Tab, server: Running) -> None:
     opened(tab, server.url, camera="denied").click("#camera")
     tab.wait_for("document.querySelector('.message')")
     assert "blocked" in tab.text("#messages")
@@ -235,7 +235,7 @@ def test_a_camera_that_is_forbidden_is_explained(tab: Tab, server: Running) -> N
     assert tab.faults() == []
 
 
-def test_a_page_that_came_over_plain_http_explains_why_there_is_no_camera(
+def test_over_plain_http_a_message_explains_why_the_camera_is_unavailable(
     tab: Tab, models_dir: Path, picture: Path
 ) -> None:
     with serving(Settings(models_dir=models_dir, allowed_hosts=(INSECURE_HOST,))) as running:
@@ -243,47 +243,47 @@ def test_a_page_that_came_over_plain_http_explains_why_there_is_no_camera(
         tab.open(address + "/", camera=None)
         tab.click("#camera")
         tab.wait_for("document.querySelector('.message')")
-        assert f"this one came from {address}" in tab.text("#messages")
+        assert f"this page came from {address}" in tab.text("#messages")
         tab.choose("#file", picture)
         tab.wait_for(f"{ROWS} === 2")
         assert tab.text("#messages") == ""
 
 
-def test_a_server_that_is_gone_is_missed_and_welcomed_back(tab: Tab, models_dir: Path, picture: Path) -> None:
+def test_the_page_reconnects_when_the_server_comes_back(tab: Tab, models_dir: Path, picture: Path) -> None:
     port = int(free_address().rpartition(":")[2])
     settings = Settings(models_dir=models_dir)
     with serving(settings, port=port) as first:
         opened(tab, first.url).click("#camera")
         tab.wait_for("Number(document.querySelector('#answered').textContent) >= 3")
     tab.wait_for("document.querySelector('#server').dataset.state === 'down'")
-    assert "Trying again" in tab.text("#messages")
-    tab.click(".message button")  # in vain, but no harm done
+    assert "Retrying" in tab.text("#messages")
+    tab.click(".message button")  # fails, without harm
     with serving(settings, port=port):
         tab.wait_for("document.querySelector('#messages').textContent === ''")
         answered = int(tab.text("#answered"))
         tab.wait_for(f"Number(document.querySelector('#answered').textContent) > {answered + 3}")
         assert tab.text("#server-text") == "Ready"
-    # The same for a photo, which is asked about again without anybody doing anything.
+    # A photo is sent again without any action of the user.
     tab.choose("#file", picture)
-    tab.wait_for("document.querySelector('#messages').textContent.includes('does not answer')")
+    tab.wait_for("document.querySelector('#messages').textContent.includes('does not respond')")
     with serving(settings, port=port):
         tab.wait_for(f"{ROWS} === 2")
 
 
-def test_it_fits_a_phone(browser: Browser, server: Running, picture: Path) -> None:
+def test_the_page_fits_a_phone(browser: Browser, server: Running, picture: Path) -> None:
     with browser.tab((390, 844), phone=True) as phone:
         opened(phone, server.url).choose("#file", picture)
         phone.wait_for(f"{ROWS} === 2")
         assert phone.run("document.documentElement.scrollWidth") == 390
-        assert colors_at(phone, "#pane-one", SURE.keypoints[NOSE_AND_SHOULDERS]) == [MIDDLE, LEFT, RIGHT]
-        sizes = phone.run("['#camera', '.button', '#which'].map((it) => document.querySelector(it).offsetHeight)")
+        assert colors_at(phone, "#view-one", SURE.keypoints[NOSE_AND_SHOULDERS]) == [MIDDLE, LEFT, RIGHT]
+        sizes = phone.run(
+            "['#camera', '.button', '#camera-choice'].map((it) => document.querySelector(it).offsetHeight)"
+        )
         assert min(sizes) >= 44
 
 
 @pytest.mark.parametrize("path", ["/", ""])
-def test_it_works_behind_a_proxy_that_shows_it_under_a_path_and_rewrites_host(
-    tab: Tab, models_dir: Path, picture: Path, path: str
-) -> None:
+def test_the_page_works_behind_a_proxy_with_a_path_prefix(tab: Tab, models_dir: Path, picture: Path, path: str) -> None:
     port = int(free_address().rpartition(":")[2])
     settings = Settings(models_dir=models_dir, root_path="/pose", allowed_hosts=("backend.example",))
     with proxied(f"http://127.0.0.1:{port}", "/pose", host="backend.example") as url:

@@ -1,4 +1,4 @@
-"""The page with the bundles that ship and a camera that films a real person (NASA's portrait of Eileen Collins)."""
+"""The page with the shipped bundles and a camera that films a real person (NASA's portrait of Eileen Collins)."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ pytestmark = pytest.mark.slow
 
 SWAY = [portrait(i / 40) for i in range(40)]
 REACH = 40
-"""How far from its place a joint may be found, px of the portrait; as in the bundles' own test."""
+"""Tolerance of a joint's position, px of the portrait; as in tests/system/test_shipped_bundles.py."""
 
 
 @pytest.fixture(scope="module")
 def filming(_chromium: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """A browser with the person before its camera."""
+    """A browser whose camera films the person."""
     folder = tmp_path_factory.mktemp("filming")
     clip = write_clip(folder / "person.mjpeg", [filmed for filmed, _ in SWAY])
     with chrome.running(folder / "profile", chrome.camera(clip)) as it:
@@ -48,12 +48,12 @@ def answered(page: Tab, count: int) -> None:
 
 
 def blobs(page: Tab) -> np.ndarray:
-    """float (N, 2), px of the picture: the middles of all dots in the colour of the midline, which are noses."""
+    """float (N, 2), px of the picture: the centres of all dots in the colour of the midline, which are noses."""
     script = """() => {
-      const canvas = document.querySelector("#pane-one .overlay"), video = document.querySelector("#video");
+      const canvas = document.querySelector("#view-one .overlay"), video = document.querySelector("#video");
       const { data, width } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
       const scale = video.videoWidth / width, found = [];
-      // Lines are as green, but narrower than a dot: a dot's middle is green all around.
+      // Lines are of the same green but narrower than a dot, so only the centre of a dot is green on all sides.
       const green = (x, y) => {
         const i = 4 * (y * width + x);
         return data[i] < 30 && data[i + 1] > 180 && data[i + 3] > 250;
@@ -68,7 +68,7 @@ def blobs(page: Tab) -> np.ndarray:
     return np.array(page.call(script)).reshape(-1, 2)
 
 
-def test_the_overlay_lies_on_the_person(page: Tab) -> None:
+def test_the_drawing_lies_on_the_person(page: Tab) -> None:
     page.click("#camera")
     answered(page, 30)
     found = blobs(page)
@@ -77,10 +77,10 @@ def test_the_overlay_lies_on_the_person(page: Tab) -> None:
     near = (found > places.min(axis=0) - reach).all(axis=1) & (found < places.max(axis=0) + reach).all(axis=1)
     assert near.sum() > 5, found
     assert page.run("document.querySelectorAll('#people tbody tr').length") == 1
-    assert page.text("#people tbody td") == "1", "one person, one id, all the time"
+    assert page.text("#people tbody td") == "1", "one person keeps one id"
 
 
-def test_the_figures_are_the_servers(page: Tab, shipped: Running) -> None:
+def test_the_statistics_agree_with_the_servers_metrics(page: Tab, shipped: Running) -> None:
     def counted(name: str) -> float:
         found = re.search(rf"^{re.escape(name)} (\S+)$", shipped.http.get("/metrics").text, re.MULTILINE)
         return float(found[1]) if found else 0.0
@@ -91,7 +91,7 @@ def test_the_figures_are_the_servers(page: Tab, shipped: Running) -> None:
     page.click("#camera")
     answered(page, 60)
     page.run("document.querySelector('#video').srcObject.getTracks()[0].stop()")
-    # A track that ends this way tells nobody, so the stream stays open and every frame sent is answered.
+    # Stopping the track fires no event, so the stream stays open and every sent frame is answered.
     for outcome in ("answered", "dropped"):
         eventually(lambda it=outcome: counted(frames % it) - before[it] == int(page.text(f"#{it}")))
     assert counted(frames % "error") == before["error"]
@@ -100,13 +100,13 @@ def test_the_figures_are_the_servers(page: Tab, shipped: Running) -> None:
         for it, was in zip(("sum", "count"), ages_before, strict=True)
     )
     p50, p95 = (float(page.text(f"#{it}").split()[0]) for it in ("p50", "p95"))
-    # From the camera on, so longer than what the server alone took.
+    # The page counts from the capture, so its age exceeds the server's.
     assert total_s / count * 1e3 < p95
     assert p50 <= p95 < 5000
 
 
 @pytest.mark.parametrize("model", ["student", "teacher"])
-def test_a_real_photo_is_answered_by_the_model_that_was_chosen(page: Tab, tmp_path: Path, model: str) -> None:
+def test_the_chosen_model_processes_a_real_photo(page: Tab, tmp_path: Path, model: str) -> None:
     path = tmp_path / "portrait.jpg"
     path.write_bytes(spots.encode(skimage.data.astronaut(), "JPEG"))
     page.click(f"input[value={model}]")
@@ -121,5 +121,5 @@ def test_both_models_are_compared_on_the_camera(page: Tab) -> None:
     page.click("#camera")
     answered(page, 3)
     page.wait_for("document.querySelectorAll('#people tbody td').length === 4")
-    likeness = float(page.run("document.querySelector('#people tbody tr').cells[3].textContent"))
-    assert 0.3 < likeness <= 1
+    oks = float(page.run("document.querySelector('#people tbody tr').cells[3].textContent"))
+    assert 0.3 < oks <= 1

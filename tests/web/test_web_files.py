@@ -1,23 +1,46 @@
-"""The page's files as HTTP serves them; no browser needed."""
+"""The files for browsers, as HTTP serves them; no browser needed."""
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
 from pathlib import Path
+from urllib.parse import urljoin
 
 import pytest
 
 from tests.conftest import Running
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 WEB = ROOT / "service" / "web"
+BROWSER_CLIENT = ROOT / "clients" / "browser"
+FILES = sorted([*WEB.iterdir(), *BROWSER_CLIENT.glob("*.js")])
+IMPORTED = re.compile(r"""^(?:import|export) [^"]*from "(.+)";$""", re.MULTILINE)
 
 
-def test_the_module_is_the_one_that_the_page_uses(server: Running) -> None:
-    assert b"export class Posewright" in server.http.get("/posewright.js").content
-    assert server.http.get("/posewright.js").content == server.http.get("/web/posewright.js").content
+def modules_reached(server: Running, path: str) -> set[str]:
+    """Paths of all modules that a browser loads for one module."""
+    reached, open_paths = set(), [path]
+    while open_paths:
+        path = open_paths.pop()
+        if path in reached:
+            continue
+        reached.add(path)
+        reply = server.http.get(path)
+        assert reply.status_code == 200, path
+        assert "javascript" in reply.headers["content-type"]
+        open_paths += [urljoin(path, name) for name in IMPORTED.findall(reply.text)]
+    return reached
+
+
+def test_other_sites_import_the_same_modules_as_the_page(server: Running) -> None:
+    client = {f"/web/browser/{it.name}" for it in BROWSER_CLIENT.glob("*.js")}
+    assert len(client) >= 8
+    assert modules_reached(server, "/posewright.js") == client | {"/posewright.js"}
+    page = {f"/web/{it.name}" for it in WEB.glob("*.js")} - {"/web/docs.js", "/web/posewright.js"}
+    assert modules_reached(server, "/web/page.js") == client | page, "a module that nothing imports is dead"
 
 
 @pytest.mark.parametrize(
@@ -25,6 +48,7 @@ def test_the_module_is_the_one_that_the_page_uses(server: Running) -> None:
     [
         ("/", "text/html"),
         ("/posewright.js", "javascript"),
+        ("/web/browser/client.js", "javascript"),
         ("/web/page.css", "text/css"),
         ("/web/icon.svg", "svg"),
         ("/docs", "text/html"),
@@ -32,7 +56,7 @@ def test_the_module_is_the_one_that_the_page_uses(server: Running) -> None:
         ("/docs/swagger-ui.css", "text/css"),
     ],
 )
-def test_a_file_is_sent_once_and_asked_for_again(server: Running, path: str, kind: str) -> None:
+def test_a_file_is_sent_once_and_then_revalidated(server: Running, path: str, kind: str) -> None:
     first = server.http.get(path)
     assert first.status_code == 200
     assert kind in first.headers["content-type"]
@@ -45,18 +69,18 @@ def test_a_file_is_sent_once_and_asked_for_again(server: Running, path: str, kin
     assert head.headers["content-length"] == str(len(first.content))
 
 
-def test_the_pages_may_use_nothing_from_elsewhere(server: Running) -> None:
+def test_the_pages_load_nothing_from_other_hosts(server: Running) -> None:
     for page in map(server.http.get, ("/", "/docs")):
         assert page.headers["content-security-policy"].startswith("default-src 'self';")
         assert "http" not in page.headers["content-security-policy"]
         assert page.headers["x-content-type-options"] == "nosniff"
-    for path in sorted(WEB.iterdir()):
+    for path in FILES:
         text = re.sub(r"/\*.*?\*/", "", path.read_text(), flags=re.DOTALL)  # comments may show addresses
         assert not re.findall(r"""(?:src|href|from|import)\s*[=(]?\s*["'](?:https?:)?//""", text), path.name
         assert " style=" not in text, f"{path.name}: the policy forbids inline styles"
 
 
-def test_every_part_that_the_page_names_is_there(server: Running) -> None:
+def test_every_file_that_a_page_refers_to_exists(server: Running) -> None:
     for path in ("/", "/docs"):
         names = set(re.findall(r'(?:src|href)="(?:\./)?([^"#]+)"', server.http.get(path).text))
         assert len(names) >= 4
@@ -64,20 +88,27 @@ def test_every_part_that_the_page_names_is_there(server: Running) -> None:
             assert server.http.get("/" + name).status_code == 200
 
 
-@pytest.mark.parametrize("folder", ["web", "docs"])
+@pytest.mark.parametrize("folder", ["web", "web/browser", "docs"])
 @pytest.mark.parametrize("name", ["nothing.js", "..%2fpage.py", "..%2f__init__.py", "%2e%2e/page.py", "%00"])
-def test_other_files_are_not_there(server: Running, folder: str, name: str) -> None:
+def test_no_other_files_are_served(server: Running, folder: str, name: str) -> None:
     reply = server.http.get(f"/{folder}/{name}")
     assert reply.status_code == 404
     assert reply.headers["content-type"] == "application/problem+json"
 
 
-@pytest.mark.skipif(shutil.which("tsc") is None, reason="needs TypeScript's compiler: npm install --global typescript")
-def test_the_types_hold() -> None:
-    files = [str(it) for it in sorted(WEB.glob("*.js"))]
-    strictly = "--allowJs --checkJs --noEmit --strict --noUnusedLocals --noUnusedParameters"
-    target = "--target es2022 --module es2022 --moduleResolution bundler"
-    library = "--lib es2023,dom,dom.iterable,dom.asynciterable"
-    command = ["tsc", *strictly.split(), *target.split(), *library.split(), *files]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert answer.returncode == 0, answer.stdout
+@pytest.mark.skipif(
+    shutil.which("tsc") is None, reason="needs the TypeScript compiler: npm install --global typescript"
+)
+def test_the_types_are_correct(tmp_path: Path) -> None:
+    # The import in posewright.js is relative to the URL at which it is served, not to its place on disk.
+    files = [str(it) for it in FILES if it.suffix == ".js" and it.name != "posewright.js"]
+    options = {
+        "allowJs": True, "checkJs": True, "noEmit": True, "strict": True, "noUnusedLocals": True,
+        "noUnusedParameters": True, "target": "es2022", "module": "es2022", "moduleResolution": "bundler",
+        "lib": ["es2023", "dom", "dom.iterable", "dom.asynciterable"], "types": [],
+        "rootDirs": [str(WEB), str(ROOT / "clients")],  # the server serves both folders below /web
+    }  # fmt: skip
+    project = tmp_path / "tsconfig.json"
+    project.write_text(json.dumps({"compilerOptions": options, "files": files}))
+    result = subprocess.run(["tsc", "--project", str(project)], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout

@@ -1,4 +1,4 @@
-"""Client of posewright, the real-time human pose inference service.
+"""Client of posewright, a service for human pose estimation in real time.
 
 >>> from posewright_client import Client
 >>> with Client("http://localhost:8000") as client:  # doctest: +SKIP

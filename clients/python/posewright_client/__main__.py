@@ -1,7 +1,7 @@
-"""``python -m posewright_client``."""
+"""``python -m posewright_client``: the same as ``posewright-client``."""
 
 import sys
 
-from posewright_client._cli import main
+from posewright_client.cli.main import main
 
 sys.exit(main())

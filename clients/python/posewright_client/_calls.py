@@ -1,7 +1,7 @@
-"""Every REST call once, without I/O: what to send, how to read the answer, when to ask again.
+"""The REST calls without I/O: what to send, how to parse the reply, and when to retry.
 
-`exchange` is a generator that both shells drive: it yields what to do, and gets the response, or the failure, back. So
-neither the retries nor the errors are written twice for `Client` and `AsyncClient`.
+`exchange` is a generator that `Client` and `AsyncClient` both drive: it yields requests and waits, and receives
+responses and failures. Retries and errors are therefore implemented once for both.
 """
 
 from __future__ import annotations
@@ -20,22 +20,23 @@ from posewright_client import _parsing
 from posewright_client._errors import BadReply, ConnectError, PosewrightError, ProblemError, Timeout, TransportError
 from posewright_client._pictures import media_type
 from posewright_client._results import Comparison, Model, Prediction
-from posewright_client._retries import Retries, parse_retry_after, worth_another
+from posewright_client._retries import Retries, is_retryable, parse_retry_after
 
 T = TypeVar("T")
-SHOWN = 200
-"""Characters of a foreign reply that an error message shows."""
+EXCERPT_LENGTH = 200
+"""Characters of an unexpected reply that an error message quotes."""
 
 
 class Options(TypedDict, total=False):
-    """What a prediction can be asked for.
+    """Options of a prediction.
 
     Attributes:
-        model: ``auto`` (the student, with the teacher as fallback), ``student``, ``teacher``, or a name of `models`.
-        boxes: People's boxes [[x, y, width, height], …] in px of the upright picture; skips the detector, keeps order.
-        max_people: Most people to find.
+        model: ``auto`` (the student, with the teacher as fallback), ``student``, ``teacher``, or a name from `models`.
+        boxes: People's boxes [[x, y, width, height], …] in px of the upright picture, instead of those of the
+            detector; the result has the same order.
+        max_people: Maximum number of people.
         min_score: Poses with a lower score are left out.
-        keypoint_threshold: Score from which a keypoint is ``visible``; never moves or removes one.
+        keypoint_threshold: Minimum score of a ``visible`` keypoint; all keypoints are returned.
     """
 
     model: str
@@ -46,19 +47,19 @@ class Options(TypedDict, total=False):
 
 
 @dataclass(frozen=True, slots=True)
-class Call(Generic[T]):
-    """One call, ready to be sent, and how its answer is read."""
+class RestCall(Generic[T]):
+    """One call: the request, and the function that parses the reply."""
 
     method: str
     path: str
-    read: Callable[[Any], T]
+    parse: Callable[[Any], T]
     query: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     content: bytes | None = None
     files: Sequence[tuple[str, tuple[str, bytes, str]]] | None = None
 
     def request(self, http: httpx.Client | httpx.AsyncClient) -> httpx.Request:
-        """Build the request; anew for every attempt, since a body can be read only once."""
+        """Build a request for one attempt; its body can be read only once."""
         return http.build_request(
             self.method,
             self.path,
@@ -71,44 +72,44 @@ class Call(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """A step of `exchange`: do nothing for so long."""
+    """A step of `exchange`: wait before the next attempt."""
 
     seconds: float
 
 
-def predict(content: bytes, options: Options) -> Call[Prediction]:
+def predict(content: bytes, options: Options) -> RestCall[Prediction]:
     """Build ``POST /predict``."""
     headers = {"Content-Type": media_type(content)}
-    return Call("POST", "/predict", _parsing.parse_prediction, _query(options), headers, content)
+    return RestCall("POST", "/predict", _parsing.parse_prediction, _query(options), headers, content)
 
 
-def predict_batch(contents: Sequence[bytes], options: Options) -> Call[list[Prediction | ProblemError]]:
+def predict_batch(contents: Sequence[bytes], options: Options) -> RestCall[list[Prediction | ProblemError]]:
     """Build ``POST /predict/batch``."""
     files = [("image", (f"{i}", content, media_type(content))) for i, content in enumerate(contents)]
     if not files:
         raise ValueError("predict_batch: expected at least one picture, got none")
-    return Call("POST", "/predict/batch", _parsing.parse_batch, _query(options), files=files)
+    return RestCall("POST", "/predict/batch", _parsing.parse_batch, _query(options), files=files)
 
 
-def compare(content: bytes, options: Options) -> Call[Comparison]:
+def compare(content: bytes, options: Options) -> RestCall[Comparison]:
     """Build ``POST /compare``."""
     headers = {"Content-Type": media_type(content)}
-    return Call("POST", "/compare", _parsing.parse_comparison, _query(options), headers, content)
+    return RestCall("POST", "/compare", _parsing.parse_comparison, _query(options), headers, content)
 
 
-def models() -> Call[tuple[Model, ...]]:
+def models() -> RestCall[tuple[Model, ...]]:
     """Build ``GET /models``."""
-    return Call("GET", "/models", _parsing.parse_models)
+    return RestCall("GET", "/models", _parsing.parse_models)
 
 
-def model(name: str) -> Call[Model]:
+def model(name: str) -> RestCall[Model]:
     """Build ``GET /models/{name}``."""
-    return Call("GET", f"/models/{quote(name, safe='')}", _parsing.parse_model)
+    return RestCall("GET", f"/models/{quote(name, safe='')}", _parsing.parse_model)
 
 
-def ready() -> Call[bool]:
+def ready() -> RestCall[bool]:
     """Build ``GET /readyz``."""
-    return Call("GET", "/readyz", lambda _: True)
+    return RestCall("GET", "/readyz", lambda _: True)
 
 
 def _query(options: Options) -> dict[str, str]:
@@ -126,17 +127,17 @@ def _query(options: Options) -> dict[str, str]:
     return query
 
 
-Steps = Generator[Call[Any] | Wait, httpx.Response | None, T]
+Steps = Generator[RestCall[Any] | Wait, httpx.Response | None, T]
 
 
-def exchange(call: Call[T], retries: Retries) -> Steps[T]:
-    """Get one answer: yields calls to send and waits; the shell sends responses back, or throws `httpx.TransportError`.
+def exchange(call: RestCall[T], retries: Retries) -> Steps[T]:
+    """Make one call with retries: yields calls and waits; receives responses, or `httpx.TransportError`.
 
     Raises:
-        TransportError: No usable answer, after the retries.
-        ProblemError: The server refused, after the retries.
+        TransportError: There was no usable reply, after the retries.
+        ProblemError: The server refused the call, after the retries.
     """
-    failures, began_s = 0, time.monotonic()
+    failures, started_s = 0, time.monotonic()
     while True:
         failure: PosewrightError
         try:
@@ -147,19 +148,19 @@ def exchange(call: Call[T], retries: Retries) -> Steps[T]:
         else:
             assert response is not None
             if response.is_success:
-                return call.read(_document(response))
-            failure = problem_of(response)
+                return call.parse(_document(response))
+            failure = refusal(response)
         failures += 1
-        if not worth_another(failure):
+        if not is_retryable(failure):
             raise failure
-        delay_s = retries.delay_s(failures, failure, time.monotonic() - began_s)
+        delay_s = retries.delay_s(failures, failure, time.monotonic() - started_s)
         if delay_s is None:
             raise failure
         yield Wait(delay_s)
 
 
-def readiness(call: Call[bool]) -> Steps[bool]:
-    """Ask once whether the server is ready: 503 is an answer, no failure."""
+def readiness(call: RestCall[bool]) -> Steps[bool]:
+    """Ask once whether the server is ready; 503 means False."""
     try:
         return (yield from exchange(call, Retries(attempts=1)))
     except ProblemError as problem:
@@ -168,8 +169,8 @@ def readiness(call: Call[bool]) -> Steps[bool]:
         raise
 
 
-def problem_of(response: httpx.Response) -> ProblemError | BadReply:
-    """Read a refusal: a problem document, or what a proxy on the way says in its place."""
+def refusal(response: httpx.Response) -> ProblemError | BadReply:
+    """Parse a refusal: a problem document, or the error page of a proxy."""
     retry_after_s = parse_retry_after(response.headers.get("retry-after"), time.time())
     try:
         document = response.json()
@@ -178,13 +179,13 @@ def problem_of(response: httpx.Response) -> ProblemError | BadReply:
     if isinstance(document, dict) and "title" in document:
         return ProblemError.from_document({"status": response.status_code} | document, retry_after_s)
     if response.is_client_error or response.is_server_error:
-        detail = f"{response.request.url} answered with no problem document: {response.text[:SHOWN]!r}"
+        detail = f"{response.request.url} responded without a problem document: {response.text[:EXCERPT_LENGTH]!r}"
         return ProblemError.from_document(
             {"status": response.status_code, "title": response.reason_phrase, "detail": detail}, retry_after_s
         )
     return BadReply(
-        f"{response.request.url}: expected an answer, got {response.status_code} {response.reason_phrase} "
-        f"to {response.headers.get('location', 'nowhere')}; give the server's final address"
+        f"{response.request.url}: expected a reply, got {response.status_code} {response.reason_phrase} "
+        f"to {response.headers.get('location', 'nowhere')}; use the final address of the server"
     )
 
 
@@ -194,15 +195,15 @@ def _document(response: httpx.Response) -> Any:
     except ValueError as error:
         raise BadReply(
             f"{response.request.url}: expected JSON, got {response.headers.get('content-type')} "
-            f"{response.text[:SHOWN]!r}; is this the address of a posewright server?"
+            f"{response.text[:EXCERPT_LENGTH]!r}; is this the address of a posewright server?"
         ) from error
 
 
 def _transport_error(error: httpx.TransportError, path: str) -> TransportError:
-    said = str(error) or type(error).__name__
-    # A connection that was not there in time was never there: asking again doubles no work.
+    reason = str(error) or type(error).__name__
+    # After a timeout while connecting, the server has no work yet, so a retry is safe.
     if isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout):
-        return Timeout(f"{path}: no answer in time ({said}); raise timeout_s, or send smaller pictures")
+        return Timeout(f"{path}: no reply in time ({reason}); raise timeout_s or send smaller pictures")
     if isinstance(error, httpx.NetworkError | httpx.RemoteProtocolError | httpx.ProxyError | httpx.ConnectTimeout):
-        return ConnectError(f"{path}: {said}; is the server running, and the address right?")
-    return TransportError(f"{path}: {said}")
+        return ConnectError(f"{path}: {reason}; is the server running at this address?")
+    return TransportError(f"{path}: {reason}")

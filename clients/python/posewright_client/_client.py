@@ -1,4 +1,4 @@
-"""`Client` and `AsyncClient`: two thin shells around the same calls and the same stream."""
+"""`Client` and `AsyncClient`: the I/O around the same calls and the same stream."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import httpx
 from posewright_client import _calls
 from posewright_client._calls import Options, Steps, Wait, exchange
 from posewright_client._errors import ProblemError
-from posewright_client._frames import Frame, StreamOptions, StreamWishes
+from posewright_client._frames import Frame, StreamArguments, StreamOptions
 from posewright_client._pictures import Picture, load
 from posewright_client._results import Comparison, Model, Prediction
 from posewright_client._retries import Retries
-from posewright_client._stream import AsyncStream, Gate
+from posewright_client._stream import AsyncStream, StreamEndpoint
 from posewright_client._sync_stream import Stream
 
 T = TypeVar("T")
@@ -26,8 +26,8 @@ DEFAULT_URL = "http://localhost:8000"
 USER_AGENT = "posewright-client/0.1.0"
 
 
-class _Address:
-    """What both clients are made of but the I/O."""
+class _Configuration:
+    """The configuration that both clients share."""
 
     def __init__(
         self,
@@ -52,23 +52,25 @@ class _Address:
             self.headers["Authorization"] = f"Bearer {api_key}"
 
     def http_options(self) -> dict[str, Any]:
-        """Return what `httpx.Client` and `httpx.AsyncClient` take alike."""
+        """Return the arguments for `httpx.Client` and `httpx.AsyncClient`."""
         verify: ssl.SSLContext | bool = True if self.ssl_context is None else self.ssl_context
         return {"base_url": self.url, "timeout": self.timeout_s, "headers": self.headers, "verify": verify}
 
-    def gate(self) -> Gate:
-        """Return how a stream is opened."""
+    def stream_endpoint(self) -> StreamEndpoint:
+        """Return the endpoint of streams."""
         address = httpx.URL(self.url)
         scheme = "wss" if address.scheme == "https" else "ws"
         path = address.path.rstrip("/") + "/stream"
         headers = {name: value for name, value in self.headers.items() if name != "User-Agent"}
-        return Gate(str(address.copy_with(scheme=scheme, path=path)), headers, self.timeout_s, self.ssl_context)
+        return StreamEndpoint(
+            str(address.copy_with(scheme=scheme, path=path)), headers, self.timeout_s, self.ssl_context
+        )
 
 
 class Client:
-    """Ask a posewright server; blocking. Use it as a context manager, or `close` it.
+    """Blocking client of a posewright server. Use it as a context manager, or `close` it.
 
-    A client may be shared by threads.
+    Threads may share a client.
     """
 
     def __init__(
@@ -82,19 +84,19 @@ class Client:
         ssl_context: ssl.SSLContext | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        """Prepare to ask; nothing is sent yet.
+        """Configure the client; nothing is sent yet.
 
         Args:
-            url: Of the server, with a path where it lives below one.
-            timeout_s: Longest silence while connecting, sending and waiting for an answer, seconds.
-            retries: When to ask again; `Retries()` by default.
+            url: Address of the server, including its path prefix.
+            timeout_s: Timeout for connecting, sending and receiving, seconds.
+            retries: When to retry; default: `Retries()`.
             api_key: Sent as ``Authorization: Bearer``.
-            headers: To send with every call.
-            ssl_context: For servers with certificates of their own.
-            transport: Takes httpx's place on the network; streams do not use it.
+            headers: Sent with every call.
+            ssl_context: For servers with self-signed certificates.
+            transport: Transport for httpx; streams do not use it.
         """
-        self._address = _Address(url, timeout_s, retries or Retries(), api_key, headers, ssl_context)
-        self._http = httpx.Client(transport=transport, **self._address.http_options())
+        self._configuration = _Configuration(url, timeout_s, retries or Retries(), api_key, headers, ssl_context)
+        self._http = httpx.Client(transport=transport, **self._configuration.http_options())
 
     def predict(self, picture: Picture, **options: Unpack[Options]) -> Prediction:
         """Find the people in a picture and their keypoints.
@@ -104,59 +106,59 @@ class Client:
             options: See `Options`.
 
         Raises:
-            ProblemError: The server refused; its classes say why.
-            TransportError: No usable answer came.
+            ProblemError: The server refused the call; the subclass says why.
+            TransportError: There was no usable reply.
             OSError: The path cannot be read.
         """
-        return self._run(exchange(_calls.predict(load(picture), options), self._address.retries))
+        return self._run(exchange(_calls.predict(load(picture), options), self._configuration.retries))
 
     def predict_batch(self, pictures: Iterable[Picture], **options: Unpack[Options]) -> list[Prediction | ProblemError]:
-        """Answer several pictures in one call, in order; a bad one becomes a `ProblemError` in the list.
+        """Predict several pictures in one call, in order; a bad picture becomes a `ProblemError` in the list.
 
         Raises:
             ProblemError, TransportError, OSError: As `predict`, for the call as a whole.
         """
         contents = [load(picture) for picture in pictures]
-        return self._run(exchange(_calls.predict_batch(contents, options), self._address.retries))
+        return self._run(exchange(_calls.predict_batch(contents, options), self._configuration.retries))
 
     def compare(self, picture: Picture, **options: Unpack[Options]) -> Comparison:
-        """Ask the student and the teacher about the same picture, and how far apart they are.
+        """Run the student and the teacher on the same picture, and compare their poses.
 
         Raises:
             ProblemError, TransportError, OSError: As `predict`.
         """
-        return self._run(exchange(_calls.compare(load(picture), options), self._address.retries))
+        return self._run(exchange(_calls.compare(load(picture), options), self._configuration.retries))
 
     def models(self) -> tuple[Model, ...]:
-        """List what the server has loaded."""
-        return self._run(exchange(_calls.models(), self._address.retries))
+        """List the server's models."""
+        return self._run(exchange(_calls.models(), self._configuration.retries))
 
     def model(self, name: str) -> Model:
-        """Show one model, with its card."""
-        return self._run(exchange(_calls.model(name), self._address.retries))
+        """Return one model, with its model card."""
+        return self._run(exchange(_calls.model(name), self._configuration.retries))
 
     def ready(self) -> bool:
-        """Tell whether the server can answer; False while it warms up.
+        """Return whether the server is ready; False while it loads its models.
 
         Raises:
-            TransportError: It cannot be reached at all.
+            TransportError: The server cannot be reached.
         """
         return self._run(_calls.readiness(_calls.ready()))
 
-    def stream(self, frames: Iterable[Picture | Frame], **options: Unpack[StreamWishes]) -> Stream:
-        """Send frames, get their poses as they come. Iterate over the result; see `StreamOptions`.
+    def stream(self, frames: Iterable[Picture | Frame], **options: Unpack[StreamArguments]) -> Stream:
+        """Send frames, and iterate over their results.
 
-        The frames are taken in a thread of their own, as fast as they come (``latest``) or as the server answers
-        (``all``). Close the stream, or use it as a context manager, where you leave it early.
+        The frames are read in a separate thread, as fast as they come (``latest``) or as the server processes them
+        (``all``). To stop early, close the stream or use it as a context manager.
 
         Args:
-            frames: Pictures, or `Frame`s where the time that they show is known.
+            frames: Pictures, or `Frame`s with a capture time.
             options: See `StreamOptions`.
 
         Raises (while iterating):
-            StreamClosed, ProblemError, TransportError: The stream could not be opened, or not again.
+            StreamClosed, ProblemError, TransportError: The stream could not be opened or reopened.
         """
-        return Stream(AsyncStream(frames, StreamOptions(**options), self._address.gate()))
+        return Stream(AsyncStream(frames, StreamOptions(**options), self._configuration.stream_endpoint()))
 
     def close(self) -> None:
         """Close the connections."""
@@ -190,7 +192,7 @@ class Client:
 
 
 class AsyncClient:
-    """Ask a posewright server; for asyncio. Use it as an async context manager, or `aclose` it."""
+    """Client of a posewright server for asyncio. Use it as an async context manager, or `aclose` it."""
 
     def __init__(
         self,
@@ -204,43 +206,43 @@ class AsyncClient:
         transport: httpx.AsyncBaseTransport | None = None,
         limits: httpx.Limits | None = None,
     ) -> None:
-        """Prepare to ask; the arguments are those of `Client`, and ``limits`` of the connection pool."""
-        self._address = _Address(url, timeout_s, retries or Retries(), api_key, headers, ssl_context)
+        """Configure the client: the arguments of `Client`, and the ``limits`` of the connection pool."""
+        self._configuration = _Configuration(url, timeout_s, retries or Retries(), api_key, headers, ssl_context)
         pool = limits or httpx.Limits(max_connections=100, max_keepalive_connections=20)
-        self._http = httpx.AsyncClient(transport=transport, limits=pool, **self._address.http_options())
+        self._http = httpx.AsyncClient(transport=transport, limits=pool, **self._configuration.http_options())
 
     async def predict(self, picture: Picture, **options: Unpack[Options]) -> Prediction:
-        """As `Client.predict`."""
-        return await self._run(exchange(_calls.predict(await _load(picture), options), self._address.retries))
+        """See `Client.predict`."""
+        return await self._run(exchange(_calls.predict(await _load(picture), options), self._configuration.retries))
 
     async def predict_batch(
         self, pictures: Iterable[Picture], **options: Unpack[Options]
     ) -> list[Prediction | ProblemError]:
-        """As `Client.predict_batch`."""
+        """See `Client.predict_batch`."""
         contents: Sequence[bytes] = [await _load(picture) for picture in pictures]
-        return await self._run(exchange(_calls.predict_batch(contents, options), self._address.retries))
+        return await self._run(exchange(_calls.predict_batch(contents, options), self._configuration.retries))
 
     async def compare(self, picture: Picture, **options: Unpack[Options]) -> Comparison:
-        """As `Client.compare`."""
-        return await self._run(exchange(_calls.compare(await _load(picture), options), self._address.retries))
+        """See `Client.compare`."""
+        return await self._run(exchange(_calls.compare(await _load(picture), options), self._configuration.retries))
 
     async def models(self) -> tuple[Model, ...]:
-        """As `Client.models`."""
-        return await self._run(exchange(_calls.models(), self._address.retries))
+        """See `Client.models`."""
+        return await self._run(exchange(_calls.models(), self._configuration.retries))
 
     async def model(self, name: str) -> Model:
-        """As `Client.model`."""
-        return await self._run(exchange(_calls.model(name), self._address.retries))
+        """See `Client.model`."""
+        return await self._run(exchange(_calls.model(name), self._configuration.retries))
 
     async def ready(self) -> bool:
-        """As `Client.ready`."""
+        """See `Client.ready`."""
         return await self._run(_calls.readiness(_calls.ready()))
 
     def stream(
-        self, frames: Iterable[Picture | Frame] | AsyncIterable[Picture | Frame], **options: Unpack[StreamWishes]
+        self, frames: Iterable[Picture | Frame] | AsyncIterable[Picture | Frame], **options: Unpack[StreamArguments]
     ) -> AsyncStream:
-        """As `Client.stream`, over frames of either kind; iterate with ``async for``, close with `aclose`."""
-        return AsyncStream(frames, StreamOptions(**options), self._address.gate())
+        """As `Client.stream`, for blocking or async iterables; iterate with ``async for``, close with `aclose`."""
+        return AsyncStream(frames, StreamOptions(**options), self._configuration.stream_endpoint())
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -274,5 +276,5 @@ class AsyncClient:
 
 
 async def _load(picture: Picture) -> bytes:
-    """Read files and encode pixels beside the event loop."""
+    """Read and encode outside of the event loop's thread."""
     return picture if isinstance(picture, bytes) else await asyncio.to_thread(load, picture)

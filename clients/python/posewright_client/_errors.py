@@ -1,14 +1,14 @@
-"""What can go wrong, as one tree.
+"""The exceptions of this package, as one tree.
 
     PosewrightError
-    ├── TransportError            no answer came
-    │   ├── ConnectError          nobody listens, or the connection broke
-    │   ├── Timeout               the answer was not there in time
-    │   └── BadReply              an answer came that is not of the wire, e.g. a proxy's page
-    ├── ProblemError              the server's own problem document (RFC 9457)
+    ├── TransportError            no usable reply
+    │   ├── ConnectError          no server at the address, or the connection broke
+    │   ├── Timeout               no reply in time
+    │   └── BadReply              the reply is not of the wire format, e.g. an error page of a proxy
+    ├── ProblemError              the server refused, with a problem document (RFC 9457)
     │   ├── MalformedRequest      400 malformed-request
     │   │   └── EmptyBody         400 empty-body
-    │   ├── Unauthorized          401 unauthorized: no key, or a wrong one
+    │   ├── Unauthorized          401 unauthorized: no API key, or a wrong one
     │   ├── Forbidden             403 forbidden
     │   ├── NotFound              404 not-found
     │   │   └── UnknownModel      404 unknown-model
@@ -16,60 +16,61 @@
     │   ├── SlowUpload            408 slow-upload: the body took too long to arrive
     │   ├── ImageTooLarge         413 image-too-large: bytes or pixels
     │   ├── UnsupportedType       415 unsupported-type
-    │   ├── UnknownHost           421 unknown-host: the server is not known by the name it was asked by
+    │   ├── UnknownHost           421 unknown-host: the server does not accept this host name
     │   ├── UndecodableImage      422 undecodable-image
     │   ├── BadParameter          422 bad-parameter
-    │   ├── RateLimited           429
+    │   ├── RateLimited           429 rate-limited
     │   ├── Unavailable           503 model-unavailable
-    │   │   ├── NotReady          503 not-ready: warming up
+    │   │   ├── NotReady          503 not-ready: the models are still loading
     │   │   └── QueueFull         503 queue-full
     │   └── DeadlineExceeded      504 deadline-exceeded
-    ├── StreamClosed              the server closed a stream, with a code of WebSocket
-    └── MissingExtra              a library is missing that is not installed by default (an ImportError, too)
+    ├── StreamClosed              the server closed a stream, with a WebSocket close code
+    └── MissingExtra              an optional library is not installed (also an ImportError)
 
-A problem of a type that this version does not know becomes the class of its status, or a plain `ProblemError`.
+A problem of an unknown type becomes the class of its status, or a plain `ProblemError`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-PREFIX = "urn:posewright:problem:"
 _STANDARD = {"type", "title", "status", "detail", "instance", "request_id"}
 
 
 class PosewrightError(Exception):
-    """Whatever goes wrong in this package."""
+    """Base class of the exceptions of this package."""
 
 
 class TransportError(PosewrightError):
-    """No answer came that could be used."""
+    """There was no usable reply."""
 
 
 class ConnectError(TransportError):
-    """Nobody listens at the address, or the connection broke."""
+    """There is no server at the address, or the connection broke."""
 
 
 class Timeout(TransportError):
-    """The answer was not there in time."""
+    """There was no reply in time."""
 
 
 class BadReply(TransportError):
-    """What answers at the address does not speak posewright's wire."""
+    """The reply is not of posewright's wire format."""
 
 
 class ProblemError(PosewrightError):
-    """The server refused, and says why.
+    """The server refused the request, and said why.
 
     Attributes:
-        status: Of HTTP.
-        type: URN of the kind of problem, e.g. ``urn:posewright:problem:image-too-large``.
-        title: The kind in words.
-        detail: What was expected, what came, what to do.
-        request_id: To find the call in the server's logs; None where there was none.
-        retry_after_s: Seconds after which the server may be asked again, where it says so.
-        extras: Further fields of the problem: the facts of the detail, typed.
+        status: HTTP status.
+        type: URI of the kind of problem, e.g. ``/problems/image-too-large``.
+        title: The kind of problem in words.
+        detail: What was expected, what was received, and what to do.
+        request_id: Id of the request in the server's logs, or None.
+        retry_after_s: Seconds after which the server accepts a retry, or None.
+        extras: Extension members of the problem document, e.g. limits.
+        slug: Last part of the ``type`` that belongs to the class.
     """
 
     slug: ClassVar[str] = ""
@@ -78,7 +79,7 @@ class ProblemError(PosewrightError):
     def __init__(
         self,
         status: int,
-        type: str,  # noqa: A002 - the wire's name
+        type: str,  # noqa: A002 - the name in RFC 9457
         title: str,
         detail: str,
         *,
@@ -97,11 +98,11 @@ class ProblemError(PosewrightError):
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any], retry_after_s: float | None = None) -> ProblemError:
-        """Read a problem document; absent and unknown fields are no error.
+        """Read a problem document; missing and unknown fields are accepted.
 
         Args:
-            document: RFC 9457, parsed.
-            retry_after_s: Of the header ``Retry-After``.
+            document: A problem document (RFC 9457).
+            retry_after_s: Value of the header ``Retry-After``.
         """
         kind = str(document.get("type", "about:blank"))
         status = document.get("status")
@@ -117,7 +118,7 @@ class ProblemError(PosewrightError):
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Exceptions are rebuilt from `args`, the message alone; process pools need the whole.
+        # By default, exceptions are unpickled from `args`, which holds the message only.
         return _rebuild, (type(self), vars(self))
 
 
@@ -126,43 +127,43 @@ def _rebuild(kind: type[ProblemError], fields: Mapping[str, Any]) -> ProblemErro
 
 
 class MalformedRequest(ProblemError):
-    """The body could not be taken apart."""
+    """The body could not be parsed."""
 
     slug, default_status = "malformed-request", 400
 
 
 class EmptyBody(MalformedRequest):
-    """There was no picture."""
+    """The request had no picture."""
 
     slug = "empty-body"
 
 
 class Unauthorized(ProblemError):
-    """No key was given, or a wrong one."""
+    """The request had no API key, or a wrong one."""
 
     slug, default_status = "unauthorized", 401
 
 
 class Forbidden(ProblemError):
-    """The key, or the origin, is not allowed to."""
+    """The API key or the origin is not allowed."""
 
     slug, default_status = "forbidden", 403
 
 
 class NotFound(ProblemError):
-    """There is nothing at the path."""
+    """The path does not exist."""
 
     slug, default_status = "not-found", 404
 
 
 class UnknownModel(NotFound):
-    """No such model is on the server's registry."""
+    """The server does not have this model."""
 
     slug = "unknown-model"
 
 
 class NotAcceptable(ProblemError):
-    """The server cannot answer in the format asked for."""
+    """The server cannot reply in the requested format."""
 
     slug, default_status = "not-acceptable", 406
 
@@ -180,66 +181,66 @@ class ImageTooLarge(ProblemError):
 
 
 class UnsupportedType(ProblemError):
-    """The picture is none of the formats that the server reads."""
+    """The picture has a format that the server does not read."""
 
     slug, default_status = "unsupported-type", 415
 
 
 class BadParameter(ProblemError):
-    """A parameter is not what it must be."""
+    """A parameter has an invalid value."""
 
     slug, default_status = "bad-parameter", 422
 
 
 class UnknownHost(ProblemError):
-    """The server is not known by the name that it was asked by: see its ``--allowed-hosts``."""
+    """The server does not accept the host name of the request: see its ``--allowed-hosts``."""
 
     slug, default_status = "unknown-host", 421
 
 
 class UndecodableImage(ProblemError):
-    """The bytes are no picture, or a damaged one."""
+    """The bytes are not a picture, or a damaged one."""
 
     slug = "undecodable-image"
 
 
 class RateLimited(ProblemError):
-    """Too many calls in too short a time."""
+    """There were too many requests in a short time."""
 
     slug, default_status = "rate-limited", 429
 
 
 class Unavailable(ProblemError):
-    """The model is known but cannot answer."""
+    """The model exists but cannot be used now."""
 
     slug, default_status = "model-unavailable", 503
 
 
 class NotReady(Unavailable):
-    """The models are still warming up."""
+    """The models are still loading."""
 
     slug = "not-ready"
 
 
 class QueueFull(Unavailable):
-    """More calls wait than the server's queue may hold."""
+    """The server's queue is full."""
 
     slug = "queue-full"
 
 
 class DeadlineExceeded(ProblemError):
-    """The server's own deadline passed before the answer was there."""
+    """The server's deadline passed before the result was ready."""
 
     slug, default_status = "deadline-exceeded", 504
 
 
 class StreamClosed(PosewrightError):
-    """The stream ended before all frames were answered, and may not or could not be opened again.
+    """The stream ended before all frames were answered, and could not be reopened.
 
     Attributes:
-        code: Of the WebSocket close, e.g. 1009 for a frame too large, 4401 for credentials, 1006 for a broken line.
-        reason: In the server's words.
-        problem: Behind it, e.g. an `UnknownModel` behind 4400; None where the server named none.
+        code: WebSocket close code, e.g. 1009: frame too large, 4401: bad credentials, 1006: broken connection.
+        reason: The server's explanation.
+        problem: The problem that caused the close, e.g. an `UnknownModel` with code 4400; or None.
     """
 
     def __init__(self, code: int, reason: str = "", problem: ProblemError | None = None) -> None:
@@ -253,16 +254,21 @@ class StreamClosed(PosewrightError):
 
 
 class MissingExtra(PosewrightError, ImportError):
-    """A library is missing that is not installed by default."""
+    """An optional library is not installed."""
 
 
-def _leaves(kind: type[ProblemError]) -> list[type[ProblemError]]:
-    return [kind, *(leaf for child in kind.__subclasses__() for leaf in _leaves(child))]
+def slug_of(uri: str) -> str:
+    """Return the last part of a problem type, after ``:`` or ``/``."""
+    return re.split("[:/]", uri)[-1]
+
+
+def _with_subclasses(kind: type[ProblemError]) -> list[type[ProblemError]]:
+    return [kind, *(it for child in kind.__subclasses__() for it in _with_subclasses(child))]
 
 
 def _class_for(kind: str, status: int) -> type[ProblemError]:
-    known = _leaves(ProblemError)[1:]
-    by_slug = {PREFIX + it.slug: it for it in known}
-    # Subclasses inherit the status: the first of a family, its general member, stands for it.
+    known = _with_subclasses(ProblemError)[1:]
+    by_slug = {it.slug: it for it in known}
+    # Subclasses inherit the status, so only the class that defines it represents it.
     by_status = {it.default_status: it for it in reversed(known) if "default_status" in vars(it)}
-    return by_slug.get(kind) or by_status.get(status) or ProblemError
+    return by_slug.get(slug_of(kind)) or by_status.get(status) or ProblemError

@@ -1,4 +1,4 @@
-"""What goes into a stream and what comes out: frames, the stream's options, results, counts."""
+"""Frames, options, results and statistics of a stream."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from posewright_client._results import People, Pose
 from posewright_client._retries import Retries
 
 IN_FLIGHT = {"latest": 2, "all": 8}
-"""Frames unanswered at a time. Latest: one is worked on while the next is on its way; a third would only grow old."""
-_WISHES = ("policy", "track", "smooth", "max_fps", "model", "max_people", "min_score", "keypoint_threshold")
-"""What of the options the server is told; the others are the client's own business."""
+"""Default number of unanswered frames. With ``latest``, the server processes one while the next is being sent."""
+_HELLO_FIELDS = ("policy", "track", "smooth", "max_fps", "model", "max_people", "min_score", "keypoint_threshold")
+"""Options that are sent to the server; the others concern the client only."""
 RECONNECTS = Retries(attempts=10, budget_s=60.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A picture with the time it shows.
+    """A picture with its capture time.
 
     Attributes:
         picture: A path, encoded bytes, or pixels uint8 (H, W, 3) RGB.
-        capture_us: Microseconds, 0 or more, on any clock that only counts up: smoothing takes the time between frames
-            from it. None takes the wall clock when the frame is taken from its source.
+        capture_us: Capture time on any monotonic clock, µs, 0 or more; smoothing uses the time between frames. None:
+            the wall clock when the frame is read from its source.
     """
 
     picture: Picture
@@ -35,24 +35,23 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class StreamOptions:
-    """How a stream runs.
+    """Options of a stream.
 
     Attributes:
-        policy: ``latest``: the newest frame wins, older waiting ones are replaced. ``all``: every frame is answered, in
-            order, and the source waits; after a broken connection the unanswered frames are sent again.
+        policy: ``latest``: a new frame replaces older ones that wait. ``all``: every frame is answered, in order, and
+            the source waits; after a broken connection the unanswered frames are sent again.
         track: Give people ids that are stable within a session.
         smooth: Smooth the keypoints of tracked people over time.
-        max_fps: Most frames a second that the server shall take; None leaves it to the server.
+        max_fps: Maximum number of frames per second that the server processes; None: the server's default.
         model: As in `Options`.
         max_people: As in `Options`.
-        min_score: As in `Options`; who is tracked stays down to 0.6 of it.
+        min_score: As in `Options`; a tracked person is kept until the score falls below 0.6 x ``min_score``.
         keypoint_threshold: As in `Options`.
-        max_in_flight: Most frames sent and not yet taken as results; None: 2 for ``latest``, 8 for ``all``. A server
-            that lets fewer wait is sent fewer.
-        reply_timeout_s: A server that owes answers and gives none for longer loses the connection, which is then opened
-            again.
-        jpeg_quality: For frames given as pixels.
-        reconnects: How often, and how fast, a broken stream is opened again; every answer starts the count anew.
+        max_in_flight: Maximum number of frames sent and not yet read as results; None: 2 for ``latest``, 8 for ``all``.
+            With ``all``, the server may lower it.
+        reply_timeout_s: Maximum time without a reply while frames are unanswered, seconds; then the stream reconnects.
+        jpeg_quality: JPEG quality for frames that are arrays.
+        reconnects: When a broken stream reconnects; every result resets the count.
     """
 
     policy: Literal["latest", "all"] = "latest"
@@ -77,15 +76,15 @@ class StreamOptions:
             raise ValueError(f"reply_timeout_s: expected more than 0 seconds, got {self.reply_timeout_s}")
 
     def hello(self) -> str:
-        """Write the first message of a connection."""
-        wishes = {name: getattr(self, name) for name in _WISHES}
-        told = {name: wish for name, wish in wishes.items() if wish is not None}
-        layout = "compact" if self.keypoint_threshold is None else "pose"  # only the latter says what is visible
-        return json.dumps({"type": "hello", "format": layout} | told)
+        """Return the first message of a connection, JSON."""
+        fields = {name: getattr(self, name) for name in _HELLO_FIELDS}
+        layout = "compact" if self.keypoint_threshold is None else "pose"  # only `pose` has the field `visible`
+        given = {name: value for name, value in fields.items() if value is not None}
+        return json.dumps({"type": "hello", "format": layout} | given)
 
 
-class StreamWishes(TypedDict, total=False):
-    """`StreamOptions`, as keyword arguments."""
+class StreamArguments(TypedDict, total=False):
+    """The fields of `StreamOptions` as keyword arguments."""
 
     policy: Literal["latest", "all"]
     track: bool
@@ -103,22 +102,22 @@ class StreamWishes(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class StreamResult(People):
-    """The answer to one frame.
+    """The result of one frame.
 
     Attributes:
         seq: Number of the frame in its source, from 0.
-        capture_us: Of the frame.
-        poses: N people; empty where there is a problem.
-        problem: Why this one frame has no answer, or None.
-        age_ms: From the frame's arrival at the server to its answer; None where there is a problem.
-        round_trip_ms: From sending the frame to its answer, on this machine's clock.
-        latency_ms: From taking the frame off its source to its answer: with what encoding and waiting here cost.
-        dropped: Frames since the last result that the server replaced by newer ones, as it says.
-        replaced: Frames since the last result that were replaced here, before they were sent.
-        lost: Frames since the last result that broken connections took with them.
-        session: Of the server; ids of people are stable within one.
-        timings_ms: By stage, on the server.
-        frame: What the source gave.
+        capture_us: Capture time of the frame.
+        poses: N people; empty if there is a problem.
+        problem: Why the frame could not be processed, or None.
+        age_ms: Time from the arrival of the frame at the server to its result; None if there is a problem.
+        round_trip_ms: Time from sending the frame to its result.
+        latency_ms: Time from reading the frame from its source to its result, including encoding and waiting.
+        dropped: Frames since the last result that the server dropped for newer ones.
+        replaced: Frames since the last result that were replaced by newer ones before they were sent.
+        lost: Frames since the last result that were unanswered when a connection broke.
+        session: Session on the server; ids of people are stable within one session.
+        timings_ms: Time per stage on the server.
+        frame: The item that the source yielded.
     """
 
     seq: int
@@ -138,7 +137,7 @@ class StreamResult(People):
 
 @dataclass(slots=True)
 class StreamStats:
-    """What became of the frames so far; ``problems`` are among the answered."""
+    """Counts of frames so far. Answered frames include ``problems``."""
 
     offered: int = 0
     answered: int = 0

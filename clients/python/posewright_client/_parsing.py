@@ -1,4 +1,4 @@
-"""Documents of the wire (schema ``pose.v1``) -> results. Unknown fields are ignored, missing ones are a `BadReply`."""
+"""Parses replies (schema ``pose.v1``). Unknown fields are ignored; missing ones raise `BadReply`."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from posewright_client._skeleton import EDGES, KEYPOINTS
 
 
 def parse_prediction(document: Any) -> Prediction:
-    """Read the reply of /predict.
+    """Parse the reply of /predict.
 
     Raises:
-        BadReply: It is not one.
+        BadReply: The document is not such a reply.
     """
     with Reading("/predict"):
         return Prediction(
@@ -40,10 +40,10 @@ def parse_prediction(document: Any) -> Prediction:
 
 
 def parse_batch(document: Any) -> list[Prediction | ProblemError]:
-    """Read the reply of /predict/batch.
+    """Parse the reply of /predict/batch.
 
     Raises:
-        BadReply: It is not one.
+        BadReply: The document is not such a reply.
     """
     with Reading("/predict/batch"):
         if not isinstance(document, list):
@@ -55,10 +55,10 @@ def parse_batch(document: Any) -> list[Prediction | ProblemError]:
 
 
 def parse_comparison(document: Any) -> Comparison:
-    """Read the reply of /compare.
+    """Parse the reply of /compare.
 
     Raises:
-        BadReply: It is not one.
+        BadReply: The document is not such a reply.
     """
     with Reading("/compare"):
         skeleton = skeleton_of(document)
@@ -77,20 +77,20 @@ def parse_comparison(document: Any) -> Comparison:
 
 
 def parse_models(document: Any) -> tuple[Model, ...]:
-    """Read the reply of /models.
+    """Parse the reply of /models.
 
     Raises:
-        BadReply: It is not one.
+        BadReply: The document is not such a reply.
     """
     with Reading("/models"):
         return tuple(parse_model(entry) for entry in document["models"])
 
 
 def parse_model(entry: Any) -> Model:
-    """Read the reply of /models/{name}, or an entry of /models.
+    """Parse the reply of /models/{name}, or an entry of /models.
 
     Raises:
-        BadReply: It is not one.
+        BadReply: The document is not such a reply.
     """
     with Reading("/models/{name}"):
         metrics, default = dict(entry.get("metrics") or {}), bool(entry.get("default", False))
@@ -99,29 +99,29 @@ def parse_model(entry: Any) -> Model:
 
 
 @dataclass(frozen=True, slots=True)
-class Skeleton:
-    """Which keypoints a model answers: their names, and the pairs that a drawing joins."""
+class ReplySkeleton:
+    """Keypoint names of a model, and the pairs of keypoints that a drawing connects."""
 
     keypoints: tuple[str, ...] = KEYPOINTS
     edges: tuple[tuple[int, int], ...] = EDGES
 
 
-COCO = Skeleton()
+COCO = ReplySkeleton()
 
 
-def skeleton_of(document: Raw) -> Skeleton:
-    """Read the skeleton of a reply or of a stream's ``ready``; COCO's where it says nothing more."""
+def skeleton_of(document: Raw) -> ReplySkeleton:
+    """Return the skeleton of a reply or of a stream's ``ready`` message; COCO's if it has none."""
     if document.get("keypoints") is None:
         return COCO
     edges = tuple((int(a), int(b)) for a, b in document.get("edges") or ())
-    return Skeleton(tuple(map(str, document["keypoints"])), edges)
+    return ReplySkeleton(tuple(map(str, document["keypoints"])), edges)
 
 
-def parse_poses(entries: Sequence[Any], skeleton: Skeleton = COCO) -> tuple[Pose, ...]:
-    """Read people, with keypoints of the format ``pose`` or ``compact``.
+def parse_poses(entries: Sequence[Any], skeleton: ReplySkeleton = COCO) -> tuple[Pose, ...]:
+    """Parse people in format ``pose`` or ``compact``.
 
     Raises:
-        KeyError, TypeError, ValueError: They are neither.
+        KeyError, TypeError, ValueError: The entries have another format.
     """
     return tuple(
         Pose(
@@ -136,7 +136,7 @@ def parse_poses(entries: Sequence[Any], skeleton: Skeleton = COCO) -> tuple[Pose
     )
 
 
-def _keypoint(index: int, point: Any, skeleton: Skeleton) -> Keypoint:
+def _keypoint(index: int, point: Any, skeleton: ReplySkeleton) -> Keypoint:
     if isinstance(point, Mapping):
         return Keypoint(point["name"], float(point["x"]), float(point["y"]), float(point["score"]), point["visible"])
     x, y, score = point
@@ -153,16 +153,16 @@ def _size(image: Raw) -> tuple[int, int]:
 
 
 def model_ref(entry: Raw) -> ModelRef:
-    """Read who answered."""
+    """Parse the model that produced the poses."""
     name, version, role = (str(entry[key]) for key in ("name", "version", "role"))
     return ModelRef(name, version, role, entry.get("sha256", ""), entry.get("backend", ""), entry.get("fallback"))
 
 
 class Reading:
-    """Turns what a document of another shape raises into one error that says so."""
+    """Context manager that turns the errors of parsing another document into `BadReply`."""
 
-    def __init__(self, what: str) -> None:
-        self.what = what
+    def __init__(self, path: str) -> None:
+        self.path = path
 
     def __enter__(self) -> None:
         pass
@@ -170,6 +170,6 @@ class Reading:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, KeyError | TypeError | ValueError | IndexError | AttributeError):
             raise BadReply(
-                f"the reply of {self.what} is not of schema pose.v1: {type(error).__name__} {error}; "
+                f"the reply of {self.path} is not of schema pose.v1: {type(error).__name__} {error}; "
                 "is this the address of a posewright server?"
             ) from error

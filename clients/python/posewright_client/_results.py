@@ -1,4 +1,4 @@
-"""What comes back, as frozen dataclasses. Fields that this version does not know are left in ``raw``.
+"""Results as frozen dataclasses. Fields that this version does not know are in ``raw``.
 
 Coordinates are pixels of the upright picture (EXIF applied), origin top left, pixel centres at integers.
 """
@@ -21,15 +21,14 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class Keypoint:
-    """One of a person's keypoints.
+    """One keypoint of a person.
 
     Attributes:
         name: E.g. ``left_wrist``.
         x: px.
         y: px.
         score: 0..1.
-        visible: The score reaches the threshold of the call; None where the server was not asked: streams
-            without `keypoint_threshold`.
+        visible: Whether the score reaches `keypoint_threshold`; None in streams without `keypoint_threshold`.
     """
 
     name: str
@@ -41,17 +40,17 @@ class Keypoint:
 
 @dataclass(frozen=True, slots=True)
 class Pose(Mapping[str, Keypoint]):
-    """A person: always all keypoints, in the order of the model's skeleton, most often COCO's.
+    """A person with all keypoints, in the order of the model's skeleton, which is usually COCO's.
 
-    It maps the keypoints' names to keypoints: ``pose["nose"]``, ``"nose" in pose``, ``list(pose)``, ``pose.items()``.
+    A pose is a mapping from names to keypoints: ``pose["nose"]``, ``"nose" in pose``, ``list(pose)``, ``pose.items()``.
 
     Attributes:
-        id: Of the track, stable within a session of a stream; None elsewhere.
+        id: Track id, stable within a session of a stream; None elsewhere.
         score: 0..1.
         box: x, y, width, height; px.
-        keypoints: K; 17 where the model has COCO's.
-        fallback: Why the teacher answered for this person, or None.
-        edges: Pairs of keypoints, counted from 0, that a drawing joins.
+        keypoints: K keypoints; 17 with COCO's skeleton.
+        fallback: Why the teacher was used for this person, or None.
+        edges: Pairs of keypoint indices, from 0, that a drawing connects.
     """
 
     id: str | None
@@ -62,10 +61,10 @@ class Pose(Mapping[str, Keypoint]):
     edges: tuple[tuple[int, int], ...] = field(default=EDGES, repr=False)
 
     def __getitem__(self, name: str) -> Keypoint:
-        """Return a keypoint by its name.
+        """Return a keypoint by name.
 
         Raises:
-            KeyError: No such keypoint.
+            KeyError: The skeleton has no such keypoint.
         """
         for keypoint in self.keypoints:
             if keypoint.name == name:
@@ -80,7 +79,7 @@ class Pose(Mapping[str, Keypoint]):
 
 
 class People:
-    """Everything with ``poses``: iterate over them, or turn them into what other libraries use."""
+    """Base class of results with ``poses``: iterates over them, and converts them for other libraries."""
 
     __slots__ = ()
     poses: tuple[Pose, ...]
@@ -92,20 +91,20 @@ class People:
         return self.poses[index]
 
     def to_numpy(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return keypoints float32 (N, K, 2) xy px, and their scores float32 (N, K); K is 17 where N is 0."""
+        """Return keypoints float32 (N, K, 2) xy px, and their scores float32 (N, K); K is 17 if N is 0."""
         rows = [[(it.x, it.y, it.score) for it in pose.keypoints] for pose in self.poses]
         count = len(rows[0]) if rows else len(KEYPOINTS)
         table = np.asarray(rows, np.float32).reshape(len(rows), count, 3)
         return np.ascontiguousarray(table[..., :2]), np.ascontiguousarray(table[..., 2])
 
     def to_supervision(self) -> Any:
-        """Return `supervision.KeyPoints`, with the boxes as ``data["xywh"]`` and the tracks' ids as ``data["id"]``.
+        """Return `supervision.KeyPoints`, with the boxes as ``data["xywh"]`` and the track ids as ``data["id"]``.
 
         Raises:
             MissingExtra: supervision 0.29 or newer is not installed.
         """
         try:
-            from supervision import KeyPoints  # noqa: PLC0415 - not installed by default
+            from supervision import KeyPoints  # noqa: PLC0415 - an optional dependency
         except ImportError as error:
             raise MissingExtra("to_supervision() needs: pip install 'posewright-client[supervision]'") from error
         keypoints, scores = self.to_numpy()
@@ -121,15 +120,15 @@ class People:
 
 @dataclass(frozen=True, slots=True)
 class ModelRef:
-    """Who answered.
+    """The model that produced the poses.
 
     Attributes:
-        name: Of the bundle.
-        version: Of the bundle.
+        name: Name of the bundle.
+        version: Version of the bundle.
         role: ``student`` or ``teacher``.
-        sha256: Of the network's file.
-        backend: What ran it.
-        fallback: Why the teacher answered, or None.
+        sha256: Hash of the model file.
+        backend: Inference backend.
+        fallback: Why the teacher was used instead of the student, or None.
     """
 
     name: str
@@ -145,12 +144,12 @@ class Prediction(People):
     """The people in one picture.
 
     Attributes:
-        id: Of the request, to find it in the server's logs.
-        model: Who answered.
+        id: Id of the request in the server's logs.
+        model: The model that produced the poses.
         image_size: Width and height of the upright picture, px.
         poses: N people.
-        timings_ms: By stage, on the server; ``total`` from the body's arrival to the reply.
-        raw: The reply as it came.
+        timings_ms: Time per stage on the server, and their ``total``.
+        raw: The server's reply.
     """
 
     id: str
@@ -166,7 +165,7 @@ class Prediction(People):
 
 @dataclass(frozen=True, slots=True)
 class Side(People):
-    """One model's part of a comparison; ``pose_ms`` is what its network took."""
+    """One model's part of a comparison; ``pose_ms`` is its inference time."""
 
     model: ModelRef
     poses: tuple[Pose, ...]
@@ -175,14 +174,14 @@ class Side(People):
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """One person in both answers.
+    """One person whom both models found.
 
     Attributes:
         student: Index into the student's poses.
         teacher: Index into the teacher's poses.
-        oks: Object keypoint similarity, the teacher as reference, 0..1.
-        distances_px: Between the keypoints, (K,).
-        distances_relative: The same, divided by the square root of the box's area.
+        oks: Object keypoint similarity with the teacher as reference, 0..1.
+        distances_px: Distance of each keypoint, px, (K,).
+        distances_relative: The same, divided by the square root of the box area.
     """
 
     student: int
@@ -194,7 +193,7 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Student and teacher on the same picture."""
+    """The student's and the teacher's poses in the same picture."""
 
     id: str
     image_size: tuple[int, int]
@@ -207,18 +206,18 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model on the server's registry.
+    """A model that the server has.
 
     Attributes:
-        name: To ask for it by.
-        version: Of the bundle.
+        name: Name for the option ``model``.
+        version: Version of the bundle.
         role: ``detector``, ``student`` or ``teacher``.
         state: ``ready``, ``warming_up`` or ``unavailable``.
-        default: Whether it answers where nobody names a model.
-        metrics: As measured, e.g. ``ap``.
-        card: Markdown; only where one model was asked for.
-        failure: Why it is unavailable.
-        raw: The entry as it came, with the manifest.
+        default: Whether it is used for its role by default.
+        metrics: Measured metrics, e.g. ``ap``.
+        card: Model card in Markdown; None in lists of models.
+        failure: Why the model is unavailable, or None.
+        raw: The server's entry, with the manifest.
     """
 
     name: str

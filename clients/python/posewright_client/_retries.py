@@ -1,4 +1,4 @@
-"""When to ask again, and after how long. No clock and no sleep here: the shells have those."""
+"""When to retry, and after what delay; without a clock of its own."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ RETRIED_STATUS = frozenset({429, 503})
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """Exponential back-off with jitter, bounded twice: in attempts and in time.
+    """Exponential back-off with jitter, limited in attempts and in time.
 
-    Asked again is after 429 and 503, where ``Retry-After`` is honoured, and after connections that failed or broke: a
-    prediction changes nothing on the server, so a second one does no harm. A timeout is never asked again: the server
-    is too slow already.
+    Retries follow 429 and 503, after the time in ``Retry-After``, and broken connections. Predictions change nothing on
+    the server, so that repeating them is safe. There is no retry after a timeout, since the server is overloaded then.
 
     Attributes:
-        attempts: Of one call, the first included; 1 never asks again.
-        backoff_s: Longest wait before the second attempt; doubles with every further one.
-        max_backoff_s: Longest wait between two attempts, unless the server asks for a longer one.
-        budget_s: No attempt begins later than this after the first one.
+        attempts: Maximum number of attempts including the first; 1 means no retry.
+        backoff_s: Maximum delay before the second attempt, seconds; doubles with every further attempt.
+        max_backoff_s: Maximum delay between two attempts, seconds, unless ``Retry-After`` is longer.
+        budget_s: Time after the first attempt within which the last one must begin, seconds.
     """
 
     attempts: int = 4
@@ -40,18 +39,18 @@ class Retries:
             )
 
     def delay_s(self, failures: int, error: PosewrightError, elapsed_s: float) -> float | None:
-        """Tell how long to wait before asking again; None means to give up.
+        """Return the delay before the next attempt, or None to give up.
 
         Args:
-            failures: Attempts that failed in a row, at least 1.
-            error: Why the last one did.
-            elapsed_s: Since the first one began.
+            failures: Consecutive failed attempts, at least 1.
+            error: The last failure.
+            elapsed_s: Time since the first attempt began, seconds.
         """
         if failures >= self.attempts:
             return None
-        # Between half and all of the step: clients that fell together do not come back together.
+        # Jitter, so that clients that failed together do not retry together.
         step_s = min(self.max_backoff_s, self.backoff_s * 2.0 ** min(failures - 1, 60))
-        delay_s = step_s * random.uniform(0.5, 1)  # noqa: S311 - jitter, no secret
+        delay_s = step_s * random.uniform(0.5, 1)  # noqa: S311 - jitter needs no cryptography
         if isinstance(error, ProblemError) and error.retry_after_s is not None:
             delay_s += error.retry_after_s
         return delay_s if elapsed_s + delay_s <= self.budget_s else None
@@ -60,19 +59,19 @@ class Retries:
 NEVER = Retries(attempts=1)
 
 
-def worth_another(error: PosewrightError) -> bool:
-    """Tell whether a call that failed so may succeed when asked again."""
+def is_retryable(error: PosewrightError) -> bool:
+    """Return whether a retry may succeed after this failure."""
     if isinstance(error, ProblemError):
         return error.status in RETRIED_STATUS
     return isinstance(error, ConnectError)
 
 
 def parse_retry_after(value: str | None, now_s: float) -> float | None:
-    """Read the header ``Retry-After`` (RFC 9110, 10.2.3): seconds or a date; None where it is neither.
+    """Parse the header ``Retry-After`` (RFC 9110, 10.2.3): seconds or a date; None if it is neither.
 
     Args:
-        value: Of the header.
-        now_s: Seconds since the epoch.
+        value: The header.
+        now_s: Current time, seconds since the epoch.
     """
     if value is None:
         return None

@@ -1,4 +1,4 @@
-"""COCO's seventeen keypoints, as every reply orders them."""
+"""COCO's 17 keypoints, in the order of the replies."""
 
 from __future__ import annotations
 
@@ -13,4 +13,4 @@ EDGES = (
     (0, 1), (0, 2), (1, 3), (2, 4), (5, 6), (5, 7), (7, 9), (6, 8), (8, 10),
     (5, 11), (6, 12), (11, 12), (11, 13), (13, 15), (12, 14), (14, 16),
 )  # fmt: skip
-"""Pairs of keypoint indices that a drawing joins."""
+"""Pairs of keypoint indices that a drawing connects."""

@@ -1,7 +1,7 @@
-"""A stream for blocking code: the asynchronous one, on an event loop in a thread of its own.
+"""A stream for blocking code: runs the asynchronous stream on an event loop in a separate thread.
 
-Reconnects, timers, back-pressure and replacement are interplay between a source, a connection and a reader; written for
-threads they would be a second, different program. A hop between threads costs some 0.1 ms a result.
+This avoids a second implementation of reconnects, timers and back-pressure for threads, at the cost of passing each
+result between two threads.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ T = TypeVar("T")
 
 
 class Stream(Iterator[StreamResult]):
-    """Results of a stream, as they come. Iterate; `close` it, or use it as a context manager, where you leave early.
+    """Iterator over the results of a stream. To stop early, `close` it or use it as a context manager.
 
-    After the last result it raises what the source raised, or why the stream could not go on.
+    After the last result it raises the error of the source, or the reason why the stream cannot continue.
     """
 
     def __init__(self, stream: AsyncStream) -> None:
@@ -32,7 +32,7 @@ class Stream(Iterator[StreamResult]):
 
     @property
     def stats(self) -> StreamStats:
-        """What became of the frames so far."""
+        """Counts of frames so far."""
         return self._stream.stats
 
     def __iter__(self) -> Self:
@@ -43,7 +43,7 @@ class Stream(Iterator[StreamResult]):
             raise StopIteration
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
-            self._thread = threading.Thread(target=_serve, args=[self._loop], name="posewright-stream", daemon=True)
+            self._thread = threading.Thread(target=_run_loop, args=[self._loop], name="posewright-stream", daemon=True)
             self._thread.start()
         try:
             result = _wait(self._loop, self._stream.take())
@@ -56,7 +56,7 @@ class Stream(Iterator[StreamResult]):
         return result
 
     def close(self) -> None:
-        """Close the connection and leave the source."""
+        """Close the connection, and stop reading the source."""
         loop, thread, closed = self._loop, self._thread, self._closed
         self._closed = True
         if closed or loop is None or thread is None or not thread.is_alive():
@@ -72,13 +72,13 @@ class Stream(Iterator[StreamResult]):
         self.close()
 
     def __del__(self) -> None:
-        # Garbage is collected in any thread, the loop's own included, and in the midst of anything: nothing waits here.
+        # Garbage is collected in any thread, including that of the loop, so this must not wait.
         if self._loop is not None and not self._closed:
             with suppress(RuntimeError):  # the loop is closed already
-                self._loop.call_soon_threadsafe(_leave, self._loop, self._stream)
+                self._loop.call_soon_threadsafe(_close_and_stop, self._loop, self._stream)
 
 
-def _serve(loop: asyncio.AbstractEventLoop) -> None:
+def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
     asyncio.set_event_loop(loop)
     try:
         loop.run_forever()
@@ -87,7 +87,7 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
         loop.close()
 
 
-def _leave(loop: asyncio.AbstractEventLoop, stream: AsyncStream) -> None:
+def _close_and_stop(loop: asyncio.AbstractEventLoop, stream: AsyncStream) -> None:
     closing = loop.create_task(stream.aclose())
     closing.add_done_callback(lambda _: loop.stop())
 

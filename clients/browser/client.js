@@ -1,0 +1,201 @@
+/** Calls to a posewright server. */
+
+import { refusal, unreachable } from "./errors.js";
+import { encode } from "./picture.js";
+import { PoseStream } from "./stream.js";
+import { readPose } from "./wire.js";
+
+/** @typedef {import("./frames.js").MovingSource} MovingSource */
+/** @typedef {import("./picture.js").Source} Source */
+/** @typedef {import("./stream.js").StreamOptions} StreamOptions */
+/** @typedef {import("./wire.js").Pose} Pose */
+/** @typedef {import("./wire.js").Size} Size */
+
+/**
+ * @typedef {object} PredictOptions
+ * @property {string} [model] `auto` (default), `student`, `teacher`, or a name from `models()`.
+ * @property {[number, number, number, number][]} [boxes] People's boxes [x, y, width, height] in pixels, instead of
+ *   those that the detector finds.
+ * @property {number} [maxPeople] Maximum number of people.
+ * @property {number} [minScore] Poses with a lower score are left out.
+ * @property {number} [maxSide] Longest side to send, pixels; larger pictures are shrunk first. Does not apply to blobs.
+ * @property {number} [quality] JPEG quality, 0..1; default 0.92.
+ * @property {AbortSignal} [signal] Aborts the call, e.g. `AbortSignal.timeout(5000)`.
+ */
+
+/**
+ * @typedef {object} Model The model that produced the poses.
+ * @property {string} name
+ * @property {string} version
+ * @property {string} sha256
+ * @property {"student" | "teacher" | "detector"} role
+ * @property {string} backend
+ * @property {string | null} fallback Why the teacher was used instead of the student.
+ */
+
+/** @typedef {{ poses: Pose[], image: Size, model: Model, timingsMs: Record<string, number>, id: string }} Prediction */
+
+/**
+ * @typedef {object} Match One person whom both models found.
+ * @property {number} student Index into the student's poses.
+ * @property {number} teacher Index into the teacher's poses.
+ * @property {number} oks Object keypoint similarity, 0..1.
+ * @property {number[]} distancesPx Distance of each keypoint, pixels of the source.
+ * @property {number[]} distancesRelative The same, divided by the square root of the box area.
+ */
+
+/** @typedef {{ model: Model, poses: Pose[], poseMs: number }} Side */
+
+/**
+ * @typedef {object} Comparison
+ * @property {Side} student
+ * @property {Side} teacher
+ * @property {Match[]} matches
+ * @property {Size} image
+ * @property {Record<string, number>} timingsMs
+ * @property {string} id
+ */
+
+/**
+ * @typedef {object} ModelEntry A model that the server has.
+ * @property {string} name
+ * @property {string} version
+ * @property {string} sha256
+ * @property {"student" | "teacher" | "detector"} role
+ * @property {string} backend
+ * @property {"ready" | "warming_up" | "unavailable"} state
+ * @property {string | null} failure
+ * @property {boolean} default
+ * @property {Record<string, number>} metrics
+ * @property {Record<string, unknown>} manifest
+ */
+
+/** A posewright server. */
+export class Posewright {
+  #url;
+  #key;
+
+  /**
+   * @param {string | URL} [url] Address of the server; default: the server that this module was loaded from, at
+   *   `web/browser/client.js`.
+   * @param {{ key?: string }} [options] `key`: API key, for servers behind a proxy that requires one.
+   */
+  constructor(url = new URL("../..", import.meta.url), { key } = {}) {
+    const base = new URL(url, globalThis.location?.href);
+    if (!base.pathname.endsWith("/")) base.pathname += "/";
+    this.#url = base;
+    this.#key = key;
+  }
+
+  /**
+   * Find the people in one picture.
+   *
+   * @param {Source} source
+   * @param {PredictOptions} [options]
+   * @returns {Promise<Prediction>}
+   * @throws {PosewrightError}
+   */
+  async predict(source, options = {}) {
+    const { reply, scale } = await this.#post("predict", source, options);
+    return {
+      poses: reply.poses.map((/** @type {any} */ it) => scale.poseToSource(readPose(it, reply))),
+      image: scale.sizeOfSource(reply.image),
+      model: reply.model,
+      timingsMs: reply.timings_ms,
+      id: reply.id,
+    };
+  }
+
+  /**
+   * Run the student and the teacher on the same picture.
+   *
+   * @param {Source} source
+   * @param {PredictOptions} [options]
+   * @returns {Promise<Comparison>}
+   * @throws {PosewrightError}
+   */
+  async compare(source, options = {}) {
+    const { reply, scale } = await this.#post("compare", source, options);
+    const side = (/** @type {any} */ { model, poses, pose_ms: poseMs }) => ({
+      model, poseMs, poses: poses.map((/** @type {any} */ it) => scale.poseToSource(readPose(it, reply))),
+    });
+    return {
+      student: side(reply.student),
+      teacher: side(reply.teacher),
+      matches: reply.matches.map((/** @type {any} */ it) => ({
+        student: it.student,
+        teacher: it.teacher,
+        oks: it.oks,
+        distancesPx: it.distances_px.map((/** @type {number} */ px) => px * scale.x),
+        distancesRelative: it.distances_relative,
+      })),
+      image: scale.sizeOfSource(reply.image),
+      timingsMs: reply.timings_ms,
+      id: reply.id,
+    };
+  }
+
+  /**
+   * List the server's models.
+   *
+   * @param {{ signal?: AbortSignal }} [options]
+   * @returns {Promise<ModelEntry[]>}
+   * @throws {PosewrightError}
+   */
+  async models({ signal } = {}) {
+    return (await this.#call("models", { signal })).models;
+  }
+
+  /**
+   * Track the people in a video or on a canvas. Read the results with `for await`, where a slow reader gets the newest
+   * result, or pass `onResult`; `close()` ends the stream.
+   *
+   * @param {MovingSource} source
+   * @param {StreamOptions} [options]
+   * @returns {PoseStream}
+   */
+  stream(source, options = {}) {
+    const url = new URL("stream", this.#url);
+    url.protocol = url.protocol.replace("http", "ws");
+    return new PoseStream(url, this.#key, source, options);
+  }
+
+  /**
+   * @param {string} path
+   * @param {Source} source
+   * @param {PredictOptions} options
+   */
+  async #post(path, source, options) {
+    const { maxSide = Infinity, quality = 0.92, signal } = options;
+    const { blob, scale } = await encode(source, maxSide, quality);
+    const query = {
+      model: options.model,
+      boxes: options.boxes && JSON.stringify(options.boxes.map((box) => scale.boxToSent(box))),
+      max_people: options.maxPeople,
+      min_score: options.minScore,
+    };
+    return { scale, reply: await this.#call(path, { query, body: blob, signal }) };
+  }
+
+  /**
+   * @param {string} path
+   * @param {{ query?: Record<string, unknown>, body?: Blob, signal?: AbortSignal }} call
+   * @returns {Promise<any>}
+   */
+  async #call(path, { query = {}, body, signal }) {
+    const url = new URL(path, this.#url);
+    for (const [name, value] of Object.entries(query)) {
+      if (value !== undefined) url.searchParams.set(name, String(value));
+    }
+    const headers = new Headers({ Accept: "application/json" });
+    if (this.#key !== undefined) headers.set("Authorization", `Bearer ${this.#key}`);
+    if (body) headers.set("Content-Type", body.type);
+    const response = await fetch(url, { method: body ? "POST" : "GET", headers, body, signal }).catch((cause) => {
+      throw signal?.aborted ? cause : unreachable(url, cause);
+    });
+    if (!response.ok) throw await refusal(response);
+    return response.json().catch((cause) => {
+      throw signal?.aborted ? cause : unreachable(url, cause);
+    });
+  }
+}

@@ -1,0 +1,147 @@
+/** Draws skeletons on a canvas. */
+
+import { EDGES } from "./wire.js";
+
+/** @typedef {import("./wire.js").Edges} Edges */
+/** @typedef {import("./wire.js").Pose} Pose */
+/** @typedef {import("./wire.js").Size} Size */
+/** @typedef {{ left: string, right: string, middle: string }} Colors Of the person's own left and right. */
+
+/**
+ * @typedef {object} DrawOptions
+ * @property {Size} [image] Size of the picture that the poses refer to; it covers the whole canvas. Default: the
+ *   canvas size.
+ * @property {number} [threshold] Keypoints with a lower score are not drawn, nor are their edges; default 0.35.
+ * @property {boolean} [mirror] Draw for a picture that is shown mirrored; text stays readable.
+ * @property {boolean} [boxes] Also draw boxes.
+ * @property {(pose: Pose, index: number) => string} [label] Text above a person, "" for none; default: the id.
+ * @property {number} [lineWidth] Pixels of the canvas; default: grows with the size of the person.
+ * @property {number} [pixelRatio] Pixels of the canvas per CSS pixel: 1 (default) or `devicePixelRatio`.
+ * @property {Colors} [colors]
+ */
+
+/** @typedef {{ x: number, y: number, name: string, visible: boolean }} Joint Pixels of the canvas. */
+/** @typedef {CanvasRenderingContext2D | OffscreenCanvasRenderingContext2D} Context */
+
+/** Safe for colour-blind viewers: Okabe and Ito. */
+const COLORS = { left: "rgb(86 180 233)", right: "rgb(230 159 0)", middle: "rgb(0 200 140)" };
+const OUTLINE = "rgb(0 0 0 / 0.45)";
+
+/**
+ * Draw skeletons: the person's left side blue, the right side orange, the middle green.
+ *
+ * @param {Context} context
+ * @param {readonly Pose[]} poses
+ * @param {DrawOptions} [options]
+ */
+export function draw(context, poses, options = {}) {
+  const { canvas } = context;
+  const { image = canvas, mirror = false, threshold = 0.35, pixelRatio = 1 } = options;
+  const [scaleX, scaleY] = [canvas.width / image.width, canvas.height / image.height];
+  const toCanvas = (/** @type {number} */ x, /** @type {number} */ y) => {
+    // The origin of poses is the centre of the first pixel, that of a canvas is its corner.
+    const across = (x + 0.5) * scaleX;
+    return { x: mirror ? canvas.width - across : across, y: (y + 0.5) * scaleY };
+  };
+  context.save();
+  context.lineCap = context.lineJoin = "round";
+  poses.forEach((pose, index) => {
+    const side = Math.sqrt(pose.box.width * scaleX * pose.box.height * scaleY);
+    const width = options.lineWidth ?? Math.min(Math.max(side / 70, 2 * pixelRatio), 9 * pixelRatio);
+    const joints = pose.keypoints.map(({ x, y, name, score }) => {
+      return { ...toCanvas(x, y), name, visible: score >= threshold };
+    });
+    const { xMin, yMin, xMax, yMax } = pose.box;
+    if (options.boxes) drawBox(context, toCanvas(xMin, yMin), toCanvas(xMax, yMax), width);
+    drawSkeleton(context, joints, pose.edges ?? EDGES, width, options.colors ?? COLORS);
+    const text = options.label ? options.label(pose, index) : String(pose.id ?? "");
+    const height = Math.min(Math.max(width * 3.6, 14 * pixelRatio), 32 * pixelRatio);
+    if (text) drawLabel(context, text, toCanvas((xMin + xMax) / 2, yMin), height);
+  });
+  context.restore();
+}
+
+/**
+ * @param {Context} context
+ * @param {Joint[]} joints
+ * @param {Edges} pairs
+ * @param {number} width
+ * @param {Colors} colors
+ */
+function drawSkeleton(context, joints, pairs, width, colors) {
+  const edges = pairs.map(([a, b]) => [joints[a], joints[b]]).filter(([a, b]) => a?.visible && b?.visible);
+  // All outlines first, so that none covers the colour of a neighbouring edge.
+  for (const [lineWidth, outline] of /** @type {[number, boolean][]} */ ([[width * 1.7, true], [width, false]])) {
+    for (const [a, b] of edges) {
+      context.lineWidth = lineWidth;
+      context.strokeStyle = outline ? OUTLINE : colors[sideOf(a.name, b.name)];
+      context.beginPath();
+      context.moveTo(a.x, a.y);
+      context.lineTo(b.x, b.y);
+      context.stroke();
+    }
+  }
+  for (const joint of joints.filter((it) => it.visible)) {
+    drawDot(context, joint, width * 1.35, "white");
+    drawDot(context, joint, width * 0.9, colors[sideOf(joint.name)]);
+  }
+}
+
+/**
+ * @param {Context} context
+ * @param {{ x: number, y: number }} center
+ * @param {number} radius
+ * @param {string} color
+ */
+function drawDot(context, { x, y }, radius, color) {
+  context.fillStyle = color;
+  context.beginPath();
+  context.arc(x, y, radius, 0, 2 * Math.PI);
+  context.fill();
+}
+
+/**
+ * @param {Context} context
+ * @param {{ x: number, y: number }} a
+ * @param {{ x: number, y: number }} b The opposite corner.
+ * @param {number} width
+ */
+function drawBox(context, a, b, width) {
+  for (const [lineWidth, color] of /** @type {[number, string][]} */ ([[width, OUTLINE], [width / 2, "white"]])) {
+    context.lineWidth = lineWidth;
+    context.strokeStyle = color;
+    context.strokeRect(a.x, a.y, b.x - a.x, b.y - a.y);
+  }
+}
+
+/**
+ * Write white on dark above a point, without leaving the canvas.
+ *
+ * @param {Context} context
+ * @param {string} text
+ * @param {{ x: number, y: number }} point
+ * @param {number} height
+ */
+function drawLabel(context, text, { x, y }, height) {
+  context.font = `600 ${height * 0.68}px system-ui, sans-serif`;
+  context.textAlign = "center";
+  context.textBaseline = "middle";
+  const half = Math.max(context.measureText(text).width / 2 + height * 0.35, height / 2);
+  const center = Math.min(Math.max(x, half + 2), context.canvas.width - half - 2);
+  const middle = Math.max(y - height * 0.75, height / 2 + 2);
+  context.fillStyle = "rgb(0 0 0 / 0.72)";
+  context.beginPath();
+  context.roundRect(center - half, middle - height / 2, 2 * half, height, height / 2);
+  context.fill();
+  context.fillStyle = "white";
+  context.fillText(text, center, middle + height * 0.04);
+}
+
+/**
+ * @param {string[]} names Names of keypoints.
+ * @returns {"left" | "right" | "middle"}
+ */
+function sideOf(...names) {
+  if (names.every((name) => name.startsWith("left_"))) return "left";
+  return names.every((name) => name.startsWith("right_")) ? "right" : "middle";
+}

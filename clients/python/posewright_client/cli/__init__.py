@@ -1,0 +1,1 @@
+"""The command line: ``posewright-client predict``, ``video``, ``webcam`` and ``bench``."""

@@ -1,0 +1,78 @@
+"""The load generator counts the time that calls wait behind a stalled server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import posewright_client as pw
+from posewright_client.cli.load import closed_loop, open_loop
+from tests.client.hosts import hosting
+from tests.client.replies import PREDICTION
+
+STALL_S = 0.4
+
+
+class Stalling:
+    """Replies at once, except for one stall during which all calls wait."""
+
+    def __init__(self, at: int) -> None:
+        self.at, self.calls = at, 0
+        self.lock = asyncio.Lock()
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        while (await receive()).get("more_body"):
+            pass
+        async with self.lock:
+            self.calls += 1
+            if self.calls == self.at:
+                await asyncio.sleep(STALL_S)
+        body = json.dumps(PREDICTION).encode()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": body})
+
+
+def test_an_open_loop_counts_the_waiting_time_of_all_calls_in_a_stall() -> None:
+    async def main(url: str) -> list[float]:
+        async with pw.AsyncClient(url) as client:
+            outcome = await open_loop(client, [b"x"], "auto", rate=100, warm_up_s=0, duration_s=2 * STALL_S)
+        assert not outcome.failures
+        return outcome.latencies_ms
+
+    with hosting(Stalling(at=2)) as url:
+        latencies_ms = asyncio.run(main(url))
+    # Calls are due during the whole stall, so their waiting times are spread evenly from all of it to none.
+    delayed = [it for it in latencies_ms if it > 0.1 * STALL_S * 1000]
+    assert len(delayed) > len(latencies_ms) / 4
+    assert max(latencies_ms) >= STALL_S * 1000
+
+
+def test_in_a_closed_loop_only_one_call_waits_in_a_stall() -> None:
+    async def main(url: str) -> list[float]:
+        async with pw.AsyncClient(url) as client:
+            outcome = await closed_loop(client, [b"x"], "auto", concurrency=1, warm_up_s=0, duration_s=2 * STALL_S)
+        return outcome.latencies_ms
+
+    with hosting(Stalling(at=2)) as url:
+        latencies_ms = asyncio.run(main(url))
+    assert max(latencies_ms) >= STALL_S * 1000
+    # The other calls start after the stall, so most of them are fast.
+    assert sorted(latencies_ms)[len(latencies_ms) // 2] < 0.5 * STALL_S * 1000
+
+
+def test_failures_are_counted_by_kind() -> None:
+    async def refuse(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 503, "headers": []})
+        problem = b'{"type": "/problems/queue-full", "title": "t", "status": 503}'
+        await send({"type": "http.response.body", "body": problem})
+
+    async def main(url: str) -> dict[str, int]:
+        async with pw.AsyncClient(url, retries=pw.NEVER) as client:
+            outcome = await closed_loop(client, [b"x"], "auto", concurrency=1, warm_up_s=0, duration_s=0.1)
+        assert outcome.latencies_ms == []
+        return outcome.failures
+
+    with hosting(refuse) as url:
+        failures = asyncio.run(main(url))
+    assert set(failures) == {"queue-full"}

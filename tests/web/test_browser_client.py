@@ -1,0 +1,126 @@
+"""The calls of the browser client in a real browser, against a real server."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests import spots
+from tests.client.hosts import free_address
+from tests.conftest import Running
+from tests.spots import SURE, UNSURE
+from tests.web.browser_scripts import BOTH, packed, points, run
+from tests.web.chrome import Browser, Tab
+
+SOURCES = {
+    "blob": "a",
+    "file": "new File([a], 'people.png', { type: 'image/png' })",
+    "blob-of-unknown-type": "new Blob([a])",
+    "bitmap": "await createImageBitmap(a)",
+    "canvas": "await canvasOf(a)",
+    "offscreen": "offscreenOf(await canvasOf(a))",
+    "img": "await imageOf(a)",
+}
+
+
+@pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
+def test_predict_takes_every_kind_of_picture(blank_page: Tab, source: str) -> None:
+    body = f"a = blobOf(a); return await server.predict({source});"
+    got = run(blank_page, body, packed(BOTH))
+    assert got["image"] == {"width": 640, "height": 384}
+    assert got["model"]["name"] == "student-s"
+    assert got["timingsMs"]["total"] > 0
+    np.testing.assert_allclose(points(got["poses"]), [SURE.keypoints, UNSURE.keypoints], atol=1.5)
+
+
+def test_poses_have_the_shape_of_tensorflow_js(blank_page: Tab) -> None:
+    pose = run(blank_page, "return (await server.predict(blobOf(a))).poses[0]", packed(BOTH))
+    assert set(pose) == {"keypoints", "score", "box"}
+    assert {"x", "y", "score", "name"} == set(pose["keypoints"][0])
+    assert [it["name"] for it in pose["keypoints"]][:2] == ["nose", "left_eye"]
+    x, y, width, height = SURE.box_xywh
+    box = {"xMin": x, "yMin": y, "xMax": x + width, "yMax": y + height, "width": width, "height": height}
+    assert pose["box"] == pytest.approx(box, abs=0.6)
+
+
+def test_poses_of_a_shrunk_picture_are_in_pixels_of_the_source(blank_page: Tab) -> None:
+    """The picture is sent at half its size, so that an error of half a pixel would show as one pixel."""
+    body = "return await server.predict(await canvasOf(blobOf(a)), { maxSide: 640 });"
+    twice = np.ascontiguousarray(BOTH.repeat(2, axis=0).repeat(2, axis=1))
+    got = run(blank_page, body, packed(twice))
+    assert got["image"] == {"width": 1280, "height": 768}
+    # Pixel k becomes pixels 2k and 2k + 1, whose centre is 2k + 1/2.
+    errors = points(got["poses"]) - (2 * np.array([SURE.keypoints, UNSURE.keypoints]) + 0.5)
+    assert np.abs(errors).max() < 2
+    assert np.abs(errors.mean(axis=(0, 1))).max() < 0.3
+
+
+def test_options_reach_the_server(blank_page: Tab) -> None:
+    body = """const canvas = await canvasOf(blobOf(a));
+    const counts = [{ maxPeople: 1 }, { minScore: 0.99 }, { boxes: b, maxSide: 320 }, { model: "teacher" }];
+    const replies = await Promise.all(counts.map((it) => server.predict(canvas, it)));
+    return replies.map((it) => [it.poses.length, it.model.name, it.poses[0]?.box.xMin]);"""
+    got = run(blank_page, body, packed(BOTH), [UNSURE.box_xywh])
+    assert [it[:2] for it in got] == [[1, "student-s"], [1, "student-s"], [1, "student-s"], [2, "teacher"]]
+    assert got[2][2] == pytest.approx(UNSURE.box_xywh[0], abs=0.1)
+
+
+def test_compare_and_models_return_what_the_server_sends(blank_page: Tab, server: Running) -> None:
+    body = "return { compared: await server.compare(blobOf(a)), models: await server.models() };"
+    got = run(blank_page, body, packed(BOTH))
+    reply = server.http.post("/compare", content=spots.encode(BOTH), headers={"Content-Type": "image/png"}).json()
+    assert [it["oks"] for it in got["compared"]["matches"]] == [it["oks"] for it in reply["matches"]]
+    assert got["compared"]["matches"][0]["distancesPx"] == reply["matches"][0]["distances_px"]
+    assert len(got["compared"]["teacher"]["poses"]) == 2
+    assert got["models"] == server.http.get("/models").json()["models"]
+
+
+@pytest.mark.parametrize(
+    ("call", "status", "slug"),
+    [
+        ("server.predict(blobOf(a), { model: 'nobody' })", 404, "unknown-model"),
+        ("server.predict(blobOf(a), { minScore: 2 })", 422, "bad-parameter"),
+        ("server.predict(new Blob(['hello'], { type: 'image/png' }))", 422, "undecodable-image"),
+        ("server.predict(new Blob(['hello'], { type: 'text/plain' }))", 415, "source"),
+        ("server.predict(new Image())", 0, "source"),
+        ("new Posewright(b).models()", 0, "unreachable"),
+    ],
+    ids=["unknown-model", "bad-parameter", "no-png", "no-picture", "nothing-loaded", "nobody-there"],
+)
+def test_errors_have_a_status_a_slug_and_a_detail(blank_page: Tab, call: str, status: int, slug: str) -> None:
+    body = (
+        f"return await {call}.then(() => null, (it) => ({{ ...fieldsOf(it), ours: it instanceof PosewrightError }}));"
+    )
+    error = run(blank_page, body, packed(BOTH), free_address())
+    assert (error["name"], error["ours"], error["status"], error["slug"]) == ("PosewrightError", True, status, slug)
+    assert len(error["detail"]) > 20
+
+
+def test_an_aborted_call_throws_what_fetch_throws(blank_page: Tab) -> None:
+    body = "return await server.predict(blobOf(a), { signal: AbortSignal.abort() }).catch((it) => it.name);"
+    assert run(blank_page, body, packed(BOTH)) == "AbortError"
+
+
+def test_without_offscreen_canvas_an_ordinary_canvas_is_used(browser: Browser, server: Running) -> None:
+    with browser.tab() as old:
+        old.open(server.url + "/healthz").run("delete globalThis.OffscreenCanvas")
+        got = run(old, "return await server.predict(await createImageBitmap(blobOf(a)));", packed(BOTH))
+        np.testing.assert_allclose(points(got["poses"]), [SURE.keypoints, UNSURE.keypoints], atol=1.5)
+
+
+def test_a_drawing_has_the_colours_of_both_sides(blank_page: Tab) -> None:
+    """On a canvas twice as large as the picture, plain and mirrored."""
+    body = """
+    const canvas = Object.assign(document.createElement("canvas"), { width: 1280, height: 768 });
+    const context = canvas.getContext("2d");
+    const { poses, image } = await server.predict(blobOf(a));
+    draw(context, poses, { image, mirror: b, label: () => "" });
+    return c.map(([x, y]) => [...context.getImageData(x, y, 1, 1).data]);"""
+    for mirrored in (False, True):
+        places = 2 * SURE.keypoints + 1
+        if mirrored:
+            places[:, 0] = 1280 - places[:, 0]
+        nose, left, right = run(
+            blank_page, body, packed(BOTH), mirrored, np.round(places[[0, 5, 6]]).astype(int).tolist()
+        )
+        assert (nose, left, right) == ([0, 200, 140, 255], [86, 180, 233, 255], [230, 159, 0, 255])
