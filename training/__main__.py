@@ -132,7 +132,7 @@ def _add_bench(verbs: argparse._SubParsersAction) -> None:
     bench = verbs.add_parser("bench", help="AP and latency of bundles and rivals in one table, interleaved, one thread")
     bench.add_argument("bundles", type=Path, nargs="+")
     bench.add_argument(
-        "--rivals", type=Path, nargs="+", default=[], help="imported bundles, measured as published (IMPORT.md)"
+        "--rivals", type=Path, nargs="+", default=[], help="imported bundles, measured as published (docs/import.md)"
     )
     bench.add_argument("--rounds", type=_positive, default=100)
     bench.add_argument("--backend", nargs="+", choices=BACKENDS, default=BACKENDS[:1], help="what runs the bundles")

@@ -321,7 +321,7 @@ class Recipe:
         init_from: From the current folder, the checkpoint whose weights of equal name and shape are the start; empty
             for ImageNet's, or for those of ``network.graph``. ``@NAME`` is the checkpoint of the run folder NAME beside
             this run's; with folded norms a bundle's folder will do too.
-        skeleton: Which keypoints (pose): a TOML beside the recipe, or a table of its keys; see YOUR_LABELS.md.
+        skeleton: Which keypoints (pose): a TOML beside the recipe, or a table of its keys; see docs/your-labels.md.
     """
 
     __pydantic_config__ = _STRICT
@@ -481,7 +481,7 @@ def _lines(error: ValidationError) -> list[str]:
             case "literal_error" if e["input"] in {"tinypose", "simcc"}:
                 lines.append(
                     f"  {key}: expected 'checkpoint' or 'bundle', got {e['input']!r}; make a bundle of the file with "
-                    'posewright-train import (training/IMPORT.md), then kind = "bundle" and its folder as path'
+                    'posewright-train import (docs/import.md), then kind = "bundle" and its folder as path'
                 )
             case _:
                 lines.append(f"  {key}: {e['msg']}, got {e['input']!r}")
