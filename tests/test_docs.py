@@ -6,6 +6,7 @@ import argparse
 import ast
 import re
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,11 +21,7 @@ from training import __main__ as training_cli
 from training.data import skeletons
 from training.recipe import chain, recipe, reference
 
-PARSERS = {
-    "posewright-serve": server_cli._parser(),
-    "posewright-train": training_cli._parser(),
-    "posewright-client": client_cli._parser(),
-}
+PROGRAMS = ("posewright-serve", "posewright-train", "posewright-client")
 NOT_OURS = {"--standalone", "--nproc-per-node", "--globoff", "--data-binary"}
 """Options of torchrun and curl."""
 GONE = {"losses.forgiving", "--peers", "losses.guesses", "losses.fill", "losses.past", "losses.past_ramp"}
@@ -40,14 +37,26 @@ data = [{ name = "some", path = "crops/some", share = 1 }]
 every_page = pytest.mark.parametrize("page", PAGES, ids=manuals.name_of)
 
 
-def subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    found = [it.choices for it in parser._actions if isinstance(it, argparse._SubParsersAction)]
-    return dict(found[0]) if found else {}
+def parser_of(program: str, subcommand: str = "") -> argparse.ArgumentParser:
+    """A program's parser that knows at least the options of one subcommand."""
+    if program == "posewright-serve":
+        return server_cli._parser()
+    return training_cli._parser() if program == "posewright-train" else client_cli._parser()
 
 
-def options(parser: argparse.ArgumentParser) -> set[str]:
-    own = {option for action in parser._actions for option in action.option_strings}
-    return own.union(*(options(it) for it in subcommands(parser).values()))
+@cache
+def subcommands(program: str) -> tuple[str, ...]:
+    found = [it.choices for it in parser_of(program)._actions if isinstance(it, argparse._SubParsersAction)]
+    return tuple(found[0] or ()) if found else ("",)
+
+
+@cache
+def options(program: str, subcommand: str) -> frozenset[str]:
+    parser = parser_of(program, subcommand)
+    if subcommand:
+        (nested,) = (it for it in parser._actions if isinstance(it, argparse._SubParsersAction))
+        parser = nested.choices[subcommand]
+    return frozenset(option for action in parser._actions for option in action.option_strings)
 
 
 @every_page
@@ -80,32 +89,30 @@ def test_the_site_shows_every_page() -> None:
     assert sorted(shown) == [page.name for page in DOCS]
 
 
-@pytest.mark.parametrize("program", PARSERS)
+@pytest.mark.parametrize("program", PROGRAMS)
 def test_commands_are_understood(program: str, capsys: pytest.CaptureFixture[str]) -> None:
     seen = 0
     for page in PAGES:
         for arguments in manuals.commands(page, program):
             try:
-                PARSERS[program].parse_args(arguments)
+                parser_of(program, arguments[0] if arguments else "").parse_args(arguments)
             except SystemExit as stopped:
-                raise AssertionError(
-                    f"{page.name}: {program} {' '.join(arguments)}: {capsys.readouterr().err}"
-                ) from stopped
+                said = capsys.readouterr().err
+                raise AssertionError(f"{page.name}: {program} {' '.join(arguments)}: {said}") from stopped
             seen += 1
     assert seen >= {"posewright-serve": 5, "posewright-train": 25, "posewright-client": 5}[program]
 
 
 @every_page
 def test_inline_commands_and_options_exist(page: Path) -> None:
-    known = NOT_OURS.union(*(options(it) for it in PARSERS.values()))
-    train = subcommands(PARSERS["posewright-train"])
+    """A code span that begins with a subcommand has its options alone; any other may name those of any program."""
+    known = NOT_OURS.union(*(options(program, it) for program in PROGRAMS for it in subcommands(program)))
+    train = subcommands("posewright-train")
     for code in manuals.inline_code(page):
-        words = code.split()
-        if words[0] in PARSERS:
-            words = words[1:] if subcommands(PARSERS[words[0]]) else words
-        own = options(train[words[0]]) if words and words[0] in train else known
+        first = code.removeprefix("posewright-train ").split()[0]
+        own = options("posewright-train", first) if first in train else known
         for option in re.findall(r"(?<![\w-])--[a-z][\w-]*", code):
-            assert option in own or code in GONE or option in GONE, f"{code}: {option}"
+            assert option in own or option in GONE or code in GONE, f"{code}: {option}"
         for name in re.findall(r"posewright-train ([a-z][\w-]*)", code):
             assert name in train, name
 
