@@ -186,10 +186,13 @@ def test_files_that_are_named_exist(page: Path) -> None:
                 assert (ROOT / path.rstrip("./")).exists(), f"{code}: {path}"
 
 
-def test_modules_that_are_run_exist() -> None:
-    for page in PAGES:
-        for module in re.findall(r"python -m (tests\.[\w.]+)", page.read_text()):
-            assert (ROOT / (module.replace(".", "/") + ".py")).exists(), module
+def test_benchmarks_that_are_run_exist_with_their_options() -> None:
+    found = [it for page in PAGES for it in re.findall(r"python -m (tests\.[\w.]+)([^`\n]*)", page.read_text())]
+    assert len(found) >= 3
+    for module, arguments in found:
+        source = (ROOT / (module.replace(".", "/") + ".py")).read_text()
+        for option in re.findall(r"--[\w-]+", arguments):
+            assert f'"{option}"' in source, f"{module} {option}"
 
 
 def test_architecture_names_functions_where_they_are() -> None:
