@@ -1,12 +1,15 @@
-# The runtime alone: no torch. docker build -t posewright . && docker run --rm -p 8000:8000 posewright
+# The server and its models alone: no training code, no torch.
+#   docker build -t posewright . && docker run --rm -p 8000:8000 posewright
 FROM python:3.11-slim AS build
 WORKDIR /src
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY pyproject.toml constraints.txt README.md LICENSE NOTICE ./
 COPY service service
 COPY clients/browser clients/browser
-# The wheel names both packages; training's code weighs kilobytes, its dependencies stay out.
-COPY training training
-RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir --constraint constraints.txt .
+# Without training/ here the wheel has no such package; the command that needs it is removed.
+RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels . \
+    && python -m venv /venv \
+    && /venv/bin/pip install --no-cache-dir --constraint constraints.txt /wheels/posewright-*.whl \
+    && rm /venv/bin/posewright-train
 
 FROM python:3.11-slim
 RUN useradd --system --uid 10001 --no-create-home posewright

@@ -1,4 +1,5 @@
 # Set-up in two commands: `make serve` runs the service, `make test` the tests. Everything lands in .venv.
+# `make docs` builds the manuals as a site, in site/.
 # `make train-demo` renders people, distils a tiny student, scores it on strangers and serves it; ten minutes, in demo/.
 PYTHON ?= python3
 VENV ?= .venv
@@ -15,7 +16,7 @@ TRAIN = $(VENV)/bin/posewright-train
 DEMO ?= demo
 RENDER = --framing crop --size 192x256 --samples 1 --processes 2
 
-.PHONY: serve test train-setup train-demo check house fix clean
+.PHONY: serve test train-setup train-demo check house fix docs clean
 
 serve: $(VENV)/.runtime
 	$(VENV)/bin/posewright-serve --host $(HOST) --port $(PORT)
@@ -51,6 +52,9 @@ fix: $(VENV)/.dev
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
+docs: $(VENV)/.docs
+	$(VENV)/bin/zensical build --clean --strict
+
 $(VENV)/bin/pip:
 	$(PYTHON) -m venv $(VENV)
 
@@ -63,5 +67,9 @@ $(VENV)/.dev: $(VENV)/.runtime clients/python/pyproject.toml
 	$(PIP) --editable '.[training,synthetic,openvino,dev]' --editable ./clients/python
 	touch $@
 
+$(VENV)/.docs: $(VENV)/.runtime
+	$(PIP) --editable '.[docs]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DEMO) site .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -169,7 +169,7 @@ def read_bundle(path: Path) -> Bundle:
     if path.is_file() or path.suffix == ".onnx":
         raise DatasetError(
             f"{path}: expected a bundle's folder, got a file; import it first: posewright-train import {path} "
-            f"--decoder heatmap --role teacher --out bundles/{path.stem} (see training/IMPORT.md), and give that folder"
+            f"--decoder heatmap --role teacher --out bundles/{path.stem} (see docs/import.md), and give that folder"
         )
     return bundle.read(path)
 

@@ -1,1 +1,1 @@
-"""Rendered people with exact keypoints: no photo, no annotator, no licence to ask for. See `training/SYNTHETIC.md`."""
+"""Rendered people with exact keypoints: no photo, no annotator, no licence to ask for. See `docs/synthetic.md`."""

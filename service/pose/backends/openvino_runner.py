@@ -1,6 +1,6 @@
 """Run a bundle's graph on OpenVINO: an optional extra, for CPUs that compute in bf16.
 
-In float32 it is no faster than onnxruntime; in bf16 it takes two thirds of the time (figures: training/README.md).
+In float32 it is no faster than onnxruntime; in bf16 it takes two thirds of the time (figures: docs/experiments.md).
 """
 
 from __future__ import annotations

@@ -315,8 +315,8 @@ def test_recipes_find_the_toml_beside_them_and_chains_do_too(tmp_path: Path) -> 
 
 
 def test_the_teachers_skeleton_and_recipe_are_what_they_say(tmp_path: Path) -> None:
-    """YOUR_LABELS.md: its recipe names its skeleton; its table lists every key."""
-    teacher = (Path(recipe.__file__).parents[1] / "YOUR_LABELS.md").read_text()
+    """docs/your-labels.md: its recipe names its skeleton; its table lists every key."""
+    teacher = (Path(__file__).parents[3] / "docs" / "your-labels.md").read_text()
     skeleton, plan = re.findall(r"```toml\n(.*?)```", teacher, flags=re.DOTALL)
     (tmp_path / "mine-skeleton.toml").write_text(skeleton)
     (tmp_path / "mine.toml").write_text(plan)

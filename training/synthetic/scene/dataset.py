@@ -34,7 +34,7 @@ PHOTOS = (".jpg", ".jpeg", ".png", ".webp")
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a user asks for; see `training/SYNTHETIC.md` for every option.
+    """What a user asks for; see `docs/synthetic.md` for every option.
 
     Attributes:
         out: Folder to write.
