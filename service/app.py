@@ -15,13 +15,13 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
-from service.errors import PROBLEM_TYPE, ServiceError, from_validation, http_problem, problem
+from service.errors import PROBLEM_TYPE, ServiceError, validation_error, http_problem, problem
 from service.http import openapi, page, routes
-from service.http.allowed_hosts import HostGuard, Hosts
-from service.http.lingering_close import Linger
-from service.http.middleware import SCOPE_KEY, Exchange, LastResort
-from service.http.redirects import PathRedirects
-from service.http.upload_budget import Room
+from service.http.allowed_hosts import HostCheck, AllowedHosts
+from service.http.lingering_close import LingeringClose
+from service.http.middleware import SCOPE_KEY, RequestContext, UnhandledErrors
+from service.http.redirects import RelativeRedirects
+from service.http.upload_budget import UploadBudget
 from service.inference.metrics import Metrics
 from service.inference.pixel_budget import PixelRoom
 from service.inference.registry import ModelRegistry, open_registry
@@ -61,7 +61,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.registry = registry
     app.state.metrics = Metrics()
-    app.state.hosts = Hosts(settings)
+    app.state.hosts = AllowedHosts(settings)
     app.include_router(routes.router)
     app.include_router(route.router)
     app.include_router(page.router)
@@ -70,9 +70,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_error)
     # The first is the innermost.
-    app.add_middleware(LastResort)
-    app.add_middleware(PathRedirects)
-    app.add_middleware(HostGuard, hosts=app.state.hosts, refuse=_on_service_error)
+    app.add_middleware(UnhandledErrors)
+    app.add_middleware(RelativeRedirects)
+    app.add_middleware(HostCheck, hosts=app.state.hosts, refuse=_on_service_error)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -81,8 +81,8 @@ def create_app(settings: Settings) -> FastAPI:
             allow_headers=["*"],
             expose_headers=["Server-Timing", "X-Request-Id", "Retry-After", "traceparent"],
         )
-    app.add_middleware(Exchange, on_answer=app.state.metrics.request)
-    app.add_middleware(Linger, longest_s=settings.upload_s)
+    app.add_middleware(RequestContext, on_answer=app.state.metrics.request)
+    app.add_middleware(LingeringClose, longest_s=settings.upload_s)
     return app
 
 
@@ -90,7 +90,7 @@ def _lifespan(settings: Settings, registry: ModelRegistry):  # type: ignore[no-u
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         scheduler = Scheduler(settings.worker_count, settings.queue_size, settings.deadline_s)
-        bodies, pixels = Room(settings.max_bodies_bytes), PixelRoom(settings.max_pixels)
+        bodies, pixels = UploadBudget(settings.max_bodies_bytes), PixelRoom(settings.max_pixels)
         app.state.service = Service(settings, registry, scheduler, app.state.metrics, bodies, pixels)
         app.state.metrics.watch_queue(scheduler)
         app.state.streams = Streams(settings.stream_max_sessions, settings.streams_per_address)
@@ -119,7 +119,7 @@ async def _on_service_error(request: Request, error: Exception) -> Response:
 
 async def _on_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return await _on_service_error(request, from_validation(error.errors()))
+    return await _on_service_error(request, validation_error(error.errors()))
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:

@@ -170,7 +170,7 @@ def _document(slug: str, title: str, status: int, detail: str, **call: str) -> d
     return {"type": kind, "title": title, "status": status, "detail": detail, **call}
 
 
-def from_validation(faults: Sequence[Any]) -> ServiceError:
+def validation_error(faults: Sequence[Any]) -> ServiceError:
     """Turn the framework's (pydantic's) validation faults into one of ours.
 
     Args:

@@ -13,7 +13,7 @@ from service.pose.backends.cpu_quota import available_cores
 from service.pose.backends.runner import Backend, require_installed
 
 PREFIX = "POSEWRIGHT_"
-MOST_WORKERS = 4
+MAX_DEFAULT_WORKERS = 4
 """By default: so many stay within the bound on memory (`tests/system/test_memory.py`), however many cores there are."""
 _HOST = re.compile(r"\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 _ROOT_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
@@ -93,7 +93,7 @@ class Settings(BaseModel):
         description="true: average each network's answer over a person and the mirror image, a little more accurate at "
         "twice the network's time.",
     )
-    second_look: bool = Field(
+    refine_boxes: bool = Field(
         default=True,
         description="true: where a pose shows that the detector's box was off, look again with a better one; false "
         "spares a little time in /predict on whole pictures.",
@@ -162,10 +162,10 @@ class Settings(BaseModel):
     stream_send_s: float = Field(
         5.0, gt=0, le=3600, description="Seconds for which a client may leave unread what fills its buffers."
     )
-    stream_find_every: int = Field(
+    stream_detect_every: int = Field(
         10, ge=1, le=1000, description="Frames of a stream after which people are looked for anew; 1 = in every frame."
     )
-    stream_most_misses: int = Field(
+    stream_max_misses: int = Field(
         30, ge=0, le=1000, description="Frames in a row for which a person may be out of sight and keep the id."
     )
     cors_origins: Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], BeforeValidator(_comma_separated)] = (
@@ -187,7 +187,7 @@ class Settings(BaseModel):
     @property
     def worker_count(self) -> int:
         """Inference threads after ``0 = one per two cores, at most 4`` is worked out."""
-        return self.workers or min(MOST_WORKERS, max(1, available_cores() // 2))
+        return self.workers or min(MAX_DEFAULT_WORKERS, max(1, available_cores() // 2))
 
     @property
     def thread_count(self) -> int:

@@ -24,7 +24,7 @@ from service.settings import Settings
 _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9_-][a-z0-9._-]*)(:[0-9]{0,5})?", re.IGNORECASE)
 
 
-class Hosts:
+class AllowedHosts:
     """The names of a server: this machine's, the one it listens on, those of ``allowed_hosts``, and addresses.
 
     Names without a dot are welcome as well: nobody on the internet can own one, and containers and home networks know
@@ -61,11 +61,11 @@ class Hosts:
         return "." not in name or name in self._names or name.endswith(self._endings) or _is_address(name)
 
 
-class HostGuard:
+class HostCheck:
     """Answers calls by a strange name with a problem. Streams, which must be told otherwise, ask for themselves."""
 
     def __init__(
-        self, app: ASGIApp, hosts: Hosts, refuse: Callable[[Request, UnknownHost], Awaitable[Response]]
+        self, app: ASGIApp, hosts: AllowedHosts, refuse: Callable[[Request, UnknownHost], Awaitable[Response]]
     ) -> None:
         """Wrap ``app``.
 

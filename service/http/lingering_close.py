@@ -17,7 +17,7 @@ IDLE_S = 2.0
 """For how long nothing may come."""
 
 
-class Linger:
+class LingeringClose:
     """Pure ASGI, the outermost: holds back the end of an answer to a body of which not all is read."""
 
     def __init__(self, app: ASGIApp, longest_s: float) -> None:

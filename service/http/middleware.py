@@ -29,7 +29,7 @@ def new_id() -> str:
     return "".join(_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5))
 
 
-class Exchange:
+class RequestContext:
     """Pure ASGI: costs a function call, not a task, per request."""
 
     def __init__(self, app: ASGIApp, on_answer: Callable[[str, int, float], None] | None = None) -> None:
@@ -72,7 +72,7 @@ class Exchange:
             self._on_answer(route, status, time.perf_counter() - begun_s)
 
 
-class LastResort:
+class UnhandledErrors:
     """Pure ASGI, inside all that adds headers to answers: answers calls that nobody below answered."""
 
     def __init__(self, app: ASGIApp) -> None:

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
-class PathRedirects:
+class RelativeRedirects:
     """Takes scheme and host out of ``Location``.
 
     Starlette writes those by which the server was asked. A proxy in between may have asked by others than its visitor.

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from service.errors import EmptyBody, QueueFull, SlowUpload, TooLarge, stopping
 
 
-class Room:
+class UploadBudget:
     """What the bodies of all calls may take together, so that many large uploads do not take the server's memory.
 
     Attributes:
@@ -79,7 +79,7 @@ class Room:
             raise stopping() from None
 
 
-async def read(request: Request, limit: int, upload_s: float, room: Room, take: Callable[[int], None]) -> list[bytes]:
+async def read(request: Request, limit: int, upload_s: float, room: UploadBudget, take: Callable[[int], None]) -> list[bytes]:
     """Read a body chunk by chunk, and not a byte more than needed to know that it is too large.
 
     Args:
@@ -87,7 +87,7 @@ async def read(request: Request, limit: int, upload_s: float, room: Room, take: 
         limit: Most bytes.
         upload_s: Most seconds.
         room: For this body and those of the other calls.
-        take: Of `Room.share`.
+        take: Of `UploadBudget.share`.
 
     Raises:
         QueueFull: Other bodies have left too little room.

@@ -31,5 +31,5 @@ def test_slugs_are_unique() -> None:
 
 def test_long_input_is_cut() -> None:
     fault = {"loc": ("query", "boxes"), "msg": "wrong", "input": "x" * 10_000}
-    error = errors.from_validation([fault])
+    error = errors.validation_error([fault])
     assert len(error.detail) < 300

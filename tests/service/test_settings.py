@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from service import settings as settings_
-from service.settings import MOST_WORKERS, PREFIX, Settings, SettingsError
+from service.settings import MAX_DEFAULT_WORKERS, PREFIX, Settings, SettingsError
 
 # Every setting with a text that an operator may write, and what becomes of it.
 SPELLED = {
@@ -23,7 +23,7 @@ SPELLED = {
     "workers": ("3", 3),
     "backend": ("onnxruntime", "onnxruntime"),
     "flip_test": ("true", True),
-    "second_look": ("false", False),
+    "refine_boxes": ("false", False),
     "threads": ("2", 2),
     "queue_size": ("5", 5),
     "deadline_s": ("2.5", 2.5),
@@ -45,8 +45,8 @@ SPELLED = {
     "stream_queue": ("3", 3),
     "stream_idle_s": ("7.5", 7.5),
     "stream_send_s": ("1.5", 1.5),
-    "stream_find_every": ("4", 4),
-    "stream_most_misses": ("9", 9),
+    "stream_detect_every": ("4", 4),
+    "stream_max_misses": ("9", 9),
     "cors_origins": ("https://a.example, https://b.example", ("https://a.example", "https://b.example")),
     "log_level": ("debug", "debug"),
 }
@@ -84,7 +84,7 @@ def test_service_links_of_kubernetes_are_ignored() -> None:
     ("name", "text"),
     [
         ("port", "70000"), ("port", "eighty"), ("deadline_s", "0"), ("max_people", "0"), ("min_score", "2"),
-        ("keypoint_threshold", "nan"), ("workers", "-1"), ("stream_max_fps", "0"), ("stream_find_every", "0"),
+        ("keypoint_threshold", "nan"), ("workers", "-1"), ("stream_max_fps", "0"), ("stream_detect_every", "0"),
         ("log_level", "loud"), ("backend", "torch"),
         ("allowed_hosts", "pose.example:8000"), ("allowed_hosts", "https://pose.example"), ("allowed_hosts", "*pose"),
         ("root_path", "pose"), ("root_path", "/pose?x"), ("root_path", '/"><script>'), ("root_path", "//evil.example"),
@@ -122,7 +122,7 @@ def test_a_machine_of_many_cores_has_no_more_workers_than_its_memory_is_stated_f
     for cores in (1, 2, 8, 64):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)), raising=False)
         automatic = Settings()
-        assert 1 <= automatic.worker_count <= MOST_WORKERS
+        assert 1 <= automatic.worker_count <= MAX_DEFAULT_WORKERS
         assert automatic.worker_count * automatic.thread_count <= max(cores, 1)
         assert Settings(workers=64).worker_count == 64
 

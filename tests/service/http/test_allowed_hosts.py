@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
 from service.errors import UnknownHost
-from service.http.allowed_hosts import Hosts
+from service.http.allowed_hosts import AllowedHosts
 from service.settings import Settings
 
 LABEL = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?", fullmatch=True)
@@ -22,7 +22,7 @@ LISTENING = st.sampled_from(["127.0.0.1", "::1", "localhost", "0.0.0.0", "::", "
 
 def known(settings: Settings, *hosts: str) -> bool:
     try:
-        Hosts(settings).require(Headers(raw=[(b"host", host.encode("latin-1")) for host in hosts]))
+        AllowedHosts(settings).require(Headers(raw=[(b"host", host.encode("latin-1")) for host in hosts]))
     except UnknownHost:
         return False
     return True

@@ -9,7 +9,7 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from service.http import lingering_close
-from service.http.lingering_close import Linger
+from service.http.lingering_close import LingeringClose
 
 MORE: Message = {"type": "http.request", "body": bytes(1_000_000), "more_body": True}
 LAST: Message = {"type": "http.request", "body": b"", "more_body": False}
@@ -35,7 +35,7 @@ def call(
         sent.append(dict(message))
 
     scope = {"type": "http", "headers": [(b"content-length", str(length).encode())]}
-    asyncio.run(asyncio.wait_for(Linger(app, longest_s)(scope, receive, send), 60.0))
+    asyncio.run(asyncio.wait_for(LingeringClose(app, longest_s)(scope, receive, send), 60.0))
     return sent
 
 

@@ -9,13 +9,13 @@ import httpx
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from service.http.middleware import SCOPE_KEY, Exchange, LastResort, new_id
+from service.http.middleware import SCOPE_KEY, RequestContext, UnhandledErrors, new_id
 
 
 def get(app: Callable, **headers: str) -> httpx.Response:
     async def main() -> httpx.Response:
         async with httpx.AsyncClient(
-            transport=httpx.ASGITransport(Exchange(LastResort(app))), base_url="http://test"
+            transport=httpx.ASGITransport(RequestContext(UnhandledErrors(app))), base_url="http://test"
         ) as http:
             return await http.get("/some%0Awhere", headers=headers)
 
@@ -73,7 +73,7 @@ def test_a_call_that_a_stopping_server_gives_up_is_told_so(caplog: pytest.LogCap
             begun.set()
             await asyncio.Event().wait()
 
-        transport = httpx.ASGITransport(Exchange(LastResort(waits)))
+        transport = httpx.ASGITransport(RequestContext(UnhandledErrors(waits)))
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
             call = asyncio.create_task(http.get("/somewhere"))
             await begun.wait()
