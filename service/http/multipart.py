@@ -1,4 +1,4 @@
-"""Multipart bodies (RFC 7578): the ``image`` parts, taken out without a copy of the rest."""
+"""Multipart bodies (RFC 7578): the ``image`` parts, without a copy of the rest."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from service.errors import BadParameter, BadRequest
 
-if TYPE_CHECKING:  # the library has it for type checkers only
+if TYPE_CHECKING:  # the library defines it for type checkers only
     from python_multipart.multipart import MultipartCallbacks
 
 SURPLUS_PARTS = 8
-"""Of a multipart body that are read beyond the pictures which may be in it, to tell what they are."""
+"""Number of parts that are read beyond the allowed pictures, so that the error can name them."""
 
 
 def images(body: bytes, content_type: str | None, most: int) -> list[bytes]:
     """Take the ``image`` parts out of a multipart body, in their order.
 
     Raises:
-        BadRequest: No multipart, one that broke off, no parts or more than ``most``.
+        BadRequest: The body is not multipart or incomplete, or has no parts or more than ``most``.
         BadParameter: A field that is not ``image``.
     """
     boundary = parse_options_header(content_type)[1].get(b"boundary")
@@ -51,7 +51,7 @@ def images(body: bytes, content_type: str | None, most: int) -> list[bytes]:
 
 
 class _Parts:
-    """Collects what `MultipartParser` reports: slices of the one body, name by name."""
+    """Collects the parts that `MultipartParser` reports as slices of the body."""
 
     def __init__(self, most: int) -> None:
         self.parts: list[tuple[str, bytes]] = []
@@ -61,7 +61,7 @@ class _Parts:
         self._slices: list[bytes] = []
 
     def callbacks(self) -> MultipartCallbacks:
-        """List what the parser calls."""
+        """Return the functions that the parser calls."""
         return {
             "on_part_begin": self._begin,
             "on_header_field": self._on_field,
@@ -73,7 +73,7 @@ class _Parts:
         }
 
     def _begin(self) -> None:
-        if len(self.parts) == self._most:  # a body of a million parts takes its parser minutes
+        if len(self.parts) == self._most:  # the parser takes minutes for a million parts
             raise BadRequest(f"expected at most {self._most} multipart fields, got more; send several calls")
         self._name, self._slices = "", []
 

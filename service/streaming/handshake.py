@@ -55,7 +55,7 @@ def agree(first: bytes | str, service: Service, session_id: str) -> Terms:
     except ServiceError as error:
         service.metrics.rejected(error.slug)
         code = OVERLOADED if isinstance(error, Unavailable) else BAD_HELLO
-        raise Farewell(code, error.detail, problem(error, INSTANCE, session_id)) from None
+        raise Farewell(code, error.detail, problem(error, INSTANCE, session_id, service.settings.root_path)) from None
 
 
 def _terms(hello: Hello, service: Service, session_id: str) -> Terms:

@@ -132,7 +132,7 @@ def test_problems(ask: Ask, server: Running, picture: bytes, options: dict, kind
         ask(server.url, "predict", picture, **options)
     problem = caught.value
     assert type(problem) is kind
-    assert problem.type.startswith("urn:posewright:problem:")
+    assert problem.type.startswith("/problems/")
     assert problem.detail in str(problem)
     assert len(problem.request_id) == 26
     assert problem.retry_after_s is None
