@@ -1,6 +1,7 @@
 """A proxy that serves another server under a path prefix, and removes the prefix from requests.
 
-nginx (``location /pose/ { proxy_pass http://server/; }``), Caddy (``handle_path``) and Traefik (``StripPrefix``) do the same.
+nginx does so with ``location /pose/ { proxy_pass http://server/; }``, Caddy with ``handle_path``, and
+Traefik with ``StripPrefix``.
 """
 
 from __future__ import annotations

@@ -134,7 +134,7 @@ def test_problems(ask: Ask, server: Running, picture: bytes, options: dict, kind
     assert type(problem) is kind
     assert problem.type.startswith("/problems/")
     assert problem.detail in str(problem)
-    assert len(problem.request_id) == 26
+    assert len(problem.request_id) == 36
     assert problem.retry_after_s is None
     assert extra is None or extra in problem.extras
 
