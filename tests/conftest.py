@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -21,9 +22,10 @@ from service.inference.registry import ModelRegistry
 from service.settings import Settings
 from tests import spots
 
-# Slow examples are not failures: benchmarks measure speed.
-hypothesis_settings.register_profile("patient", deadline=None)
-hypothesis_settings.load_profile("patient")
+# Without a deadline: benchmarks measure speed.
+hypothesis_settings.register_profile("local", deadline=None, max_examples=25)
+hypothesis_settings.register_profile("ci", deadline=None, max_examples=100)
+hypothesis_settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 PATIENCE_S = 60.0
 

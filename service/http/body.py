@@ -125,7 +125,7 @@ class Body:
         elif self.form == "json":
             content = _from_json(body)
         else:
-            content = multipart.images(body, self.content_type, most=1)[0]
+            content = multipart.images(body, self.content_type, max_count=1)[0]
         return require_size(content, max_bytes)
 
     def pictures(self, chunks: list[bytes], max_count: int) -> list[bytes]:

@@ -16,17 +16,17 @@ SURPLUS_PARTS = 8
 """Number of parts that are read beyond the allowed pictures, so that the error can name them."""
 
 
-def images(body: bytes, content_type: str | None, most: int) -> list[bytes]:
+def images(body: bytes, content_type: str | None, max_count: int) -> list[bytes]:
     """Take the ``image`` parts out of a multipart body, in their order.
 
     Raises:
-        BadRequest: The body is not multipart or incomplete, or has no parts or more than ``most``.
+        BadRequest: The body is not multipart or incomplete, or has no parts or more than ``max_count``.
         BadParameter: A field that is not ``image``.
     """
     boundary = parse_options_header(content_type)[1].get(b"boundary")
     if not boundary:
         raise BadRequest("expected a boundary in the Content-Type, got none; let the HTTP library set the header")
-    parts = _Parts(most + SURPLUS_PARTS)
+    parts = _Parts(max_count + SURPLUS_PARTS)
     try:
         parser = MultipartParser(boundary, parts.callbacks())
         parser.write(body)
@@ -40,12 +40,12 @@ def images(body: bytes, content_type: str | None, most: int) -> list[bytes]:
                 f"expected multipart fields named 'image', got {name[:80]!r}; parameters go into the query",
                 got=name[:80],
             )
-    if not 1 <= len(parts.parts) <= most:
-        expected = "one multipart field 'image'" if most == 1 else f"1 to {most} multipart fields 'image'"
+    if not 1 <= len(parts.parts) <= max_count:
+        expected = "one multipart field 'image'" if max_count == 1 else f"1 to {max_count} multipart fields 'image'"
         raise BadRequest(
-            f"expected {expected}, got {len(parts.parts)}; several go to /predict/batch, more to several calls",
+            f"expected {expected}, got {len(parts.parts)}; send several pictures to /predict/batch, or in several calls",
             images=len(parts.parts),
-            max_batch=most,
+            max_batch=max_count,
         )
     return [content for _, content in parts.parts]
 
@@ -53,9 +53,9 @@ def images(body: bytes, content_type: str | None, most: int) -> list[bytes]:
 class _Parts:
     """Collects the parts that `MultipartParser` reports as slices of the body."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, max_count: int) -> None:
         self.parts: list[tuple[str, bytes]] = []
-        self._most = most
+        self._max_count = max_count
         self.ended = False
         self._header, self._value, self._name = b"", b"", ""
         self._slices: list[bytes] = []
@@ -73,8 +73,8 @@ class _Parts:
         }
 
     def _begin(self) -> None:
-        if len(self.parts) == self._most:  # the parser takes minutes for a million parts
-            raise BadRequest(f"expected at most {self._most} multipart fields, got more; send several calls")
+        if len(self.parts) == self._max_count:  # the parser takes minutes for a million parts
+            raise BadRequest(f"expected at most {self._max_count} multipart fields, got more; send several calls")
         self._name, self._slices = "", []
 
     def _on_field(self, data: bytes, start: int, end: int) -> None:

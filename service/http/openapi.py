@@ -153,8 +153,8 @@ def describe(app: FastAPI) -> None:
                 for operation in path.values():
                     if "HTTPValidationError" in str(operation["responses"].get("422")):
                         del operation["responses"]["422"]
-            for foreign in ("HTTPValidationError", "ValidationError"):
-                schemas.pop(foreign, None)
+            for name in ("HTTPValidationError", "ValidationError"):
+                schemas.pop(name, None)
             app.openapi_schema = document
         return app.openapi_schema
 

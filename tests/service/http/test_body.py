@@ -41,7 +41,7 @@ def picture(body: bytes, content_type: str, max_bytes: int) -> bytes:
 @given(st.lists(st.binary(max_size=300) | awkward, min_size=1, max_size=5))
 def test_multipart_parts_are_read_as_they_were_written(contents: list[bytes]) -> None:
     contents = [content for content in contents if b"\r\n--bb" not in content] or [b""]
-    assert multipart_.images(*multipart(contents), most=5) == contents
+    assert multipart_.images(*multipart(contents), max_count=5) == contents
 
 
 @given(st.integers(0, 400))
@@ -50,20 +50,20 @@ def test_an_incomplete_multipart_body_is_refused(length: int) -> None:
     whole = body.rstrip(b"\r\n")
     if length < len(whole):
         with pytest.raises(BadRequest):
-            multipart_.images(body[:length], content_type, most=1)
+            multipart_.images(body[:length], content_type, max_count=1)
 
 
-@pytest.mark.parametrize("most", [1, 3])
-def test_too_many_parts_are_refused_without_reading_the_rest(most: int) -> None:
+@pytest.mark.parametrize("max_count", [1, 3])
+def test_too_many_parts_are_refused_without_reading_the_rest(max_count: int) -> None:
     """The rest is not valid multipart, which the parser never notices."""
-    body, content_type = multipart([b"a picture"] * most)
-    surplus = multipart([b"a picture"] * (most + multipart_.SURPLUS_PARTS))[0]
+    body, content_type = multipart([b"a picture"] * max_count)
+    surplus = multipart([b"a picture"] * (max_count + multipart_.SURPLUS_PARTS))[0]
     opened = surplus.replace(b"--bb--", b"--bb") + b"\r\n"
-    assert multipart_.images(body, content_type, most) == [b"a picture"] * most
-    with pytest.raises(BadRequest, match=f"'image', got {most + multipart_.SURPLUS_PARTS}"):
-        multipart_.images(surplus, content_type, most)
+    assert multipart_.images(body, content_type, max_count) == [b"a picture"] * max_count
+    with pytest.raises(BadRequest, match=f"'image', got {max_count + multipart_.SURPLUS_PARTS}"):
+        multipart_.images(surplus, content_type, max_count)
     with pytest.raises(BadRequest, match="multipart fields, got more"):
-        multipart_.images(opened + b"no header \r\n" * 3, content_type, most)
+        multipart_.images(opened + b"no header \r\n" * 3, content_type, max_count)
 
 
 @pytest.mark.parametrize("filler", [b"{}", b"[]", b"0"])
