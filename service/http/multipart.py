@@ -43,7 +43,7 @@ def images(body: bytes, content_type: str | None, max_count: int) -> list[bytes]
     if not 1 <= len(parts.parts) <= max_count:
         expected = "one multipart field 'image'" if max_count == 1 else f"1 to {max_count} multipart fields 'image'"
         raise BadRequest(
-            f"expected {expected}, got {len(parts.parts)}; send several pictures to /predict/batch, or in several calls",
+            f"expected {expected}, got {len(parts.parts)}; send several pictures to /predict/batch or one by one",
             images=len(parts.parts),
             max_batch=max_count,
         )
