@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SIDE = 2000
 READ = """
 import json, pathlib, sys, time
