@@ -1,7 +1,7 @@
-"""What browsers open: the page at /, the description of the API at /docs, and the JavaScript module for other pages.
+"""What browsers open: the page at /, the API's description at /docs, and the module for pages of others.
 
-The files are in ``service/web``. Those of Swagger UI are in the package ``fastapi_offline``, whose code is not used.
-All addresses in them are relative, so that they work under any path prefix.
+The files lie in ``service/web``, those of Swagger UI in the package ``fastapi_offline``, none of whose code runs. Every
+address in them is relative, so that they hold under any prefix.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
 WEB = Path(__file__).parents[1] / "web"
-# Only this server's own files. Videos that a visitor chooses, and pictures that the page makes, are blobs.
+# Nothing from anywhere else. Videos that a visitor chooses, and pictures that the page makes, are blobs.
 _POLICY = (
     "default-src 'self'; img-src 'self' blob:; media-src 'self' blob:; object-src 'none'; base-uri 'self'; "
     "form-action 'none'; frame-ancestors 'self'"
@@ -23,24 +23,24 @@ HEADERS = {
     "Permissions-Policy": "camera=(self), microphone=()",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
-    # Browsers may store a page but must revalidate it: an old page must not call a newer server.
+    # Kept, but asked for at every visit: a page of the version before must not meet a server of this one.
     "Cache-Control": "no-cache",
 }
-# Swagger UI uses inline styles, and images inside its style sheet.
-_SWAGGER_HEADERS = HEADERS | {
+# Swagger UI draws with inline styles, and pictures in its style sheet.
+_VIEWER_HEADERS = HEADERS | {
     "Content-Security-Policy": _POLICY.replace("blob:", "blob: data:", 1) + "; style-src 'self' 'unsafe-inline'"
 }
 
 router = APIRouter(include_in_schema=False)
 _files = StaticFiles(directory=WEB)
-_swagger = StaticFiles(packages=[("fastapi_offline", "static")])
+_viewer = StaticFiles(packages=[("fastapi_offline", "static")])
 _READ = ["GET", "HEAD"]
 
 
 async def _send(
     name: str, request: Request, files: StaticFiles = _files, headers: dict[str, str] = HEADERS
 ) -> Response:
-    """Answer with a file, or with 304 if the browser already has it."""
+    """Answer with a file, or with 304 to a browser that has it."""
     response = await files.get_response(name, request.scope)
     response.headers.update(headers)
     return response
@@ -52,30 +52,30 @@ async def index(request: Request) -> Response:
     prefix = request.scope.get("root_path")
     if not prefix:
         return await _send("index.html", request)
-    # A proxy may serve the page without the last slash; relative addresses would then lack the prefix.
+    # A proxy may show it without the last slash, and relative addresses would begin one folder too high.
     page = (WEB / "index.html").read_text("utf-8").replace("<head>", f'<head>\n    <base href="{prefix}/">', 1)
     return HTMLResponse(page, headers=HEADERS)
 
 
 @router.api_route("/docs", methods=_READ)
 async def docs(request: Request) -> Response:
-    """Show the description of the API."""
-    return await _send("docs.html", request, headers=_SWAGGER_HEADERS)
+    """Show the API's description."""
+    return await _send("docs.html", request, headers=_VIEWER_HEADERS)
 
 
 @router.api_route("/docs/{name}", methods=_READ)
-async def swagger_file(request: Request, name: str) -> Response:
-    """Send a file of Swagger UI."""
-    return await _send(name, request, _swagger)
+async def viewer(request: Request, name: str) -> Response:
+    """Give a part of Swagger UI."""
+    return await _send(name, request, _viewer)
 
 
 @router.api_route("/posewright.js", methods=_READ)
 async def module(request: Request) -> Response:
-    """Send the JavaScript module for browsers, for this page and others."""
+    """Give the module for browsers, for this page and others."""
     return await _send("posewright.js", request)
 
 
 @router.api_route("/web/{name}", methods=_READ)
-async def page_file(request: Request, name: str) -> Response:
-    """Send a file of the page."""
+async def part(request: Request, name: str) -> Response:
+    """Give a part of the page."""
     return await _send(name, request)

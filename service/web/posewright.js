@@ -189,7 +189,7 @@ export class PosewrightError extends Error {
     this.detail = detail;
     /** Of HTTP; 0 where there was no answer at all. */
     this.status = status;
-    /** `/problems/…` from the server, `urn:posewright:client:…` from here. */
+    /** `urn:posewright:problem:…` from the server, `urn:posewright:client:…` from here. */
     this.type = type ?? "about:blank";
     this.title = title ?? "";
     this.requestId = requestId ?? null;

@@ -64,7 +64,7 @@ def test_a_closed_loop_has_one_call_in_a_stall() -> None:
 def test_failures_are_counted_by_kind() -> None:
     async def refuse(scope: dict[str, Any], receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 503, "headers": []})
-        kind = b'{"type": "/problems/queue-full", "title": "t", "status": 503}'
+        kind = b'{"type": "urn:posewright:problem:queue-full", "title": "t", "status": 503}'
         await send({"type": "http.response.body", "body": kind})
 
     async def main(url: str) -> dict[str, int]:

@@ -132,9 +132,9 @@ def test_problems(ask: Ask, server: Running, picture: bytes, options: dict, kind
         ask(server.url, "predict", picture, **options)
     problem = caught.value
     assert type(problem) is kind
-    assert problem.type.startswith("/problems/")
+    assert problem.type.startswith("urn:posewright:problem:")
     assert problem.detail in str(problem)
-    assert len(problem.request_id) == 36
+    assert len(problem.request_id) == 26
     assert problem.retry_after_s is None
     assert extra is None or extra in problem.extras
 

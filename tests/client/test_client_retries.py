@@ -30,7 +30,7 @@ REQUEST = b"\xff\xd8\xff"
 
 
 def problem(slug: str, status: int, **extras: Any) -> dict[str, Any]:
-    kind = f"/problems/{slug}"
+    kind = f"urn:posewright:problem:{slug}"
     return {"type": kind, "title": "t", "status": status, "detail": "d", "request_id": "r", **extras}
 
 

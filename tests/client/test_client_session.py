@@ -222,7 +222,7 @@ class TestControl:
         for _ in range(2):
             offer(session)
             sent(session)
-        kind = "/problems/undecodable-image"
+        kind = "urn:posewright:problem:undecodable-image"
         problem = {"type": kind, "status": 422, "detail": "bad"}
         tell(session, {"type": "error", "seq": 1, "problem": problem})
         answer(session, 0)  # was worked on meanwhile: not dropped

@@ -121,7 +121,7 @@ def test_broken_streams_are_opened_again(run: Run, policy: str, how: str) -> Non
     ("code", "reason"), [(1008, "origin"), (1009, "frame too large"), (4400, "bad hello"), (4401, "no key")]
 )
 def test_closes_for_good(run: Run, code: int, reason: str) -> None:
-    kind = "/problems/unknown-model"
+    kind = "urn:posewright:problem:unknown-model"
 
     def refuse(line: Line, _: int, __: int) -> bool:
         problem = {"type": kind, "status": 404} if code == 4400 else None
@@ -147,7 +147,7 @@ def test_a_server_that_never_answers(run: Run) -> None:
 def test_a_bad_frame_does_not_end_the_stream(run: Run) -> None:
     def complain(line: Line, _: int, seq: int) -> bool:
         if seq % 2:
-            problem = {"type": "/problems/undecodable-image", "status": 422, "detail": "bad"}
+            problem = {"type": "urn:posewright:problem:undecodable-image", "status": 422, "detail": "bad"}
             line.say(type="error", seq=seq, problem=problem)
         return seq % 2 == 0
 
@@ -174,7 +174,7 @@ def test_nobody_listens(run: Run) -> None:
 @pytest.mark.parametrize(
     ("reply", "kind", "requests"),
     [
-        ((401, {}, {"type": "/problems/unauthorized", "title": "t", "status": 401}), pw.Unauthorized, 1),
+        ((401, {}, {"type": "urn:posewright:problem:unauthorized", "title": "t", "status": 401}), pw.Unauthorized, 1),
         ((503, {"retry-after": "0"}, {"type": "x", "title": "t", "status": 503}), pw.Unavailable, QUICK.attempts),
         ((200, {}, b"hello"), pw.ProblemError, 1),
         ((404, {}, b"<html>"), pw.NotFound, 1),

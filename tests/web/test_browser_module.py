@@ -147,9 +147,9 @@ def test_compare_and_models_tell_what_the_server_does(page: Tab, server: Running
 @pytest.mark.parametrize(
     ("call", "status", "kind"),
     [
-        ("server.predict(blobOf(a), { model: 'nobody' })", 404, "/problems/unknown-model"),
-        ("server.predict(blobOf(a), { minScore: 2 })", 422, "/problems/bad-parameter"),
-        ("server.predict(new Blob(['hello'], { type: 'image/png' }))", 422, "/problems/undecodable-image"),
+        ("server.predict(blobOf(a), { model: 'nobody' })", 404, "urn:posewright:problem:unknown-model"),
+        ("server.predict(blobOf(a), { minScore: 2 })", 422, "urn:posewright:problem:bad-parameter"),
+        ("server.predict(new Blob(['hello'], { type: 'image/png' }))", 422, "urn:posewright:problem:undecodable-image"),
         ("server.predict(new Blob(['hello'], { type: 'text/plain' }))", 415, "urn:posewright:client:source"),
         ("server.predict(new Image())", 0, "urn:posewright:client:source"),
         ("new Posewright(b).models()", 0, "urn:posewright:client:unreachable"),
@@ -258,7 +258,7 @@ def test_a_stream_that_is_refused_is_not_opened_again(page: Tab) -> None:
     return { error: await outcomeOf(stream), stats: stream.stats };
     """
     got = run(page, STREAMING + script, packed(BOTH))
-    assert (got["error"]["type"], got["error"]["status"]) == ("/problems/unknown-model", 404)
+    assert (got["error"]["type"], got["error"]["status"]) == ("urn:posewright:problem:unknown-model", 404)
     assert got["stats"]["reconnects"] == 0
 
 
@@ -290,7 +290,7 @@ def test_a_browser_is_told_that_a_frame_is_too_large(page: Tab, others: int) -> 
 
 
 def test_pings_are_answered_and_bad_frames_do_not_end_it(elsewhere: Elsewhere) -> None:
-    problem = {"type": "/problems/undecodable-image", "status": 422, "detail": "no picture"}
+    problem = {"type": "urn:posewright:problem:undecodable-image", "status": 422, "detail": "no picture"}
 
     def plan(line: Line, _number: int, seq: int) -> bool:
         if seq == 1:

@@ -35,6 +35,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+PREFIX = "urn:posewright:problem:"
 _STANDARD = {"type", "title", "status", "detail", "instance", "request_id"}
 
 
@@ -63,7 +64,7 @@ class ProblemError(PosewrightError):
 
     Attributes:
         status: Of HTTP.
-        type: Reference to the page of the problem, e.g. ``/problems/image-too-large``; its last part names the problem.
+        type: URN of the kind of problem, e.g. ``urn:posewright:problem:image-too-large``.
         title: The kind in words.
         detail: What was expected, what came, what to do.
         request_id: To find the call in the server's logs; None where there was none.
@@ -261,7 +262,7 @@ def _leaves(kind: type[ProblemError]) -> list[type[ProblemError]]:
 
 def _class_for(kind: str, status: int) -> type[ProblemError]:
     known = _leaves(ProblemError)[1:]
-    by_slug = {it.slug: it for it in known}
+    by_slug = {PREFIX + it.slug: it for it in known}
     # Subclasses inherit the status: the first of a family, its general member, stands for it.
     by_status = {it.default_status: it for it in reversed(known) if "default_status" in vars(it)}
-    return by_slug.get(kind.rpartition("/")[2]) or by_status.get(status) or ProblemError
+    return by_slug.get(kind) or by_status.get(status) or ProblemError

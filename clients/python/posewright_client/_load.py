@@ -60,7 +60,7 @@ async def _call(client: AsyncClient, picture: bytes, model: str, due_s: float, s
     try:
         await client.predict(picture, model=model)
     except PosewrightError as error:
-        failure = error.type.rpartition("/")[2] if isinstance(error, ProblemError) else type(error).__name__
+        failure = error.type.rpartition(":")[2] if isinstance(error, ProblemError) else type(error).__name__
     if due_s not in span:
         return
     if failure is not None:

@@ -147,7 +147,7 @@ class Session:
         self._in_flight[seq] = offered, now_s
         self.stats.problems += 1
         problem = {
-            "type": "/problems/image-too-large",
+            "type": "urn:posewright:problem:image-too-large",
             "status": 413,
             "title": "The picture is too large",
             "detail": f"expected a message of at most {self._max_bytes} bytes, got {size}; make the picture smaller",
