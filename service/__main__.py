@@ -1,4 +1,4 @@
-"""posewright-serve: flags -> Settings -> uvicorn."""
+"""posewright-serve: flags and environment -> Settings -> application -> server."""
 
 from __future__ import annotations
 
@@ -23,22 +23,8 @@ class StartError(Exception):
     """The server cannot start."""
 
 
-class AnnouncingServer(Server):
-    """Prints one line as soon as it accepts connections."""
-
-    def __init__(self, app: FastAPI, settings: Settings, announcement: str) -> None:
-        super().__init__(app, settings)
-        self._announcement = announcement
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, then say so."""
-        await super().startup(sockets)
-        if self.started:
-            print(self._announcement, flush=True)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until interrupted; the exit status."""
+    """Serve until interrupted, and return the exit status."""
     flags = {name: value for name, value in vars(_parser().parse_args(arguments)).items() if value is not None}
     try:
         settings = settings_.load(os.environ, flags)
@@ -49,12 +35,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"posewright-serve: {error}", file=sys.stderr)
         return 1
     with listener:
-        AnnouncingServer(app, settings, _announcement(app, settings, listener)).run(sockets=[listener])
+        line = _announcement(app, settings, listener)
+        Server(app, settings, on_listening=lambda: print(line, flush=True)).run(sockets=[listener])
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    """One flag for each setting, described by the setting itself."""
+    """Make one flag for each setting, with the setting's own description."""
     parser = argparse.ArgumentParser(
         prog="posewright-serve",
         description="Serve human poses over HTTP. Each flag can also be set as POSEWRIGHT_<NAME> in the environment.",
@@ -68,16 +55,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _listen(settings: Settings) -> socket.socket:
-    """Bind the port before anything else happens on it.
+    """Bind the port.
 
     Raises:
-        StartError: It is taken, or the address is none of this machine's.
+        StartError: The port is taken, or the address does not belong to this machine.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        # With its protocol: asyncio switches Nagle's algorithm, 40 ms a reply, off for sockets that name TCP only.
+        # asyncio disables Nagle's algorithm, which delays replies, only on sockets that were made with their protocol.
         listener = socket.socket(family, kind, protocol)
     except OSError as error:
         raise StartError(

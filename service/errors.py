@@ -1,22 +1,8 @@
-"""What can go wrong in a call, and its single mapping to RFC 9457 problem+json.
+"""The problems that a caller can get, and their description as RFC 9457 problem documents.
 
-    ServiceError
-    ├── BadRequest            400 malformed-request: JSON, base64 or multipart that cannot be taken apart
-    │   └── EmptyBody         400 empty-body
-    ├── UnknownModel          404 unknown-model
-    ├── NotAcceptable         406 not-acceptable: no format that the Accept header allows
-    ├── SlowUpload            408 slow-upload: the body took too long to arrive
-    ├── TooLarge              413 image-too-large: bytes or pixels
-    ├── UnsupportedType       415 unsupported-type: of the body, or of the picture itself
-    ├── UnknownHost           421 unknown-host: a Host header that is none of the server's names
-    ├── UndecodableImage      422 undecodable-image: no picture, or a damaged one
-    ├── BadParameter          422 bad-parameter: query, boxes, unknown fields
-    ├── Unavailable           503 model-unavailable
-    │   ├── NotReady          503 not-ready: before the warm-up is over
-    │   └── QueueFull         503 queue-full
-    └── DeadlineExceeded      504 deadline-exceeded
-
-Every message says what was expected, what came, and what to do; the extras carry the same facts as typed fields.
+Each class is one problem type. Its class attributes are the only source of the page ``/problems/{slug}`` and of
+``docs/errors.md``. Each message says what was expected, what came, and what to do; the extra fields of a document carry
+the same facts typed.
 """
 
 from __future__ import annotations
@@ -26,22 +12,38 @@ from http import HTTPStatus
 from typing import Any, ClassVar
 
 PROBLEM_TYPE = "application/problem+json"
+_RETRY_AFTER = {"retry_after_s": "Seconds to wait before the next attempt, as in the header `Retry-After`."}
 
 
 class ServiceError(Exception):
-    """A call that cannot be answered, with all that a problem document needs."""
+    """A call that fails, with everything that its problem document needs.
+
+    Attributes:
+        status: HTTP status code.
+        slug: Last part of the problem's type; never changes.
+        title: The problem in a few words.
+        meaning: What happened, for the problem's page.
+        advice: What the caller or the operator can do, for the problem's page.
+        fields: Extra fields that a document of this type may have, with their meaning.
+    """
 
     status: ClassVar[int] = 500
     slug: ClassVar[str] = "internal-error"
     title: ClassVar[str] = "The server failed"
+    meaning: ClassVar[str] = "An error in the server itself prevented an answer."
+    advice: ClassVar[str] = (
+        "Report the `request_id` to the operator, who finds the error under this id in the server's log. The same "
+        "request may succeed when it is sent again."
+    )
+    fields: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, detail: str, *, headers: Mapping[str, str] | None = None, **extras: Any) -> None:
-        """Describe the failure.
+        """Describe one failure.
 
         Args:
             detail: What was expected, what came, what to do.
-            headers: To send with the problem, e.g. ``Retry-After``.
-            extras: Typed facts, fields of their own in the document.
+            headers: HTTP headers of the response, such as ``Retry-After``.
+            extras: Values of `fields`.
         """
         super().__init__(detail)
         self.detail = detail
@@ -50,96 +52,218 @@ class ServiceError(Exception):
 
 
 class BadRequest(ServiceError):
-    """The body cannot be taken apart."""
+    """The request's body, or a stream's message, cannot be parsed."""
 
     status, slug, title = 400, "malformed-request", "The request is malformed"
+    meaning = (
+        "The body is not valid JSON, base64 or multipart, its compression is damaged, it holds the wrong number of "
+        "pictures, or a stream's message is neither a frame nor a known text message."
+    )
+    advice = (
+        "Compare the request with the examples at `/docs`. Let the HTTP library write the Content-Type and the "
+        "boundary of a multipart body."
+    )
+    fields: ClassVar[Mapping[str, str]] = {
+        "images": "Number of pictures in the body.",
+        "max_batch": "Maximum number of pictures in one call.",
+        "seq": "Sequence number of the frame, in streams.",
+    }
 
 
 class EmptyBody(BadRequest):
-    """There is no picture at all."""
+    """The request has no picture."""
 
     slug, title = "empty-body", "The request holds no picture"
+    meaning = "The body, its field `image`, or a stream's frame has no bytes."
+    advice = "Send the bytes of a JPEG, PNG or WebP file. Check that the file was read before it was sent."
+    fields: ClassVar[Mapping[str, str]] = {}
+
+
+class UnknownPath(ServiceError):
+    """The server has nothing at the path."""
+
+    status, slug, title = 404, "not-found", "Not Found"
+    meaning = "The server has nothing at this path."
+    advice = "See `/docs` for all paths. Check the prefix if a proxy stands in front of the server."
 
 
 class UnknownModel(ServiceError):
-    """No such model is on the registry."""
+    """The registry has no such model."""
 
     status, slug, title = 404, "unknown-model", "No such model"
+    meaning = "The server has no model of this name, or the model is a detector and cannot answer with poses."
+    advice = "Choose one of the names in `models`, or leave `model` out. `/models` lists every model."
+    fields: ClassVar[Mapping[str, str]] = {
+        "model": "The name that was asked for.",
+        "models": "The names that can be asked for.",
+    }
+
+
+class WrongMethod(ServiceError):
+    """The path exists but does not allow the HTTP method."""
+
+    status, slug, title = 405, "method-not-allowed", "Method Not Allowed"
+    meaning = "The path exists, but not for this HTTP method."
+    advice = "Use one of the methods in the header `Allow`. Pictures are sent with POST."
 
 
 class NotAcceptable(ServiceError):
-    """The Accept header allows nothing that this call can answer with."""
+    """The Accept header allows no format that the call can answer with."""
 
     status, slug, title = 406, "not-acceptable", "No acceptable format"
+    meaning = "The Accept header allows no format that this call can answer with, or a JPEG cannot be that large."
+    advice = "Ask for one of the types in `offered`, or leave the Accept header out to get JSON."
+    fields: ClassVar[Mapping[str, str]] = {
+        "offered": "Media types that the call can answer with.",
+        "got": "The Accept header.",
+    }
 
 
 class SlowUpload(ServiceError):
     """The body took too long to arrive."""
 
     status, slug, title = 408, "slow-upload", "The body took too long to arrive"
+    meaning = "The whole body did not arrive within the server's time limit for uploads."
+    advice = "Send a smaller picture. The operator can raise the limit with `--upload-s`."
+    fields: ClassVar[Mapping[str, str]] = {
+        "bytes": "Bytes that arrived in time.",
+        "upload_s": "The time limit in seconds.",
+    }
 
 
 class TooLarge(ServiceError):
-    """The picture has too many bytes or pixels."""
+    """The picture or the body has too many bytes or pixels."""
 
     status, slug, title = 413, "image-too-large", "The picture is too large"
+    meaning = "The picture has more bytes or pixels than the server accepts, or the body has too many bytes."
+    advice = (
+        "Scale the picture down. Larger pictures seldom give better poses. The operator can raise the limits with "
+        "`--max-bytes`, `--max-pixels` and `--max-batch-bytes`."
+    )
+    fields: ClassVar[Mapping[str, str]] = {
+        "bytes": "Size of the picture or body, as far as it was read.",
+        "max_bytes": "Maximum size in bytes.",
+        "width": "Width of the picture in pixels.",
+        "height": "Height of the picture in pixels.",
+        "pixels": "Width times height.",
+        "max_pixels": "Maximum number of pixels of a picture of this kind.",
+    }
 
 
 class UnsupportedType(ServiceError):
-    """The body, or the picture in it, is of a type that is not read."""
+    """The server does not read the type of the body, its compression, or the picture."""
 
     status, slug, title = 415, "unsupported-type", "The type is not supported"
+    meaning = "The server does not read this Content-Type, this Content-Encoding, or this kind of picture."
+    advice = "Send one still picture as JPEG, PNG or WebP. Convert other formats, and split videos into frames."
+    fields: ClassVar[Mapping[str, str]] = {
+        "expected": "The types that the server reads.",
+        "got": "The type that came.",
+    }
 
 
 class UnknownHost(ServiceError):
-    """The call is for a host that is none of the server's names."""
+    """The Host header names another server."""
 
     status, slug, title = 421, "unknown-host", "The server is not known by this name"
+    meaning = (
+        "The Host header has a name that is not one of this server's names. The server refuses such calls because a "
+        "web page can make its own name resolve to this server (DNS rebinding)."
+    )
+    advice = (
+        "If the name belongs to this server, the operator adds it with `--allowed-hosts`. IP addresses and "
+        "`localhost` always work."
+    )
+    fields: ClassVar[Mapping[str, str]] = {"host": "The Host header."}
 
 
 class UndecodableImage(ServiceError):
-    """The bytes are no picture, or a damaged one."""
+    """The bytes are not a picture, or the picture is damaged."""
 
     status, slug, title = 422, "undecodable-image", "The picture cannot be decoded"
+    meaning = "The bytes are not a picture, or the file is damaged or incomplete."
+    advice = "Open the file in an image viewer and save it again. Check that all of its bytes were sent."
+    fields: ClassVar[Mapping[str, str]] = {
+        "kind": "Format of the damaged file.",
+        "expected": "The formats that the server reads.",
+    }
 
 
 class BadParameter(ServiceError):
-    """A parameter is not what it must be."""
+    """A parameter or a field has an invalid value."""
 
     status, slug, title = 422, "bad-parameter", "A parameter is not valid"
+    meaning = "A parameter in the query, a field of the body, or a field of a stream's first message is not valid."
+    advice = "The `detail` names the parameter, the expected value and what came. `/docs` lists all parameters."
+    fields: ClassVar[Mapping[str, str]] = {
+        "parameters": "Every invalid parameter with `in`, `name`, `expected` and `got`.",
+        "index": "Index of the invalid box in `boxes`; null if the whole list is invalid.",
+        "box": "The invalid box, `[x, y, width, height]` in pixels.",
+        "width": "Width of the upright picture in pixels.",
+        "height": "Height of the upright picture in pixels.",
+        "model": "The model that was asked for.",
+        "skeleton": "The skeleton of that model.",
+        "format": "The format that was asked for.",
+        "unknown": "Names of unknown fields in the body.",
+        "got": "Name of the unknown multipart field.",
+    }
 
 
 class Unavailable(ServiceError):
-    """The model is known but cannot answer."""
+    """The model exists but cannot answer, or the server is stopping."""
 
     status, slug, title = 503, "model-unavailable", "The model is not available"
+    meaning = "The server has the model but cannot run it, or the server is stopping."
+    advice = "Ask for another model. If the document has `retry_after_s`, wait that long and try again."
+    fields: ClassVar[Mapping[str, str]] = {"model": "The model that was asked for."} | _RETRY_AFTER
 
 
 class NotReady(Unavailable):
     """The models are still warming up."""
 
     slug, title = "not-ready", "The service is not ready"
+    meaning = "The server has just started and its models are still warming up, or none of them can run."
+    advice = "Try again in a second. `/readyz` answers with status 200 as soon as the server is ready."
+    fields: ClassVar[Mapping[str, str]] = _RETRY_AFTER
 
 
 class QueueFull(Unavailable):
-    """More calls wait than the queue may hold."""
+    """More calls, or more bytes, wait than the server allows."""
 
     slug, title = "queue-full", "Too many calls are waiting"
+    meaning = "More calls are waiting than the queue holds, or their bodies take more memory than the server allows."
+    advice = (
+        "Wait for `retry_after_s` seconds and try again; send fewer calls at once. The operator can raise the limits "
+        "with `--queue-size` and `--max-bodies-bytes`."
+    )
+    fields: ClassVar[Mapping[str, str]] = _RETRY_AFTER | {
+        "capacity": "Maximum number of calls that wait or run.",
+        "max_bodies_bytes": "Maximum size of all bodies together, in bytes.",
+    }
 
 
 class DeadlineExceeded(ServiceError):
-    """The answer was not there in time."""
+    """The answer was not ready in time."""
 
     status, slug, title = 504, "deadline-exceeded", "The answer took too long"
+    meaning = "The server could not answer before its deadline, because of a long queue or a slow model."
+    advice = "Send fewer calls at once, or smaller pictures. The operator can raise the limit with `--deadline-s`."
+    fields: ClassVar[Mapping[str, str]] = {"deadline_s": "The deadline in seconds."}
+
+
+def problem_types(root: type[ServiceError] = ServiceError) -> list[type[ServiceError]]:
+    """List all problem types, by status; those of one status in the order of their definition."""
+    below = [found for child in root.__subclasses__() for found in problem_types(child)]
+    return sorted([root, *below], key=lambda it: it.status)
 
 
 def internal_error() -> ServiceError:
-    """Make the error that tells nothing of our insides."""
+    """Make the error that a caller sees for any exception that the server did not expect."""
     return ServiceError("expected an answer, got an error inside the server; report the request id to its operator")
 
 
 def stopping() -> Unavailable:
-    """Make the error for calls that a stopping server leaves unanswered."""
+    """Make the error for calls that a stopping server does not answer."""
     return Unavailable(
         "expected a running server, got one that is stopping; try another",
         headers={"Retry-After": "1"},
@@ -147,31 +271,41 @@ def stopping() -> Unavailable:
     )
 
 
-def problem(error: ServiceError, instance: str, request_id: str) -> dict[str, Any]:
+def problem(error: ServiceError, instance: str, request_id: str, root_path: str = "") -> dict[str, Any]:
     """Describe an error as a problem document (RFC 9457, sec. 3).
 
     Args:
         error: What happened.
         instance: Path of the call.
         request_id: As in ``X-Request-Id``.
+        root_path: Path prefix of the server behind a proxy: the type is a reference relative to the server's origin.
     """
-    document = _document(error.slug, error.title, error.status, error.detail, instance=instance, request_id=request_id)
-    return document | error.extras
+    return {
+        "type": f"{root_path}/problems/{error.slug}",
+        "title": error.title,
+        "status": error.status,
+        "detail": error.detail,
+        "instance": instance,
+        "request_id": request_id,
+        **error.extras,
+    }
 
 
-def http_problem(status: int, detail: str, instance: str, request_id: str) -> dict[str, Any]:
-    """Describe an HTTP error of the framework, e.g. an unknown path, as a problem document."""
+def framework_problem(status: int, detail: str, instance: str, request_id: str, root_path: str) -> dict[str, Any]:
+    """Describe an HTTP error that the framework raised, such as an unknown path, as a problem document.
+
+    A status without a problem type of its own gets the type ``about:blank`` (RFC 9457, sec. 4.2.1).
+    """
+    kind = {it.status: it for it in (UnknownPath, WrongMethod)}.get(status)
+    if kind is not None:
+        return problem(kind(detail), instance, request_id, root_path)
     title = HTTPStatus(status).phrase
-    return _document(title.lower().replace(" ", "-"), title, status, detail, instance=instance, request_id=request_id)
+    document = {"type": "about:blank", "title": title, "status": status, "detail": detail}
+    return document | {"instance": instance, "request_id": request_id}
 
 
-def _document(slug: str, title: str, status: int, detail: str, **call: str) -> dict[str, Any]:
-    kind = f"urn:posewright:problem:{slug}"
-    return {"type": kind, "title": title, "status": status, "detail": detail, **call}
-
-
-def from_validation(faults: Sequence[Any]) -> ServiceError:
-    """Turn the framework's (pydantic's) validation faults into one of ours.
+def validation_error(faults: Sequence[Any]) -> BadParameter:
+    """Turn the framework's (pydantic's) validation errors into one error.
 
     Args:
         faults: As ``RequestValidationError.errors()`` gives them.
@@ -185,6 +319,6 @@ def from_validation(faults: Sequence[Any]) -> ServiceError:
 
 
 def shown(value: object, limit: int = 80) -> str:
-    """Show what came, cut: a message must not echo megabytes."""
+    """Return the ``repr`` of a value, cut to ``limit`` characters: a message must not repeat megabytes of input."""
     text = repr(value)
     return text if len(text) <= limit else text[:limit] + "…"

@@ -1,4 +1,4 @@
-"""Settings: what an operator may choose, read once from ``POSEWRIGHT_*`` variables and flags."""
+"""Settings: what an operator can configure, read once from ``POSEWRIGHT_*`` variables and flags."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from service.pose.backends.cpu_quota import available_cores
 from service.pose.backends.runner import Backend, require_installed
 
 PREFIX = "POSEWRIGHT_"
-MOST_WORKERS = 4
-"""By default: so many stay within the bound on memory (`tests/system/test_memory.py`), however many cores there are."""
+MAX_DEFAULT_WORKERS = 4
+"""More workers, on machines of many cores, would exceed the memory limit that `tests/system/test_memory.py` checks."""
+THREADS_JOIN_S = 1.0
+"""Part of `Settings.stop_s` in which the threads of a stopping server must end, in seconds."""
 _HOST = re.compile(r"\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 _ROOT_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
 _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/?#@\s]+")
 
 
 class SettingsError(ValueError):
-    """A setting is not what it must be."""
+    """A setting has an invalid value."""
 
 
 def _comma_separated(value: object) -> object:
@@ -37,7 +39,7 @@ def _origin(value: str) -> str:
 
 
 def _host(value: str) -> str:
-    """Write a host name as it is compared: lower case."""
+    """Write a host name in lower case, without a dot at its end."""
     name = value.lower().removesuffix(".")
     if not _HOST.fullmatch(name):
         raise ValueError(
@@ -53,145 +55,154 @@ def _root_path(value: str) -> str:
     return path
 
 
+_Hosts = Annotated[tuple[Annotated[str, AfterValidator(_host)], ...], BeforeValidator(_comma_separated)]
+_Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], BeforeValidator(_comma_separated)]
+
+
 class Settings(BaseModel):
-    """All settings, frozen. ``POSEWRIGHT_<NAME>`` in the environment or ``--<name>`` as a flag; flags win."""
+    """All settings, frozen: ``POSEWRIGHT_<NAME>`` in the environment or ``--<name>`` as a flag; flags win."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
-    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
-    allowed_hosts: Annotated[tuple[Annotated[str, AfterValidator(_host)], ...], BeforeValidator(_comma_separated)] = (
-        Field(
-            (),
-            description="Further host names by which the server may be asked, separated by commas: those that a proxy "
-            "in front passes on as Host, such as pose.example.org or *.example.org; * for any. IP addresses, names "
-            "without a dot (localhost) and this machine's own always may.",
-        )
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 for any free port.")
+    allowed_hosts: _Hosts = Field(
+        (),
+        description="More host names of this server, separated by commas, such as pose.example.org or *.example.org; * "
+        "for any. Set it to the name that a proxy passes on as Host. IP addresses, names without a dot (localhost) and "
+        "this machine's name are always allowed.",
     )
     root_path: Annotated[str, AfterValidator(_root_path)] = Field(
         "",
-        description="Path under which a proxy in front shows the server, such as /pose, and which it takes off the "
-        "calls that it passes on.",
+        description="Path prefix, such as /pose, that a proxy serves this server under and removes from requests.",
     )
-    models_dir: Path = Field(Path(__file__).parent / "models", description="Folder of the bundles, one folder each.")
-    student: str = Field("student-s", description="Bundle that answers by default.")
-    teacher: str = Field("teacher", description="Bundle that answers where the student cannot, and in /compare.")
-    detector: str = Field("detector", description="Bundle that finds people.")
+    models_dir: Path = Field(Path(__file__).parent / "models", description="Folder with one folder for each bundle.")
+    student: str = Field("student-s", description="Bundle of the model that answers by default.")
+    teacher: str = Field(
+        "teacher", description="Bundle of the model that answers /compare, and if the student cannot answer."
+    )
+    detector: str = Field("detector", description="Bundle of the person detector.")
     workers: int = Field(
         0,
         ge=0,
         le=64,
-        description="Inference threads: calls worked on at the same time; 0 = one per two cores, at most 4, since each "
-        "takes memory of its own.",
+        description="Inference threads: pictures processed at the same time; each takes memory. 0 = one for every two "
+        "cores, at most 4.",
     )
     backend: Annotated[Backend, AfterValidator(require_installed)] = Field(
         "onnxruntime",
-        description="What runs the networks: onnxruntime, or openvino (an extra; bf16 where the CPU can).",
+        description="Runtime of the networks: onnxruntime, or openvino (an extra; uses bf16 if the CPU supports it).",
     )
     flip_test: bool = Field(
         default=False,
-        description="true: average each network's answer over a person and the mirror image, a little more accurate at "
-        "twice the network's time.",
+        description="true: average over each person and the mirror image. Slightly more accurate, twice the network "
+        "time.",
     )
-    second_look: bool = Field(
+    refine_boxes: bool = Field(
         default=True,
-        description="true: where a pose shows that the detector's box was off, look again with a better one; false "
-        "spares a little time in /predict on whole pictures.",
+        description="true: if a pose does not fit the detector's box, infer it again in a better box. false is faster.",
     )
     threads: int = Field(
-        0,
-        ge=0,
-        le=256,
-        description="Threads of the backend inside one call; 0 = the available cores shared by workers.",
+        0, ge=0, le=256, description="Threads of the runtime for each worker. 0 = available cores / workers."
     )
     queue_size: int = Field(
-        32, ge=0, le=10_000, description="Calls that may wait for a worker; one more gets 503 with Retry-After."
+        32,
+        ge=0,
+        le=10_000,
+        description="Maximum number of calls that wait for a worker; more get 503 with Retry-After.",
     )
     deadline_s: float = Field(
         10.0,
         gt=0,
         le=3600,
-        description="Seconds from the end of a call's body to its answer, for each picture of a batch; later it gets "
-        "504.",
+        description="Seconds from the end of the upload to the answer, for each picture of a batch; later answers "
+        "become 504.",
     )
     upload_s: float = Field(
-        30.0, gt=0, le=3600, description="Seconds that a call's body may take to arrive; later it gets 408."
+        30.0, gt=0, le=3600, description="Seconds for the upload of a request's body; slower uploads get 408."
     )
     stop_s: float = Field(
         8.0,
         ge=2,
         le=3600,
-        description="Seconds in which the server stops: Docker kills after 10. Bodies and streams may go on for half "
-        "of it; calls that are unanswered at its end get 503.",
+        description="Seconds for a shutdown (Docker kills after 10). Uploads and streams may continue for half of it; "
+        "calls without an answer at its end get 503.",
     )
-    max_bytes: int = Field(20_000_000, ge=1, description="Largest picture, in bytes as sent.")
-    max_pixels: int = Field(32_000_000, ge=1, description="Largest picture, in pixels; read from its header.")
-    max_batch: int = Field(32, ge=1, le=1000, description="Most pictures in one /predict/batch call.")
-    max_batch_bytes: int = Field(64_000_000, ge=1, description="Largest body of one /predict/batch call.")
+    max_bytes: int = Field(20_000_000, ge=1, description="Maximum size of a picture file in bytes.")
+    max_pixels: int = Field(32_000_000, ge=1, description="Maximum size of a picture in pixels.")
+    max_batch: int = Field(32, ge=1, le=1000, description="Maximum number of pictures in one /predict/batch call.")
+    max_batch_bytes: int = Field(64_000_000, ge=1, description="Maximum body of a /predict/batch call in bytes.")
     max_bodies_bytes: int = Field(
-        500_000_000, ge=1, description="Bodies of all calls together, in bytes; one more gets 503 with Retry-After."
+        500_000_000,
+        ge=1,
+        description="Maximum size of all request bodies together in bytes; further calls get 503 with Retry-After.",
     )
-    max_people: int = Field(20, ge=1, le=100, description="People per picture where the caller names no number.")
+    max_people: int = Field(20, ge=1, le=100, description="Default maximum number of people in a picture.")
     min_score: float = Field(
-        0.15, ge=0, le=1, description="Poses of a lower expected OKS are left out where the caller names no score."
+        0.15, ge=0, le=1, description="Default minimum score (expected OKS) of a pose; lower ones are left out."
     )
     keypoint_threshold: float = Field(
-        0.35, ge=0, le=1, description="Keypoint score from which `visible` is true where the caller names none."
+        0.35, ge=0, le=1, description="Default score from which a keypoint counts as `visible`."
     )
     fallback_score: float | None = Field(
-        None, ge=0, le=1, description="Students' poses with a lower score are answered by the teacher; unset = never."
+        None,
+        ge=0,
+        le=1,
+        description="Score below which the teacher replaces a student's pose; unset = never.",
     )
     stream_max_sessions: int = Field(
-        32, ge=1, le=10_000, description="Streams at the same time; one more is closed with 1013."
+        32, ge=1, le=10_000, description="Maximum number of open streams; more are closed with code 1013."
     )
     stream_max_per_address: int | None = Field(
-        None, ge=1, description="Streams at the same time from one address; unset = half of stream_max_sessions."
+        None,
+        ge=1,
+        description="Maximum number of open streams from one IP address; unset = half of stream_max_sessions.",
     )
     stream_max_bytes: int = Field(
-        4_000_000, ge=1000, description="Largest frame of a stream, in bytes as sent; a larger one ends it with 1009."
+        4_000_000,
+        ge=1000,
+        description="Maximum size of a stream's frame in bytes; a larger one closes the stream with code 1009.",
     )
     stream_max_fps: float = Field(
-        60.0, gt=0, le=1000, description="Frames per second of one stream that are answered, if it asks for no fewer."
+        60.0, gt=0, le=1000, description="Maximum number of frames per second that a stream gets answered."
     )
     stream_queue: int = Field(
-        8, ge=1, le=1000, description="Frames that may wait in a stream of policy `all`, which then must slow down."
+        8, ge=1, le=1000, description="Maximum number of frames that wait in a stream with policy `all`."
     )
     stream_idle_s: float = Field(
-        30.0, gt=0, le=3600, description="Seconds without a frame after which a stream is closed with 4408."
+        30.0, gt=0, le=3600, description="Seconds without a frame after which a stream is closed with code 4408."
     )
     stream_send_s: float = Field(
-        5.0, gt=0, le=3600, description="Seconds for which a client may leave unread what fills its buffers."
+        5.0, gt=0, le=3600, description="Seconds a client may stop reading before it is disconnected."
     )
-    stream_find_every: int = Field(
-        10, ge=1, le=1000, description="Frames of a stream after which people are looked for anew; 1 = in every frame."
+    stream_detect_every: int = Field(
+        10, ge=1, le=1000, description="The detector runs at least on every n-th frame of a stream; 1 = every frame."
     )
-    stream_most_misses: int = Field(
-        30, ge=0, le=1000, description="Frames in a row for which a person may be out of sight and keep the id."
+    stream_max_misses: int = Field(
+        30, ge=0, le=1000, description="Consecutive missed frames after which a tracked person is removed."
     )
-    cors_origins: Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], BeforeValidator(_comma_separated)] = (
-        Field(
-            (),
-            description="Origins of web pages that may call and open streams, separated by commas; * for all. Pages of "
-            "this server always may.",
-        )
+    cors_origins: _Origins = Field(
+        (),
+        description="Origins of web pages that may call this server and open streams, separated by commas; * for all. "
+        "This server's own pages are always allowed.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least severe message that is logged; debug also logs every call."
+        "info", description="Minimum level of logged messages; debug also logs every call."
     )
 
     @property
     def streams_per_address(self) -> int:
-        """Most streams from one address after ``unset = half`` is worked out."""
+        """Maximum number of streams from one address."""
         return self.stream_max_per_address or max(1, self.stream_max_sessions // 2)
 
     @property
     def worker_count(self) -> int:
-        """Inference threads after ``0 = one per two cores, at most 4`` is worked out."""
-        return self.workers or min(MOST_WORKERS, max(1, available_cores() // 2))
+        """Number of inference threads."""
+        return self.workers or min(MAX_DEFAULT_WORKERS, max(1, available_cores() // 2))
 
     @property
     def thread_count(self) -> int:
-        """Threads of the backend per call after ``0`` is worked out."""
+        """Number of the runtime's threads for each worker."""
         return self.threads or max(1, available_cores() // self.worker_count)
 
 
@@ -199,16 +210,16 @@ def load(environ: Mapping[str, str], flags: Mapping[str, Any] | None = None) -> 
     """Read the settings.
 
     Args:
-        environ: ``os.environ``; other variables, and ours when empty, are left alone.
-        flags: By field name; these win.
+        environ: ``os.environ``; other variables and empty values are ignored.
+        flags: Values by field name; they win over ``environ``.
 
     Raises:
-        SettingsError: One line that names each wrong setting, what it must be and what came.
+        SettingsError: One line that names each invalid setting, what was expected and what came.
     """
     given: dict[str, Any] = {}
     for name in Settings.model_fields:
         value = environ.get(PREFIX + name.upper(), "").strip()
-        # For a Service called "posewright" Kubernetes sets POSEWRIGHT_PORT=tcp://10.0.0.1:80, not meant for us.
+        # Kubernetes sets POSEWRIGHT_PORT=tcp://10.0.0.1:80 itself if a Service has the name "posewright".
         if value and not value.startswith("tcp://"):
             given[name] = value
     given.update(flags or {})

@@ -1,6 +1,7 @@
-"""A proxy that shows a server under a path of its own, and takes the path off what it passes on.
+"""A proxy that serves another server under a path prefix, and removes the prefix from requests.
 
-So do nginx (``location /pose/ { proxy_pass http://server/; }``), Caddy (``handle_path``) and Traefik (``StripPrefix``).
+nginx does so with ``location /pose/ { proxy_pass http://server/; }``, Caddy with ``handle_path``, and
+Traefik with ``StripPrefix``.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from urllib.parse import urlsplit
 
 @contextmanager
 def proxied(url: str, prefix: str, *, host: str | None = None) -> Iterator[str]:
-    """Show the server at ``url`` under ``prefix``; yields the address there.
+    """Serve the server at ``url`` under ``prefix``; yields the address there.
 
     Args:
         url: Of the server.
         prefix: Such as ``/pose``.
-        host: What the server is told as Host in the place of what the visitor asked for.
+        host: Sent to the server as Host instead of the visitor's.
     """
     upstream = (str(urlsplit(url).hostname), urlsplit(url).port or 80)
 
@@ -33,19 +34,19 @@ def proxied(url: str, prefix: str, *, host: str | None = None) -> Iterator[str]:
                 self.wfile.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
                 return
             stripped = target.removeprefix(prefix)
-            told = [f"{method} {stripped if stripped.startswith('/') else '/' + stripped} {version}".encode()]
+            request = [f"{method} {stripped if stripped.startswith('/') else '/' + stripped} {version}".encode()]
             upgraded = any(it.lower().startswith(b"upgrade:") for it in headers)
             for header in headers:
                 name = header.partition(b":")[0].lower()
                 if name == b"host" and host is not None:
-                    told.append(f"Host: {host}".encode())
+                    request.append(f"Host: {host}".encode())
                 elif name != b"connection" or upgraded:
-                    told.append(header)
+                    request.append(header)
             if not upgraded:
-                told.append(b"Connection: close")
+                request.append(b"Connection: close")
             with socket.create_connection(upstream) as server:
-                server.sendall(b"\r\n".join(told) + b"\r\n\r\n")
-                up = threading.Thread(target=self.pass_on, args=(server,))
+                server.sendall(b"\r\n".join(request) + b"\r\n\r\n")
+                up = threading.Thread(target=self.forward_body, args=(server,))
                 up.start()
                 with suppress(OSError), server.makefile("rb", 0) as answer:
                     shutil.copyfileobj(answer, self.wfile)
@@ -53,7 +54,7 @@ def proxied(url: str, prefix: str, *, host: str | None = None) -> Iterator[str]:
                     self.connection.shutdown(socket.SHUT_RDWR)
                 up.join()
 
-        def pass_on(self, server: socket.socket) -> None:
+        def forward_body(self, server: socket.socket) -> None:
             with suppress(OSError):
                 while piece := self.rfile.read1():
                     server.sendall(piece)

@@ -1,19 +1,23 @@
-"""Request bodies: the pictures in raw bytes, JSON or multipart."""
+"""Request bodies: one or several pictures as raw bytes, JSON or multipart."""
 
 from __future__ import annotations
 
 import binascii
 import json
+from dataclasses import dataclass
 from typing import Literal
 
-from service.errors import BadParameter, BadRequest, EmptyBody, UnsupportedType, shown
+from starlette.datastructures import Headers
+from starlette.requests import Request
+
+from service.errors import BadParameter, BadRequest, EmptyBody, SlowUpload, TooLarge, UnsupportedType, shown
 from service.http import content_encoding, multipart
 from service.http.content_encoding import Encoding
-from service.http.upload_budget import require_size
+from service.http.upload_budget import Take, UploadBudget
 
 Form = Literal["raw", "json", "multipart"]
 
-# The last two are what HTTP libraries and file stores call bytes they know nothing about: the bytes themselves tell.
+# HTTP libraries and file stores use the two octet-stream types for files of unknown type.
 _FORMS: dict[str, Form] = {
     "image/jpeg": "raw",
     "image/png": "raw",
@@ -24,19 +28,145 @@ _FORMS: dict[str, Form] = {
     "binary/octet-stream": "raw",
 }
 ENVELOPE_BYTES = 65_536
-"""What multipart or JSON may add around a picture."""
-MOST_JSON_SIGNS = 100
-"""Brackets and commas of a JSON body, which has one field: of more, objects would take a hundred times their bytes."""
+"""Maximum size of what multipart or JSON adds to a picture."""
+MAX_JSON_TOKENS = 100
+"""Maximum number of brackets and commas in a JSON body. Millions of tiny values would take far more memory than the
+body itself."""
 _URL_SAFE, _BLANKS = bytes.maketrans(b"-_", b"+/"), b" \t\r\n\v\f"
 
 
-def form_of(content_type: str | None, allowed: tuple[Form, ...] = ("raw", "json", "multipart")) -> Form:
-    """Tell the form of a body from its Content-Type.
+@dataclass(frozen=True, slots=True)
+class Body:
+    """How to read the body of one request.
 
-    Without one it is taken for a picture, and so is every kind of ``image/…``: a file's bytes know better what it is.
+    Attributes:
+        content_type: The Content-Type header; a multipart boundary stands in it.
+        form: Form of the body.
+        encoding: Compression of the body.
+        limit: Maximum size in bytes, as sent and after decompression.
+        budget: Shared by the bodies of all requests.
+    """
+
+    content_type: str | None
+    form: Form
+    encoding: Encoding | None
+    limit: int
+    budget: UploadBudget
+
+    @classmethod
+    def of_one(cls, headers: Headers, max_bytes: int, budget: UploadBudget) -> Body:
+        """Read the headers of a request with one picture of at most ``max_bytes`` bytes, in any form.
+
+        Raises:
+            UnsupportedType: The Content-Type or the Content-Encoding is not supported.
+        """
+        content_type, form, encoding = _described(headers, ("raw", "json", "multipart"))
+        # Base64 makes four bytes of three.
+        size = {"raw": 0, "multipart": ENVELOPE_BYTES, "json": max_bytes // 3 + ENVELOPE_BYTES}
+        return cls(content_type, form, encoding, max_bytes + size[form], budget)
+
+    @classmethod
+    def of_several(cls, headers: Headers, limit: int, budget: UploadBudget) -> Body:
+        """Read the headers of a request with several pictures in a multipart body of at most ``limit`` bytes.
+
+        Raises:
+            UnsupportedType: The Content-Type or the Content-Encoding is not supported.
+        """
+        content_type, form, encoding = _described(headers, ("multipart",))
+        return cls(content_type, form, encoding, limit, budget)
+
+    async def receive(self, request: Request, take: Take) -> list[bytes]:
+        """Receive the body chunk by chunk, and stop as soon as it is too large.
+
+        Args:
+            request: The one whose headers were read.
+            take: Of `UploadBudget.share`.
+
+        Raises:
+            QueueFull: The bodies of other requests leave too few bytes.
+            EmptyBody: The body has no bytes.
+            TooLarge: The body has more than `limit` bytes.
+            SlowUpload: The body did not arrive in time.
+            Unavailable: The server is stopping.
+        """
+        announced = request.headers.get("content-length", "")
+        if announced.isdecimal() and int(announced) > self.limit:
+            raise _too_many_bytes(int(announced), self.limit)
+        chunks, size, upload_s = [], 0, self.budget.upload_s
+        try:
+            async with self.budget.arrival():
+                async for chunk in request.stream():
+                    size += len(chunk)
+                    if size > self.limit:
+                        raise _too_many_bytes(size, self.limit)
+                    take(len(chunk))
+                    chunks.append(chunk)
+        except TimeoutError:
+            raise SlowUpload(
+                f"expected the whole body within {upload_s:g} s, got {size} bytes by then; send a smaller picture",
+                bytes=size,
+                upload_s=upload_s,
+            ) from None
+        if not size:
+            raise EmptyBody("expected a picture in the body, got 0 bytes; send a JPEG, PNG or WebP")
+        return chunks
+
+    def picture(self, chunks: list[bytes], max_bytes: int) -> bytes:
+        """Take the one picture out of the body. Slow: do not call this on the event loop.
+
+        Raises:
+            BadRequest: The body cannot be parsed.
+            BadParameter: The body has unknown fields.
+            TooLarge: The picture has more than ``max_bytes`` bytes.
+        """
+        body = content_encoding.decode(chunks, self.encoding, self.limit)
+        if self.form == "raw":
+            content = body
+        elif self.form == "json":
+            content = _from_json(body)
+        else:
+            content = multipart.images(body, self.content_type, max_count=1)[0]
+        return require_size(content, max_bytes)
+
+    def pictures(self, chunks: list[bytes], max_count: int) -> list[bytes]:
+        """Take up to ``max_count`` pictures out of a multipart body. Slow: do not call this on the event loop.
+
+        Raises:
+            BadRequest: The body cannot be parsed, or has no or too many pictures.
+            BadParameter: The body has unknown fields.
+            TooLarge: The body has more than `limit` bytes after decompression.
+        """
+        body = content_encoding.decode(chunks, self.encoding, self.limit)
+        return multipart.images(body, self.content_type, max_count)
+
+
+def require_size(content: bytes, max_bytes: int) -> bytes:
+    """Return the bytes of a picture.
 
     Raises:
-        UnsupportedType: Another type.
+        TooLarge: There are more than ``max_bytes``.
+    """
+    if len(content) > max_bytes:
+        raise _too_many_bytes(len(content), max_bytes)
+    return content
+
+
+def _too_many_bytes(got: int, limit: int) -> TooLarge:
+    return TooLarge(f"expected at most {limit} bytes, got {got}; send a smaller picture", bytes=got, max_bytes=limit)
+
+
+def _described(headers: Headers, allowed: tuple[Form, ...]) -> tuple[str | None, Form, Encoding | None]:
+    content_type = headers.get("content-type")
+    return content_type, _form(content_type, allowed), content_encoding.of(headers.getlist("content-encoding"))
+
+
+def _form(content_type: str | None, allowed: tuple[Form, ...]) -> Form:
+    """Tell the form of a body from its Content-Type.
+
+    A body without a type counts as a picture, and so does every ``image/…``: the decoder looks at the bytes anyway.
+
+    Raises:
+        UnsupportedType: The type is not supported.
     """
     media_type = (content_type or "application/octet-stream").partition(";")[0].strip().lower()
     form = _FORMS.get(media_type)
@@ -52,35 +182,10 @@ def form_of(content_type: str | None, allowed: tuple[Form, ...] = ("raw", "json"
     )
 
 
-def limit_for(form: Form, max_bytes: int) -> int:
-    """Largest body in bytes for a picture of ``max_bytes``; base64 makes four bytes of three."""
-    limits = {"raw": max_bytes, "multipart": max_bytes + ENVELOPE_BYTES, "json": max_bytes * 4 // 3 + ENVELOPE_BYTES}
-    return limits[form]
-
-
-def picture(chunks: list[bytes], content_type: str | None, max_bytes: int, encoding: Encoding | None = None) -> bytes:
-    """Take the one picture out of a body; takes time, so not for the event loop.
-
-    Raises:
-        BadRequest: The body cannot be taken apart.
-        BadParameter: There are fields that mean nothing here.
-        TooLarge: The picture has more than ``max_bytes``.
-    """
-    form = form_of(content_type)
-    body = content_encoding.decode(chunks, encoding, limit_for(form, max_bytes))
-    if form == "raw":
-        content = body
-    elif form == "json":
-        content = _from_json(body)
-    else:
-        content = multipart.images(body, content_type, most=1)[0]
-    return require_size(content, max_bytes)
-
-
 def _from_json(body: bytes) -> bytes:
-    if sum(map(body.count, (b"{", b"[", b","))) > MOST_JSON_SIGNS:
+    if sum(map(body.count, (b"{", b"[", b","))) > MAX_JSON_TOKENS:
         raise BadRequest(
-            f'expected JSON {{"image": "<base64>"}}, got more than {MOST_JSON_SIGNS} brackets and commas; send that '
+            f'expected JSON {{"image": "<base64>"}}, got more than {MAX_JSON_TOKENS} brackets and commas; send that '
             "field alone, parameters go into the query"
         )
     try:
@@ -107,14 +212,14 @@ def _from_json(body: bytes) -> bytes:
 
 
 def _from_base64(text: str) -> bytes:
-    """Decode base64 (RFC 4648, sec. 4 and 5) as people write it: in a ``data:`` URL, in lines, without padding.
+    """Decode base64 (RFC 4648, sec. 4 and 5), also in a ``data:`` URL, with line breaks, or without padding.
 
     Raises:
-        ValueError: It is none.
+        ValueError: The text is not base64.
     """
     text = text.lstrip()
     if text[:5].lower() == "data:":
         text = text.partition(",")[2]
-    # In one pass over bytes: a list of lines or words would take many times the text's memory.
+    # One pass over bytes: a list of lines would take many times the memory of the text.
     code = text.encode("ascii").translate(_URL_SAFE, _BLANKS).rstrip(b"=")
     return binascii.a2b_base64(code + b"=" * (-len(code) % 4), strict_mode=True)

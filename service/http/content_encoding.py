@@ -1,4 +1,4 @@
-"""Compressed bodies (Content-Encoding; RFC 9110, sec. 8.4): which are read, and their bytes within a limit."""
+"""Compressed bodies (Content-Encoding; RFC 9110, sec. 8.4), decompressed within a size limit."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ Encoding = Literal["gzip", "deflate"]
 _NAMES: dict[str, Encoding] = {"gzip": "gzip", "x-gzip": "gzip", "deflate": "deflate"}
 _GZIP, _ZLIB, _RAW = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
 MAX_MEMBERS = 100
-"""Of a gzip file, which may be several behind each other: more were made to keep its reader busy."""
+"""Maximum number of members in a gzip body. More would cost time without adding data."""
 
 
 def of(lines: list[str]) -> Encoding | None:
-    """Tell how a body is compressed from its Content-Encoding headers; None where it is not.
+    """Tell how a body is compressed from its Content-Encoding headers; None if it is not.
 
     Raises:
-        UnsupportedType: In a way that is not read, or more than once.
+        UnsupportedType: The encoding is not supported, or there are several.
     """
     names = [name.strip().lower() for line in lines for name in line.split(",")]
     names = [name for name in names if name not in {"", "identity"}]
@@ -37,15 +37,15 @@ def of(lines: list[str]) -> Encoding | None:
 
 
 def decode(chunks: list[bytes], encoding: Encoding | None, limit: int) -> bytes:
-    """Join a body's chunks and undo its compression; takes time, so not for the event loop.
+    """Join the chunks of a body and decompress it. Slow: do not call this on the event loop.
 
     Args:
-        chunks: As they came.
+        chunks: In the order of their arrival.
         encoding: From `of`.
-        limit: Most bytes of the result; no more than one beyond it are ever held.
+        limit: Maximum size of the result in bytes. Memory never holds more than one byte beyond it.
 
     Raises:
-        BadRequest: The data is damaged or breaks off.
+        BadRequest: The data is damaged or incomplete.
         TooLarge: The result has more than ``limit`` bytes.
     """
     body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
@@ -80,6 +80,6 @@ def _members(body: bytes, encoding: Encoding, limit: int) -> list[bytes]:
 
 
 def _deflate_format(body: bytes) -> int:
-    """Tell zlib data, which is what ``deflate`` means, from the bare deflate data that some clients send."""
+    """Tell zlib data, the standard meaning of ``deflate``, from the raw deflate data that some clients send."""
     is_zlib = len(body) > 1 and body[0] & 0x0F == zlib.DEFLATED and (body[0] << 8 | body[1]) % 31 == 0
     return _ZLIB if is_zlib else _RAW

@@ -1,4 +1,4 @@
-"""What every HTTP exchange gets: a request id, its trace context back, and a problem document whatever happens."""
+"""ASGI middleware for every HTTP exchange: a request id, and a problem document for every unexpected exception."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import asyncio
 import json
 import logging
 import re
-import secrets
 import time
+import uuid
 from collections.abc import Callable
 
 from starlette.requests import ClientDisconnect
@@ -17,70 +17,61 @@ from service.errors import PROBLEM_TYPE, ServiceError, internal_error, problem, 
 
 log = logging.getLogger(__name__)
 
-_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _REQUEST_ID = re.compile(rb"[!-~]{1,128}")
-_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-[!-~]{0,64})?")
 SCOPE_KEY = "posewright.request_id"
 
 
-def new_id() -> str:
-    """Make a ULID (github.com/ulid/spec): 48 bits of milliseconds, 80 random ones; sorts by time."""
-    number = time.time_ns() // 1_000_000 << 80 | secrets.randbits(80)
-    return "".join(_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5))
+class RequestContext:
+    """Gives every request an id, the caller's or a new one, and reports every response."""
 
-
-class Exchange:
-    """Pure ASGI: costs a function call, not a task, per request."""
-
-    def __init__(self, app: ASGIApp, on_answer: Callable[[str, int, float], None] | None = None) -> None:
+    def __init__(self, app: ASGIApp, on_response: Callable[[str, int, float], None] | None = None) -> None:
         """Wrap ``app``.
 
         Args:
-            app: What answers.
-            on_answer: Told of each answered call: its route, the status, and the seconds that it took.
+            app: The inner application.
+            on_response: Called for each response with its route, its status, and its duration in seconds.
         """
         self.app = app
-        self._on_answer = on_answer
+        self._on_response = on_response
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the call on, and say which one it is."""
+        """Pass the request on, and add its id to the response."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        came = dict(scope["headers"])
-        request_id = came.get(b"x-request-id", b"")
-        if not _REQUEST_ID.fullmatch(request_id):  # nothing that could break a log line or a header
-            request_id = new_id().encode()
-        added = [(b"x-request-id", request_id)]
-        if _TRACEPARENT.fullmatch(came.get(b"traceparent", b"")):
-            added.append((b"traceparent", came[b"traceparent"]))
+        request_id = dict(scope["headers"]).get(b"x-request-id", b"")
+        if not _REQUEST_ID.fullmatch(request_id):  # other characters could break a log line or a header
+            request_id = str(uuid.uuid4()).encode()
         scope[SCOPE_KEY] = request_id.decode()
         status = 0
         begun_s = time.perf_counter()
 
-        async def send_with_headers(message: Message) -> None:
+        async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), *added]
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id)]
             await send(message)
 
-        await self.app(scope, receive, send_with_headers)
-        if self._on_answer is not None and status:
-            # The router left its choice here. A path that it does not know is the caller's: no label of ours.
+        await self.app(scope, receive, send_with_id)
+        if self._on_response is not None and status:
+            # The router sets the route. Paths that it does not know are never used as labels: callers choose them.
             route = getattr(scope.get("route"), "path", "other")
-            self._on_answer(route, status, time.perf_counter() - begun_s)
+            self._on_response(route, status, time.perf_counter() - begun_s)
 
 
-class LastResort:
-    """Pure ASGI, inside all that adds headers to answers: answers calls that nobody below answered."""
+class UnhandledErrors:
+    """Answers requests whose inner application raised, or was cancelled, before it answered.
+
+    It stands inside all middleware that adds headers to responses.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         """Wrap ``app``."""
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the call on; answer it where this failed."""
+        """Pass the request on; answer it if that fails."""
         if scope["type"] not in {"http", "websocket"}:
             await self.app(scope, receive, send)
             return
@@ -95,9 +86,9 @@ class LastResort:
         try:
             await self.app(scope, receive, send_noting)
         except ClientDisconnect:
-            log.debug("%s: the client left before it was answered", call)
-        except asyncio.CancelledError:  # by a server that has to stop now
-            log.warning("%s was given up, as the server stops", call)
+            log.debug("%s: the client disconnected before it was answered", call)
+        except asyncio.CancelledError:  # the server stops now
+            log.warning("%s was cancelled because the server stops", call)
             if not begun:
                 await _send_problem(stopping(), scope, send)
         except Exception:
@@ -110,7 +101,7 @@ class LastResort:
 
 
 async def _send_problem(error: ServiceError, scope: Scope, send: Send) -> None:
-    body = json.dumps(problem(error, scope["path"], scope[SCOPE_KEY])).encode()
+    body = json.dumps(problem(error, scope["path"], scope[SCOPE_KEY], scope.get("root_path", ""))).encode()
     headers = [(b"content-type", PROBLEM_TYPE.encode()), (b"content-length", str(len(body)).encode())]
     headers += [(name.lower().encode(), value.encode()) for name, value in error.headers.items()]
     await send({"type": "http.response.start", "status": error.status, "headers": headers})

@@ -1,4 +1,4 @@
-"""Multipart bodies (RFC 7578): the ``image`` parts, taken out without a copy of the rest."""
+"""Multipart bodies (RFC 7578): the ``image`` parts, without a copy of the rest."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from service.errors import BadParameter, BadRequest
 
-if TYPE_CHECKING:  # the library has it for type checkers only
+if TYPE_CHECKING:  # the library defines it for type checkers only
     from python_multipart.multipart import MultipartCallbacks
 
 SURPLUS_PARTS = 8
-"""Of a multipart body that are read beyond the pictures which may be in it, to tell what they are."""
+"""Number of parts that are read beyond the allowed pictures, so that the error can name them."""
 
 
-def images(body: bytes, content_type: str | None, most: int) -> list[bytes]:
+def images(body: bytes, content_type: str | None, max_count: int) -> list[bytes]:
     """Take the ``image`` parts out of a multipart body, in their order.
 
     Raises:
-        BadRequest: No multipart, one that broke off, no parts or more than ``most``.
+        BadRequest: The body is not multipart or incomplete, or has no parts or more than ``max_count``.
         BadParameter: A field that is not ``image``.
     """
     boundary = parse_options_header(content_type)[1].get(b"boundary")
     if not boundary:
         raise BadRequest("expected a boundary in the Content-Type, got none; let the HTTP library set the header")
-    parts = _Parts(most + SURPLUS_PARTS)
+    parts = _Parts(max_count + SURPLUS_PARTS)
     try:
         parser = MultipartParser(boundary, parts.callbacks())
         parser.write(body)
@@ -40,28 +40,28 @@ def images(body: bytes, content_type: str | None, most: int) -> list[bytes]:
                 f"expected multipart fields named 'image', got {name[:80]!r}; parameters go into the query",
                 got=name[:80],
             )
-    if not 1 <= len(parts.parts) <= most:
-        expected = "one multipart field 'image'" if most == 1 else f"1 to {most} multipart fields 'image'"
+    if not 1 <= len(parts.parts) <= max_count:
+        expected = "one multipart field 'image'" if max_count == 1 else f"1 to {max_count} multipart fields 'image'"
         raise BadRequest(
-            f"expected {expected}, got {len(parts.parts)}; several go to /predict/batch, more to several calls",
+            f"expected {expected}, got {len(parts.parts)}; send several pictures to /predict/batch or one by one",
             images=len(parts.parts),
-            max_batch=most,
+            max_batch=max_count,
         )
     return [content for _, content in parts.parts]
 
 
 class _Parts:
-    """Collects what `MultipartParser` reports: slices of the one body, name by name."""
+    """Collects the parts that `MultipartParser` reports as slices of the body."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, max_count: int) -> None:
         self.parts: list[tuple[str, bytes]] = []
-        self._most = most
+        self._max_count = max_count
         self.ended = False
         self._header, self._value, self._name = b"", b"", ""
         self._slices: list[bytes] = []
 
     def callbacks(self) -> MultipartCallbacks:
-        """List what the parser calls."""
+        """Return the functions that the parser calls."""
         return {
             "on_part_begin": self._begin,
             "on_header_field": self._on_field,
@@ -73,8 +73,8 @@ class _Parts:
         }
 
     def _begin(self) -> None:
-        if len(self.parts) == self._most:  # a body of a million parts takes its parser minutes
-            raise BadRequest(f"expected at most {self._most} multipart fields, got more; send several calls")
+        if len(self.parts) == self._max_count:  # the parser takes minutes for a million parts
+            raise BadRequest(f"expected at most {self._max_count} multipart fields, got more; send several calls")
         self._name, self._slices = "", []
 
     def _on_field(self, data: bytes, start: int, end: int) -> None:

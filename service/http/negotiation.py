@@ -1,4 +1,4 @@
-"""Content negotiation (RFC 9110, sec. 12.5.1): the Accept header to one of the media types that a call can answer."""
+"""Content negotiation (RFC 9110, sec. 12.5.1): chooses a media type by the Accept header."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ JSON_OR_PICTURE = ("application/json", "image/jpeg", "image/png")
 
 
 def choose(lines: list[str], offered: tuple[str, ...]) -> str:
-    """Choose the media type that the caller likes best.
+    """Choose the media type that the caller prefers.
 
     Args:
-        lines: The header's, as they came; none or empty ones accept all.
-        offered: What the call can answer with; the first wins a tie.
+        lines: The Accept headers; without any, or with empty ones, all types are accepted.
+        offered: Media types that the call can answer with; the first wins a tie.
 
     Raises:
-        NotAcceptable: Nothing offered is accepted.
+        NotAcceptable: The header accepts none of them.
     """
     header = ", ".join(line for line in lines if line)
     if not header or header == "*/*":
@@ -40,12 +40,12 @@ def _parse(part: str) -> tuple[str, float]:
                 quality = float(parameter[2:])
             except ValueError:
                 quality = 0.0
-            return media_range, quality if 0 <= quality <= 1 else 0.0  # neither nan nor inf is liked
+            return media_range, quality if 0 <= quality <= 1 else 0.0  # excludes nan and inf
     return media_range, 1.0
 
 
 def _quality(media_type: str, ranges: list[tuple[str, float]]) -> float:
-    """Quality by the most specific range that matches; 0 where none does."""
+    """Return the quality of the most specific range that matches; 0 if none does."""
     for candidate in (media_type, media_type.partition("/")[0] + "/*", "*/*"):
         for media_range, quality in ranges:
             if media_range == candidate:

@@ -1,7 +1,7 @@
-"""What /docs says of every route: body forms, replies and problems.
+"""The description of every route for /docs: request bodies, replies and problems.
 
-The routes read bodies and write replies themselves, so FastAPI cannot know them; the types of `service.wire.schema` are put
-into the document by hand, and tests hold replies against them.
+The routes read bodies and write replies themselves, so FastAPI cannot derive their types. They are added to the
+document here, and tests validate replies against them.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def _ref(model: type) -> dict[str, str]:
 
 
 def _problems(*errors: type[ServiceError]) -> dict[int | str, Any]:
-    """Document the problems of a route, those of one status together."""
+    """Describe the problems of a route, grouped by status."""
     responses: dict[int | str, Any] = {}
     for error in errors:
         line = f"`{error.slug}`: {error.title}."
@@ -96,12 +96,12 @@ def _problems(*errors: type[ServiceError]) -> dict[int | str, Any]:
 
 
 def _route(reply: dict[str, Any], problems: dict[int | str, Any], body: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Arguments of a route's decorator.
+    """Make the arguments of a route's decorator.
 
     Args:
-        reply: Media type to schema.
+        reply: Schemas by media type.
         problems: From `_problems`.
-        body: The request's.
+        body: Description of the request body.
     """
     content = {media_type: {"schema": schema} for media_type, schema in reply.items()}
     answered = {"description": "The answer.", "content": content}
@@ -138,7 +138,7 @@ READYZ = _route({_JSON: _ref(wire.State)}, _problems(NotReady))
 
 
 def describe(app: FastAPI) -> None:
-    """Put the wire's types into the document of ``app``, in the place of FastAPI's own error type."""
+    """Add the types of requests and replies to the document of ``app``, and remove FastAPI's own error type."""
     write = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -153,8 +153,8 @@ def describe(app: FastAPI) -> None:
                 for operation in path.values():
                     if "HTTPValidationError" in str(operation["responses"].get("422")):
                         del operation["responses"]["422"]
-            for foreign in ("HTTPValidationError", "ValidationError"):
-                schemas.pop(foreign, None)
+            for name in ("HTTPValidationError", "ValidationError"):
+                schemas.pop(name, None)
             app.openapi_schema = document
         return app.openapi_schema
 

@@ -1,4 +1,4 @@
-"""Redirects by path alone, which hold behind any proxy."""
+"""Redirects that hold behind every proxy."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from urllib.parse import urlsplit
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
-class PathRedirects:
-    """Takes scheme and host out of ``Location``.
+class RelativeRedirects:
+    """Removes scheme and host from ``Location``.
 
-    Starlette writes those by which the server was asked. A proxy in between may have asked by others than its visitor.
+    Starlette writes those of the request. A proxy may have sent the request with others than its visitor asked for.
     """
 
     def __init__(self, app: ASGIApp) -> None:
-        """Wrap ``app``, whose redirects all lead to itself."""
+        """Wrap ``app``, which must redirect only to itself."""
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the call on, and mend the answer."""
+        """Pass the request on, and change the response."""
 
-        async def mended(message: Message) -> None:
+        async def send_relative(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [
                     (name, _path(value) if name == b"location" else value) for name, value in message.get("headers", ())
                 ]
             await send(message)
 
-        await self._app(scope, receive, mended)
+        await self._app(scope, receive, send_relative)
 
 
 def _path(location: bytes) -> bytes:

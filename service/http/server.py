@@ -1,47 +1,55 @@
-"""uvicorn, set up for this application: streams end with a goodbye, and nobody can make it keep too much."""
+"""uvicorn, set up for this application: streams close properly at shutdown, and connections have bounded buffers."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 
 import uvicorn
 from fastapi import FastAPI
 
-from service.app import JOIN_S
+from service.http.upload_budget import UploadBudget
 from service.http.websocket import websocket_protocol
-from service.inference.state import Service
-from service.settings import Settings
+from service.settings import THREADS_JOIN_S, Settings
 from service.streaming.route import Streams
 
 
 class Server(uvicorn.Server):
-    """Lets streams finish before it closes connections."""
+    """Serves one application, and lets uploads and streams finish before it closes connections."""
 
-    def __init__(self, app: FastAPI, settings: Settings) -> None:
+    def __init__(self, app: FastAPI, settings: Settings, on_listening: Callable[[], None] = lambda: None) -> None:
         """Set up.
 
         Args:
-            app: From `create_app`.
-            settings: The same.
+            app: The application; its state has ``upload_budget`` and ``streams`` once it has started.
+            settings: Those that the application was made with.
+            on_listening: Called as soon as the server accepts connections.
         """
         super().__init__(_config(app, settings))
         self._app = app
         self._stop_s = settings.stop_s
+        self._on_listening = on_listening
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, then call ``on_listening``."""
+        await super().startup(sockets)
+        if self.started:
+            self._on_listening()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take in nobody more, let streams say goodbye, then close what is left; all within `Settings.stop_s`."""
+        """Accept no more connections, let streams close, then close what is left; all within `Settings.stop_s`."""
         now_s = asyncio.get_running_loop().time
         ends_s = now_s() + self._stop_s
         for listening in self.servers:
             listening.close()
-        # Here and not at the application's own end: by then uvicorn has closed the connections.
-        service: Service = self._app.state.service
-        service.room.close(self._stop_s / 2)
+        # Not in the application's lifespan: by its end uvicorn has closed the connections.
+        budget: UploadBudget = self._app.state.upload_budget
+        budget.close(self._stop_s / 2)
         streams: Streams = self._app.state.streams
         await streams.drain(self._stop_s / 2)
-        left_s = max(0.0, ends_s - JOIN_S - now_s())
-        self.config.timeout_graceful_shutdown = left_s  # type: ignore[assignment] # seconds as asyncio takes them
+        left_s = max(0.0, ends_s - THREADS_JOIN_S - now_s())
+        self.config.timeout_graceful_shutdown = left_s  # type: ignore[assignment] # asyncio takes fractions
         await super().shutdown(sockets)
 
 
@@ -54,8 +62,8 @@ def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         root_path=settings.root_path,
         ws=websocket_protocol(settings.stream_send_s, settings.upload_s),
         ws_max_size=settings.stream_max_bytes,
-        # Pictures are compressed already, and zlib's state costs each stream 300 kB.
+        # Pictures are compressed already, and the state of zlib takes memory for each stream.
         ws_per_message_deflate=False,
-        # Sessions are idle after stream_idle_s; and a client held back by policy "all" may not be read in time.
+        # Sessions have their own idle timeout. With policy "all" the server may stop reading, and miss the pong.
         ws_ping_interval=None,
     )

@@ -1,4 +1,4 @@
-"""Bodies on their way in: how many bytes, for how long, and how much all of them may take together."""
+"""The budget that all request bodies share: how many bytes they may hold together, and how long each may take."""
 
 from __future__ import annotations
 
@@ -6,42 +6,42 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
-from starlette.requests import Request
+from service.errors import QueueFull, stopping
 
-from service.errors import EmptyBody, QueueFull, SlowUpload, TooLarge, stopping
+Take = Callable[[int], None]
+"""Counts so many more bytes of a request against the budget; raises `QueueFull` if too few are left."""
 
 
-class Room:
-    """What the bodies of all calls may take together, so that many large uploads do not take the server's memory.
+class UploadBudget:
+    """Bounds the memory that the bodies of all requests take together. Used on the event loop's thread only.
 
     Attributes:
-        taken: Bytes that are taken now. All on the event loop's thread.
+        taken: Bytes that are taken now.
+        upload_s: Maximum time in which one body arrives, in seconds.
     """
 
-    def __init__(self, limit: int) -> None:
-        """Let ``limit`` bytes be taken, and whatever a call needs that is alone."""
+    def __init__(self, max_bytes: int, upload_s: float) -> None:
+        """Make a budget of ``max_bytes`` bytes; a single request may exceed it while there is no other."""
         self.taken = 0
-        self._limit = limit
+        self.upload_s = upload_s
+        self._max_bytes = max_bytes
         self._arriving: set[asyncio.Timeout] = set()
         self._closes_s: float | None = None
 
     @contextmanager
-    def share(self) -> Iterator[Callable[[int], None]]:
-        """Give a call a way to take bytes, which are free again once it is over.
-
-        Raises:
-            QueueFull: From what is given, where others have left too little.
-        """
+    def share(self) -> Iterator[Take]:
+        """Give one request a function that takes bytes; the bytes are free again when the block ends."""
         mine = 0
 
         def take(count: int) -> None:
             nonlocal mine
-            if self.taken > mine and self.taken + count > self._limit:
+            if self.taken > mine and self.taken + count > self._max_bytes:
                 raise QueueFull(
-                    f"expected the bodies of all calls to take at most {self._limit} bytes, got more; try again in 1 s",
+                    f"expected the bodies of all calls to take at most {self._max_bytes} bytes, got more; "
+                    "try again in 1 s",
                     headers={"Retry-After": "1"},
                     retry_after_s=1,
-                    max_bodies_bytes=self._limit,
+                    max_bodies_bytes=self._max_bytes,
                 )
             mine += count
             self.taken += count
@@ -51,21 +51,21 @@ class Room:
         finally:
             self.taken -= mine
 
-    def close(self, patience_s: float) -> None:
-        """Let bodies arrive for so many seconds more: the server stops."""
-        self._closes_s = asyncio.get_running_loop().time() + patience_s
+    def close(self, grace_s: float) -> None:
+        """Let bodies arrive for ``grace_s`` seconds more, because the server stops."""
+        self._closes_s = asyncio.get_running_loop().time() + grace_s
         for timeout in self._arriving:
             timeout.reschedule(min(self._closes_s, timeout.when() or self._closes_s))
 
     @asynccontextmanager
-    async def arrival(self, upload_s: float) -> AsyncIterator[None]:
+    async def arrival(self) -> AsyncIterator[None]:
         """Limit the time in which a body arrives.
 
         Raises:
-            TimeoutError: It took more than ``upload_s`` seconds.
+            TimeoutError: It took more than `upload_s` seconds.
             Unavailable: The server stops before that.
         """
-        until_s = asyncio.get_running_loop().time() + upload_s
+        until_s = asyncio.get_running_loop().time() + self.upload_s
         try:
             async with asyncio.timeout_at(min(until_s, self._closes_s or until_s)) as timeout:
                 self._arriving.add(timeout)
@@ -77,59 +77,3 @@ class Room:
             if self._closes_s is None or until_s <= self._closes_s:
                 raise
             raise stopping() from None
-
-
-async def read(request: Request, limit: int, upload_s: float, room: Room, take: Callable[[int], None]) -> list[bytes]:
-    """Read a body chunk by chunk, and not a byte more than needed to know that it is too large.
-
-    Args:
-        request: Whose.
-        limit: Most bytes.
-        upload_s: Most seconds.
-        room: For this body and those of the other calls.
-        take: Of `Room.share`.
-
-    Raises:
-        QueueFull: Other bodies have left too little room.
-        EmptyBody: Nothing came.
-        TooLarge: More than ``limit`` bytes.
-        SlowUpload: It was not here after ``upload_s`` seconds.
-        Unavailable: The server is stopping.
-    """
-    announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced) > limit:
-        raise too_many_bytes(int(announced), limit)
-    chunks, size = [], 0
-    try:
-        async with room.arrival(upload_s):
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size > limit:
-                    raise too_many_bytes(size, limit)
-                take(len(chunk))
-                chunks.append(chunk)
-    except TimeoutError:
-        raise SlowUpload(
-            f"expected the whole body within {upload_s:g} s, got {size} bytes by then; send a smaller picture",
-            bytes=size,
-            upload_s=upload_s,
-        ) from None
-    if not size:
-        raise EmptyBody("expected a picture in the body, got 0 bytes; send a JPEG, PNG or WebP")
-    return chunks
-
-
-def require_size(content: bytes, max_bytes: int) -> bytes:
-    """Return the picture's bytes.
-
-    Raises:
-        TooLarge: They are more than ``max_bytes``.
-    """
-    if len(content) > max_bytes:
-        raise too_many_bytes(len(content), max_bytes)
-    return content
-
-
-def too_many_bytes(got: int, limit: int) -> TooLarge:
-    """Make the error for a body or picture of too many bytes."""
-    return TooLarge(f"expected at most {limit} bytes, got {got}; send a smaller picture", bytes=got, max_bytes=limit)

@@ -1,4 +1,4 @@
-"""uvicorn's WebSocket connection, with bounds on what a peer can make the server keep, and an end that a peer sees."""
+"""uvicorn's WebSocket protocol, with limits on what a peer can make the server keep, and a close that the peer sees."""
 
 from __future__ import annotations
 
@@ -9,58 +9,58 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.exceptions import PayloadTooBig
 from websockets.frames import Close, Frame, Opcode
 
-from service.http.lingering_close import IDLE_S, LINGER_BYTES
+from service.http.lingering_close import IDLE_S, MAX_DISCARDED_BYTES
 
 
 class BoundedWebSocket(WebSocketsSansIOProtocol):
-    """Cuts the connection of a peer who does not read, and tells a peer who breaks the protocol why it ends.
+    """Aborts the connection of a peer that does not read, and tells a peer that breaks the protocol why it closes.
 
-    uvicorn waits for a peer who does not read without end: an application's ``send`` blocks, a closed connection stays
-    until its last bytes are taken, and each ping adds a pong to what is kept. Here all three have an end; an
-    application cannot cut a connection itself.
+    uvicorn waits without limit for a peer that does not read: an application's ``send`` blocks, a closed connection
+    stays until its last bytes are read, and each ping adds a pong to the buffer. Here all three have a limit, because
+    an application cannot abort a connection itself.
 
     uvicorn closes at once on a message over the size limit, while the rest of it comes in. The system then resets the
     connection, and the close frame with code 1009 is lost. Here only the sending half is closed, and what still comes
-    is thrown away until the peer closes, within the limits of `service.http.lingering_close` (RFC 6455, sec. 7.1.1).
+    is discarded until the peer closes, within the limits of `service.http.lingering_close` (RFC 6455, sec. 7.1.1).
     """
 
-    patience_s: ClassVar[float] = 5.0
-    """For how long the write buffer may stay full, and unsent bytes may stay after the application is done."""
-    longest_s: ClassVar[float] = 60.0
-    """For how long a peer who broke the protocol may go on sending."""
+    send_timeout_s: ClassVar[float] = 5.0
+    """Maximum time for which the write buffer may stay full, or bytes may stay unsent once the application is done."""
+    discard_timeout_s: ClassVar[float] = 60.0
+    """Maximum time for which a peer that broke the protocol may go on sending."""
 
-    _cut: asyncio.TimerHandle | None = None
-    _left_bytes: int | None = None  # of what may still come to be thrown away; None before the end
+    _abort_timer: asyncio.TimerHandle | None = None
+    _discard_bytes: int | None = None  # that may still be discarded; None until the peer breaks the protocol
 
     def pause_writing(self) -> None:
-        """Begin to lose patience: the write buffer is full."""
+        """Start the abort timer: the write buffer is full."""
         super().pause_writing()
-        self._lose_patience()
+        self._abort_after(self.send_timeout_s)
 
     def resume_writing(self) -> None:
-        """Take heart: the peer reads."""
+        """Cancel the abort timer: the peer has read."""
         super().resume_writing()
-        self._stop_timer()
+        self._cancel_abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timer with the connection."""
-        self._stop_timer()
+        """Cancel the abort timer: there is no connection."""
+        self._cancel_abort()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take what comes; after the end, throw it away."""
-        if self._left_bytes is None:
+        """Pass received bytes on, or discard them once the peer has broken the protocol."""
+        if self._discard_bytes is None:
             super().data_received(data)
             return
-        self._left_bytes -= len(data)
-        if self._left_bytes < 0:
+        self._discard_bytes -= len(data)
+        if self._discard_bytes < 0:
             self.transport.abort()
         else:
-            self._cut_after(IDLE_S)
+            self._abort_after(IDLE_S)
 
     def handle_parser_exception(self) -> None:
         """Send the close frame that says what is wrong with the peer's message, then wait for the peer to close."""
-        if not self.close_sent:  # otherwise the application has closed, and this was one of the messages after that
+        if not self.close_sent:  # otherwise the application has closed already, and the message came later
             closing = self.conn.close_sent
             assert closing is not None
             if isinstance(self.conn.parser_exc, PayloadTooBig):
@@ -72,43 +72,40 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
             self.close_sent = True
         if self.close_timer is not None:
             self.close_timer.cancel()
-        # While there is a timer, uvicorn leaves the connection open when the application is done.
-        self.close_timer = self.loop.call_later(self.longest_s, self.transport.abort)
-        self.disconnected = True  # for the application, which must send nothing more
-        self._left_bytes = LINGER_BYTES
+        # While this timer exists, uvicorn leaves the connection open when the application is done.
+        self.close_timer = self.loop.call_later(self.discard_timeout_s, self.transport.abort)
+        self.disconnected = True  # tells the application to send nothing more
+        self._discard_bytes = MAX_DISCARDED_BYTES
         if self.transport.can_write_eof():
             self.transport.write_eof()
-        self._cut_after(IDLE_S)
+        self._abort_after(IDLE_S)
 
     def on_task_complete(self, task: asyncio.Task[None]) -> None:
-        """Give the last bytes, and the peer's half of the closing handshake, a limited time."""
+        """Limit the time for the last bytes and for the peer's half of the closing handshake."""
         super().on_task_complete(task)
         if not self.disconnected:
-            self._lose_patience()
+            self._abort_after(self.send_timeout_s)
 
     def handle_ping(self) -> None:
-        """Answer a ping, but not one of a peer who does not read the answers (RFC 6455, sec. 5.5.3, allows it)."""
-        if self._left_bytes is not None:
+        """Answer a ping, unless the peer does not read the answers (RFC 6455, sec. 5.5.3, allows to skip pongs)."""
+        if self._discard_bytes is not None:
             return
         if self.writable.is_set():
             super().handle_ping()
         else:
-            self.conn.data_to_send()  # the pong that is written there already
+            self.conn.data_to_send()  # drops the pong that `websockets` has prepared
 
-    def _lose_patience(self) -> None:
-        self._cut_after(self.patience_s)
+    def _abort_after(self, delay_s: float) -> None:
+        self._cancel_abort()
+        self._abort_timer = self.loop.call_later(delay_s, self.transport.abort)
 
-    def _cut_after(self, delay_s: float) -> None:
-        self._stop_timer()
-        self._cut = self.loop.call_later(delay_s, self.transport.abort)
-
-    def _stop_timer(self) -> None:
-        if self._cut is not None:
-            self._cut.cancel()
-            self._cut = None
+    def _cancel_abort(self) -> None:
+        if self._abort_timer is not None:
+            self._abort_timer.cancel()
+            self._abort_timer = None
 
 
-def websocket_protocol(patience_s: float, longest_s: float) -> type[BoundedWebSocket]:
-    """Make the class that uvicorn is told to use: it makes the connections itself."""
-    limits = {"patience_s": patience_s, "longest_s": longest_s}
+def websocket_protocol(send_timeout_s: float, discard_timeout_s: float) -> type[BoundedWebSocket]:
+    """Make a class with these limits: uvicorn takes a class and makes the connections itself."""
+    limits = {"send_timeout_s": send_timeout_s, "discard_timeout_s": discard_timeout_s}
     return type(BoundedWebSocket.__name__, (BoundedWebSocket,), limits)

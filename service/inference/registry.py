@@ -235,7 +235,7 @@ def _load(bundle: Bundle, settings: Settings) -> Model:
         return Model(manifest, bundle.card, f"{settings.backend}-cpu", None, _line(error))
     if manifest.role == "detector":
         return Model(manifest, bundle.card, runner.backend, PersonDetector(bundle, runner))
-    estimator = PoseEstimator(bundle, runner, settings.flip_test, settings.second_look)
+    estimator = PoseEstimator(bundle, runner, settings.flip_test, settings.refine_boxes)
     return Model(manifest, bundle.card, runner.backend, estimator)
 
 

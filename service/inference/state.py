@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from service.http.upload_budget import Room
 from service.inference.metrics import Metrics
 from service.inference.pixel_budget import PixelRoom
 from service.inference.registry import ModelRegistry
@@ -20,5 +19,4 @@ class Service:
     registry: ModelRegistry
     scheduler: Scheduler
     metrics: Metrics
-    room: Room
     pixels: PixelRoom

@@ -55,7 +55,7 @@ def agree(first: bytes | str, service: Service, session_id: str) -> Terms:
     except ServiceError as error:
         service.metrics.rejected(error.slug)
         code = OVERLOADED if isinstance(error, Unavailable) else BAD_HELLO
-        raise Farewell(code, error.detail, problem(error, INSTANCE, session_id)) from None
+        raise Farewell(code, error.detail, problem(error, INSTANCE, session_id, service.settings.root_path)) from None
 
 
 def _terms(hello: Hello, service: Service, session_id: str) -> Terms:
@@ -75,8 +75,8 @@ def _terms(hello: Hello, service: Service, session_id: str) -> Terms:
         wish,
         track=hello.track,
         smooth=smooth,
-        find_every=settings.stream_find_every,
-        most_misses=settings.stream_most_misses,
+        find_every=settings.stream_detect_every,
+        most_misses=settings.stream_max_misses,
     )
     ready = Ready.model_validate(
         {
@@ -92,7 +92,7 @@ def _terms(hello: Hello, service: Service, session_id: str) -> Terms:
                 waiting_frames=waiting,
             ),
             "idle_timeout_s": settings.stream_idle_s,
-            "find_every": settings.stream_find_every,
+            "find_every": settings.stream_detect_every,
             "skeleton": skeleton.name,
             "keypoints": skeleton.keypoints,
             "edges": skeleton.edges,

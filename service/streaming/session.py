@@ -16,11 +16,11 @@ import time
 from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
+from uuid import uuid4
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from service.errors import BadRequest, DeadlineExceeded, ServiceError, Unavailable, internal_error, problem
-from service.http.middleware import new_id
 from service.inference import image
 from service.inference.predict import Stopwatch
 from service.inference.state import Service
@@ -40,7 +40,7 @@ class Session:
     """A stream whose connection is accepted."""
 
     def __init__(self, socket: WebSocket, service: Service) -> None:
-        self.id = new_id()
+        self.id = str(uuid4())
         self._socket = socket
         self._service = service
         self._frames = FrameReader()
@@ -280,7 +280,7 @@ class Session:
     def _fault(
         self, error: ServiceError, seq: int | None = None, capture_us: int | None = None, dropped: int = 0
     ) -> str:
-        document = problem(error, INSTANCE, self.id)
+        document = problem(error, INSTANCE, self.id, self._service.settings.root_path)
         fault = {"seq": seq, "capture_us": capture_us, "dropped": dropped, "problem": document}
         return messages.write(messages.Fault.model_validate(fault))
 

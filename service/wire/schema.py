@@ -250,7 +250,7 @@ class Problem(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    type: str = Field(examples=["urn:posewright:problem:image-too-large"])
+    type: str = Field(examples=["/problems/image-too-large"])
     title: str
     status: int
     detail: str = Field(description="What was expected, what came, and what to do.")

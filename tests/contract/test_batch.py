@@ -22,7 +22,7 @@ def post(server: Running, contents: list[bytes], **query: object):
     return server.http.post("/predict/batch", files=files, params=query)
 
 
-def test_answers_come_in_order_and_a_bad_one_is_an_entry(server: Running) -> None:
+def test_answers_are_in_order_and_a_bad_picture_is_an_entry_with_a_problem(server: Running) -> None:
     contents = [BOTH, b"hello", GOOD, GOOD[:-1], spots.encode(spots.paint()), spots.png_bomb(), b""] * 2
 
     response = post(server, contents)
@@ -38,18 +38,18 @@ def test_answers_come_in_order_and_a_bad_one_is_an_entry(server: Running) -> Non
         assert request_id == response.headers["x-request-id"]
 
 
-def test_more_pictures_than_the_queue_holds_are_answered(server: Running) -> None:
+def test_a_batch_larger_than_the_queue_is_answered(server: Running) -> None:
     count = server.app.state.service.settings.max_batch
     entries = post(server, [GOOD] * count).json()
     assert [len(entry["poses"]) for entry in entries] == [1] * count
 
 
-def test_coco_counts_image_ids(server: Running) -> None:
+def test_coco_image_ids_count_up(server: Running) -> None:
     entries = post(server, [GOOD, BOTH], format="coco", image_id=7).json()
     assert [[result["image_id"] for result in entry] for entry in entries] == [[7], [8, 8]]
 
 
-def test_the_whole_call_is_refused_where_it_is_none(server: Running) -> None:
+def test_an_invalid_call_is_refused_as_a_whole(server: Running) -> None:
     count = server.app.state.service.settings.max_batch
     assert post(server, [GOOD] * (count + 1)).status_code == 400
     assert server.http.post("/predict/batch", content=GOOD, headers={"Content-Type": "image/png"}).status_code == 415
@@ -57,13 +57,13 @@ def test_the_whole_call_is_refused_where_it_is_none(server: Running) -> None:
     assert post(server, [GOOD], model="nobody").status_code == 404
 
 
-def test_one_picture_too_many_bytes_is_an_entry(server: Running) -> None:
+def test_a_picture_of_too_many_bytes_is_an_entry_with_a_problem(server: Running) -> None:
     entries = post(server, [GOOD, GOOD + b"\0" * 4_000_000]).json()
     assert len(entries[0]["poses"]) == 1
-    assert entries[1]["problem"]["type"] == "urn:posewright:problem:image-too-large"
+    assert entries[1]["problem"]["type"] == "/problems/image-too-large"
 
 
-def test_a_picture_that_breaks_the_network_is_an_entry_and_logged(
+def test_an_exception_for_one_picture_is_an_entry_with_a_problem_and_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     models = spots.write_models(tmp_path / "models")
@@ -77,5 +77,5 @@ def test_a_picture_that_breaks_the_network_is_an_entry_and_logged(
         ]  # fmt: skip
         assert answers[1]["problem"]["request_id"] == response.headers["x-request-id"]
         assert "Gather" not in response.text
-        assert running.app.state.service.room.taken == 0
+        assert running.upload_budget.taken == 0
     assert sum("picture 1 of a batch failed" in record.message for record in caplog.records) == 1

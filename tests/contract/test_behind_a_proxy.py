@@ -1,4 +1,4 @@
-"""Behind a proxy that shows the server under a path: what it says of itself leads back through the proxy."""
+"""Behind a proxy with a path prefix: all addresses that the server sends lead back through the proxy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.proxies import proxied
 from tests.streaming import SUBPROTOCOL, hear, say
 
 BACKEND = "backend.example:8080"
-"""What a proxy that rewrites Host calls the server."""
+"""The Host header of a proxy that rewrites it."""
 
 
 @pytest.fixture(scope="module")
@@ -31,16 +31,26 @@ def prefixed(models_dir: Path) -> Iterator[Running]:
 
 @pytest.fixture(scope="module", params=[None, BACKEND], ids=["host kept", "host rewritten"])
 def url(prefixed: Running, request: pytest.FixtureRequest) -> Iterator[str]:
-    """The server's address behind a proxy."""
+    """The server's address as the proxy's visitors see it."""
     with proxied(prefixed.url, "/pose", host=request.param) as it:
         yield it
 
 
-def test_calls_are_answered_and_problems_name_the_path_that_was_asked(url: str) -> None:
+def test_calls_are_answered_and_problems_name_paths_of_the_proxy(url: str) -> None:
     content = spots.encode(spots.paint(spots.SURE))
     reply = httpx.post(url + "/predict", content=content, headers={"Content-Type": "image/png"})
     assert len(reply.json()["poses"]) == 1
-    assert httpx.get(url + "/models/nobody").json()["instance"] == "/pose/models/nobody"
+    problem = httpx.get(url + "/models/nobody").json()
+    assert (problem["instance"], problem["type"]) == ("/pose/models/nobody", "/pose/problems/unknown-model")
+
+
+def test_the_type_of_a_problem_leads_to_its_page_through_the_proxy(url: str) -> None:
+    refused = httpx.get(url + "/models/nobody")
+    page = httpx.get(urljoin(str(refused.url), refused.json()["type"]))
+    assert (page.status_code, page.url) == (200, url + "/problems/unknown-model")
+    assert "No such model" in page.text
+    listed = httpx.get(urljoin(str(page.url), "../problems"))
+    assert 'href="problems/unknown-model"' in listed.text
 
 
 @pytest.mark.parametrize("path", ["/docs/", "/models/", "/predict/?format=coco"])
@@ -50,31 +60,33 @@ def test_redirects_lead_through_the_proxy(url: str, path: str) -> None:
     assert urljoin(url, reply.headers["location"]) == (url + path).replace("/?", "?").rstrip("/")
 
 
-def test_the_description_names_the_path(url: str) -> None:
+def test_the_openapi_document_names_the_prefix(url: str) -> None:
     assert httpx.get(url + "/openapi.json").json()["servers"] == [{"url": "/pose"}]
 
 
 @pytest.mark.parametrize("path", ["/", "/docs", "/posewright.js", "/web/page.css", "/docs/swagger-ui.css", "/readyz"])
-def test_files_are_there(url: str, path: str) -> None:
+def test_pages_and_files_are_served(url: str, path: str) -> None:
     assert httpx.get(url + path).status_code == 200
 
 
-def test_streams_go_through(url: str) -> None:
+def test_streams_pass_the_proxy_and_problems_name_its_paths(url: str) -> None:
     address = url.replace("http", "ws") + "/stream"
     with connect(address, subprotocols=[SUBPROTOCOL], compression=None) as connection:
         say(connection, type="hello")
         assert hear(connection)["type"] == "ready"
         connection.send(spots.encode(spots.paint(spots.SURE)))
         assert len(hear(connection)["poses"]) == 1
+        connection.send(b"no picture")
+        assert hear(connection)["problem"]["type"] == "/pose/problems/malformed-request"
 
 
-def test_calls_past_the_proxy_are_answered_too(prefixed: Running) -> None:
+def test_calls_without_the_proxy_are_answered_too(prefixed: Running) -> None:
     assert prefixed.http.get("/readyz").status_code == 200
     assert prefixed.http.get("/docs/").headers["location"] == "/pose/docs"
 
 
-def test_a_rewritten_host_must_be_named_and_so_must_the_origin_of_the_page(models_dir: Path) -> None:
-    def welcomed(proxy: str) -> bool:
+def test_a_rewritten_host_and_the_origin_of_its_pages_must_be_configured(models_dir: Path) -> None:
+    def accepted(proxy: str) -> bool:
         origin = proxy.removesuffix("/pose")
         address = proxy.replace("http", "ws") + "/stream"
         with connect(address, subprotocols=[SUBPROTOCOL], compression=None, origin=origin) as connection:
@@ -86,11 +98,11 @@ def test_a_rewritten_host_must_be_named_and_so_must_the_origin_of_the_page(model
 
     with serving(Settings(models_dir=models_dir)) as running, proxied(running.url, "/pose", host=BACKEND) as proxy:
         assert httpx.get(proxy + "/models").status_code == 421
-        assert not welcomed(proxy)
+        assert not accepted(proxy)
     settings = Settings(models_dir=models_dir, allowed_hosts=("backend.example",))
     with serving(settings) as running, proxied(running.url, "/pose", host=BACKEND) as proxy:
         assert httpx.get(proxy + "/models").status_code == 200
-        assert not welcomed(proxy)
+        assert not accepted(proxy)
     settings = Settings(models_dir=models_dir, allowed_hosts=("backend.example",), cors_origins=("*",))
     with serving(settings) as running, proxied(running.url, "/pose", host=BACKEND) as proxy:
-        assert welcomed(proxy)
+        assert accepted(proxy)

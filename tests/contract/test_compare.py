@@ -1,4 +1,4 @@
-"""POST /compare: the test teacher sees every keypoint one heatmap cell further right than the student."""
+"""POST /compare: the test teacher puts every keypoint one heatmap cell further right than the student."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.conftest import Running
 from tests.spots import SURE, UNSURE
 
 PICTURE = spots.encode(spots.paint(SURE, UNSURE))
-# A crop shows the box times 1.25: its height of 200 px becomes 256 px of crop, a cell is 4 of them.
+# A crop shows 1.25 times the box: 1.25 * 200 px become 256 px of crop, and a cell is 4 px of crop.
 CELL_PX = 4 * 1.25 * 200 / 256
 SIZE_PX = np.sqrt(120 * 200)
 
@@ -27,7 +27,7 @@ def compare(server: Running, **query: object) -> dict:
 
 
 @pytest.mark.parametrize("query", [{}, {"boxes": json.dumps([SURE.box_xywh, UNSURE.box_xywh])}, {"model": "student-s"}])
-def test_distances_and_oks_are_those_of_the_shift(server: Running, query: dict[str, str]) -> None:
+def test_distances_and_oks_are_those_of_one_cell(server: Running, query: dict[str, str]) -> None:
     reply = compare(server, **query)
 
     assert [(match["student"], match["teacher"]) for match in reply["matches"]] == [(0, 0), (1, 1)]
@@ -44,13 +44,13 @@ def test_distances_and_oks_are_those_of_the_shift(server: Running, query: dict[s
         assert reply[side]["pose_ms"] == reply["timings_ms"][side] > 0
 
 
-def test_a_model_is_like_itself(server: Running) -> None:
+def test_a_model_compared_with_itself_has_no_distance(server: Running) -> None:
     for match in compare(server, model="teacher")["matches"]:
         assert match["oks"] == 1
         assert match["distances_px"] == [0] * 17
 
 
-def test_min_score_drops_people_on_both_sides(server: Running) -> None:
+def test_min_score_removes_people_on_both_sides(server: Running) -> None:
     reply = compare(server, min_score=0.9)
     assert [len(reply["student"]["poses"]), len(reply["teacher"]["poses"]), len(reply["matches"])] == [1, 1, 1]
 

@@ -1,4 +1,4 @@
-"""GET /metrics: what the wire lists, and that it counts what happens."""
+"""GET /metrics: its names, and what they count."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.spots import SURE, UNSURE
 from tests.streaming import connected, frame, hear, say, streaming
 
 PICTURE = spots.encode(spots.paint(SURE, UNSURE))
-# WIRE's list; counters are named without _total by the parser.
+# The parser names counters without _total.
 NAMES = {
     "posewright_request_duration_seconds": "histogram",
     "posewright_stage_duration_seconds": "histogram",
@@ -31,7 +31,7 @@ NAMES = {
 
 @pytest.fixture
 def fresh(models_dir: Path) -> Iterator[Running]:
-    """Counts from nothing; the teacher answers for all of whom the student is not wholly sure."""
+    """A server whose counts are 0, and whose teacher answers for every person below a score of 1."""
     with serving(Settings(models_dir=models_dir, fallback_score=1.0, stream_max_sessions=1)) as running:
         yield running
 
@@ -42,7 +42,7 @@ def samples(running: Running) -> dict[tuple[str, ...], float]:
     return {(it.name, *it.labels.values()): it.value for family in families for it in family.samples}
 
 
-def test_all_names_are_there_from_the_beginning(fresh: Running) -> None:
+def test_all_metrics_exist_from_the_start(fresh: Running) -> None:
     response = fresh.http.get("/metrics")
     assert response.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     types = {family.name: family.type for family in text_string_to_metric_families(response.text)}
@@ -56,27 +56,27 @@ def test_calls_are_counted_by_route_and_status(fresh: Running) -> None:
     fresh.http.get("/models/student-s")
     fresh.http.get("/models/other")
     fresh.http.get("/made/up/7")
-    told = samples(fresh)
+    counted = samples(fresh)
     count = "posewright_request_duration_seconds_count"
-    assert told[count, "/predict", "200"] == 1
-    assert told[count, "/predict", "422"] == 1
-    assert told[count, "/models/{name}", "200"] == told[count, "/models/{name}", "404"] == 1
-    assert told[count, "other", "404"] == 1
-    assert told["posewright_rejected_total", "undecodable-image"] == 1
-    assert told["posewright_rejected_total", "unknown-model"] == 1
+    assert counted[count, "/predict", "200"] == 1
+    assert counted[count, "/predict", "422"] == 1
+    assert counted[count, "/models/{name}", "200"] == counted[count, "/models/{name}", "404"] == 1
+    assert counted[count, "other", "404"] == 1
+    assert counted["posewright_rejected_total", "undecodable-image"] == 1
+    assert counted["posewright_rejected_total", "unknown-model"] == 1
     for stage in ("queue", "decode", "find", "pose", "encode"):
-        assert told["posewright_stage_duration_seconds_count", stage] == 1
-    assert told["posewright_stage_duration_seconds_sum", "pose"] > 0
-    assert told["posewright_fallback_total", "low_confidence"] == 1
-    assert told["posewright_queue_depth", "call"] == told["posewright_queue_depth", "stream"] == 0
+        assert counted["posewright_stage_duration_seconds_count", stage] == 1
+    assert counted["posewright_stage_duration_seconds_sum", "pose"] > 0
+    assert counted["posewright_fallback_total", "low_confidence"] == 1
+    assert counted["posewright_queue_depth", "call"] == counted["posewright_queue_depth", "stream"] == 0
 
 
-def test_every_picture_of_a_batch_and_both_sides_of_a_comparison_count(fresh: Running) -> None:
+def test_all_pictures_of_a_batch_and_both_sides_of_a_comparison_are_counted(fresh: Running) -> None:
     fresh.http.post("/predict/batch", files=[("image", PICTURE)] * 3)
     fresh.http.post("/compare", content=PICTURE)
-    told = samples(fresh)
-    assert told["posewright_stage_duration_seconds_count", "decode"] == 4
-    assert told["posewright_stage_duration_seconds_count", "teacher"] == 1
+    counted = samples(fresh)
+    assert counted["posewright_stage_duration_seconds_count", "decode"] == 4
+    assert counted["posewright_stage_duration_seconds_count", "teacher"] == 1
 
 
 def test_streams_are_counted(fresh: Running) -> None:
@@ -88,14 +88,14 @@ def test_streams_are_counted(fresh: Running) -> None:
         hear(connection)
         with connected(fresh) as second:
             hear(second)
-        told = samples(fresh)
-        assert told["posewright_stream_sessions",] == 1
-    assert told["posewright_stream_frames_total", "answered"] == 3
-    assert told["posewright_stream_frames_total", "error"] == 1
-    assert told["posewright_stream_frame_age_seconds_count",] == 3
-    assert told["posewright_stage_duration_seconds_count", "track"] == 3
-    assert told["posewright_rejected_total", "too-many-streams"] == 1
-    assert told["posewright_fallback_total", "low_confidence"] == 3
+        counted = samples(fresh)
+        assert counted["posewright_stream_sessions",] == 1
+    assert counted["posewright_stream_frames_total", "answered"] == 3
+    assert counted["posewright_stream_frames_total", "error"] == 1
+    assert counted["posewright_stream_frame_age_seconds_count",] == 3
+    assert counted["posewright_stage_duration_seconds_count", "track"] == 3
+    assert counted["posewright_rejected_total", "too-many-streams"] == 1
+    assert counted["posewright_fallback_total", "low_confidence"] == 3
 
 
 def test_a_bad_hello_is_counted(fresh: Running) -> None:
@@ -105,7 +105,7 @@ def test_a_bad_hello_is_counted(fresh: Running) -> None:
     assert samples(fresh)["posewright_rejected_total", "unknown-model"] == 1
 
 
-def test_models_are_told(fresh: Running) -> None:
+def test_models_are_listed(fresh: Running) -> None:
     families = text_string_to_metric_families(fresh.http.get("/metrics").text)
     (family,) = (it for it in families if it.name == "posewright_model_info")
     assert {it.labels["name"]: it.value for it in family.samples} == {"detector": 1, "student-s": 1, "teacher": 1}

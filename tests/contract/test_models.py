@@ -1,4 +1,4 @@
-"""The registry as seen from outside: /models, readiness, fallback, overload."""
+"""The model registry in a running server: /models, readiness, fallback, overload."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from service.app import create_app
-from service.http.upload_budget import Room
+from service.http.upload_budget import UploadBudget
 from service.inference.pixel_budget import PixelRoom
 from service.inference.scheduler import Scheduler
 from service.inference.state import Service
@@ -40,25 +40,25 @@ def test_models_are_listed_and_shown(server: Running) -> None:
         assert entry["sha256"] == entry["manifest"]["files"]["model.onnx"]
 
 
-def test_alive_and_ready(server: Running) -> None:
+def test_healthz_and_readyz_answer(server: Running) -> None:
     assert server.http.get("/healthz").json() == {"status": "ok"}
     assert server.http.get("/readyz").json() == {"status": "ready"}
 
 
-def test_not_ready_before_the_warm_up_is_over(models_dir: Path) -> None:
+def test_calls_are_refused_until_the_warm_up_is_over(models_dir: Path) -> None:
     settings = Settings(models_dir=models_dir)
     app = create_app(settings)
-    # Without its lifespan nothing warms the app up: the moment before stands still.
-    bodies, pixels = Room(settings.max_bodies_bytes), PixelRoom(settings.max_pixels)
-    scheduler = Scheduler(1, 1, PATIENCE_S)
-    app.state.service = Service(settings, app.state.registry, scheduler, app.state.metrics, bodies, pixels)
+    # The lifespan, which is not run here, would warm the models up.
+    scheduler, pixels = Scheduler(1, 1, PATIENCE_S), PixelRoom(settings.max_pixels)
+    app.state.upload_budget = UploadBudget(settings.max_bodies_bytes, settings.upload_s)
+    app.state.service = Service(settings, app.state.registry, scheduler, app.state.metrics, pixels)
 
     async def main() -> None:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as http:
             assert (await http.get("/healthz")).status_code == 200
             for response in (await http.get("/readyz"), await http.post("/predict", content=PICTURE)):
                 assert response.status_code == 503
-                assert response.json()["type"] == "urn:posewright:problem:not-ready"
+                assert response.json()["type"] == "/problems/not-ready"
                 assert response.headers["retry-after"] == "1"
             listed = (await http.get("/models")).json()["models"]
             assert {entry["state"] for entry in listed} == {"warming_up"}
@@ -78,11 +78,11 @@ def folder(models_dir: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("damage", ["missing", "not loadable", "not runnable"])
-def test_the_teacher_answers_for_a_student_that_cannot(folder: Path, damage: str) -> None:
+def test_the_teacher_answers_if_the_student_cannot(folder: Path, damage: str) -> None:
     shutil.rmtree(folder / "student-s")
-    if damage == "not loadable":  # whole, as its hashes say, but no graph that onnxruntime knows
+    if damage == "not loadable":  # the hash fits, but the file is not a graph
         spots.write_pose_bundle(folder, "student-s", "student", b"no graph")
-    elif damage == "not runnable":  # loads, but its answers are no keypoints
+    elif damage == "not runnable":  # the graph loads, but does not return keypoints
         spots.write_pose_bundle(folder, "student-s", "student", spots.detector_network())
     with serving(Settings(models_dir=folder)) as running:
         reply = running.predict(PICTURE).json()
@@ -97,7 +97,7 @@ def test_the_teacher_answers_for_a_student_that_cannot(folder: Path, damage: str
         assert running.http.get("/readyz").status_code == 200
 
 
-def test_a_shelf_without_a_teacher(folder: Path) -> None:
+def test_a_registry_without_a_teacher_answers_predict_only(folder: Path) -> None:
     shutil.rmtree(folder / "teacher")
     with serving(Settings(models_dir=folder, fallback_score=1)) as running:
         assert running.predict(PICTURE).json()["model"]["fallback"] is None
@@ -105,7 +105,7 @@ def test_a_shelf_without_a_teacher(folder: Path) -> None:
 
 
 class TestLowConfidence:
-    """A student that sees every keypoint only faintly; the teacher's are one cell further right."""
+    """The student's scores are low; the teacher's keypoints are one heatmap cell further right."""
 
     @pytest.fixture
     def faint(self, folder: Path) -> Path:
@@ -117,7 +117,7 @@ class TestLowConfidence:
         points = np.array([[point["x"], point["y"]] for point in pose["keypoints"]])
         return float((points - person.keypoints)[:, 0].mean())
 
-    def test_the_teacher_answers_for_those_people_only(self, faint: Path) -> None:
+    def test_the_teacher_answers_only_for_people_with_low_scores(self, faint: Path) -> None:
         boxes = json.dumps([UNSURE.box_xywh, SURE.box_xywh])
         with serving(Settings(models_dir=faint)) as running:
             scores = [pose["score"] for pose in running.predict(PICTURE).json()["poses"]]
@@ -126,17 +126,17 @@ class TestLowConfidence:
         with serving(Settings(models_dir=faint, fallback_score=sum(scores) / 2)) as running:
             reply = running.predict(PICTURE).json()
             assert (reply["model"]["name"], reply["model"]["fallback"]) == ("student-s", "low_confidence")
-            # Now the surer one: its keypoints are the teacher's, so it comes first.
+            # The teacher is more certain, so its person comes first.
             marks = {round(self.offset(pose, person)): pose.get("fallback") for pose, person in self.pairs(reply)}
             assert marks == {0: None, 4: "low_confidence"}
             assert running.predict(PICTURE, boxes=boxes).json()["model"]["fallback"] is None
             assert running.predict(PICTURE, model="student").json()["model"]["fallback"] is None
-            # The teacher was asked of a place where nobody is; who is left, the student answered for.
+            # The teacher answered only for an empty box, which is left out: the student answered for the rest.
             places = json.dumps([SURE.box_xywh, [0, 0, 20, 30]])
             reply = running.predict(PICTURE, boxes=places, min_score=sum(scores) / 2).json()
             assert (len(reply["poses"]), reply["model"]["name"], reply["model"]["fallback"]) == (1, "student-s", None)
 
-    def test_it_is_named_where_it_answers_for_everyone(self, faint: Path) -> None:
+    def test_the_reply_names_the_teacher_if_it_answers_for_everyone(self, faint: Path) -> None:
         with serving(Settings(models_dir=faint, fallback_score=1)) as running:
             reply = running.predict(PICTURE).json()
             assert (reply["model"]["name"], reply["model"]["fallback"]) == ("teacher", "low_confidence")
@@ -150,25 +150,25 @@ class TestLowConfidence:
 
 
 class TestOverload:
-    def test_a_full_queue_refuses_and_the_others_are_answered(self, models_dir: Path) -> None:
+    def test_a_full_queue_refuses_calls_and_answers_the_others(self, models_dir: Path) -> None:
         settings = Settings(models_dir=models_dir, workers=1, queue_size=1)
         with serving(settings) as running, ThreadPoolExecutor(12) as pool:
             responses = list(pool.map(lambda _: running.predict(PICTURE), range(48)))
             codes = [response.status_code for response in responses]
             assert set(codes) == {200, 503}
             refused = responses[codes.index(503)]
-            assert refused.json()["type"] == "urn:posewright:problem:queue-full"
+            assert refused.json()["type"] == "/problems/queue-full"
             assert int(refused.headers["retry-after"]) >= 1
             assert running.predict(PICTURE).status_code == 200
 
-    def test_late_answers_are_timeouts(self, models_dir: Path) -> None:
+    def test_late_answers_become_504(self, models_dir: Path) -> None:
         with serving(Settings(models_dir=models_dir, deadline_s=1e-4)) as running:
             response = running.predict(PICTURE)
             assert response.status_code == 504
-            assert response.json()["type"] == "urn:posewright:problem:deadline-exceeded"
+            assert response.json()["type"] == "/problems/deadline-exceeded"
             assert running.http.get("/healthz").status_code == 200
 
-    def test_many_callers_get_their_own_people(self, server: Running) -> None:
+    def test_concurrent_callers_get_their_own_people(self, server: Running) -> None:
         def ask(i: int) -> bool:
             person = spots.Person((100 + 8 * (i % 40), 188))
             (pose,) = server.predict(spots.encode(spots.paint(person))).json()["poses"]
@@ -189,13 +189,15 @@ class TestStart:
         ("gone", "named"),
         [(["detector"], "a detector 'detector'"), (["student-s", "teacher"], "a student 'student-s'")],
     )
-    def test_a_shelf_that_cannot_answer_refuses_the_start(self, folder: Path, gone: list[str], named: str) -> None:
+    def test_a_registry_without_a_detector_or_pose_model_refuses_the_start(
+        self, folder: Path, gone: list[str], named: str
+    ) -> None:
         for name in gone:
             shutil.rmtree(folder / name)
         with pytest.raises(BundleError, match=f"expected {named}"):
             create_app(Settings(models_dir=folder))
 
-    def test_a_bundle_under_another_name_refuses_the_start(self, folder: Path) -> None:
+    def test_a_bundle_in_a_folder_of_another_name_refuses_the_start(self, folder: Path) -> None:
         (folder / "teacher").rename(folder / "teacher-2")
         with pytest.raises(BundleError, match="expected its manifest to name 'teacher-2', got 'teacher'"):
             create_app(Settings(models_dir=folder))
@@ -204,7 +206,7 @@ class TestStart:
         with pytest.raises(BundleError, match="expected a folder of bundles"):
             create_app(Settings(models_dir=tmp_path / "nowhere"))
 
-    def test_other_folders_are_left_alone(self, folder: Path) -> None:
+    def test_folders_without_a_bundle_are_ignored(self, folder: Path) -> None:
         (folder / ".partial").mkdir()
         (folder / "lost+found").mkdir()
         assert sorted(create_app(Settings(models_dir=folder)).state.registry.models) == [
@@ -214,7 +216,7 @@ class TestStart:
         ]
 
 
-def test_cors_is_for_the_named_origins(models_dir: Path) -> None:
+def test_cors_headers_are_sent_to_allowed_origins_only(models_dir: Path) -> None:
     with serving(Settings(models_dir=models_dir, cors_origins=("https://a.example",))) as running:
         allowed = running.http.get("/healthz", headers={"Origin": "https://a.example"})
         assert allowed.headers["access-control-allow-origin"] == "https://a.example"
@@ -222,9 +224,9 @@ def test_cors_is_for_the_named_origins(models_dir: Path) -> None:
         assert "access-control-allow-origin" not in other.headers
 
 
-def test_a_page_of_another_origin_may_read_that_the_server_failed(models_dir: Path) -> None:
+def test_cors_headers_are_on_internal_errors_too(models_dir: Path) -> None:
     with serving(Settings(models_dir=models_dir, cors_origins=("https://a.example",))) as running:
-        running.registry.models["broken"] = None  # type: ignore[assignment] # something that nobody foresaw
+        running.registry.models["broken"] = None  # type: ignore[assignment] # causes an unexpected exception
         response = running.http.get("/models", headers={"Origin": "https://a.example"})
         assert response.status_code == 500
         assert response.headers["access-control-allow-origin"] == "https://a.example"

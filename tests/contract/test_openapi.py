@@ -1,4 +1,4 @@
-"""The OpenAPI document describes what the server does."""
+"""The OpenAPI document describes the routes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_every_reference_resolves_and_every_route_is_described(server: Running) 
             assert "HTTPValidationError" not in str(operation)
 
 
-def test_predict_names_its_forms_parameters_replies_and_problems(server: Running) -> None:
+def test_predict_has_its_body_types_parameters_replies_and_problems(server: Running) -> None:
     operation = server.http.get("/openapi.json").json()["paths"]["/predict"]["post"]
     assert set(operation["requestBody"]["content"]) == {
         "image/jpeg", "image/png", "image/webp", "multipart/form-data", "application/json",

@@ -1,10 +1,11 @@
-"""Whatever comes in: a problem document that says what to do, and a server that goes on."""
+"""Bad requests: each gets a problem document that says what to do, and the server keeps answering."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import json
+import logging
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from service.errors import problem_types
 from service.settings import Settings
 from service.wire import schema
 from tests import spots
@@ -33,15 +35,17 @@ def assert_problem(response: httpx.Response, status: int, slug: str) -> dict[str
     assert response.headers["content-type"] == "application/problem+json"
     document = response.json()
     schema.Problem.model_validate(document)
-    assert document["type"] == f"urn:posewright:problem:{slug}"
-    assert document["status"] == status
+    (kind,) = (it for it in problem_types() if it.slug == slug)
+    assert (document["type"], document["title"]) == (f"/problems/{slug}", kind.title)
+    assert set(document) - set(schema.Problem.model_fields) <= set(kind.fields), "fields that the page does not explain"
+    assert document["status"] == status == kind.status
     assert document["instance"] == response.request.url.path
     assert document["request_id"] == response.headers["x-request-id"]
     return document
 
 
 @pytest.fixture(autouse=True)
-def _goes_on(server: Running) -> Any:
+def _server_keeps_answering(server: Running) -> Any:
     yield
     assert len(server.predict(PICTURE).json()["poses"]) == 1
 
@@ -82,11 +86,11 @@ def _goes_on(server: Running) -> Any:
         ),
     ],
 )  # fmt: skip
-def test_bad_bodies(server: Running, content: bytes, content_type: str, status: int, slug: str) -> None:
+def test_bad_bodies_are_refused(server: Running, content: bytes, content_type: str, status: int, slug: str) -> None:
     assert_problem(server.predict(content, content_type), status, slug)
 
 
-def test_the_bomb_is_small() -> None:
+def test_the_picture_of_144_megapixels_is_a_small_file() -> None:
     assert len(spots.png_bomb()) < 500_000
 
 
@@ -100,13 +104,13 @@ def test_the_bomb_is_small() -> None:
         ({"format": "xml"}, "format"), ({"image_id": "a"}, "image_id"), ({"max_peple": "3"}, "max_peple"),
     ],
 )  # fmt: skip
-def test_bad_parameters(server: Running, query: dict[str, str], named: str) -> None:
+def test_bad_parameters_are_named(server: Running, query: dict[str, str], named: str) -> None:
     document = assert_problem(server.predict(PICTURE, **query), 422, "bad-parameter")
     assert named in document["detail"]
     assert "got" in document["detail"]
 
 
-def test_an_unknown_model(server: Running) -> None:
+def test_an_unknown_model_is_refused_with_the_known_ones(server: Running) -> None:
     document = assert_problem(server.predict(PICTURE, model="nobody"), 404, "unknown-model")
     assert document["models"] == ["detector", "student-s", "teacher"]
     document = assert_problem(server.predict(PICTURE, model="detector"), 404, "unknown-model")
@@ -114,7 +118,7 @@ def test_an_unknown_model(server: Running) -> None:
     assert_problem(server.http.get("/models/nobody"), 404, "unknown-model")
 
 
-def test_an_accept_that_cannot_be_met(server: Running) -> None:
+def test_an_accept_header_without_an_offered_type_is_refused(server: Running) -> None:
     response = server.http.post("/predict", content=PICTURE, headers={"Accept": "text/html"})
     assert assert_problem(response, 406, "not-acceptable")["offered"] == ["application/json", "image/jpeg", "image/png"]
     for path in ("/compare", "/predict/batch"):
@@ -122,7 +126,7 @@ def test_an_accept_that_cannot_be_met(server: Running) -> None:
         assert_problem(response, 406, "not-acceptable")
 
 
-def test_paths_and_methods_of_the_framework(server: Running) -> None:
+def test_unknown_paths_and_methods_are_problems(server: Running) -> None:
     assert_problem(server.http.get("/nowhere"), 404, "not-found")
     response = server.http.get("/predict")
     assert_problem(response, 405, "method-not-allowed")
@@ -130,7 +134,7 @@ def test_paths_and_methods_of_the_framework(server: Running) -> None:
 
 
 @pytest.mark.parametrize("form", ["raw", "json", "multipart", "chunked"])
-def test_too_many_bytes_in_every_form(server: Running, form: str) -> None:
+def test_too_many_bytes_are_refused_in_every_form(server: Running, form: str) -> None:
     content = spots.encode(np.zeros((8, 8, 3), np.uint8)) + b"\0" * 4_000_000
     if form == "json":
         response = server.http.post("/predict", json={"image": base64.b64encode(content).decode()})
@@ -145,7 +149,7 @@ def test_too_many_bytes_in_every_form(server: Running, form: str) -> None:
     assert document["bytes"] > document["max_bytes"] >= 4_000_000
 
 
-def test_the_byte_limit_itself_is_allowed(server: Running) -> None:
+def test_a_picture_of_exactly_the_byte_limit_is_accepted(server: Running) -> None:
     content = PICTURE + b"\0" * (4_000_000 - len(PICTURE))
     assert server.predict(content).status_code == 200
     assert server.http.post("/predict", files={"image": content}).status_code == 200
@@ -154,25 +158,32 @@ def test_the_byte_limit_itself_is_allowed(server: Running) -> None:
         assert assert_problem(response, 413, "image-too-large")["max_bytes"] == 4_000_000
 
 
-def test_several_pictures_are_for_the_batch(server: Running) -> None:
+def test_several_pictures_are_refused_outside_of_a_batch(server: Running) -> None:
     files = [("image", ("a", PICTURE)), ("image", ("b", PICTURE))]
     document = assert_problem(server.http.post("/predict", files=files), 400, "malformed-request")
     assert "/predict/batch" in document["detail"]
 
 
-def test_other_fields_are_not_ignored(server: Running) -> None:
+def test_unknown_multipart_fields_are_refused(server: Running) -> None:
     response = server.http.post("/predict", files={"image": PICTURE}, data={"boxes": "[]"})
     assert "'boxes'" in assert_problem(response, 422, "bad-parameter")["detail"]
 
 
-def test_a_client_that_leaves_midway(server: Running) -> None:
+def test_a_client_that_disconnects_during_its_upload_frees_the_budget(
+    server: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "service.http.middleware")
     host, port = server.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as connection:
         head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 999\r\n\r\n"
         connection.sendall(head + b"abc")
+        eventually(lambda: server.upload_budget.taken == 3)
+    eventually(lambda: server.upload_budget.taken == 0)
+    eventually(lambda: "the client disconnected before it was answered" in caplog.text)
+    assert not any(record.exc_info for record in caplog.records)
 
 
-def test_a_body_that_does_not_come_in_time(models_dir: Path) -> None:
+def test_a_body_that_does_not_arrive_in_time_is_refused(models_dir: Path) -> None:
     with serving(Settings(models_dir=models_dir, upload_s=0.2)) as running:
         host, port = running.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=PATIENCE_S) as connection:
@@ -181,32 +192,32 @@ def test_a_body_that_does_not_come_in_time(models_dir: Path) -> None:
             answer = connection.makefile("rb").read()  # to the end: the server closes what it did not read
         document = json.loads(answer.partition(b"\r\n\r\n")[2])
         schema.Problem.model_validate(document)
-        assert (document["status"], document["type"]) == (408, "urn:posewright:problem:slow-upload")
+        assert (document["status"], document["type"]) == (408, "/problems/slow-upload")
         assert (document["bytes"], document["upload_s"]) == (3, 0.2)
         assert running.predict(PICTURE).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/predict", "/predict/batch", "/compare"])
-def test_bodies_together_take_no_more_than_they_may(models_dir: Path, path: str) -> None:
-    """Others are told to come back while one holds the room, and served once it has let go; alone, any size is."""
+def test_bodies_beyond_the_upload_budget_are_refused_until_it_is_free(models_dir: Path, path: str) -> None:
+    """A single body may exceed the budget while there is no other."""
     with serving(Settings(models_dir=models_dir, max_bodies_bytes=len(PICTURE) // 2)) as running:
-        room = running.app.state.service.room
+        budget = running.upload_budget
         host, port = running.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=PATIENCE_S) as connection:
             head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 99999\r\n\r\n"
             connection.sendall(head + PICTURE)
-            eventually(lambda: room.taken == len(PICTURE))
+            eventually(lambda: budget.taken == len(PICTURE))
             refused = running.http.post(path, files={"image": PICTURE})
             document = assert_problem(refused, 503, "queue-full")
             assert refused.headers["Retry-After"] == "1"
             assert document["max_bodies_bytes"] == len(PICTURE) // 2
-        eventually(lambda: room.taken == 0)
+        eventually(lambda: budget.taken == 0)
         assert running.http.post(path, files={"image": PICTURE}).status_code == 200
-        eventually(lambda: room.taken == 0)
+        eventually(lambda: budget.taken == 0)
 
 
 @pytest.mark.parametrize("path", ["/predict", "/predict/batch"])
-def test_nobody_works_for_a_caller_who_hung_up(models_dir: Path, path: str) -> None:
+def test_a_call_whose_client_disconnected_is_never_worked_on(models_dir: Path, path: str) -> None:
     begun, released = threading.Event(), threading.Event()
 
     def hold(_: float) -> None:
@@ -230,7 +241,7 @@ def test_nobody_works_for_a_caller_who_hung_up(models_dir: Path, path: str) -> N
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
-def test_health_is_told_without_a_body_too(server: Running, path: str) -> None:
+def test_health_answers_head_requests(server: Running, path: str) -> None:
     response = server.http.head(path)
     assert (response.status_code, response.content) == (200, b"")
 
@@ -238,7 +249,9 @@ def test_health_is_told_without_a_body_too(server: Running, path: str) -> None:
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_a_picture_cut_or_damaged_anywhere(server: Running, kind: str, data: st.DataObject) -> None:
+def test_a_picture_that_is_cut_or_damaged_anywhere_gets_an_answer_or_a_problem(
+    server: Running, kind: str, data: st.DataObject
+) -> None:
     content = SMALL[kind]
     at = data.draw(st.integers(0, len(content) - 1))
     if data.draw(st.booleans()):
@@ -253,21 +266,21 @@ def test_a_picture_cut_or_damaged_anywhere(server: Running, kind: str, data: st.
     content=st.binary(max_size=300),
     content_type=st.sampled_from(["image/jpeg", "application/json", "multipart/form-data; boundary=b"]),
 )
-def test_noise(server: Running, content: bytes, content_type: str) -> None:
+def test_random_bytes_are_refused(server: Running, content: bytes, content_type: str) -> None:
     response = server.predict(content, content_type)
     assert response.status_code in {400, 415, 422}  # two bytes make a BMP
     assert json.loads(response.content)["detail"]
 
 
 class TestHost:
-    """A page of another name that points here (DNS rebinding) is of one origin with itself, whatever it asks."""
+    """A page whose own name resolves to this server (DNS rebinding) has the origin of what it asks."""
 
     NAME = "evil.example:8000"
 
     @pytest.mark.parametrize(
         "path", ["/", "/docs", "/models", "/openapi.json", "/metrics", "/posewright.js", "/nothing"]
     )
-    def test_a_call_by_a_strange_name_is_refused(self, server: Running, path: str) -> None:
+    def test_a_call_for_an_unknown_host_is_refused(self, server: Running, path: str) -> None:
         reply = server.http.get(path, headers={"Host": self.NAME, "Origin": "http://" + self.NAME})
         problem = assert_problem(reply, 421, "unknown-host")
         assert problem["host"] == self.NAME

@@ -1,4 +1,4 @@
-"""What /stream does with clients who are too fast, do not read, break off or come in crowds."""
+"""WebSocket /stream with clients that are too fast, do not read, disconnect, or are many."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ HELLO = packed(TEXT, b'{"type":"hello","policy":"latest"}')
 
 @pytest.fixture(scope="module")
 def strict(models_dir: Path) -> Iterator[Running]:
-    """One worker, and little patience with clients who do not read."""
+    """A server with one worker that soon disconnects clients that do not read."""
     with serving(Settings(models_dir=models_dir, workers=1, stream_send_s=0.3)) as running:
         yield running
 
 
 @pytest.fixture(autouse=True)
-def _leaves_nothing(strict: Running) -> Iterator[None]:
+def _server_keeps_answering(strict: Running) -> Iterator[None]:
     yield
     eventually(lambda: strict.open_streams == 0)
     with streaming(strict) as connection:
@@ -58,8 +58,8 @@ def _leaves_nothing(strict: Running) -> Iterator[None]:
         assert hear(connection)["type"] == "result"
 
 
-def counted(running: Running) -> Counter[str]:
-    """Frames by outcome, as the metrics tell."""
+def frame_counts(running: Running) -> Counter[str]:
+    """Number of frames by outcome, from the metrics."""
     families = text_string_to_metric_families(running.http.get("/metrics").text)
     (family,) = (it for it in families if it.name == "posewright_stream_frames")
     return Counter({it.labels["outcome"]: int(it.value) for it in family.samples if it.name.endswith("_total")})
@@ -69,8 +69,8 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def test_every_frame_of_a_fast_sender_is_answered_refused_or_counted_as_dropped(strict: Running) -> None:
-    before, sent = counted(strict), 150
+def test_every_frame_of_a_fast_client_is_answered_refused_or_counted_as_dropped(strict: Running) -> None:
+    before, sent = frame_counts(strict), 150
     broken = {i for i in range(sent) if i % 7 == 3}
     with streaming(strict) as connection:
         for i in range(sent):
@@ -83,12 +83,11 @@ def test_every_frame_of_a_fast_sender_is_answered_refused_or_counted_as_dropped(
     assert dropped > sent / 3
     assert [it["seq"] for it in results] == sorted(it["seq"] for it in results)
     assert {it["seq"] for it in errors} == broken
-    told = counted(strict) - before
-    assert told == Counter(answered=len(results), error=len(errors), dropped=dropped)
+    assert frame_counts(strict) - before == Counter(answered=len(results), error=len(errors), dropped=dropped)
 
 
-def test_the_frame_that_is_answered_is_the_newest(strict: Running) -> None:
-    """While one turn is worked on, ten frames come; the next turn has the last of them."""
+def test_policy_latest_answers_the_newest_frame(strict: Running) -> None:
+    """Ten frames arrive while one is processed; the last of them is processed next."""
     with streaming(strict) as connection:
         for _ in range(5):
             for i in range(10):
@@ -99,8 +98,8 @@ def test_the_frame_that_is_answered_is_the_newest(strict: Running) -> None:
 
 
 @pytest.mark.parametrize("kind", ["pings", "text", "frames"])
-def test_who_never_reads_is_cut_off_and_costs_little(strict: Running, kind: str) -> None:
-    """The error that the client gets on sending is the proof: only a connection that was cut gives one."""
+def test_a_client_that_never_reads_is_disconnected_and_takes_little_memory(strict: Running, kind: str) -> None:
+    """Sending raises only on a connection that the server has aborted."""
     message = {
         "pings": packed(PING, bytes(125)),
         "text": packed(TEXT, b'{"type":"nonsense"}'),
@@ -109,14 +108,14 @@ def test_who_never_reads_is_cut_off_and_costs_little(strict: Running, kind: str)
     with bare(strict.url) as connection:
         connection.sendall(HELLO)
         before = resident_bytes()
-        with pytest.raises(OSError, match=r"reset|Broken pipe|aborted"):  # noqa: PT012 - nobody knows which one it is
+        with pytest.raises(OSError, match=r"reset|Broken pipe|aborted"):  # noqa: PT012 - any of the calls may raise
             while True:
                 connection.sendall(message)
         assert resident_bytes() - before < 50e6
     eventually(lambda: strict.open_streams == 0)
 
 
-def test_a_flood_of_frames_that_nobody_reads_keeps_one_waiting(strict: Running) -> None:
+def test_unread_results_of_many_frames_take_little_memory(strict: Running) -> None:
     before = resident_bytes()
     with bare(strict.url) as connection:
         connection.sendall(HELLO)
@@ -125,27 +124,27 @@ def test_a_flood_of_frames_that_nobody_reads_keeps_one_waiting(strict: Running) 
         assert resident_bytes() - before < 50e6
 
 
-@pytest.mark.parametrize("broken_off", ["idle", "half a frame", "frames in flight", "before the hello"])
-def test_two_hundred_who_break_off_leave_nothing(strict: Running, broken_off: str) -> None:
+@pytest.mark.parametrize("state", ["idle", "half a frame", "frames in flight", "before the hello"])
+def test_connections_that_are_reset_leave_no_stream_thread_or_memory(strict: Running, state: str) -> None:
     threads, before = threading.active_count(), resident_bytes()
     for _ in range(50):
         with bare(strict.url) as connection:
-            if broken_off != "before the hello":
+            if state != "before the hello":
                 connection.sendall(HELLO)
                 assert connection.recv(1)
-            if broken_off == "half a frame":
+            if state == "half a frame":
                 connection.sendall(packed(BINARY, PICTURE)[:5000])
-            elif broken_off == "frames in flight":
+            elif state == "frames in flight":
                 connection.sendall(packed(BINARY, PICTURE) * 3)
-            # A reset instead of a close.
+            # Makes the end of the block a reset instead of a close.
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     eventually(lambda: strict.open_streams == 0)
     assert threading.active_count() <= threads
     assert resident_bytes() - before < 30e6
 
 
-def test_four_streams_are_served_alike(strict: Running) -> None:
-    """Each sends as fast as it can, and one of them larger pictures."""
+def test_four_streams_get_equal_shares(strict: Running) -> None:
+    """Each sends as fast as it can; one sends larger pictures."""
     together, enough = threading.Barrier(4), threading.Event()
     large = spots.encode(spots.paint(SURE, size=(1280, 768)), "JPEG")
 
@@ -166,7 +165,7 @@ def test_four_streams_are_served_alike(strict: Running) -> None:
     assert sum(shares) ** 2 / (4 * sum(share**2 for share in shares)) > 0.95  # Jain's index
 
 
-def test_a_stream_and_many_calls_are_served_by_turns(strict: Running) -> None:
+def test_a_stream_takes_turns_with_many_calls(strict: Running) -> None:
     over = threading.Event()
 
     def call(_: int) -> None:
@@ -182,11 +181,11 @@ def test_a_stream_and_many_calls_are_served_by_turns(strict: Running) -> None:
             queued.append(result["timings_ms"]["queue"] / result["timings_ms"]["pose"])
         over.set()
         list(calls)
-    # One call at a time goes before a frame, not six: their pose stage is about half of what they take.
+    # One call runs before each frame, not six. The pose stage takes about half of the time of a call.
     assert sorted(queued)[len(queued) // 2] < 5
 
 
-def test_a_frame_past_its_deadline_is_an_error_and_the_stream_goes_on(models_dir: Path) -> None:
+def test_a_frame_past_its_deadline_is_an_error_and_the_stream_continues(models_dir: Path) -> None:
     begun, released = threading.Event(), threading.Event()
 
     def hold(_: float) -> None:
@@ -203,13 +202,13 @@ def test_a_frame_past_its_deadline_is_an_error_and_the_stream_goes_on(models_dir
             assert isinstance(holding.exception(PATIENCE_S), DeadlineExceeded)
             released.set()
             assert (late["type"], late["seq"]) == ("error", 5)
-            assert late["problem"]["type"] == "urn:posewright:problem:deadline-exceeded"
+            assert late["problem"]["type"] == "/problems/deadline-exceeded"
             connection.send(frame(PICTURE, 6))
             assert hear(connection)["seq"] == 6
 
 
-def test_no_frame_is_lost_behind_one_that_takes_several_deadlines(models_dir: Path) -> None:
-    """Nor does it hold a second thread: calls are answered meanwhile."""
+def test_every_frame_behind_one_that_takes_several_deadlines_is_answered(models_dir: Path) -> None:
+    """The slow frame holds one thread only: calls are answered meanwhile."""
     held, released = threading.Event(), threading.Event()
 
     class SlowDetector(PersonDetector):
@@ -231,17 +230,17 @@ def test_no_frame_is_lost_behind_one_that_takes_several_deadlines(models_dir: Pa
         running.registry.detector = quick
         late = [hear(stream) for _ in range(2)]
         scheduler = running.app.state.service.scheduler
-        assert asyncio.run(scheduler.run(lambda _: "done")) == "done"  # on the thread that is left
+        assert asyncio.run(scheduler.run(lambda _: "done")) == "done"  # on the other thread
         released.set()
         said = late + [hear(stream) for _ in range(4)]
         assert [event["seq"] for event in said] == list(range(6))
         assert [event["type"] for event in late] == ["error", "error"]
-        assert {event["problem"]["type"] for event in late} == {"urn:posewright:problem:deadline-exceeded"}
+        assert {event["problem"]["type"] for event in late} == {"/problems/deadline-exceeded"}
         assert said[-1]["type"] == "result"
 
 
-def test_policy_all_holds_a_fast_sender_back(strict: Running) -> None:
-    """It stops reading: all 120 frames of 100 kB can never be inside at once."""
+def test_policy_all_stops_reading_from_a_fast_client(strict: Running) -> None:
+    """Otherwise 120 frames of 100 kB would be in memory at once."""
     padded = PICTURE + bytes(100_000)
     before = resident_bytes()
     with connected(strict) as connection:

@@ -1,4 +1,4 @@
-"""Bodies as clients really send them: mislabelled, compressed, too large, half sent."""
+"""Request bodies of real clients: with wrong types, compressed, too large, incomplete."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ def post(server: Running, path: str, content: bytes, **headers: str) -> httpx.Re
      "binary/octet-stream", "application/octet-stream"],
 )  # fmt: skip
 @pytest.mark.parametrize("content", [PICTURE, JPEG], ids=["PNG", "JPEG"])
-def test_the_bytes_tell_what_a_picture_is(server: Running, content_type: str | None, content: bytes) -> None:
+def test_the_bytes_of_a_picture_count_and_not_its_content_type(
+    server: Running, content_type: str | None, content: bytes
+) -> None:
     for path in ("/predict", "/compare"):
         headers = {} if content_type is None else {"content_type": content_type}
         assert post(server, path, content, **headers).status_code == 200
@@ -64,7 +66,7 @@ def test_other_encodings_get_415(server: Running, path: str) -> None:
     assert response.headers["accept-encoding"] == "gzip, deflate"
 
 
-def test_a_bomb_is_too_large(server: Running) -> None:
+def test_a_decompression_bomb_is_too_large(server: Running) -> None:
     for path, content_type in (("/predict", "image/png"), ("/predict/batch", "multipart/form-data; boundary=b")):
         response = post(
             server, path, gzip.compress(bytes(20_000_000)), content_type=content_type, content_encoding="gzip"
@@ -74,8 +76,8 @@ def test_a_bomb_is_too_large(server: Running) -> None:
 
 @pytest.mark.parametrize("connection", ["close", "keep-alive"])
 @pytest.mark.parametrize("announced", [True, False])
-def test_who_sends_too_much_can_read_so(server: Running, connection: str, announced: bool) -> None:
-    """The answer comes before the body's end; whoever then sends the rest is not reset."""
+def test_a_client_that_sends_too_much_can_read_the_answer(server: Running, connection: str, announced: bool) -> None:
+    """The answer comes before the end of the body, and the connection is not reset while the rest is sent."""
     host, port = server.url.removeprefix("http://").split(":")
     size = 12_000_000
     with socket.create_connection((host, int(port)), timeout=PATIENCE_S) as connection_:
@@ -91,11 +93,11 @@ def test_who_sends_too_much_can_read_so(server: Running, connection: str, announ
         connection_.sendall(bytes(size))
         if not announced:
             connection_.sendall(b"\r\n0\r\n\r\n")
-        document = json.loads(answer.read().rpartition(b"\r\n\r\n")[2])  # to the end, which is no reset
-    assert document["type"] == "urn:posewright:problem:image-too-large"
+        document = json.loads(answer.read().rpartition(b"\r\n\r\n")[2])  # to the end: a reset would raise
+    assert document["type"] == "/problems/image-too-large"
 
 
-def test_pythons_own_client_reads_that_it_sent_too_much(server: Running) -> None:
+def test_urllib_can_read_the_answer_to_a_body_that_is_too_large(server: Running) -> None:
     request = urllib.request.Request(
         server.url + "/predict", data=bytes(30_000_000), headers={"Content-Type": "image/png"}
     )
@@ -106,7 +108,7 @@ def test_pythons_own_client_reads_that_it_sent_too_much(server: Running) -> None
         assert json.load(answer)["max_bytes"] == 4_000_000
 
 
-def test_a_refused_call_without_surplus_keeps_its_connection(server: Running) -> None:
+def test_a_refused_call_with_a_whole_body_keeps_its_connection(server: Running) -> None:
     assert server.predict(b"no picture").status_code == 422
     assert "connection" not in server.predict(b"no picture").headers
     assert "connection" not in server.http.get("/nowhere").headers

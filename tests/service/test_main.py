@@ -1,4 +1,4 @@
-"""posewright-serve as a process."""
+"""posewright-serve as a subprocess."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def assert_one_line(result: subprocess.CompletedProcess[str]) -> str:
     return lines[0]
 
 
-def test_it_serves_says_where_and_stops(models_dir: Path) -> None:
+def test_it_prints_its_address_serves_and_stops(models_dir: Path) -> None:
     with subprocess.Popen(
         command("--port", 0),
         env=environment(models_dir=models_dir, port=1),
@@ -71,7 +71,7 @@ def test_it_serves_says_where_and_stops(models_dir: Path) -> None:
         assert process.wait(PATIENCE_S) in {0, -signal.SIGTERM}
 
 
-def test_a_damaged_bundle_is_one_line(models_dir: Path, tmp_path: Path) -> None:
+def test_a_damaged_bundle_is_reported_in_one_line(models_dir: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(models_dir, tmp_path / "models"))
     (folder / "teacher" / "model.onnx").write_bytes(b"damaged")
     line = assert_one_line(run("--models-dir", folder, "--port", 0))
@@ -79,7 +79,7 @@ def test_a_damaged_bundle_is_one_line(models_dir: Path, tmp_path: Path) -> None:
     assert len(re.findall(r"[0-9a-f]{64}", line)) == 2
 
 
-def test_a_taken_port_is_one_line(models_dir: Path) -> None:
+def test_a_taken_port_is_reported_in_one_line(models_dir: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -89,13 +89,13 @@ def test_a_taken_port_is_one_line(models_dir: Path) -> None:
     assert "--port" in line
 
 
-def test_a_strange_host_is_one_line(models_dir: Path) -> None:
+def test_an_unknown_host_is_reported_in_one_line(models_dir: Path) -> None:
     result = run("--models-dir", models_dir, "--host", "no.such.host.invalid")
     assert "'no.such.host.invalid'" in assert_one_line(result)
 
 
 @pytest.mark.parametrize("where", ["flag", "environment"])
-def test_a_wrong_setting_is_one_line(where: str) -> None:
+def test_an_invalid_setting_is_reported_in_one_line(where: str) -> None:
     line = assert_one_line(run("--port", "eighty") if where == "flag" else run(port="eighty"))
     assert "POSEWRIGHT_PORT" in line
 
@@ -106,9 +106,8 @@ def test_help_describes_every_setting() -> None:
         assert f"--{name.replace('_', '-')} " in text
 
 
-@pytest.mark.parametrize("told", ["part", "more and more"])
-def test_the_stop_has_one_deadline_whatever_is_under_way(models_dir: Path, told: str) -> None:
-    """A half sent body, which comes no further or never ends; no trace of it in the log, and an answer to it."""
+@pytest.mark.parametrize("upload", ["stalled", "endless"])
+def test_an_unfinished_upload_is_answered_with_503_and_does_not_delay_a_shutdown(models_dir: Path, upload: str) -> None:
     stop_s = 3
     with subprocess.Popen(
         command("--port", 0, "--stop-s", stop_s),
@@ -124,21 +123,21 @@ def test_the_stop_has_one_deadline_whatever_is_under_way(models_dir: Path, told:
         assert found
         while not httpx.get(f"http://127.0.0.1:{found[1]}/readyz").is_success:
             time.sleep(0.1)
-        with socket.create_connection(("127.0.0.1", int(found[1])), timeout=PATIENCE_S) as upload:
+        with socket.create_connection(("127.0.0.1", int(found[1])), timeout=PATIENCE_S) as connection:
             head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: 1000000\r\n\r\n"
-            upload.sendall(head + b"abc")
+            connection.sendall(head + b"abc")
             time.sleep(0.3)
             process.send_signal(signal.SIGTERM)
             begun_s = time.monotonic()
             with suppress(OSError):
-                while told == "more and more" and process.poll() is None and time.monotonic() < begun_s + PATIENCE_S:
-                    upload.sendall(b"abc")
+                while upload == "endless" and process.poll() is None and time.monotonic() < begun_s + PATIENCE_S:
+                    connection.sendall(b"abc")
                     time.sleep(0.02)
             assert process.wait(PATIENCE_S) in {0, -signal.SIGTERM}
-            assert time.monotonic() < begun_s + stop_s + 5  # and not the 30 s of an upload
+            assert time.monotonic() < begun_s + stop_s + 5  # far less than the time limit of an upload
             answer = b""
             with suppress(ConnectionResetError):
-                while more := upload.recv(65536):
+                while more := connection.recv(65536):
                     answer += more
         log = process.stderr.read()
     assert "Traceback" not in log

@@ -8,10 +8,10 @@ import pytest
 from pydantic import ValidationError
 
 from service import settings as settings_
-from service.settings import MOST_WORKERS, PREFIX, Settings, SettingsError
+from service.settings import MAX_DEFAULT_WORKERS, PREFIX, Settings, SettingsError
 
-# Every setting with a text that an operator may write, and what becomes of it.
-SPELLED = {
+# Every setting with a text that an operator can write, and its value.
+EXAMPLES = {
     "host": ("0.0.0.0", "0.0.0.0"),
     "port": ("9000", 9000),
     "allowed_hosts": ("Pose.example., *.example.org", ("pose.example", "*.example.org")),
@@ -23,7 +23,7 @@ SPELLED = {
     "workers": ("3", 3),
     "backend": ("onnxruntime", "onnxruntime"),
     "flip_test": ("true", True),
-    "second_look": ("false", False),
+    "refine_boxes": ("false", False),
     "threads": ("2", 2),
     "queue_size": ("5", 5),
     "deadline_s": ("2.5", 2.5),
@@ -45,24 +45,24 @@ SPELLED = {
     "stream_queue": ("3", 3),
     "stream_idle_s": ("7.5", 7.5),
     "stream_send_s": ("1.5", 1.5),
-    "stream_find_every": ("4", 4),
-    "stream_most_misses": ("9", 9),
+    "stream_detect_every": ("4", 4),
+    "stream_max_misses": ("9", 9),
     "cors_origins": ("https://a.example, https://b.example", ("https://a.example", "https://b.example")),
     "log_level": ("debug", "debug"),
 }
 
 
-def test_every_setting_is_tried_here_and_described() -> None:
-    assert set(SPELLED) == set(Settings.model_fields)
+def test_every_setting_is_tested_here_and_has_a_description() -> None:
+    assert set(EXAMPLES) == set(Settings.model_fields)
     for field in Settings.model_fields.values():
         assert field.description
         assert field.description.endswith(".")
 
 
-@pytest.mark.parametrize("name", SPELLED)
+@pytest.mark.parametrize("name", EXAMPLES)
 @pytest.mark.parametrize("source", ["environment", "flag"])
 def test_every_setting_is_read(name: str, source: str) -> None:
-    text, expected = SPELLED[name]
+    text, expected = EXAMPLES[name]
     environ, flags = ({PREFIX + name.upper(): text}, {}) if source == "environment" else ({}, {name: text})
 
     value = getattr(settings_.load(environ, flags), name)
@@ -70,7 +70,7 @@ def test_every_setting_is_read(name: str, source: str) -> None:
     assert (str(value) if name == "models_dir" else value) == expected
 
 
-def test_flags_win_and_empty_variables_count_for_nothing() -> None:
+def test_flags_win_and_empty_variables_are_ignored() -> None:
     environ = {"POSEWRIGHT_PORT": "1", "POSEWRIGHT_HOST": "", "POSEWRIGHT_FALLBACK_SCORE": " ", "PORT": "3"}
     settings = settings_.load(environ, {"port": "2"})
     assert (settings.port, settings.host, settings.fallback_score) == (2, "127.0.0.1", None)
@@ -84,14 +84,14 @@ def test_service_links_of_kubernetes_are_ignored() -> None:
     ("name", "text"),
     [
         ("port", "70000"), ("port", "eighty"), ("deadline_s", "0"), ("max_people", "0"), ("min_score", "2"),
-        ("keypoint_threshold", "nan"), ("workers", "-1"), ("stream_max_fps", "0"), ("stream_find_every", "0"),
+        ("keypoint_threshold", "nan"), ("workers", "-1"), ("stream_max_fps", "0"), ("stream_detect_every", "0"),
         ("log_level", "loud"), ("backend", "torch"),
         ("allowed_hosts", "pose.example:8000"), ("allowed_hosts", "https://pose.example"), ("allowed_hosts", "*pose"),
         ("root_path", "pose"), ("root_path", "/pose?x"), ("root_path", '/"><script>'), ("root_path", "//evil.example"),
         ("upload_s", "0"), ("stop_s", "1"), ("cors_origins", "example.org"), ("cors_origins", "https://a.example/page"),
     ],
 )  # fmt: skip
-def test_a_wrong_value_is_named(name: str, text: str) -> None:
+def test_the_message_names_an_invalid_value(name: str, text: str) -> None:
     with pytest.raises(SettingsError) as caught:
         settings_.load({PREFIX + name.upper(): text})
     message = str(caught.value)
@@ -101,12 +101,12 @@ def test_a_wrong_value_is_named(name: str, text: str) -> None:
     assert "\n" not in message
 
 
-def test_all_wrong_values_are_named_at_once() -> None:
+def test_the_message_names_all_invalid_values() -> None:
     with pytest.raises(SettingsError, match=r"POSEWRIGHT_PORT.*POSEWRIGHT_WORKERS"):
         settings_.load({"POSEWRIGHT_PORT": "x", "POSEWRIGHT_WORKERS": "x"})
 
 
-def test_origins_are_written_as_browsers_send_them() -> None:
+def test_origins_are_normalised_as_browsers_send_them() -> None:
     read = settings_.load({}, {"cors_origins": "HTTPS://A.example/,*,http://localhost:5173"})
     assert read.cors_origins == ("https://a.example", "*", "http://localhost:5173")
 
@@ -116,18 +116,18 @@ def test_settings_are_frozen() -> None:
         Settings().port = 1  # type: ignore[misc]
 
 
-def test_a_machine_of_many_cores_has_no_more_workers_than_its_memory_is_stated_for(
+def test_a_machine_of_many_cores_has_at_most_four_default_workers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for cores in (1, 2, 8, 64):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)), raising=False)
         automatic = Settings()
-        assert 1 <= automatic.worker_count <= MOST_WORKERS
+        assert 1 <= automatic.worker_count <= MAX_DEFAULT_WORKERS
         assert automatic.worker_count * automatic.thread_count <= max(cores, 1)
         assert Settings(workers=64).worker_count == 64
 
 
-def test_threads_are_shared_by_workers() -> None:
+def test_workers_share_the_cores() -> None:
     automatic = Settings()
     assert automatic.worker_count >= 1
     assert automatic.thread_count >= 1

@@ -5,7 +5,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.settings import MOST_WORKERS
+from service.settings import MAX_DEFAULT_WORKERS
 from tests.system import pictures
 from tests.system.bench_memory import EVERYBODY, LARGEST, predict, predict_batch
 from tests.system.processes import Server, server_process
@@ -18,13 +18,13 @@ pytestmark = [
 
 
 def test_no_call_takes_memory_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("POSEWRIGHT_WORKERS", str(MOST_WORKERS))  # as on a machine of many cores
+    monkeypatch.setenv("POSEWRIGHT_WORKERS", str(MAX_DEFAULT_WORKERS))  # as on a machine of many cores
     everybody, largest = pictures.crowd(12, 8), pictures.scaled(*LARGEST, orientation=6)
     with server_process("--deadline-s", "600") as server, httpx.Client(base_url=server.url, timeout=600) as client:
         assert predict(client, everybody, **EVERYBODY) > 20
         before = server.memory_mb("VmRSS")
-        assert predict_batch(client, [pictures.crowd(4, 3)] * MOST_WORKERS, **EVERYBODY) > 20
-        predict_batch(client, [largest] * MOST_WORKERS)
+        assert predict_batch(client, [pictures.crowd(4, 3)] * MAX_DEFAULT_WORKERS, **EVERYBODY) > 20
+        predict_batch(client, [largest] * MAX_DEFAULT_WORKERS)
         predict(client, largest, "image/jpeg")
         assert _settled(server, client) < before + 300  # that others of the threads have taken meanwhile
         assert server.memory_mb("VmHWM") < PEAK_MB

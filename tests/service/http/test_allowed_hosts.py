@@ -1,4 +1,4 @@
-"""By which names the server may be asked."""
+"""The host names of a server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
 from service.errors import UnknownHost
-from service.http.allowed_hosts import Hosts
+from service.http.allowed_hosts import AllowedHosts
 from service.settings import Settings
 
 LABEL = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?", fullmatch=True)
@@ -20,27 +20,27 @@ PORT = st.sampled_from(["", ":", ":1", ":8000", ":65535"])
 LISTENING = st.sampled_from(["127.0.0.1", "::1", "localhost", "0.0.0.0", "::", "192.168.1.5", "nas.home.example"])
 
 
-def known(settings: Settings, *hosts: str) -> bool:
+def allowed(settings: Settings, *hosts: str) -> bool:
     try:
-        Hosts(settings).require(Headers(raw=[(b"host", host.encode("latin-1")) for host in hosts]))
+        AllowedHosts(settings).require(Headers(raw=[(b"host", host.encode("latin-1")) for host in hosts]))
     except UnknownHost:
         return False
     return True
 
 
 @given(LISTENING, PUBLIC_NAME, PORT)
-def test_a_name_that_anybody_can_own_is_refused_wherever_the_server_listens(host: str, name: str, port: str) -> None:
-    assert known(Settings(host=host), name + port) == (name == host)
-    assert known(Settings(host=host, allowed_hosts=(name,)), name.upper() + "." + port)
-    assert known(Settings(host=host, allowed_hosts=("*." + name,)), "a.b." + name + port)
-    assert not known(Settings(host=host, allowed_hosts=("*." + name,)), "a.b-" + name + port)
-    assert known(Settings(host=host, allowed_hosts=("*",)), name + port)
+def test_public_names_are_refused_unless_they_are_configured(host: str, name: str, port: str) -> None:
+    assert allowed(Settings(host=host), name + port) == (name == host)
+    assert allowed(Settings(host=host, allowed_hosts=(name,)), name.upper() + "." + port)
+    assert allowed(Settings(host=host, allowed_hosts=("*." + name,)), "a.b." + name + port)
+    assert not allowed(Settings(host=host, allowed_hosts=("*." + name,)), "a.b-" + name + port)
+    assert allowed(Settings(host=host, allowed_hosts=("*",)), name + port)
 
 
 @given(LISTENING, st.ip_addresses() | st.just("localhost") | LABEL.map(lambda it: it + ".localhost"), PORT)
-def test_addresses_and_loopback_names_are_known_everywhere(host: str, name: object, port: str) -> None:
+def test_addresses_and_loopback_names_are_always_allowed(host: str, name: object, port: str) -> None:
     written = f"[{name}]" if isinstance(name, IPv6Address) and name.scope_id is None else str(name)
-    assert known(Settings(host=host), written + port)
+    assert allowed(Settings(host=host), written + port)
 
 
 @pytest.mark.parametrize(
@@ -50,18 +50,18 @@ def test_addresses_and_loopback_names_are_known_everywhere(host: str, name: obje
      "notlocalhost.example", ".", "..", "./", ":80", "loc\xe4lhost"],
 )  # fmt: skip
 @pytest.mark.parametrize("listening", ["127.0.0.1", "0.0.0.0"])
-def test_what_only_looks_like_a_known_name_is_refused(listening: str, host: str) -> None:
-    assert not known(Settings(host=listening), host)
-    assert not known(Settings(host=listening), "localhost", host)
+def test_names_that_only_resemble_an_allowed_one_are_refused(listening: str, host: str) -> None:
+    assert not allowed(Settings(host=listening), host)
+    assert not allowed(Settings(host=listening), "localhost", host)
 
 
-def test_names_that_nobody_on_the_internet_can_own_are_known() -> None:
+def test_local_names_are_allowed() -> None:
     own = socket.gethostname().partition(".")[0]
     for name in ("posewright", "nas:8000", "localhost", own, own + ".local:8000"):
-        assert known(Settings(), name)
-    assert not known(Settings(), "another-than-" + own + ".local")
+        assert allowed(Settings(), name)
+    assert not allowed(Settings(), "another-than-" + own + ".local")
 
 
-def test_who_names_no_host_is_no_browser() -> None:
-    assert known(Settings())
-    assert known(Settings(), "")
+def test_requests_without_a_host_are_allowed() -> None:
+    assert allowed(Settings())
+    assert allowed(Settings(), "")

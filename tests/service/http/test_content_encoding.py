@@ -15,16 +15,16 @@ from service.errors import BadRequest, TooLarge, UnsupportedType
 from service.http import content_encoding
 
 
-def bare(content: bytes) -> bytes:
+def raw_deflate(content: bytes) -> bytes:
     compress = zlib.compressobj(wbits=-zlib.MAX_WBITS)
     return compress.compress(content) + compress.flush()
 
 
-WRITERS = {"gzip": gzip.compress, "zlib": zlib.compress, "bare": bare}
+WRITERS = {"gzip": gzip.compress, "zlib": zlib.compress, "raw": raw_deflate}
 
 
 @given(content=st.binary(max_size=400), kind=st.sampled_from(sorted(WRITERS)), at=st.integers(0, 500))
-def test_what_was_compressed_comes_out_within_the_limit(content: bytes, kind: str, at: int) -> None:
+def test_compressed_bodies_are_decompressed_within_the_limit(content: bytes, kind: str, at: int) -> None:
     body = WRITERS[kind](content)
     encoding = content_encoding.of(["gzip" if kind == "gzip" else "deflate"])
     assert content_encoding.decode([body[:at], body[at:]], encoding, len(content)) == content
@@ -34,7 +34,7 @@ def test_what_was_compressed_comes_out_within_the_limit(content: bytes, kind: st
 
 
 @given(content=st.binary(max_size=400), share=st.floats(0, 1, exclude_max=True))
-def test_what_breaks_off_is_refused(content: bytes, share: float) -> None:
+def test_incomplete_bodies_are_refused(content: bytes, share: float) -> None:
     for kind, encoding in (("gzip", "gzip"), ("zlib", "deflate")):
         body = WRITERS[kind](content)
         with pytest.raises(BadRequest):
@@ -42,13 +42,13 @@ def test_what_breaks_off_is_refused(content: bytes, share: float) -> None:
 
 
 @given(st.binary(max_size=200))
-def test_noise_is_refused_or_read(body: bytes) -> None:
+def test_random_bytes_are_refused_or_stay_within_the_limit(body: bytes) -> None:
     for encoding in ("gzip", "deflate"):
         with suppress(BadRequest, TooLarge):
             assert len(content_encoding.decode([body], content_encoding.of([encoding]), 100)) <= 100
 
 
-def test_members_behind_each_other_are_one_body_up_to_a_number() -> None:
+def test_several_gzip_members_are_one_body_up_to_a_maximum_number() -> None:
     member = gzip.compress(b"ab")
     assert content_encoding.decode([member * 3], "gzip", 6) == b"ababab"
     with pytest.raises(TooLarge):
@@ -58,7 +58,7 @@ def test_members_behind_each_other_are_one_body_up_to_a_number() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
-def test_a_bomb_takes_no_more_than_the_limit(encoding: str) -> None:
+def test_a_decompression_bomb_takes_little_memory(encoding: str) -> None:
     body = (gzip.compress if encoding == "gzip" else zlib.compress)(bytes(20_000_000))
     tracemalloc.start()
     with pytest.raises(TooLarge):
@@ -69,7 +69,7 @@ def test_a_bomb_takes_no_more_than_the_limit(encoding: str) -> None:
 
 
 @pytest.mark.parametrize("lines", [[], [""], ["identity"], ["identity, "]])
-def test_bodies_may_be_as_they_are(lines: list[str]) -> None:
+def test_bodies_may_be_uncompressed(lines: list[str]) -> None:
     assert content_encoding.of(lines) is None
 
 
@@ -81,7 +81,7 @@ def test_gzip_has_several_spellings(lines: list[str]) -> None:
 @pytest.mark.parametrize(
     "lines", [["br"], ["zstd"], ["compress"], ["gzip, gzip"], ["gzip", "deflate"], ["aws-chunked"]]
 )
-def test_other_encodings_are_named(lines: list[str]) -> None:
+def test_the_error_names_other_encodings(lines: list[str]) -> None:
     with pytest.raises(UnsupportedType, match=f"gzip or deflate, or none, got {', '.join(lines)!r}") as caught:
         content_encoding.of(lines)
     assert caught.value.headers == {"Accept-Encoding": "gzip, deflate"}

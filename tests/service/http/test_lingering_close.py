@@ -1,4 +1,4 @@
-"""What is left of a body after its answer: read on, but not for ever."""
+"""The rest of a request's body after an early answer is read within limits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from service.http import lingering_close
-from service.http.lingering_close import Linger
+from service.http.lingering_close import LingeringClose
 
 MORE: Message = {"type": "http.request", "body": bytes(1_000_000), "more_body": True}
 LAST: Message = {"type": "http.request", "body": b"", "more_body": False}
@@ -27,7 +27,7 @@ async def reads(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def call(
-    app: Callable[[Scope, Receive, Send], Awaitable[None]], receive: Receive, longest_s: float = 60.0, length: int = 9
+    app: Callable[[Scope, Receive, Send], Awaitable[None]], receive: Receive, max_s: float = 60.0, length: int = 9
 ) -> list[Message]:
     sent: list[Message] = []
 
@@ -35,11 +35,11 @@ def call(
         sent.append(dict(message))
 
     scope = {"type": "http", "headers": [(b"content-length", str(length).encode())]}
-    asyncio.run(asyncio.wait_for(Linger(app, longest_s)(scope, receive, send), 60.0))
+    asyncio.run(asyncio.wait_for(LingeringClose(app, max_s)(scope, receive, send), 60.0))
     return sent
 
 
-def coming(*messages: Message) -> Receive:
+def arriving(*messages: Message) -> Receive:
     rest = list(messages)
 
     async def receive() -> Message:
@@ -48,24 +48,24 @@ def coming(*messages: Message) -> Receive:
     return receive
 
 
-async def nothing() -> Message:
+async def silent() -> Message:
     await asyncio.Event().wait()
     raise AssertionError
 
 
-async def for_ever() -> Message:
+async def endless() -> Message:
     return dict(MORE)
 
 
-@pytest.mark.parametrize("receive", [coming(MORE, MORE, LAST), coming(MORE, {"type": "http.disconnect"}), for_ever])
-def test_the_answer_goes_out_first_and_its_end_once_the_body_is_over(receive: Receive) -> None:
+@pytest.mark.parametrize("receive", [arriving(MORE, MORE, LAST), arriving(MORE, {"type": "http.disconnect"}), endless])
+def test_the_answer_is_sent_first_and_its_end_after_the_body(receive: Receive) -> None:
     start, body, end = call(refuses, receive)
     assert start["headers"] == [(b"connection", b"close")]
     assert (body["body"], body["more_body"]) == (b"too large", True)
     assert end == {"type": "http.response.body"}
 
 
-def test_bytes_without_end_are_not_waited_for() -> None:
+def test_an_endless_body_is_read_up_to_a_number_of_bytes() -> None:
     taken = 0
 
     async def receive() -> Message:
@@ -74,25 +74,25 @@ def test_bytes_without_end_are_not_waited_for() -> None:
         return dict(MORE)
 
     call(refuses, receive)
-    assert taken == lingering_close.LINGER_BYTES
+    assert taken == lingering_close.MAX_DISCARDED_BYTES
 
 
-@pytest.mark.parametrize("receive", [nothing, for_ever])
-def test_nor_is_time(receive: Receive) -> None:
+@pytest.mark.parametrize("receive", [silent, endless])
+def test_an_endless_body_is_read_up_to_a_time_limit(receive: Receive) -> None:
     async def slow() -> Message:
         await asyncio.sleep(0.01)
         return await receive()
 
-    assert len(call(refuses, slow, longest_s=0.1)) == 3
+    assert len(call(refuses, slow, max_s=0.1)) == 3
 
 
-def test_who_says_nothing_more_is_left_before_that(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_client_is_given_up_earlier(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lingering_close, "IDLE_S", 0.05)
-    assert len(call(refuses, nothing)) == 3
+    assert len(call(refuses, silent)) == 3
 
 
-@pytest.mark.parametrize(("app", "receive", "length"), [(reads, coming(MORE, LAST), 9), (refuses, nothing, 0)])
-def test_answers_to_whole_bodies_go_out_as_they_are(app: Callable, receive: Receive, length: int) -> None:
+@pytest.mark.parametrize(("app", "receive", "length"), [(reads, arriving(MORE, LAST), 9), (refuses, silent, 0)])
+def test_answers_to_whole_bodies_are_unchanged(app: Callable, receive: Receive, length: int) -> None:
     assert call(app, receive, length=length) == [
         {"type": "http.response.start", "status": 413, "headers": []},
         {"type": "http.response.body", "body": b"too large"},

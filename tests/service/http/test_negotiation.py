@@ -19,7 +19,7 @@ JSON, JPEG, PNG = negotiation.JSON_OR_PICTURE
         ("image/png, application/json", JSON),
     ],
 )  # fmt: skip
-def test_the_best_liked_type_wins(header: str | None, expected: str) -> None:
+def test_the_type_of_the_highest_quality_wins(header: str | None, expected: str) -> None:
     lines = [] if header is None else [header]
     assert negotiation.choose(lines, negotiation.JSON_OR_PICTURE) == expected
     assert negotiation.choose(header.split(",") if header else ["", ""], negotiation.JSON_OR_PICTURE) == expected
@@ -30,6 +30,6 @@ def test_the_best_liked_type_wins(header: str | None, expected: str) -> None:
     ["text/html", "image/webp", "application/json;q=0", "application/json;q=x", "nonsense"]
     + [f"*/*;q={quality}" for quality in ("nan", "inf", "-inf", "-1", "2", "1e9", "")],
 )
-def test_nothing_acceptable_is_refused(header: str) -> None:
+def test_a_header_that_accepts_nothing_offered_is_refused(header: str) -> None:
     with pytest.raises(NotAcceptable, match="expected an Accept header that allows"):
         negotiation.choose([header], negotiation.JSON_OR_PICTURE)

@@ -21,7 +21,7 @@ PICTURE = spots.encode(spots.paint(PERSON, size=(2 * spots.DETECTOR_SIZE[0], 2 *
 
 @pytest.mark.parametrize(("second_look", "given"), [(True, False), (False, False), (True, True)])
 def test_a_found_box_is_mended_and_a_given_one_is_not(models_dir: Path, second_look: bool, given: bool) -> None:
-    registry = open_registry(Settings(models_dir=models_dir, second_look=second_look))
+    registry = open_registry(Settings(models_dir=models_dir, refine_boxes=second_look))
     wish = Wish(registry.choose("auto"), WIDE_BOX if given else None, 20, 0.15, 10_000_000)
     poses = predict(registry, PICTURE, wish, Stopwatch()).poses
     assert len(poses) == 1

@@ -1,4 +1,4 @@
-"""What small files may cost: memory of a process of its own, and time of its thread, with generous bounds."""
+"""Memory and CPU time that decoding a small hostile file may take, in a process of its own, with generous limits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from PIL import Image as PillowImage
 
 pytestmark = pytest.mark.serial
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SIDE = 2000
 READ = """
 import json, pathlib, sys, time
@@ -69,8 +69,8 @@ SLACK_MB = 20
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("name", FILES)
-def test_a_small_file_takes_no_more_than_its_pixels(name: str, tmp_path: Path) -> None:
-    """Bytes of each pixel, at most; 0 where it has to be refused before it is decoded, or has none to speak of."""
+def test_a_small_hostile_file_takes_little_memory_and_time(name: str, tmp_path: Path) -> None:
+    """FILES has the maximum bytes of memory a pixel; 0 for files that are refused before they are decoded, or tiny."""
     make, bytes_per_pixel = FILES[name]
     (tmp_path / "hostile").write_bytes(make())
     (tmp_path / "plain").write_bytes(png(8, 8, 6, 4))

@@ -1,0 +1,49 @@
+"""Exceptions of the routes as problem responses (RFC 9457)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from service.errors import PROBLEM_TYPE, ServiceError, framework_problem, problem, validation_error
+from service.http.middleware import SCOPE_KEY
+from service.wire.formats import writer
+
+
+def install(app: FastAPI) -> None:
+    """Answer every exception of the application's routes with a problem document."""
+    app.add_exception_handler(ServiceError, on_service_error)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(HTTPException, _on_http_error)
+
+
+async def on_service_error(request: Request, error: Exception) -> Response:
+    """Count the error, and make the response."""
+    assert isinstance(error, ServiceError)
+    request.app.state.metrics.rejected(error.slug)
+    return _response(problem(error, *_place(request)), error.headers)
+
+
+async def _on_validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return await on_service_error(request, validation_error(error.errors()))
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    detail = f"{request.method} {request.url.path}: {error.detail}; see /docs for what there is"
+    document = framework_problem(error.status_code, detail, *_place(request))
+    return _response(document, dict(error.headers or {}))
+
+
+def _place(request: Request) -> tuple[str, str, str]:
+    """The call's path, its id, and the path prefix of the server."""
+    return request.url.path, request.scope[SCOPE_KEY], request.scope.get("root_path", "")
+
+
+def _response(document: dict[str, Any], headers: dict[str, str]) -> Response:
+    return Response(writer.dumps(document), document["status"], headers, PROBLEM_TYPE)

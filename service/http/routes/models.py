@@ -1,0 +1,51 @@
+"""GET /models and /models/{name}: what the model registry holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from service.http import openapi
+from service.http.routes.call import JSON
+from service.inference.registry import Model
+from service.inference.state import Service
+from service.wire.formats import writer
+
+router = APIRouter()
+
+
+@router.get("/models", **openapi.MODELS)
+async def list_models(request: Request) -> Response:
+    """List the models of the registry."""
+    service: Service = request.app.state.service
+    entries = [_entry(service, model) for model in service.registry.models.values()]
+    return Response(writer.dumps({"models": entries}), media_type=JSON)
+
+
+@router.get("/models/{name}", **openapi.MODEL)
+async def show_model(request: Request, name: str) -> Response:
+    """Show one model with its card."""
+    service: Service = request.app.state.service
+    model = service.registry.find_model(name)
+    return Response(writer.dumps(_entry(service, model) | {"card": model.card}), media_type=JSON)
+
+
+def _entry(service: Service, model: Model) -> dict[str, Any]:
+    ref = writer.model_ref(model)
+    del ref["fallback"]
+    state = "unavailable" if model.network is None else "ready" if service.registry.ready else "warming_up"
+    return ref | {
+        "state": state,
+        "failure": model.failure,
+        "default": service.registry.is_default(model),
+        "skeleton": _skeleton(model),
+        "metrics": model.manifest.metrics,
+        "manifest": model.manifest.model_dump(mode="json"),
+    }
+
+
+def _skeleton(model: Model) -> dict[str, Any] | None:
+    known = model.manifest.known_skeleton
+    return None if known is None else {"name": known.name, "keypoints": known.keypoints, "edges": known.edges}
