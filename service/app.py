@@ -23,7 +23,7 @@ from service.http.middleware import SCOPE_KEY, Exchange, LastResort
 from service.http.redirects import PathRedirects
 from service.http.upload_budget import Room
 from service.inference.metrics import Metrics
-from service.inference.pixel_budget import PixelRoom
+from service.inference.pixel_budget import PixelBudget
 from service.inference.registry import ModelRegistry, open_registry
 from service.inference.scheduler import Scheduler
 from service.inference.state import Service
@@ -90,7 +90,7 @@ def _lifespan(settings: Settings, registry: ModelRegistry):  # type: ignore[no-u
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         scheduler = Scheduler(settings.worker_count, settings.queue_size, settings.deadline_s)
-        bodies, pixels = Room(settings.max_bodies_bytes), PixelRoom(settings.max_pixels)
+        bodies, pixels = Room(settings.max_bodies_bytes), PixelBudget(settings.max_pixels)
         app.state.service = Service(settings, registry, scheduler, app.state.metrics, bodies, pixels)
         app.state.metrics.watch_queue(scheduler)
         app.state.streams = Streams(settings.stream_max_sessions, settings.streams_per_address)

@@ -93,7 +93,7 @@ class Settings(BaseModel):
         description="true: average each network's answer over a person and the mirror image, a little more accurate at "
         "twice the network's time.",
     )
-    second_look: bool = Field(
+    refine_boxes: bool = Field(
         default=True,
         description="true: where a pose shows that the detector's box was off, look again with a better one; false "
         "spares a little time in /predict on whole pictures.",

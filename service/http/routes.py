@@ -18,7 +18,7 @@ from service.http import content_encoding, multipart, negotiation, openapi, uplo
 from service.http.middleware import SCOPE_KEY
 from service.inference import image
 from service.inference.metrics import CONTENT_TYPE
-from service.inference.predict import Prediction, Stopwatch, Wish, compare, predict
+from service.inference.predict import PoseRequest, Prediction, Stopwatch, compare, predict
 from service.inference.registry import Model
 from service.inference.state import Service
 from service.pose.drawing import draw
@@ -38,7 +38,7 @@ class Call:
     """One picture's way through /predict, once the body is there."""
 
     service: Service
-    wish: Wish
+    wish: PoseRequest
     options: Options
     media_type: str
     request_id: str
@@ -62,7 +62,7 @@ def _call(request: Request, options: Options, media_type: str) -> Call:
     max_people = options.max_people or settings.max_people
     choice = service.registry.choose(options.model)
     layouts.require(options.format, choice.model.estimator.skeleton)
-    wish = Wish(choice, boxes, max_people, min_score, settings.max_pixels)
+    wish = PoseRequest(choice, boxes, max_people, min_score, settings.max_pixels)
     return Call(service, wish, options, media_type, request.scope[SCOPE_KEY])
 
 
@@ -170,7 +170,7 @@ async def compare_models(request: Request, options: Asked) -> Response:
         def work(waited_ms: float) -> tuple[bytes, dict[str, float]]:
             watch = Stopwatch({"queue": waited_ms})
             content = take_out()
-            with call.service.pixels.share(image.pixel_count(content), watch):
+            with call.service.pixel_budget.reserve(image.pixel_count(content), watch):
                 return _compare(call, content, student, watch)
 
         body, laps_ms = await _while_heard(request, call.service.scheduler.run(work))
@@ -190,7 +190,7 @@ def _require_comparable(student: Model, teacher: Model) -> None:
 
 def _answer(call: Call, content: bytes, watch: Stopwatch, image_id: int) -> tuple[bytes, dict[str, float]]:
     """Predict and write the reply, on an inference thread."""
-    with call.service.pixels.share(image.pixel_count(content), watch):
+    with call.service.pixel_budget.reserve(image.pixel_count(content), watch):
         return _answer_now(call, content, watch, image_id)
 
 
@@ -200,7 +200,7 @@ def _answer_now(call: Call, content: bytes, watch: Stopwatch, image_id: int) -> 
         body, laps_ms = _written(call, prediction, watch, image_id)
     else:
         canvas = draw(
-            prediction.picture.pixels, prediction.poses, prediction.model.estimator.skeleton, call.keypoint_threshold
+            prediction.image.pixels, prediction.poses, prediction.model.estimator.skeleton, call.keypoint_threshold
         )
         body, laps_ms = image.encode(canvas, call.media_type), watch.finish()
     call.service.metrics.fallback(prediction.fallback)

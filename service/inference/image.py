@@ -36,7 +36,7 @@ _EXTENSIONS = {"image/jpeg": ".jpg", "image/png": ".png"}
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class DecodedImage:
     """A decoded picture.
 
     Attributes:
@@ -53,7 +53,7 @@ class Picture:
         return self.pixels.shape[1], self.pixels.shape[0]
 
 
-def decode(content: bytes, max_pixels: int) -> Picture:
+def decode(content: bytes, max_pixels: int) -> DecodedImage:
     """Decode a JPEG, PNG or WebP; an AVIF, where the installed OpenCV can.
 
     Args:
@@ -81,7 +81,7 @@ def decode(content: bytes, max_pixels: int) -> Picture:
             kind=header.kind,
         )
     pixels = _over_white(stored, header.depth) if header.alpha else np.asarray(stored, np.uint8)
-    return Picture(orientation_.upright(pixels, header.orientation), header.orientation)
+    return DecodedImage(orientation_.upright(pixels, header.orientation), header.orientation)
 
 
 def pixel_count(content: bytes) -> int:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from service.inference.predict import Stopwatch
 
 
-class PixelRoom:
+class PixelBudget:
     """Lets inference threads begin with pictures, first come first served, while there is room for their pixels."""
 
     def __init__(self, limit: int) -> None:
@@ -20,7 +20,7 @@ class PixelRoom:
         self._left = threading.Condition()
 
     @contextmanager
-    def share(self, count: int, watch: Stopwatch) -> Iterator[None]:
+    def reserve(self, count: int, watch: Stopwatch) -> Iterator[None]:
         """Wait for room for ``count`` pixels, which are free again at the end; ``watch`` counts the wait as `queue`."""
         count = min(count, self._limit)
         watch.lap("decode")

@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 
 from service.errors import BadParameter
 from service.inference import image
-from service.inference.image import Picture
-from service.inference.registry import Choice, Fallback, Model, ModelRegistry
+from service.inference.image import DecodedImage
+from service.inference.registry import Fallback, Model, ModelChoice, ModelRegistry
 from service.pose import boxes as boxes_
-from service.pose.oks import distinct, oks
+from service.pose.oks import oks, oks_nms
 from service.pose.types import Boxes, Floats, Poses
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class PoseRequest:
     """What a caller wants to know of a picture, checked and complete.
 
     Attributes:
@@ -29,16 +29,16 @@ class Wish:
         max_pixels: Largest picture.
     """
 
-    choice: Choice
+    choice: ModelChoice
     boxes: Boxes | None
     max_people: int
     min_score: float
     max_pixels: int
 
     @property
-    def least_box_score(self) -> float:
+    def min_box_score(self) -> float:
         """Score of the boxes that are looked into: nobody below it would be likely to reach `min_score`."""
-        return self.choice.model.estimator.least_box_score(self.min_score)
+        return self.choice.model.estimator.min_box_score(self.min_score)
 
 
 @dataclass(slots=True)
@@ -65,22 +65,22 @@ class Prediction:
     """The people of one picture.
 
     Attributes:
-        picture: Decoded.
+        image: Decoded.
         model: Who answered: the fallback's model only where it answered for everyone.
         fallback: Why the teacher answered, for everyone or for some.
         poses: The people.
         fallen_back: bool (N,), for whom the teacher answered.
     """
 
-    picture: Picture
+    image: DecodedImage
     model: Model
     fallback: Fallback | None
     poses: Poses
     fallen_back: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, choice: Choice, picture: Picture, poses: Poses, fallen_back: NDArray[np.bool_]) -> Prediction:
-        """Say who answered for the people that are left of those whom `fall_back` saw."""
+    def of(cls, choice: ModelChoice, picture: DecodedImage, poses: Poses, fallen_back: NDArray[np.bool_]) -> Prediction:
+        """Say who answered for the people that are left of those whom `apply_fallback` saw."""
         model, fallback = choice.model, choice.fallback
         if choice.backup is not None and fallen_back.any():
             fallback = "low_confidence"
@@ -93,7 +93,7 @@ class Comparison:
     """Two models' answers for the same boxes: person i of one is person i of the other.
 
     Attributes:
-        picture: Decoded.
+        image: Decoded.
         student: The student's people.
         teacher: The teacher's, the reference.
         oks: float32 (N,), 0..1.
@@ -101,7 +101,7 @@ class Comparison:
         sizes: float32 (N,), square root of the box's area in px: what relative distances are relative to.
     """
 
-    picture: Picture
+    image: DecodedImage
     student: Poses
     teacher: Poses
     oks: Floats
@@ -109,32 +109,32 @@ class Comparison:
     sizes: Floats
 
 
-def predict(registry: ModelRegistry, content: bytes, wish: Wish, watch: Stopwatch) -> Prediction:
+def predict(registry: ModelRegistry, content: bytes, request: PoseRequest, watch: Stopwatch) -> Prediction:
     """Answer one picture.
 
     Raises:
         ServiceError: The picture cannot be read, or the boxes do not fit it.
     """
-    picture, boxes, scores = _locate(registry, content, wish, watch)
-    if wish.boxes is None:
-        poses = wish.choice.model.estimator.estimate_found(picture.pixels, boxes, scores, wish.min_score)
+    picture, boxes, scores = _locate(registry, content, request, watch)
+    if request.boxes is None:
+        poses = request.choice.model.estimator.estimate_detections(picture.pixels, boxes, scores, request.min_score)
     else:
-        poses = wish.choice.model.estimator.estimate(picture.pixels, boxes)
-    poses, fallen_back = fall_back(wish.choice, picture, poses)
+        poses = request.choice.model.estimator.estimate(picture.pixels, boxes)
+    poses, fallen_back = apply_fallback(request.choice, picture, poses)
     kept = np.arange(len(poses))
-    if wish.boxes is None:  # callers of /predict who name boxes get an answer for each
-        kept = distinct(poses, wish.choice.model.estimator.skeleton.sigma_array)
-    kept = kept[poses.person_scores[kept] >= wish.min_score]
+    if request.boxes is None:  # callers of /predict who name boxes get an answer for each
+        kept = oks_nms(poses, request.choice.model.estimator.skeleton.sigma_array)
+    kept = kept[poses.person_scores[kept] >= request.min_score]
     watch.lap("pose")
-    return Prediction.of(wish.choice, picture, poses.select(kept), fallen_back[kept])
+    return Prediction.of(request.choice, picture, poses.select(kept), fallen_back[kept])
 
 
-def fall_back(choice: Choice, picture: Picture, poses: Poses) -> tuple[Poses, NDArray[np.bool_]]:
+def apply_fallback(choice: ModelChoice, picture: DecodedImage, poses: Poses) -> tuple[Poses, NDArray[np.bool_]]:
     """Let the choice's backup answer for those of whom its model is less sure.
 
     Args:
         choice: Who answers.
-        picture: Decoded.
+        image: Decoded.
         poses: N poses, by its model.
 
     Returns:
@@ -148,22 +148,24 @@ def fall_back(choice: Choice, picture: Picture, poses: Poses) -> tuple[Poses, ND
     return poses, fallen_back
 
 
-def compare(registry: ModelRegistry, content: bytes, wish: Wish, student: Model, watch: Stopwatch) -> Comparison:
-    """Let ``student`` and ``wish.choice.model``, the teacher, answer for the same boxes.
+def compare(
+    registry: ModelRegistry, content: bytes, request: PoseRequest, student: Model, watch: Stopwatch
+) -> Comparison:
+    """Let ``student`` and ``request.choice.model``, the teacher, answer for the same boxes.
 
     A person stays when either of them is sure enough; people come in the order of the teacher's scores. Where the
     detector looked, neither model answers one person twice.
     """
-    picture, boxes, scores = _locate(registry, content, wish, watch)
-    look = student.estimator.estimate_found if wish.boxes is None else student.estimator.estimate
+    picture, boxes, scores = _locate(registry, content, request, watch)
+    look = student.estimator.estimate_detections if request.boxes is None else student.estimator.estimate
     by_student = look(picture.pixels, boxes, scores)
     watch.lap("student")
-    by_teacher = wish.choice.model.estimator.estimate(picture.pixels, by_student.boxes, by_student.box_scores)
+    by_teacher = request.choice.model.estimator.estimate(picture.pixels, by_student.boxes, by_student.box_scores)
     watch.lap("teacher")
-    sigmas = wish.choice.model.estimator.skeleton.sigma_array
-    kept = np.arange(len(by_teacher)) if wish.boxes is not None else distinct(by_teacher, sigmas)
+    sigmas = request.choice.model.estimator.skeleton.sigma_array
+    kept = np.arange(len(by_teacher)) if request.boxes is not None else oks_nms(by_teacher, sigmas)
     surest = np.maximum(by_student.person_scores, by_teacher.person_scores)
-    kept = kept[surest[kept] >= wish.min_score]
+    kept = kept[surest[kept] >= request.min_score]
     by_student, by_teacher = by_student.select(kept), by_teacher.select(kept)
     areas = boxes_.areas(by_teacher.boxes)
     return Comparison(
@@ -177,23 +179,23 @@ def compare(registry: ModelRegistry, content: bytes, wish: Wish, student: Model,
 
 
 def _locate(
-    registry: ModelRegistry, content: bytes, wish: Wish, watch: Stopwatch
-) -> tuple[Picture, Boxes, Floats | None]:
-    picture = image.decode(content, wish.max_pixels)
+    registry: ModelRegistry, content: bytes, request: PoseRequest, watch: Stopwatch
+) -> tuple[DecodedImage, Boxes, Floats | None]:
+    picture = image.decode(content, request.max_pixels)
     watch.lap("decode")
-    if wish.boxes is None:
-        boxes, scores = registry.detector.find(picture.pixels, wish.max_people, wish.least_box_score)
+    if request.boxes is None:
+        boxes, scores = registry.detector.detect(picture.pixels, request.max_people, request.min_box_score)
     else:
-        boxes, scores = wish.boxes, None
+        boxes, scores = request.boxes, None
         _require_inside(boxes, picture.size)
-    watch.lap("find")
+    watch.lap("detect")
     return picture, boxes, scores
 
 
-def _replace(poses: Poses, chosen: NDArray[np.bool_], teacher: Model, picture: Picture) -> Poses:
+def _replace(poses: Poses, chosen: NDArray[np.bool_], teacher: Model, picture: DecodedImage) -> Poses:
     """Let the teacher answer for the ``chosen`` (N,) people."""
     better = teacher.estimator.estimate(picture.pixels, poses.boxes[chosen], poses.box_scores[chosen])
-    return poses.with_others(chosen, better)
+    return poses.replacing(chosen, better)
 
 
 def _require_inside(boxes: Boxes, size: tuple[int, int]) -> None:

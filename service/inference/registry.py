@@ -56,7 +56,7 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class ModelChoice:
     """Who answers a call.
 
     Attributes:
@@ -137,7 +137,7 @@ class ModelRegistry:
         """Whether the model answers ``auto``."""
         return model is (self._able(self._settings.student) or self._able(self._settings.teacher))
 
-    def choose(self, wanted: str) -> Choice:
+    def choose(self, wanted: str) -> ModelChoice:
         """Decide who answers: ``auto``, ``student``, ``teacher`` or a name.
 
         Only ``auto`` falls back: who names a model gets this one or an error.
@@ -149,15 +149,15 @@ class ModelRegistry:
         student, teacher = self._able(self._settings.student), self._able(self._settings.teacher)
         if wanted != "auto":
             names = {"student": self._settings.student, "teacher": self._settings.teacher}
-            return Choice(self._find_pose_model(names.get(wanted, wanted)))
+            return ModelChoice(self._find_pose_model(names.get(wanted, wanted)))
         if student is None:
             failed = self.models.get(self._settings.student)
             if failed is not None and teacher is not None and not _answer_alike(failed, teacher):
-                return Choice(self._find_pose_model(self._settings.student))
-            return Choice(teacher or self._find_pose_model(self._settings.teacher), "student_unavailable")
+                return ModelChoice(self._find_pose_model(self._settings.student))
+            return ModelChoice(teacher or self._find_pose_model(self._settings.teacher), "student_unavailable")
         if self._settings.fallback_score is None or (teacher is not None and not _answer_alike(student, teacher)):
-            return Choice(student)
-        return Choice(student, backup=teacher, backup_below=self._settings.fallback_score)
+            return ModelChoice(student)
+        return ModelChoice(student, backup=teacher, backup_below=self._settings.fallback_score)
 
     def _able(self, name: str) -> Model | None:
         model = self.models.get(name)
@@ -235,14 +235,14 @@ def _load(bundle: Bundle, settings: Settings) -> Model:
         return Model(manifest, bundle.card, f"{settings.backend}-cpu", None, _line(error))
     if manifest.role == "detector":
         return Model(manifest, bundle.card, runner.backend, PersonDetector(bundle, runner))
-    estimator = PoseEstimator(bundle, runner, settings.flip_test, settings.second_look)
+    estimator = PoseEstimator(bundle, runner, settings.flip_test, settings.refine_boxes)
     return Model(manifest, bundle.card, runner.backend, estimator)
 
 
 def _try(model: Model, picture: Image) -> None:
     """Run a network once; raises what it raises, or `BundleError` for answers of the wrong shape."""
     if isinstance(model.network, PersonDetector):
-        model.network.find(picture)
+        model.network.detect(picture)
     elif model.network is not None:
         height, width = picture.shape[:2]
         poses = model.network.estimate(picture, np.array([[0, 0, width, height]], np.float32))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from service.http.upload_budget import Room
 from service.inference.metrics import Metrics
-from service.inference.pixel_budget import PixelRoom
+from service.inference.pixel_budget import PixelBudget
 from service.inference.registry import ModelRegistry
 from service.inference.scheduler import Scheduler
 from service.settings import Settings
@@ -21,4 +21,4 @@ class Service:
     scheduler: Scheduler
     metrics: Metrics
     room: Room
-    pixels: PixelRoom
+    pixel_budget: PixelBudget

@@ -51,7 +51,7 @@ def iou(a: Boxes, b: Boxes) -> Floats:
     return np.asarray(shared / np.maximum(union, 1e-9), np.float32)
 
 
-def suppress(boxes: Boxes, scores: Floats, iou_threshold: float, most: int | None = None) -> NDArray[np.intp]:
+def nms(boxes: Boxes, scores: Floats, iou_threshold: float, most: int | None = None) -> NDArray[np.intp]:
     """Greedy non-maximum suppression: indices of the kept boxes, best score first, ``most`` of them where it is given.
 
     A box goes when it overlaps a better kept one by more than ``iou_threshold``. Each kept one is compared with what is
@@ -82,7 +82,7 @@ def firsts(same: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return kept
 
 
-def body_boxes(keypoints: Floats, scores: Floats) -> Boxes:
+def keypoint_extents(keypoints: Floats, scores: Floats) -> Boxes:
     """Boxes around the keypoints that are sure, of each person at least the `FEWEST_SURE` surest.
 
     Args:
@@ -101,8 +101,8 @@ def body_boxes(keypoints: Floats, scores: Floats) -> Boxes:
     return np.concatenate([low, np.maximum(high, low + 1)], axis=1).astype(np.float32)
 
 
-def about(keypoints: Floats, scores: Floats) -> Boxes:
+def boxes_from_keypoints(keypoints: Floats, scores: Floats) -> Boxes:
     """Boxes (N, 4) as COCO's labels have them about people's keypoints (N, K, 2), scores (N, K)."""
-    bodies = body_boxes(keypoints, scores)
+    bodies = keypoint_extents(keypoints, scores)
     margins = BODY_MARGIN * (bodies[:, 2:] - bodies[:, :2])
     return np.concatenate([bodies[:, :2] - margins, bodies[:, 2:] + margins], axis=1)

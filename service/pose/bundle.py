@@ -94,8 +94,8 @@ class Manifest(BaseModel):
             return self
         known = self.known_skeleton
         curves = len(self.calibration.offsets)
-        expected = 1 if self.detects else curves if known is None else len(known)
-        meaning = "probability_of_person" if self.detects else "expected_oks"
+        expected = 1 if self.is_detector else curves if known is None else len(known)
+        meaning = "probability_of_person" if self.is_detector else "expected_oks"
         if (curves, self.calibration.meaning) != (expected, meaning):
             raise ValueError(
                 f"expected a calibration of {expected} curves that means {meaning}, got {curves} that mean "
@@ -104,7 +104,7 @@ class Manifest(BaseModel):
         return self
 
     @property
-    def detects(self) -> bool:
+    def is_detector(self) -> bool:
         """Whether it detects people in whole pictures; otherwise it finds the keypoints of one person."""
         return self.decoder in {"detector", "boxes"}
 

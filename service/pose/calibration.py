@@ -88,7 +88,7 @@ class Calibration(BaseModel):
         odds = offset + by_box * logit(box_scores, BOX_EDGE) + by_pose * logit(likeness)
         return np.asarray(np.where(box_scores >= 1, 1, logistic(odds)), np.float32)
 
-    def least_box_score(self, min_score: float) -> float:
+    def min_box_score(self, min_score: float) -> float:
         """The box score from which a good pose (`GOOD`) is a person of at least ``min_score``; never above that."""
         if self.presence is None:
             return min_score

@@ -50,14 +50,14 @@ class PersonDetector:
     """A detector bundle, ready to run."""
 
     def __init__(self, bundle: Bundle, runner: Runner) -> None:
-        if not bundle.manifest.detects:
+        if not bundle.manifest.is_detector:
             raise BundleError(
                 f"bundle {bundle.manifest.name!r}: expected a detector, got decoder {bundle.manifest.decoder!r}"
             )
         self.manifest = bundle.manifest
         self._runner = runner
 
-    def find(self, image: Image, max_people: int = 20, min_score: float = 0.3) -> tuple[Boxes, Floats]:
+    def detect(self, image: Image, max_people: int = 20, min_score: float = 0.3) -> tuple[Boxes, Floats]:
         """Find people, best first.
 
         Args:
@@ -77,7 +77,7 @@ class PersonDetector:
         if self.manifest.decoder == "boxes":
             scores, candidates = outputs[0][0], outputs[1][0]
         else:
-            scores, candidates = candidates_of(outputs[0][0, 0], outputs[1][0])
+            scores, candidates = candidates_from_maps(outputs[0][0, 0], outputs[1][0])
         if self.manifest.calibration is not None:
             # Most cells are far below any score that is asked for: the curve is worked out for the others.
             kept = scores >= LEAST_HEIGHT
@@ -87,7 +87,7 @@ class PersonDetector:
         return boxes_.clip(boxes * to_image, (width, height)), scores
 
 
-def candidates_of(centers: Floats, distances: Floats) -> tuple[Floats, Floats]:
+def candidates_from_maps(centers: Floats, distances: Floats) -> tuple[Floats, Floats]:
     """Read candidates off one picture's maps.
 
     Args:
@@ -117,5 +117,5 @@ def select(boxes: Boxes, scores: Floats, max_people: int, min_score: float) -> t
     """
     likely = scores >= max(min_score, 1e-6)
     boxes, scores = boxes[likely], scores[likely]
-    kept = boxes_.suppress(boxes, scores, IOU_THRESHOLD, max_people)
+    kept = boxes_.nms(boxes, scores, IOU_THRESHOLD, max_people)
     return boxes[kept], scores[kept]

@@ -12,26 +12,26 @@ from service.pose import crop
 from service.pose.backends.runner import Runner
 from service.pose.bundle import Bundle, BundleError
 from service.pose.decoders import heatmap, simcc
-from service.pose.oks import distinct
+from service.pose.oks import oks_nms
 from service.pose.skeleton import COCO17, SKELETONS
 from service.pose.types import Boxes, Floats, Image, Poses, expected_oks
 
-KNOWN_BODY = 8
+MIN_SURE_KEYPOINTS = 8
 """Sure keypoints of COCO's 17 from which a pose may doubt its box."""
 SAME_BOX_IOU = 0.3
 """Of a box and the body in it: above, a second look costs time and gives no AP, on COCO's training pictures."""
 PEOPLE_AT_ONCE = 2
 """In one call of the network. More take no less time each on a CPU, but memory, which stays taken."""
-SECOND_LOOK_GAIN = 1.5
+MAX_REFINEMENT_GAIN = 1.5
 """Factor by which a second look may lift a person's score: nine of ten gain less."""
-HOPELESS_IN_A_ROW = 3
+MAX_UNLIKELY_IN_A_ROW = 3
 """After so many boxes, best first, without a likely person, the rest are left alone."""
 
 
 class PoseEstimator:
     """A pose bundle, ready to run. Holds nothing between calls; safe from several threads."""
 
-    def __init__(self, bundle: Bundle, runner: Runner, flip_test: bool = False, second_look: bool = True) -> None:
+    def __init__(self, bundle: Bundle, runner: Runner, flip_test: bool = False, refine_boxes: bool = True) -> None:
         """Check that the bundle is a pose network's.
 
         Args:
@@ -39,7 +39,7 @@ class PoseEstimator:
             runner: Its graph.
             flip_test: Average its outputs over each crop and its mirror image (arXiv 1603.06937, sec. 5), at twice the
                 cost; a graph that does so itself is left alone.
-            second_look: Have `estimate_mended` and `estimate_found` look again.
+            refine_boxes: Have `estimate_refined` and `estimate_detections` look again.
 
         Raises:
             BundleError: It is a detector, or of a skeleton that is not known here.
@@ -61,7 +61,7 @@ class PoseEstimator:
         self._padding = manifest.box_padding
         self._stride = manifest.input_size[0] / manifest.heatmap_size[0]
         # Nobody knows how boxes and keypoints of other skeletons go together.
-        self._second_look = second_look and self.skeleton == COCO17
+        self._second_look = refine_boxes and self.skeleton == COCO17
         self._flip_test = flip_test and not manifest.trained_by.get("flip_test")
 
     def estimate(self, image: Image, boxes: Boxes, box_scores: Floats | None = None) -> Poses:
@@ -75,9 +75,9 @@ class PoseEstimator:
         Returns:
             N poses in the boxes' order.
         """
-        return Poses.joined([Poses.empty(len(self.skeleton)), *self._by_pieces(image, boxes, box_scores)])
+        return Poses.concatenate([Poses.empty(len(self.skeleton)), *self._by_pieces(image, boxes, box_scores)])
 
-    def estimate_mended(
+    def estimate_refined(
         self, image: Image, boxes: Boxes, box_scores: Floats | None = None, min_score: float = 0.0
     ) -> Poses:
         """Estimate the poses in a detector's boxes; where a pose shows that its box is off, look again.
@@ -90,7 +90,7 @@ class PoseEstimator:
             boxes: float32 (N, 4) xyxy, image px, best first.
             box_scores: float32 (N,), 0..1; ones when None.
             min_score: Of the people that are wanted. Nothing more is done for a pose that is too far below it to get
-                there, nor for the boxes after `HOPELESS_IN_A_ROW` of such.
+                there, nor for the boxes after `MAX_UNLIKELY_IN_A_ROW` of such.
 
         Returns:
             Poses in the boxes' order, N or fewer; those looked at again have the box of the second look.
@@ -99,19 +99,21 @@ class PoseEstimator:
         for part in self._by_pieces(image, boxes, box_scores):
             parts.append(part)
             for score in part.person_scores:
-                hopeless_in_a_row = hopeless_in_a_row + 1 if score < min_score / SECOND_LOOK_GAIN else 0
-            if hopeless_in_a_row >= HOPELESS_IN_A_ROW:
+                hopeless_in_a_row = hopeless_in_a_row + 1 if score < min_score / MAX_REFINEMENT_GAIN else 0
+            if hopeless_in_a_row >= MAX_UNLIKELY_IN_A_ROW:
                 break
-        poses = Poses.joined(parts)
+        poses = Poses.concatenate(parts)
         if not self._second_look:
             return poses
-        bodies = boxes_.clip(boxes_.about(poses.keypoints, poses.scores), (image.shape[1], image.shape[0]))
-        known = (poses.scores >= boxes_.SURE_SCORE).sum(axis=1) >= KNOWN_BODY
-        likely = poses.person_scores >= min_score / SECOND_LOOK_GAIN
+        bodies = boxes_.clip(
+            boxes_.boxes_from_keypoints(poses.keypoints, poses.scores), (image.shape[1], image.shape[0])
+        )
+        known = (poses.scores >= boxes_.SURE_SCORE).sum(axis=1) >= MIN_SURE_KEYPOINTS
+        likely = poses.person_scores >= min_score / MAX_REFINEMENT_GAIN
         again = known & likely & (np.diagonal(boxes_.iou(poses.boxes, bodies)) < SAME_BOX_IOU)
-        return poses.with_others(again, self.estimate(image, bodies[again], poses.box_scores[again]))
+        return poses.replacing(again, self.estimate(image, bodies[again], poses.box_scores[again]))
 
-    def estimate_found(
+    def estimate_detections(
         self, image: Image, boxes: Boxes, box_scores: Floats | None = None, min_score: float = 0.0
     ) -> Poses:
         """Estimate the poses of the people whom a detector found, each person once.
@@ -120,19 +122,19 @@ class PoseEstimator:
             image: uint8 (H, W, 3) RGB.
             boxes: float32 (N, 4) xyxy, image px, best first.
             box_scores: float32 (N,), 0..1; ones when None.
-            min_score: See `estimate_mended`. Some of lower scores may be told nevertheless.
+            min_score: See `estimate_refined`. Some of lower scores may be told nevertheless.
 
         Returns:
             Poses, best first, N or fewer; of those that are one person's (`oks.same_person`) the surest.
         """
-        poses = self.estimate_mended(image, boxes, box_scores, min_score)
-        poses = poses.select(poses.person_scores >= min_score / SECOND_LOOK_GAIN)
-        return poses.select(distinct(poses, self.skeleton.sigma_array))
+        poses = self.estimate_refined(image, boxes, box_scores, min_score)
+        poses = poses.select(poses.person_scores >= min_score / MAX_REFINEMENT_GAIN)
+        return poses.select(oks_nms(poses, self.skeleton.sigma_array))
 
-    def least_box_score(self, min_score: float) -> float:
+    def min_box_score(self, min_score: float) -> float:
         """Which boxes of a detector to look into: those of at least this score may show people of ``min_score``."""
         calibration = self.manifest.calibration
-        return min_score if calibration is None else calibration.least_box_score(min_score)
+        return min_score if calibration is None else calibration.min_box_score(min_score)
 
     def _by_pieces(self, image: Image, boxes: Boxes, box_scores: Floats | None) -> Iterator[Poses]:
         """Answer `PEOPLE_AT_ONCE` after `PEOPLE_AT_ONCE` in the boxes' order, for as long as somebody asks."""
@@ -145,14 +147,14 @@ class PoseEstimator:
     def _estimate_together(self, image: Image, boxes: Boxes, box_scores: Floats) -> Poses:
         """Estimate poses in one call of the network."""
         crops = crop.cut(image, boxes, self.manifest.input_size, self._padding)
-        keypoints_crop, scores = self._decode(self._look(crops.pixels))
-        presences, calibration = box_scores, self.manifest.calibration
+        keypoints_crop, scores = self._decode(self._infer(crops.pixels))
+        person_probabilities, calibration = box_scores, self.manifest.calibration
         if calibration is not None:
             scores = calibration.expected(scores)
-            presences = calibration.present(box_scores, expected_oks(scores))
-        return Poses(crop.transform(keypoints_crop, crops.to_image), scores, boxes, box_scores, presences)
+            person_probabilities = calibration.present(box_scores, expected_oks(scores))
+        return Poses(crop.transform(keypoints_crop, crops.to_image), scores, boxes, box_scores, person_probabilities)
 
-    def _look(self, pixels: NDArray[np.uint8]) -> list[Floats]:
+    def _infer(self, pixels: NDArray[np.uint8]) -> list[Floats]:
         if not self._flip_test:
             return self._runner.run(pixels)
         outputs = self._runner.run(np.concatenate([pixels, pixels[:, :, ::-1]]))

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from service.pose import boxes
 from service.pose.types import Floats, Poses
 
-REACH = 2.0
+SIGMA_SCALE = 2.0
 """Factor on the OKS' tolerance: its sigmas are annotators' errors; networks' are larger, and people move."""
 SAME_PERSON_OKS = 0.85
-"""Poses of one picture that are more alike than this (with `REACH`) are one person's: in hardly any picture have two of
+"""Poses of one picture that are more alike than this (with `SIGMA_SCALE`) are one person's: in hardly any picture have two of
 those that are left an OKS above .8, and on COCO's training pictures AP is what it is with all of them."""
 LEAST_WEIGHT = 1e-6
 """Of a keypoint, so that poses of which nothing is known can be compared too."""
@@ -44,16 +44,16 @@ def same_person(poses: Poses, sigmas: Floats, threshold: float = SAME_PERSON_OKS
     Args:
         poses: N poses.
         sigmas: float32 (K,), see `Skeleton.sigmas`.
-        threshold: OKS (with `REACH`) above which they are.
+        threshold: OKS (with `SIGMA_SCALE`) above which they are.
 
     Returns:
         bool (N, N), in ``[i, j]`` whether pose i is so near to pose j, by j's size and where j is sure.
     """
-    areas = REACH**2 * boxes.areas(boxes.body_boxes(poses.keypoints, poses.scores))
+    areas = SIGMA_SCALE**2 * boxes.areas(boxes.keypoint_extents(poses.keypoints, poses.scores))
     return oks(poses.keypoints, poses.keypoints, areas, sigmas, poses.scores + LEAST_WEIGHT) > threshold
 
 
-def distinct(poses: Poses, sigmas: Floats) -> NDArray[np.intp]:
+def oks_nms(poses: Poses, sigmas: Floats) -> NDArray[np.intp]:
     """Indices of the surest pose of each person, best first: non-maximum suppression by OKS."""
     order = np.argsort(-poses.person_scores, kind="stable")
     return order[boxes.firsts(same_person(poses.select(order), sigmas))]

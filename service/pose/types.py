@@ -62,14 +62,14 @@ class Poses:
         scores: float32 (N, K), 0..1; calibrated, the similarity to expect of each (`Calibration`).
         boxes: float32 (N, 4), xyxy in image px.
         box_scores: float32 (N,), 0..1; 1 where the caller gave the box.
-        presences: float32 (N,), 0..1, how probably each is a person, the pose considered; None: `box_scores`.
+        person_probabilities: float32 (N,), 0..1, how probably each is a person, the pose considered; None: `box_scores`.
     """
 
     keypoints: Floats
     scores: Floats
     boxes: Boxes
     box_scores: Floats
-    presences: Floats | None = None
+    person_probabilities: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.keypoints)
@@ -81,29 +81,33 @@ class Poses:
         Calibrated, that is the OKS to expect: how probably there is a person, times the OKS to expect of one. The
         product is the ranking of the field (SimpleBaseline, arXiv 1804.06208, sec. 4.1).
         """
-        presences = self.box_scores if self.presences is None else self.presences
-        return np.asarray(presences * expected_oks(self.scores), np.float32)
+        person_probabilities = self.box_scores if self.person_probabilities is None else self.person_probabilities
+        return np.asarray(person_probabilities * expected_oks(self.scores), np.float32)
 
     def select(self, index: NDArray[np.intp] | NDArray[np.bool_]) -> Poses:
         """Keep the people that ``index`` (integers or a mask over N) names, in its order."""
-        presences = None if self.presences is None else self.presences[index]
-        return Poses(self.keypoints[index], self.scores[index], self.boxes[index], self.box_scores[index], presences)
+        person_probabilities = None if self.person_probabilities is None else self.person_probabilities[index]
+        return Poses(
+            self.keypoints[index], self.scores[index], self.boxes[index], self.box_scores[index], person_probabilities
+        )
 
-    def with_others(self, chosen: NDArray[np.bool_], others: Poses) -> Poses:
+    def replacing(self, chosen: NDArray[np.bool_], others: Poses) -> Poses:
         """Put ``others`` in the places of the ``chosen`` (a mask over N) people."""
         order = np.arange(len(self))
         order[chosen] = len(self) + np.arange(len(others))
-        return Poses.joined([self, others]).select(order)
+        return Poses.concatenate([self, others]).select(order)
 
     @staticmethod
-    def joined(parts: Sequence[Poses]) -> Poses:
+    def concatenate(parts: Sequence[Poses]) -> Poses:
         """Put the people of one estimator's answers, at least one, behind one another."""
         return Poses(
             np.concatenate([part.keypoints for part in parts]),
             np.concatenate([part.scores for part in parts]),
             np.concatenate([part.boxes for part in parts]),
             np.concatenate([part.box_scores for part in parts]),
-            np.concatenate([part.box_scores if part.presences is None else part.presences for part in parts]),
+            np.concatenate(
+                [part.box_scores if part.person_probabilities is None else part.person_probabilities for part in parts]
+            ),
         )
 
     @staticmethod

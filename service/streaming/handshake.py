@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from service.errors import BadRequest, ServiceError, Unavailable, problem
-from service.inference.predict import Wish
+from service.inference.predict import PoseRequest
 from service.inference.state import Service
 from service.streaming.close import Farewell
 from service.streaming.follower import Watcher
@@ -65,7 +65,7 @@ def _terms(hello: Hello, service: Service, session_id: str) -> Terms:
     skeleton = choice.model.estimator.skeleton
     layouts.require(hello.format, skeleton)
     min_score = settings.min_score if hello.min_score is None else hello.min_score
-    wish = Wish(choice, None, hello.max_people or settings.max_people, min_score, settings.max_pixels)
+    wish = PoseRequest(choice, None, hello.max_people or settings.max_people, min_score, settings.max_pixels)
     fps = min(hello.max_fps or settings.stream_max_fps, settings.stream_max_fps)
     latest = hello.policy == "latest"
     waiting = 1 if latest else settings.stream_queue

@@ -246,7 +246,7 @@ class Session:
             frame = taken.frame
             terms.pace.take(time.perf_counter())
             watch = Stopwatch({"queue": (time.perf_counter() - frame.arrived_s) * 1e3})
-            with self._service.pixels.share(image.pixel_count(frame.content), watch):
+            with self._service.pixel_budget.reserve(image.pixel_count(frame.content), watch):
                 sight = terms.watcher.look(frame.content, frame.time_s, watch)
             return self._result(terms, taken, sight, watch)
         finally:
@@ -261,7 +261,7 @@ class Session:
             "dropped": taken.dropped,
             "model": prediction.model.manifest.name,
             "fallback": prediction.fallback,
-            "image": prediction.picture.size,
+            "image": prediction.image.size,
             "poses": writer.pose_list(
                 prediction.poses,
                 prediction.model.estimator.skeleton,

@@ -6,7 +6,7 @@ const WINDOW_MS = 3000;
 const MOST_AGES = 300;
 const RENDER_EVERY_MS = 250;
 const INERTIA = 0.85;
-const STAGES = ["queue", "decode", "find", "pose", "student", "teacher", "track", "encode"];
+const STAGES = ["queue", "decode", "detect", "pose", "student", "teacher", "track", "encode"];
 
 /** @typedef {{ ageMs: number, timingsMs: Record<string, number> }} Answer */
 /** @typedef {{ answered: number, dropped: number, skipped: number }} Counts */

@@ -127,7 +127,7 @@ class Timings(BaseModel):
 
     queue: float
     decode: float
-    find: float
+    detect: float
     pose: float
     encode: float
     total: float
@@ -181,7 +181,7 @@ class ComparisonTimings(BaseModel):
 
     queue: float
     decode: float
-    find: float
+    detect: float
     student: float
     teacher: float
     encode: float

@@ -14,7 +14,7 @@ import pytest
 
 from service.app import create_app
 from service.http.upload_budget import Room
-from service.inference.pixel_budget import PixelRoom
+from service.inference.pixel_budget import PixelBudget
 from service.inference.scheduler import Scheduler
 from service.inference.state import Service
 from service.pose.bundle import BundleError
@@ -49,7 +49,7 @@ def test_not_ready_before_the_warm_up_is_over(models_dir: Path) -> None:
     settings = Settings(models_dir=models_dir)
     app = create_app(settings)
     # Without its lifespan nothing warms the app up: the moment before stands still.
-    bodies, pixels = Room(settings.max_bodies_bytes), PixelRoom(settings.max_pixels)
+    bodies, pixels = Room(settings.max_bodies_bytes), PixelBudget(settings.max_pixels)
     scheduler = Scheduler(1, 1, PATIENCE_S)
     app.state.service = Service(settings, app.state.registry, scheduler, app.state.metrics, bodies, pixels)
 

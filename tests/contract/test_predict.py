@@ -21,7 +21,7 @@ from tests.spots import SURE, UNSURE, Person
 
 PICTURE = spots.encode(spots.paint(SURE, UNSURE))
 WITHIN_PX = 0.3
-STAGES = ["queue", "decode", "find", "pose", "encode", "total"]
+STAGES = ["queue", "decode", "detect", "pose", "encode", "total"]
 
 
 def points(pose: dict) -> np.ndarray:

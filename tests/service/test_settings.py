@@ -23,7 +23,7 @@ SPELLED = {
     "workers": ("3", 3),
     "backend": ("onnxruntime", "onnxruntime"),
     "flip_test": ("true", True),
-    "second_look": ("false", False),
+    "refine_boxes": ("false", False),
     "threads": ("2", 2),
     "queue_size": ("5", 5),
     "deadline_s": ("2.5", 2.5),

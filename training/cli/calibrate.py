@@ -18,7 +18,7 @@ def run(options: Namespace) -> int:
     source = coco.Source(options.annotations.stem, options.annotations, options.images)
     known = bundle.read(options.detector) if options.detector else None
     asked = [opened] if known is None else [opened, known]
-    detects = opened.manifest.detects
+    detects = opened.manifest.is_detector
     shared = holdout.of_bundles(asked, source, options.every, complete=detects, allow=options.allow_seen)
     detector = None if known is None else PersonDetector(known, OnnxRunner(known.onnx, threads=1))
     measured = calibration.measure(opened, source, detector, options.every, options.measured_on)
@@ -28,7 +28,7 @@ def run(options: Namespace) -> int:
     written = bundle.write(
         options.out, manifest, opened.onnx, model_card.with_scores(opened.card, found, measured.after)
     )
-    what = "boxes" if manifest.detects else "labelled keypoints"
+    what = "boxes" if manifest.is_detector else "labelled keypoints"
     print(
         f"{written.path}: {found.samples:,} {what} on {found.pictures} pictures; expected calibration error "
         f"{found.error_before:.3f} before, {found.error:.3f} after (each half by the curves of the other)"

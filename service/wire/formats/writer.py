@@ -79,7 +79,7 @@ def foreign_document(prediction: Prediction, people: list[dict[str, Any]], layou
     if layout == "openpose":
         return {"version": 1.3, "people": people}
     if layout == "roboflow":
-        width, height = prediction.picture.size
+        width, height = prediction.image.size
         return {"image": {"width": width, "height": height}, "predictions": people}
     return None
 
@@ -110,8 +110,8 @@ def model_ref(model: Model, fallback: str | None = None) -> dict[str, Any]:
 
 def image_info(answer: Prediction | Comparison) -> dict[str, int]:
     """Write the picture's upright size."""
-    width, height = answer.picture.size
-    return {"width": width, "height": height, "exif_orientation": answer.picture.exif_orientation}
+    width, height = answer.image.size
+    return {"width": width, "height": height, "exif_orientation": answer.image.exif_orientation}
 
 
 def matches(comparison: Comparison) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.inference import image
-from service.inference.pixel_budget import PixelRoom
+from service.inference.pixel_budget import PixelBudget
 from service.inference.predict import Stopwatch
 from tests import spots
 
@@ -22,12 +22,12 @@ PATIENCE_S = 60.0
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.integers(0, 3 * LIMIT), max_size=30))
 def test_no_more_pixels_than_allowed_and_everybody_gets_a_turn(counts: list[int]) -> None:
-    room, lock, inside, most = PixelRoom(LIMIT), threading.Lock(), 0, 0
+    room, lock, inside, most = PixelBudget(LIMIT), threading.Lock(), 0, 0
 
     def work(count: int) -> None:
         nonlocal inside, most
         taken = min(count, LIMIT)  # a larger one is alone
-        with room.share(count, Stopwatch()):
+        with room.reserve(count, Stopwatch()):
             with lock:
                 inside += taken
                 most = max(most, inside)
@@ -40,16 +40,16 @@ def test_no_more_pixels_than_allowed_and_everybody_gets_a_turn(counts: list[int]
 
 
 def test_small_ones_work_side_by_side_and_a_large_one_waits_for_them() -> None:
-    room, inside, leave = PixelRoom(LIMIT), threading.Barrier(5), threading.Event()
+    room, inside, leave = PixelBudget(LIMIT), threading.Barrier(5), threading.Event()
     entered, watch = threading.Event(), Stopwatch({"queue": 5.0})
 
     def small() -> None:
-        with room.share(LIMIT // 4, Stopwatch()):
+        with room.reserve(LIMIT // 4, Stopwatch()):
             inside.wait(PATIENCE_S)
             assert leave.wait(PATIENCE_S)
 
     def large() -> None:
-        with room.share(LIMIT, watch):
+        with room.reserve(LIMIT, watch):
             entered.set()
 
     with ThreadPoolExecutor(5) as pool:
@@ -65,9 +65,9 @@ def test_small_ones_work_side_by_side_and_a_large_one_waits_for_them() -> None:
 
 
 def test_who_fails_leaves_the_room() -> None:
-    room = PixelRoom(LIMIT)
+    room = PixelBudget(LIMIT)
     for _ in range(3):
-        with pytest.raises(ZeroDivisionError), room.share(LIMIT, Stopwatch()):
+        with pytest.raises(ZeroDivisionError), room.reserve(LIMIT, Stopwatch()):
             raise ZeroDivisionError
 
 

@@ -21,7 +21,7 @@ from tests import spots
 
 K = len(COCO17)
 offset, slope, share = st.floats(-50, 50), st.floats(0.001, 20), st.floats(0, 1, width=32)
-presences = st.tuples(offset, slope, st.floats(0, 20))
+person_probabilities = st.tuples(offset, slope, st.floats(0, 20))
 
 
 def calibration(offsets: list[float], slopes: list[float], **changes: object) -> Calibration:
@@ -52,7 +52,7 @@ def test_every_column_has_its_curve() -> None:
     np.testing.assert_allclose(scores, [[0.5, 1 / (1 + np.exp(-2))]] * 3, rtol=1e-6)
 
 
-@given(presence=presences, boxes=st.lists(share, min_size=2), likeness=share, other=share)
+@given(presence=person_probabilities, boxes=st.lists(share, min_size=2), likeness=share, other=share)
 def test_presence_rises_with_both_and_given_boxes_are_not_doubted(
     presence: tuple[float, float, float], boxes: list[float], likeness: float, other: float
 ) -> None:
@@ -66,11 +66,11 @@ def test_presence_rises_with_both_and_given_boxes_are_not_doubted(
     assert known.present(np.ones(1, np.float32), np.array([likeness], np.float32)) == 1
 
 
-@given(presence=presences, min_score=st.floats(0, 1))
+@given(presence=person_probabilities, min_score=st.floats(0, 1))
 def test_boxes_of_good_poses_are_looked_into(presence: tuple[float, float, float], min_score: float) -> None:
     """Whoever is good, and of at least ``min_score``, is in a box of the least score or a better one."""
     known = calibration([0], [1], presence=presence)
-    least = known.least_box_score(min_score)
+    least = known.min_box_score(min_score)
     assert 0 <= least <= min_score
     if 2e-6 < least < min_score < 0.95:
         likeness = np.array([0.75 + 0.25 * min_score], np.float32)
@@ -81,7 +81,7 @@ def test_without_presence_the_detectors_word_stands() -> None:
     known = calibration([0], [1])
     boxes = np.array([0.2, 0.9], np.float32)
     np.testing.assert_array_equal(known.present(boxes, boxes), boxes)
-    assert known.least_box_score(0.15) == 0.15
+    assert known.min_box_score(0.15) == 0.15
 
 
 @pytest.mark.parametrize(
@@ -174,13 +174,13 @@ def test_the_detector_answers_calibrated(tmp_path: Path) -> None:
     path = spots.write_detector_bundle(tmp_path)
     image = spots.paint(spots.SURE, spots.UNSURE)
     opened = bundle.read(path)
-    boxes, heights = PersonDetector(opened, OnnxRunner(opened.onnx, threads=1)).find(image, min_score=0.1)
+    boxes, heights = PersonDetector(opened, OnnxRunner(opened.onnx, threads=1)).detect(image, min_score=0.1)
     known = calibration([-1.0], [2.0], meaning="probability_of_person")
     bundle.write(path, opened.manifest.model_copy(update={"calibration": known}), opened.onnx, opened.card)
     opened = bundle.read(path)
     detector = PersonDetector(opened, OnnxRunner(opened.onnx, threads=1))
-    told, scores = detector.find(image, min_score=0.0)
+    told, scores = detector.detect(image, min_score=0.0)
     np.testing.assert_array_equal(told[:2], boxes)
     np.testing.assert_allclose(scores[:2], known.expected(heights), rtol=1e-6)
     middle = float(scores[:2].mean())
-    assert len(detector.find(image, min_score=middle)[0]) == 1
+    assert len(detector.detect(image, min_score=middle)[0]) == 1

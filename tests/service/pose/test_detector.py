@@ -32,15 +32,15 @@ def test_grid_follows_the_picture_and_turns_with_it(width: int, aspect: float) -
 
 @pytest.mark.parametrize("seed", range(20))
 def test_decode_inverts_the_training_targets(seed: int) -> None:
-    """People at distinct cells are read back exactly from the maps that training would draw of them."""
+    """People at oks_nms cells are read back exactly from the maps that training would draw of them."""
     rng = np.random.default_rng(seed)
     corners = rng.uniform([0, 0], [220, 160], (6, 2))
     boxes = np.concatenate([corners, corners + rng.uniform(24, 96, (6, 2))], axis=1).astype(np.float32)
-    apart = boxes_.suppress(boxes, np.linspace(1, 0.5, 6).astype(np.float32), 0.1)
+    apart = boxes_.nms(boxes, np.linspace(1, 0.5, 6).astype(np.float32), 0.1)
     boxes = boxes[apart]
     centers, _, distances, *_ = encode(boxes, np.ones(len(boxes), bool), (320, 256))
     peaks = np.where(centers[0] >= 1, centers[0], 0)
-    scores, candidates = detector.candidates_of(peaks, distances)
+    scores, candidates = detector.candidates_from_maps(peaks, distances)
     found, scores = detector.select(candidates, scores, max_people=20, min_score=0.5)
     assert (scores == 1).all()
     overlap = boxes_.iou(boxes, found)
@@ -48,7 +48,7 @@ def test_decode_inverts_the_training_targets(seed: int) -> None:
 
 
 def test_decode_of_empty_maps() -> None:
-    scores, candidates = detector.candidates_of(np.zeros((8, 10), np.float32), np.ones((4, 8, 10), np.float32))
+    scores, candidates = detector.candidates_from_maps(np.zeros((8, 10), np.float32), np.ones((4, 8, 10), np.float32))
     boxes, scores = detector.select(candidates, scores, 20, 0.0)
     assert boxes.shape == (0, 4)
     assert scores.shape == (0,)

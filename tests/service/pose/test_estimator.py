@@ -15,7 +15,7 @@ from service.pose.boxes import from_xywh
 from service.pose.bundle import BundleError
 from service.pose.detector import PersonDetector
 from service.pose.drawing import draw
-from service.pose.estimator import HOPELESS_IN_A_ROW, PEOPLE_AT_ONCE, PoseEstimator
+from service.pose.estimator import MAX_UNLIKELY_IN_A_ROW, PEOPLE_AT_ONCE, PoseEstimator
 from service.pose.oks import oks
 from service.pose.skeleton import COCO17
 from tests import spots
@@ -80,11 +80,11 @@ def test_boxes_after_hopeless_ones_are_left_alone(tmp_path: Path) -> None:
     estimator = PoseEstimator(counting.bundle, counting)
     image, boxes = spots.paint(PEOPLE[0]), from_xywh([PEOPLE[0].box_xywh] + [[300, 50, 120, 200]] * 30)
     scores = np.linspace(0.9, 0.3, 31, dtype=np.float32)
-    found = estimator.estimate_found(image, boxes, scores, min_score=0.15)
+    found = estimator.estimate_detections(image, boxes, scores, min_score=0.15)
     np.testing.assert_allclose(found.keypoints, [PEOPLE[0].keypoints], atol=1.0)
-    assert sum(counting.batches) <= 1 + HOPELESS_IN_A_ROW + PEOPLE_AT_ONCE
+    assert sum(counting.batches) <= 1 + MAX_UNLIKELY_IN_A_ROW + PEOPLE_AT_ONCE
     counting.batches.clear()
-    assert len(estimator.estimate_mended(image, boxes, scores)) == len(boxes)  # all, where nobody is too unlikely
+    assert len(estimator.estimate_refined(image, boxes, scores)) == len(boxes)  # all, where nobody is too unlikely
     assert sum(counting.batches) >= len(boxes)
 
 
@@ -95,7 +95,7 @@ def test_whoever_cannot_reach_the_score_gets_no_second_look(tmp_path: Path) -> N
     wide = from_xywh([PEOPLE[0].box_xywh]) + np.array([[-90, -80, 110, 90]], np.float32)
     for box_score, looks in ((0.9, 2), (0.2, 1)):
         counting.batches.clear()
-        estimator.estimate_found(image, wide, np.array([box_score], np.float32), min_score=0.5)
+        estimator.estimate_detections(image, wide, np.array([box_score], np.float32), min_score=0.5)
         assert sum(counting.batches) == looks
 
 
@@ -113,7 +113,7 @@ def test_nobody_is_found_twice(estimator: PoseEstimator, jitters: list[tuple[int
     boxes = np.concatenate([boxes, np.reshape(others, (-1, 4)).astype(np.float32)])
     scores = np.random.default_rng(seed).uniform(0.5, 1, len(boxes)).astype(np.float32)
     order = np.argsort(-scores)
-    found = estimator.estimate_found(image, boxes[order], scores[order], min_score=0.15)
+    found = estimator.estimate_detections(image, boxes[order], scores[order], min_score=0.15)
     assert len(found) == len(PEOPLE)
     alike = oks(found.keypoints, found.keypoints, boxes_.areas(found.boxes), COCO17.sigma_array)
     assert np.triu(alike, 1).max() < 0.8
@@ -132,7 +132,7 @@ def test_a_pose_mends_the_box_that_a_detector_got_wrong(estimator: PoseEstimator
     true_box = boxes[:1].copy()
     boxes[0] += np.array([-90, -80, 110, 90], np.float32)
     scores = np.array([0.9, 0.8], np.float32)
-    once, mended = estimator.estimate(image, boxes, scores), estimator.estimate_found(image, boxes, scores)
+    once, mended = estimator.estimate(image, boxes, scores), estimator.estimate_detections(image, boxes, scores)
     assert boxes_.iou(boxes[:1], true_box)[0, 0] < 0.3
     assert boxes_.iou(mended.boxes[:1], true_box)[0, 0] > 0.85
     errors = [np.abs(poses.keypoints[0] - people[0].keypoints).mean() for poses in (once, mended)]
@@ -145,15 +145,15 @@ def test_a_pose_mends_the_box_that_a_detector_got_wrong(estimator: PoseEstimator
 def test_a_box_is_not_mended_by_a_pose_that_is_not_known(estimator: PoseEstimator) -> None:
     image = spots.paint(PEOPLE[0])
     elsewhere = np.array([[300, 200, 420, 380]], np.float32)
-    found = estimator.estimate_found(image, elsewhere, np.ones(1, np.float32))
+    found = estimator.estimate_detections(image, elsewhere, np.ones(1, np.float32))
     np.testing.assert_array_equal(found.boxes, elsewhere)
 
 
 def test_no_second_look_where_the_operator_wants_none(tmp_path: Path) -> None:
     opened = bundle.read(spots.write_pose_bundle(tmp_path, "student-s", "student"))
-    once = PoseEstimator(opened, OnnxRunner(opened.onnx, threads=1), second_look=False)
+    once = PoseEstimator(opened, OnnxRunner(opened.onnx, threads=1), refine_boxes=False)
     wide = np.array([[30, 50, 190, 320]], np.float32)
-    np.testing.assert_array_equal(once.estimate_found(spots.paint(PEOPLE[0]), wide).boxes, wide)
+    np.testing.assert_array_equal(once.estimate_detections(spots.paint(PEOPLE[0]), wide).boxes, wide)
 
 
 def test_from_several_threads(estimator: PoseEstimator) -> None:

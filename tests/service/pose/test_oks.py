@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools.cocoeval import COCOeval
 
-from service.pose.oks import distinct, oks, same_person
+from service.pose.oks import oks, oks_nms, same_person
 from service.pose.skeleton import COCO17
 from service.pose.types import Poses
 from tests.spots import FIGURE
@@ -66,7 +66,7 @@ def people(offsets: list[tuple[float, float]], scores: list[float]) -> Poses:
 )
 def test_of_each_persons_poses_the_surest_is_left(rows: list[tuple[float, float, float]]) -> None:
     poses = people([row[:2] for row in rows], [row[2] for row in rows])
-    kept = distinct(poses, COCO17.sigma_array)
+    kept = oks_nms(poses, COCO17.sigma_array)
     left = poses.select(kept)
     assert not np.triu(same_person(left, COCO17.sigma_array).T, 1).any()
     assert (np.diff(left.person_scores) <= 0).all()
@@ -79,4 +79,4 @@ def test_of_each_persons_poses_the_surest_is_left(rows: list[tuple[float, float,
 @pytest.mark.parametrize(("px", "left"), [(0, 1), (2, 1), (40, 2)])
 @pytest.mark.parametrize("score", [0.0, 0.5, 1.0])
 def test_whoever_stands_apart_is_another(px: float, left: int, score: float) -> None:
-    assert len(distinct(people([(0, 0), (px, 0)], [score, score]), COCO17.sigma_array)) == left
+    assert len(oks_nms(people([(0, 0), (px, 0)], [score, score]), COCO17.sigma_array)) == left

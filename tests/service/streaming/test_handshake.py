@@ -9,7 +9,7 @@ import pytest
 
 from service.http.upload_budget import Room
 from service.inference.metrics import Metrics
-from service.inference.pixel_budget import PixelRoom
+from service.inference.pixel_budget import PixelBudget
 from service.inference.registry import open_registry
 from service.inference.scheduler import Scheduler
 from service.inference.state import Service
@@ -24,7 +24,11 @@ def service(models_dir: Path) -> Iterator[Service]:
     """Whose models are cold."""
     settings = Settings(models_dir=models_dir, stream_max_fps=25, stream_queue=3, keypoint_threshold=0.4)
     scheduler = Scheduler(1, 1, 1.0)
-    registry, bodies, pixels = open_registry(settings), Room(settings.max_bodies_bytes), PixelRoom(settings.max_pixels)
+    registry, bodies, pixels = (
+        open_registry(settings),
+        Room(settings.max_bodies_bytes),
+        PixelBudget(settings.max_pixels),
+    )
     yield Service(settings, registry, scheduler, Metrics(), bodies, pixels)
     scheduler.close()
 

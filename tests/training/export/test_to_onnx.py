@@ -111,7 +111,7 @@ def test_detector_bundle_takes_upright_and_flat_pictures(tmp_path: Path) -> None
     opened = read(tmp_path / "detector")
     detector = PersonDetector(opened, OnnxRunner(opened.onnx, threads=1))
     for shape in ((90, 160, 3), (300, 90, 3), (33, 31, 3)):
-        boxes, scores = detector.find(np.zeros(shape, np.uint8), max_people=5, min_score=0.0)
+        boxes, scores = detector.detect(np.zeros(shape, np.uint8), max_people=5, min_score=0.0)
         assert len(boxes) == len(scores) <= 5
         assert (boxes[:, 2:] <= [shape[1], shape[0]]).all()
 
@@ -121,7 +121,9 @@ def test_a_detector_serves_at_the_size_that_is_asked_for_and_a_pose_network_at_i
     to_onnx.export(fresh("detector", network=network), tmp_path / "detector", "1", input_size=(192, 96))
     opened = read(tmp_path / "detector")
     assert opened.manifest.input_size == (192, 96)
-    boxes, _ = PersonDetector(opened, OnnxRunner(opened.onnx, threads=1)).find(np.zeros((96, 192, 3), np.uint8), 5, 0.0)
+    boxes, _ = PersonDetector(opened, OnnxRunner(opened.onnx, threads=1)).detect(
+        np.zeros((96, 192, 3), np.uint8), 5, 0.0
+    )
     assert boxes.shape[1] == 4
     with pytest.raises(checkpoint.CheckpointError, match="multiples of 32"):
         to_onnx.export(fresh("detector", network=network), tmp_path / "odd", "1", input_size=(200, 96))

@@ -52,7 +52,7 @@ def test_the_shipped_networks_find_and_pose_alike(photo: np.ndarray) -> None:
     for backend in ("onnxruntime", "openvino"):
         opened = {name: bundle.read(models / name) for name in ("detector", "student-s")}
         ready = {name: open_runner(backend, it.onnx, 1) for name, it in opened.items()}
-        boxes, _ = PersonDetector(opened["detector"], ready["detector"]).find(photo)
+        boxes, _ = PersonDetector(opened["detector"], ready["detector"]).detect(photo)
         poses = PoseEstimator(opened["student-s"], ready["student-s"]).estimate(photo, BOX)
         found[backend] = (boxes, poses.keypoints, poses.scores)
     ours, theirs = found.values()
