@@ -30,7 +30,7 @@ from service.inference.state import Service
 from service.settings import Settings
 from service.streaming import route
 from service.streaming.route import Streams
-from service.wire.formats import writer
+from service.wire import documents
 
 JOIN_S = 1.0
 """Within which threads must end when the server stops."""
@@ -107,7 +107,7 @@ def _lifespan(settings: Settings, registry: ModelRegistry):  # type: ignore[no-u
 
 
 def _problem_response(document: dict[str, object], status: int, headers: dict[str, str]) -> Response:
-    return Response(writer.dumps(document), status_code=status, headers=headers, media_type=PROBLEM_TYPE)
+    return Response(documents.to_json(document), status_code=status, headers=headers, media_type=PROBLEM_TYPE)
 
 
 async def _on_service_error(request: Request, error: Exception) -> Response:

@@ -18,13 +18,12 @@ from service.http import content_encoding, multipart, negotiation, openapi, uplo
 from service.http.middleware import SCOPE_KEY
 from service.inference import image
 from service.inference.metrics import CONTENT_TYPE
-from service.inference.predict import PoseRequest, Prediction, Stopwatch, compare, predict
+from service.inference.predict import Stopwatch, compare, predict
 from service.inference.registry import Model
 from service.inference.state import Service
 from service.pose.drawing import draw
-from service.wire import schema
-from service.wire.formats import layouts, writer
-from service.wire.schema import Options, parse_boxes
+from service.wire import documents
+from service.wire.query import Options, PoseQuery, resolve
 
 log = logging.getLogger(__name__)
 router = APIRouter()
@@ -38,32 +37,17 @@ class Call:
     """One picture's way through /predict, once the body is there."""
 
     service: Service
-    wish: PoseRequest
+    query: PoseQuery
     options: Options
     media_type: str
     request_id: str
-
-    @property
-    def keypoint_threshold(self) -> float:
-        """The caller's, or the server's."""
-        asked = self.options.keypoint_threshold
-        return self.service.settings.keypoint_threshold if asked is None else asked
 
 
 def _call(request: Request, options: Options, media_type: str) -> Call:
     """Check all that can be checked before the body is read."""
     service: Service = request.app.state.service
-    service.registry.require_ready()
-    settings = service.settings
-    boxes = None if options.boxes is None else parse_boxes(options.boxes)
-    min_score = options.min_score
-    if min_score is None:
-        min_score = settings.min_score if boxes is None else 0.0
-    max_people = options.max_people or settings.max_people
-    choice = service.registry.choose(options.model)
-    layouts.require(options.format, choice.model.estimator.skeleton)
-    wish = PoseRequest(choice, boxes, max_people, min_score, settings.max_pixels)
-    return Call(service, wish, options, media_type, request.scope[SCOPE_KEY])
+    query = resolve(options, service.registry, service.settings)
+    return Call(service, query, options, media_type, request.scope[SCOPE_KEY])
 
 
 async def _read_picture(request: Request, call: Call, take: Callable[[int], None]) -> Callable[[], bytes]:
@@ -150,7 +134,7 @@ async def predict_batch(request: Request, options: Asked) -> Response:
                 except Exception:  # the others' answers are worth having, and their threads still read the body
                     log.exception("call %s: picture %d of a batch failed", call.request_id, i)
                     error = internal_error()
-                return writer.dumps({"problem": problem(error, request.url.path, call.request_id)})
+                return documents.to_json({"problem": problem(error, request.url.path, call.request_id)})
 
         entries = await _while_heard(request, asyncio.gather(*(answer(i) for i in range(len(contents)))))
     return Response(b"[" + b",".join(entries) + b"]", media_type=JSON)
@@ -163,7 +147,7 @@ async def compare_models(request: Request, options: Asked) -> Response:
     call = _call(request, asked, negotiation.choose(request.headers.getlist("accept"), (JSON,)))
     registry = call.service.registry
     student = registry.choose("student" if options.model == "auto" else options.model).model
-    _require_comparable(student, call.wish.choice.model)
+    _require_comparable(student, call.query.request.choice.model)
     with call.service.room.share() as take:
         take_out = await _read_picture(request, call, take)
 
@@ -195,67 +179,30 @@ def _answer(call: Call, content: bytes, watch: Stopwatch, image_id: int) -> tupl
 
 
 def _answer_now(call: Call, content: bytes, watch: Stopwatch, image_id: int) -> tuple[bytes, dict[str, float]]:
-    prediction = predict(call.service.registry, content, call.wish, watch)
+    prediction = predict(call.service.registry, content, call.query.request, watch)
     if call.media_type == JSON:
-        body, laps_ms = _written(call, prediction, watch, image_id)
+        reply, laps_ms = documents.prediction_reply(prediction, call.query, call.request_id, image_id, watch)
+        body = documents.to_json(reply)
     else:
-        canvas = draw(
-            prediction.image.pixels, prediction.poses, prediction.model.estimator.skeleton, call.keypoint_threshold
-        )
+        skeleton, threshold = prediction.model.estimator.skeleton, call.query.keypoint_threshold
+        canvas = draw(prediction.image.pixels, prediction.poses, skeleton, threshold)
         body, laps_ms = image.encode(canvas, call.media_type), watch.finish()
     call.service.metrics.fallback(prediction.fallback)
     call.service.metrics.stages(laps_ms)
     return body, laps_ms
 
 
-def _written(call: Call, prediction: Prediction, watch: Stopwatch, image_id: int) -> tuple[bytes, dict[str, float]]:
-    people = writer.pose_list(
-        prediction.poses,
-        prediction.model.estimator.skeleton,
-        call.options.format,
-        call.keypoint_threshold,
-        image_id=image_id,
-        fallen_back=prediction.fallen_back if prediction.fallback == "low_confidence" else None,
-    )
-    foreign = writer.foreign_document(prediction, people, call.options.format)
-    if foreign is not None:
-        return writer.dumps(foreign), watch.finish()
-    # Two pieces, so that the time of writing the people can stand behind them.
-    front = writer.dumps(writer.prediction_head(prediction, call.request_id) | {"poses": people})
-    laps_ms = watch.finish()
-    return front[:-1] + b',"timings_ms":' + writer.dumps(writer.timings(laps_ms)) + b"}", laps_ms
-
-
 def _compare(call: Call, content: bytes, student: Model, watch: Stopwatch) -> tuple[bytes, dict[str, float]]:
     """Compare and write the reply, on an inference thread."""
-    teacher = call.wish.choice.model
-    comparison = compare(call.service.registry, content, call.wish, student, watch)
-    skeleton = teacher.estimator.skeleton
-    sides = {}
-    for name, model, poses in (("student", student, comparison.student), ("teacher", teacher, comparison.teacher)):
-        sides[name] = {
-            "model": writer.model_ref(model),
-            "poses": writer.pose_list(
-                poses, skeleton, call.options.format, call.keypoint_threshold, image_id=call.options.image_id
-            ),
-            "pose_ms": round(watch.laps_ms[name], 2),
-        }
-    document: dict[str, Any] = {
-        "schema": schema.SCHEMA,
-        "id": call.request_id,
-        "image": writer.image_info(comparison),
-        **layouts.describe(skeleton),
-        **sides,
-        "matches": writer.matches(comparison),
-    }
-    laps_ms = watch.finish()
+    comparison = compare(call.service.registry, content, call.query.request, student, watch)
+    image_id = call.options.image_id
+    reply, laps_ms = documents.comparison_reply(comparison, student, call.query, call.request_id, image_id, watch)
     call.service.metrics.stages(laps_ms)
-    document["timings_ms"] = writer.timings(laps_ms)
-    return writer.dumps(document), laps_ms
+    return documents.to_json(reply), laps_ms
 
 
 def _response(body: bytes, media_type: str, laps_ms: dict[str, float]) -> Response:
-    return Response(body, media_type=media_type, headers={"Server-Timing": writer.server_timing(laps_ms)})
+    return Response(body, media_type=media_type, headers={"Server-Timing": documents.server_timing(laps_ms)})
 
 
 @router.get("/models", **openapi.MODELS)
@@ -263,7 +210,7 @@ async def list_models(request: Request) -> Response:
     """List what is on the registry."""
     service: Service = request.app.state.service
     entries = [_entry(service, model) for model in service.registry.models.values()]
-    return Response(writer.dumps({"models": entries}), media_type=JSON)
+    return Response(documents.to_json({"models": entries}), media_type=JSON)
 
 
 @router.get("/models/{name}", **openapi.MODEL)
@@ -271,11 +218,11 @@ async def show_model(request: Request, name: str) -> Response:
     """Show one model with its card."""
     service: Service = request.app.state.service
     model = service.registry.find_model(name)
-    return Response(writer.dumps(_entry(service, model) | {"card": model.card}), media_type=JSON)
+    return Response(documents.to_json(_entry(service, model) | {"card": model.card}), media_type=JSON)
 
 
 def _entry(service: Service, model: Model) -> dict[str, Any]:
-    ref = writer.model_ref(model)
+    ref = documents.model_ref(model)
     del ref["fallback"]
     state = "unavailable" if model.network is None else "ready" if service.registry.ready else "warming_up"
     return ref | {

@@ -69,14 +69,14 @@ class Prediction:
         model: Who answered: the fallback's model only where it answered for everyone.
         fallback: Why the teacher answered, for everyone or for some.
         poses: The people.
-        fallen_back: bool (N,), for whom the teacher answered.
+        by_fallback: bool (N,), for whom the teacher answered.
     """
 
     image: DecodedImage
     model: Model
     fallback: Fallback | None
     poses: Poses
-    fallen_back: NDArray[np.bool_]
+    by_fallback: NDArray[np.bool_]
 
     @classmethod
     def of(cls, choice: ModelChoice, picture: DecodedImage, poses: Poses, fallen_back: NDArray[np.bool_]) -> Prediction:

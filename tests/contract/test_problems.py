@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.settings import Settings
-from service.wire import schema
+from service.wire import reply as shapes
 from tests import spots
 from tests.conftest import PATIENCE_S, Running, serving
 from tests.spots import SURE
@@ -32,7 +32,7 @@ def assert_problem(response: httpx.Response, status: int, slug: str) -> dict[str
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/problem+json"
     document = response.json()
-    schema.Problem.model_validate(document)
+    shapes.Problem.model_validate(document)
     assert document["type"] == f"urn:posewright:problem:{slug}"
     assert document["status"] == status
     assert document["instance"] == response.request.url.path
@@ -180,7 +180,7 @@ def test_a_body_that_does_not_come_in_time(models_dir: Path) -> None:
             connection.sendall(head + b"abc")
             answer = connection.makefile("rb").read()  # to the end: the server closes what it did not read
         document = json.loads(answer.partition(b"\r\n\r\n")[2])
-        schema.Problem.model_validate(document)
+        shapes.Problem.model_validate(document)
         assert (document["status"], document["type"]) == (408, "urn:posewright:problem:slow-upload")
         assert (document["bytes"], document["upload_s"]) == (3, 0.2)
         assert running.predict(PICTURE).status_code == 200

@@ -50,9 +50,9 @@ def test_defaults_are_the_servers(service: Service) -> None:
     terms = agree('{"type":"hello"}', service, "id")
     ready = terms.ready
     assert (ready.policy, ready.track, ready.smooth, ready.format) == ("latest", True, True, "compact")
-    assert (ready.limits.waiting_frames, terms.keypoint_threshold) == (1, 0.4)
+    assert (ready.limits.waiting_frames, terms.query.keypoint_threshold) == (1, 0.4)
     assert agree('{"type":"hello","policy":"all"}', service, "id").ready.limits.waiting_frames == 3
-    assert agree('{"type":"hello","keypoint_threshold":0}', service, "id").keypoint_threshold == 0
+    assert agree('{"type":"hello","keypoint_threshold":0}', service, "id").query.keypoint_threshold == 0
 
 
 def test_a_refusal_is_counted(service: Service) -> None:

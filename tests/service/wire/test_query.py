@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import BadParameter
-from service.wire.schema import MAX_BOXES, parse_boxes
+from service.wire.query import MAX_BOXES, parse_boxes
 
 side = st.floats(-1e5, 1e5, width=32)
 extent = st.floats(0.5, 1e5, width=32)

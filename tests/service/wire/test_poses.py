@@ -12,8 +12,13 @@ from hypothesis.extra import numpy as arrays
 
 from service.pose.skeleton import COCO17
 from service.pose.types import Poses
-from service.wire import schema
-from service.wire.formats import types, writer
+from service.wire import documents
+from service.wire.formats.coco import CocoResult
+from service.wire.formats.openpose import OpenPosePerson
+from service.wire.formats.posewright import CompactPose, Pose
+from service.wire.formats.tfjs import TfjsPose
+from service.wire.poses import write_poses
+from service.wire.query import Format
 
 K = len(COCO17)
 
@@ -33,12 +38,10 @@ def poses(draw: st.DrawFn) -> Poses:
     )
 
 
-@pytest.mark.parametrize(
-    ("layout", "model"), [("pose", schema.Pose), ("compact", schema.CompactPose), ("coco", types.CocoResult)]
-)
+@pytest.mark.parametrize(("layout", "model"), [("pose", Pose), ("compact", CompactPose), ("coco", CocoResult)])
 @given(people=poses(), threshold=st.floats(0, 1))
-def test_every_format_says_the_same(layout: schema.Format, model: type, people: Poses, threshold: float) -> None:
-    rows = json.loads(writer.dumps(writer.pose_list(people, COCO17, layout, threshold, image_id=9)))
+def test_every_format_says_the_same(layout: Format, model: type, people: Poses, threshold: float) -> None:
+    rows = json.loads(documents.to_json(write_poses(people, COCO17, layout, threshold, image_id=9)))
 
     assert len(rows) == len(people)
     for row, points, scores in zip(rows, people.keypoints, people.scores, strict=True):
@@ -52,8 +55,8 @@ def test_every_format_says_the_same(layout: schema.Format, model: type, people: 
         np.testing.assert_allclose(told[:, 2], scores, rtol=0, atol=0.0000501)
 
 
-def written(layout: schema.Format, people: Poses, ids: list[int] | None = None) -> list[dict]:
-    return json.loads(writer.dumps(writer.pose_list(people, COCO17, layout, 0.3, ids=ids)))
+def written(layout: Format, people: Poses, ids: list[int] | None = None) -> list[dict]:
+    return json.loads(documents.to_json(write_poses(people, COCO17, layout, 0.3, track_ids=ids)))
 
 
 def close(told: object, true: np.ndarray, decimals: int) -> None:
@@ -64,7 +67,7 @@ def close(told: object, true: np.ndarray, decimals: int) -> None:
 def test_tfjs_is_a_list_of_its_poses(people: Poses) -> None:
     rows = written("tfjs", people)
     for i, row in enumerate(rows):
-        types.TfjsPose.model_validate(row)
+        TfjsPose.model_validate(row)
         assert [point["name"] for point in row["keypoints"]] == list(COCO17.keypoints)
         close([[point["x"], point["y"]] for point in row["keypoints"]], people.keypoints[i], 2)
         close([point["score"] for point in row["keypoints"]], people.scores[i], 4)
@@ -80,7 +83,7 @@ def test_openpose_is_body_25(people: Poses) -> None:
         "left_eye", "right_ear", "left_ear",
     )  # fmt: skip
     for i, row in enumerate(written("openpose", people)):
-        types.OpenPosePerson.model_validate(row)
+        OpenPosePerson.model_validate(row)
         told = np.array(row["pose_keypoints_2d"]).reshape(25, 3)
         points = dict(zip(COCO17.keypoints, np.c_[people.keypoints[i], people.scores[i]].astype(float), strict=True))
         for middle, part in (("neck", "shoulder"), ("middle_hip", "hip")):
@@ -102,9 +105,9 @@ def test_ids_are_where_each_format_has_them() -> None:
 
 def test_numbers_are_rounded_as_they_are_read() -> None:
     one = Poses(*(np.full(shape, 0.1, np.float32) for shape in ((1, K, 2), (1, K), (1, 4), (1,))))
-    text = writer.dumps(writer.pose_list(one, COCO17, "compact", 0.3)).decode()
+    text = documents.to_json(write_poses(one, COCO17, "compact", 0.3)).decode()
     assert "[0.1,0.1,0.1]" in text
 
 
 def test_stages_become_a_header() -> None:
-    assert writer.server_timing({"queue": 0.123, "total": 4}) == "queue;dur=0.12, total;dur=4.00"
+    assert documents.server_timing({"queue": 0.123, "total": 4}) == "queue;dur=0.12, total;dur=4.00"
