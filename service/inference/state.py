@@ -1,4 +1,4 @@
-"""What routes and streams work with; ``app.state.service``."""
+"""The parts of a server that routes and streams share, as ``app.state.service``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from service.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One server's parts."""
+    """The parts of one server."""
 
     settings: Settings
     registry: ModelRegistry

@@ -12,13 +12,8 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.errors import BadRequest, shown
-from service.wire.formats.coco import CocoResult
-from service.wire.formats.openpose import OpenPosePerson
-from service.wire.formats.posewright import CompactPose, Pose
-from service.wire.formats.roboflow import RoboflowPerson
-from service.wire.formats.tfjs import TfjsPose
 from service.wire.query import Format, PoseOptions, Score
-from service.wire.reply import ModelRef, Problem, Timings
+from service.wire.reply import ModelRef, PoseList, Problem, Timings
 
 SUBPROTOCOL = "pose.v1.json"
 MAX_TEXT = 16_384
@@ -98,9 +93,7 @@ class Result(BaseModel):
     model: str = Field(description="Who answered.")
     fallback: Literal["student_unavailable", "low_confidence"] | None
     image: tuple[int, int] = Field(description="[width, height] of the upright picture, px.")
-    poses: (
-        list[Pose] | list[CompactPose] | list[CocoResult] | list[TfjsPose] | list[OpenPosePerson] | list[RoboflowPerson]
-    ) = Field(description="In the hello's format, each person as in a reply of /predict.")
+    poses: PoseList = Field(description="In the hello's format, each person as in a reply of /predict.")
     timings_ms: StreamTimings
 
 

@@ -18,52 +18,56 @@ from service.wire.formats.roboflow import RoboflowPerson
 from service.wire.formats.tfjs import TfjsPose
 
 SCHEMA = "pose.v1"
+PoseList = (
+    list[Pose] | list[CompactPose] | list[CocoResult] | list[TfjsPose] | list[OpenPosePerson] | list[RoboflowPerson]
+)
+"""The people of a reply, in the requested format."""
 
 
 class ModelRef(BaseModel):
-    """Who answered."""
+    """The model that answered."""
 
     name: str
     version: str
-    sha256: str = Field(description="Of the network's file.")
+    sha256: str = Field(description="Hash of the network's file, hex.")
     role: Literal["detector", "student", "teacher"]
-    backend: str
+    backend: str = Field(description="What runs the network, e.g. `onnxruntime-cpu`.")
     fallback: Literal["student_unavailable", "low_confidence"] | None = Field(
-        description="Why the teacher answered. With `low_confidence` it answered for the people marked with "
-        "`fallback`; the model named here is the teacher only if it answered for everyone."
+        description="Why the teacher answered in place of the student; null: it did not. With `low_confidence` it "
+        "answered for the people marked with `fallback`, and is the model named here only if it answered for everyone."
     )
 
 
 class ImageInfo(BaseModel):
-    """The picture, upright: width and height are those after the EXIF orientation is applied."""
+    """The image: its size in px after the EXIF orientation is applied."""
 
     width: int
     height: int
-    exif_orientation: int = Field(ge=1, le=8)
+    exif_orientation: int = Field(ge=1, le=8, description="As stored in the file; 1 if it has none.")
 
 
 class Timings(BaseModel):
-    """Milliseconds on the server; `total` runs from the body's arrival to the reply."""
+    """Milliseconds on the server."""
 
-    queue: float
-    decode: float
-    detect: float
-    pose: float
-    encode: float
-    total: float
+    queue: float = Field(description="Waiting for an inference thread.")
+    decode: float = Field(description="Decoding the image.")
+    detect: float = Field(description="Detecting people.")
+    pose: float = Field(description="Estimating their poses.")
+    encode: float = Field(description="Building the reply.")
+    total: float = Field(description="The sum, from the body's arrival.")
 
 
 Names = Annotated[
-    list[str] | None, Field(description="Of the keypoints, in the order of a person's; left out for `coco17`.")
+    list[str] | None, Field(description="Names of the keypoints, in the skeleton's order; left out for `coco17`.")
 ]
 Edges = Annotated[
     list[tuple[int, int]] | None,
-    Field(description="Pairs of keypoints, counted from 0, that a drawing joins; left out for `coco17`."),
+    Field(description="Pairs of keypoint indices that a drawing connects; left out for `coco17`."),
 ]
 
 
 class Reply(BaseModel):
-    """Answer of /predict."""
+    """Reply of /predict in `format=pose` and `format=compact`."""
 
     schema_: Literal["pose.v1"] = Field(alias="schema")
     id: str = Field(description="As in `X-Request-Id`.")
@@ -77,27 +81,29 @@ class Reply(BaseModel):
 
 
 class Match(BaseModel):
-    """One person in both answers."""
+    """One person in both models' poses."""
 
     student: int = Field(description="Index into the student's poses.")
     teacher: int = Field(description="Index into the teacher's poses.")
-    oks: float = Field(description="Object keypoint similarity, the teacher as reference, the box's area as scale.")
-    distances_px: list[float] = Field(description="Between the keypoints, in the skeleton's order.")
-    distances_relative: list[float] = Field(description="The same, divided by the square root of the box's area.")
+    oks: float = Field(
+        description="Object keypoint similarity, with the teacher as reference and the box's area as scale."
+    )
+    distances_px: list[float] = Field(
+        description="Distance of each keypoint between the models, in the skeleton's order."
+    )
+    distances_relative: list[float] = Field(description="`distances_px` divided by the square root of the box's area.")
 
 
-class Side(BaseModel):
-    """One model's answer in a comparison."""
+class ComparisonSide(BaseModel):
+    """One model's poses in a comparison."""
 
     model: ModelRef
-    poses: (
-        list[Pose] | list[CompactPose] | list[CocoResult] | list[TfjsPose] | list[OpenPosePerson] | list[RoboflowPerson]
-    )
-    pose_ms: float
+    poses: PoseList
+    pose_ms: float = Field(description="Milliseconds that the model took.")
 
 
 class ComparisonTimings(BaseModel):
-    """Milliseconds on the server; each model's own is `pose_ms` on its side."""
+    """Milliseconds on the server, as in `Timings`; `student` and `teacher` replace `pose`."""
 
     queue: float
     decode: float
@@ -109,7 +115,7 @@ class ComparisonTimings(BaseModel):
 
 
 class ComparisonReply(BaseModel):
-    """Answer of /compare: both models saw the same boxes."""
+    """Reply of /compare: the poses of both models in the same boxes."""
 
     schema_: Literal["pose.v1"] = Field(alias="schema")
     id: str
@@ -117,22 +123,22 @@ class ComparisonReply(BaseModel):
     skeleton: str
     keypoints: Names = None
     edges: Edges = None
-    student: Side
-    teacher: Side
+    student: ComparisonSide
+    teacher: ComparisonSide
     matches: list[Match]
     timings_ms: ComparisonTimings
 
 
 class SkeletonEntry(BaseModel):
-    """Which keypoints a model answers."""
+    """The keypoints that a model estimates."""
 
     name: str
-    keypoints: list[str] = Field(description="In the order of a person's.")
-    edges: list[tuple[int, int]] = Field(description="Pairs of keypoints, counted from 0, that a drawing joins.")
+    keypoints: list[str] = Field(description="Names, in the order of a person's keypoints.")
+    edges: list[tuple[int, int]] = Field(description="Pairs of keypoint indices that a drawing connects.")
 
 
 class ModelEntry(BaseModel):
-    """A model on the registry."""
+    """A loaded model."""
 
     name: str
     version: str
@@ -140,45 +146,45 @@ class ModelEntry(BaseModel):
     role: Literal["detector", "student", "teacher"]
     backend: str
     state: Literal["ready", "warming_up", "unavailable"]
-    failure: str | None = Field(description="Why it is unavailable.")
-    default: bool = Field(description="Whether it answers where nobody names a model.")
+    failure: str | None = Field(description="Why the model is unavailable; null otherwise.")
+    default: bool = Field(description="Whether it answers calls that name no model.")
     skeleton: SkeletonEntry | None = Field(description="null for a detector.")
     metrics: dict[str, float]
     manifest: Manifest
 
 
 class ModelDetail(ModelEntry):
-    """A model on the registry with its card."""
+    """A loaded model with its model card."""
 
     card: str = Field(description="Markdown.")
 
 
 class Models(BaseModel):
-    """Answer of /models."""
+    """Reply of /models."""
 
     models: list[ModelEntry]
 
 
 class State(BaseModel):
-    """Answer of /healthz and /readyz."""
+    """Reply of /healthz and /readyz."""
 
     status: Literal["ok", "ready"]
 
 
 class Problem(BaseModel):
-    """What went wrong (RFC 9457), as ``application/problem+json``; further fields carry the facts."""
+    """An error (RFC 9457) as ``application/problem+json``; further fields carry the facts of `detail`."""
 
     model_config = ConfigDict(extra="allow")
 
     type: str = Field(examples=["urn:posewright:problem:image-too-large"])
     title: str
     status: int
-    detail: str = Field(description="What was expected, what came, and what to do.")
+    detail: str = Field(description="What was expected, what was received, and what to do.")
     instance: str
     request_id: str
 
 
 class BatchFault(BaseModel):
-    """Entry of a batch for a picture that could not be answered."""
+    """Entry of a batch for a picture that could not be processed."""
 
     problem: Problem

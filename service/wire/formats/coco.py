@@ -1,4 +1,4 @@
-"""``format=coco``: COCO's keypoint results, as pycocotools' ``loadRes`` reads them (cocodataset.org/#format-results)."""
+"""``format=coco``: the keypoint results of cocodataset.org/#format-results, as pycocotools' ``loadRes`` reads them."""
 
 from __future__ import annotations
 

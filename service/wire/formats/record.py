@@ -89,4 +89,4 @@ def rounded(array: NDArray[np.floating], decimals: int) -> list[Any]:
 
 def _round(array: NDArray[np.floating], decimals: int) -> NDArray[np.float64]:
     """Round as float64: JSON would show the representation error of a rounded float32, 0.1 as 0.10000000149."""
-    return np.round(array.astype(np.float64), decimals)
+    return np.asarray(np.round(array.astype(np.float64), decimals), np.float64)

@@ -47,7 +47,7 @@ def test_a_missing_file_is_named(student: Path, name: str) -> None:
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"format_version": 2}', "not json"])
 def test_a_bad_manifest_is_refused(student: Path, text: str) -> None:
     (student / "manifest.json").write_text(text)
-    with pytest.raises(bundle.BundleError, match="no valid manifest"):
+    with pytest.raises(bundle.BundleError, match="is not a valid manifest"):
         bundle.read(student)
 
 

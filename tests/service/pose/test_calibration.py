@@ -21,7 +21,7 @@ from tests import spots
 
 K = len(COCO17)
 offset, slope, share = st.floats(-50, 50), st.floats(0.001, 20), st.floats(0, 1, width=32)
-person_probabilities = st.tuples(offset, slope, st.floats(0, 20))
+presences = st.tuples(offset, slope, st.floats(0, 20))
 
 
 def calibration(offsets: list[float], slopes: list[float], **changes: object) -> Calibration:
@@ -34,7 +34,7 @@ def calibration(offsets: list[float], slopes: list[float], **changes: object) ->
 @given(offset=offset, slope=slope, heights=st.lists(share, min_size=2))
 def test_scores_rise_with_heights_within_0_and_1(offset: float, slope: float, heights: list[float]) -> None:
     ordered = np.sort(np.array(heights, np.float32))
-    scores = calibration([offset], [slope]).expected(ordered)
+    scores = calibration([offset], [slope]).calibrate(ordered)
     assert scores.dtype == np.float32
     assert scores.shape == ordered.shape
     assert (scores >= 0).all()
@@ -44,29 +44,29 @@ def test_scores_rise_with_heights_within_0_and_1(offset: float, slope: float, he
 
 @given(height=st.floats(EDGE, 1 - EDGE))
 def test_offset_0_and_slope_1_change_nothing(height: float) -> None:
-    assert calibration([0], [1]).expected(np.array([height], np.float32)) == pytest.approx(height, abs=1e-6)
+    assert calibration([0], [1]).calibrate(np.array([height], np.float32)) == pytest.approx(height, abs=1e-6)
 
 
 def test_every_column_has_its_curve() -> None:
-    scores = calibration([0, 2], [1, 1]).expected(np.full((3, 2), 0.5, np.float32))
+    scores = calibration([0, 2], [1, 1]).calibrate(np.full((3, 2), 0.5, np.float32))
     np.testing.assert_allclose(scores, [[0.5, 1 / (1 + np.exp(-2))]] * 3, rtol=1e-6)
 
 
-@given(presence=person_probabilities, boxes=st.lists(share, min_size=2), likeness=share, other=share)
+@given(presence=presences, boxes=st.lists(share, min_size=2), likeness=share, other=share)
 def test_presence_rises_with_both_and_given_boxes_are_not_doubted(
     presence: tuple[float, float, float], boxes: list[float], likeness: float, other: float
 ) -> None:
     known = calibration([0], [1], presence=presence)
     ordered = np.sort(np.array(boxes, np.float32))
-    low, high = (known.present(ordered, np.full(len(boxes), it, np.float32)) for it in sorted([likeness, other]))
+    low, high = (known.person_probabilities(ordered, np.full(len(boxes), it, np.float32)) for it in sorted([likeness, other]))
     assert (low >= 0).all()
     assert (high <= 1).all()
     assert (low <= high).all()
     assert (np.diff(low) >= 0).all()
-    assert known.present(np.ones(1, np.float32), np.array([likeness], np.float32)) == 1
+    assert known.person_probabilities(np.ones(1, np.float32), np.array([likeness], np.float32)) == 1
 
 
-@given(presence=person_probabilities, min_score=st.floats(0, 1))
+@given(presence=presences, min_score=st.floats(0, 1))
 def test_boxes_of_good_poses_are_looked_into(presence: tuple[float, float, float], min_score: float) -> None:
     """Whoever is good, and of at least ``min_score``, is in a box of the least score or a better one."""
     known = calibration([0], [1], presence=presence)
@@ -74,13 +74,13 @@ def test_boxes_of_good_poses_are_looked_into(presence: tuple[float, float, float
     assert 0 <= least <= min_score
     if 2e-6 < least < min_score < 0.95:
         likeness = np.array([0.75 + 0.25 * min_score], np.float32)
-        assert known.present(np.array([least], np.float64), likeness) * likeness == pytest.approx(min_score, rel=1e-3)
+        assert known.person_probabilities(np.array([least], np.float64), likeness) * likeness == pytest.approx(min_score, rel=1e-3)
 
 
 def test_without_presence_the_detectors_word_stands() -> None:
     known = calibration([0], [1])
     boxes = np.array([0.2, 0.9], np.float32)
-    np.testing.assert_array_equal(known.present(boxes, boxes), boxes)
+    np.testing.assert_array_equal(known.person_probabilities(boxes, boxes), boxes)
     assert known.min_box_score(0.15) == 0.15
 
 
@@ -152,7 +152,7 @@ def test_the_estimator_answers_calibrated(tmp_path: Path) -> None:
     bare = open_estimator(write_calibrated(tmp_path / "bare", None, gain=0.5)).estimate(image, boxes)
     told = open_estimator(write_calibrated(tmp_path / "told", known, gain=0.5)).estimate(image, boxes)
     np.testing.assert_array_equal(told.keypoints, bare.keypoints)
-    np.testing.assert_allclose(told.scores, known.expected(bare.scores), rtol=1e-6)
+    np.testing.assert_allclose(told.scores, known.calibrate(bare.scores), rtol=1e-6)
     np.testing.assert_allclose(told.person_scores, expected_oks(told.scores), rtol=1e-6)
     np.testing.assert_allclose(bare.person_scores, expected_oks(bare.scores), rtol=1e-6)
 
@@ -164,7 +164,7 @@ def test_a_found_person_is_doubted_once(tmp_path: Path) -> None:
     found = np.array([0.4], np.float32)
     poses = estimator.estimate(spots.paint(person), from_xywh([person.box_xywh]), found)
     likeness = expected_oks(poses.scores)
-    np.testing.assert_allclose(poses.person_scores, known.present(found, likeness) * likeness, rtol=1e-6)
+    np.testing.assert_allclose(poses.person_scores, known.person_probabilities(found, likeness) * likeness, rtol=1e-6)
     np.testing.assert_array_equal(poses.box_scores, found)
     np.testing.assert_array_equal(poses.select(np.array([0])).person_scores, poses.person_scores)
 
@@ -181,6 +181,6 @@ def test_the_detector_answers_calibrated(tmp_path: Path) -> None:
     detector = PersonDetector(opened, OnnxRunner(opened.onnx, threads=1))
     told, scores = detector.detect(image, min_score=0.0)
     np.testing.assert_array_equal(told[:2], boxes)
-    np.testing.assert_allclose(scores[:2], known.expected(heights), rtol=1e-6)
+    np.testing.assert_allclose(scores[:2], known.calibrate(heights), rtol=1e-6)
     middle = float(scores[:2].mean())
     assert len(detector.detect(image, min_score=middle)[0]) == 1
