@@ -1,4 +1,4 @@
-"""Boxes: arithmetic and suppression."""
+"""Boxes: arithmetic, non-maximum suppression, boxes around keypoints."""
 
 import numpy as np
 from hypothesis import given
@@ -27,7 +27,7 @@ def test_iou_is_symmetric_and_one_with_itself(xywh: list[tuple[float, float, flo
 
 
 @given(numbers, st.floats(0.1, 0.9))
-def test_suppression_keeps_the_best_and_no_overlapping_pair(
+def test_nms_keeps_the_best_and_no_overlapping_pair(
     xywh: list[tuple[float, float, float, float]], threshold: float
 ) -> None:
     found = boxes_.from_xywh(np.array(xywh, np.float32))
@@ -39,18 +39,18 @@ def test_suppression_keeps_the_best_and_no_overlapping_pair(
     assert (overlap[~np.eye(len(kept), dtype=bool)] <= threshold + 1e-6).all()
     for most in (0, 1, len(kept), len(kept) + 1):
         np.testing.assert_array_equal(boxes_.nms(found, scores, threshold, most), kept[:most])
-    # Whatever went overlaps something better that stayed.
+    # Every dropped box overlaps a better one that was kept.
     for gone in set(range(len(found))) - set(kept.tolist()):
         better = kept[scores[kept] > scores[gone]]
         assert boxes_.iou(found[gone : gone + 1], found[better]).max() > threshold
 
 
-def test_no_boxes() -> None:
+def test_no_boxes_give_empty_arrays() -> None:
     assert boxes_.nms(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), 0.5).shape == (0,)
     assert boxes_.from_xywh([]).shape == (0, 4)
 
 
-def test_a_box_about_a_body_contains_its_sure_keypoints_with_a_margin() -> None:
+def test_boxes_from_keypoints_contain_the_certain_ones_with_a_margin() -> None:
     rng = np.random.default_rng(0)
     keypoints = rng.uniform(0, 500, (20, 17, 2)).astype(np.float32)
     scores = rng.uniform(0, 1, (20, 17)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Poses to JSON."""
+"""People in every format of a reply."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def poses(draw: st.DrawFn) -> Poses:
 
 @pytest.mark.parametrize(("layout", "model"), [("pose", Pose), ("compact", CompactPose), ("coco", CocoResult)])
 @given(people=poses(), threshold=st.floats(0, 1))
-def test_every_format_says_the_same(layout: Format, model: type, people: Poses, threshold: float) -> None:
+def test_every_format_holds_the_rounded_values(layout: Format, model: type, people: Poses, threshold: float) -> None:
     rows = json.loads(documents.to_json(write_poses(people, COCO17, layout, threshold, image_id=9)))
 
     assert len(rows) == len(people)
@@ -64,7 +64,7 @@ def close(told: object, true: np.ndarray, decimals: int) -> None:
 
 
 @given(poses())
-def test_tfjs_is_a_list_of_its_poses(people: Poses) -> None:
+def test_tfjs_names_keypoints_and_sides(people: Poses) -> None:
     rows = written("tfjs", people)
     for i, row in enumerate(rows):
         TfjsPose.model_validate(row)
@@ -75,8 +75,8 @@ def test_tfjs_is_a_list_of_its_poses(people: Poses) -> None:
 
 
 @given(poses())
-def test_openpose_is_body_25(people: Poses) -> None:
-    """Names by OpenPose's documentation; the neck is between the shoulders, the middle hip between the hips."""
+def test_openpose_lists_body_25(people: Poses) -> None:
+    """Names and order are those of OpenPose's documentation; neck and middle hip lie half way between two keypoints."""
     names = (
         "nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist",
         "middle_hip", "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle", "right_eye",
@@ -90,10 +90,10 @@ def test_openpose_is_body_25(people: Poses) -> None:
             left, right = points[f"left_{part}"], points[f"right_{part}"]
             points[middle] = np.array([*(left[:2] + right[:2]) / 2, min(left[2], right[2])])
         close(told[:19], np.array([points[name] for name in names]), 2)
-        assert not told[19:].any()  # toes and heels, of which COCO knows nothing
+        assert not told[19:].any()  # toes and heels, which COCO does not label
 
 
-def test_ids_are_where_each_format_has_them() -> None:
+def test_track_ids_are_where_each_format_has_them() -> None:
     one = Poses(*(np.full(shape, 0.5, np.float32) for shape in ((1, K, 2), (1, K), (1, 4), (1,))))
     for layout, key, tracked, alone in (
         ("pose", "id", "7", None), ("compact", "id", "7", None), ("tfjs", "id", 7, "-"),
@@ -103,11 +103,11 @@ def test_ids_are_where_each_format_has_them() -> None:
         assert written(layout, one)[0].get(key, "-") == alone
 
 
-def test_numbers_are_rounded_as_they_are_read() -> None:
+def test_rounded_numbers_are_written_without_noise() -> None:
     one = Poses(*(np.full(shape, 0.1, np.float32) for shape in ((1, K, 2), (1, K), (1, 4), (1,))))
     text = documents.to_json(write_poses(one, COCO17, "compact", 0.3)).decode()
     assert "[0.1,0.1,0.1]" in text
 
 
-def test_stages_become_a_header() -> None:
+def test_stages_are_written_as_a_server_timing_header() -> None:
     assert documents.server_timing({"queue": 0.123, "total": 4}) == "queue;dur=0.12, total;dur=4.00"
