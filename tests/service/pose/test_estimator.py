@@ -71,9 +71,8 @@ def test_batches_are_small(tmp_path: Path, flip_test: bool) -> None:
     assert sum(counting.batches) == (54 if flip_test else 27)
     assert max(counting.batches) <= (2 if flip_test else 1) * PEOPLE_AT_ONCE
     np.testing.assert_array_equal(poses.boxes, boxes)
-    for i, pose in enumerate(
-        [] if flip_test else poses.keypoints
-    ):  # the network of spots cannot tell left from right in a mirror image
+    # The network of spots does not recognise a mirrored person, so that the flip test spoils its poses.
+    for i, pose in enumerate([] if flip_test else poses.keypoints):
         np.testing.assert_allclose(pose, PEOPLE[i % 3].keypoints, atol=1.0)
 
 
@@ -86,9 +85,8 @@ def test_boxes_after_several_unlikely_ones_are_skipped(tmp_path: Path) -> None:
     np.testing.assert_allclose(found.keypoints, [PEOPLE[0].keypoints], atol=1.0)
     assert sum(counting.batches) <= 1 + MAX_UNLIKELY_IN_A_ROW + PEOPLE_AT_ONCE
     counting.batches.clear()
-    assert len(estimator.estimate_refined(image, boxes, scores)) == len(
-        boxes
-    )  # all boxes, because no minimum score is given
+    # Without a minimum score no box is skipped.
+    assert len(estimator.estimate_refined(image, boxes, scores)) == len(boxes)
     assert sum(counting.batches) >= len(boxes)
 
 

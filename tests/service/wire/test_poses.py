@@ -16,6 +16,7 @@ from service.wire import documents
 from service.wire.formats.coco import CocoResult
 from service.wire.formats.openpose import OpenPosePerson
 from service.wire.formats.posewright import CompactPose, Pose
+from service.wire.formats.roboflow import RoboflowPerson
 from service.wire.formats.tfjs import TfjsPose
 from service.wire.poses import write_poses
 from service.wire.query import Format
@@ -72,6 +73,18 @@ def test_tfjs_names_keypoints_and_sides(people: Poses) -> None:
         close([[point["x"], point["y"]] for point in row["keypoints"]], people.keypoints[i], 2)
         close([point["score"] for point in row["keypoints"]], people.scores[i], 4)
         close([row["box"][side] for side in ("xMin", "yMin", "xMax", "yMax")], people.boxes[i], 2)
+
+
+@given(poses())
+def test_roboflow_boxes_have_their_centre(people: Poses) -> None:
+    for i, row in enumerate(written("roboflow", people)):
+        RoboflowPerson.model_validate(row)
+        assert [point["class"] for point in row["keypoints"]] == list(COCO17.keypoints)
+        assert [point["class_id"] for point in row["keypoints"]] == list(range(K))
+        close([[point["x"], point["y"]] for point in row["keypoints"]], people.keypoints[i], 2)
+        close([point["confidence"] for point in row["keypoints"]], people.scores[i], 4)
+        close([row["x"], row["y"]], (people.boxes[i, :2].astype(float) + people.boxes[i, 2:]) / 2, 2)
+        close([row["width"], row["height"]], people.boxes[i, 2:] - people.boxes[i, :2], 2)
 
 
 @given(poses())
