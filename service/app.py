@@ -20,7 +20,7 @@ from service.http.redirects import RelativeRedirects
 from service.http.routes import batch, compare, health, models, predict
 from service.http.upload_budget import UploadBudget
 from service.inference.metrics import Metrics
-from service.inference.pixel_budget import PixelRoom
+from service.inference.pixel_budget import PixelBudget
 from service.inference.registry import ModelRegistry, open_registry
 from service.inference.scheduler import Scheduler
 from service.inference.state import Service
@@ -81,7 +81,7 @@ def _lifespan(settings: Settings, registry: ModelRegistry) -> Callable[[FastAPI]
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         scheduler = Scheduler(settings.worker_count, settings.queue_size, settings.deadline_s)
         app.state.upload_budget = UploadBudget(settings.max_bodies_bytes, settings.upload_s)
-        app.state.service = Service(settings, registry, scheduler, app.state.metrics, PixelRoom(settings.max_pixels))
+        app.state.service = Service(settings, registry, scheduler, app.state.metrics, PixelBudget(settings.max_pixels))
         app.state.metrics.watch_queue(scheduler)
         app.state.streams = Streams(settings.stream_max_sessions, settings.streams_per_address)
         # On a thread: meanwhile /healthz answers, and /readyz tells when the models are warm.

@@ -1,10 +1,10 @@
-"""Real, tiny networks that see coloured spots, and pictures that show them: every answer is known exactly.
+"""Tiny ONNX networks that detect coloured spots, and images of such spots, so that tests know the exact answer.
 
-A person is a marker at the centre of a box, which the detector sees, and 17 spots around it, one colour per keypoint,
-which the pose network sees. The whole path — decoding, resizing, onnxruntime, heatmaps, boxes — is the real one.
+A person is a marker at the centre of a box, for the detector, and 17 spots around it in one colour per keypoint, for
+the pose network. Everything else is what the service runs: decoding, resizing, onnxruntime, heatmaps, boxes.
 
-The detector has no idea of size: it answers `HALF_BOX` on every marker, in px of its input. Pictures of `DETECTOR_SIZE`,
-upright or turned, go in unscaled.
+The detector cannot tell sizes: it answers a box of `HALF_BOX`, in px of its input, at every marker. Images of
+`DETECTOR_SIZE`, upright or rotated, are not scaled.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ COLORS = tuple(
     if color not in {(128, 128, 128), (0, 0, 0), (255, 255, 255), MARKER}
 )[: len(COCO17)]
 TOLERANCE = 60.0
-"""Distance in RGB at which a colour is no longer seen."""
+"""Distance in RGB from which a colour is not detected."""
 
 DETECTOR_SIZE = (640, 384)
 POSE_SIZE = (192, 256)
 STRIDE, DETECTOR_STRIDE = 4, 8
 HALF_BOX = (60, 100)
-"""Half the width and height of every box."""
+"""Half the width and height of every box, px."""
 MARKER_RADIUS, SPOT_RADIUS = 10, 6
 LARGE_MARKER_PX = 150
-"""Between the areas of `SURE`'s and `UNSURE`'s markers in a crop."""
+"""An area between those of the markers of `SURE` and `UNSURE` in a crop."""
 
-# A standing figure: offsets of the keypoints from the box's centre in px, in COCO's order, clear of the marker.
+# A standing figure: offsets of the keypoints from the box's centre in px, in COCO's order; none touches the marker.
 FIGURE = np.array(
     [
         (0, -84), (16, -92), (-16, -92), (32, -80), (-32, -80),
@@ -62,8 +62,8 @@ class Person:
     """A person to paint.
 
     Attributes:
-        center: Of the box, px; coordinates 8·n + 4 lie in the middle of the detector's cells.
-        marker_radius: A smaller marker is a less certain person.
+        center: Centre of the box, px; coordinates 8·n + 4 lie in the middle of the detector's cells.
+        marker_radius: px; the smaller the marker, the lower the detector's score.
     """
 
     center: tuple[int, int]
@@ -76,7 +76,7 @@ class Person:
 
     @property
     def box_xywh(self) -> list[float]:
-        """What the detector answers, COCO."""
+        """The detector's box, as COCO writes it."""
         (x, y), (half_w, half_h) = self.center, HALF_BOX
         return [x - half_w, y - half_h, 2 * half_w, 2 * half_h]
 
@@ -100,7 +100,7 @@ def _spot(canvas: Image, center: np.ndarray, radius: float, color: tuple[int, in
 
 
 def encode(pixels: np.ndarray, kind: str = "PNG", orientation: int | None = None, **options: Any) -> bytes:
-    """Encode with Pillow, which shares no code with the service; ``orientation`` goes into EXIF."""
+    """Encode with Pillow, which shares no code with the service; ``orientation`` is written as EXIF."""
     if orientation is not None:
         exif = PillowImage.Exif()
         exif[0x0112] = orientation
@@ -115,7 +115,7 @@ def encode(pixels: np.ndarray, kind: str = "PNG", orientation: int | None = None
 
 
 def stored_as(upright: Image, orientation: int) -> Image:
-    """Turn an upright picture so that it needs ``orientation`` to look upright again (CIPA DC-008, 4.6.4)."""
+    """Rotate and mirror an upright image so that ``orientation`` makes it upright again (CIPA DC-008, 4.6.4)."""
     turns = {
         1: lambda it: it,
         2: lambda it: it[:, ::-1],
@@ -130,7 +130,7 @@ def stored_as(upright: Image, orientation: int) -> Image:
 
 
 def exif(orientation: int, order: str, value: str) -> bytes:
-    """EXIF's TIFF with one entry, an orientation as a number of `struct`'s type ``value``."""
+    """Build EXIF's TIFF with one entry: an orientation, as a number of `struct`'s type ``value``."""
     kind = {"B": 1, "H": 3, "I": 4, "b": 6, "h": 8, "i": 9}[value]
     number = struct.pack(order + value, orientation).ljust(4, b"\0")
     mark = b"II*\0" if order == "<" else b"MM\0*"
@@ -138,12 +138,12 @@ def exif(orientation: int, order: str, value: str) -> bytes:
 
 
 def with_exif(jpeg: bytes, tiff: bytes) -> bytes:
-    """Put EXIF into a JPEG."""
+    """Insert EXIF into a JPEG."""
     return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", 8 + len(tiff)) + b"Exif\0\0" + tiff + jpeg[2:]
 
 
 def png_bomb(side: int = 12_000) -> bytes:
-    """A well-formed PNG of ``side``² black pixels, made without holding them."""
+    """Build a valid PNG of ``side``² black pixels without holding them in memory."""
     compress = zlib.compressobj(9)
     row = b"\0" * (1 + 3 * side)
     packed = b"".join(compress.compress(row) for _ in range(side)) + compress.flush()
@@ -159,14 +159,14 @@ def pose_network(shift_cells: int = 0, gain: float = 4.0, fails_on_sure: bool = 
     """Build uint8 (N, H, W, 3) -> heatmaps (N, 17, H/4, W/4).
 
     Args:
-        shift_cells: Every keypoint is seen so many cells too far right.
-        gain: On the maps; at 4 every spot's peak is above 1, so that its score is exactly 1.
-        fails_on_sure: It raises for pictures of people whose marker is as large as `SURE`'s.
+        shift_cells: Cells by which every keypoint is moved to the right.
+        gain: Factor on the maps; at 4 every spot's peak is above 1, so that its score is exactly 1.
+        fails_on_sure: Whether running the network raises for people whose marker is as large as `SURE`'s.
     """
     graph = _Graph()
     seen = graph.likeness(COLORS)
     pooled = graph.add("AveragePool", [seen], kernel_shape=[STRIDE] * 2, strides=[STRIDE] * 2)
-    # A Gaussian, so that the peak is one to the decoder; moved in its window, it moves the peak.
+    # Blurred by a Gaussian, so that the decoder finds a peak; moving the Gaussian in its window moves the peak.
     steps = np.arange(-3, 4, dtype=np.float32)
     along = np.exp(-(steps**2) / (2 * 1.2**2))
     moved = np.exp(-((steps + shift_cells) ** 2) / (2 * 1.2**2))
@@ -176,7 +176,7 @@ def pose_network(shift_cells: int = 0, gain: float = 4.0, fails_on_sure: bool = 
     output = "" if fails_on_sure else "heatmaps"
     seen = graph.add("Conv", [pooled, graph.constant(weights)], output, group=len(COLORS), pads=[3] * 4)
     if fails_on_sure:
-        # Picks the answer of picture 0, or of picture 1, which there is not: networks are asked for one at a time.
+        # Gathers the output of image 0, or of image 1, which does not exist: networks run one image at a time.
         marked = graph.add("ReduceSum", [graph.likeness((MARKER,)), graph.constant(np.array([1, 2, 3]))], keepdims=0)
         large = graph.add("Greater", [marked, graph.constant(np.array([LARGE_MARKER_PX], np.float32))])
         graph.add("Gather", [seen, graph.add("Cast", [large], to=TensorProto.INT64)], "heatmaps")
@@ -198,7 +198,7 @@ def detector_network() -> bytes:
 
 
 class _Graph:
-    """Collects the nodes of one ONNX graph over ``pixels``."""
+    """Builder of an ONNX graph with the input ``pixels``."""
 
     def __init__(self) -> None:
         self.nodes: list[Any] = []
@@ -215,7 +215,7 @@ class _Graph:
         return name
 
     def likeness(self, colors: tuple[tuple[int, int, int], ...]) -> str:
-        """(N, C, H, W): max(0, 1 - |rgb - color|² / TOLERANCE²) for each colour."""
+        """Add (N, C, H, W): max(0, 1 - |rgb - color|² / TOLERANCE²) for each colour."""
         rgb = self.add("Transpose", [self.add("Cast", ["pixels"], to=TensorProto.FLOAT)], perm=[0, 3, 1, 2])
         squared = self.add("Mul", [rgb, rgb])
         palette = np.asarray(colors, np.float32)
@@ -237,7 +237,7 @@ class _Graph:
 def write_pose_bundle(
     folder: Path, name: str, role: Literal["student", "teacher"], onnx_bytes: bytes | None = None, **network: Any
 ) -> Path:
-    """Write a pose bundle; ``network`` goes to `pose_network` where no bytes are given."""
+    """Write a pose bundle; ``network`` are arguments of `pose_network`, unless ``onnx_bytes`` is given."""
     manifest = Manifest(
         name=name,
         version="1",
@@ -257,7 +257,7 @@ def write_pose_bundle(
 
 
 def write_detector_bundle(folder: Path, name: str = "detector") -> Path:
-    """Write the detector's bundle."""
+    """Write the bundle of a detector."""
     manifest = Manifest(
         name=name,
         version="1",
@@ -275,7 +275,7 @@ def write_detector_bundle(folder: Path, name: str = "detector") -> Path:
 
 
 def write_models(folder: Path) -> Path:
-    """Fill a models folder: detector, a student, and a teacher that sees every keypoint one cell too far right."""
+    """Write a models folder: detector, student, and a teacher whose keypoints are one cell too far right."""
     folder.mkdir(parents=True, exist_ok=True)
     write_detector_bundle(folder)
     write_pose_bundle(folder, "student-s", "student")

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from service.errors import PROBLEM_TYPE, ServiceError, framework_problem, problem, validation_error
 from service.http.middleware import SCOPE_KEY
-from service.wire.formats import writer
+from service.wire import documents
 
 
 def install(app: FastAPI) -> None:
@@ -46,4 +46,4 @@ def _place(request: Request) -> tuple[str, str, str]:
 
 
 def _response(document: dict[str, Any], headers: dict[str, str]) -> Response:
-    return Response(writer.dumps(document), document["status"], headers, PROBLEM_TYPE)
+    return Response(documents.to_json(document), document["status"], headers, PROBLEM_TYPE)

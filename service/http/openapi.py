@@ -29,13 +29,16 @@ from service.errors import (
     UnknownModel,
     UnsupportedType,
 )
-from service.wire import schema as wire
-from service.wire.formats import types as foreign
+from service.wire import reply as wire
+from service.wire.formats.coco import CocoResult
+from service.wire.formats.openpose import OpenPoseDocument
+from service.wire.formats.roboflow import RoboflowDocument
+from service.wire.formats.tfjs import TfjsPose
 
 _REF = "#/components/schemas/"
 _TYPES = (
-    wire.Reply, foreign.CocoResult, wire.ComparisonReply, wire.Models, wire.ModelDetail, wire.State, wire.Problem,
-    wire.BatchFault, foreign.TfjsPose, foreign.OpenPoseDocument, foreign.RoboflowDocument,
+    wire.Reply, CocoResult, wire.ComparisonReply, wire.Models, wire.ModelDetail, wire.State, wire.Problem,
+    wire.BatchFault, TfjsPose, OpenPoseDocument, RoboflowDocument,
 )  # fmt: skip
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
@@ -117,9 +120,9 @@ _PICTURE_PROBLEMS = _problems(
     EmptyBody, BadRequest, UnknownModel, NotAcceptable, SlowUpload, TooLarge, UnsupportedType, UndecodableImage,
     BadParameter, NotReady, Unavailable, QueueFull, DeadlineExceeded,
 )  # fmt: skip
-_COCO = {"type": "array", "items": _ref(foreign.CocoResult)}
-_TFJS = {"type": "array", "items": _ref(foreign.TfjsPose)}
-_ANSWER = {"anyOf": [_ref(wire.Reply), _COCO, _TFJS, _ref(foreign.OpenPoseDocument), _ref(foreign.RoboflowDocument)]}
+_COCO = {"type": "array", "items": _ref(CocoResult)}
+_TFJS = {"type": "array", "items": _ref(TfjsPose)}
+_ANSWER = {"anyOf": [_ref(wire.Reply), _COCO, _TFJS, _ref(OpenPoseDocument), _ref(RoboflowDocument)]}
 
 PREDICT = _route(
     {_JSON: _ANSWER, "image/jpeg": _BINARY["schema"], "image/png": _BINARY["schema"]}, _PICTURE_PROBLEMS, _ONE_PICTURE

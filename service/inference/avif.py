@@ -1,7 +1,8 @@
-"""AVIF files (aomediacodec.github.io/av1-avif): size, orientation, and what decoding them costs, without doing so.
+"""Headers of AVIF files (aomediacodec.github.io/av1-avif): size, orientation, and the cost of decoding.
 
-The size stands in a property of the file, and again inside the AV1 data, where nothing but decoding would find out that
-it is another: so the data's own headers are read too. Read are stills as encoders write them, each image in one piece.
+A file states its size twice: in a property of the container, and in the sequence headers of the AV1 data, which decide
+what a decoder allocates. Both are read, so that a small stated size cannot hide large AV1 data. Only still images whose
+data lies in one piece are supported, which is how encoders write them.
 """
 
 from __future__ import annotations
@@ -11,34 +12,34 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 MAX_BOXES = 1000
-"""A file of more boxes, entries or AV1 units was made to keep its reader busy."""
+"""Most boxes, entries or AV1 units that are read; files with more are made to waste the reader's time."""
 MAX_IMAGES = 100
-"""A file may hold its picture as tiles."""
-MOST_PASSES = 4
-"""Over the picture that all images in a file may need together: colours and transparency, each in two layers."""
+"""Most images in a file, which may store its image as tiles."""
+MAX_PASSES = 4
+"""Most times the image's pixels that all images of a file may have: colour and transparency, each in two layers."""
 _SEQUENCE_HEADER, _FRAME_HEADER, _FRAME = 1, 3, 6
 _ALPHA = b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha"
-# Turned by so many quarters anticlockwise, then mirrored: not at all, top to bottom, left to right.
+# EXIF orientation by quarter turns anticlockwise, then by mirroring: none, top to bottom, left to right.
 _ORIENTATIONS = ((1, 4, 2), (8, 5, 7), (3, 2, 4), (6, 7, 5))
 
 
 class AvifError(ValueError):
-    """The file is damaged, or is written in a way that is not read; the message says what came."""
+    """The file is damaged or not supported; the message says what was found."""
 
 
-class Moving(AvifError):
-    """The file holds a sequence of pictures."""
+class AnimatedAvif(AvifError):
+    """The file holds an image sequence."""
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """What an AVIF file says about its picture.
+class AvifInfo:
+    """What an AVIF file says about its image.
 
     Attributes:
         size: (width, height) in px, before the orientation is applied.
-        orientation: As EXIF's, 1..8.
+        orientation: As an EXIF orientation, 1..8.
         alpha: Whether pixels may be transparent.
-        depth: Bits of each colour: 8, 10 or 12.
+        depth: Bits of each channel: 8, 10 or 12.
     """
 
     size: tuple[int, int]
@@ -47,16 +48,16 @@ class Facts:
     depth: int
 
 
-def read(content: bytes) -> Facts:
+def read(content: bytes) -> AvifInfo:
     """Read a file's boxes (ISO/IEC 14496-12, sec. 4.2) and the headers of its AV1 data.
 
     Raises:
-        AvifError: As it says.
+        AvifError: The file is damaged or not supported.
         struct.error: The file ends inside a header.
     """
     top = _index(content, 0, len(content))
     if b"moov" in top:
-        raise Moving("a sequence of pictures")
+        raise AnimatedAvif("a sequence of pictures")
     meta = _index(content, _need(top, b"meta")[0] + 4, top[b"meta"][1])
     properties_box = _index(content, *_need(meta, b"iprp"))
     properties = list(_boxes(content, *_need(properties_box, b"ipco")))
@@ -65,20 +66,20 @@ def read(content: bytes) -> Facts:
         raise AvifError("no size")
     width, height = max(sizes, key=lambda size: size[0] * size[1])
     passes = sum(_pixels(content, *piece) for piece in _pieces(content, meta))
-    if passes > MOST_PASSES * width * height:
+    if passes > MAX_PASSES * width * height:
         raise AvifError(f"images of {passes} pixels in a picture of {width} x {height}")
     alpha = any(name == b"auxC" and _ALPHA in content[start:end] for name, (start, end) in properties)
     primary = _associated(content, meta, _need(properties_box, b"ipma")[0])
     turns = [properties[i - 1] for i in primary if 0 < i <= len(properties)]
     quarters = next((content[start] & 3 for name, (start, _) in turns if name == b"irot"), 0)
     mirrored = next((1 + (content[start] & 1) for name, (start, _) in turns if name == b"imir"), 0)
-    # The most of any image: AV1's configuration says "more than 8", then "12".
+    # Two flags of the AV1 configuration: more than 8 bits, and 12 bits. The deepest image of the file counts.
     deep = max((content[start + 2] >> 5 & 3 for name, (start, _) in properties if name == b"av1C"), default=0)
-    return Facts((width, height), _ORIENTATIONS[quarters][mirrored], alpha, {2: 10, 3: 12}.get(deep, 8))
+    return AvifInfo((width, height), _ORIENTATIONS[quarters][mirrored], alpha, {2: 10, 3: 12}.get(deep, 8))
 
 
 def _boxes(content: bytes, at: int, end: int) -> Iterator[tuple[bytes, tuple[int, int]]]:
-    """List boxes: the name, and where the body begins and ends."""
+    """List boxes: name, and [start, end) of the body."""
     for _ in range(MAX_BOXES):
         if at >= end:
             return
@@ -98,7 +99,7 @@ def _index(content: bytes, at: int, end: int) -> dict[bytes, tuple[int, int]]:
     found: dict[bytes, tuple[int, int]] = {}
     for name, place in _boxes(content, at, end):
         if name in found and name in {b"meta", b"iinf", b"iloc", b"iprp", b"ipco", b"pitm"}:
-            raise AvifError(f"two boxes {name.decode()!r}")  # decoders differ in which they follow
+            raise AvifError(f"two boxes {name.decode()!r}")  # decoders differ in which of them they use
         found.setdefault(name, place)
     return found
 
@@ -110,7 +111,7 @@ def _need(boxes: dict[bytes, tuple[int, int]], name: bytes) -> tuple[int, int]:
 
 
 class _Fields:
-    """Numbers behind each other, most significant byte first."""
+    """Reads the fields of a full box: big-endian numbers after its version and flags."""
 
     def __init__(self, content: bytes, at: int) -> None:
         self._content, self._at = content, at
@@ -118,7 +119,7 @@ class _Fields:
         self.flags = self.take(3)
 
     def take(self, count: int) -> int:
-        """The next number, of so many bytes."""
+        """Read the next number, of ``count`` bytes."""
         self._at += count
         if self._at > len(self._content):
             raise AvifError("a file that ends inside a box")
@@ -126,7 +127,7 @@ class _Fields:
 
 
 def _associated(content: bytes, meta: dict[bytes, tuple[int, int]], at: int) -> list[int]:
-    """Numbers of the primary image's properties, from 1 on (ISO/IEC 23008-12, sec. 9.3)."""
+    """Indices, from 1, of the primary image's properties (ISO/IEC 23008-12, sec. 9.3)."""
     item = _Fields(content, _need(meta, b"pitm")[0])
     primary = item.take(4 if item.version else 2)
     fields = _Fields(content, at)
@@ -141,7 +142,7 @@ def _associated(content: bytes, meta: dict[bytes, tuple[int, int]], at: int) -> 
 
 
 def _pieces(content: bytes, meta: dict[bytes, tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Where the AV1 data of each image lies (ISO/IEC 14496-12, sec. 8.11)."""
+    """List [start, end) of each image's AV1 data (ISO/IEC 14496-12, sec. 8.11)."""
     start, end = _need(meta, b"iinf")
     coded, seen = set(), set()
     for name, (at, _) in _boxes(content, start + (8 if content[start] else 6), end):
@@ -178,7 +179,7 @@ def _bounded(count: int) -> int:
 
 
 def _pixels(content: bytes, at: int, end: int) -> int:
-    """Pixels that a decoder would fill for one image: those of each frame (AV1 specification, sec. 5.3 to 5.5)."""
+    """Count the pixels of all frames of one image (AV1 specification, sec. 5.3 to 5.5)."""
     if end > len(content):
         raise AvifError(f"{len(content)} of {end} bytes")
     largest = frames = 0
@@ -201,7 +202,7 @@ def _pixels(content: bytes, at: int, end: int) -> int:
 
 
 def _leb128(content: bytes, at: int) -> tuple[int, int]:
-    """A number in groups of 7 bits, the least significant first; and where it ends."""
+    """Read a LEB128 number: its value, and the offset after it."""
     value = 0
     for i in range(8):
         value |= (content[at + i] & 0x7F) << 7 * i
@@ -211,7 +212,7 @@ def _leb128(content: bytes, at: int) -> tuple[int, int]:
 
 
 def _frame_pixels(header: bytes) -> int:
-    """The largest frame that a sequence header allows, px."""
+    """Pixels of the largest frame that a sequence header allows."""
     bits = f"{int.from_bytes(header[:64]):0{8 * len(header[:64])}b}"
     at = 0
 
@@ -223,7 +224,7 @@ def _frame_pixels(header: bytes) -> int:
         return int(bits[at - count : at], 2)
 
     take(4)  # profile, still picture
-    if take(1):  # the short form, of stills
+    if take(1):  # reduced_still_picture_header
         take(5)
     else:
         if take(1):

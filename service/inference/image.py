@@ -1,11 +1,12 @@
-"""Bytes to pictures and back; the only place that knows codecs, EXIF and BGR.
+"""Image files to RGB arrays and back; the only module that deals with codecs, EXIF and BGR.
 
-A picture's header is read before anything is decoded: kind, size, orientation and whether the file is whole. So a
-140 kB PNG of 144 megapixels costs nothing, and a truncated file is refused instead of being filled up with grey.
+The header is read before anything is decoded: kind, size, orientation, and whether the file is complete. A small file
+of very many pixels is therefore refused without decoding it, and so is a truncated one, whose missing part OpenCV would
+fill with grey.
 
-Choices: pictures come out upright (the EXIF orientation is applied here, never by OpenCV); 16 bits become 8; grey and
-CMYK become RGB; transparent pixels are laid over white. Animations are refused: which frame is meant is the caller's to
-say.
+Decoded images are upright (the EXIF orientation is applied here, never by OpenCV), have 8 bits a channel and are RGB:
+grey and CMYK are converted, transparent pixels are blended with white. Animations are refused, since only the caller
+knows which frame is meant.
 """
 
 from __future__ import annotations
@@ -24,24 +25,24 @@ from service.pose import orientation as orientation_
 from service.pose.types import Image
 
 JPEG_SIDE = 65_500
-"""Of OpenCV's encoder, px."""
+"""Longest side that OpenCV's JPEG encoder writes, px."""
 JPEG_QUALITY = 90
 DEEP_PIXELS = 2
-"""Pixels of an ordinary picture that take the memory of one with transparency and more than 8 bits."""
+"""A pixel with transparency and more than 8 bits a channel takes the memory of this many ordinary ones."""
 MOST_SCANS = 20
-"""Of a JPEG of as many pixels as may be; a smaller one may have more, as each scan is a pass over all of its pixels."""
+"""Most scans of a JPEG of the largest size allowed. Smaller ones may have more: each scan is a pass over all pixels."""
 BAND_PIXELS = 65_536
-"""That change colours at a time, so that what lies between takes no memory to speak of."""
+"""Pixels that are converted at a time, so that intermediate arrays stay small."""
 _EXTENSIONS = {"image/jpeg": ".jpg", "image/png": ".png"}
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """A decoded picture.
+class DecodedImage:
+    """A decoded image.
 
     Attributes:
         pixels: uint8 (H, W, 3) RGB, upright.
-        exif_orientation: What the file said, 1..8; 1 where it said nothing. Already applied.
+        exif_orientation: The file's EXIF orientation, 1..8 (1 if it has none); already applied.
     """
 
     pixels: Image
@@ -53,22 +54,23 @@ class Picture:
         return self.pixels.shape[1], self.pixels.shape[0]
 
 
-def decode(content: bytes, max_pixels: int) -> Picture:
-    """Decode a JPEG, PNG or WebP; an AVIF, where the installed OpenCV can.
+def decode(content: bytes, max_pixels: int) -> DecodedImage:
+    """Decode a JPEG, PNG or WebP, and an AVIF where the installed OpenCV supports it.
 
     Args:
-        content: The file.
-        max_pixels: More are refused from the header, before decoding.
+        content: The file's bytes.
+        max_pixels: Images with more are refused before decoding.
 
     Raises:
-        UnsupportedType: Another kind of picture.
-        UndecodableImage: No picture, or a damaged one.
+        EmptyBody: No bytes.
+        UnsupportedType: Another kind of image.
+        UndecodableImage: Not an image, or a damaged one.
         TooLarge: Too many pixels.
     """
     header = image_header.read(content)
-    if header.kind == "AVIF" and not reads_avif():
-        raise image_header.stranger(content)
-    _require_bounded(header, max_pixels)
+    if header.kind == "AVIF" and not supports_avif():
+        raise image_header.unsupported(content)
+    _require_within_limits(header, max_pixels)
     flags = cv2.IMREAD_UNCHANGED if header.alpha else cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         stored = cv2.imdecode(np.frombuffer(header.pixels_of(content), np.uint8), flags)
@@ -81,11 +83,11 @@ def decode(content: bytes, max_pixels: int) -> Picture:
             kind=header.kind,
         )
     pixels = _over_white(stored, header.depth) if header.alpha else np.asarray(stored, np.uint8)
-    return Picture(orientation_.upright(pixels, header.orientation), header.orientation)
+    return DecodedImage(orientation_.upright(pixels, header.orientation), header.orientation)
 
 
 def pixel_count(content: bytes) -> int:
-    """Pixels that `decode` takes memory for, read from the header; 0 where it will refuse the file."""
+    """Pixels for which `decode` needs memory, read from the header; 0 for a file that it will refuse."""
     try:
         header = image_header.read(content)
     except ServiceError:
@@ -97,8 +99,8 @@ def _deep(header: Header) -> bool:
     return header.alpha and header.depth > 8
 
 
-def _require_bounded(header: Header, max_pixels: int) -> None:
-    """Refuse what would take a decoder too much memory or time, however small the file is."""
+def _require_within_limits(header: Header, max_pixels: int) -> None:
+    """Refuse an image whose decoding would take too much memory or time, however small the file is."""
     size, pixels = f"{header.width} x {header.height}", header.width * header.height
     deep = _deep(header)
     most = max_pixels // DEEP_PIXELS if deep else max_pixels
@@ -120,20 +122,20 @@ def _require_bounded(header: Header, max_pixels: int) -> None:
 
 
 @cache
-def reads_avif() -> bool:
+def supports_avif() -> bool:
     """Whether the installed OpenCV was built with a decoder for AVIF."""
     return re.search(r"AVIF:\s+(?!NO\b)\S", cv2.getBuildInformation()) is not None
 
 
 def encode(pixels: Image, media_type: str) -> bytes:
-    """Encode an RGB picture.
+    """Encode an RGB image.
 
     Args:
-        pixels: uint8 (H, W, 3) RGB; overwritten, as a copy of a large one would take as much memory again.
+        pixels: uint8 (H, W, 3) RGB; overwritten, to spare the memory of a copy.
         media_type: ``image/jpeg`` or ``image/png``.
 
     Raises:
-        NotAcceptable: JPEG has no picture so wide or high.
+        NotAcceptable: The image is too wide or too high for JPEG.
     """
     if media_type == "image/jpeg" and max(pixels.shape[:2]) > JPEG_SIDE:
         raise NotAcceptable(
@@ -151,7 +153,7 @@ def encode(pixels: Image, media_type: str) -> bytes:
 
 
 def _over_white(stored: np.ndarray, depth: int) -> Image:
-    """Lay grey, BGR or BGRA of ``depth`` bits over white, to RGB."""
+    """Convert grey, BGR or BGRA of ``depth`` bits a channel to 8-bit RGB, blended with white."""
     flat = stored.reshape(stored.shape[0] * stored.shape[1], -1)
     pixels = np.empty((len(flat), 3), np.uint8)
     for at in range(0, len(flat), BAND_PIXELS):

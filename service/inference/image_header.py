@@ -1,4 +1,4 @@
-"""Headers of picture files: kind, size, orientation and whether the file is whole, without decoding a pixel."""
+"""Headers of image files: kind, size, orientation and whether the file is complete, without decoding pixels."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from service.pose import orientation as exif
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 ACCEPTED = "JPEG, PNG or WebP"
 MAX_CHUNKS = 100_000
-"""A file of more chunks or segments was made to keep its reader busy."""
+"""Most chunks or segments that are read; files with more are made to waste the reader's time."""
 MAX_SCANS = 100
-"""A JPEG of more was made to keep its decoder busy: encoders write some ten."""
+"""Most scans of a JPEG; encoders write about ten, files with more are made to waste the decoder's time."""
 
-# Start of frame, one for each coding process (ITU-T T.81, table B.1): C4, C8 and CC mean other things.
+# Start of frame, one marker for each coding process (ITU-T T.81, table B.1). C4, C8 and CC have other meanings.
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_JPEG_BARE = frozenset({0x01, *range(0xD0, 0xD8), 0xD9})
-# What may follow a scan (sec. B.2): tables, another scan, the end. Stuffed bytes and restarts belong to the scan.
+_JPEG_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD8), 0xD9})
+# Markers that may follow a scan (sec. B.2): tables, another scan, the end. Stuffed bytes and restarts are part of it.
 _JPEG_AFTER_SCAN = re.compile(rb"\xff[\xc4\xd9-\xdd\xe0-\xef\xfe]")
-# What a PNG's pixels are made of. Text and colour profiles are left out: packed, they may unfold a thousandfold.
-_PNG_PIXELS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
+# Chunks that a decoder gets. Text and colour profiles are left out: they may be compression bombs.
+_PNG_PIXEL_CHUNKS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 
-_STRANGERS = {
+_UNSUPPORTED = {
     b"GIF8": "GIF", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"II+\0": "TIFF", b"MM\0+": "TIFF",
     b"%PDF": "PDF", b"\0\0\1\0": "ICO", b"8BPS": "Photoshop file", b"<svg": "SVG", b"qoif": "QOI",
     b"\xff\x0a": "JPEG XL", b"\0\0\0\x0cJXL \r\n\x87\n": "JPEG XL",
     b"\xff\x4f\xff\x51": "JPEG 2000", b"\0\0\0\x0cjP  \r\n\x87\n": "JPEG 2000",
 }  # fmt: skip
-# Brands of files in boxes (ISO/IEC 14496-12), the first that a file lists decides; others are a video's.
+# Brands of ISO base media files (ISO/IEC 14496-12). The first known brand decides; files without one are videos.
 _BRANDS = {
     **dict.fromkeys((b"avif", b"avis"), "AVIF"),
     **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"), "HEIC"),
@@ -40,17 +40,17 @@ _BRANDS = {
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a file says about its picture.
+    """What a file's header says about its image.
 
     Attributes:
         kind: ``JPEG``, ``PNG``, ``WebP`` or ``AVIF``.
-        width: As stored, before the orientation is applied.
-        height: As stored.
-        orientation: EXIF's, 1..8.
+        width: px as stored, before the orientation is applied.
+        height: px as stored.
+        orientation: EXIF orientation, 1..8.
         alpha: Whether pixels may be transparent.
-        depth: Bits of each colour.
-        scans: Passes over the whole picture that its decoder makes.
-        spans: Pieces of the file that hold the pixels; none where all of it may.
+        depth: Bits of each channel.
+        scans: Passes over all pixels that a decoder makes.
+        spans: Byte ranges [start, end) of the file that a decoder needs; empty if it needs the whole file.
     """
 
     kind: str
@@ -63,17 +63,17 @@ class Header:
     spans: tuple[tuple[int, int], ...] = ()
 
     def pixels_of(self, content: bytes) -> bytes:
-        """Leave out of the file what its pixels are not made of."""
+        """Cut the file down to what a decoder needs."""
         return b"".join(content[start:end] for start, end in self.spans) if self.spans else content
 
 
 def read(content: bytes) -> Header:
-    """Read a picture's header and check that the file is whole.
+    """Read an image's header and check that the file is complete.
 
     Raises:
         EmptyBody: No bytes.
-        UnsupportedType: A kind that is not read.
-        UndecodableImage: No picture, or a damaged one.
+        UnsupportedType: A kind of image that is not supported.
+        UndecodableImage: Not an image, or a damaged one.
     """
     if not content:
         raise EmptyBody(f"expected a {ACCEPTED}, got 0 bytes; send the file's bytes")
@@ -84,10 +84,10 @@ def read(content: bytes) -> Header:
             header = _png(content)
         elif content.startswith(b"RIFF") and content[8:12] == b"WEBP":
             header = _webp(content)
-        elif content[4:8] == b"ftyp" and _boxed_kind(content) == "AVIF":
+        elif content[4:8] == b"ftyp" and _media_kind(content) == "AVIF":
             header = _avif(content)
         else:
-            raise stranger(content)
+            raise unsupported(content)
     except (struct.error, IndexError):
         raise _damaged("header", "a file that ends inside it") from None
     if not header.width or not header.height:
@@ -95,13 +95,13 @@ def read(content: bytes) -> Header:
     return header
 
 
-def stranger(content: bytes) -> UnsupportedType | UndecodableImage:
-    """Name what came, where it is known."""
-    kind = next((name for magic, name in _STRANGERS.items() if content.startswith(magic)), None)
+def unsupported(content: bytes) -> UnsupportedType | UndecodableImage:
+    """Make the error for a file that is not supported, naming its kind if it is known."""
+    kind = next((name for magic, name in _UNSUPPORTED.items() if content.startswith(magic)), None)
     if content[4:8] == b"ftyp":
         if len(content) < int.from_bytes(content[:4]):
             return _damaged("header", "a file that ends inside it")
-        kind = _boxed_kind(content)
+        kind = _media_kind(content)
     if kind:
         return UnsupportedType(
             f"expected a {ACCEPTED}, got a {kind}; convert it to one still picture", got=kind, expected=ACCEPTED
@@ -112,8 +112,8 @@ def stranger(content: bytes) -> UnsupportedType | UndecodableImage:
     )
 
 
-def _boxed_kind(content: bytes) -> str:
-    """Tell stills from videos: the major brand may be as general as ``mif1``, the compatible ones are not."""
+def _media_kind(content: bytes) -> str:
+    """Name the kind of an ISO base media file. All brands are read: the major one may be as general as ``mif1``."""
     end = min(int.from_bytes(content[:4]), len(content), 256)
     brands = [content[8:12], *(content[at : at + 4] for at in range(16, end, 4))]
     kinds = [_BRANDS[brand] for brand in brands if brand in _BRANDS]
@@ -133,10 +133,10 @@ def _animated(kind: str) -> UnsupportedType:
 
 
 def _jpeg(content: bytes) -> Header:
-    """Walk segments and scans up to the end marker (ITU-T T.81, annex B).
+    """Walk segments and scans up to the first end marker (ITU-T T.81, annex B).
 
-    Cameras append previews behind it: what follows the first one is none of ours. Scans are counted, as each costs a
-    pass over the whole picture, however few bytes it takes.
+    Cameras append preview images after it, which are ignored. Scans are counted because each costs the decoder a pass
+    over all pixels, however few bytes it has.
     """
     size, orientation, scans, at = None, None, 0, 2
     for _ in range(MAX_CHUNKS):
@@ -164,15 +164,15 @@ def _jpeg(content: bytes) -> Header:
 
 
 def _jpeg_segment(content: bytes, at: int) -> tuple[int, int]:
-    """Read one segment's marker, and where the next one begins."""
+    """Read one segment: its marker, and the offset of the next segment."""
     if content[at] != 0xFF:
         raise _damaged("JPEG", f"no marker at byte {at}")
     marker = content[at + 1]
     if marker == 0xFF:  # a fill byte
         return marker, at + 1
-    if marker in _JPEG_BARE:
+    if marker in _JPEG_WITHOUT_LENGTH:
         return marker, at + 2
-    if marker < 0xC0:  # stuffing and reserved ones: a decoder may go on inside, and find another picture there
+    if marker < 0xC0:  # stuffing or reserved: decoders differ in what they do with it, and might read another image
         raise _damaged("JPEG", f"a marker FF {marker:02X} at byte {at}")
     (length,) = struct.unpack_from(">H", content, at + 2)
     if length < 2:
@@ -181,7 +181,7 @@ def _jpeg_segment(content: bytes, at: int) -> tuple[int, int]:
 
 
 def _png(content: bytes) -> Header:
-    """Walk the chunks (www.w3.org/TR/png-3, sec. 5), and note where those lie that the pixels are made of."""
+    """Walk the chunks (www.w3.org/TR/png-3, sec. 5), and collect the byte ranges that a decoder needs."""
     if content[12:16] != b"IHDR":
         raise _damaged("PNG", f"{content[12:16]!r} where IHDR belongs")
     width, height, depth, color = struct.unpack_from(">IIBB", content, 16)
@@ -192,7 +192,7 @@ def _png(content: bytes) -> Header:
         start, at = at, at + 12 + length
         if at > len(content):
             break
-        if name in _PNG_PIXELS:
+        if name in _PNG_PIXEL_CHUNKS:
             if spans[-1][1] == start:
                 start = spans.pop()[0]
             spans.append((start, at))
@@ -209,12 +209,12 @@ def _png(content: bytes) -> Header:
 
 def _avif(content: bytes) -> Header:
     try:
-        facts = avif.read(content)
-    except avif.Moving:
+        info = avif.read(content)
+    except avif.AnimatedAvif:
         raise _animated("AVIF") from None
     except avif.AvifError as error:
         raise _damaged("AVIF", str(error)) from None
-    return Header("AVIF", *facts.size, facts.orientation, facts.alpha, facts.depth)
+    return Header("AVIF", *info.size, info.orientation, info.alpha, info.depth)
 
 
 def _webp(content: bytes) -> Header:

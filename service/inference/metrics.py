@@ -1,4 +1,4 @@
-"""What a server counts, for Prometheus. One registry an application: nothing here is global."""
+"""Prometheus metrics of one server, in a collector registry of its own."""
 
 from __future__ import annotations
 
@@ -25,44 +25,45 @@ class Metrics:
         ProcessCollector(registry=registry)
         self._requests = Histogram(
             "posewright_request_duration_seconds",
-            "HTTP calls, from the request's head to the end of the reply.",
+            "HTTP calls, from the arrival of the request's head to the end of the reply.",
             ["route", "status"],
             buckets=_SECONDS,
             registry=registry,
         )
         self._stages = Histogram(
             "posewright_stage_duration_seconds",
-            "Stages of pictures and frames.",
+            "Processing stages of pictures and frames.",
             ["stage"],
             buckets=_SECONDS,
             registry=registry,
         )
         self._depth = Gauge(
-            "posewright_queue_depth", "Calls and frames that wait for a worker.", ["lane"], registry=registry
+            "posewright_queue_depth", "Calls and frames that wait for an inference thread.", ["lane"], registry=registry
         )
         self._rejected = Counter(
             "posewright_rejected_total", "Calls and streams refused, by kind of problem.", ["reason"], registry=registry
         )
         self._sessions = Gauge("posewright_stream_sessions", "Open streams.", registry=registry)
-        self._frames = Counter(
-            "posewright_stream_frames_total", "Frames by what became of them.", ["outcome"], registry=registry
-        )
+        self._frames = Counter("posewright_stream_frames_total", "Frames by outcome.", ["outcome"], registry=registry)
         self._ages = Histogram(
             "posewright_stream_frame_age_seconds",
-            "From the arrival of a frame's last byte to the sending of its answer.",
+            "From the arrival of a frame's last byte to the sending of its result.",
             buckets=_SECONDS,
             registry=registry,
         )
         self._models = Gauge(
-            "posewright_model_info", "Models on the registry; 1 where they can run.",
+            "posewright_model_info", "Loaded models; 1 if the model can run.",
             ["name", "version", "sha256", "role", "backend"], registry=registry,
         )  # fmt: skip
         self._fallbacks = Counter(
-            "posewright_fallback_total", "Pictures and frames that the teacher answered.", ["reason"], registry=registry
+            "posewright_fallback_total",
+            "Pictures and frames for which the teacher answered.",
+            ["reason"],
+            registry=registry,
         )
 
     def watch_queue(self, scheduler: Scheduler) -> None:
-        """Read the queue's depth whenever somebody asks."""
+        """Report the scheduler's queue depths from now on."""
         for lane in LANES:
             self._depth.labels(lane).set_function(partial(scheduler.waiting_in, lane))
 
@@ -70,14 +71,14 @@ class Metrics:
         """Count an HTTP call.
 
         Args:
-            route: Its template: ``/models/{name}``, never a path that a caller made up.
-            status: Of the reply.
-            duration_s: Until the reply's end.
+            route: Its template, e.g. ``/models/{name}``: a caller's own paths would make new time series.
+            status: Status code of the reply.
+            duration_s: Seconds until the reply's end.
         """
         self._requests.labels(route, status).observe(duration_s)
 
     def stages(self, laps_ms: Mapping[str, float]) -> None:
-        """Count a picture's stages, in ms."""
+        """Record the stages of a picture or frame, ms."""
         for stage, lap_ms in laps_ms.items():
             if stage != "total":
                 self._stages.labels(stage).observe(lap_ms / 1e3)
@@ -87,22 +88,22 @@ class Metrics:
         self._rejected.labels(reason).inc()
 
     def sessions(self, count: int) -> None:
-        """Tell how many streams are open."""
+        """Set the number of open streams."""
         self._sessions.set(count)
 
     def frame(self, outcome: Outcome, age_ms: float | None = None) -> None:
-        """Count a frame, and how old it was when its answer was sent."""
+        """Count a frame, and record its age when its result was sent."""
         self._frames.labels(outcome).inc()
         if age_ms is not None:
             self._ages.observe(age_ms / 1e3)
 
     def fallback(self, reason: str | None) -> None:
-        """Count a picture that the teacher answered; None is no fallback."""
+        """Count a picture or frame for which the teacher answered; None counts nothing."""
         if reason is not None:
             self._fallbacks.labels(reason).inc()
 
     def text(self, models: Iterable[Model]) -> bytes:
-        """Write everything, and what is on the registry now, in Prometheus' text format 0.0.4."""
+        """Write all metrics, and the models as they are now, in Prometheus' text format 0.0.4."""
         self._models.clear()
         for model in models:
             manifest = model.manifest

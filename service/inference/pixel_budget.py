@@ -1,4 +1,4 @@
-"""How many pixels are worked on at the same time, so that many threads take no more memory than one largest picture."""
+"""A limit on the pixels that are worked on at the same time, which bounds memory however many threads there are."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from contextlib import contextmanager
 from service.inference.predict import Stopwatch
 
 
-class PixelRoom:
-    """Lets inference threads begin with pictures, first come first served, while there is room for their pixels."""
+class PixelBudget:
+    """Admits inference threads to their images, first come first served, while pixels are left."""
 
     def __init__(self, limit: int) -> None:
-        """Let pictures of ``limit`` pixels together be worked on at the same time; a larger one is worked on alone."""
+        """Allow images of ``limit`` pixels together at the same time; a larger image is admitted alone."""
         self._limit = limit
         self._taken = 0
         self._next = threading.Lock()
         self._left = threading.Condition()
 
     @contextmanager
-    def share(self, count: int, watch: Stopwatch) -> Iterator[None]:
-        """Wait for room for ``count`` pixels, which are free again at the end; ``watch`` counts the wait as `queue`."""
+    def reserve(self, count: int, watch: Stopwatch) -> Iterator[None]:
+        """Wait for ``count`` pixels and hold them until the block ends; ``watch`` counts the wait as `queue`."""
         count = min(count, self._limit)
         watch.lap("decode")
         with self._next, self._left:

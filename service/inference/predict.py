@@ -1,4 +1,4 @@
-"""One picture to people: decode, find, pose, fall back. Read this after `service.pose.estimator`."""
+"""One image to people: decode, detect, estimate poses, fall back to the teacher."""
 
 from __future__ import annotations
 
@@ -9,99 +9,98 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import BadParameter
-from service.inference import image
-from service.inference.image import Picture
-from service.inference.registry import Choice, Fallback, Model, ModelRegistry
+from service.inference.image import DecodedImage, decode
+from service.inference.registry import Fallback, Model, ModelChoice, ModelRegistry
 from service.pose import boxes as boxes_
-from service.pose.oks import distinct, oks
+from service.pose.oks import oks, oks_nms
 from service.pose.types import Boxes, Floats, Poses
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """What a caller wants to know of a picture, checked and complete.
+class PoseRequest:
+    """What to compute for an image, checked and complete.
 
     Attributes:
-        choice: Who answers.
-        boxes: float32 (N, 4) xyxy, upright image px; None lets the detector look.
-        max_people: Most people to find.
+        choice: The models that answer.
+        boxes: float32 (N, 4) xyxy, px of the upright image; None runs the detector.
+        max_people: Most people to detect.
         min_score: Poses with a lower score are left out.
-        max_pixels: Largest picture.
+        max_pixels: Images with more pixels are refused.
     """
 
-    choice: Choice
+    choice: ModelChoice
     boxes: Boxes | None
     max_people: int
     min_score: float
     max_pixels: int
 
     @property
-    def least_box_score(self) -> float:
-        """Score of the boxes that are looked into: nobody below it would be likely to reach `min_score`."""
-        return self.choice.model.estimator.least_box_score(self.min_score)
+    def min_box_score(self) -> float:
+        """Detector score below which a person is unlikely to reach `min_score`."""
+        return self.choice.model.estimator.min_box_score(self.min_score)
 
 
 @dataclass(slots=True)
 class Stopwatch:
-    """Milliseconds per stage, in the order in which they were measured."""
+    """Milliseconds by stage, in the order in which stages were first measured."""
 
     laps_ms: dict[str, float] = field(default_factory=dict)
     _last_s: float = field(default_factory=time.perf_counter)
 
     def lap(self, stage: str) -> None:
-        """End a stage, or another part of it, which began at the end of the previous one."""
+        """Add the time since the previous lap to a stage."""
         now_s = time.perf_counter()
         self.laps_ms[stage] = self.laps_ms.get(stage, 0.0) + (now_s - self._last_s) * 1e3
         self._last_s = now_s
 
     def finish(self) -> dict[str, float]:
-        """End the writing, the last stage; all stages and their total, ms."""
+        """End the last stage, `encode`; return ms by stage, with their sum as `total`."""
         self.lap("encode")
         return self.laps_ms | {"total": sum(self.laps_ms.values())}
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The people of one picture.
+    """The people of one image.
 
     Attributes:
-        picture: Decoded.
-        model: Who answered: the fallback's model only where it answered for everyone.
+        image: The decoded image.
+        model: The model that answered; the teacher in a fallback only if it answered for everyone.
         fallback: Why the teacher answered, for everyone or for some.
-        poses: The people.
-        fallen_back: bool (N,), for whom the teacher answered.
+        poses: N people.
+        by_fallback: bool (N,), True for a person for whom the teacher answered.
     """
 
-    picture: Picture
+    image: DecodedImage
     model: Model
     fallback: Fallback | None
     poses: Poses
-    fallen_back: NDArray[np.bool_]
+    by_fallback: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, choice: Choice, picture: Picture, poses: Poses, fallen_back: NDArray[np.bool_]) -> Prediction:
-        """Say who answered for the people that are left of those whom `fall_back` saw."""
+    def of(cls, choice: ModelChoice, image: DecodedImage, poses: Poses, by_fallback: NDArray[np.bool_]) -> Prediction:
+        """Name the model that answered for those people that are left after `apply_fallback`."""
         model, fallback = choice.model, choice.fallback
-        if choice.backup is not None and fallen_back.any():
+        if choice.backup is not None and by_fallback.any():
             fallback = "low_confidence"
-            model = choice.backup if fallen_back.all() else model
-        return cls(picture, model, fallback, poses, fallen_back)
+            model = choice.backup if by_fallback.all() else model
+        return cls(image, model, fallback, poses, by_fallback)
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two models' answers for the same boxes: person i of one is person i of the other.
+    """Two models' poses for the same boxes: person i of one is person i of the other.
 
     Attributes:
-        picture: Decoded.
-        student: The student's people.
-        teacher: The teacher's, the reference.
+        image: The decoded image.
+        student: The student's N poses.
+        teacher: The teacher's N poses, the reference.
         oks: float32 (N,), 0..1.
-        distances: float32 (N, K), between the two models' keypoints in px.
-        sizes: float32 (N,), square root of the box's area in px: what relative distances are relative to.
+        distances: float32 (N, K), px between the two models' keypoints.
+        sizes: float32 (N,), px: square root of the box's area, by which relative distances are divided.
     """
 
-    picture: Picture
+    image: DecodedImage
     student: Poses
     teacher: Poses
     oks: Floats
@@ -109,65 +108,76 @@ class Comparison:
     sizes: Floats
 
 
-def predict(registry: ModelRegistry, content: bytes, wish: Wish, watch: Stopwatch) -> Prediction:
-    """Answer one picture.
+def predict(registry: ModelRegistry, content: bytes, request: PoseRequest, watch: Stopwatch) -> Prediction:
+    """Predict the poses of one image.
+
+    People in detected boxes are each returned once. Boxes that the caller gave are all answered.
 
     Raises:
-        ServiceError: The picture cannot be read, or the boxes do not fit it.
+        ServiceError: The image cannot be decoded, or a box lies outside of it.
     """
-    picture, boxes, scores = _locate(registry, content, wish, watch)
-    if wish.boxes is None:
-        poses = wish.choice.model.estimator.estimate_found(picture.pixels, boxes, scores, wish.min_score)
+    estimator = request.choice.model.estimator
+    image, boxes, scores = _locate(registry, content, request, watch)
+    if request.boxes is None:
+        poses = estimator.estimate_detections(image.pixels, boxes, scores, request.min_score)
     else:
-        poses = wish.choice.model.estimator.estimate(picture.pixels, boxes)
-    poses, fallen_back = fall_back(wish.choice, picture, poses)
+        poses = estimator.estimate(image.pixels, boxes)
+    poses, by_fallback = apply_fallback(request.choice, image, poses)
     kept = np.arange(len(poses))
-    if wish.boxes is None:  # callers of /predict who name boxes get an answer for each
-        kept = distinct(poses, wish.choice.model.estimator.skeleton.sigma_array)
-    kept = kept[poses.person_scores[kept] >= wish.min_score]
+    if request.boxes is None:
+        kept = oks_nms(poses, estimator.skeleton.sigma_array)
+    kept = kept[poses.person_scores[kept] >= request.min_score]
     watch.lap("pose")
-    return Prediction.of(wish.choice, picture, poses.select(kept), fallen_back[kept])
+    return Prediction.of(request.choice, image, poses.select(kept), by_fallback[kept])
 
 
-def fall_back(choice: Choice, picture: Picture, poses: Poses) -> tuple[Poses, NDArray[np.bool_]]:
-    """Let the choice's backup answer for those of whom its model is less sure.
+def apply_fallback(choice: ModelChoice, image: DecodedImage, poses: Poses) -> tuple[Poses, NDArray[np.bool_]]:
+    """Replace poses with a low score by those of the backup model, if there is one.
 
     Args:
-        choice: Who answers.
-        picture: Decoded.
-        poses: N poses, by its model.
+        choice: The models.
+        image: The decoded image.
+        poses: N poses of the choice's model.
 
     Returns:
-        The N people, in the same order, and for whom the teacher answered, bool (N,).
+        N poses in the same order, and bool (N,), True for a person for whom the teacher answered.
     """
-    fallen_back = np.full(len(poses), choice.fallback is not None)
+    by_fallback = np.full(len(poses), choice.fallback is not None)
     if choice.backup is not None:
-        fallen_back = poses.person_scores < choice.backup_below
-        if fallen_back.any():
-            poses = _replace(poses, fallen_back, choice.backup, picture)
-    return poses, fallen_back
+        by_fallback = poses.person_scores < choice.backup_below
+        if by_fallback.any():
+            boxes, scores = poses.boxes[by_fallback], poses.box_scores[by_fallback]
+            poses = poses.replacing(by_fallback, choice.backup.estimator.estimate(image.pixels, boxes, scores))
+    return poses, by_fallback
 
 
-def compare(registry: ModelRegistry, content: bytes, wish: Wish, student: Model, watch: Stopwatch) -> Comparison:
-    """Let ``student`` and ``wish.choice.model``, the teacher, answer for the same boxes.
+def compare(
+    registry: ModelRegistry, content: bytes, request: PoseRequest, student: Model, watch: Stopwatch
+) -> Comparison:
+    """Predict with ``student`` and with the request's model, the teacher, in the same boxes.
 
-    A person stays when either of them is sure enough; people come in the order of the teacher's scores. Where the
-    detector looked, neither model answers one person twice.
+    A person is kept when either model's score reaches the request's minimum. In detected boxes each person is returned
+    once, in the order of the teacher's scores.
+
+    Raises:
+        ServiceError: The image cannot be decoded, or a box lies outside of it.
     """
-    picture, boxes, scores = _locate(registry, content, wish, watch)
-    look = student.estimator.estimate_found if wish.boxes is None else student.estimator.estimate
-    by_student = look(picture.pixels, boxes, scores)
+    teacher = request.choice.model
+    image, boxes, scores = _locate(registry, content, request, watch)
+    detected = request.boxes is None
+    estimate = student.estimator.estimate_detections if detected else student.estimator.estimate
+    by_student = estimate(image.pixels, boxes, scores)
     watch.lap("student")
-    by_teacher = wish.choice.model.estimator.estimate(picture.pixels, by_student.boxes, by_student.box_scores)
+    by_teacher = teacher.estimator.estimate(image.pixels, by_student.boxes, by_student.box_scores)
     watch.lap("teacher")
-    sigmas = wish.choice.model.estimator.skeleton.sigma_array
-    kept = np.arange(len(by_teacher)) if wish.boxes is not None else distinct(by_teacher, sigmas)
-    surest = np.maximum(by_student.person_scores, by_teacher.person_scores)
-    kept = kept[surest[kept] >= wish.min_score]
+    sigmas = teacher.estimator.skeleton.sigma_array
+    kept = oks_nms(by_teacher, sigmas) if detected else np.arange(len(by_teacher))
+    higher = np.maximum(by_student.person_scores, by_teacher.person_scores)
+    kept = kept[higher[kept] >= request.min_score]
     by_student, by_teacher = by_student.select(kept), by_teacher.select(kept)
     areas = boxes_.areas(by_teacher.boxes)
     return Comparison(
-        picture,
+        image,
         by_student,
         by_teacher,
         np.diagonal(oks(by_student.keypoints, by_teacher.keypoints, areas, sigmas)),
@@ -177,27 +187,22 @@ def compare(registry: ModelRegistry, content: bytes, wish: Wish, student: Model,
 
 
 def _locate(
-    registry: ModelRegistry, content: bytes, wish: Wish, watch: Stopwatch
-) -> tuple[Picture, Boxes, Floats | None]:
-    picture = image.decode(content, wish.max_pixels)
+    registry: ModelRegistry, content: bytes, request: PoseRequest, watch: Stopwatch
+) -> tuple[DecodedImage, Boxes, Floats | None]:
+    """Decode the image and get its boxes: the request's without scores, or the detector's with theirs."""
+    image = decode(content, request.max_pixels)
     watch.lap("decode")
-    if wish.boxes is None:
-        boxes, scores = registry.detector.find(picture.pixels, wish.max_people, wish.least_box_score)
+    if request.boxes is None:
+        boxes, scores = registry.detector.detect(image.pixels, request.max_people, request.min_box_score)
     else:
-        boxes, scores = wish.boxes, None
-        _require_inside(boxes, picture.size)
-    watch.lap("find")
-    return picture, boxes, scores
-
-
-def _replace(poses: Poses, chosen: NDArray[np.bool_], teacher: Model, picture: Picture) -> Poses:
-    """Let the teacher answer for the ``chosen`` (N,) people."""
-    better = teacher.estimator.estimate(picture.pixels, poses.boxes[chosen], poses.box_scores[chosen])
-    return poses.with_others(chosen, better)
+        boxes, scores = request.boxes, None
+        _require_inside(boxes, image.size)
+    watch.lap("detect")
+    return image, boxes, scores
 
 
 def _require_inside(boxes: Boxes, size: tuple[int, int]) -> None:
-    """Refuse boxes that show nothing of the picture; they may reach beyond its edge."""
+    """Refuse boxes that do not overlap the image; they may reach beyond its edge."""
     clipped = boxes_.clip(boxes, size)
     for i in np.flatnonzero((clipped[:, 2:] <= clipped[:, :2]).any(axis=1)):
         box = boxes_.to_xywh(boxes[i : i + 1])[0].tolist()

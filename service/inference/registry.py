@@ -1,4 +1,4 @@
-"""The model registry: bundles on disk to estimators; student first, teacher where the student cannot."""
+"""The model registry: loads the bundles of a folder, and chooses the model that answers a call."""
 
 from __future__ import annotations
 
@@ -23,18 +23,19 @@ log = logging.getLogger(__name__)
 
 Fallback = Literal["student_unavailable", "low_confidence"]
 WARM_UP_SIZE = (1280, 720)
+"""(width, height) of the blank image that every network is run on at the start, px."""
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A bundle on the registry.
+    """A loaded bundle.
 
     Attributes:
-        manifest: Its description.
-        card: Its model card, Markdown.
-        backend: What runs it.
-        network: Ready to run; None where it could not be loaded.
-        failure: Why it could not be loaded.
+        manifest: The bundle's manifest.
+        card: The model card, Markdown.
+        backend: What runs the network, e.g. ``onnxruntime-cpu``.
+        network: Ready to run; None if it could not be loaded or failed its warm-up.
+        failure: Why `network` is None.
     """
 
     manifest: Manifest
@@ -45,25 +46,25 @@ class Model:
 
     @property
     def sha256(self) -> str:
-        """Hash of the network's file."""
+        """sha256 (hex) of the network's file."""
         return self.manifest.files[bundles.ONNX]
 
     @property
     def estimator(self) -> PoseEstimator:
-        """The network of a model that `ModelRegistry.choose` gave out."""
+        """The network of a model that `ModelRegistry.choose` returned, which is always a pose estimator."""
         assert isinstance(self.network, PoseEstimator)
         return self.network
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """Who answers a call.
+class ModelChoice:
+    """The models that answer a call.
 
     Attributes:
-        model: Answers.
-        fallback: Why it is not the student.
-        backup: Answers for people of whom ``model`` is less sure than ``backup_below``.
-        backup_below: Score, 0..1.
+        model: Estimates everyone's pose first.
+        fallback: Why `model` is the teacher although the caller left the choice to the server.
+        backup: Estimates again the poses of `model` whose person score is below `backup_below`; None: no fallback.
+        backup_below: Person score, 0..1.
     """
 
     model: Model
@@ -73,7 +74,7 @@ class Choice:
 
 
 class ModelRegistry:
-    """All models of one folder, loaded once."""
+    """The models of one folder, loaded once. Safe from several threads."""
 
     def __init__(self, models: dict[str, Model], settings: Settings) -> None:
         self.models = models
@@ -86,14 +87,14 @@ class ModelRegistry:
 
     @property
     def ready(self) -> bool:
-        """Whether the warm-up is over and went well."""
+        """Whether the warm-up has ended and calls can be answered."""
         return self._warm.is_set() and self._failure is None
 
     def require_ready(self) -> None:
-        """Refuse calls before the warm-up is over.
+        """Refuse calls before the warm-up has ended.
 
         Raises:
-            NotReady: It is not.
+            NotReady: The warm-up is still running, or it left no detector or no pose model that runs.
         """
         if not self.ready:
             state = self._failure or "models that are still warming up"
@@ -104,29 +105,29 @@ class ModelRegistry:
             )
 
     def warm_up(self) -> None:
-        """Run every network once: the first run of a graph allocates its memory, and shows whether it runs at all."""
+        """Run every network once: the first run of a graph allocates its memory, and shows whether the graph runs."""
         blank = np.zeros((WARM_UP_SIZE[1], WARM_UP_SIZE[0], 3), np.uint8)
         for name, model in list(self.models.items()):
             try:
-                _try(model, blank)
+                _run_once(model, blank)
             except Exception as error:
                 log.exception("model %r failed its warm-up", name)
-                self.models[name] = replace(model, network=None, failure=_line(error))
+                self.models[name] = replace(model, network=None, failure=_one_line(error))
         if self.models[self._settings.detector].network is None:
             self._failure = f"a detector that cannot run: {self.models[self._settings.detector].failure}"
-        elif not any(self._able(name) for name in (self._settings.student, self._settings.teacher)):
+        elif not any(self._runnable(name) for name in (self._settings.student, self._settings.teacher)):
             self._failure = "neither a student nor a teacher that can run"
         self._warm.set()
 
     def wait_until_warm(self, timeout_s: float) -> bool:
-        """Wait for the end of the warm-up; False where it took longer."""
+        """Wait for the end of the warm-up; False after ``timeout_s``."""
         return self._warm.wait(timeout_s)
 
     def find_model(self, name: str) -> Model:
-        """Look a model up by its name.
+        """Get a model by its name.
 
         Raises:
-            UnknownModel: There is none.
+            UnknownModel: No model has this name.
         """
         if name in self.models:
             return self.models[name]
@@ -134,32 +135,35 @@ class ModelRegistry:
         raise UnknownModel(f"expected a model of {known}, got {name!r}; see /models", model=name, models=known)
 
     def is_default(self, model: Model) -> bool:
-        """Whether the model answers ``auto``."""
-        return model is (self._able(self._settings.student) or self._able(self._settings.teacher))
+        """Whether the model answers calls for ``auto``."""
+        return model is (self._runnable(self._settings.student) or self._runnable(self._settings.teacher))
 
-    def choose(self, wanted: str) -> Choice:
-        """Decide who answers: ``auto``, ``student``, ``teacher`` or a name.
+    def choose(self, wanted: str) -> ModelChoice:
+        """Choose the models that answer a call.
 
-        Only ``auto`` falls back: who names a model gets this one or an error.
+        Only ``auto`` falls back to the teacher: a caller who names a model gets that model or an error.
+
+        Args:
+            wanted: ``auto``, ``student``, ``teacher`` or a model's name.
 
         Raises:
-            UnknownModel: There is none.
-            Unavailable: It could not be loaded.
+            UnknownModel: No pose model has this name.
+            Unavailable: The model cannot run.
         """
-        student, teacher = self._able(self._settings.student), self._able(self._settings.teacher)
+        student, teacher = self._runnable(self._settings.student), self._runnable(self._settings.teacher)
         if wanted != "auto":
             names = {"student": self._settings.student, "teacher": self._settings.teacher}
-            return Choice(self._find_pose_model(names.get(wanted, wanted)))
+            return ModelChoice(self._find_pose_model(names.get(wanted, wanted)))
         if student is None:
             failed = self.models.get(self._settings.student)
-            if failed is not None and teacher is not None and not _answer_alike(failed, teacher):
-                return Choice(self._find_pose_model(self._settings.student))
-            return Choice(teacher or self._find_pose_model(self._settings.teacher), "student_unavailable")
-        if self._settings.fallback_score is None or (teacher is not None and not _answer_alike(student, teacher)):
-            return Choice(student)
-        return Choice(student, backup=teacher, backup_below=self._settings.fallback_score)
+            if failed is not None and teacher is not None and not _same_skeleton(failed, teacher):
+                return ModelChoice(self._find_pose_model(self._settings.student))
+            return ModelChoice(teacher or self._find_pose_model(self._settings.teacher), "student_unavailable")
+        if self._settings.fallback_score is None or (teacher is not None and not _same_skeleton(student, teacher)):
+            return ModelChoice(student)
+        return ModelChoice(student, backup=teacher, backup_below=self._settings.fallback_score)
 
-    def _able(self, name: str) -> Model | None:
+    def _runnable(self, name: str) -> Model | None:
         model = self.models.get(name)
         return None if model is None or model.network is None else model
 
@@ -178,11 +182,11 @@ class ModelRegistry:
 def open_registry(settings: Settings) -> ModelRegistry:
     """Read, verify and load every bundle in the models folder.
 
-    A damaged bundle refuses the start: its answers could be anything. A student or teacher that is missing or that
-    the backend cannot load does not, as long as the other one can answer.
+    A student or teacher that is missing, or that the backend cannot load, is tolerated while the other one runs. A
+    damaged bundle is not.
 
     Raises:
-        BundleError: A bundle is damaged, the detector is missing or cannot run, or nobody can answer.
+        BundleError: A bundle is damaged, the detector is missing or cannot be loaded, or no pose model runs.
     """
     folder = settings.models_dir
     expected = {settings.detector, settings.student, settings.teacher}
@@ -201,24 +205,24 @@ def open_registry(settings: Settings) -> ModelRegistry:
         raise BundleError(
             f"expected a detector {settings.detector!r} in {folder}, got: {got}; set models_dir or detector"
         )
-    able = [name for name in (settings.student, settings.teacher) if name in models and models[name].network]
-    if not able:
+    runnable = [name for name in (settings.student, settings.teacher) if name in models and models[name].network]
+    if not runnable:
         raise BundleError(
             f"expected a student {settings.student!r} or a teacher {settings.teacher!r} in {folder} that runs, "
             f"found {sorted(models)}; set models_dir, student or teacher"
         )
-    if settings.student not in able:
-        log.warning("student %r is not available: %r answers in its place", settings.student, settings.teacher)
+    if settings.student not in runnable:
+        log.warning("student %r is not available; %r answers in its place", settings.student, settings.teacher)
     return ModelRegistry(models, settings)
 
 
-def _answer_alike(student: Model, teacher: Model) -> bool:
-    """Whether one may step in for the other: callers count on the keypoints that they were told of."""
+def _same_skeleton(student: Model, teacher: Model) -> bool:
+    """Whether the teacher may answer in the student's place: callers rely on the keypoints of the model they chose."""
     return student.manifest.known_skeleton == teacher.manifest.known_skeleton
 
 
 def _bundle_paths(folder: Path, expected: set[str]) -> list[Path]:
-    """Folders that hold a manifest, and the expected ones even without: these must not vanish unnoticed."""
+    """List the folders that hold a manifest, and the expected folders even without one: reading them reports it."""
     try:
         paths = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     except OSError as error:
@@ -231,21 +235,26 @@ def _load(bundle: Bundle, settings: Settings) -> Model:
     try:
         runner = open_runner(settings.backend, bundle.onnx, settings.thread_count, settings.worker_count)
     except Exception as error:  # noqa: BLE001 - the backends' errors share no base class
-        log.error("bundle %r cannot be loaded: %s", manifest.name, error)  # noqa: TRY400 - its trace tells nothing
-        return Model(manifest, bundle.card, f"{settings.backend}-cpu", None, _line(error))
+        log.error("bundle %r cannot be loaded: %s", manifest.name, error)  # noqa: TRY400 - the traceback adds nothing
+        return Model(manifest, bundle.card, f"{settings.backend}-cpu", None, _one_line(error))
     if manifest.role == "detector":
         return Model(manifest, bundle.card, runner.backend, PersonDetector(bundle, runner))
     estimator = PoseEstimator(bundle, runner, settings.flip_test, settings.refine_boxes)
     return Model(manifest, bundle.card, runner.backend, estimator)
 
 
-def _try(model: Model, picture: Image) -> None:
-    """Run a network once; raises what it raises, or `BundleError` for answers of the wrong shape."""
+def _run_once(model: Model, image: Image) -> None:
+    """Run a network.
+
+    Raises:
+        BundleError: Its outputs have the wrong shape.
+        Exception: Whatever the backend raises.
+    """
     if isinstance(model.network, PersonDetector):
-        model.network.find(picture)
+        model.network.detect(image)
     elif model.network is not None:
-        height, width = picture.shape[:2]
-        poses = model.network.estimate(picture, np.array([[0, 0, width, height]], np.float32))
+        height, width = image.shape[:2]
+        poses = model.network.estimate(image, np.array([[0, 0, width, height]], np.float32))
         expected = (1, len(model.network.skeleton), 2)
         if poses.keypoints.shape != expected:
             raise BundleError(
@@ -254,5 +263,5 @@ def _try(model: Model, picture: Image) -> None:
             )
 
 
-def _line(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())

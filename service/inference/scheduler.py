@@ -1,12 +1,12 @@
-"""The inference threads, the bounded queue before them, and the deadline of every call.
+"""The inference threads, the bounded queue in front of them, and the deadline of every call.
 
-Decoding, inference and drawing never run on the event loop: a call hands its whole work to `Scheduler.run` as one
-function and awaits the answer. What would have to wait too long is refused at once, so that the calls which are
-admitted are answered in time.
+Decoding, inference and drawing never run on the event loop: a call passes its whole work to `Scheduler.run` as one
+function and awaits the result. When the queue is full a call is refused at once, so that the admitted calls are
+answered in time.
 
-Calls and streams wait in lanes of their own, which take turns while both have work: neither can starve the other,
-however many of it there are. Inside a lane the first come is the first served; a stream waits for one answer before it
-asks for the next, so that streams take turns too.
+Calls and streams have a queue each (a lane). The lanes take turns while both have work, so that neither can starve the
+other. Within a lane the order is first in, first out. A stream has at most one job in the scheduler, so that streams
+take turns as well.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MEAN_WEIGHT = 0.1
 
 @dataclass(slots=True, eq=False)
 class _Job:
-    """One call on its way; ``waiting`` tells whether it is in the queue, and changes under its lock."""
+    """One call. ``waiting``: whether it is still in the queue; changed only under the scheduler's lock."""
 
     work: Callable[[float], Any]
     lane: Lane
@@ -42,21 +42,22 @@ class _Job:
 
 
 class Scheduler:
-    """Runs calls on a fixed number of threads; lanes by turns, in each lane first come, first served."""
+    """Runs jobs on a fixed number of threads; lanes take turns, each lane is first in, first out."""
 
     def __init__(self, workers: int, queue_size: int, deadline_s: float) -> None:
         """Start the threads.
 
         Args:
-            workers: Calls worked on at the same time.
-            queue_size: Calls that may wait beyond those. Streams are not counted: their number is bounded elsewhere.
-            deadline_s: From arrival to answer.
+            workers: Number of threads.
+            queue_size: Calls that may wait while all threads are busy. Streams are not counted: their number is bounded
+                when they open.
+            deadline_s: Seconds from `run` to the result.
         """
         self.workers = workers
         self._capacity = workers + queue_size
         self._deadline_s = deadline_s
         self._queues: dict[Lane, deque[_Job]] = {lane: deque() for lane in LANES}
-        self._turns = deque(LANES)  # the lane that was served last stands last
+        self._turns = deque(LANES)  # the lane that was served last is at the end
         self._changed = threading.Condition()
         self._in_flight: dict[Lane, int] = dict.fromkeys(LANES, 0)  # waiting and running
         self._closed = False
@@ -69,25 +70,25 @@ class Scheduler:
 
     @property
     def waiting(self) -> int:
-        """Work that no thread has taken yet."""
+        """Number of jobs that no thread has begun."""
         return sum(self.waiting_in(lane) for lane in LANES)
 
     def waiting_in(self, lane: Lane) -> int:
-        """Work of one lane that no thread has taken yet."""
+        """Number of jobs of one lane that no thread has begun."""
         return len(self._queues[lane])
 
     async def run(self, work: Callable[[float], T], *, lane: Lane = "call", admitted: bool = False) -> T:
         """Run ``work(waited_ms)`` on a thread and return what it returns.
 
         Args:
-            work: Told how long it waited, in ms.
-            lane: Whose turn it takes.
-            admitted: Part of what was let in before (a batch, a stream): waits, even where the queue is full.
+            work: Called with the ms that it waited.
+            lane: The queue in which it waits.
+            admitted: Part of a batch or stream that was admitted before: it waits even if the queue is full.
 
         Raises:
-            QueueFull: Too many calls wait.
+            QueueFull: Too many calls are waiting.
             Unavailable: The server is stopping.
-            DeadlineExceeded: No answer in time; work that has not begun by then never does.
+            DeadlineExceeded: No result in time. Work that has not begun by then is never begun.
         """
         loop = asyncio.get_running_loop()
         job = _Job(work, lane, loop.create_future(), time.perf_counter())
@@ -107,7 +108,7 @@ class Scheduler:
             self._withdraw(job)
 
     def close(self, patience_s: float = 10.0) -> None:
-        """Let the threads finish what waits, then end them; after ``patience_s`` they are left to themselves."""
+        """Finish the waiting jobs and end the threads; return after ``patience_s`` even if some still run."""
         ends_s = time.monotonic() + patience_s
         with self._changed:
             self._closed = True
@@ -118,7 +119,7 @@ class Scheduler:
     def _refusal(self) -> QueueFull:
         wait_s = max(1, math.ceil(sum(self._in_flight.values()) * self._mean_s / self.workers))
         return QueueFull(
-            f"expected fewer than {self._capacity} calls at once, got one more; try again in {wait_s} s",
+            f"expected at most {self._capacity} calls at once, but the queue is full; retry in {wait_s} s",
             headers={"Retry-After": str(wait_s)},
             retry_after_s=wait_s,
             capacity=self._capacity,
@@ -136,7 +137,7 @@ class Scheduler:
             )
 
     def _withdraw(self, job: _Job) -> None:
-        """Take a job that nobody awaits any more out of the queue."""
+        """Remove a job that is no longer awaited from the queue."""
         with self._changed:
             if job.waiting:
                 self._queues[job.lane].remove(job)
@@ -153,18 +154,18 @@ class Scheduler:
             result, error = None, None
             try:
                 result = job.work((started_s - job.arrived_s) * 1e3)
-            except BaseException as raised:  # noqa: BLE001 - it is raised where the call is awaited
+            except BaseException as raised:  # noqa: BLE001 - raised again where the call is awaited
                 error = raised
             with self._changed:
                 self._in_flight[job.lane] -= 1
                 self._mean_s += MEAN_WEIGHT * (time.perf_counter() - started_s - self._mean_s)
-            # The loop may be gone when the server was stopped while we worked.
+            # The loop may be closed if the server stopped meanwhile.
             with suppress(RuntimeError):
                 job.answer.get_loop().call_soon_threadsafe(_settle, job.answer, result, error)
-            del job, result, error  # a waiting thread must not keep the last picture alive
+            del job, result, error  # an idle thread must not keep the last image alive
 
     def _next(self) -> _Job:
-        """Take the job whose turn it is; there must be one."""
+        """Take the next job; at least one must be waiting."""
         lane = next(lane for lane in self._turns if self._queues[lane])
         self._turns.remove(lane)
         self._turns.append(lane)
@@ -174,7 +175,7 @@ class Scheduler:
 
 
 def _settle(answer: asyncio.Future[Any], result: object, error: BaseException | None) -> None:
-    if answer.done():  # the deadline was faster, or the call was cancelled
+    if answer.done():  # the deadline has passed, or the call was cancelled
         return
     if error is None:
         answer.set_result(result)

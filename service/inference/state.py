@@ -1,11 +1,11 @@
-"""What routes and streams work with; ``app.state.service``."""
+"""The parts of a server that routes and streams share, as ``app.state.service``."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from service.inference.metrics import Metrics
-from service.inference.pixel_budget import PixelRoom
+from service.inference.pixel_budget import PixelBudget
 from service.inference.registry import ModelRegistry
 from service.inference.scheduler import Scheduler
 from service.settings import Settings
@@ -13,10 +13,10 @@ from service.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One server's parts."""
+    """The parts of one server."""
 
     settings: Settings
     registry: ModelRegistry
     scheduler: Scheduler
     metrics: Metrics
-    pixels: PixelRoom
+    pixel_budget: PixelBudget

@@ -1,4 +1,4 @@
-"""People's boxes: xyxy arithmetic, overlap, suppression."""
+"""Boxes of people: xyxy arithmetic, overlap, non-maximum suppression, boxes around keypoints."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 from service.pose.types import Boxes, Floats
 
 SURE_SCORE = 0.35
-"""Of a keypoint, as the settings' `keypoint_threshold`: four of five joints of COCO people reach it."""
-FEWEST_SURE = 4
-"""Keypoints that a body's extent is taken from at least, sure or not."""
+"""Score from which a keypoint counts as certain; the default of the setting `keypoint_threshold`."""
+MIN_EXTENT_KEYPOINTS = 4
+"""Keypoints from which a person's extent is taken at least, certain or not."""
 BODY_MARGIN = 0.12
-"""Share of the keypoints' extent by which a COCO box reaches beyond them on each side: head, hands and feet go on."""
+"""Share of the keypoints' extent by which a COCO box reaches beyond them on each side, for head, hands and feet."""
 
 
 def from_xywh(boxes: NDArray[np.floating] | list[list[float]]) -> Boxes:
@@ -32,13 +32,13 @@ def areas(boxes: Boxes) -> Floats:
 
 
 def clip(boxes: Boxes, image_size: tuple[int, int]) -> Boxes:
-    """Clip boxes (N, 4) xyxy to a picture of ``image_size`` (width, height)."""
+    """Clip boxes (N, 4) xyxy to an image of ``image_size`` (width, height)."""
     width, height = image_size
     return np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
 
 
 def overlap(a: Boxes, b: Boxes) -> Floats:
-    """Area that every pair shares in px², float32 (len(a), len(b))."""
+    """Area of the intersection of every pair in px², float32 (len(a), len(b))."""
     corner_low = np.maximum(a[:, None, :2], b[None, :, :2])
     corner_high = np.minimum(a[:, None, 2:], b[None, :, 2:])
     return np.asarray(np.clip(corner_high - corner_low, 0, None).prod(axis=2), np.float32)
@@ -51,11 +51,21 @@ def iou(a: Boxes, b: Boxes) -> Floats:
     return np.asarray(shared / np.maximum(union, 1e-9), np.float32)
 
 
-def suppress(boxes: Boxes, scores: Floats, iou_threshold: float, most: int | None = None) -> NDArray[np.intp]:
-    """Greedy non-maximum suppression: indices of the kept boxes, best score first, ``most`` of them where it is given.
+def nms(boxes: Boxes, scores: Floats, iou_threshold: float, most: int | None = None) -> NDArray[np.intp]:
+    """Greedy non-maximum suppression.
 
-    A box goes when it overlaps a better kept one by more than ``iou_threshold``. Each kept one is compared with what is
-    left: a table of all pairs would take hundreds of megabytes for a detector's thousands of candidates.
+    A box is dropped when its IoU with a kept box of a higher score exceeds ``iou_threshold``. Each kept box is compared
+    with the remaining ones in turn, because a table of all pairs of a detector's thousands of candidates would take
+    hundreds of megabytes.
+
+    Args:
+        boxes: float32 (N, 4) xyxy.
+        scores: float32 (N,).
+        iou_threshold: 0..1.
+        most: Stop after so many kept boxes; None: no limit.
+
+    Returns:
+        Indices of the kept boxes, best score first.
     """
     order = np.argsort(-scores, kind="stable")
     kept: list[np.intp] = []
@@ -66,43 +76,27 @@ def suppress(boxes: Boxes, scores: Floats, iou_threshold: float, most: int | Non
     return np.array(kept, np.intp)
 
 
-def firsts(same: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Keep the first of all that are the same, greedily: who was dropped drops nobody.
-
-    Args:
-        same: bool (N, N), in ``[i, j]`` whether i is the same as j, an earlier one.
-
-    Returns:
-        bool (N,).
-    """
-    kept = np.ones(len(same), bool)
-    for j in range(len(same)):
-        if kept[j]:
-            kept[j + 1 :] &= ~same[j + 1 :, j]
-    return kept
-
-
-def body_boxes(keypoints: Floats, scores: Floats) -> Boxes:
-    """Boxes around the keypoints that are sure, of each person at least the `FEWEST_SURE` surest.
+def keypoint_extents(keypoints: Floats, scores: Floats) -> Boxes:
+    """Tight boxes around people's certain keypoints (`SURE_SCORE`), or their best `MIN_EXTENT_KEYPOINTS` if fewer are.
 
     Args:
         keypoints: float32 (N, K, 2), image px.
         scores: float32 (N, K).
 
     Returns:
-        float32 (N, 4) xyxy, at least a pixel large.
+        float32 (N, 4) xyxy, at least one pixel wide and high.
     """
     if not len(keypoints):
         return np.zeros((0, 4), np.float32)
-    fewest = np.sort(scores, axis=1)[:, -min(FEWEST_SURE, scores.shape[1])]
+    fewest = np.sort(scores, axis=1)[:, -min(MIN_EXTENT_KEYPOINTS, scores.shape[1])]
     sure = (scores >= np.minimum(fewest, SURE_SCORE)[:, None])[..., None]
     low = np.where(sure, keypoints, np.inf).min(axis=1)
     high = np.where(sure, keypoints, -np.inf).max(axis=1)
     return np.concatenate([low, np.maximum(high, low + 1)], axis=1).astype(np.float32)
 
 
-def about(keypoints: Floats, scores: Floats) -> Boxes:
-    """Boxes (N, 4) as COCO's labels have them about people's keypoints (N, K, 2), scores (N, K)."""
-    bodies = body_boxes(keypoints, scores)
-    margins = BODY_MARGIN * (bodies[:, 2:] - bodies[:, :2])
-    return np.concatenate([bodies[:, :2] - margins, bodies[:, 2:] + margins], axis=1)
+def boxes_from_keypoints(keypoints: Floats, scores: Floats) -> Boxes:
+    """Boxes as COCO labels them, float32 (N, 4) xyxy, for keypoints (N, K, 2) in image px with scores (N, K)."""
+    extents = keypoint_extents(keypoints, scores)
+    margins = BODY_MARGIN * (extents[:, 2:] - extents[:, :2])
+    return np.concatenate([extents[:, :2] - margins, extents[:, 2:] + margins], axis=1)

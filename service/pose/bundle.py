@@ -1,4 +1,4 @@
-"""Bundles: a trained network as a folder — the only thing that crosses from training to service.
+"""Bundles: a trained network as a folder. Only bundles cross from training to service.
 
 A bundle holds ``manifest.json``, ``model.onnx`` (uint8 RGB NHWC in, normalisation inside) and ``MODEL_CARD.md``. The
 manifest lists the sha256 of the other two; `read` refuses a bundle whose bytes differ.
@@ -24,18 +24,18 @@ CARD = "MODEL_CARD.md"
 
 
 class BundleError(Exception):
-    """A bundle is missing, unreadable or not what its manifest says."""
+    """A bundle is missing, unreadable, or differs from its manifest."""
 
 
 class Quantized(BaseModel):
-    """How a graph became int8.
+    """How a graph was quantized.
 
     Attributes:
-        precision: Of its convolutions, decoder and head apart.
+        precision: Of its convolutions; decoder and head stay float.
         source: Name of the float bundle.
-        source_version: Its version.
-        source_sha256: Hash (hex) of its graph.
-        inputs: How many calibrated the ranges.
+        source_version: Version of the float bundle.
+        source_sha256: sha256 (hex) of the float bundle's graph.
+        inputs: Number of inputs from which the value ranges were taken.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,25 +48,26 @@ class Quantized(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What a bundle holds and how to feed and read it.
+    """What a bundle holds, how to feed its graph, and how to read the outputs.
 
     Attributes:
-        format_version: Layout of the bundle.
-        name: Name on the wire, e.g. ``student-s``.
+        format_version: Version of the bundle's layout.
+        name: Name in the API, e.g. ``student-s``; also the folder's name.
         version: Changes with every training.
-        role: What the service uses it for.
-        files: sha256 (hex) of each other file.
-        skeleton: Name in `skeleton.SKELETONS`, or a skeleton of the bundle's own in full; None for a detector.
-        input_size: (width, height) of the graph's input in px; for a detector its area is a budget (`detector.grid`).
-        heatmap_size: (w, h) in cells, the network's own where it answers along the axes; None for a detector.
-        box_padding: Factor on a box before it is cut; None for a detector.
-        decoder: How the outputs are read.
-        parameters: Count of weights.
+        role: What the service uses the bundle for.
+        files: sha256 (hex) of each other file by name.
+        skeleton: Name in `skeleton.SKELETONS`, or a whole skeleton; None for a detector.
+        input_size: (width, height) of the graph's input, px; for a detector the largest area (`detector.grid`).
+        heatmap_size: (w, h) in cells; for ``simcc`` those of the network's feature map; None for a detector.
+        box_padding: Factor on a box before it is cropped; None for a detector.
+        decoder: How the outputs are read: ``heatmap`` or ``simcc`` of a pose network, ``detector`` (maps of centres and
+            distances) or ``boxes`` (a list of boxes and scores) of a detector.
+        parameters: Number of weights.
         gflops: 10⁹ multiply-adds for one input of `input_size`.
         metrics: Measured figures, e.g. ``{"ap": 0.5}``.
-        calibration: What scores mean, and from which heights they come; None: they are the heights, uncalibrated.
-        trained_by: revision, recipe in full and its sha256, guides, data, pictures that were learned from.
-        quantized: Which bundle this is an int8 copy of; None: it is float.
+        calibration: Turns raw scores into meaningful ones; None: scores are raw.
+        trained_by: Revision, recipe and its sha256, teachers, data, images that were trained on.
+        quantized: The float bundle of which this is an int8 copy; None: this one is float.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -94,8 +95,8 @@ class Manifest(BaseModel):
             return self
         known = self.known_skeleton
         curves = len(self.calibration.offsets)
-        expected = 1 if self.detects else curves if known is None else len(known)
-        meaning = "probability_of_person" if self.detects else "expected_oks"
+        expected = 1 if self.is_detector else curves if known is None else len(known)
+        meaning = "probability_of_person" if self.is_detector else "expected_oks"
         if (curves, self.calibration.meaning) != (expected, meaning):
             raise ValueError(
                 f"expected a calibration of {expected} curves that means {meaning}, got {curves} that mean "
@@ -104,13 +105,13 @@ class Manifest(BaseModel):
         return self
 
     @property
-    def detects(self) -> bool:
-        """Whether it detects people in whole pictures; otherwise it finds the keypoints of one person."""
+    def is_detector(self) -> bool:
+        """Whether the network detects people in whole images; otherwise it estimates one person's pose in a crop."""
         return self.decoder in {"detector", "boxes"}
 
     @property
     def known_skeleton(self) -> Skeleton | None:
-        """The skeleton itself; None where there is none, or of a name that is not known here."""
+        """The skeleton itself; None for a detector, or if the name is not in `skeleton.SKELETONS`."""
         return SKELETONS.get(self.skeleton) if isinstance(self.skeleton, str) else self.skeleton
 
 
@@ -119,9 +120,9 @@ class Bundle:
     """A verified bundle in memory.
 
     Attributes:
-        path: Where it was read.
-        manifest: Its description.
-        onnx: The graph's bytes, as verified.
+        path: The folder.
+        manifest: What the bundle holds.
+        onnx: Bytes of the graph.
         card: The model card, Markdown.
     """
 
@@ -132,7 +133,7 @@ class Bundle:
 
 
 def sha256(content: bytes) -> str:
-    """Hash ``content``, lower-case hex."""
+    """sha256 of ``content``, lower-case hex."""
     return hashlib.sha256(content).hexdigest()
 
 
@@ -140,7 +141,7 @@ def read(path: Path) -> Bundle:
     """Read a bundle and verify every file against its manifest.
 
     Raises:
-        BundleError: Folder or file missing, manifest invalid, or a hash differs (names the bundle and both hashes).
+        BundleError: The folder or a file is missing, the manifest is invalid, or a hash differs.
     """
     manifest = _read_manifest(path)
     contents = {}
@@ -174,22 +175,22 @@ def _read_manifest(path: Path) -> Manifest:
             "check the models folder"
         ) from error
     except ValidationError as error:
-        raise BundleError(f"bundle {path.name!r}: {path / MANIFEST} is no valid manifest: {error}") from error
+        raise BundleError(f"bundle {path.name!r}: {path / MANIFEST} is not a valid manifest: {error}") from error
 
 
 def write(path: Path, manifest: Manifest, onnx: bytes, card: str) -> Bundle:
-    """Write a bundle whole: into a folder beside, flushed, then renamed to ``path``.
+    """Write a bundle atomically: into a temporary folder, flushed, then renamed to ``path``.
 
-    An older bundle there is moved aside first and removed last; it comes back where the new one does not get there.
+    An older bundle at ``path`` is moved aside first and removed last; it is restored if writing fails.
 
     Args:
         path: Folder to create or replace.
-        manifest: ``files`` is filled in here.
-        onnx: The graph.
+        manifest: Its ``files`` are filled in here.
+        onnx: Bytes of the graph.
         card: The model card, Markdown.
 
     Raises:
-        BundleError: ``path`` is something else than a bundle.
+        BundleError: ``path`` exists and is not a bundle.
     """
     if path.exists() and not (path / MANIFEST).is_file():
         raise BundleError(
@@ -201,7 +202,7 @@ def write(path: Path, manifest: Manifest, onnx: bytes, card: str) -> Bundle:
     contents[MANIFEST] = (manifest.model_dump_json(indent=2) + "\n").encode()
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     old = path.with_name(f".{path.name}.{os.getpid()}.old")
-    shutil.rmtree(partial, ignore_errors=True)  # left by a killed process of the same number
+    shutil.rmtree(partial, ignore_errors=True)  # left by a killed process with the same id
     partial.mkdir(parents=True)
     try:
         for name, content in contents.items():

@@ -1,4 +1,4 @@
-"""What a network's scores are worth: from heights of peaks to what to expect of them."""
+"""Calibration: from raw scores (heights of heatmap peaks, detector outputs) to probabilities and expected OKS."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from service.pose.types import Floats
 
 EDGE = 0.01
-"""Heights nearer to 0 or 1 count as this near: a clipped peak says no more than that it is high."""
+"""Raw scores are kept this far from 0 and 1 before the logit: a clipped peak tells only that it is high."""
 BOX_EDGE = 1e-6
-"""The same for a detector's calibrated scores, which do say more."""
-GOOD = 0.75
-"""Likeness of a pose for whose sake a box is looked into."""
+"""The same for a detector's calibrated scores, which are informative nearer to 0 and 1."""
+GOOD_OKS = 0.75
+"""Expected OKS of the pose for which `Calibration.min_box_score` is computed."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Offset = Annotated[float, Field(ge=-50, le=50)]
@@ -23,23 +23,25 @@ Slope = Annotated[float, Field(gt=0, le=20)]
 
 
 class Calibration(BaseModel):
-    """A logistic curve a column: a height h becomes 1 / (1 + exp(-(offset + slope · log(h / (1 - h))))).
+    """Platt scaling on the logit: a raw score s becomes 1 / (1 + exp(-(offset + slope * log(s / (1 - s))))).
 
-    (Platt scaling, on the logit; offset 0 and slope 1 change nothing.) Each curve rises, so no order changes within a
-    column. `training.evaluation.calibration` fits it on labelled pictures that the network has not seen.
+    There is one curve for each keypoint, or one for a detector. Every curve rises, so the order of raw scores is kept;
+    offset 0 and slope 1 change nothing. `training.evaluation.calibration` fits the curves on labelled images that the
+    network was not trained on.
 
     Attributes:
-        meaning: ``expected_oks``: a keypoint's score is the COCO similarity to expect of it, where it can be labelled;
-            ``probability_of_person``: a box's score is how probably it shows a person.
-        offsets: One a keypoint; a detector has one.
-        slopes: Likewise.
-        presence: How probably a found box shows a person once the pose is known: offset, and the weights of the
-            log-odds of the detector's score and of the pose's `expected_oks`. None: the detector's word stands.
-        measured_on: The pictures, in words.
-        pictures: How many they are.
-        samples: Labelled keypoints, or boxes, on them.
-        error_before: Expected calibration error of the heights.
-        error: Of the scores, where half of the pictures was fitted and the other half measured, both ways.
+        meaning: ``expected_oks``: a keypoint's score is its expected OKS, if it can be labelled.
+            ``probability_of_person``: a box's score is the probability that it contains a person.
+        offsets: One for each curve.
+        slopes: One for each curve.
+        presence: Logistic regression for the probability that a detected box contains a person, once its pose is known:
+            offset, weight of the log-odds of the detector's score, weight of the log-odds of the pose's `expected_oks`.
+            None: the detector's score is used as it is.
+        measured_on: The images, in words.
+        pictures: Number of images.
+        samples: Number of labelled keypoints, or boxes, in them.
+        error_before: Expected calibration error of the raw scores.
+        error: Expected calibration error of the calibrated scores, by two-fold cross-validation over the images.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -61,41 +63,41 @@ class Calibration(BaseModel):
             raise ValueError(f"expected a slope for each of {len(self.offsets)} offsets, got {len(self.slopes)}")
         return self
 
-    def expected(self, heights: Floats) -> Floats:
-        """Turn heights into scores.
+    def calibrate(self, raw_scores: Floats) -> Floats:
+        """Turn raw scores into calibrated ones.
 
         Args:
-            heights: float32 (..., K), a column a keypoint; any shape for one curve. 0..1.
+            raw_scores: float32 (..., K) for K curves; any shape for one curve. 0..1.
 
         Returns:
             float32 of the same shape, 0..1.
         """
-        return np.asarray(logistic(np.array(self.offsets) + np.array(self.slopes) * logit(heights)), np.float32)
+        return np.asarray(logistic(np.array(self.offsets) + np.array(self.slopes) * logit(raw_scores)), np.float32)
 
-    def present(self, box_scores: Floats, likeness: Floats) -> Floats:
-        """How probably each box shows a person: what the detector said, and what the pose says.
+    def person_probabilities(self, box_scores: Floats, pose_oks: Floats) -> Floats:
+        """Probability that each box contains a person, given the detector's score and the pose.
 
         Args:
-            box_scores: float32 (N,), 0..1; a box of score 1 was given by the caller, and is not doubted.
-            likeness: float32 (N,), 0..1, the pose's `expected_oks`, if there is a person.
+            box_scores: float32 (N,), 0..1; 1 for a box that the caller gave, whose probability stays 1.
+            pose_oks: float32 (N,), 0..1, the pose's `expected_oks`.
 
         Returns:
             float32 (N,), 0..1.
         """
         if self.presence is None:
             return box_scores
-        offset, by_box, by_pose = self.presence
-        odds = offset + by_box * logit(box_scores, BOX_EDGE) + by_pose * logit(likeness)
-        return np.asarray(np.where(box_scores >= 1, 1, logistic(odds)), np.float32)
+        offset, box_weight, pose_weight = self.presence
+        log_odds = offset + box_weight * logit(box_scores, BOX_EDGE) + pose_weight * logit(pose_oks)
+        return np.asarray(np.where(box_scores >= 1, 1, logistic(log_odds)), np.float32)
 
-    def least_box_score(self, min_score: float) -> float:
-        """The box score from which a good pose (`GOOD`) is a person of at least ``min_score``; never above that."""
+    def min_box_score(self, min_score: float) -> float:
+        """Detector score from which a good pose (`GOOD_OKS`) reaches a person score of ``min_score``; at most that."""
         if self.presence is None:
             return min_score
-        offset, by_box, by_pose = self.presence
-        likeness = np.array(GOOD + (1 - GOOD) * min_score)
-        odds = (logit(min_score / likeness, BOX_EDGE) - offset - by_pose * logit(likeness)) / by_box
-        return min(min_score, float(logistic(odds)))
+        offset, box_weight, pose_weight = self.presence
+        pose_oks = np.array(GOOD_OKS + (1 - GOOD_OKS) * min_score)
+        log_odds = (logit(min_score / pose_oks, BOX_EDGE) - offset - pose_weight * logit(pose_oks)) / box_weight
+        return min(min_score, float(logistic(log_odds)))
 
 
 def logit(shares: NDArray[np.floating], edge: float = EDGE) -> NDArray[np.float64]:
@@ -104,6 +106,6 @@ def logit(shares: NDArray[np.floating], edge: float = EDGE) -> NDArray[np.float6
     return np.asarray(np.log(inside / (1 - inside)))
 
 
-def logistic(odds: NDArray[np.float64]) -> NDArray[np.float64]:
-    """1 / (1 + exp(-x)): `logit` undone. Odds beyond 100 would overflow, and are as sure as it gets."""
-    return np.asarray(1 / (1 + np.exp(-np.clip(odds, -100, 100))))
+def logistic(log_odds: NDArray[np.float64]) -> NDArray[np.float64]:
+    """1 / (1 + exp(-x)), the inverse of `logit`; x is clipped to ±100, beyond which exp would overflow."""
+    return np.asarray(1 / (1 + np.exp(-np.clip(log_odds, -100, 100))))

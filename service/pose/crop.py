@@ -1,8 +1,8 @@
-"""Cut people out of a picture, and the exact way back.
+"""Crop people out of an image, with the exact transforms back to it.
 
 The pixel convention of the whole project: pixel centres lie at integer coordinates, so a crop of width W covers
 [-1/2, W - 1/2] and its centre is (W - 1) / 2. Cell i of a heatmap with stride s covers crop pixels [i·s, (i + 1)·s);
-its centre is (i + 1/2)·s - 1/2. Dropping the half-pixel terms would shift every joint by 1.5 px at stride 4.
+its centre is (i + 1/2)·s - 1/2. Without the half-pixel terms every keypoint would be shifted by (s - 1) / 2.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ import numpy as np
 from service.pose.types import Boxes, Crops, Floats, Image
 
 BORDER_RGB = (114, 114, 114)
-"""What a crop shows beyond the picture's edge."""
+"""Colour of a crop beyond the image's edge."""
 
 
 def crop_to_image(boxes: Boxes, crop_size: tuple[int, int], padding: float) -> Floats:
     """Affines from crop pixels to image pixels, float32 (N, 2, 3).
 
-    A box is grown about its centre to the crop's aspect ratio, then by ``padding`` (1.25 = a quarter larger).
+    A box is enlarged about its centre to the crop's aspect ratio, then by the factor ``padding``.
 
     Args:
         boxes: float32 (N, 4) xyxy, image px.
         crop_size: (width, height) of a crop in px.
-        padding: Factor on the box after it has the crop's aspect.
+        padding: Factor on the enlarged box; 1.25 adds a quarter.
     """
     width, height = crop_size
     center = (boxes[:, :2] + boxes[:, 2:]) / 2
@@ -38,11 +38,11 @@ def crop_to_image(boxes: Boxes, crop_size: tuple[int, int], padding: float) -> F
 
 
 def cut(image: Image, boxes: Boxes, crop_size: tuple[int, int], padding: float) -> Crops:
-    """Cut every box out of a picture.
+    """Crop every box out of an image.
 
     Args:
         image: uint8 (H, W, 3) RGB.
-        boxes: float32 (N, 4) xyxy, image px; may reach beyond the picture.
+        boxes: float32 (N, 4) xyxy, image px; may reach beyond the image.
         crop_size: (width, height) of a crop in px.
         padding: See `crop_to_image`.
     """
@@ -56,9 +56,8 @@ def cut(image: Image, boxes: Boxes, crop_size: tuple[int, int], padding: float) 
 def warp(image: Image, to_image: Floats, crop_size: tuple[int, int]) -> Image:
     """Resample one crop, uint8 (height, width, 3), through its affine ``to_image`` (2, 3).
 
-    Bilinear sampling reads four pixels whatever the scale: beyond a factor of two it skips pixels and makes edges
-    flicker. So the region is first halved over areas, until less than a factor of two is left. (Hard edges then lie up
-    to .15 px off; with whole steps of three, five or six a crop takes twice as long.)
+    Bilinear sampling reads four pixels at any scale, so that it skips pixels when it shrinks by more than two. The
+    region is therefore first halved by area averaging until less than a factor of two is left.
     """
     step = 2 ** int(np.log2(max(1.0, np.sqrt(abs(np.linalg.det(to_image[:, :2]))))))
     if step >= 2:
@@ -79,8 +78,7 @@ def warp(image: Image, to_image: Floats, crop_size: tuple[int, int]) -> Image:
 def _shrink(image: Image, to_image: Floats, crop_size: tuple[int, int], step: int) -> tuple[Image, Floats]:
     """Shrink the part of ``image`` that a crop reads by ``step``, a power of two; returns it and the affine onto it.
 
-    By halves, since OpenCV has vector instructions for these alone: halving twice takes a third of the time of one
-    step of four.
+    It is halved repeatedly, because OpenCV has vector instructions for a factor of two only.
     """
     width, height = crop_size
     corners = np.array([[0, 0, 1], [width, 0, 1], [0, height, 1], [width, height, 1]], np.float32) @ to_image.T
@@ -106,6 +104,6 @@ def transform(points: Floats, affines: Floats) -> Floats:
 
 
 def invert(affines: Floats) -> Floats:
-    """Turn affines (N, 2, 3) around, so that `transform` by both gives the points back."""
+    """Invert affines (N, 2, 3)."""
     linear = np.linalg.inv(affines[:, :, :2])
     return np.concatenate([linear, -linear @ affines[:, :, 2:]], axis=2).astype(np.float32)

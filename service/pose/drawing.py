@@ -1,4 +1,4 @@
-"""Draw skeletons on pictures."""
+"""Draw poses on images."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import numpy as np
 from service.pose.skeleton import Skeleton
 from service.pose.types import Image, Poses
 
-# Colour-blind-safe (Okabe and Ito): left blue, right orange, middle green, RGB.
+# RGB, safe for colour-blind readers (Okabe and Ito): left blue, right orange, middle green.
 LEFT, RIGHT, MIDDLE = (86, 180, 233), (230, 159, 0), (0, 200, 140)
 SUBPIXEL_BITS = 3
 
 
 def draw(image: Image, poses: Poses, skeleton: Skeleton, keypoint_threshold: float = 0.35) -> Image:
-    """Draw people on a copy of the picture.
+    """Draw people on a copy of an image.
 
     Args:
         image: uint8 (H, W, 3) RGB.
-        poses: Who to draw.
-        skeleton: Gives the edges; sides are coloured by the names' ``left_`` and ``right_``.
-        keypoint_threshold: Keypoints with a lower score are left out, with their edges.
+        poses: The people.
+        skeleton: Gives the edges. Names that begin with ``left_`` or ``right_`` decide the colours.
+        keypoint_threshold: Keypoints with a lower score are not drawn, nor are their edges.
     """
     canvas = image.copy()
     for points, scores, box in zip(poses.keypoints, poses.scores, poses.boxes, strict=True):
-        # Lines grow with the person, so that a crowd stays readable and a portrait is not a hairline.
+        # Line width follows the person's size, so that crowds stay readable and portraits get visible lines.
         thickness = int(np.clip(np.sqrt((box[2] - box[0]) * (box[3] - box[1])) / 60, 1, 8))
         fixed = np.round(points * (1 << SUBPIXEL_BITS)).astype(int)
         for start, end in skeleton.edges:

@@ -1,4 +1,4 @@
-"""PoseEstimator: crop -> run -> decode -> calibrate. Read this first."""
+"""Boxes to poses: crop, run the network, decode, calibrate. The core of the runtime: read this first."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ from service.pose import crop
 from service.pose.backends.runner import Runner
 from service.pose.bundle import Bundle, BundleError
 from service.pose.decoders import heatmap, simcc
-from service.pose.oks import distinct
+from service.pose.oks import oks_nms
 from service.pose.skeleton import COCO17, SKELETONS
 from service.pose.types import Boxes, Floats, Image, Poses, expected_oks
 
-KNOWN_BODY = 8
-"""Sure keypoints of COCO's 17 from which a pose may doubt its box."""
+MIN_SURE_KEYPOINTS = 8
+"""Certain keypoints, of COCO's 17, from which a pose may correct its box."""
 SAME_BOX_IOU = 0.3
-"""Of a box and the body in it: above, a second look costs time and gives no AP, on COCO's training pictures."""
+"""IoU of a box and the box around its pose from which the box is left as it is: refining it would gain nothing."""
 PEOPLE_AT_ONCE = 2
-"""In one call of the network. More take no less time each on a CPU, but memory, which stays taken."""
-SECOND_LOOK_GAIN = 1.5
-"""Factor by which a second look may lift a person's score: nine of ten gain less."""
-HOPELESS_IN_A_ROW = 3
-"""After so many boxes, best first, without a likely person, the rest are left alone."""
+"""People in one call of the network. On a CPU more are no faster, and take memory that onnxruntime never returns."""
+MAX_REFINEMENT_GAIN = 1.5
+"""Factor by which refining a box is expected to raise a person's score at most."""
+MAX_UNLIKELY_IN_A_ROW = 3
+"""Boxes in a row, best first, whose poses cannot reach the minimum score, after which the others are skipped."""
 
 
 class PoseEstimator:
-    """A pose bundle, ready to run. Holds nothing between calls; safe from several threads."""
+    """A pose bundle, ready to run. Keeps no state between calls; safe from several threads."""
 
-    def __init__(self, bundle: Bundle, runner: Runner, flip_test: bool = False, second_look: bool = True) -> None:
+    def __init__(self, bundle: Bundle, runner: Runner, flip_test: bool = False, refine_boxes: bool = True) -> None:
         """Check that the bundle is a pose network's.
 
         Args:
-            bundle: Its description.
-            runner: Its graph.
-            flip_test: Average its outputs over each crop and its mirror image (arXiv 1603.06937, sec. 5), at twice the
-                cost; a graph that does so itself is left alone.
-            second_look: Have `estimate_mended` and `estimate_found` look again.
+            bundle: Describes the network.
+            runner: Runs its graph.
+            flip_test: Average the outputs over each crop and its mirror image (arXiv 1603.06937, sec. 5), at twice the
+                cost; ignored for a graph that does so itself.
+            refine_boxes: Whether `estimate_refined` and `estimate_detections` refine boxes.
 
         Raises:
-            BundleError: It is a detector, or of a skeleton that is not known here.
+            BundleError: It is a detector, or its skeleton is not known.
         """
         manifest = bundle.manifest
-        if manifest.decoder == "detector" or manifest.heatmap_size is None or manifest.box_padding is None:
+        if manifest.is_detector or manifest.heatmap_size is None or manifest.box_padding is None:
             raise BundleError(
                 f"bundle {manifest.name!r}: expected a pose network, decoder heatmap or simcc with heatmap_size and "
                 f"box_padding, got {manifest.decoder!r}"
@@ -60,12 +60,12 @@ class PoseEstimator:
         self._runner = runner
         self._padding = manifest.box_padding
         self._stride = manifest.input_size[0] / manifest.heatmap_size[0]
-        # Nobody knows how boxes and keypoints of other skeletons go together.
-        self._second_look = second_look and self.skeleton == COCO17
+        # `boxes_from_keypoints` and `MIN_SURE_KEYPOINTS` hold for COCO's keypoints only.
+        self._refine_boxes = refine_boxes and self.skeleton == COCO17
         self._flip_test = flip_test and not manifest.trained_by.get("flip_test")
 
     def estimate(self, image: Image, boxes: Boxes, box_scores: Floats | None = None) -> Poses:
-        """Estimate everyone's pose.
+        """Estimate the pose of the person in each box.
 
         Args:
             image: uint8 (H, W, 3) RGB.
@@ -75,98 +75,104 @@ class PoseEstimator:
         Returns:
             N poses in the boxes' order.
         """
-        return Poses.joined([Poses.empty(len(self.skeleton)), *self._by_pieces(image, boxes, box_scores)])
+        return Poses.concatenate(
+            [Poses.empty(len(self.skeleton)), *self._estimate_in_batches(image, boxes, box_scores)]
+        )
 
-    def estimate_mended(
+    def estimate_refined(
         self, image: Image, boxes: Boxes, box_scores: Floats | None = None, min_score: float = 0.0
     ) -> Poses:
-        """Estimate the poses in a detector's boxes; where a pose shows that its box is off, look again.
+        """Estimate the poses in a detector's boxes, and refine a box that its pose shows to be wrong.
 
-        Detectors cut off feet and take neighbours in. Where most of a body is known and the box is far off, a box about
-        its keypoints is the better one (ours).
+        Detectors cut off feet and include neighbours. Where most keypoints are certain and the box around them differs
+        much from the detector's, the pose is estimated again in the box around the keypoints.
 
         Args:
             image: uint8 (H, W, 3) RGB.
             boxes: float32 (N, 4) xyxy, image px, best first.
             box_scores: float32 (N,), 0..1; ones when None.
-            min_score: Of the people that are wanted. Nothing more is done for a pose that is too far below it to get
-                there, nor for the boxes after `HOPELESS_IN_A_ROW` of such.
+            min_score: Person score that the caller needs. Poses that refining would not raise that far are left as they
+                are, and after `MAX_UNLIKELY_IN_A_ROW` of them the remaining boxes are skipped.
 
         Returns:
-            Poses in the boxes' order, N or fewer; those looked at again have the box of the second look.
+            Poses in the boxes' order, N or fewer; a refined pose has its refined box.
         """
-        parts, hopeless_in_a_row = [Poses.empty(len(self.skeleton))], 0
-        for part in self._by_pieces(image, boxes, box_scores):
+        parts, unlikely_in_a_row = [Poses.empty(len(self.skeleton))], 0
+        for part in self._estimate_in_batches(image, boxes, box_scores):
             parts.append(part)
             for score in part.person_scores:
-                hopeless_in_a_row = hopeless_in_a_row + 1 if score < min_score / SECOND_LOOK_GAIN else 0
-            if hopeless_in_a_row >= HOPELESS_IN_A_ROW:
+                unlikely_in_a_row = unlikely_in_a_row + 1 if score < min_score / MAX_REFINEMENT_GAIN else 0
+            if unlikely_in_a_row >= MAX_UNLIKELY_IN_A_ROW:
                 break
-        poses = Poses.joined(parts)
-        if not self._second_look:
+        poses = Poses.concatenate(parts)
+        if not self._refine_boxes:
             return poses
-        bodies = boxes_.clip(boxes_.about(poses.keypoints, poses.scores), (image.shape[1], image.shape[0]))
-        known = (poses.scores >= boxes_.SURE_SCORE).sum(axis=1) >= KNOWN_BODY
-        likely = poses.person_scores >= min_score / SECOND_LOOK_GAIN
-        again = known & likely & (np.diagonal(boxes_.iou(poses.boxes, bodies)) < SAME_BOX_IOU)
-        return poses.with_others(again, self.estimate(image, bodies[again], poses.box_scores[again]))
+        refined = boxes_.boxes_from_keypoints(poses.keypoints, poses.scores)
+        refined = boxes_.clip(refined, (image.shape[1], image.shape[0]))
+        known = (poses.scores >= boxes_.SURE_SCORE).sum(axis=1) >= MIN_SURE_KEYPOINTS
+        likely = poses.person_scores >= min_score / MAX_REFINEMENT_GAIN
+        wrong = known & likely & (np.diagonal(boxes_.iou(poses.boxes, refined)) < SAME_BOX_IOU)
+        return poses.replacing(wrong, self.estimate(image, refined[wrong], poses.box_scores[wrong]))
 
-    def estimate_found(
+    def estimate_detections(
         self, image: Image, boxes: Boxes, box_scores: Floats | None = None, min_score: float = 0.0
     ) -> Poses:
-        """Estimate the poses of the people whom a detector found, each person once.
+        """Estimate the poses in a detector's boxes, refined, and keep one pose for each person.
 
         Args:
             image: uint8 (H, W, 3) RGB.
             boxes: float32 (N, 4) xyxy, image px, best first.
             box_scores: float32 (N,), 0..1; ones when None.
-            min_score: See `estimate_mended`. Some of lower scores may be told nevertheless.
+            min_score: See `estimate_refined`. Poses with a somewhat lower score may be returned.
 
         Returns:
-            Poses, best first, N or fewer; of those that are one person's (`oks.same_person`) the surest.
+            Poses, best first, N or fewer, after `oks_nms`.
         """
-        poses = self.estimate_mended(image, boxes, box_scores, min_score)
-        poses = poses.select(poses.person_scores >= min_score / SECOND_LOOK_GAIN)
-        return poses.select(distinct(poses, self.skeleton.sigma_array))
+        poses = self.estimate_refined(image, boxes, box_scores, min_score)
+        poses = poses.select(poses.person_scores >= min_score / MAX_REFINEMENT_GAIN)
+        return poses.select(oks_nms(poses, self.skeleton.sigma_array))
 
-    def least_box_score(self, min_score: float) -> float:
-        """Which boxes of a detector to look into: those of at least this score may show people of ``min_score``."""
+    def min_box_score(self, min_score: float) -> float:
+        """Detector score below which a person is unlikely to reach ``min_score``."""
         calibration = self.manifest.calibration
-        return min_score if calibration is None else calibration.least_box_score(min_score)
+        return min_score if calibration is None else calibration.min_box_score(min_score)
 
-    def _by_pieces(self, image: Image, boxes: Boxes, box_scores: Floats | None) -> Iterator[Poses]:
-        """Answer `PEOPLE_AT_ONCE` after `PEOPLE_AT_ONCE` in the boxes' order, for as long as somebody asks."""
+    def _estimate_in_batches(self, image: Image, boxes: Boxes, box_scores: Floats | None) -> Iterator[Poses]:
+        """Estimate `PEOPLE_AT_ONCE` people after another, in the boxes' order; lazily, so that a caller can stop."""
         if box_scores is None:
             box_scores = np.ones(len(boxes), np.float32)
         for start in range(0, len(boxes), PEOPLE_AT_ONCE):
-            piece = slice(start, start + PEOPLE_AT_ONCE)
-            yield self._estimate_together(image, boxes[piece], box_scores[piece])
+            batch = slice(start, start + PEOPLE_AT_ONCE)
+            yield self._estimate_batch(image, boxes[batch], box_scores[batch])
 
-    def _estimate_together(self, image: Image, boxes: Boxes, box_scores: Floats) -> Poses:
+    def _estimate_batch(self, image: Image, boxes: Boxes, box_scores: Floats) -> Poses:
         """Estimate poses in one call of the network."""
         crops = crop.cut(image, boxes, self.manifest.input_size, self._padding)
-        keypoints_crop, scores = self._decode(self._look(crops.pixels))
-        presences, calibration = box_scores, self.manifest.calibration
+        keypoints_crop, scores = self._decode(self._infer(crops.pixels))
+        probabilities, calibration = box_scores, self.manifest.calibration
         if calibration is not None:
-            scores = calibration.expected(scores)
-            presences = calibration.present(box_scores, expected_oks(scores))
-        return Poses(crop.transform(keypoints_crop, crops.to_image), scores, boxes, box_scores, presences)
+            scores = calibration.calibrate(scores)
+            probabilities = calibration.person_probabilities(box_scores, expected_oks(scores))
+        keypoints = crop.transform(keypoints_crop, crops.to_image)
+        return Poses(keypoints, scores, boxes, box_scores, probabilities)
 
-    def _look(self, pixels: NDArray[np.uint8]) -> list[Floats]:
+    def _infer(self, pixels: NDArray[np.uint8]) -> list[Floats]:
+        """Run the network on crops uint8 (N, H, W, 3); with the flip test on their mirror images too."""
         if not self._flip_test:
             return self._runner.run(pixels)
         outputs = self._runner.run(np.concatenate([pixels, pixels[:, :, ::-1]]))
         partners = list(self.skeleton.flip)
         averaged = []
         for i, both in enumerate(outputs):
-            seen, mirrored = np.split(both, 2)
+            plain, mirrored = np.split(both, 2)
             mirrored = mirrored[:, partners]
-            runs_along_y = self.manifest.decoder == "simcc" and i == 1  # a mirror leaves heights as they are
-            back = mirrored if runs_along_y else mirrored[..., ::-1]
-            averaged.append(np.asarray((seen + back) / 2, np.float32))
+            is_along_y = self.manifest.decoder == "simcc" and i == 1  # a mirror image has the same y coordinates
+            restored = mirrored if is_along_y else mirrored[..., ::-1]
+            averaged.append(np.asarray((plain + restored) / 2, np.float32))
         return averaged
 
     def _decode(self, outputs: list[Floats]) -> tuple[Floats, Floats]:
+        """Read keypoints (N, K, 2) in crop px and raw scores (N, K) off the outputs."""
         if self.manifest.decoder == "simcc":
             return simcc.decode(outputs[0], outputs[1], self.manifest.input_size)
         return heatmap.decode(outputs[0], self._stride)

@@ -1,4 +1,4 @@
-"""Object keypoint similarity: how alike two poses are, 0..1."""
+"""Object keypoint similarity (OKS): how alike two poses are, 0..1."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from numpy.typing import NDArray
 from service.pose import boxes
 from service.pose.types import Floats, Poses
 
-REACH = 2.0
-"""Factor on the OKS' tolerance: its sigmas are annotators' errors; networks' are larger, and people move."""
+SIGMA_SCALE = 2.0
+"""Factor on COCO's sigmas where two predictions are compared: the sigmas describe annotators, networks err more."""
 SAME_PERSON_OKS = 0.85
-"""Poses of one picture that are more alike than this (with `REACH`) are one person's: in hardly any picture have two of
-those that are left an OKS above .8, and on COCO's training pictures AP is what it is with all of them."""
-LEAST_WEIGHT = 1e-6
-"""Of a keypoint, so that poses of which nothing is known can be compared too."""
+"""OKS (with `SIGMA_SCALE`) above which two poses in one image are taken for the same person."""
+MIN_WEIGHT = 1e-6
+"""Added to a keypoint's weight, so that poses whose scores are all 0 can be compared too."""
 
 
 def oks(a: Floats, b: Floats, areas: Floats, sigmas: Floats, labelled: Floats | None = None) -> Floats:
@@ -32,28 +31,41 @@ def oks(a: Floats, b: Floats, areas: Floats, sigmas: Floats, labelled: Floats | 
     """
     squared = ((a[:, None] - b[None]) ** 2).sum(axis=3)  # (N, M, K)
     variances = (2 * sigmas) ** 2
-    likeness = np.exp(-squared / (2 * variances * np.maximum(areas, 1e-9)[None, :, None]))
+    similarity = np.exp(-squared / (2 * variances * np.maximum(areas, 1e-9)[None, :, None]))
     weights = np.ones(b.shape[:2], np.float32) if labelled is None else np.asarray(labelled, np.float32)
     total = weights.sum(axis=1)
-    return np.asarray((likeness * weights[None]).sum(axis=2) / np.where(total > 0, total, 1)[None], np.float32)
+    return np.asarray((similarity * weights[None]).sum(axis=2) / np.where(total > 0, total, 1)[None], np.float32)
 
 
 def same_person(poses: Poses, sigmas: Floats, threshold: float = SAME_PERSON_OKS) -> NDArray[np.bool_]:
-    """Tell which poses are one person's.
+    """Decide which poses show the same person.
 
     Args:
         poses: N poses.
         sigmas: float32 (K,), see `Skeleton.sigmas`.
-        threshold: OKS (with `REACH`) above which they are.
+        threshold: OKS (with `SIGMA_SCALE`) above which two poses are the same person's.
 
     Returns:
-        bool (N, N), in ``[i, j]`` whether pose i is so near to pose j, by j's size and where j is sure.
+        bool (N, N): ``[i, j]`` compares pose i with pose j as the reference, by j's extent and keypoint scores.
     """
-    areas = REACH**2 * boxes.areas(boxes.body_boxes(poses.keypoints, poses.scores))
-    return oks(poses.keypoints, poses.keypoints, areas, sigmas, poses.scores + LEAST_WEIGHT) > threshold
+    areas = SIGMA_SCALE**2 * boxes.areas(boxes.keypoint_extents(poses.keypoints, poses.scores))
+    return oks(poses.keypoints, poses.keypoints, areas, sigmas, poses.scores + MIN_WEIGHT) > threshold
 
 
-def distinct(poses: Poses, sigmas: Floats) -> NDArray[np.intp]:
-    """Indices of the surest pose of each person, best first: non-maximum suppression by OKS."""
+def oks_nms(poses: Poses, sigmas: Floats) -> NDArray[np.intp]:
+    """Greedy non-maximum suppression by OKS (arXiv 1701.01779): one pose for each person.
+
+    Args:
+        poses: N poses.
+        sigmas: float32 (K,), see `Skeleton.sigmas`.
+
+    Returns:
+        Indices of the kept poses, best person score first.
+    """
     order = np.argsort(-poses.person_scores, kind="stable")
-    return order[boxes.firsts(same_person(poses.select(order), sigmas))]
+    same = same_person(poses.select(order), sigmas)
+    kept = np.ones(len(order), bool)
+    for j in range(len(order)):
+        if kept[j]:
+            kept[j + 1 :] &= ~same[j + 1 :, j]
+    return order[kept]

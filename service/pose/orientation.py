@@ -1,4 +1,4 @@
-"""How a camera was held: EXIF's orientation, read and applied (CIPA DC-008, sec. 4.6)."""
+"""The EXIF orientation of an image: reading and applying it (CIPA DC-008, sec. 4.6)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from service.pose.types import Image
 
 _TAG = 0x0112
-# The standard says SHORT; some programs write others. A value of fewer than four bytes stands at the left of its field.
+# Types of the value. The standard demands SHORT; some programs write others. Short values are left-aligned.
 _VALUES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}
 
 _TURNS = {3: cv2.ROTATE_180, 6: cv2.ROTATE_90_CLOCKWISE, 8: cv2.ROTATE_90_COUNTERCLOCKWISE}
@@ -18,13 +18,13 @@ _FLIPS = {2: 1, 4: 0, 7: -1}
 
 
 def read(exif: bytes) -> int:
-    """Find the orientation in EXIF's TIFF; 1 where it is missing or makes no sense.
+    """Read the orientation from an EXIF block.
 
     Args:
-        exif: From the byte order mark on.
+        exif: The TIFF structure, from its byte order mark on.
 
     Returns:
-        1..8.
+        1..8; 1 if it is missing or invalid.
     """
     order = {b"II": "<", b"MM": ">"}.get(exif[:2])
     if order is None:
@@ -38,19 +38,19 @@ def read(exif: bytes) -> int:
                 (value,) = struct.unpack_from(order + _VALUES[kind], exif, entry + 8)
                 return int(value) if 1 <= value <= 8 else 1
     except struct.error:
-        pass  # a broken EXIF block does not make the picture unreadable
+        pass  # an image with a damaged EXIF block is still readable
     return 1
 
 
 def upright(pixels: Image, orientation: int) -> Image:
-    """Turn a picture as its orientation says, which tells where its first stored row and column lie.
+    """Rotate and mirror an image so that it is upright.
 
     Args:
-        pixels: (H, W, C) as stored.
+        pixels: uint8 (H, W, C) as stored.
         orientation: 1..8.
 
     Returns:
-        (H, W, C), or (W, H, C) from orientation 5 on.
+        uint8 (H, W, C), or (W, H, C) for orientations 5 to 8.
     """
     if orientation in _TURNS:
         return np.asarray(cv2.rotate(pixels, _TURNS[orientation]), np.uint8)

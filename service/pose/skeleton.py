@@ -1,4 +1,4 @@
-"""Skeletons: which keypoints a person has, in which order, and how they mirror."""
+"""Skeletons: the keypoints of a person, their order, edges, mirror partners and OKS sigmas."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Skeleton:
     Attributes:
         name: Identifier on the wire, e.g. ``coco17``.
         keypoints: K keypoint names, in the order of every array with a K axis.
-        edges: Pairs of keypoint indices that a drawing joins.
-        flip: For each keypoint the index of its mirror partner (itself when on the midline).
+        edges: Pairs of keypoint indices that a drawing connects.
+        flip: For each keypoint the index of its mirror partner (its own index on the midline).
         sigmas: OKS fall-off per keypoint, as a share of the square root of the person's area.
-        upper: Indices of the upper half's keypoints: training may show one half alone. Empty: it never does.
+        upper: Indices of the upper body's keypoints, for the half-body augmentation of training; empty turns it off.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")

@@ -1,4 +1,4 @@
-"""What travels between the rooms of the pose runtime.
+"""Arrays and dataclasses that the pose runtime passes between its modules.
 
 Letters: N people, K keypoints, H x W image pixels, h x w heatmap cells. ``*_size`` is (width, height); points are
 (x, y); boxes are xyxy. Coordinates are image pixels unless a suffix says otherwise (``_crop``, ``_cells``).
@@ -17,24 +17,23 @@ Image = NDArray[np.uint8]
 Boxes = NDArray[np.float32]
 """float32 (N, 4), xyxy, image px."""
 Heatmaps = NDArray[np.float32]
-"""float32 (N, K, h, w), a confident keypoint peaks at 1."""
+"""float32 (N, K, h, w); a confident keypoint has a peak of height 1."""
 Floats = NDArray[np.float32]
-"""float32 of a shape that the docstring beside it names."""
+"""float32 of the shape that the docstring names."""
 
 
 def expected_oks(scores: Floats) -> Floats:
-    """The OKS to expect of people whose keypoints have these scores: their mean, each weighed by itself (ours).
+    """Expected OKS of people by their keypoint scores: the mean of the scores, each weighted by itself.
 
-    OKS is a mean over the keypoints that somebody labelled, and those are the ones that can be seen: on held-out
-    pictures of COCO 8 % of the keypoints that score below .1 were labelled, half of those about .5, 97 % above .9. So a
-    score is also about how probably its keypoint counts. (SimpleBaseline leaves out those below a threshold; this
-    ranks as well and has none.)
+    OKS averages over labelled keypoints only, and annotators label those that can be seen. A keypoint's score therefore
+    also estimates how probably it is labelled, and serves as its weight. (SimpleBaseline, arXiv 1804.06208, leaves out
+    keypoints below a threshold instead.)
 
     Args:
         scores: float32 (N, K), 0..1.
 
     Returns:
-        float32 (N,), 0..1; 0 where all scores are.
+        float32 (N,), 0..1; 0 where all scores are 0.
     """
     total = scores.sum(axis=1)
     return np.asarray((scores**2).sum(axis=1) / np.where(total > 0, total, 1), np.float32)
@@ -42,7 +41,7 @@ def expected_oks(scores: Floats) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class Crops:
-    """People cut out of one picture, with the way back.
+    """Crops of people in one image, with the transforms back to it.
 
     Attributes:
         pixels: uint8 (N, H, W, 3) RGB.
@@ -55,60 +54,69 @@ class Crops:
 
 @dataclass(frozen=True, slots=True)
 class Poses:
-    """The people of one picture.
+    """The people of one image.
 
     Attributes:
         keypoints: float32 (N, K, 2), xy in image px.
-        scores: float32 (N, K), 0..1; calibrated, the similarity to expect of each (`Calibration`).
+        scores: float32 (N, K), 0..1; with a `Calibration`, the expected OKS of each keypoint.
         boxes: float32 (N, 4), xyxy in image px.
         box_scores: float32 (N,), 0..1; 1 where the caller gave the box.
-        presences: float32 (N,), 0..1, how probably each is a person, the pose considered; None: `box_scores`.
+        person_probabilities: float32 (N,), 0..1, probability that the box contains a person, given detector score and
+            pose; None: the `box_scores`.
     """
 
     keypoints: Floats
     scores: Floats
     boxes: Boxes
     box_scores: Floats
-    presences: Floats | None = None
+    person_probabilities: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.keypoints)
 
     @property
     def person_scores(self) -> Floats:
-        """Score of each person, float32 (N,), 0..1: presence x `expected_oks`.
+        """Score of each person, float32 (N,), 0..1: the probability of a person times `expected_oks`.
 
-        Calibrated, that is the OKS to expect: how probably there is a person, times the OKS to expect of one. The
-        product is the ranking of the field (SimpleBaseline, arXiv 1804.06208, sec. 4.1).
+        With calibrated scores this is the pose's expected OKS. Ranking by such a product is usual (SimpleBaseline,
+        arXiv 1804.06208, sec. 4.1).
         """
-        presences = self.box_scores if self.presences is None else self.presences
-        return np.asarray(presences * expected_oks(self.scores), np.float32)
+        return np.asarray(self._probabilities * expected_oks(self.scores), np.float32)
+
+    @property
+    def _probabilities(self) -> Floats:
+        return self.box_scores if self.person_probabilities is None else self.person_probabilities
 
     def select(self, index: NDArray[np.intp] | NDArray[np.bool_]) -> Poses:
-        """Keep the people that ``index`` (integers or a mask over N) names, in its order."""
-        presences = None if self.presences is None else self.presences[index]
-        return Poses(self.keypoints[index], self.scores[index], self.boxes[index], self.box_scores[index], presences)
+        """Return the people that ``index`` (integers, or a mask over N) selects, in its order."""
+        return Poses(
+            self.keypoints[index],
+            self.scores[index],
+            self.boxes[index],
+            self.box_scores[index],
+            self._probabilities[index],
+        )
 
-    def with_others(self, chosen: NDArray[np.bool_], others: Poses) -> Poses:
-        """Put ``others`` in the places of the ``chosen`` (a mask over N) people."""
+    def replacing(self, chosen: NDArray[np.bool_], others: Poses) -> Poses:
+        """Return these people with ``others`` in the places that the mask ``chosen`` (N,) marks, in order."""
         order = np.arange(len(self))
         order[chosen] = len(self) + np.arange(len(others))
-        return Poses.joined([self, others]).select(order)
+        return Poses.concatenate([self, others]).select(order)
 
     @staticmethod
-    def joined(parts: Sequence[Poses]) -> Poses:
-        """Put the people of one estimator's answers, at least one, behind one another."""
+    def concatenate(parts: Sequence[Poses]) -> Poses:
+        """Concatenate at least one set of people of the same skeleton."""
         return Poses(
             np.concatenate([part.keypoints for part in parts]),
             np.concatenate([part.scores for part in parts]),
             np.concatenate([part.boxes for part in parts]),
             np.concatenate([part.box_scores for part in parts]),
-            np.concatenate([part.box_scores if part.presences is None else part.presences for part in parts]),
+            np.concatenate([part._probabilities for part in parts]),  # noqa: SLF001 - of the same class
         )
 
     @staticmethod
     def empty(keypoint_count: int) -> Poses:
-        """Make the answer for a picture without people."""
+        """Return the poses of an image without people."""
         return Poses(
             np.zeros((0, keypoint_count, 2), np.float32),
             np.zeros((0, keypoint_count), np.float32),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from service.inference import image
-from service.inference.predict import Prediction, Stopwatch, Wish, fall_back, predict
+from service.inference.predict import PoseRequest, Prediction, Stopwatch, apply_fallback, predict
 from service.inference.registry import ModelRegistry
 from service.pose import boxes as boxes_
 from service.pose.types import Poses
@@ -33,7 +33,14 @@ class Watcher:
     """Follows the people of one stream. Not for several threads at once."""
 
     def __init__(
-        self, registry: ModelRegistry, wish: Wish, *, track: bool, smooth: bool, find_every: int, most_misses: int
+        self,
+        registry: ModelRegistry,
+        wish: PoseRequest,
+        *,
+        track: bool,
+        smooth: bool,
+        find_every: int,
+        most_misses: int,
     ) -> None:
         """Begin to watch.
 
@@ -56,7 +63,7 @@ class Watcher:
                 most_misses=most_misses,
                 max_people=wish.max_people,
                 min_score=wish.min_score,
-                least_box_score=wish.least_box_score,
+                least_box_score=wish.min_box_score,
             )
 
     def look(self, content: bytes, time_s: float, watch: Stopwatch) -> Sight:
@@ -78,12 +85,12 @@ class Watcher:
         watch.lap("decode")
         boxes, scores = self._tracker.boxes(time_s)
         if self._tracker.due:
-            least = KEPT_SHARE * self._wish.least_box_score  # a weaker box can confirm who is known
-            found = self._registry.detector.find(picture.pixels, self._wish.max_people, least)
+            least = KEPT_SHARE * self._wish.min_box_score  # a weaker box can confirm who is known
+            found = self._registry.detector.detect(picture.pixels, self._wish.max_people, least)
             boxes, scores = self._tracker.add_found(boxes, scores, *found)
-        watch.lap("find")
+        watch.lap("detect")
         poses = self._wish.choice.model.estimator.estimate(picture.pixels, boxes, scores)
-        poses, fallen_back = fall_back(self._wish.choice, picture, poses)
+        poses, fallen_back = apply_fallback(self._wish.choice, picture, poses)
         watch.lap("pose")
         looks = appearance.sample(picture.pixels, poses, self._wish.choice.model.estimator.skeleton)
         tracked = self._tracker.update(poses, looks, picture.size)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from service.errors import BadRequest, ServiceError, Unavailable, problem
-from service.inference.predict import Wish
 from service.inference.state import Service
 from service.streaming.close import Farewell
 from service.streaming.follower import Watcher
 from service.streaming.frame_queue import Mailbox
 from service.streaming.messages import BAD_HELLO, OVERLOADED, Hello, Limits, Ready, read_hello
 from service.streaming.rate_limit import Pace
-from service.wire.formats import layouts, writer
+from service.wire import documents
+from service.wire.query import PoseQuery, resolve
 
 INSTANCE = "/stream"
 """Path in the problems of a stream."""
@@ -25,7 +25,7 @@ class Terms:
     Attributes:
         hello: What the client asked for.
         ready: What the client is told it gets.
-        keypoint_threshold: From this score on a keypoint is visible.
+        query: What is computed for each frame, and how it is written.
         mailbox: Where frames wait.
         pace: How often one is answered.
         watcher: Answers them.
@@ -33,7 +33,7 @@ class Terms:
 
     hello: Hello
     ready: Ready
-    keypoint_threshold: float
+    query: PoseQuery
     mailbox: Mailbox
     pace: Pace
     watcher: Watcher
@@ -60,19 +60,16 @@ def agree(first: bytes | str, service: Service, session_id: str) -> Terms:
 
 def _terms(hello: Hello, service: Service, session_id: str) -> Terms:
     settings = service.settings
-    service.registry.require_ready()
-    choice = service.registry.choose(hello.model)
+    query = resolve(hello, service.registry, settings)
+    choice = query.request.choice
     skeleton = choice.model.estimator.skeleton
-    layouts.require(hello.format, skeleton)
-    min_score = settings.min_score if hello.min_score is None else hello.min_score
-    wish = Wish(choice, None, hello.max_people or settings.max_people, min_score, settings.max_pixels)
     fps = min(hello.max_fps or settings.stream_max_fps, settings.stream_max_fps)
     latest = hello.policy == "latest"
     waiting = 1 if latest else settings.stream_queue
     smooth = hello.track and hello.smooth
     watcher = Watcher(
         service.registry,
-        wish,
+        query.request,
         track=hello.track,
         smooth=smooth,
         find_every=settings.stream_detect_every,
@@ -96,8 +93,7 @@ def _terms(hello: Hello, service: Service, session_id: str) -> Terms:
             "skeleton": skeleton.name,
             "keypoints": skeleton.keypoints,
             "edges": skeleton.edges,
-            "model": writer.model_ref(choice.model, choice.fallback),
+            "model": documents.model_ref(choice.model, choice.fallback),
         }
     )
-    threshold = settings.keypoint_threshold if hello.keypoint_threshold is None else hello.keypoint_threshold
-    return Terms(hello, ready, threshold, Mailbox(waiting, replaces=latest), Pace(fps), watcher)
+    return Terms(hello, ready, query, Mailbox(waiting, replaces=latest), Pace(fps), watcher)

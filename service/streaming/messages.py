@@ -1,6 +1,7 @@
 """What is said on /stream besides frames: the client's hello, and every message of the server (``pose.v1.json``).
 
-As in `service.wire.schema`, the types of what is sent describe and are tested; only the small ones are written through them.
+As in `service.wire.reply`, the types of what is sent describe and are tested; only the small ones are written through
+them.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.errors import BadRequest, shown
-from service.wire.formats.types import CocoResult, OpenPosePerson, RoboflowPerson, TfjsPose
-from service.wire.schema import CompactPose, Format, ModelRef, Pose, Problem, Score, Timings
+from service.wire.query import Format, PoseOptions, Score
+from service.wire.reply import ModelRef, PoseList, Problem, Timings
 
 SUBPROTOCOL = "pose.v1.json"
 MAX_TEXT = 16_384
@@ -25,7 +26,7 @@ REASONS = {POLICY: "bad-origin", RESTARTING: "stopping", OVERLOADED: "too-many-s
 """Why a stream is refused, in the metrics."""
 
 
-class Hello(BaseModel):
+class Hello(PoseOptions):
     """The client's first message."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -87,14 +88,12 @@ class Result(BaseModel):
     type: Literal["result"]
     seq: int
     capture_us: int | None = Field(description="As the client sent it; null where it sent none.")
-    age_ms: float = Field(description="From the arrival of the frame's last byte to the sending of this message.")
+    age_ms: float = Field(description="From the arrival of the frame's last byte to the writing of this message.")
     dropped: int = Field(description="Frames that newer ones replaced since the previous result or error of a frame.")
     model: str = Field(description="Who answered.")
     fallback: Literal["student_unavailable", "low_confidence"] | None
     image: tuple[int, int] = Field(description="[width, height] of the upright picture, px.")
-    poses: (
-        list[Pose] | list[CompactPose] | list[CocoResult] | list[TfjsPose] | list[OpenPosePerson] | list[RoboflowPerson]
-    ) = Field(description="In the hello's format, each person as in a reply of /predict.")
+    poses: PoseList = Field(description="In the hello's format, each person as in a reply of /predict.")
     timings_ms: StreamTimings
 
 

@@ -31,7 +31,7 @@ from service.streaming.frame_queue import Taken
 from service.streaming.frames import FrameReader
 from service.streaming.handshake import INSTANCE, Terms, agree
 from service.streaming.turn import Turn
-from service.wire.formats import writer
+from service.wire import documents, poses
 
 log = logging.getLogger(__name__)
 
@@ -218,7 +218,7 @@ class Session:
             await self._send(self._fault(error, taken.frame.seq, taken.frame.capture_us, taken.dropped))
         elif result is not None:
             self._service.metrics.frame("answered", age_ms)
-            await self._send(f'{result[:-1]},"age_ms":{age_ms:.2f}}}')
+            await self._send(result)
 
     async def _wait_for_late_turn(self) -> None:
         """Wait for the thread of a turn that missed its deadline: people are followed by one thread at a time.
@@ -238,7 +238,7 @@ class Session:
         self._late = None
 
     def _work(self, terms: Terms, turn: Turn) -> str | None:
-        """Work on the frame whose turn it is, on an inference thread; the result without its age."""
+        """Work on the frame whose turn it is, on an inference thread."""
         taken = turn.begin()
         if taken is None:
             return None
@@ -246,7 +246,7 @@ class Session:
             frame = taken.frame
             terms.pace.take(time.perf_counter())
             watch = Stopwatch({"queue": (time.perf_counter() - frame.arrived_s) * 1e3})
-            with self._service.pixels.share(image.pixel_count(frame.content), watch):
+            with self._service.pixel_budget.reserve(image.pixel_count(frame.content), watch):
                 sight = terms.watcher.look(frame.content, frame.time_s, watch)
             return self._result(terms, taken, sight, watch)
         finally:
@@ -261,21 +261,15 @@ class Session:
             "dropped": taken.dropped,
             "model": prediction.model.manifest.name,
             "fallback": prediction.fallback,
-            "image": prediction.picture.size,
-            "poses": writer.pose_list(
-                prediction.poses,
-                prediction.model.estimator.skeleton,
-                terms.hello.format,
-                terms.keypoint_threshold,
-                ids=sight.ids,
-                fallen_back=prediction.fallen_back if prediction.fallback == "low_confidence" else None,
-            ),
+            "image": prediction.image.size,
+            "poses": poses.write_prediction(prediction, terms.query, track_ids=sight.ids),
         }
-        front = writer.dumps(document)
         laps_ms = watch.finish()
         self._service.metrics.stages(laps_ms)
         self._service.metrics.fallback(prediction.fallback)
-        return (front[:-1] + b',"timings_ms":' + writer.dumps(writer.timings(laps_ms)) + b"}").decode()
+        age_ms = (time.perf_counter() - taken.frame.arrived_s) * 1e3
+        document |= {"timings_ms": documents.timings(laps_ms), "age_ms": round(age_ms, 2)}
+        return documents.to_json(document).decode()
 
     def _fault(
         self, error: ServiceError, seq: int | None = None, capture_us: int | None = None, dropped: int = 0

@@ -1,1 +1,1 @@
-"""The wire format: what clients send and what they receive."""
+"""The wire format ``pose.v1``: what a caller may ask, and what a reply holds."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from service.settings import Settings
-from service.wire import schema
+from service.wire import reply as shapes
 from tests import spots
 from tests.conftest import Running, serving
 from tests.spots import SURE, UNSURE
@@ -33,7 +33,7 @@ def test_answers_are_in_order_and_a_bad_picture_is_an_entry_with_a_problem(serve
         2, 422, 1, 422, 0, 413, 400,
     ] * 2  # fmt: skip
     for entry in entries:
-        (schema.Reply if "poses" in entry else schema.BatchFault).model_validate(entry)
+        (shapes.Reply if "poses" in entry else shapes.BatchFault).model_validate(entry)
         request_id = entry["id"] if "poses" in entry else entry["problem"]["request_id"]
         assert request_id == response.headers["x-request-id"]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from service.pose.skeleton import COCO17
-from service.wire import schema
+from service.wire import reply as shapes
 from tests import spots
 from tests.conftest import Running
 from tests.spots import SURE, UNSURE
@@ -22,7 +22,7 @@ SIZE_PX = np.sqrt(120 * 200)
 def compare(server: Running, **query: object) -> dict:
     response = server.http.post("/compare", content=PICTURE, params=query, headers={"Content-Type": "image/png"})
     assert response.status_code == 200, response.text
-    schema.ComparisonReply.model_validate(response.json())
+    shapes.ComparisonReply.model_validate(response.json())
     return response.json()
 
 

@@ -64,7 +64,7 @@ def test_calls_are_counted_by_route_and_status(fresh: Running) -> None:
     assert counted[count, "other", "404"] == 1
     assert counted["posewright_rejected_total", "undecodable-image"] == 1
     assert counted["posewright_rejected_total", "unknown-model"] == 1
-    for stage in ("queue", "decode", "find", "pose", "encode"):
+    for stage in ("queue", "decode", "detect", "pose", "encode"):
         assert counted["posewright_stage_duration_seconds_count", stage] == 1
     assert counted["posewright_stage_duration_seconds_sum", "pose"] > 0
     assert counted["posewright_fallback_total", "low_confidence"] == 1

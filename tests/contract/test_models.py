@@ -14,12 +14,12 @@ import pytest
 
 from service.app import create_app
 from service.http.upload_budget import UploadBudget
-from service.inference.pixel_budget import PixelRoom
+from service.inference.pixel_budget import PixelBudget
 from service.inference.scheduler import Scheduler
 from service.inference.state import Service
 from service.pose.bundle import BundleError
 from service.settings import Settings
-from service.wire import schema
+from service.wire import reply as shapes
 from tests import spots
 from tests.conftest import PATIENCE_S, Running, serving
 from tests.spots import SURE, UNSURE
@@ -29,12 +29,12 @@ PICTURE = spots.encode(spots.paint(SURE, UNSURE))
 
 def test_models_are_listed_and_shown(server: Running) -> None:
     listed = server.http.get("/models").json()
-    schema.Models.model_validate(listed)
+    shapes.Models.model_validate(listed)
     assert [entry["name"] for entry in listed["models"]] == ["detector", "student-s", "teacher"]
     assert [entry["default"] for entry in listed["models"]] == [False, True, False]
     for entry in listed["models"]:
         shown = server.http.get(f"/models/{entry['name']}").json()
-        schema.ModelDetail.model_validate(shown)
+        shapes.ModelDetail.model_validate(shown)
         assert shown == entry | {"card": f"# {entry['name']}\n"}
         assert entry["state"] == "ready"
         assert entry["sha256"] == entry["manifest"]["files"]["model.onnx"]
@@ -49,7 +49,7 @@ def test_calls_are_refused_until_the_warm_up_is_over(models_dir: Path) -> None:
     settings = Settings(models_dir=models_dir)
     app = create_app(settings)
     # The lifespan, which is not run here, would warm the models up.
-    scheduler, pixels = Scheduler(1, 1, PATIENCE_S), PixelRoom(settings.max_pixels)
+    scheduler, pixels = Scheduler(1, 1, PATIENCE_S), PixelBudget(settings.max_pixels)
     app.state.upload_budget = UploadBudget(settings.max_bodies_bytes, settings.upload_s)
     app.state.service = Service(settings, app.state.registry, scheduler, app.state.metrics, pixels)
 
@@ -140,7 +140,7 @@ class TestLowConfidence:
         with serving(Settings(models_dir=faint, fallback_score=1)) as running:
             reply = running.predict(PICTURE).json()
             assert (reply["model"]["name"], reply["model"]["fallback"]) == ("teacher", "low_confidence")
-            schema.Reply.model_validate(reply)
+            shapes.Reply.model_validate(reply)
             assert running.predict(spots.encode(spots.paint())).json()["model"]["fallback"] is None
 
     @staticmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from service.wire.schema import Options
+from service.wire.query import Options
 from tests.conftest import Running
 
 

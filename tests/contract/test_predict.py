@@ -14,15 +14,18 @@ from pycocotools.coco import COCO
 from skimage import data
 
 from service.pose.skeleton import COCO17
-from service.wire import schema
-from service.wire.formats import types
+from service.wire import reply as shapes
+from service.wire.formats.coco import CocoResult
+from service.wire.formats.openpose import OpenPoseDocument
+from service.wire.formats.roboflow import RoboflowDocument
+from service.wire.formats.tfjs import TfjsPose
 from tests import spots
 from tests.conftest import Running
 from tests.spots import SURE, UNSURE, Person
 
 PICTURE = spots.encode(spots.paint(SURE, UNSURE))
 WITHIN_PX = 0.3
-STAGES = ["queue", "decode", "find", "pose", "encode", "total"]
+STAGES = ["queue", "decode", "detect", "pose", "encode", "total"]
 
 
 def points(pose: dict) -> np.ndarray:
@@ -42,7 +45,7 @@ def test_a_reply_has_all_documented_fields(server: Running) -> None:
     assert response.status_code == 200
     assert response.headers["content-type"] == "application/json"
     reply = response.json()
-    schema.Reply.model_validate(reply, strict=False)
+    shapes.Reply.model_validate(reply, strict=False)
     assert list(reply) == ["schema", "id", "model", "image", "skeleton", "poses", "timings_ms"]
     assert reply["schema"] == "pose.v1"
     assert reply["image"] == {"width": 640, "height": 384, "exif_orientation": 1}
@@ -130,7 +133,7 @@ def test_a_picture_without_people_has_an_empty_reply(server: Running, pixels: np
 def test_a_photo_is_answered(server: Running) -> None:
     response = server.predict(spots.encode(data.astronaut(), "JPEG"), "image/jpeg")
     assert response.status_code == 200
-    schema.Reply.model_validate(response.json())
+    shapes.Reply.model_validate(response.json())
 
 
 class TestBoxes:
@@ -204,7 +207,7 @@ class TestFormats:
         for a, b in zip(full["poses"], compact["poses"], strict=True):
             assert b["keypoints"] == [[point["x"], point["y"], point["score"]] for point in a["keypoints"]]
             assert (a["score"], a["box"]) == (b["score"], b["box"])
-        schema.Reply.model_validate(compact)
+        shapes.Reply.model_validate(compact)
 
     def test_coco_loads_in_pycocotools(self, server: Running, capsys: pytest.CaptureFixture[str]) -> None:
         results = server.predict(PICTURE, format="coco", image_id=42).json()
@@ -217,23 +220,23 @@ class TestFormats:
         assert len(loaded.anns) == 2
         keypoints = np.array(loaded.anns[1]["keypoints"]).reshape(17, 3)
         assert np.abs(keypoints[:, :2] - SURE.keypoints).max() < WITHIN_PX
-        assert [types.CocoResult.model_validate(result).image_id for result in results] == [42, 42]
+        assert [CocoResult.model_validate(result).image_id for result in results] == [42, 42]
 
     def test_tfjs_has_the_people(self, server: Running) -> None:
         poses = server.predict(PICTURE, format="tfjs").json()
-        assert [types.TfjsPose.model_validate(pose).score for pose in poses] == [1, poses[1]["score"]]
+        assert [TfjsPose.model_validate(pose).score for pose in poses] == [1, poses[1]["score"]]
         assert_people({"poses": [pose | {"box": list(SURE.box_xywh)} for pose in poses[:1]]}, SURE)
 
     def test_openpose_has_the_people(self, server: Running) -> None:
         document = server.predict(PICTURE, format="openpose").json()
-        types.OpenPoseDocument.model_validate(document)
+        OpenPoseDocument.model_validate(document)
         assert len(document["people"]) == 2
         assert document["people"][0]["person_id"] == [-1]
 
     def test_roboflow_loads_in_supervision(self, server: Running) -> None:
         supervision = pytest.importorskip("supervision", reason="needs the package supervision")
         document = server.predict(PICTURE, format="roboflow").json()
-        types.RoboflowDocument.model_validate(document)
+        RoboflowDocument.model_validate(document)
 
         points, boxes = supervision.KeyPoints.from_inference(document), supervision.Detections.from_inference(document)
 

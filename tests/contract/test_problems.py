@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from service.errors import problem_types
 from service.settings import Settings
-from service.wire import schema
+from service.wire import reply as shapes
 from tests import spots
 from tests.conftest import PATIENCE_S, Running, serving
 from tests.spots import SURE
@@ -34,10 +34,10 @@ def assert_problem(response: httpx.Response, status: int, slug: str) -> dict[str
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/problem+json"
     document = response.json()
-    schema.Problem.model_validate(document)
+    shapes.Problem.model_validate(document)
     (kind,) = (it for it in problem_types() if it.slug == slug)
     assert (document["type"], document["title"]) == (f"/problems/{slug}", kind.title)
-    assert set(document) - set(schema.Problem.model_fields) <= set(kind.fields), "fields that the page does not explain"
+    assert set(document) - set(shapes.Problem.model_fields) <= set(kind.fields), "fields that the page does not explain"
     assert document["status"] == status == kind.status
     assert document["instance"] == response.request.url.path
     assert document["request_id"] == response.headers["x-request-id"]
@@ -191,7 +191,7 @@ def test_a_body_that_does_not_arrive_in_time_is_refused(models_dir: Path) -> Non
             connection.sendall(head + b"abc")
             answer = connection.makefile("rb").read()  # to the end: the server closes what it did not read
         document = json.loads(answer.partition(b"\r\n\r\n")[2])
-        schema.Problem.model_validate(document)
+        shapes.Problem.model_validate(document)
         assert (document["status"], document["type"]) == (408, "/problems/slow-upload")
         assert (document["bytes"], document["upload_s"]) == (3, 0.2)
         assert running.predict(PICTURE).status_code == 200

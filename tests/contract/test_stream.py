@@ -41,7 +41,7 @@ from tests.streaming import (
 )
 
 PICTURE = spots.encode(spots.paint(SURE, UNSURE), "JPEG")
-STAGES = ["queue", "decode", "find", "pose", "track", "encode", "total"]
+STAGES = ["queue", "decode", "detect", "pose", "track", "encode", "total"]
 
 
 @pytest.fixture(autouse=True)

@@ -212,10 +212,10 @@ def test_every_frame_behind_one_that_takes_several_deadlines_is_answered(models_
     held, released = threading.Event(), threading.Event()
 
     class SlowDetector(PersonDetector):
-        def find(self, *question: Any) -> Any:
+        def detect(self, *question: Any) -> Any:
             held.set()
             released.wait(PATIENCE_S)
-            return super().find(*question)
+            return super().detect(*question)
 
     with serving(Settings(models_dir=models_dir, workers=2, deadline_s=1.5)) as running, connected(running) as stream:
         quick = running.registry.detector

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from service.inference.predict import Stopwatch, Wish, predict
+from service.inference.predict import PoseRequest, Stopwatch, predict
 from service.inference.registry import open_registry
 from service.pose.backends.runner import Runner
 from service.settings import Settings
@@ -46,9 +46,11 @@ def main() -> int:
     files = [it["file_name"] for it in content["images"] if labelled[it["id"]] >= options.least]
     settings = Settings(threads=1)
     registry = open_registry(settings)
-    wish = Wish(registry.choose(options.model), None, settings.max_people, settings.min_score, settings.max_pixels)
-    counting = Counting(wish.choice.model.estimator._runner)
-    wish.choice.model.estimator._runner = counting
+    request = PoseRequest(
+        registry.choose(options.model), None, settings.max_people, settings.min_score, settings.max_pixels
+    )
+    counting = Counting(request.choice.model.estimator._runner)
+    request.choice.model.estimator._runner = counting
     registry.warm_up()
     rows = []
     for file in files:
@@ -57,10 +59,10 @@ def main() -> int:
         for _ in range(options.rounds):
             watch = Stopwatch()
             counting.crops = 0
-            told = len(predict(registry, picture, wish, watch).poses)
-            rounds.append([watch.laps_ms["find"], watch.laps_ms["pose"], sum(watch.laps_ms.values())])
+            told = len(predict(registry, picture, request, watch).poses)
+            rounds.append([watch.laps_ms["detect"], watch.laps_ms["pose"], sum(watch.laps_ms.values())])
         rows.append([counting.crops, told, *np.min(rounds, axis=0)])
-    print(f"{len(files)} pictures of {options.least} people or more, {wish.choice.model.manifest.name}")
+    print(f"{len(files)} pictures of {options.least} people or more, {request.choice.model.manifest.name}")
     print("| | crops | told | find ms | pose ms | total ms |\n|---|---|---|---|---|---|")
     table = np.array(rows)
     for name, values in {"mean": table.mean(axis=0), "most": table.max(axis=0)}.items():

@@ -47,8 +47,8 @@ def in_process(settings: Settings, content: bytes) -> Callable[[], int]:
 
     def call() -> int:
         picture = image.decode(content, settings.max_pixels)
-        boxes, scores = detector.find(picture.pixels, settings.max_people, settings.min_score)
-        poses = estimator.estimate_found(picture.pixels, boxes, scores)
+        boxes, scores = detector.detect(picture.pixels, settings.max_people, settings.min_score)
+        poses = estimator.estimate_detections(picture.pixels, boxes, scores)
         return int((poses.person_scores >= settings.min_score).sum())
 
     return call

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from service.inference.predict import Stopwatch, Wish
+from service.inference.predict import PoseRequest, Stopwatch
 from service.inference.registry import ModelRegistry, open_registry
 from service.pose.oks import oks
 from service.pose.skeleton import COCO17
@@ -68,10 +68,16 @@ class Score:
 
 
 def watch(
-    frames: list[Truth], registry: ModelRegistry, wish: Wish, fps: float, track: bool, smooth: bool, every: int
+    frames: list[Truth],
+    registry: ModelRegistry,
+    request: PoseRequest,
+    fps: float,
+    track: bool,
+    smooth: bool,
+    every: int,
 ) -> Score:
     """Watch a clip once."""
-    watching = Watcher(registry, wish, track=track, smooth=smooth, find_every=every, most_misses=30)
+    watching = Watcher(registry, request, track=track, smooth=smooth, find_every=every, most_misses=30)
     score = Score([], 0, 0, [], [])
     known: dict[int, int] = {}
     places: dict[int, list[np.ndarray]] = defaultdict(list)
@@ -79,7 +85,7 @@ def watch(
         clock, begun = Stopwatch(), time.perf_counter()
         sight = watching.look(truth.file.read_bytes(), i / fps, clock)
         score.times_ms.append(1e3 * (time.perf_counter() - begun))
-        score.looks += clock.laps_ms["find"] > 1
+        score.looks += clock.laps_ms["detect"] > 1
         poses = sight.prediction.poses
         alike = oks(poses.keypoints, truth.keypoints, truth.areas, COCO17.sigma_array, truth.weights)
         matched = {column: row for row, column in pair(alike, 0.1)}
@@ -107,7 +113,7 @@ def main() -> int:
     parser.add_argument("--model", default="auto")
     options = parser.parse_args()
     registry = open_registry(Settings())
-    wish = Wish(registry.choose(options.model), None, 20, 0.15, 10**8)
+    request = PoseRequest(registry.choose(options.model), None, 20, 0.15, 10**8)
     frames = read(options.clip)
     print(f"{options.clip}: {len(frames)} frames, {sum(len(it.ids) for it in frames)} people in them")
     ways = {"detector at every frame": (False, False, 1)}
@@ -117,7 +123,7 @@ def main() -> int:
     print("| way | mean OKS | found | id changes | detector looked | ms a frame | tremble (% of size) |")
     print("|---|---|---|---|---|---|---|")
     for name, (track, smooth, every) in ways.items():
-        score = watch(frames, registry, wish, options.fps, track, smooth, every)
+        score = watch(frames, registry, request, options.fps, track, smooth, every)
         found = np.mean([value >= FOUND for value in score.likeness])
         changes = str(score.switches) if track else "-"
         print(

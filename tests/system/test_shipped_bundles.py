@@ -52,7 +52,7 @@ def test_each_has_a_card_with_figures_data_and_limits(name: str) -> None:
 
 
 def test_the_detector_finds_her_alone(photo: np.ndarray) -> None:
-    boxes, scores = PersonDetector(*opened("detector")).find(photo, min_score=0.3)
+    boxes, scores = PersonDetector(*opened("detector")).detect(photo, min_score=0.3)
     assert len(boxes) == 1
     assert scores[0] > 0.3
     assert iou(boxes, np.array([[30, 5, 480, 512]], np.float32))[0, 0] > 0.6

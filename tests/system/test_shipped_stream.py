@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import skimage.data
 
-from service.inference.predict import Stopwatch, Wish
+from service.inference.predict import PoseRequest, Stopwatch
 from service.inference.registry import ModelRegistry, open_registry
 from service.pose.boxes import iou
 from service.settings import Settings
@@ -22,8 +22,8 @@ def registry() -> ModelRegistry:
 
 @pytest.mark.parametrize("fps", [30, 10, 5, 3])
 def test_she_is_one_person_at_any_rate(registry: ModelRegistry, fps: int) -> None:
-    wish = Wish(registry.choose("auto"), None, 20, 0.15, 10**8)
-    watching = Watcher(registry, wish, track=True, smooth=True, find_every=10, most_misses=30)
+    request = PoseRequest(registry.choose("auto"), None, 20, 0.15, 10**8)
+    watching = Watcher(registry, request, track=True, smooth=True, find_every=10, most_misses=30)
     for i in range(25):
         step = i * 30 // fps % STEPS
         sight = watching.look(PICTURES[step], i / fps, Stopwatch())
@@ -42,8 +42,8 @@ def test_when_she_vanishes_nobody_is_told_three_frames_later(
     if background != "black":
         pixels = cv2.resize(getattr(skimage.data, background)(), SIZE)
     empty = bytes(cv2.imencode(".jpg", pixels)[1])
-    wish = Wish(registry.choose("auto"), None, 20, 0.15, 10**8)
-    watching = Watcher(registry, wish, track=True, smooth=True, find_every=find_every, most_misses=30)
+    request = PoseRequest(registry.choose("auto"), None, 20, 0.15, 10**8)
+    watching = Watcher(registry, request, track=True, smooth=True, find_every=find_every, most_misses=30)
     told = []
     for i in range(25):
         picture = PICTURES[i * 30 // fps % STEPS] if i < 8 else empty

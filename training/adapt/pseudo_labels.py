@@ -77,7 +77,7 @@ class Witness:
 
     def look(self, image: Image) -> Seen:
         """Find everybody on uint8 (H, W, 3) RGB and look twice."""
-        found, box_scores = self._detector.find(image, max_people=50, min_score=self._gates.box_score)
+        found, box_scores = self._detector.detect(image, max_people=50, min_score=self._gates.box_score)
         poses = self._teacher.estimate(image, found, box_scores)
         if not len(poses):
             return Seen(poses, np.zeros(poses.scores.shape, np.float32))

@@ -30,7 +30,7 @@ def run(options: Namespace) -> int:
     source = inputs.source(options)
     known = bundle.read(options.detector) if options.detector else None
     asked = [opened] if known is None else [opened, known]
-    detects = opened.manifest.detects
+    detects = opened.manifest.is_detector
     overlap = holdout.of_bundles(asked, source, options.every, complete=detects, allow=options.allow_seen)
     detector = None if known is None else inputs.detector(known)
     measured = calibration.measure(opened, source, detector, options.every, options.measured_on)
@@ -40,7 +40,7 @@ def run(options: Namespace) -> int:
     after = measured.after
     bins = zip(after.scores.tolist(), after.similarities.tolist(), after.keypoints.tolist(), strict=True)
     written = bundle.write(options.out, manifest, opened.onnx, model_card.with_scores(opened.card, found, bins))
-    what = "boxes" if manifest.detects else "labelled keypoints"
+    what = "boxes" if manifest.is_detector else "labelled keypoints"
     print(
         f"{written.path}: {found.samples:,} {what} on {found.pictures} pictures; expected calibration error "
         f"{found.error_before:.3f} before, {found.error:.3f} after (each half by the curves of the other)"

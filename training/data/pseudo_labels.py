@@ -53,7 +53,7 @@ def label(
         people = [dict(a) for a in data.imgToAnns[image_id] if not a.get("iscrowd") and min(a["bbox"][2:]) >= 1]
         crowds = [dict(a) for a in data.imgToAnns[image_id] if a.get("iscrowd")]
         if box_teacher is not None and not info.get("official_complete"):
-            people += _missing_people(people, crowds, *box_teacher.find(image, MOST_PEOPLE, min_box_score))
+            people += _missing_people(people, crowds, *box_teacher.detect(image, MOST_PEOPLE, min_box_score))
         if people:
             poses = pose_teacher.estimate(image, boxes_.from_xywh([a["bbox"] for a in people]))
             marked = np.concatenate([poses.keypoints, poses.scores[..., None]], axis=2)

@@ -92,7 +92,7 @@ def measure(contenders: Field, rounds: int, precisions: Mapping[str, Precision] 
     picture, box = timed_picture(), np.array([BOX], np.float32)
     calls: dict[str, Callable[[], object]] = {}
     for detector in contenders.detectors:
-        calls[detector.name] = partial(detector.find, picture, LEAST_SCORE)
+        calls[detector.name] = partial(detector.detect, picture, LEAST_SCORE)
     for pose in contenders.poses:
         calls[pose.name] = partial(pose.estimate, picture, box, None)
     times = interleave(calls, rounds)

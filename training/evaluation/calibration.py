@@ -103,7 +103,7 @@ def measure(
     """
     bare = replace(opened, manifest=opened.manifest.model_copy(update={"calibration": None}))
     runner = OnnxRunner(bare.onnx, threads=1)
-    is_detector = bare.manifest.detects
+    is_detector = bare.manifest.is_detector
     if is_detector:
         found = _boxes(source, PersonDetector(bare, runner), every)
     else:
@@ -179,7 +179,7 @@ def _found(source: coco.Source, detector: PersonDetector, every: int, min_score:
     ids = [i for i in sorted(truth.imgs) if i % every == 0 and truth.imgs[i].get("official_complete", True)]
     for image_id in tqdm(ids, desc=f"find {detector.manifest.name}", unit="picture"):
         image = pictures.read_labelled(source.images, truth.imgs[image_id])
-        boxes, scores = detector.find(image, coco_ap.MOST_PEOPLE, min_score)
+        boxes, scores = detector.detect(image, coco_ap.MOST_PEOPLE, min_score)
         labelled = truth.imgToAnns[image_id]
         people, crowds = (
             boxes_.from_xywh([a["bbox"] for a in labelled if bool(a.get("iscrowd")) == crowd])
@@ -201,7 +201,7 @@ def _presence(
         )
     design, hits = [np.zeros((0, 3))], [np.zeros(0)]
     for found in _found(source, detector, every, coco_ap.LEAST_BOX_SCORE):
-        poses = estimator.estimate_mended(found.image, found.boxes, found.scores)
+        poses = estimator.estimate_refined(found.image, found.boxes, found.scores)
         odds = [np.ones(len(poses)), logit(found.scores, BOX_EDGE), logit(expected_oks(poses.scores))]
         design.append(np.stack(odds, axis=1))
         hits.append(found.hits.astype(np.float64))

@@ -101,7 +101,7 @@ def score_poses(
             kinds = error_analysis.classify(poses.keypoints, joints, known, areas, estimator.skeleton)
             counted += error_analysis.counts(kinds)
         else:
-            poses = estimator.estimate_found(image, *detector.find(image, MOST_PEOPLE, LEAST_BOX_SCORE))
+            poses = estimator.estimate_detections(image, *detector.detect(image, MOST_PEOPLE, LEAST_BOX_SCORE))
         results += as_results(image_id, poses)
     found = coco_eval(truth, results, ids, "keypoints", estimator.skeleton)
     inverted = error_analysis.inversions(counted, estimator.skeleton) if detector is None else None
@@ -116,7 +116,7 @@ def score_boxes(source: coco.Source, detector: PersonDetector, every: int = 1) -
     results = []
     for image_id in tqdm(ids, desc=f"evaluate {detector.manifest.name}", unit="picture"):
         image = pictures.read_labelled(source.images, truth.imgs[image_id])
-        boxes, scores = detector.find(image, max_people=100, min_score=0.0)
+        boxes, scores = detector.detect(image, max_people=100, min_score=0.0)
         results += box_results(image_id, boxes, scores)
     found = coco_eval(truth, results, ids, "bbox")
     return _score(found, 8, ids, results)

@@ -63,14 +63,14 @@ def score(source: coco.Source, contenders: Field, every: int = 1) -> dict[str, P
         image = images.read_labelled(source.images, truth.imgs[image_id])
         people = [a for a in truth.imgToAnns[image_id] if not a.get("iscrowd") and a.get("num_keypoints")]
         boxes = boxes_.from_xywh([a["bbox"] for a in people])
-        found = {it.name: it.find(image, 0.0) for it in contenders.detectors} if image_id in complete else {}
+        found = {it.name: it.detect(image, 0.0) for it in contenders.detectors} if image_id in complete else {}
         for name, answer in found.items():
             results[name].labelled += coco_ap.box_results(image_id, *answer)
         for it in contenders.poses:
             results[it.name].labelled += coco_ap.as_results(image_id, it.estimate(image, boxes, None))
             if it.detector in found:
                 likely = _likely(*found[it.detector])
-                results[it.name].whole += coco_ap.as_results(image_id, it.estimate_found(image, *likely))
+                results[it.name].whole += coco_ap.as_results(image_id, it.estimate_detections(image, *likely))
 
     def ap(
         answers: list[dict], of: list[int], kind: str, skeleton: Skeleton = COCO17

@@ -43,7 +43,7 @@ class PoseContender:
         skeleton: Whose keypoints it answers.
         arithmetic: What its graph computes in, `arithmetic`.
         estimate: Takes picture, boxes and their scores (None: ones).
-        estimate_found: The same for boxes that a detector found.
+        estimate_detections: The same for boxes that a detector found.
     """
 
     name: str
@@ -52,7 +52,7 @@ class PoseContender:
     skeleton: Skeleton
     arithmetic: str
     estimate: Callable[[Image, Boxes, Floats | None], Poses]
-    estimate_found: Callable[[Image, Boxes, Floats | None], Poses]
+    estimate_detections: Callable[[Image, Boxes, Floats | None], Poses]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +63,13 @@ class DetectorContender:
         name: Of its row.
         ours: Whether it is no rival.
         arithmetic: What its graph computes in, `arithmetic`.
-        find: Takes picture and least score; answers at most `MOST_BOXES` boxes and their scores, best first.
+        detect: Takes picture and least score; answers at most `MOST_BOXES` boxes and their scores, best first.
     """
 
     name: str
     ours: bool
     arithmetic: str
-    find: Callable[[Image, float], tuple[Boxes, Floats]]
+    detect: Callable[[Image, float], tuple[Boxes, Floats]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +107,10 @@ def gather(bundles: list[Path], rivals: Sequence[Path] = (), backends: tuple[Bac
             else:
                 found.poses.append(_our_pose(name, opened, runner, of_detectors[0] if of_detectors else None))
     others = [_rival(path) for path in rivals]
-    detectors = [it for it in others if it.manifest.detects]
+    detectors = [it for it in others if it.manifest.is_detector]
     for opened in others:
         name = _name(opened, [*read, *others])
-        if opened.manifest.detects:
+        if opened.manifest.is_detector:
             found.detectors.append(_their_detector(name, opened))
         else:
             found.poses.append(_their_pose(name, opened, _name(detectors[0], [*read, *others]) if detectors else None))
@@ -134,14 +134,14 @@ def _our_pose(name: str, opened: Bundle, runner: Runner, detector: str | None) -
     estimator = PoseEstimator(opened, runner)
     computes = arithmetic(opened, runner)
     return PoseContender(
-        name, OURS, detector, estimator.skeleton, computes, estimator.estimate, estimator.estimate_found
+        name, OURS, detector, estimator.skeleton, computes, estimator.estimate, estimator.estimate_detections
     )
 
 
 def _our_detector(name: str, opened: Bundle, runner: Runner) -> DetectorContender:
     detector = PersonDetector(opened, runner)
     computes = arithmetic(opened, runner)
-    return DetectorContender(name, OURS, computes, lambda image, least: detector.find(image, MOST_BOXES, least))
+    return DetectorContender(name, OURS, computes, lambda image, least: detector.detect(image, MOST_BOXES, least))
 
 
 def _rival(path: Path) -> Bundle:
@@ -164,13 +164,13 @@ def _their_detector(name: str, opened: Bundle) -> DetectorContender:
     """A rival's detector in a square letterbox, as large as its bundle's input is long."""
     runner, side = OnnxRunner(opened.onnx, threads=1), max(opened.manifest.input_size)
 
-    def find(image: Image, least: float) -> tuple[Boxes, Floats]:
+    def detect(image: Image, least: float) -> tuple[Boxes, Floats]:
         pixels, scale, corner = letterbox(image, side)
         scores, boxes = runner.run(pixels[None])
         boxes, kept = select(boxes[0], scores[0], MOST_BOXES, max(least, LEAST_RIVAL_SCORE))
         return boxes_.clip((boxes - np.tile(corner, 2)) / scale, (image.shape[1], image.shape[0])), kept
 
-    return DetectorContender(name, THEIRS, FLOAT32, find)
+    return DetectorContender(name, THEIRS, FLOAT32, detect)
 
 
 def letterbox(image: Image, side: int) -> tuple[Image, float, Floats]:

@@ -135,7 +135,7 @@ def served_inputs(opened: Bundle, source: coco.Source, ids: list[int]) -> list[N
     for image_id in ids:
         image = images.read_labelled(source.images, truth.imgs[image_id])
         if is_detector:
-            ask.find(image)
+            ask.detect(image)
         else:
             people = [a for a in truth.imgToAnns[image_id] if not a.get("iscrowd") and a.get("num_keypoints")]
             ask.estimate(image, boxes_.from_xywh([a["bbox"] for a in people[:1]]))
@@ -195,7 +195,7 @@ def _times(measured: dict[str, Bundle]) -> dict[str, list[float]]:
         runner = OnnxRunner(opened.onnx, threads=1)
         if opened.manifest.role == "detector":
             detector = PersonDetector(opened, runner)
-            return lambda: detector.find(picture)
+            return lambda: detector.detect(picture)
         estimator = PoseEstimator(opened, runner)
         return lambda: estimator.estimate(picture, box)
 

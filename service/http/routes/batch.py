@@ -14,7 +14,7 @@ from service.http.body import Body, require_size
 from service.http.routes.call import JSON, Call, QueryOptions, check, while_connected
 from service.http.routes.predict import answer
 from service.inference.predict import Stopwatch
-from service.wire.formats import writer
+from service.wire import documents
 
 log = logging.getLogger(__name__)
 router = APIRouter()
@@ -66,4 +66,4 @@ async def _entry(request: Request, call: Call, contents: list[bytes], i: int) ->
         log.exception("call %s: picture %d of a batch failed", call.request_id, i)
         error = internal_error()
     document = problem(error, request.url.path, call.request_id, request.scope.get("root_path", ""))
-    return writer.dumps({"problem": document})
+    return documents.to_json({"problem": document})

@@ -13,11 +13,9 @@ from starlette.responses import Response
 
 from service.http import negotiation
 from service.http.middleware import SCOPE_KEY
-from service.inference.predict import Wish
 from service.inference.state import Service
-from service.settings import Settings
-from service.wire.formats import layouts, writer
-from service.wire.schema import Options, parse_boxes
+from service.wire import documents
+from service.wire.query import Options, PoseQuery, resolve
 
 JSON = "application/json"
 QueryOptions = Annotated[Options, Query()]
@@ -30,17 +28,15 @@ class Call:
 
     Attributes:
         service: The server's parts.
-        wish: What to infer, with all defaults filled in.
-        options: The query.
-        keypoint_threshold: Keypoints are visible, and drawn, from this score on.
+        query: What to infer, with all defaults filled in.
+        options: The query as it came.
         media_type: Of the response.
         request_id: As in ``X-Request-Id``.
     """
 
     service: Service
-    wish: Wish
+    query: PoseQuery
     options: Options
-    keypoint_threshold: float
     media_type: str
     request_id: str
 
@@ -58,29 +54,8 @@ def check(request: Request, options: Options, offered: tuple[str, ...] = (JSON,)
     """
     media_type = negotiation.choose(request.headers.getlist("accept"), offered)
     service: Service = request.app.state.service
-    service.registry.require_ready()
-    boxes = None if options.boxes is None else parse_boxes(options.boxes)
-    choice = service.registry.choose(options.model)
-    layouts.require(options.format, choice.model.estimator.skeleton)
-    max_people, min_score, keypoint_threshold = _with_defaults(options, service.settings)
-    wish = Wish(choice, boxes, max_people, min_score, service.settings.max_pixels)
-    return Call(service, wish, options, keypoint_threshold, media_type, request.scope[SCOPE_KEY])
-
-
-def _with_defaults(options: Options, settings: Settings) -> tuple[int, float, float]:
-    """Return max_people, min_score and keypoint_threshold, with the server's settings where the caller gave none.
-
-    People in given boxes are all kept unless the caller names a score.
-    """
-    min_score = options.min_score
-    if min_score is None:
-        min_score = settings.min_score if options.boxes is None else 0.0
-    threshold = options.keypoint_threshold
-    return (
-        options.max_people or settings.max_people,
-        min_score,
-        settings.keypoint_threshold if threshold is None else threshold,
-    )
+    query = resolve(options, service.registry, service.settings)
+    return Call(service, query, options, media_type, request.scope[SCOPE_KEY])
 
 
 async def while_connected(request: Request, answer: Awaitable[T]) -> T:
@@ -110,4 +85,4 @@ async def _disconnected(request: Request) -> None:
 
 def respond(body: bytes, media_type: str, laps_ms: dict[str, float]) -> Response:
     """Make the response, with the time of each stage in ``Server-Timing``."""
-    return Response(body, media_type=media_type, headers={"Server-Timing": writer.server_timing(laps_ms)})
+    return Response(body, media_type=media_type, headers={"Server-Timing": documents.server_timing(laps_ms)})

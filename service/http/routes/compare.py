@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
@@ -14,8 +12,7 @@ from service.http.routes.call import JSON, Call, QueryOptions, check, respond, w
 from service.inference import image
 from service.inference.predict import Stopwatch, compare
 from service.inference.registry import Model
-from service.wire import schema
-from service.wire.formats import layouts, writer
+from service.wire import documents
 
 router = APIRouter()
 
@@ -25,7 +22,7 @@ async def compare_models(request: Request, options: QueryOptions) -> Response:
     """Answer one picture with the student and the teacher, and measure how far apart they are."""
     call = check(request, options.model_copy(update={"model": "teacher"}))
     student = call.service.registry.choose("student" if options.model == "auto" else options.model).model
-    _require_comparable(student, call.wish.choice.model)
+    _require_comparable(student, call.query.request.choice.model)
     max_bytes = call.service.settings.max_bytes
     body = Body.of_one(request.headers, max_bytes, request.app.state.upload_budget)
     with body.budget.share() as take:
@@ -53,28 +50,9 @@ def _require_comparable(student: Model, teacher: Model) -> None:
 
 def _answer(call: Call, content: bytes, student: Model, watch: Stopwatch) -> tuple[bytes, dict[str, float]]:
     """Compare and write the reply, on an inference thread."""
-    teacher = call.wish.choice.model
-    with call.service.pixels.share(image.pixel_count(content), watch):
-        comparison = compare(call.service.registry, content, call.wish, student, watch)
-        skeleton = teacher.estimator.skeleton
-        sides = {}
-        for name, model, poses in (("student", student, comparison.student), ("teacher", teacher, comparison.teacher)):
-            sides[name] = {
-                "model": writer.model_ref(model),
-                "poses": writer.pose_list(
-                    poses, skeleton, call.options.format, call.keypoint_threshold, image_id=call.options.image_id
-                ),
-                "pose_ms": round(watch.laps_ms[name], 2),
-            }
-        document: dict[str, Any] = {
-            "schema": schema.SCHEMA,
-            "id": call.request_id,
-            "image": writer.image_info(comparison),
-            **layouts.describe(skeleton),
-            **sides,
-            "matches": writer.matches(comparison),
-        }
-        laps_ms = watch.finish()
+    with call.service.pixel_budget.reserve(image.pixel_count(content), watch):
+        comparison = compare(call.service.registry, content, call.query.request, student, watch)
+        image_id = call.options.image_id
+        reply, laps_ms = documents.comparison_reply(comparison, student, call.query, call.request_id, image_id, watch)
         call.service.metrics.stages(laps_ms)
-        document["timings_ms"] = writer.timings(laps_ms)
-        return writer.dumps(document), laps_ms
+        return documents.to_json(reply), laps_ms

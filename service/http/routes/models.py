@@ -11,7 +11,7 @@ from service.http import openapi
 from service.http.routes.call import JSON
 from service.inference.registry import Model
 from service.inference.state import Service
-from service.wire.formats import writer
+from service.wire import documents
 
 router = APIRouter()
 
@@ -21,7 +21,7 @@ async def list_models(request: Request) -> Response:
     """List the models of the registry."""
     service: Service = request.app.state.service
     entries = [_entry(service, model) for model in service.registry.models.values()]
-    return Response(writer.dumps({"models": entries}), media_type=JSON)
+    return Response(documents.to_json({"models": entries}), media_type=JSON)
 
 
 @router.get("/models/{name}", **openapi.MODEL)
@@ -29,11 +29,11 @@ async def show_model(request: Request, name: str) -> Response:
     """Show one model with its card."""
     service: Service = request.app.state.service
     model = service.registry.find_model(name)
-    return Response(writer.dumps(_entry(service, model) | {"card": model.card}), media_type=JSON)
+    return Response(documents.to_json(_entry(service, model) | {"card": model.card}), media_type=JSON)
 
 
 def _entry(service: Service, model: Model) -> dict[str, Any]:
-    ref = writer.model_ref(model)
+    ref = documents.model_ref(model)
     del ref["fallback"]
     state = "unavailable" if model.network is None else "ready" if service.registry.ready else "warming_up"
     return ref | {

@@ -9,9 +9,9 @@ from service.http import negotiation, openapi
 from service.http.body import Body
 from service.http.routes.call import JSON, Call, QueryOptions, check, respond, while_connected
 from service.inference import image
-from service.inference.predict import Prediction, Stopwatch, predict
+from service.inference.predict import Stopwatch, predict
 from service.pose.drawing import draw
-from service.wire.formats import writer
+from service.wire import documents
 
 router = APIRouter()
 
@@ -48,34 +48,15 @@ def answer(call: Call, content: bytes, watch: Stopwatch, image_id: int) -> tuple
     Raises:
         ServiceError: The picture cannot be answered.
     """
-    with call.service.pixels.share(image.pixel_count(content), watch):
-        prediction = predict(call.service.registry, content, call.wish, watch)
+    with call.service.pixel_budget.reserve(image.pixel_count(content), watch):
+        prediction = predict(call.service.registry, content, call.query.request, watch)
         if call.media_type == JSON:
-            body, laps_ms = _write(call, prediction, watch, image_id)
+            reply, laps_ms = documents.prediction_reply(prediction, call.query, call.request_id, image_id, watch)
+            body = documents.to_json(reply)
         else:
-            skeleton = prediction.model.estimator.skeleton
-            canvas = draw(prediction.picture.pixels, prediction.poses, skeleton, call.keypoint_threshold)
+            skeleton, threshold = prediction.model.estimator.skeleton, call.query.keypoint_threshold
+            canvas = draw(prediction.image.pixels, prediction.poses, skeleton, threshold)
             body, laps_ms = image.encode(canvas, call.media_type), watch.finish()
     call.service.metrics.fallback(prediction.fallback)
     call.service.metrics.stages(laps_ms)
     return body, laps_ms
-
-
-def _write(call: Call, prediction: Prediction, watch: Stopwatch, image_id: int) -> tuple[bytes, dict[str, float]]:
-    people = writer.pose_list(
-        prediction.poses,
-        prediction.model.estimator.skeleton,
-        call.options.format,
-        call.keypoint_threshold,
-        image_id=image_id,
-        fallen_back=prediction.fallen_back if prediction.fallback == "low_confidence" else None,
-    )
-    foreign = writer.foreign_document(prediction, people, call.options.format)
-    if foreign is not None:
-        return writer.dumps(foreign), watch.finish()
-    # Each member is written on its own: the timings count the time that the others take.
-    document = writer.prediction_head(prediction, call.request_id) | {"poses": people}
-    members = {name: writer.dumps(value) for name, value in document.items()}
-    laps_ms = watch.finish()
-    members["timings_ms"] = writer.dumps(writer.timings(laps_ms))
-    return b"{" + b",".join(b'"%s":%s' % (name.encode(), value) for name, value in members.items()) + b"}", laps_ms

@@ -1,1 +1,1 @@
-"""What runs an ONNX graph: onnxruntime or OpenVINO."""
+"""Backends that run an ONNX graph: onnxruntime and OpenVINO."""

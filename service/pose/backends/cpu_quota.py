@@ -1,4 +1,4 @@
-"""How many cores this process may use: its affinity, and the CPU quotas of the cgroups that it is in (cgroups(7))."""
+"""The number of cores that this process may use: its affinity, and the CPU quotas of its cgroups (cgroups(7))."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _USUAL = ((V2, "/sys/fs/cgroup"), (V1, "/sys/fs/cgroup/cpu"), (V1, "/sys/fs/cgro
 
 
 class _Mount(NamedTuple):
-    """A place where a tree of cgroups shows, from its cgroup ``root`` on."""
+    """A mount point ``at`` which shows a tree of cgroups from the cgroup ``root`` on."""
 
     kind: str
     root: str
@@ -22,7 +22,7 @@ class _Mount(NamedTuple):
 
 
 def available_cores(system: Path = Path("/")) -> int:
-    """Count the cores that this process may use; a part of one counts as one.
+    """Count the cores that this process may use, rounded up.
 
     Args:
         system: Folder that holds ``proc`` and ``sys``.
@@ -32,14 +32,14 @@ def available_cores(system: Path = Path("/")) -> int:
 
 
 def _quotas(system: Path) -> Iterator[float]:
-    """Give the quota, in cores, of each cgroup that holds this process: its own, and every one above it."""
+    """List the quotas, in cores, of this process' cgroup and of every cgroup above it."""
     memberships = _memberships(system)
     for kind, root, at in {*_mounts(system), *(_Mount(kind, "/", at) for kind, at in _USUAL)}:
         path = memberships.get(kind)
         if path is None:
             continue
         top = system / at.lstrip("/")
-        # A container without a cgroup namespace reads the host's path, and sees the tree from its own cgroup on.
+        # Without a cgroup namespace a container reads the host's path, but its mount begins at its own cgroup.
         below = path.removeprefix(root) if root != "/" else path
         parts = [part for part in below.split("/") if part not in {"", ".."}]
         for depth in range(len(parts) + 1):
@@ -49,20 +49,20 @@ def _quotas(system: Path) -> Iterator[float]:
 
 
 def _quota(folder: Path, kind: str) -> float | None:
-    """Read the quota of one cgroup, in cores; None where it has none, or is not there."""
+    """Read the quota of one cgroup, in cores; None if it has none or does not exist."""
     try:
         if kind == V2:
             quota, period = (folder / "cpu.max").read_text().split()
         else:
             quota, period = ((folder / f"cpu.cfs_{it}_us").read_text() for it in ("quota", "period"))
         cores = int(quota) / int(period)
-    except (OSError, ValueError, ZeroDivisionError):  # "max" is no number
+    except (OSError, ValueError, ZeroDivisionError):  # the quota may be "max"
         return None
-    return cores if cores > 0 else None  # -1: none
+    return cores if cores > 0 else None  # -1 means none
 
 
 def _memberships(system: Path) -> dict[str, str]:
-    """Read in which cgroup of each kind this process is, as far as CPUs go."""
+    """Read the cgroup of this process in each hierarchy that controls CPUs."""
     found: dict[str, str] = {}
     for line in _lines(system / "proc/self/cgroup"):
         number, controllers, path = line.split(":", 2)
@@ -74,7 +74,7 @@ def _memberships(system: Path) -> dict[str, str]:
 
 
 def _mounts(system: Path) -> Iterator[_Mount]:
-    """Read where the trees of cgroups that limit CPUs are mounted (``mountinfo`` in proc_pid_mountinfo(5))."""
+    """Read the mount points of the hierarchies that control CPUs (proc_pid_mountinfo(5))."""
     for line in _lines(system / "proc/self/mountinfo"):
         mount, _, source = line.partition(" - ")
         _, _, _, root, at, *_ = (re.sub(r"\\(\d{3})", lambda it: chr(int(it[1], 8)), it) for it in mount.split(" "))
@@ -86,5 +86,5 @@ def _mounts(system: Path) -> Iterator[_Mount]:
 def _lines(path: Path) -> list[str]:
     try:
         return path.read_text().splitlines()
-    except OSError:  # no Linux
+    except OSError:  # not Linux
         return []

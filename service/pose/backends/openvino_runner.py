@@ -1,7 +1,4 @@
-"""Run a bundle's graph on OpenVINO: an optional extra, for CPUs that compute in bf16.
-
-In float32 it is no faster than onnxruntime; in bf16 it takes two thirds of the time (figures: docs/experiments.md).
-"""
+"""Run a bundle's graph on OpenVINO: an optional extra for CPUs with bf16 instructions, on which it is faster."""
 
 from __future__ import annotations
 
@@ -17,8 +14,8 @@ CPU = "CPU"
 class OpenVinoRunner:
     """OpenVINO on the CPU, in bf16 where the CPU has instructions for it, else in float32.
 
-    The graph is compiled for one picture, and pictures go one by one: with a free number of them the same graph takes
-    1.1 to 1.5 times as long, and batches gain nothing on a CPU.
+    The graph is compiled for a batch of one, and images are run one by one: a dynamic batch size would be slower, and
+    batches gain nothing on a CPU.
     """
 
     def __init__(self, onnx: bytes, threads: int, calls: int) -> None:
@@ -27,7 +24,7 @@ class OpenVinoRunner:
         Args:
             onnx: The graph's bytes.
             threads: Threads inside one call.
-            calls: Calls at the same time; more wait for one another.
+            calls: Calls that can run at the same time; further ones wait.
         """
         core = ov.Core()
         has_bf16 = "BF16" in core.get_property(CPU, "OPTIMIZATION_CAPABILITIES")
@@ -43,7 +40,7 @@ class OpenVinoRunner:
                 "INFERENCE_PRECISION_HINT": "bf16" if has_bf16 else "f32",
                 "NUM_STREAMS": calls,
                 "INFERENCE_NUM_THREADS": threads * calls,
-                "ENABLE_CPU_PINNING": False,  # other processes, and our other networks, need the cores too
+                "ENABLE_CPU_PINNING": False,  # other processes and the other networks need the cores too
             },
         )
         self._outputs = range(len(compiled.outputs))
@@ -63,5 +60,5 @@ class OpenVinoRunner:
     def _answer(self, request: ov.InferRequest, picture: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         request.set_input_tensor(ov.Tensor(picture, shared_memory=True))
         request.infer()
-        # Copies: the request's memory is the next picture's.
+        # Copied, because the next image overwrites the request's memory.
         return [np.array(request.get_output_tensor(i).data, np.float32) for i in self._outputs]

@@ -1,4 +1,4 @@
-"""Run a bundle's graph."""
+"""Run a bundle's graph on the chosen backend."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from numpy.typing import NDArray
 
 Backend = Literal["onnxruntime", "openvino"]
 BATCH_AXES = ("people", "pictures")
-"""Names of the batch axis in exported graphs."""
+"""Names of the batch axis in graphs that posewright exports."""
 
 
 class BackendError(ValueError):
-    """What shall run the graphs is not installed."""
+    """The chosen backend is not installed."""
 
 
 class Runner(Protocol):
-    """Anything that answers uint8 pictures with the graph's outputs."""
+    """Anything that turns uint8 images into the graph's outputs."""
 
     backend: str
 
     def run(self, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        """Run uint8 (N, H, W, 3) RGB, N >= 1, through the graph; outputs in its order. Safe from several threads."""
+        """Run uint8 (N, H, W, 3) RGB, N >= 1; return the graph's outputs in its order. Safe from several threads."""
         ...
 
 
@@ -46,7 +46,7 @@ class OnnxRunner:
         self._input_name = self._session.get_inputs()[0].name
 
     def run(self, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        """See `Runner.run`. Picture by picture: a batch takes no less time on a CPU."""
+        """See `Runner.run`. Images are run one by one: a batch is no faster on a CPU."""
         answers = [self._session.run(None, {self._input_name: pixels[i : i + 1]}) for i in range(len(pixels))]
         if len(answers) == 1:
             return list(answers[0])
@@ -54,16 +54,16 @@ class OnnxRunner:
 
 
 def open_runner(backend: Backend, onnx: bytes, threads: int, calls: int = 1) -> Runner:
-    """Load a graph on what shall run it.
+    """Load a graph on a backend.
 
     Args:
-        backend: What runs it.
+        backend: Its name.
         onnx: The graph's bytes.
         threads: Threads inside one call.
-        calls: Calls at the same time; onnxruntime takes any number.
+        calls: Calls that can run at the same time; onnxruntime has no limit.
 
     Raises:
-        BackendError: It is not installed.
+        BackendError: The backend is not installed.
     """
     if backend == "onnxruntime":
         return OnnxRunner(onnx, threads)
@@ -74,7 +74,7 @@ def open_runner(backend: Backend, onnx: bytes, threads: int, calls: int = 1) -> 
 
 
 def require_installed(backend: Backend) -> Backend:
-    """Give the backend back.
+    """Return the backend if it can be imported.
 
     Raises:
         BackendError: It is not installed.
@@ -89,18 +89,21 @@ def require_installed(backend: Backend) -> Backend:
 
 @cache
 def _share_memory() -> None:
-    """Let onnxruntime keep one store of memory for all graphs: each of its own keeps what its busiest moment took."""
+    """Let all graphs of onnxruntime share one memory arena: separate ones would each keep their peak memory."""
     info = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
     ort.create_and_register_allocator(info, None)
 
 
 def open_session(onnx: bytes | Path, threads: int, single: tuple[str, ...] = ()) -> ort.InferenceSession:
-    """Open a graph on the CPU. Its threads sleep when idle: spinning would steal the cores of other calls.
+    """Open a graph on the CPU.
 
-    Axes named in ``single`` have length 1. onnxruntime fuses additions into convolutions where all lengths are known.
+    Its threads sleep when idle, because spinning would take cores from other calls. The arena keeps the memory of a run
+    for the next one, because allocating new pages is slow; callers therefore keep batches small.
 
-    Memory that a run has taken stays taken for the next one, since new pages cost as much time as the network: callers
-    keep batches small, and all graphs take it from one place.
+    Args:
+        onnx: The graph's bytes, or its file.
+        threads: Threads inside one call.
+        single: Axes to fix at length 1; onnxruntime optimizes better where all lengths are known.
     """
     _share_memory()
     options = ort.SessionOptions()

@@ -1,1 +1,1 @@
-"""Network outputs to keypoints."""
+"""Decoders: network outputs to keypoints."""

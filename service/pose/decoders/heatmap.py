@@ -1,4 +1,4 @@
-"""Keypoints to heatmaps and back; both directions here so that they cannot drift apart.
+"""Keypoints to heatmaps, for training, and back.
 
 A keypoint at crop pixel x lies at cell coordinate (x + 1/2) / stride - 1/2 (convention: `service.pose.crop`).
 """
@@ -11,7 +11,7 @@ from service.pose.types import Floats, Heatmaps
 
 
 def encode(keypoints_crop: Floats, heatmap_size: tuple[int, int], stride: float, sigma_cells: float) -> Heatmaps:
-    """Draw Gaussians of height 1.
+    """Render keypoints as Gaussians of height 1.
 
     Args:
         keypoints_crop: float32 (N, K, 2), crop px.
@@ -20,7 +20,7 @@ def encode(keypoints_crop: Floats, heatmap_size: tuple[int, int], stride: float,
         sigma_cells: Standard deviation in cells.
 
     Returns:
-        float32 (N, K, h, w); sampled at the cells' centres, so a peak between cells stays below 1.
+        float32 (N, K, h, w), sampled at the cells' centres: a peak between cells stays below 1.
     """
     along_y, along_x = profiles(keypoints_crop, heatmap_size, stride, sigma_cells)
     return np.asarray(along_y[..., :, None] * along_x[..., None, :], np.float32)
@@ -29,7 +29,7 @@ def encode(keypoints_crop: Floats, heatmap_size: tuple[int, int], stride: float,
 def profiles(
     keypoints_crop: Floats, heatmap_size: tuple[int, int], stride: float, sigma_cells: float
 ) -> tuple[Floats, Floats]:
-    """The two factors of `encode`: Gaussians along y, float32 (N, K, h), and along x, float32 (N, K, w)."""
+    """Factors of `encode`'s Gaussians: along y, float32 (N, K, h), and along x, float32 (N, K, w)."""
     w, h = heatmap_size
     centers = (keypoints_crop + 0.5) / stride - 0.5
     along_x = np.exp(-((np.arange(w, dtype=np.float32) - centers[..., 0:1]) ** 2) / (2 * sigma_cells**2))
@@ -38,11 +38,11 @@ def profiles(
 
 
 def decode(heatmaps: Heatmaps, stride: float) -> tuple[Floats, Floats]:
-    """Read keypoints off heatmaps with sub-cell precision.
+    """Read keypoints off heatmaps with sub-cell precision, for all people and keypoints at once.
 
     DARK's Taylor step (arXiv 1910.06278, eq. 9): near its peak a Gaussian's logarithm is a parabola, whose top one
     Newton step finds. Instead of DARK's blur of the map, the logarithms around the peak are smoothed with
-    [1 2 1] / 4, which leaves a parabola's top where it is. All people and keypoints at once.
+    [1 2 1] / 4, which does not move a parabola's top.
 
     Args:
         heatmaps: float32 (N, K, h, w), h and w at least 5.
@@ -57,7 +57,7 @@ def decode(heatmaps: Heatmaps, stride: float) -> tuple[Floats, Floats]:
     peak = flat.argmax(axis=1)
     scores = np.clip(flat[rows, peak], 0, 1)
     peak_y, peak_x = np.divmod(peak, w)
-    # The 5 x 5 window stays inside; from there the Newton step still reaches a peak at the border.
+    # The 5 x 5 window is kept inside the map; its Newton step still reaches a peak at the border.
     center_y, center_x = np.clip(peak_y, 2, h - 3), np.clip(peak_x, 2, w - 3)
     around = np.arange(-2, 3)
     window = flat[
@@ -77,7 +77,7 @@ def decode(heatmaps: Heatmaps, stride: float) -> tuple[Floats, Floats]:
     det = np.where(has_top, det, 1)
     x = np.where(has_top, center_x - (dyy * dx - dxy * dy) / det, peak_x)
     y = np.where(has_top, center_y - (dxx * dy - dxy * dx) / det, peak_y)
-    # A top further than one cell from the largest cell is not this peak's.
+    # A top more than one cell away from the highest cell belongs to another peak.
     cells = np.stack([np.clip(x, peak_x - 1, peak_x + 1), np.clip(y, peak_y - 1, peak_y + 1)], axis=1)
     keypoints_crop = (cells + 0.5) * stride - 0.5
     return keypoints_crop.reshape(n, k, 2).astype(np.float32), scores.reshape(n, k).astype(np.float32)

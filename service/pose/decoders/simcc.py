@@ -8,12 +8,12 @@ from service.pose.types import Floats
 
 
 def decode(along_x: Floats, along_y: Floats, input_size: tuple[int, int]) -> tuple[Floats, Floats]:
-    """Take each axis's highest bin, then the top of the parabola through its logarithm and its neighbours'.
+    """Decode each axis: its highest bin, refined by the parabola through the logarithms of that bin and its neighbours.
 
     Bin i of b bins a pixel lies at crop px (i + 1/2) / b - 1/2 (convention: `service.pose.crop`).
 
     Args:
-        along_x: float32 (N, K, bins), at least 3 bins; 1 where a keypoint is sure.
+        along_x: float32 (N, K, bins), at least 3 bins; a confident keypoint has a bin near 1.
         along_y: float32 (N, K, bins).
         input_size: (width, height) of the crop in px.
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.pose import boxes as boxes_
-from service.pose.boxes import body_boxes
+from service.pose.boxes import keypoint_extents
 from service.pose.types import Floats, Poses
 from service.streaming.tracking.clock import SHORTEST_STEP_S
 
@@ -205,7 +205,7 @@ def _similarity(a: Floats, b: Floats, weights: Floats) -> tuple[np.float32, Floa
 
 def _contain(box: NDArray[np.floating], keypoints: Floats, scores: Floats) -> Floats:
     """Widen a box (4,) where sure keypoints would be at its edge or outside."""
-    body = body_boxes(keypoints[None], scores[None])[0]
+    body = keypoint_extents(keypoints[None], scores[None])[0]
     margin = MARGIN * np.sqrt(boxes_.areas(body[None])[0])
     widened = [np.minimum(box[:2], body[:2] - margin), np.maximum(box[2:], body[2:] + margin)]
     return np.concatenate(widened).astype(np.float32)

@@ -27,8 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.pose import boxes as boxes_
-from service.pose.boxes import body_boxes
-from service.pose.oks import REACH, oks
+from service.pose.boxes import keypoint_extents
+from service.pose.oks import SIGMA_SCALE, oks
 from service.pose.types import Boxes, Floats, Poses
 from service.streaming.tracking import appearance, clock
 from service.streaming.tracking.assignment import pair
@@ -47,9 +47,9 @@ AGREEING_IOU = 0.6
 """If it overlaps less than this, the track's is off, and the found one is looked into instead. In slow streams it
 always is: people move too far between frames for any prediction to be as near, and close crops cut them off."""
 SAME_POSE_OKS = 0.6
-"""Poses more alike than this (with `REACH`) are one person's: less than in a single picture, since tracks of two boxes
-slide onto one person bit by bit. Of 22,822 pairs of people in COCO pictures 0.4 % are so alike, and half of these are
-people who were labelled twice."""
+"""Poses more alike than this (with `SIGMA_SCALE`) are one person's: less than in a single picture, since tracks of two
+boxes slide onto one person bit by bit. Of 22,822 pairs of people in COCO pictures 0.4 % are so alike, and half of these
+are people who were labelled twice."""
 LEAST_LIKENESS = 0.15
 """Least mean of OKS and IoU at which a pose can be the next one of a track."""
 LOOK_WEIGHT = 0.5
@@ -252,8 +252,9 @@ class Tracker:
         order = np.argsort(-scores, kind="stable")
         order = order[scores[order] >= max(KEPT_SHARE * self._min_score, 1e-6)]
         people = poses.select(order)
-        bodies = body_boxes(people.keypoints, people.scores)
-        alike = oks(people.keypoints, people.keypoints, REACH**2 * boxes_.areas(bodies), self._sigmas, people.scores)
+        bodies = keypoint_extents(people.keypoints, people.scores)
+        tolerances = SIGMA_SCALE**2 * boxes_.areas(bodies)
+        alike = oks(people.keypoints, people.keypoints, tolerances, self._sigmas, people.scores)
         same = alike > SAME_POSE_OKS
         kept = np.ones(len(order), bool)
         witnesses: dict[int, int] = {}
@@ -298,9 +299,9 @@ class Tracker:
     def _fit(self, poses: Poses, expected: Floats) -> Floats:
         """The mean of OKS and IoU with the tracks' expected keypoints (T, K, 2)."""
         scores = np.stack([track.scores for track in self._tracks])
-        extents = body_boxes(expected, scores)
-        similarity = oks(poses.keypoints, expected, REACH**2 * boxes_.areas(extents), self._sigmas, scores)
-        overlaps = boxes_.iou(body_boxes(poses.keypoints, poses.scores), extents)
+        extents = keypoint_extents(expected, scores)
+        similarity = oks(poses.keypoints, expected, SIGMA_SCALE**2 * boxes_.areas(extents), self._sigmas, scores)
+        overlaps = boxes_.iou(keypoint_extents(poses.keypoints, poses.scores), extents)
         return np.asarray((similarity + overlaps) / 2, np.float32)
 
     def _make_room(self) -> bool:

@@ -1,1 +1,1 @@
-"""Reply formats that other tools read: COCO, TensorFlow.js, OpenPose, Roboflow."""
+"""One module for each format of a person's pose: posewright's own, COCO, TensorFlow.js, OpenPose, Roboflow."""

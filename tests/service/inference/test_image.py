@@ -1,4 +1,4 @@
-"""Bytes to upright RGB: kinds, orientations, damage."""
+"""Decoding image files: kinds, orientations, damage, limits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests import spots
 LIMIT = 32_000_000
 ASTRONAUT = data.astronaut()
 SMALL = cv2.resize(ASTRONAUT, (96, 64), interpolation=cv2.INTER_AREA)
-KINDS = ["JPEG", "PNG", "WEBP", *(["AVIF"] if image.reads_avif() else [])]
+KINDS = ["JPEG", "PNG", "WEBP", *(["AVIF"] if image.supports_avif() else [])]
 FILES = {kind: spots.encode(SMALL, kind, orientation=6) for kind in KINDS}
 PROGRESSIVE = spots.encode(SMALL, "JPEG", progressive=True)
 
@@ -34,7 +34,7 @@ def mean_difference(a: np.ndarray, b: np.ndarray) -> float:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_all_orientations_come_out_upright(kind: str, orientation: int) -> None:
+def test_every_orientation_is_decoded_upright(kind: str, orientation: int) -> None:
     stored = spots.stored_as(SMALL, orientation)
 
     picture = image.decode(spots.encode(stored, kind, orientation), LIMIT)
@@ -60,7 +60,7 @@ def test_big_endian_exif_is_read() -> None:
 
 @pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize("value", "BHIhi")
-def test_an_orientation_is_read_in_every_type_of_number(order: str, value: str) -> None:
+def test_an_orientation_is_read_from_every_integer_type(order: str, value: str) -> None:
     for number in range(1, 9):
         tiff = spots.exif(number, order, value)
         assert orientation_.read(tiff) == number
@@ -99,7 +99,7 @@ def test_sixteen_bits_become_eight() -> None:
 
 
 @pytest.mark.parametrize("bits", [8, 16])
-def test_transparency_is_laid_over_white(bits: int) -> None:
+def test_transparency_is_blended_with_white(bits: int) -> None:
     alpha = np.tile(np.linspace(0, 255, SMALL.shape[1]).astype(np.uint8), (SMALL.shape[0], 1))
     bgra = np.dstack([SMALL[..., ::-1], alpha])
     if bits == 16:
@@ -158,20 +158,20 @@ def test_a_damaged_byte_is_refused_or_survived(kind: str, at: int, value: int) -
         [b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFFxxxxWEBP", b"\0\0\0\x10ftypavif\0\0\0\0", FILES["PNG"][:33]]
     ),
 )
-def test_noise_is_refused(content: bytes, magic: bytes) -> None:
+def test_random_bytes_are_refused(content: bytes, magic: bytes) -> None:
     with pytest.raises(ServiceError) as caught:
         image.decode(magic + content, LIMIT)
     assert caught.value.status in {400, 413, 415, 422}
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-def test_what_cameras_append_is_ignored(kind: str) -> None:
+def test_data_after_the_image_is_ignored(kind: str) -> None:
     picture = image.decode(FILES[kind] + FILES[kind], LIMIT)
     np.testing.assert_array_equal(picture.pixels, image.decode(FILES[kind], LIMIT).pixels)
 
 
-def test_a_scan_a_byte_keeps_no_decoder_busy() -> None:
-    """Each scan is a pass over the picture, however small: 300 kB of them would take minutes."""
+def test_a_jpeg_of_very_many_scans_is_refused() -> None:
+    """Each scan is a pass over all pixels, however few bytes it has: a small file could take minutes to decode."""
     last = PROGRESSIVE.rindex(b"\xff\xda")
     many = [PROGRESSIVE[:last] + PROGRESSIVE[last:-2] * count + PROGRESSIVE[-2:] for count in (2, 500)]
     assert image.decode(many[0], LIMIT).size == (96, 64)
@@ -180,8 +180,8 @@ def test_a_scan_a_byte_keeps_no_decoder_busy() -> None:
 
 
 @pytest.mark.parametrize(("scans", "pixels"), [(20, 96 * 64), (40, 2 * 96 * 64), (41, 2 * 96 * 64)])
-def test_scans_of_all_pixels_are_bounded(scans: int, pixels: int) -> None:
-    """As many as 20 where a picture is as large as it may be; the smaller, the more."""
+def test_the_number_of_scans_times_pixels_is_limited(scans: int, pixels: int) -> None:
+    """An image of the largest size may have 20 scans, a smaller one more."""
     last = PROGRESSIVE.rindex(b"\xff\xda")
     more = scans - PROGRESSIVE.count(b"\xff\xda")
     content = PROGRESSIVE[:last] + PROGRESSIVE[last:-2] * (1 + more) + PROGRESSIVE[-2:]
@@ -193,8 +193,8 @@ def test_scans_of_all_pixels_are_bounded(scans: int, pixels: int) -> None:
 
 
 @pytest.mark.parametrize("marker", [0x00, 0x02, 0xBF])
-def test_no_picture_hides_behind_a_marker_that_decoders_skip(marker: int) -> None:
-    """libjpeg passes over FF 00 between segments, and reads on inside what would be its length."""
+def test_a_marker_that_decoders_skip_is_refused(marker: int) -> None:
+    """libjpeg skips FF 00 between segments, and may read another image in what follows."""
     big = cv2.imencode(".jpg", np.zeros((400, 400, 3), np.uint8))[1].tobytes()[2:]
     small = cv2.imencode(".jpg", np.zeros((16, 16, 3), np.uint8))[1].tobytes()[2:]
     hidden = bytes([0xFF, 0xD8, 0xFF, marker]) + struct.pack(">H", len(big) + 2) + big + small
@@ -202,7 +202,7 @@ def test_no_picture_hides_behind_a_marker_that_decoders_skip(marker: int) -> Non
         image.decode(hidden, 1000)
 
 
-def test_jpeg_has_no_picture_so_wide() -> None:
+def test_an_image_too_wide_for_jpeg_is_refused() -> None:
     wide = np.zeros((1, 70_000, 3), np.uint8)
     assert image.decode(image.encode(wide, "image/png"), LIMIT).size == (70_000, 1)
     with pytest.raises(NotAcceptable, match="got 70000 x 1"):
@@ -234,7 +234,7 @@ def test_animations_are_refused(kind: str, name: str) -> None:
 
 
 def boxed(*brands: bytes) -> bytes:
-    """The first box of a file in boxes: its major brand, then those that it is compatible with."""
+    """Build the first box of an ISO base media file: its major brand, then its compatible ones."""
     return struct.pack(">I", 12 + 4 * len(brands)) + b"ftyp" + brands[0] + bytes(4) + b"".join(brands[1:]) + bytes(99)
 
 
@@ -249,15 +249,15 @@ def boxed(*brands: bytes) -> bytes:
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"), (b"8BPS\0\1", "Photoshop file"),
     ],
 )  # fmt: skip
-def test_kinds_that_are_not_read_are_named(content: bytes, name: str) -> None:
+def test_unsupported_kinds_are_named(content: bytes, name: str) -> None:
     with pytest.raises(UnsupportedType, match=f"expected a JPEG, PNG or WebP, got a {name}; convert"):
         image.decode(content, LIMIT)
 
 
-@pytest.mark.skipif(not image.reads_avif(), reason="OpenCV was built without AVIF")
+@pytest.mark.skipif(not image.supports_avif(), reason="OpenCV was built without AVIF")
 @pytest.mark.parametrize("bits", [8, 10, 12])
 @pytest.mark.parametrize("transparent", [False, True])
-def test_avif_of_every_depth(bits: int, transparent: bool) -> None:
+def test_avif_of_every_depth_is_decoded(bits: int, transparent: bool) -> None:
     stored = np.dstack([SMALL[..., ::-1], np.full(SMALL.shape[:2], 255, np.uint8)][: 1 + transparent])
     if bits > 8:
         stored = (stored.astype(np.uint32) * (2**bits - 1) // 255).astype(np.uint16)
@@ -266,9 +266,9 @@ def test_avif_of_every_depth(bits: int, transparent: bool) -> None:
     assert mean_difference(image.decode(content, LIMIT).pixels, SMALL) < 5
 
 
-@pytest.mark.skipif(not image.reads_avif(), reason="OpenCV was built without AVIF")
-def test_an_avif_holds_no_larger_picture_than_it_says() -> None:
-    """A decoder unpacks what lies inside before it compares the sizes."""
+@pytest.mark.skipif(not image.supports_avif(), reason="OpenCV was built without AVIF")
+def test_an_avif_whose_data_is_larger_than_stated_is_refused() -> None:
+    """A decoder would decompress the data before it compared the sizes."""
     content = spots.encode(np.zeros((400, 400, 3), np.uint8), "AVIF")
     size = b"ispe" + struct.pack(">III", 0, 400, 400)
     assert content.count(size) == 1

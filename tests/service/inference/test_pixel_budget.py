@@ -1,4 +1,4 @@
-"""Pictures that are worked on at the same time are no larger together than one largest picture may be."""
+"""The pixels that are worked on at the same time are limited."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.inference import image
-from service.inference.pixel_budget import PixelRoom
+from service.inference.pixel_budget import PixelBudget
 from service.inference.predict import Stopwatch
 from tests import spots
 
@@ -21,13 +21,13 @@ PATIENCE_S = 60.0
 
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.integers(0, 3 * LIMIT), max_size=30))
-def test_no_more_pixels_than_allowed_and_everybody_gets_a_turn(counts: list[int]) -> None:
-    room, lock, inside, most = PixelRoom(LIMIT), threading.Lock(), 0, 0
+def test_the_limit_is_never_exceeded_and_every_image_is_admitted(counts: list[int]) -> None:
+    budget, lock, inside, most = PixelBudget(LIMIT), threading.Lock(), 0, 0
 
     def work(count: int) -> None:
         nonlocal inside, most
-        taken = min(count, LIMIT)  # a larger one is alone
-        with room.share(count, Stopwatch()):
+        taken = min(count, LIMIT)  # a larger image is admitted alone
+        with budget.reserve(count, Stopwatch()):
             with lock:
                 inside += taken
                 most = max(most, inside)
@@ -39,17 +39,17 @@ def test_no_more_pixels_than_allowed_and_everybody_gets_a_turn(counts: list[int]
     assert most <= LIMIT
 
 
-def test_small_ones_work_side_by_side_and_a_large_one_waits_for_them() -> None:
-    room, inside, leave = PixelRoom(LIMIT), threading.Barrier(5), threading.Event()
+def test_small_images_are_admitted_together_and_a_large_one_waits() -> None:
+    budget, inside, leave = PixelBudget(LIMIT), threading.Barrier(5), threading.Event()
     entered, watch = threading.Event(), Stopwatch({"queue": 5.0})
 
     def small() -> None:
-        with room.share(LIMIT // 4, Stopwatch()):
+        with budget.reserve(LIMIT // 4, Stopwatch()):
             inside.wait(PATIENCE_S)
             assert leave.wait(PATIENCE_S)
 
     def large() -> None:
-        with room.share(LIMIT, watch):
+        with budget.reserve(LIMIT, watch):
             entered.set()
 
     with ThreadPoolExecutor(5) as pool:
@@ -61,17 +61,17 @@ def test_small_ones_work_side_by_side_and_a_large_one_waits_for_them() -> None:
         for work in [*four, alone]:
             work.result(PATIENCE_S)
     assert entered.is_set()
-    assert watch.laps_ms["queue"] > 5 + 50  # the wait is told as such
+    assert watch.laps_ms["queue"] > 5 + 50  # the wait is counted as `queue`
 
 
-def test_who_fails_leaves_the_room() -> None:
-    room = PixelRoom(LIMIT)
+def test_pixels_are_freed_after_an_error() -> None:
+    budget = PixelBudget(LIMIT)
     for _ in range(3):
-        with pytest.raises(ZeroDivisionError), room.share(LIMIT, Stopwatch()):
+        with pytest.raises(ZeroDivisionError), budget.reserve(LIMIT, Stopwatch()):
             raise ZeroDivisionError
 
 
-def test_pixels_are_read_from_the_header() -> None:
+def test_pixels_are_counted_from_the_header() -> None:
     assert image.pixel_count(spots.encode(np.zeros((30, 40, 3), np.uint8), "JPEG", orientation=6)) == 30 * 40
     assert image.pixel_count(spots.png_bomb()) == 12_000 * 12_000
     assert image.pixel_count(b"no picture") == 0

@@ -1,4 +1,4 @@
-"""The queue, the threads, the deadline. Threads are held with events: nothing here waits for a clock to pass."""
+"""The scheduler's queue, threads and deadline. Tests hold threads with events and do not rely on timing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def running(workers: int = 1, queue_size: int = 1, deadline_s: float = PATIENCE_
 
 
 class Hold:
-    """Work that begins, and ends when told to."""
+    """Work that runs until it is released."""
 
     def __init__(self) -> None:
         self.begun, self.released = threading.Event(), threading.Event()
@@ -42,7 +42,7 @@ async def started(scheduler: Scheduler, hold: Hold) -> asyncio.Task[str]:
     return task
 
 
-def test_work_runs_beside_the_loop_and_is_told_its_wait() -> None:
+def test_work_runs_on_an_inference_thread_and_gets_its_waiting_time() -> None:
     async def main(scheduler: Scheduler) -> None:
         name, waited_ms = await scheduler.run(lambda waited_ms: (threading.current_thread().name, waited_ms))
         assert name.startswith("inference-")
@@ -83,7 +83,7 @@ def test_a_full_queue_refuses_with_retry_after_and_recovers() -> None:
         asyncio.run(main(scheduler))
 
 
-def test_admitted_work_waits_even_where_the_queue_is_full() -> None:
+def test_admitted_work_waits_even_if_the_queue_is_full() -> None:
     async def main(scheduler: Scheduler) -> None:
         hold = Hold()
         first = await started(scheduler, hold)
@@ -113,7 +113,7 @@ def test_work_that_waits_past_its_deadline_never_begins() -> None:
         asyncio.run(main(scheduler))
 
 
-def test_cancelled_calls_give_their_place_back() -> None:
+def test_cancelled_calls_free_their_place() -> None:
     async def main(scheduler: Scheduler) -> None:
         hold = Hold()
         first = await started(scheduler, hold)
@@ -145,7 +145,7 @@ def test_as_many_calls_run_at_once_as_there_are_workers(workers: int) -> None:
         asyncio.run(main(scheduler))
 
 
-def test_a_closed_scheduler_finishes_and_refuses() -> None:
+def test_a_closed_scheduler_finishes_its_work_and_refuses_more() -> None:
     work: Callable[[float], int] = lambda _: 1  # noqa: E731
 
     async def main(scheduler: Scheduler) -> None:
@@ -160,7 +160,7 @@ def test_a_closed_scheduler_finishes_and_refuses() -> None:
         asyncio.run(main(scheduler))
 
 
-def test_calls_and_streams_take_turns_however_many_wait() -> None:
+def test_calls_and_streams_take_turns() -> None:
     async def main(scheduler: Scheduler) -> None:
         hold, begun = Hold(), list[str]()
         first = await started(scheduler, hold)
@@ -177,7 +177,7 @@ def test_calls_and_streams_take_turns_however_many_wait() -> None:
         asyncio.run(main(scheduler))
 
 
-def test_streams_do_not_fill_the_queue_of_calls() -> None:
+def test_streams_take_no_place_in_the_queue_of_calls() -> None:
     async def main(scheduler: Scheduler) -> None:
         hold = Hold()
         first = await started(scheduler, hold)

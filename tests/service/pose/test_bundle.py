@@ -1,4 +1,4 @@
-"""Bundles are refused unless every byte is what the manifest says."""
+"""Bundles are verified when they are read, and written atomically."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ def student(tmp_path: Path) -> Path:
     return spots.write_pose_bundle(tmp_path, "student-s", "student")
 
 
-def test_what_is_written_is_read(student: Path) -> None:
+def test_a_written_bundle_is_read(student: Path) -> None:
     opened = bundle.read(student)
     assert opened.onnx == spots.pose_network()
     assert opened.card == "# student-s\n"
@@ -47,7 +47,7 @@ def test_a_missing_file_is_named(student: Path, name: str) -> None:
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"format_version": 2}', "not json"])
 def test_a_bad_manifest_is_refused(student: Path, text: str) -> None:
     (student / "manifest.json").write_text(text)
-    with pytest.raises(bundle.BundleError, match="no valid manifest"):
+    with pytest.raises(bundle.BundleError, match="is not a valid manifest"):
         bundle.read(student)
 
 
@@ -59,16 +59,14 @@ def test_an_unlisted_file_is_refused(student: Path) -> None:
         bundle.read(student)
 
 
-def test_rewriting_replaces_and_leaves_nothing_beside(student: Path) -> None:
+def test_rewriting_replaces_the_bundle_and_leaves_no_other_files(student: Path) -> None:
     spots.write_pose_bundle(student.parent, "student-s", "student", shift_cells=1)
     assert bundle.read(student).onnx == spots.pose_network(shift_cells=1)
     assert [path.name for path in student.parent.iterdir()] == ["student-s"]
 
 
-def test_the_old_bundle_comes_back_where_the_new_one_does_not_arrive(
-    student: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Interrupted between the two renames."""
+def test_the_old_bundle_is_restored_when_writing_is_interrupted(student: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interruption comes between the two renames."""
     before = bundle.read(student)
     rename = Path.rename
 
@@ -84,8 +82,8 @@ def test_the_old_bundle_comes_back_where_the_new_one_does_not_arrive(
     assert [path.name for path in student.parent.iterdir()] == ["student-s"]
 
 
-def test_nothing_but_a_bundle_is_replaced(student: Path) -> None:
-    """The bundle's name forgotten, the whole models folder named."""
+def test_a_folder_that_is_not_a_bundle_is_not_replaced(student: Path) -> None:
+    """Somebody names the whole models folder in place of a bundle."""
     opened = bundle.read(student)
     with pytest.raises(bundle.BundleError, match="name the bundle's own folder"):
         bundle.write(student.parent, opened.manifest, opened.onnx, opened.card)

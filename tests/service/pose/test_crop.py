@@ -1,4 +1,4 @@
-"""Crops map back exactly, and their pixels are the picture's."""
+"""Crops: exact transforms in both directions, and correctly sampled pixels."""
 
 import cv2
 import numpy as np
@@ -33,8 +33,8 @@ def test_box_centre_is_crop_centre_and_box_lies_inside(x: float, y: float, w: fl
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.0, 1.7, 2.0, 3.0, 5.5])
-def test_a_blob_lands_where_the_affine_says(scale: float) -> None:
-    """Sub-pixel: the centre of mass of a Gaussian spot, through shrinking steps of 1 to 5."""
+def test_a_spot_lies_where_the_transform_says(scale: float) -> None:
+    """The centre of mass of a Gaussian spot, to a tenth of a pixel, with and without halving before."""
     width, height = int(200 * scale), int(250 * scale)
     center = np.array([0.42 * width, 0.61 * height])
     y, x = np.mgrid[:height, :width]
@@ -51,14 +51,14 @@ def test_a_blob_lands_where_the_affine_says(scale: float) -> None:
     np.testing.assert_allclose(found, expected, atol=0.1)
 
 
-def test_outside_the_picture_is_grey() -> None:
+def test_a_crop_is_grey_outside_of_the_image() -> None:
     image = np.zeros((50, 50, 3), np.uint8)
     crops = crop.cut(image, np.array([[200, 200, 240, 260]], np.float32), (48, 64), 1.0)
     assert (crops.pixels == crop.BORDER_RGB).all()
 
 
-def test_shrinking_averages_instead_of_skipping() -> None:
-    """A one-pixel checkerboard becomes even grey, where plain bilinear sampling would leave a moiré."""
+def test_shrinking_averages_pixels() -> None:
+    """A one-pixel checkerboard becomes uniform grey; plain bilinear sampling would leave a moiré pattern."""
     image = (np.indices((400, 400)).sum(axis=0) % 2 * 255).astype(np.uint8)
     image = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
     crops = crop.cut(image, np.array([[50, 50, 350, 350]], np.float32), (75, 75), 1.0)

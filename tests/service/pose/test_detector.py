@@ -1,4 +1,4 @@
-"""The detector reads what the training draws, and its grid wastes nothing."""
+"""The detector decodes the maps that training encodes; its input follows the image's aspect ratio."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ side = st.integers(1, 8000)
 
 
 @given(width=side, height=side)
-def test_grid_is_whole_blocks_within_the_budget(width: int, height: int) -> None:
+def test_input_is_whole_blocks_within_the_largest_area(width: int, height: int) -> None:
     columns, rows = detector.grid((width, height), (320, 256))
     assert columns % 32 == rows % 32 == 0
     assert min(columns, rows) >= 32
@@ -21,7 +21,7 @@ def test_grid_is_whole_blocks_within_the_budget(width: int, height: int) -> None
 
 
 @given(width=st.integers(300, 4000), aspect=st.floats(0.45, 2.2))
-def test_grid_follows_the_picture_and_turns_with_it(width: int, aspect: float) -> None:
+def test_input_has_the_aspect_ratio_of_upright_and_flat_images(width: int, aspect: float) -> None:
     height = round(width / aspect)
     columns, rows = detector.grid((width, height), (320, 256))
     assert abs(np.log(columns / rows * height / width)) < 0.25
@@ -32,23 +32,23 @@ def test_grid_follows_the_picture_and_turns_with_it(width: int, aspect: float) -
 
 @pytest.mark.parametrize("seed", range(20))
 def test_decode_inverts_the_training_targets(seed: int) -> None:
-    """People at distinct cells are read back exactly from the maps that training would draw of them."""
+    """People in different cells are decoded exactly from the maps that training would encode."""
     rng = np.random.default_rng(seed)
     corners = rng.uniform([0, 0], [220, 160], (6, 2))
     boxes = np.concatenate([corners, corners + rng.uniform(24, 96, (6, 2))], axis=1).astype(np.float32)
-    apart = boxes_.suppress(boxes, np.linspace(1, 0.5, 6).astype(np.float32), 0.1)
+    apart = boxes_.nms(boxes, np.linspace(1, 0.5, 6).astype(np.float32), 0.1)
     boxes = boxes[apart]
     centers, _, distances, *_ = encode(boxes, np.ones(len(boxes), bool), (320, 256))
     peaks = np.where(centers[0] >= 1, centers[0], 0)
-    scores, candidates = detector.candidates_of(peaks, distances)
+    scores, candidates = detector.candidates_from_maps(peaks, distances)
     found, scores = detector.select(candidates, scores, max_people=20, min_score=0.5)
     assert (scores == 1).all()
     overlap = boxes_.iou(boxes, found)
     assert (overlap.max(axis=1) > 0.98).all()
 
 
-def test_decode_of_empty_maps() -> None:
-    scores, candidates = detector.candidates_of(np.zeros((8, 10), np.float32), np.ones((4, 8, 10), np.float32))
+def test_empty_maps_give_no_boxes() -> None:
+    scores, candidates = detector.candidates_from_maps(np.zeros((8, 10), np.float32), np.ones((4, 8, 10), np.float32))
     boxes, scores = detector.select(candidates, scores, 20, 0.0)
     assert boxes.shape == (0, 4)
     assert scores.shape == (0,)

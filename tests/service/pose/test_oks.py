@@ -1,4 +1,4 @@
-"""OKS is pycocotools' OKS."""
+"""OKS as pycocotools computes it, and non-maximum suppression by it."""
 
 import numpy as np
 import pytest
@@ -6,13 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools.cocoeval import COCOeval
 
-from service.pose.oks import distinct, oks, same_person
+from service.pose.oks import oks, oks_nms, same_person
 from service.pose.skeleton import COCO17
 from service.pose.types import Poses
 from tests.spots import FIGURE
 
 
-def test_equals_pycocotools() -> None:
+def test_oks_equals_that_of_pycocotools() -> None:
     rng = np.random.default_rng(0)
     truth = rng.uniform(0, 300, (5, 17, 2)).astype(np.float32)
     found = (truth[rng.integers(0, 5, 7)] + rng.normal(0, 12, (7, 17, 2))).astype(np.float32)
@@ -38,13 +38,13 @@ def test_equals_pycocotools() -> None:
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_a_pose_equals_itself() -> None:
+def test_a_pose_has_oks_1_with_itself() -> None:
     pose = np.random.default_rng(1).uniform(0, 100, (3, 17, 2)).astype(np.float32)
     areas = np.full(3, 5000, np.float32)
     np.testing.assert_allclose(np.diag(oks(pose, pose, areas, COCO17.sigma_array)), 1)
 
 
-def test_nothing_labelled_is_zero() -> None:
+def test_oks_is_0_for_a_reference_without_labels() -> None:
     pose = np.zeros((1, 17, 2), np.float32)
     assert oks(pose, pose, np.ones(1, np.float32), COCO17.sigma_array, np.zeros((1, 17)))[0, 0] == 0
 
@@ -64,9 +64,9 @@ def people(offsets: list[tuple[float, float]], scores: list[float]) -> Poses:
         max_size=12,
     )
 )
-def test_of_each_persons_poses_the_surest_is_left(rows: list[tuple[float, float, float]]) -> None:
+def test_nms_keeps_the_best_pose_of_each_person(rows: list[tuple[float, float, float]]) -> None:
     poses = people([row[:2] for row in rows], [row[2] for row in rows])
-    kept = distinct(poses, COCO17.sigma_array)
+    kept = oks_nms(poses, COCO17.sigma_array)
     left = poses.select(kept)
     assert not np.triu(same_person(left, COCO17.sigma_array).T, 1).any()
     assert (np.diff(left.person_scores) <= 0).all()
@@ -78,5 +78,5 @@ def test_of_each_persons_poses_the_surest_is_left(rows: list[tuple[float, float,
 
 @pytest.mark.parametrize(("px", "left"), [(0, 1), (2, 1), (40, 2)])
 @pytest.mark.parametrize("score", [0.0, 0.5, 1.0])
-def test_whoever_stands_apart_is_another(px: float, left: int, score: float) -> None:
-    assert len(distinct(people([(0, 0), (px, 0)], [score, score]), COCO17.sigma_array)) == left
+def test_nms_keeps_poses_that_lie_apart(px: float, left: int, score: float) -> None:
+    assert len(oks_nms(people([(0, 0), (px, 0)], [score, score]), COCO17.sigma_array)) == left

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.errors import UndecodableImage
-from service.inference.predict import Stopwatch, Wish
+from service.inference.predict import PoseRequest, Stopwatch
 from service.inference.registry import ModelRegistry, open_registry
 from service.pose.boxes import iou
 from service.settings import Settings
@@ -31,7 +31,7 @@ def registry(models_dir: Path) -> ModelRegistry:
 def watcher(
     registry: ModelRegistry, *, track: bool = True, smooth: bool = False, find_every: int = FIND_EVERY
 ) -> Watcher:
-    wish = Wish(registry.choose("auto"), None, 20, 0.15, 10_000_000)
+    wish = PoseRequest(registry.choose("auto"), None, 20, 0.15, 10_000_000)
     return Watcher(registry, wish, track=track, smooth=smooth, find_every=find_every, most_misses=30)
 
 
@@ -119,7 +119,7 @@ def test_somebody_new_is_found_in_time(registry: ModelRegistry) -> None:
 def test_stages_are_timed(registry: ModelRegistry) -> None:
     watch = Stopwatch({"queue": 0.0})
     watcher(registry).look(spots.encode(spots.paint(), "JPEG"), 0.0, watch)
-    assert list(watch.laps_ms) == ["queue", "decode", "find", "pose", "track"]
+    assert list(watch.laps_ms) == ["queue", "decode", "detect", "pose", "track"]
 
 
 @settings(max_examples=25)

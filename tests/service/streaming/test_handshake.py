@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from service.inference.metrics import Metrics
-from service.inference.pixel_budget import PixelRoom
+from service.inference.pixel_budget import PixelBudget
 from service.inference.registry import open_registry
 from service.inference.scheduler import Scheduler
 from service.inference.state import Service
@@ -23,7 +23,7 @@ def service(models_dir: Path) -> Iterator[Service]:
     """Whose models are cold."""
     settings = Settings(models_dir=models_dir, stream_max_fps=25, stream_queue=3, keypoint_threshold=0.4)
     scheduler = Scheduler(1, 1, 1.0)
-    registry, pixels = open_registry(settings), PixelRoom(settings.max_pixels)
+    registry, pixels = open_registry(settings), PixelBudget(settings.max_pixels)
     yield Service(settings, registry, scheduler, Metrics(), pixels)
     scheduler.close()
 
@@ -45,9 +45,9 @@ def test_defaults_are_the_servers(service: Service) -> None:
     terms = agree('{"type":"hello"}', service, "id")
     ready = terms.ready
     assert (ready.policy, ready.track, ready.smooth, ready.format) == ("latest", True, True, "compact")
-    assert (ready.limits.waiting_frames, terms.keypoint_threshold) == (1, 0.4)
+    assert (ready.limits.waiting_frames, terms.query.keypoint_threshold) == (1, 0.4)
     assert agree('{"type":"hello","policy":"all"}', service, "id").ready.limits.waiting_frames == 3
-    assert agree('{"type":"hello","keypoint_threshold":0}', service, "id").keypoint_threshold == 0
+    assert agree('{"type":"hello","keypoint_threshold":0}', service, "id").query.keypoint_threshold == 0
 
 
 def test_a_refusal_is_counted(service: Service) -> None:

@@ -17,7 +17,7 @@ from service.errors import BadParameter
 from service.pose.bundle import Bundle, read
 from service.pose.skeleton import COCO17, Skeleton
 from service.settings import Settings
-from service.wire.formats import layouts
+from service.wire.formats.openpose import require_body_25
 from tests import spots
 from tests.conftest import Running, serving
 from tests.training import stick_people
@@ -124,9 +124,9 @@ def test_formats_and_comparisons_that_need_cocos_joints_are_refused(made: Made, 
     reply = server.http.post("/compare", content=content, params={"boxes": box}, headers=headers)
     assert reply.status_code == 422
     assert "the teacher's skeleton 'coco17' to compare, got 'stick' of 'stick12'" in reply.json()["detail"]
-    layouts.require("openpose", COCO17)
+    require_body_25(COCO17)
     with pytest.raises(BadParameter, match="openpose"):
-        layouts.require("openpose", STICK)
+        require_body_25(STICK)
 
 
 def test_models_name_their_keypoints(server: Running) -> None:

@@ -112,7 +112,7 @@ def test_rivals_are_measured_as_published(painted: coco.Source, models: Path, ri
     assert (pose.name, pose.detector, pose.ours) == ("their-pose", "their-detector", False)
     people = [spots.Person((140, 180)), spots.Person((420, 200))]
     image = spots.paint(*people)
-    boxes, _ = detector.find(image, 0.3)
+    boxes, _ = detector.detect(image, 0.3)
     wanted = boxes_.clip(boxes_.from_xywh([p.box_xywh for p in people]), spots.DETECTOR_SIZE)
     assert len(boxes) == 2
     assert (boxes_.iou(wanted, boxes).max(axis=1) > 0.85).all()

@@ -105,7 +105,7 @@ def test_a_detectors_boxes_are_worth_people(many: coco.Source, tmp_path: Path) -
     (tmp_path / "half.json").write_text(json.dumps(data))
     found = calibration.measure(opened(path), source).calibration
     assert (found.meaning, found.samples) == ("probability_of_person", 72)
-    assert found.expected(np.ones(1, np.float32))[0] == pytest.approx(0.5, abs=0.1)
+    assert found.calibrate(np.ones(1, np.float32))[0] == pytest.approx(0.5, abs=0.1)
 
 
 class TestVerb:

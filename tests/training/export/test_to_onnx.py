@@ -114,7 +114,7 @@ def test_a_detector_bundle_takes_pictures_in_portrait_and_landscape_format(tmp_p
     opened = read(tmp_path / "detector")
     detector = PersonDetector(opened, OnnxRunner(opened.onnx, threads=1))
     for shape in ((90, 160, 3), (300, 90, 3), (33, 31, 3)):
-        boxes, scores = detector.find(np.zeros(shape, np.uint8), max_people=5, min_score=0.0)
+        boxes, scores = detector.detect(np.zeros(shape, np.uint8), max_people=5, min_score=0.0)
         assert len(boxes) == len(scores) <= 5
         assert (boxes[:, 2:] <= [shape[1], shape[0]]).all()
 
@@ -124,7 +124,9 @@ def test_a_detector_can_be_exported_for_another_size_and_a_pose_network_cannot(t
     to_onnx.export(fresh("detector", network=network), tmp_path / "detector", "1", input_size=(192, 96))
     opened = read(tmp_path / "detector")
     assert opened.manifest.input_size == (192, 96)
-    boxes, _ = PersonDetector(opened, OnnxRunner(opened.onnx, threads=1)).find(np.zeros((96, 192, 3), np.uint8), 5, 0.0)
+    boxes, _ = PersonDetector(opened, OnnxRunner(opened.onnx, threads=1)).detect(
+        np.zeros((96, 192, 3), np.uint8), 5, 0.0
+    )
     assert boxes.shape[1] == 4
     with pytest.raises(checkpoint.CheckpointError, match="multiples of 32"):
         to_onnx.export(fresh("detector", network=network), tmp_path / "odd", "1", input_size=(200, 96))

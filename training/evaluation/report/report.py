@@ -102,7 +102,7 @@ def _add_head(report: _Report, about: Subject) -> None:
 
 def _add_overlap(report: _Report, about: Subject, source: coco.Source, every: int, allow: bool) -> None:
     """Say on top of the page where pictures below were learned from, or may have been."""
-    detects = about.opened.manifest.detects
+    detects = about.opened.manifest.is_detector
     shared = holdout.of_bundles([about.opened], source, every, complete=detects, allow=allow)
     report.numbers["overlap"] = asdict(shared)
     if shared.pictures:

@@ -1,4 +1,4 @@
-"""The cores that a process may use, from what Linux shows of its cgroups."""
+"""The number of cores that a process may use, read from Linux' cgroup files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def system(tmp_path: Path) -> Path:
 
 
 def tell(system: Path, cgroup: str, *mounts: str) -> None:
-    """Write what a process reads of itself; a mount that limits no CPUs comes first."""
+    """Write the files that a process reads about itself; the first mount does not limit CPUs."""
     (system / "proc/self/cgroup").write_text(cgroup + "\n")
     other = "35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory"
     (system / "proc/self/mountinfo").write_text("\n".join([other, *mounts]) + "\n")
@@ -46,7 +46,7 @@ def write(folder: Path, files: dict[str, str]) -> None:
     "limited", ["", "machine.slice", "machine.slice/pose.service", "machine.slice/pose.service/a b"]
 )
 @pytest.mark.parametrize("version", [1, 2])
-def test_a_quota_anywhere_above_counts(system: Path, version: int, limited: str) -> None:
+def test_the_quota_of_every_cgroup_above_counts(system: Path, version: int, limited: str) -> None:
     path = "/machine.slice/pose.service/a b"
     at = "/sys/fs/cgroup/cpu,cpuacct" if version == 1 else "/sys/fs/cgroup"
     cgroup = HYBRID.format(path=path) if version == 1 else f"0::{path}"
@@ -70,13 +70,13 @@ def test_a_container_that_reads_its_hosts_path_finds_its_own_cgroup(system: Path
     assert available_cores(system) == 1
 
 
-def test_trees_may_be_mounted_anywhere(system: Path) -> None:
+def test_cgroups_may_be_mounted_anywhere(system: Path) -> None:
     tell(system, "0::/pose", V2.format(root="/", at=r"/mnt/all\040my\040cgroups"))
     write(system / "mnt/all my cgroups/pose", HALF)
     assert available_cores(system) == 1
 
 
-def test_a_quota_of_others_does_not_count(system: Path) -> None:
+def test_a_quota_of_other_cgroups_does_not_count(system: Path) -> None:
     tell(system, "0::/mine", V2.format(root="/", at="/sys/fs/cgroup"))
     write(system / "sys/fs/cgroup/mine", NO_LIMIT)
     write(system / "sys/fs/cgroup/mine/child", HALF)
@@ -85,14 +85,14 @@ def test_a_quota_of_others_does_not_count(system: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "max", "0 0", "a b", "-1 100000", "50000 100000 1"])
-def test_nonsense_and_nothing_are_no_quota(system: Path, text: str) -> None:
+def test_invalid_and_missing_quotas_are_ignored(system: Path, text: str) -> None:
     assert available_cores(system) == HERE
     write(system / "sys/fs/cgroup", {"cpu.max": text})
     assert available_cores(system) == HERE
 
 
 @given(st.integers(1000, 10**9), st.integers(1000, 10**6))
-def test_a_part_of_a_core_counts_as_one_and_no_quota_makes_more_of_them(
+def test_quotas_are_rounded_up_and_never_exceed_the_real_cores(
     tmp_path_factory: pytest.TempPathFactory, quota_us: int, period_us: int
 ) -> None:
     system = tmp_path_factory.mktemp("system")
@@ -101,7 +101,7 @@ def test_a_part_of_a_core_counts_as_one_and_no_quota_makes_more_of_them(
 
 
 def test_a_process_reads_its_own_cgroup(tmp_path: Path) -> None:
-    """On this very system, in a mount namespace of its own."""
+    """On this machine, in a mount namespace of its own."""
     (tmp_path / "cgroup").write_text("0::/system.slice/pose.service\n")
     script = f"""
         mount -t tmpfs tmpfs /sys/fs/cgroup && mount --bind {tmp_path}/cgroup /proc/$$/cgroup || exit 99

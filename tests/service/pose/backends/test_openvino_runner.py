@@ -1,4 +1,4 @@
-"""OpenVINO answers as onnxruntime does, to the precision that it says it computes in."""
+"""OpenVINO gives the outputs of onnxruntime, to the precision that it reports."""
 
 import threading
 from importlib.util import find_spec
@@ -19,7 +19,7 @@ installed = pytest.mark.skipif(find_spec("openvino") is None, reason="openvino i
 BOX = np.array([[0, 0, 512, 512]], np.float32)
 
 
-def test_what_is_not_installed_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backend_that_is_not_installed_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "find_spec", lambda _: None)
     with pytest.raises(BackendError, match=r"pip install '\.\[openvino\]'"):
         open_runner("openvino", spots.pose_network(), threads=1)
@@ -30,7 +30,7 @@ def test_what_is_not_installed_is_refused_in_one_line(monkeypatch: pytest.Monkey
 
 @installed
 @pytest.mark.parametrize("count", [1, 3])
-def test_outputs_agree(count: int) -> None:
+def test_both_backends_give_the_same_outputs(count: int) -> None:
     pixels = np.stack([spots.paint(spots.Person((96, 128 + i)), size=spots.POSE_SIZE) for i in range(count)])
     expected = OnnxRunner(spots.pose_network(), threads=1).run(pixels)
     other = open_runner("openvino", spots.pose_network(), threads=1)
@@ -46,13 +46,13 @@ def test_outputs_agree(count: int) -> None:
 
 
 @installed
-def test_the_shipped_networks_find_and_pose_alike(photo: np.ndarray) -> None:
+def test_the_shipped_networks_give_the_same_people_on_both_backends(photo: np.ndarray) -> None:
     models = Path(bundle.__file__).parent.parent / "models"
     found = {}
     for backend in ("onnxruntime", "openvino"):
         opened = {name: bundle.read(models / name) for name in ("detector", "student-s")}
         ready = {name: open_runner(backend, it.onnx, 1) for name, it in opened.items()}
-        boxes, _ = PersonDetector(opened["detector"], ready["detector"]).find(photo)
+        boxes, _ = PersonDetector(opened["detector"], ready["detector"]).detect(photo)
         poses = PoseEstimator(opened["student-s"], ready["student-s"]).estimate(photo, BOX)
         found[backend] = (boxes, poses.keypoints, poses.scores)
     ours, theirs = found.values()
@@ -71,7 +71,7 @@ def photo() -> np.ndarray:
 
 
 @installed
-def test_more_callers_than_calls_wait_and_get_their_own_answers() -> None:
+def test_threads_that_wait_for_a_free_request_get_their_own_outputs() -> None:
     shared = open_runner("openvino", spots.pose_network(), threads=1, calls=2)
     pictures = [spots.paint(spots.Person((80 + 4 * i, 128)), size=spots.POSE_SIZE)[None] for i in range(8)]
     alone = [shared.run(it)[0] for it in pictures]

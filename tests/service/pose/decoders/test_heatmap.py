@@ -1,4 +1,4 @@
-"""Encode and decode are each other's inverse."""
+"""Heatmaps: decoding inverts encoding."""
 
 import numpy as np
 from hypothesis import given, settings
@@ -9,7 +9,7 @@ from service.pose.decoders import heatmap
 
 @settings(max_examples=200)
 @given(x=st.floats(4, 138), y=st.floats(4, 186), sigma=st.floats(0.8, 3.0))
-def test_round_trip_is_sub_cell_exact(x: float, y: float, sigma: float) -> None:
+def test_decoding_inverts_encoding_with_sub_cell_precision(x: float, y: float, sigma: float) -> None:
     points = np.array([[[x, y]]], np.float32)
     maps = heatmap.encode(points, (36, 48), stride=4, sigma_cells=sigma)
     found, scores = heatmap.decode(maps, stride=4)
@@ -18,14 +18,14 @@ def test_round_trip_is_sub_cell_exact(x: float, y: float, sigma: float) -> None:
 
 
 @given(x=st.floats(0, 3), y=st.floats(188, 191))
-def test_peaks_at_the_border_are_read(x: float, y: float) -> None:
+def test_peaks_at_the_border_are_decoded(x: float, y: float) -> None:
     points = np.array([[[x, y]]], np.float32)
     found, _ = heatmap.decode(heatmap.encode(points, (36, 48), 4, 1.5), stride=4)
     np.testing.assert_allclose(found, points, atol=0.3)
 
 
 @given(seed=st.integers(0, 2**32 - 1))
-def test_any_map_decodes_within_one_cell_of_its_largest(seed: int) -> None:
+def test_any_map_is_decoded_within_one_cell_of_its_maximum(seed: int) -> None:
     rng = np.random.default_rng(seed)
     maps = rng.random((2, 3, 12, 9)).astype(np.float32) ** 4
     found, scores = heatmap.decode(maps, stride=4)

@@ -1,4 +1,4 @@
-"""Points written as axis distributions are read back."""
+"""SimCC: points that are encoded as distributions along the axes are decoded."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ SIZE = (96, 128)
 
 
 def encode(points: np.ndarray, sigma: float = 4.0, bins_per_px: int = 2) -> list[np.ndarray]:
-    """Gaussians over half-pixel bins, written apart from the code under test."""
+    """Gaussians over half-pixel bins, independent of the code under test."""
     sides = []
     for axis, side in enumerate(SIZE):
         centers = (np.arange(side * bins_per_px) + 0.5) / bins_per_px - 0.5
@@ -18,7 +18,7 @@ def encode(points: np.ndarray, sigma: float = 4.0, bins_per_px: int = 2) -> list
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_points_come_back_to_a_hundredth_of_a_pixel(seed: int) -> None:
+def test_points_are_decoded_to_a_hundredth_of_a_pixel(seed: int) -> None:
     points = np.random.default_rng(seed).uniform([0, 0], [95, 127], (3, 17, 2))
     found, scores = simcc.decode(*encode(points), SIZE)
     np.testing.assert_allclose(found, points, atol=0.01)
@@ -26,7 +26,7 @@ def test_points_come_back_to_a_hundredth_of_a_pixel(seed: int) -> None:
     assert scores.min() > 0.98
 
 
-def test_the_score_is_the_less_sure_axis() -> None:
+def test_the_score_is_that_of_the_less_certain_axis() -> None:
     along_x, along_y = encode(np.full((1, 17, 2), 40.0))
     _, scores = simcc.decode(along_x, along_y * 0.3, SIZE)
     assert (scores <= 0.3).all()

@@ -1,4 +1,4 @@
-"""Poses to JSON."""
+"""People in every format of a reply."""
 
 from __future__ import annotations
 
@@ -12,8 +12,14 @@ from hypothesis.extra import numpy as arrays
 
 from service.pose.skeleton import COCO17
 from service.pose.types import Poses
-from service.wire import schema
-from service.wire.formats import types, writer
+from service.wire import documents
+from service.wire.formats.coco import CocoResult
+from service.wire.formats.openpose import OpenPosePerson
+from service.wire.formats.posewright import CompactPose, Pose
+from service.wire.formats.roboflow import RoboflowPerson
+from service.wire.formats.tfjs import TfjsPose
+from service.wire.poses import write_poses
+from service.wire.query import Format
 
 K = len(COCO17)
 
@@ -33,12 +39,10 @@ def poses(draw: st.DrawFn) -> Poses:
     )
 
 
-@pytest.mark.parametrize(
-    ("layout", "model"), [("pose", schema.Pose), ("compact", schema.CompactPose), ("coco", types.CocoResult)]
-)
+@pytest.mark.parametrize(("layout", "model"), [("pose", Pose), ("compact", CompactPose), ("coco", CocoResult)])
 @given(people=poses(), threshold=st.floats(0, 1))
-def test_every_format_says_the_same(layout: schema.Format, model: type, people: Poses, threshold: float) -> None:
-    rows = json.loads(writer.dumps(writer.pose_list(people, COCO17, layout, threshold, image_id=9)))
+def test_every_format_holds_the_rounded_values(layout: Format, model: type, people: Poses, threshold: float) -> None:
+    rows = json.loads(documents.to_json(write_poses(people, COCO17, layout, threshold, image_id=9)))
 
     assert len(rows) == len(people)
     for row, points, scores in zip(rows, people.keypoints, people.scores, strict=True):
@@ -52,8 +56,8 @@ def test_every_format_says_the_same(layout: schema.Format, model: type, people: 
         np.testing.assert_allclose(told[:, 2], scores, rtol=0, atol=0.0000501)
 
 
-def written(layout: schema.Format, people: Poses, ids: list[int] | None = None) -> list[dict]:
-    return json.loads(writer.dumps(writer.pose_list(people, COCO17, layout, 0.3, ids=ids)))
+def written(layout: Format, people: Poses, ids: list[int] | None = None) -> list[dict]:
+    return json.loads(documents.to_json(write_poses(people, COCO17, layout, 0.3, track_ids=ids)))
 
 
 def close(told: object, true: np.ndarray, decimals: int) -> None:
@@ -61,10 +65,10 @@ def close(told: object, true: np.ndarray, decimals: int) -> None:
 
 
 @given(poses())
-def test_tfjs_is_a_list_of_its_poses(people: Poses) -> None:
+def test_tfjs_names_keypoints_and_sides(people: Poses) -> None:
     rows = written("tfjs", people)
     for i, row in enumerate(rows):
-        types.TfjsPose.model_validate(row)
+        TfjsPose.model_validate(row)
         assert [point["name"] for point in row["keypoints"]] == list(COCO17.keypoints)
         close([[point["x"], point["y"]] for point in row["keypoints"]], people.keypoints[i], 2)
         close([point["score"] for point in row["keypoints"]], people.scores[i], 4)
@@ -72,25 +76,37 @@ def test_tfjs_is_a_list_of_its_poses(people: Poses) -> None:
 
 
 @given(poses())
-def test_openpose_is_body_25(people: Poses) -> None:
-    """Names by OpenPose's documentation; the neck is between the shoulders, the middle hip between the hips."""
+def test_roboflow_boxes_have_their_centre(people: Poses) -> None:
+    for i, row in enumerate(written("roboflow", people)):
+        RoboflowPerson.model_validate(row)
+        assert [point["class"] for point in row["keypoints"]] == list(COCO17.keypoints)
+        assert [point["class_id"] for point in row["keypoints"]] == list(range(K))
+        close([[point["x"], point["y"]] for point in row["keypoints"]], people.keypoints[i], 2)
+        close([point["confidence"] for point in row["keypoints"]], people.scores[i], 4)
+        close([row["x"], row["y"]], (people.boxes[i, :2].astype(float) + people.boxes[i, 2:]) / 2, 2)
+        close([row["width"], row["height"]], people.boxes[i, 2:] - people.boxes[i, :2], 2)
+
+
+@given(poses())
+def test_openpose_lists_body_25(people: Poses) -> None:
+    """Names and order are those of OpenPose's documentation; neck and middle hip lie half way between two keypoints."""
     names = (
         "nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist",
         "middle_hip", "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle", "right_eye",
         "left_eye", "right_ear", "left_ear",
     )  # fmt: skip
     for i, row in enumerate(written("openpose", people)):
-        types.OpenPosePerson.model_validate(row)
+        OpenPosePerson.model_validate(row)
         told = np.array(row["pose_keypoints_2d"]).reshape(25, 3)
         points = dict(zip(COCO17.keypoints, np.c_[people.keypoints[i], people.scores[i]].astype(float), strict=True))
         for middle, part in (("neck", "shoulder"), ("middle_hip", "hip")):
             left, right = points[f"left_{part}"], points[f"right_{part}"]
             points[middle] = np.array([*(left[:2] + right[:2]) / 2, min(left[2], right[2])])
         close(told[:19], np.array([points[name] for name in names]), 2)
-        assert not told[19:].any()  # toes and heels, of which COCO knows nothing
+        assert not told[19:].any()  # toes and heels, which COCO does not label
 
 
-def test_ids_are_where_each_format_has_them() -> None:
+def test_track_ids_are_where_each_format_has_them() -> None:
     one = Poses(*(np.full(shape, 0.5, np.float32) for shape in ((1, K, 2), (1, K), (1, 4), (1,))))
     for layout, key, tracked, alone in (
         ("pose", "id", "7", None), ("compact", "id", "7", None), ("tfjs", "id", 7, "-"),
@@ -100,11 +116,11 @@ def test_ids_are_where_each_format_has_them() -> None:
         assert written(layout, one)[0].get(key, "-") == alone
 
 
-def test_numbers_are_rounded_as_they_are_read() -> None:
+def test_rounded_numbers_are_written_without_noise() -> None:
     one = Poses(*(np.full(shape, 0.1, np.float32) for shape in ((1, K, 2), (1, K), (1, 4), (1,))))
-    text = writer.dumps(writer.pose_list(one, COCO17, "compact", 0.3)).decode()
+    text = documents.to_json(write_poses(one, COCO17, "compact", 0.3)).decode()
     assert "[0.1,0.1,0.1]" in text
 
 
-def test_stages_become_a_header() -> None:
-    assert writer.server_timing({"queue": 0.123, "total": 4}) == "queue;dur=0.12, total;dur=4.00"
+def test_stages_are_written_as_a_server_timing_header() -> None:
+    assert documents.server_timing({"queue": 0.123, "total": 4}) == "queue;dur=0.12, total;dur=4.00"
