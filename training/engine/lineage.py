@@ -14,11 +14,13 @@ from training.data import image_record
 from training.data.image_record import PictureRecord
 from training.engine import checkpoint
 from training.engine.checkpoint import Lineage
+from training.networks.registry import BACKBONES
 from training.recipe import recipe
 from training.recipe.losses import Teacher
 from training.recipe.recipe import Recipe
 
-FEATURES = "EfficientNet-Lite0's ImageNet features (Apache-2.0)"
+FEATURES = f"{BACKBONES['lite0'].pretrained} ({BACKBONES['lite0'].licence})"
+"""Name of the teacher of the loss on features."""
 
 
 def at_start(plan: Recipe, run: Path, learned: PictureRecord, teachers: tuple[str, ...]) -> Lineage:
