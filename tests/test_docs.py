@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from posewright_client import _cli as client_cli
+from posewright_client.cli import main as client_cli
 from service import __main__ as server_cli
 from service.app import create_app
 from service.settings import Settings
@@ -41,7 +41,7 @@ def parser_of(program: str, subcommand: str = "") -> argparse.ArgumentParser:
     """A program's parser that knows at least the options of one subcommand."""
     if program == "posewright-serve":
         return server_cli._parser()
-    return training_cli._parser() if program == "posewright-train" else client_cli._parser()
+    return training_cli.parser(subcommand) if program == "posewright-train" else client_cli._parser([subcommand])
 
 
 @cache
