@@ -23,7 +23,7 @@ from training import files
 from training.adapt import footage, pseudo_labels, rehearsal
 from training.adapt import request as order_
 from training.adapt.footage import Footage
-from training.adapt.request import AdaptError, Order, skeleton_of
+from training.adapt.request import AdaptError, AdaptRequest, skeleton_of
 from training.data import augment, coco, crop_cache, image_record
 from training.data.image_record import PictureRecord
 from training.distillation import teacher_cache
@@ -43,7 +43,7 @@ TRIED_FRAMES = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Lessons:
+class TeacherLabels:
     """What the teacher gave.
 
     Attributes:
@@ -61,7 +61,7 @@ class Lessons:
     seconds: float
 
 
-def train(order: Order) -> tuple[Checkpoint, Lessons]:
+def train(order: AdaptRequest) -> tuple[Checkpoint, TeacherLabels]:
     """Label the footage and train on it, as far as that is not yet done.
 
     Raises:
@@ -85,7 +85,7 @@ def train(order: Order) -> tuple[Checkpoint, Lessons]:
     return loop.fit(plan, task, order.work / "run", torch.device("cpu"), save_every_s=30), lessons
 
 
-def dry_run(order: Order) -> str:
+def dry_run(order: AdaptRequest) -> str:
     """Try everything on a few frames, write nothing that stays, and say what an adaptation would do and take."""
     order_.require_sound(order)
     expected = footage.count(order.source, order.frames)
@@ -110,7 +110,7 @@ def dry_run(order: Order) -> str:
     )
 
 
-def label(order: Order, limit: int) -> Lessons:
+def label(order: AdaptRequest, limit: int) -> TeacherLabels:
     """Have the teacher look at the footage, and cut whom it was sure of.
 
     Raises:
@@ -123,8 +123,8 @@ def label(order: Order, limit: int) -> Lessons:
     detector = PersonDetector(order.detector, OnnxRunner(order.detector.onnx, order.threads))
     teacher = PoseEstimator(order.teacher, OnnxRunner(order.teacher.onnx, order.threads))
     key = bundle.sha256(json.dumps(order_.identity(order)).encode())
-    witness = pseudo_labels.Witness(detector, teacher, order.gates)
-    seen = pseudo_labels.look_all(witness, frames, order.work / "shards", key)
+    witness = pseudo_labels.Labeller(detector, teacher, order.gates)
+    seen = pseudo_labels.label_all(witness, frames, order.work / "shards", key)
     sigmas = teacher.skeleton.sigma_array
     sure = pseudo_labels.passed(seen, frames, order.gates, sigmas)
     if not any(len(it.poses) for it in seen):
@@ -148,10 +148,10 @@ def label(order: Order, limit: int) -> Lessons:
         crop_cache.build(source, canvases, size=_canvas_size(order), skeleton=skeleton)
     people = len(crop_cache.open_cache([canvases], skeleton)[0])
     held_out = coco.Source(f"{frames.name}, held out", place / "held-out.json", frames.images)
-    return Lessons(frames, joints, people, held_out, time.monotonic() - began)
+    return TeacherLabels(frames, joints, people, held_out, time.monotonic() - began)
 
 
-def _canvas_size(order: Order) -> tuple[int, int]:
+def _canvas_size(order: AdaptRequest) -> tuple[int, int]:
     """(width, height) of canvases in px: as sharp as the student's crops, or that of the caches to rehearse."""
     if order.rehearse:
         known = crop_cache.open_cache(list(order.rehearse), skeleton_of(order.student))[0]
@@ -160,7 +160,7 @@ def _canvas_size(order: Order) -> tuple[int, int]:
     return crop_cache.canvas_size(manifest.input_size, manifest.box_padding or crop_cache.BOX_PADDING)
 
 
-def _start(order: Order, lessons: Lessons) -> Checkpoint:
+def _start(order: AdaptRequest, lessons: TeacherLabels) -> Checkpoint:
     """The student as a checkpoint, made once."""
     place = order.work / "start" / "last.pt"
     if not place.is_file():
@@ -171,14 +171,14 @@ def _start(order: Order, lessons: Lessons) -> Checkpoint:
     return checkpoint.load(place)
 
 
-def _record(order: Order, frames: Footage) -> PictureRecord:
+def _record(order: AdaptRequest, frames: Footage) -> PictureRecord:
     """The footage's own pictures that teach: frames are renamed copies, and those of a video are files of no one's."""
     if frames.is_video:
         return PictureRecord(unrecorded=(f"frames of {frames.name}",))
     return PictureRecord.of(map(image_record.picture_id, footage.originals(frames, order.source, "train")))
 
 
-def _some_crops(order: Order, lessons: Lessons) -> np.ndarray:
+def _some_crops(order: AdaptRequest, lessons: TeacherLabels) -> np.ndarray:
     """Crops of the footage, spread over it, uint8 (N, H, W, 3) of the student's input size."""
     cache = crop_cache.open_cache([order.work / "crops" / "footage"], skeleton_of(order.student))[0]
     size, padding = order.student.manifest.input_size, order.student.manifest.box_padding or crop_cache.BOX_PADDING
@@ -188,7 +188,7 @@ def _some_crops(order: Order, lessons: Lessons) -> np.ndarray:
     return augment.to_bytes(augment.sample(canvases, torch.from_numpy(view), size)).numpy()
 
 
-def _seconds_a_step(order: Order, start: Checkpoint) -> float:
+def _seconds_a_step(order: AdaptRequest, start: Checkpoint) -> float:
     plan = order_.plan(order, start.recipe, 1)
     task = rehearsal.RehearsedTask(plan, start, order.work, torch.device("cpu"), order.work / "run")
     return sum(profile.measure(plan, task, torch.device("cpu"), rounds=3).values()) / 1000

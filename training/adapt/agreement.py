@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.pose.types import Floats
-from training.evaluation.predictions import Answers
+from training.evaluation.predictions import Predictions
 
 NEAR = 0.03
 """A joint is near its teacher's at this share of the box's height, as `reliability.NEAR` has it."""
@@ -38,7 +38,7 @@ class Agreement:
     near_by_joint: NDArray[np.float64]
 
 
-def measure(found: Answers) -> Agreement:
+def measure(found: Predictions) -> Agreement:
     """Compare answers with what the teacher saw, which stands in the place of the labels."""
     heights = (found.poses.boxes[:, 3] - found.poses.boxes[:, 1])[:, None]
     near = np.linalg.norm(found.poses.keypoints - found.truth, axis=2) <= NEAR * heights

@@ -15,15 +15,15 @@ from service.pose.bundle import Bundle, Manifest
 from service.pose.estimator import PoseEstimator
 from training import files
 from training.adapt import agreement, rehearsal
-from training.adapt.adaptation import Lessons
+from training.adapt.adaptation import TeacherLabels
 from training.adapt.agreement import Agreement, Verdict
-from training.adapt.request import Order
+from training.adapt.request import AdaptRequest
 from training.data import coco, holdout
 from training.data import images as pictures
 from training.engine import checkpoint
 from training.engine.checkpoint import Checkpoint
 from training.evaluation import coco_ap, predictions
-from training.evaluation.predictions import Answers
+from training.evaluation.predictions import Predictions
 from training.evaluation.report import html_page, prediction_sheet
 from training.evaluation.report.report import HTML, JSON
 from training.export import model_card, to_onnx
@@ -35,7 +35,7 @@ SHOWN = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class EvaluatedStudent:
     """A student and what it answers on the held-out part.
 
     Attributes:
@@ -46,12 +46,14 @@ class Side:
     """
 
     opened: Bundle
-    answered: Answers
+    answered: Predictions
     agreed: Agreement
     score: coco_ap.Score | None
 
 
-def finish(order: Order, state: Checkpoint, lessons: Lessons, truth: coco.Source | None, every: int = 1) -> str:
+def finish(
+    order: AdaptRequest, state: Checkpoint, lessons: TeacherLabels, truth: coco.Source | None, every: int = 1
+) -> str:
     """Write the new bundle and the report; returns what to print.
 
     Args:
@@ -89,14 +91,21 @@ def next_version(version: str) -> str:
     return f"{stem}+adapt.{int(number) + 1}" if mark and number.isdigit() else f"{version}+adapt.1"
 
 
-def _side(opened: Bundle, lessons: Lessons, truth: coco.Source | None, every: int) -> Side:
+def _side(opened: Bundle, lessons: TeacherLabels, truth: coco.Source | None, every: int) -> EvaluatedStudent:
     estimator = PoseEstimator(opened, OnnxRunner(opened.onnx, threads=1))
     found = predictions.collect(lessons.held_out, estimator)
     score = None if truth is None else coco_ap.score_poses(truth, estimator, every=every)
-    return Side(opened, found, agreement.measure(found), score)
+    return EvaluatedStudent(opened, found, agreement.measure(found), score)
 
 
-def _manifest(order: Order, made: Manifest, state: Checkpoint, lessons: Lessons, before: Side, after: Side) -> Manifest:
+def _manifest(
+    order: AdaptRequest,
+    made: Manifest,
+    state: Checkpoint,
+    lessons: TeacherLabels,
+    before: EvaluatedStudent,
+    after: EvaluatedStudent,
+) -> Manifest:
     """The exported manifest, with the old student's history in the place of what `revival` could not know."""
     old = order.student.manifest
     known = old.trained_by
@@ -131,7 +140,7 @@ def _manifest(order: Order, made: Manifest, state: Checkpoint, lessons: Lessons,
     return made.model_copy(update={"trained_by": trained_by, "metrics": metrics})
 
 
-def _card(manifest: Manifest, state: Checkpoint, order: Order, lessons: Lessons) -> str:
+def _card(manifest: Manifest, state: Checkpoint, order: AdaptRequest, lessons: TeacherLabels) -> str:
     measured = (
         f"labelled pictures (the rows `ap`), and on {len(lessons.footage.part('held out'))} held-out pictures of "
         f"{order.source.name} as agreement with {order.teacher.manifest.name}, which is no truth"
@@ -139,8 +148,10 @@ def _card(manifest: Manifest, state: Checkpoint, order: Order, lessons: Lessons)
     return model_card.with_figures(model_card.write(manifest, state.recipe), manifest, measured)
 
 
-def _numbers(order: Order, lessons: Lessons, before: Side, after: Side, verdict: Verdict) -> dict[str, Any]:
-    def side(it: Side) -> dict[str, Any]:
+def _numbers(
+    order: AdaptRequest, lessons: TeacherLabels, before: EvaluatedStudent, after: EvaluatedStudent, verdict: Verdict
+) -> dict[str, Any]:
+    def side(it: EvaluatedStudent) -> dict[str, Any]:
         return {
             "version": it.opened.manifest.version,
             "mean_oks": float(it.agreed.oks.mean()),
@@ -161,7 +172,7 @@ def _numbers(order: Order, lessons: Lessons, before: Side, after: Side, verdict:
     }
 
 
-def _rows(before: Side, after: Side) -> list[list[str]]:
+def _rows(before: EvaluatedStudent, after: EvaluatedStudent) -> list[list[str]]:
     """Name, before, after, gain of each figure."""
     pairs = {
         "agreement with the teacher, mean OKS": (before.agreed.oks.mean(), after.agreed.oks.mean()),
@@ -175,14 +186,18 @@ def _rows(before: Side, after: Side) -> list[list[str]]:
     return [[name, f"{old:.4f}", f"{new:.4f}", f"{new - old:+.4f}"] for name, (old, new) in pairs.items()]
 
 
-def _text(order: Order, written: Bundle, before: Side, after: Side, verdict: Verdict) -> str:
+def _text(
+    order: AdaptRequest, written: Bundle, before: EvaluatedStudent, after: EvaluatedStudent, verdict: Verdict
+) -> str:
     lines = [f"{name}: {old} -> {new} ({gain})" for name, old, new, gain in _rows(before, after)]
     say = "BETTER" if verdict.better else "NOT BETTER, keep the old one"
     lines += [f"{say}: {verdict.why}", f"{written.path}: version {written.manifest.version}", str(order.out / HTML)]
     return "\n".join(lines)
 
 
-def _html(order: Order, lessons: Lessons, before: Side, after: Side, verdict: Verdict) -> list[str]:
+def _html(
+    order: AdaptRequest, lessons: TeacherLabels, before: EvaluatedStudent, after: EvaluatedStudent, verdict: Verdict
+) -> list[str]:
     new, skeleton = after.opened.manifest, before.answered.skeleton
     by_joint = zip(skeleton.keypoints, before.agreed.near_by_joint, after.agreed.near_by_joint, strict=True)
     counts = {part: len(lessons.footage.part(part)) for part in ("train", "gap", "held out")}
@@ -226,7 +241,7 @@ def _share(value: float) -> str:
     return "none" if np.isnan(value) else f"{value:.1%}"
 
 
-def _sheets(lessons: Lessons, before: Side, after: Side) -> list[str]:
+def _sheets(lessons: TeacherLabels, before: EvaluatedStudent, after: EvaluatedStudent) -> list[str]:
     gains = after.agreed.oks - before.agreed.oks
     order = np.argsort(-gains, kind="stable")
     count = min(SHOWN, max(1, len(order) // 2))

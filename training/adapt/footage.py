@@ -41,7 +41,7 @@ class FootageError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class FootageFrame:
     """One picture.
 
     Attributes:
@@ -69,7 +69,7 @@ class Footage:
 
     name: str
     images: Path
-    frames: tuple[Frame, ...]
+    frames: tuple[FootageFrame, ...]
     is_video: bool
     unreadable: tuple[str, ...] = ()
 
@@ -121,7 +121,7 @@ def collect(source: Path, images: Path, limit: int, hold_out: float) -> Footage:
     listing = images.with_suffix(".json")
     if listing.is_file():
         tree = json.loads(listing.read_text())
-        frames = tuple(Frame(**it) for it in tree["frames"])
+        frames = tuple(FootageFrame(**it) for it in tree["frames"])
         return Footage(tree["name"], images, frames, tree["is_video"], tuple(tree["unreadable"]))
     images.mkdir(parents=True, exist_ok=True)
     unreadable: list[str] = []
@@ -134,7 +134,7 @@ def collect(source: Path, images: Path, limit: int, hold_out: float) -> Footage:
         raise FootageError(f"{source}: expected at least 4 pictures that differ, got {len(kept)}{bad}")
     is_video = not source.is_dir()
     parts = split([time for _, time in kept], hold_out, GAP_S if is_video else np.inf)
-    frames = tuple(Frame(file, time, part) for (file, time), part in zip(kept, parts, strict=True))
+    frames = tuple(FootageFrame(file, time, part) for (file, time), part in zip(kept, parts, strict=True))
     footage = Footage(source.name, images, frames, is_video, tuple(unreadable))
     tree = {
         "name": footage.name,

@@ -55,7 +55,7 @@ class Gates:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class LabelledFrame:
     """The people of one frame.
 
     Attributes:
@@ -67,7 +67,7 @@ class Seen:
     apart: Floats
 
 
-class Witness:
+class Labeller:
     """A detector and a teacher, as they serve."""
 
     def __init__(self, detector: PersonDetector, teacher: PoseEstimator, gates: Gates) -> None:
@@ -75,21 +75,21 @@ class Witness:
         self._teacher = teacher
         self._gates = gates
 
-    def look(self, image: Image) -> Seen:
+    def look(self, image: Image) -> LabelledFrame:
         """Find everybody on uint8 (H, W, 3) RGB and look twice."""
         found, box_scores = self._detector.find(image, max_people=50, min_score=self._gates.box_score)
         poses = self._teacher.estimate(image, found, box_scores)
         if not len(poses):
-            return Seen(poses, np.zeros(poses.scores.shape, np.float32))
+            return LabelledFrame(poses, np.zeros(poses.scores.shape, np.float32))
         right = image.shape[1] - 1
         mirrored = self._teacher.estimate(np.ascontiguousarray(image[:, ::-1]), _mirror(_grow(found, WIDER), right))
         again = mirrored.keypoints[:, list(self._teacher.skeleton.flip)]
         again[..., 0] = right - again[..., 0]
         widths = oks_widths(found, self._teacher.skeleton.sigma_array)
-        return Seen(poses, np.asarray(np.linalg.norm(again - poses.keypoints, axis=2) / widths, np.float32))
+        return LabelledFrame(poses, np.asarray(np.linalg.norm(again - poses.keypoints, axis=2) / widths, np.float32))
 
 
-def look_all(witness: Witness, footage: Footage, shards: Path, key: str) -> list[Seen]:
+def label_all(witness: Labeller, footage: Footage, shards: Path, key: str) -> list[LabelledFrame]:
     """Look at every frame; killed, a later call goes on behind the last shard.
 
     Args:
@@ -98,7 +98,7 @@ def look_all(witness: Witness, footage: Footage, shards: Path, key: str) -> list
         shards: Folder for what was seen.
         key: Names witness and footage by their content: shards of another key are looked at anew.
     """
-    seen: list[Seen] = []
+    seen: list[LabelledFrame] = []
     with tqdm(total=len(footage.frames), desc=f"label {footage.name}", unit="picture") as progress:
         for start in range(0, len(footage.frames), SHARD):
             frames = footage.frames[start : start + SHARD]
@@ -113,7 +113,7 @@ def look_all(witness: Witness, footage: Footage, shards: Path, key: str) -> list
     return seen
 
 
-def passed(seen: Sequence[Seen], footage: Footage, gates: Gates, sigmas: Floats) -> list[NDArray[np.bool_]]:
+def passed(seen: Sequence[LabelledFrame], footage: Footage, gates: Gates, sigmas: Floats) -> list[NDArray[np.bool_]]:
     """Which joints teach, bool (N, K) a frame."""
     sure = [(it.poses.scores >= gates.joint_score) & (it.apart <= gates.apart) for it in seen]
     if not footage.is_video:
@@ -157,7 +157,7 @@ def oks_widths(boxes: Boxes, sigmas: Floats) -> Floats:
 
 
 def write_coco(
-    seen: Sequence[Seen],
+    seen: Sequence[LabelledFrame],
     sure: Sequence[NDArray[np.bool_]],
     footage: Footage,
     part: str,
@@ -226,7 +226,7 @@ def _mirror(boxes: Boxes, right: int) -> Boxes:
     return np.stack([right - boxes[:, 2], boxes[:, 1], right - boxes[:, 0], boxes[:, 3]], axis=1).astype(np.float32)
 
 
-def _pack(seen: Seen) -> dict[str, list]:
+def _pack(seen: LabelledFrame) -> dict[str, list]:
     poses = seen.poses
     parts: dict[str, Floats] = {
         "keypoints": poses.keypoints,
@@ -238,7 +238,7 @@ def _pack(seen: Seen) -> dict[str, list]:
     return {"shape": list(poses.scores.shape)} | {name: np.round(it, 3).tolist() for name, it in parts.items()}
 
 
-def _unpack(stored: dict[str, list]) -> Seen:
+def _unpack(stored: dict[str, list]) -> LabelledFrame:
     n, k = stored["shape"]
     arrays = {name: np.asarray(it, np.float32) for name, it in stored.items()}
     poses = Poses(
@@ -247,4 +247,4 @@ def _unpack(stored: dict[str, list]) -> Seen:
         arrays["boxes"].reshape(n, 4),
         arrays["box_scores"].reshape(n),
     )
-    return Seen(poses, arrays["apart"].reshape(n, k))
+    return LabelledFrame(poses, arrays["apart"].reshape(n, k))

@@ -28,7 +28,7 @@ class AdaptError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class AdaptRequest:
     """What is asked for.
 
     Attributes:
@@ -82,7 +82,7 @@ def open_bundle(name: str) -> Bundle:
     return bundle.read(folder)
 
 
-def require_sound(order: Order) -> None:
+def require_sound(order: AdaptRequest) -> None:
     """Refuse before any work: to write where bundles serve, a student that cannot learn, other joints, bad settings.
 
     Raises:
@@ -112,7 +112,7 @@ def require_sound(order: Order) -> None:
     plan(order, from_bundle.recipe_of(order.student), 1)
 
 
-def identity(order: Order) -> dict[str, str]:
+def identity(order: AdaptRequest) -> dict[str, str]:
     """What must not change between a call and the one that goes on."""
     caches = [hashlib.sha256((it / "labels.npz").read_bytes()).hexdigest() for it in order.rehearse]
     return {
@@ -135,7 +135,7 @@ def _answers(opened: Bundle) -> str:
     return bundle.sha256(opened.onnx + (b"" if known is None else known.model_dump_json().encode()))
 
 
-def remember(order: Order) -> None:
+def remember(order: AdaptRequest) -> None:
     """Write down what was asked for, or refuse to go on with something else.
 
     Raises:
@@ -159,7 +159,7 @@ def skeleton_of(opened: Bundle) -> Skeleton:
     return PoseEstimator(opened, OnnxRunner(opened.onnx, threads=1)).skeleton
 
 
-def plan(order: Order, before: Recipe, steps: int) -> Recipe:
+def plan(order: AdaptRequest, before: Recipe, steps: int) -> Recipe:
     """The recipe of an adaptation of so many steps; ``before`` is the student's."""
     name = f"{order.source.name}, labelled by {order.teacher.manifest.name} {order.teacher.manifest.version}"
     return rehearsal.recipe_of(before, name, "crops/footage", order.rehearse, steps, order.settings)

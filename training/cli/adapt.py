@@ -18,7 +18,7 @@ def run(options: Namespace) -> int:
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
     truth = coco.optional_source(options.annotations, options.images)
-    asked = request.Order(
+    asked = request.AdaptRequest(
         options.source,
         options.out,
         request.open_bundle(options.student),

@@ -18,8 +18,8 @@ from training.adapt import footage
 from training.adapt import request as order
 from training.cli import adapt, calibrate, distill, import_model, train
 from training.data import coco, crop_cache, holdout, known_skeletons, pseudo_labels, skeletons
-from training.data.formats import check, contact_sheet, convert, labelled_set, layouts, restored_shape
-from training.data.formats.layouts import Place
+from training.data.formats import check, contact_sheet, convert, labelled_set, layouts, original_shape
+from training.data.formats.layouts import SetLocation
 from training.data.image_record import PictureRecord
 from training.distillation import teachers
 from training.engine import checkpoint, device, history, loop, profile
@@ -71,7 +71,7 @@ def run_check(options: Namespace) -> int:
     found = layouts.read(_place(options), wanted)
     against = None
     if options.against:
-        against = layouts.read(Place(options.against, options.against_images, options.against_split), wanted)
+        against = layouts.read(SetLocation(options.against, options.against_images, options.against_split), wanted)
     print(check.report(found, against), flush=True)
     labelled_set.require_sound(found)
     if options.sheet:
@@ -83,7 +83,7 @@ def run_convert(options: Namespace) -> int:
     """See `datasets.convert`."""
     found = layouts.read(_place(options), _skeleton(options))
     convert.write(found, options.out)
-    print("".join(f"{line}\n" for line in labelled_set.noted(found.notes)), end="")
+    print("".join(f"{line}\n" for line in labelled_set.note_lines(found.notes)), end="")
     print(f"{options.out}: {len(found.people):,} people; --images {found.images}")
     if options.toml:
         files.write(options.toml, skeletons.to_toml(found.skeleton).encode())
@@ -94,17 +94,17 @@ def run_convert(options: Namespace) -> int:
 def run_restore(options: Namespace) -> int:
     """See `datasets.restored`."""
     without = {number for file in options.without for number in coco.load(file).imgs}
-    found = restored_shape.restore(options.images, options.labels, options.out, without)
+    found = original_shape.restore(options.images, options.labels, options.out, without)
     print(
         f"{options.out}: {len(found.pictures):,} pictures, {len(found.people):,} people; "
         f"{len(found.notes):,} copies left out"
     )
-    print("".join(f"{line}\n" for line in labelled_set.noted(found.notes)), end="")
+    print("".join(f"{line}\n" for line in labelled_set.note_lines(found.notes)), end="")
     return 0
 
 
-def _place(options: Namespace) -> Place:
-    return Place(options.data, options.images, options.split, options.lsp_one, options.classes)
+def _place(options: Namespace) -> SetLocation:
+    return SetLocation(options.data, options.images, options.split, options.lsp_one, options.classes)
 
 
 def _skeleton(options: Namespace) -> Skeleton | None:
@@ -211,9 +211,9 @@ def run_bench(options: Namespace) -> int:
     precisions = ranking.score(source, field, options.every) if source else {}
     rows = bench.measure(field, options.rounds, precisions)
     if options.plot:
-        from training.evaluation.report import figures  # noqa: PLC0415 (matplotlib takes a second)
+        from training.evaluation.report import plots  # noqa: PLC0415 (matplotlib takes a second)
 
-        files.write(options.plot, figures.front(rows))
+        files.write(options.plot, plots.accuracy_over_latency(rows))
     print(bench.table(rows))
     if shared.pictures:
         print(f"\nAP is {shared.marked('of pictures')} by one of the bundles: too good for new ones.")

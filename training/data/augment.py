@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from service.pose import crop
 from service.pose.skeleton import COCO17
 from service.pose.types import Floats
-from training.engine.rng import Chance
+from training.data.batch_rng import BatchRng
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +166,7 @@ def warp(maps: Tensor, to_maps: Tensor, size: tuple[int, int]) -> Tensor:
     return F.grid_sample(maps, (2 * grid + 1) / span - 1, align_corners=False)
 
 
-def disturb(pixels: Tensor, strength: Strength, rng: Chance) -> Tensor:
+def disturb(pixels: Tensor, strength: Strength, rng: BatchRng) -> Tensor:
     """Change colours, sharpness, noise and compression of some of the pictures, float (N, 3, h, w) 0..255.
 
     h and w must be multiples of 8.
@@ -184,7 +184,7 @@ def disturb(pixels: Tensor, strength: Strength, rng: Chance) -> Tensor:
     return pixels
 
 
-def recolor(pixels: Tensor, rng: Chance) -> Tensor:
+def recolor(pixels: Tensor, rng: BatchRng) -> Tensor:
     """Gamma, gain per channel, offset, and for some a step towards grey."""
     count = len(pixels)
     gamma = np.exp(rng.uniform(-0.3, 0.3, (count, 1, 1, 1)))
@@ -197,7 +197,7 @@ def recolor(pixels: Tensor, rng: Chance) -> Tensor:
     return pixels + grey_ * (luma - pixels)
 
 
-def soften(pixels: Tensor, rng: Chance) -> Tensor:
+def soften(pixels: Tensor, rng: BatchRng) -> Tensor:
     """Lose detail as a distant camera does: shrink over areas, enlarge."""
     height, width = pixels.shape[2:]
     softened = torch.empty_like(pixels)
@@ -211,7 +211,7 @@ def soften(pixels: Tensor, rng: Chance) -> Tensor:
     return softened
 
 
-def add_noise(pixels: Tensor, rng: Chance) -> Tensor:
+def add_noise(pixels: Tensor, rng: BatchRng) -> Tensor:
     """A sensor's noise: Gaussian, deviation 2 to 12 of 255."""
     generator = torch.Generator(pixels.device).manual_seed(rng.seed())
     deviation = _like(pixels, rng.uniform(2, 12, (len(pixels), 1, 1, 1)))
@@ -219,7 +219,7 @@ def add_noise(pixels: Tensor, rng: Chance) -> Tensor:
     return pixels + deviation * noise[torch.from_numpy(rng.kept).to(pixels.device)]
 
 
-def compress(pixels: Tensor, rng: Chance) -> Tensor:
+def compress(pixels: Tensor, rng: BatchRng) -> Tensor:
     """JPEG's artefacts: 8 x 8 cosine transform, quantised by the standard's luma table (ITU T.81, table K.1).
 
     Channels are treated alike and none is subsampled: the blocks are what a network meets, not the exact codec.
@@ -236,7 +236,7 @@ def compress(pixels: Tensor, rng: Chance) -> Tensor:
 
 
 def cut_out(
-    pixels: Tensor, keypoints_crop: Floats, known: NDArray[np.bool_], strength: Strength, rng: Chance
+    pixels: Tensor, keypoints_crop: Floats, known: NDArray[np.bool_], strength: Strength, rng: BatchRng
 ) -> Tensor:
     """Cover a rectangle near a known joint of some people with one colour (arXiv 1708.04552).
 

@@ -203,7 +203,7 @@ def record(caches: Sequence[CropCache]) -> PictureRecord:
     return whole
 
 
-class Rows:
+class RowGatherer:
     """Rows of several uint8 arrays, gathered by (array, row): memory maps for a CPU, tensors on an accelerator."""
 
     def __init__(self, arrays: Sequence[NDArray[np.uint8]], device: torch.device) -> None:

@@ -20,7 +20,7 @@ _EXIF = 0
 
 
 @dataclass(frozen=True, slots=True)
-class SeenAs:
+class LabelFrame:
     """How those who labelled a picture saw it.
 
     Attributes:
@@ -32,10 +32,10 @@ class SeenAs:
     upright: bool = False
 
     @staticmethod
-    def of(info: Mapping[str, Any]) -> SeenAs:
+    def of(info: Mapping[str, Any]) -> LabelFrame:
         """Read an entry of a COCO file's ``images``; ``upright`` is ours."""
         width, height = info.get("width"), info.get("height")
-        return SeenAs((int(width), int(height)) if width and height else None, bool(info.get("upright")))
+        return LabelFrame((int(width), int(height)) if width and height else None, bool(info.get("upright")))
 
 
 def read(path: Path, upright: bool = False) -> Image:
@@ -84,7 +84,7 @@ def decode(content: bytes, flags: int) -> tuple[Image | None, int]:
     return np.asarray(pixels, np.uint8), orientation.read(exif.removeprefix(b"Exif\0\0"))
 
 
-def read_as(path: Path, seen_as: SeenAs) -> Image:
+def read_as(path: Path, seen_as: LabelFrame) -> Image:
     """Read a picture as those saw it who labelled it.
 
     Raises:
@@ -109,9 +109,9 @@ class Recent:
 
     def __init__(self, most_bytes: int) -> None:
         self._free = most_bytes
-        self._kept: OrderedDict[tuple[Path, SeenAs], Image] = OrderedDict()
+        self._kept: OrderedDict[tuple[Path, LabelFrame], Image] = OrderedDict()
 
-    def read_as(self, path: Path, seen_as: SeenAs) -> Image:
+    def read_as(self, path: Path, seen_as: LabelFrame) -> Image:
         """See `read_as`; whoever changes the pixels changes them for all."""
         key = (path, seen_as)
         if key in self._kept:
@@ -127,4 +127,4 @@ class Recent:
 
 def read_labelled(folder: Path, info: Mapping[str, Any]) -> Image:
     """Read the picture of an entry of a COCO file's ``images``; see `read_as`."""
-    return read_as(picture_path(folder, info["file_name"]), SeenAs.of(info))
+    return read_as(picture_path(folder, info["file_name"]), LabelFrame.of(info))

@@ -19,11 +19,11 @@ from service.pose.detector import STRIDE
 from service.pose.types import Boxes, Floats, Image
 from training.data import augment, coco, image_record
 from training.data import images as pictures
+from training.data.batch_rng import BatchRng
 from training.data.image_record import PictureRecord
 from training.distillation import losses
 from training.distillation.teachers import read_bundle
 from training.engine import checkpoint, distributed, lineage
-from training.engine.rng import Chance
 from training.networks.detector import DetectorNetwork
 from training.networks.rtmdet import RtmDet, flat
 from training.recipe.recipe import Phase, Recipe, RecipeError
@@ -55,7 +55,7 @@ class DetectorTask:
                 "losses.teachers: expected at least one for rtmdet-nano, which learns from teachers alone, got none"
             )
         places = [checkpoint.locate(it.path, data_root, run) for it in recipe.losses.teachers]
-        self._teachers = [BoxTeacher(path) for path in places]
+        self._teachers = [DetectorTeacher(path) for path in places]
         self._teacher_names = tuple(map(lineage.teacher_name, recipe.losses.teachers, places))
         self._read = pictures.Recent(CACHED_BYTES).read_as
         self._sources = []
@@ -94,7 +94,7 @@ class DetectorTask:
                 pixels, boxes = place(self._read(path, seen_as), boxes, size, framing)
                 samples.append((pixels, *encode(boxes, sure, size)))
         seen, *targets = (torch.from_numpy(np.stack(it)).to(self._device) for it in zip(*samples, strict=True))
-        chance = Chance(rng, phase.batch, kept)
+        chance = BatchRng(rng, phase.batch, kept)
         disturbed = augment.disturb(seen.permute(0, 3, 1, 2).float(), strength, chance)
         return augment.to_bytes(disturbed), *targets
 
@@ -126,7 +126,7 @@ class DetectorTask:
         """Distance to the mean of the teachers' scores and boxes; meanwhile the activations change."""
         network.set_relu_share(self._recipe.ramped(self._recipe.network.activation_ramp, step))
         logits, boxes = flat(network(pixels))
-        answers = [teacher.look(pixels) for teacher in self._teachers]
+        answers = [teacher.infer(pixels) for teacher in self._teachers]
         scores = torch.stack([it[0] for it in answers]).mean(dim=0)
         wanted = torch.stack([it[1] for it in answers]).mean(dim=0)
         surest = distributed.mean(scores.sum()).clamp_min(1.0)
@@ -138,7 +138,7 @@ class DetectorTask:
         }
 
 
-class BoxTeacher:
+class DetectorTeacher:
     """A bundle that detects people, as a teacher."""
 
     def __init__(self, path: Path) -> None:
@@ -147,7 +147,7 @@ class BoxTeacher:
             raise coco.DatasetError(f"{path}: expected a teacher with decoder 'boxes', got {opened.manifest.decoder!r}")
         self._runner = OnnxRunner(opened.onnx, threads=torch.get_num_threads())
 
-    def look(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    def infer(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Scores (N, M) and boxes (N, M, 4) xyxy px of pictures uint8 (N, H, W, 3)."""
         scores, boxes = (torch.from_numpy(it).to(pixels.device) for it in self._runner.run(pixels.cpu().numpy()))
         return scores, boxes
@@ -172,7 +172,7 @@ def best_cells(overlaps: Tensor, owners: Tensor) -> Tensor:
     return answering
 
 
-def _read_source(annotations: Path, images: Path) -> list[tuple[Path, pictures.SeenAs, Boxes, np.ndarray]]:
+def _read_source(annotations: Path, images: Path) -> list[tuple[Path, pictures.LabelFrame, Boxes, np.ndarray]]:
     """List pictures as (file, how, boxes float32 (N, 4) xyxy, sure bool (N,)); crowds are unsure boxes."""
     data = coco.load(annotations)
     entries = []
@@ -184,7 +184,7 @@ def _read_source(annotations: Path, images: Path) -> list[tuple[Path, pictures.S
         people = [a for a in data.imgToAnns[image_id] if min(a["bbox"][2:]) >= 1]
         sure = [not a.get("iscrowd") and a.get("box_score", 1.0) >= SURE_BOX_SCORE for a in people]
         boxes = from_xywh([a["bbox"] for a in people])
-        entries.append((path, pictures.SeenAs.of(info), boxes, np.array(sure, bool)))
+        entries.append((path, pictures.LabelFrame.of(info), boxes, np.array(sure, bool)))
     if not entries:
         raise coco.DatasetError(f"{annotations}: expected pictures, got none")
     return entries

@@ -22,7 +22,7 @@ from training.recipe.recipe import Losses, Network
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class Targets:
     """What a batch is to teach, on the student's grid.
 
     Attributes:
@@ -72,16 +72,16 @@ def ramp(progress: float, length: float) -> float:
     return math.exp(-5 * (1 - min(1.0, progress / length)) ** 2) if length else 1.0
 
 
-def dense(outputs: Outputs, lesson: Lesson, settings: Losses, network: Network) -> Tensor:
+def dense(outputs: Outputs, targets: Targets, settings: Losses, network: Network) -> Tensor:
     """Mean distance to the teachers: every teacher teaches the student, not the last of a chain alone (*DGKD*).
 
     The mean over teachers is weighted by how far each is believed, joint by joint (*ours*): a weak assistant does not
     talk down a sure teacher.
     """
-    total = torch.zeros((), device=lesson.maps.device)
-    trusted = distributed.mean(lesson.trust.sum(dim=(1, 2)))
+    total = torch.zeros((), device=targets.maps.device)
+    trusted = distributed.mean(targets.trust.sum(dim=(1, 2)))
     shares = trusted / trusted.sum().clamp_min(1e-6)
-    for maps, trust, share in zip(lesson.teachers, lesson.trust, shares, strict=True):
+    for maps, trust, share in zip(targets.teachers, targets.trust, shares, strict=True):
         if settings.dense_form == "squared":
             assert isinstance(outputs, Tensor)
             distance = losses.squared(outputs, maps, trust, network.sigma_cells)
@@ -91,16 +91,16 @@ def dense(outputs: Outputs, lesson: Lesson, settings: Losses, network: Network) 
     return total
 
 
-def classification(outputs: Outputs, lesson: Lesson, settings: Losses, network: Network) -> Tensor:
+def classification(outputs: Outputs, targets: Targets, settings: Losses, network: Network) -> Tensor:
     """Classify each joint's cell; where nobody labelled it, by the teachers' mean (binarized) map or not at all."""
-    maps, weights = lesson.maps, lesson.weights
-    if len(lesson.teachers) and settings.teacher_targets:
-        trusted = lesson.trust.sum(dim=0)
-        consensus = (lesson.teachers * lesson.trust[..., None, None]).sum(dim=0)
+    maps, weights = targets.maps, targets.weights
+    if len(targets.teachers) and settings.teacher_targets:
+        trusted = targets.trust.sum(dim=0)
+        consensus = (targets.teachers * targets.trust[..., None, None]).sum(dim=0)
         consensus = consensus / trusted.clamp_min(1e-6)[..., None, None]
         unlabelled = weights == 0
         maps = torch.where(unlabelled[..., None, None], consensus, maps)
-        weights = torch.where(unlabelled, trusted / len(lesson.teachers), weights)
+        weights = torch.where(unlabelled, trusted / len(targets.teachers), weights)
     if settings.classification_form == "axes" or isinstance(outputs, tuple):
         return losses.axis_cross_entropy(_logits(outputs, network), maps, weights)
     logits = outputs * network.temperature
@@ -130,14 +130,14 @@ def past_distance(outputs: Outputs, past: Outputs, settings: Losses, network: Ne
 
 
 def total(
-    outputs: Outputs, past: Outputs | None, lesson: Lesson, settings: Losses, network: Network, progress: float
+    outputs: Outputs, past: Outputs | None, targets: Targets, settings: Losses, network: Network, progress: float
 ) -> dict[str, Tensor]:
     """Weighted terms of the loss; their sum is what is minimised.
 
     Args:
         outputs: The student's.
         past: Those of its averaged weights, or None where `Losses.self_distillation` is 0.
-        lesson: What to teach, teachers' maps already binarized and dropped.
+        targets: What to teach, teachers' maps already binarized and dropped.
         settings: Weights and forms.
         network: Gives sigma and temperature.
         progress: Share of the training that is done.
@@ -146,12 +146,12 @@ def total(
     if settings.regression:
         assert isinstance(outputs, Tensor)
         terms["regression"] = settings.regression * losses.squared(
-            outputs, lesson.maps, lesson.weights, network.sigma_cells
+            outputs, targets.maps, targets.weights, network.sigma_cells
         )
     if settings.dense:
-        terms["dense"] = settings.dense * dense(outputs, lesson, settings, network)
+        terms["dense"] = settings.dense * dense(outputs, targets, settings, network)
     if settings.classification:
-        terms["classification"] = settings.classification * classification(outputs, lesson, settings, network)
+        terms["classification"] = settings.classification * classification(outputs, targets, settings, network)
     if past is not None:
         weight = settings.self_distillation * ramp(progress, settings.self_distillation_rampup)
         terms["self_distillation"] = weight * past_distance(outputs, past, settings, network)

@@ -14,13 +14,13 @@ from service.pose import crop
 from service.pose.decoders import heatmap
 from service.pose.types import Floats
 from training.data import augment, coco, crop_cache
+from training.data.batch_rng import BatchRng
 from training.data.image_record import PictureRecord
 from training.distillation import dskd, losses, teacher_cache, teachers
-from training.distillation.dskd import Lesson
-from training.distillation.teacher_cache import BatchTeacher, BesideTeacher, CachedTeacher, Placed
+from training.distillation.dskd import Targets
+from training.distillation.teacher_cache import AlignedTeacher, CachedTeacher, OnlineTeacher, PlacedCrops
 from training.distillation.teachers import CPU_BATCH
 from training.engine import checkpoint, distributed, lineage
-from training.engine.rng import Chance
 from training.networks.blocks import normalise
 from training.networks.efficientnet_lite import EfficientNetLite0
 from training.networks.lite_hrnet import LiteHRNet
@@ -33,7 +33,7 @@ class PoseBatch:
     """Crops uint8 (N, H, W, 3) and what they are to teach."""
 
     pixels: Tensor
-    lesson: Lesson
+    targets: Targets
 
 
 class PoseTask:
@@ -59,7 +59,7 @@ class PoseTask:
             height, width = self._caches[0].pixels.shape[1:3]
             if told := crop_cache.misfit((width, height), size, recipe.network.box_padding):
                 print(f"{recipe.name}: {told}", file=sys.stderr)
-        self._canvases = crop_cache.Rows([cache.pixels for cache in self._caches], device)
+        self._canvases = crop_cache.RowGatherer([cache.pixels for cache in self._caches], device)
         shares = np.array([data.share for data in recipe.data])
         self._shares = shares / shares.sum()
         self._has_labels = np.array([data.labels for data in recipe.data], np.float32)
@@ -70,7 +70,7 @@ class PoseTask:
         if recipe.losses.features:
             self._features = EfficientNetLite0(stages=5).eval().requires_grad_(requires_grad=False).to(device)
 
-    def _open(self, settings: Teacher, data_root: Path, run: Path) -> BatchTeacher:
+    def _open(self, settings: Teacher, data_root: Path, run: Path) -> AlignedTeacher:
         path = checkpoint.locate(settings.path, data_root, run)
         teacher = teachers.open_teacher(settings, path, self._device)
         self._teacher_names.append(lineage.teacher_name(settings, path))
@@ -80,13 +80,13 @@ class PoseTask:
                 f"recipe's skeleton, got one for {teacher.skeleton.name!r}; train a teacher with that skeleton"
             )
         if not settings.cached:
-            return BesideTeacher(
+            return OnlineTeacher(
                 teacher, settings.flip, teacher_cache.measure(teacher, self._caches, settings.flip, self._device)
             )
         folders = []
         for cache in self._caches:
             folder = teacher_cache.folder_of(data_root / "teachers", settings.name, path, settings.flip, cache)
-            teacher_cache.look_once(teacher, settings.name, cache, folder, settings.flip, self._device)
+            teacher_cache.write_cache(teacher, settings.name, cache, folder, settings.flip, self._device)
             folders.append(folder)
         return CachedTeacher(folders, self._device, [data.labels for data in self._recipe.data])
 
@@ -124,7 +124,7 @@ class PoseTask:
         weights = weights * inside
 
         kept = distributed.rows(phase.batch, rank, count)
-        chance = Chance(rng, phase.batch, kept)
+        chance = BatchRng(rng, phase.batch, kept)
         sources, rows, to_canvas, mirrored = sources[kept], rows[kept], to_canvas[kept], mirrored[kept]
         keypoints_crop, weights, visible = keypoints_crop[kept], weights[kept], ((known > 0) & inside)[kept]
         canvases = self._canvases.take(sources, rows)
@@ -132,10 +132,12 @@ class PoseTask:
         pixels = augment.disturb(augment.sample(canvases, affines, phase.size), strength, chance)
         pixels = augment.to_bytes(augment.cut_out(pixels, keypoints_crop, visible, strength, chance))
         first = self._recipe.network.first_cell_px
-        placed = Placed(pixels, to_canvas, mirrored, sources, rows, skeleton, first)
-        return PoseBatch(pixels, self._lesson(placed, keypoints_crop, weights, rng))
+        placed = PlacedCrops(pixels, to_canvas, mirrored, sources, rows, skeleton, first)
+        return PoseBatch(pixels, self._targets(placed, keypoints_crop, weights, rng))
 
-    def _lesson(self, placed: Placed, keypoints_crop: Floats, weights: Floats, rng: np.random.Generator) -> Lesson:
+    def _targets(
+        self, placed: PlacedCrops, keypoints_crop: Floats, weights: Floats, rng: np.random.Generator
+    ) -> Targets:
         # Where our convention's cells would lie: the network's own are at `first_cell_px`.
         moved = keypoints_crop + np.float32((STRIDE - 1) / 2 - placed.first_cell_px)
         profiles = heatmap.profiles(moved, placed.grid, STRIDE, self._recipe.network.sigma_cells)
@@ -144,12 +146,12 @@ class PoseTask:
         weights_ = torch.from_numpy(weights.astype(np.float32)).to(self._device) * self._joint_weights
         if not self._teachers:
             none = torch.zeros(0, *maps.shape, device=self._device)
-            return Lesson(maps, weights_, none, none[..., 0, 0])
-        looks = [teacher.look(placed) for teacher in self._teachers]
+            return Targets(maps, weights_, none, none[..., 0, 0])
+        looks = [teacher.infer(placed) for teacher in self._teachers]
         settings = self._recipe.losses
         seen = dskd.binarize(torch.stack([look[0] for look in looks]), settings.binarize, settings.binary)
         trust = torch.stack([look[1] for look in looks]) * self._joint_weights
-        return Lesson(maps, weights_, seen, dskd.drop_one(trust, rng) if settings.drop else trust)
+        return Targets(maps, weights_, seen, dskd.drop_one(trust, rng) if settings.drop else trust)
 
     def loss(self, network: PoseNetwork, past: PoseNetwork, batch: PoseBatch, step: int) -> dict[str, Tensor]:
         """DSKD's terms on the network's answer; see `distill.total`.
@@ -169,7 +171,7 @@ class PoseTask:
         if settings.self_distillation:
             then = _answer(past.eval(), batch.pixels)
         progress = step / self._recipe.steps
-        terms = dskd.total(_as_float(outputs), then, batch.lesson, settings, shape, progress)
+        terms = dskd.total(_as_float(outputs), then, batch.targets, settings, shape, progress)
         if self._features is not None and features is not None:
             with torch.no_grad():
                 few = max(1, len(batch.pixels) if batch.pixels.is_cuda else CPU_BATCH)

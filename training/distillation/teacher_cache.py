@@ -28,9 +28,9 @@ from service.pose.skeleton import COCO17, Skeleton
 from service.pose.types import Floats
 from training import files
 from training.data import augment, crop_cache
-from training.data.crop_cache import CropCache, Rows
-from training.distillation.teachers import MapTeacher, cells_to_crop
-from training.distillation.trust import Reliability, tally
+from training.data.crop_cache import CropCache, RowGatherer
+from training.distillation.teachers import HeatmapTeacher, cells_to_crop
+from training.distillation.trust import PrecisionByScore, tally
 from training.networks.pose import STRIDE, mirror_maps
 
 CHUNK = 64
@@ -40,7 +40,7 @@ TRIED = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class PlacedCrops:
     """A batch's crops and where they lie on their canvases.
 
     Attributes:
@@ -72,15 +72,17 @@ class Placed:
         return self.pixels.shape[2] // STRIDE, self.pixels.shape[1] // STRIDE
 
 
-class BatchTeacher(Protocol):
+class AlignedTeacher(Protocol):
     """Anything that answers a batch on the student's grid."""
 
-    def look(self, placed: Placed) -> tuple[Tensor, Tensor]:
+    def infer(self, placed: PlacedCrops) -> tuple[Tensor, Tensor]:
         """Heatmaps float (N, K, h, w) and how far each is believed, float (N, K), 0..1."""
         ...
 
 
-def look_once(teacher: MapTeacher, name: str, cache: CropCache, out: Path, flip: bool, device: torch.device) -> None:
+def write_cache(
+    teacher: HeatmapTeacher, name: str, cache: CropCache, out: Path, flip: bool, device: torch.device
+) -> None:
     """Write a teacher's heatmaps of every crop of a cache; killed, a later call goes on behind the last chunk.
 
     Of several processes that want the same maps one looks, the others wait for it.
@@ -100,7 +102,7 @@ def look_once(teacher: MapTeacher, name: str, cache: CropCache, out: Path, flip:
             _look(teacher, name, cache, out, flip, device)
 
 
-def _look(teacher: MapTeacher, name: str, cache: CropCache, out: Path, flip: bool, device: torch.device) -> None:
+def _look(teacher: HeatmapTeacher, name: str, cache: CropCache, out: Path, flip: bool, device: torch.device) -> None:
     count, partial, progress = len(cache), out / ".maps.npy.partial", out / ".progress.json"
     width, height = (side // int(teacher.to_crop[0, 0]) for side in teacher.crop_size)
     done = json.loads(progress.read_text())["done"] if progress.exists() and partial.exists() else 0
@@ -111,7 +113,9 @@ def _look(teacher: MapTeacher, name: str, cache: CropCache, out: Path, flip: boo
     with tqdm(total=count, initial=done, desc=f"{name} looks at {cache.path.name}", unit="crop") as bar:
         for start in range(done, count, CHUNK):
             rows = np.arange(start, min(start + CHUNK, count))
-            maps[rows] = (see(teacher, cache, rows, flip, device).clamp(0, 1) * 255).round().byte().cpu().numpy()
+            maps[rows] = (
+                (infer_crops(teacher, cache, rows, flip, device).clamp(0, 1) * 255).round().byte().cpu().numpy()
+            )
             bar.update(len(rows))
             if start // CHUNK % 16 == 15:
                 maps.flush()
@@ -120,9 +124,9 @@ def _look(teacher: MapTeacher, name: str, cache: CropCache, out: Path, flip: boo
     _finish(teacher, cache, maps, out)
 
 
-def _finish(teacher: MapTeacher, cache: CropCache, maps: NDArray[np.uint8], out: Path) -> None:
+def _finish(teacher: HeatmapTeacher, cache: CropCache, maps: NDArray[np.uint8], out: Path) -> None:
     """Measure the teacher on the cache's labelled joints, then put everything in its final place."""
-    scores, measured = np.zeros(maps.shape[:2], np.float32), Reliability.unknown()
+    scores, measured = np.zeros(maps.shape[:2], np.float32), PrecisionByScore.unknown()
     to_canvas = cells_to_canvas(teacher, cache)
     for rows in np.split(np.arange(len(maps)), range(1024, len(maps), 1024)):
         scores[rows], part = tally((maps[rows] / 255).astype(np.float32), to_canvas, cache, rows)
@@ -134,27 +138,29 @@ def _finish(teacher: MapTeacher, cache: CropCache, maps: NDArray[np.uint8], out:
     (out / ".progress.json").unlink(missing_ok=True)
 
 
-def see(teacher: MapTeacher, cache: CropCache, rows: NDArray[np.intp], flip: bool, device: torch.device) -> Tensor:
+def infer_crops(
+    teacher: HeatmapTeacher, cache: CropCache, rows: NDArray[np.intp], flip: bool, device: torch.device
+) -> Tensor:
     """A teacher's heatmaps (N, K, h, w) of some crops of a cache, undisturbed."""
     view = np.repeat(undisturbed(cache, teacher.crop_size, teacher.padding)[None], len(rows), axis=0)
     canvases = torch.from_numpy(np.array(cache.pixels[rows])).to(device)
     sampled = augment.sample(canvases, torch.from_numpy(view).to(device), teacher.crop_size)
-    return ask(teacher, augment.to_bytes(sampled), flip)
+    return infer(teacher, augment.to_bytes(sampled), flip)
 
 
-def measure(teacher: MapTeacher, caches: Sequence[CropCache], flip: bool, device: torch.device) -> Reliability:
+def measure(teacher: HeatmapTeacher, caches: Sequence[CropCache], flip: bool, device: torch.device) -> PrecisionByScore:
     """Try a teacher on some labelled crops of each cache."""
-    found = Reliability.unknown()
+    found = PrecisionByScore.unknown()
     for cache in caches:
         labelled = np.flatnonzero(cache.labelled.any(axis=1))
         for rows in np.split(labelled[:: max(1, len(labelled) // TRIED)], range(CHUNK, TRIED, CHUNK)):
             if len(rows):
-                maps = see(teacher, cache, rows, flip, device).clamp(0, 1).cpu().numpy()
+                maps = infer_crops(teacher, cache, rows, flip, device).clamp(0, 1).cpu().numpy()
                 found += tally(maps, cells_to_canvas(teacher, cache), cache, rows)[1]
     return found
 
 
-def cells_to_canvas(teacher: MapTeacher, cache: CropCache) -> Floats:
+def cells_to_canvas(teacher: HeatmapTeacher, cache: CropCache) -> Floats:
     """The affine (2, 3) from the cells of a teacher's undisturbed heatmaps to a cache's canvas."""
     return np.asarray(undisturbed(cache, teacher.crop_size, teacher.padding) @ _square(teacher.to_crop), np.float32)
 
@@ -167,7 +173,7 @@ def undisturbed(cache: CropCache, size: tuple[int, int], padding: float = crop_c
     )
 
 
-def ask(teacher: MapTeacher, pixels: Tensor, flip: bool) -> Tensor:
+def infer(teacher: HeatmapTeacher, pixels: Tensor, flip: bool) -> Tensor:
     """A teacher's heatmaps of crops uint8 (N, H, W, 3) of its size, with ``flip`` averaged over the mirror image."""
     maps = teacher.maps(pixels)
     if not flip:
@@ -194,7 +200,7 @@ def folder_of(root: Path, name: str, teacher_file: Path, flip: bool, cache: Crop
 
 
 class CachedTeacher:
-    """Looks a batch up in what `look_once` wrote."""
+    """Looks a batch up in what `write_cache` wrote."""
 
     def __init__(self, folders: Sequence[Path], device: torch.device, measured: Sequence[bool] | None = None) -> None:
         """Open one folder a crop cache, in the recipe's order; ``measured`` says whose labels may judge the teacher."""
@@ -202,16 +208,16 @@ class CachedTeacher:
         for folder in folders:
             with np.load(folder / "scores.npz") as stored:
                 opened.append({name: stored[name] for name in stored.files})
-        self._maps = Rows([np.load(folder / "maps.npy", mmap_mode="r") for folder in folders], device)
+        self._maps = RowGatherer([np.load(folder / "maps.npy", mmap_mode="r") for folder in folders], device)
         judges = [True] * len(opened) if measured is None else measured
-        parts = (Reliability(it["hits"], it["counts"]) for it, judge in zip(opened, judges, strict=True) if judge)
-        self.reliability = sum(parts, start=Reliability.unknown())
+        parts = (PrecisionByScore(it["hits"], it["counts"]) for it, judge in zip(opened, judges, strict=True) if judge)
+        self.reliability = sum(parts, start=PrecisionByScore.unknown())
         self._trust = [self.reliability.weights(it["scores"]) for it in opened]
         self._scores = [it["scores"] for it in opened]
         self._from_canvas = np.linalg.inv(_square(opened[0]["to_canvas"])).astype(np.float32)
 
-    def look(self, placed: Placed) -> tuple[Tensor, Tensor]:
-        """See `BatchTeacher.look`."""
+    def infer(self, placed: PlacedCrops) -> tuple[Tensor, Tensor]:
+        """See `AlignedTeacher.infer`."""
         maps = self._maps.take(placed.sources, placed.rows).float() / 255
         trust, scores = (
             np.stack([table[s][r] for s, r in zip(placed.sources, placed.rows, strict=True)])
@@ -221,17 +227,17 @@ class CachedTeacher:
         return _moved(maps, to_maps, placed, trust, scores)
 
 
-class BesideTeacher:
+class OnlineTeacher:
     """Asks a teacher about the very crops that the student sees: dearer, but it also sees the disturbance."""
 
-    def __init__(self, teacher: MapTeacher, flip: bool, reliability: Reliability) -> None:
+    def __init__(self, teacher: HeatmapTeacher, flip: bool, reliability: PrecisionByScore) -> None:
         self._teacher = teacher
         self._flip = flip
         self._reliability = reliability
 
     @torch.no_grad()
-    def look(self, placed: Placed) -> tuple[Tensor, Tensor]:
-        """See `BatchTeacher.look`."""
+    def infer(self, placed: PlacedCrops) -> tuple[Tensor, Tensor]:
+        """See `AlignedTeacher.infer`."""
         width, height = self._teacher.crop_size
         pixels = placed.pixels
         zoom = np.array([width / pixels.shape[2], height / pixels.shape[1]])
@@ -240,7 +246,7 @@ class BesideTeacher:
                 pixels.permute(0, 3, 1, 2).float(), size=(height, width), mode="bilinear", antialias=True
             )
             pixels = augment.to_bytes(resized)
-        maps = ask(self._teacher, pixels, self._flip).to(placed.pixels.device)
+        maps = infer(self._teacher, pixels, self._flip).to(placed.pixels.device)
         scores = maps.amax(dim=(2, 3)).clamp(0, 1).cpu().numpy()
         resize = np.array([[zoom[0], 0, (zoom[0] - 1) / 2], [0, zoom[1], (zoom[1] - 1) / 2], [0, 0, 1]])
         to_maps = np.linalg.inv(_square(self._teacher.to_crop))[:2] @ resize @ _square(placed.to_crop)
@@ -248,7 +254,9 @@ class BesideTeacher:
         return moved, _tensor(self._reliability.weights(scores), maps.device)
 
 
-def _moved(maps: Tensor, to_maps: np.ndarray, placed: Placed, trust: Floats, scores: Floats) -> tuple[Tensor, Tensor]:
+def _moved(
+    maps: Tensor, to_maps: np.ndarray, placed: PlacedCrops, trust: Floats, scores: Floats
+) -> tuple[Tensor, Tensor]:
     """Move cached maps as their crops were moved; a joint that left the crop is not believed."""
     moved = augment.warp(maps, _tensor(to_maps, maps.device), placed.grid)
     partners = list(placed.skeleton.flip)

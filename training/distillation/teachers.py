@@ -31,7 +31,7 @@ CPU_BATCH = 8
 """Crops at a time for a network that only answers: what fits a CPU's caches takes half the time."""
 
 
-class MapTeacher(Protocol):
+class HeatmapTeacher(Protocol):
     """Anything that answers crops with heatmaps.
 
     Attributes:
@@ -88,7 +88,7 @@ class NetworkTeacher:
 
     @torch.no_grad()
     def maps(self, pixels: Tensor) -> Tensor:
-        """See `MapTeacher.maps`."""
+        """See `HeatmapTeacher.maps`."""
         few = CPU_BATCH if self._device.type == "cpu" else len(pixels)
         return torch.cat([self._maps(part) for part in torch.split(pixels, max(1, few))])
 
@@ -148,7 +148,7 @@ class BundleTeacher:
 
     @torch.no_grad()
     def maps(self, pixels: Tensor) -> Tensor:
-        """See `MapTeacher.maps`."""
+        """See `HeatmapTeacher.maps`."""
         outputs = [it.float().clamp_min(0) for it in self._answer(pixels)]
         return outer_maps(outputs[0], outputs[1]) if len(outputs) == 2 else outputs[0]
 
@@ -174,7 +174,7 @@ def read_bundle(path: Path) -> Bundle:
     return bundle.read(path)
 
 
-def open_teacher(settings: recipe.Teacher, path: Path, device: torch.device) -> MapTeacher:
+def open_teacher(settings: recipe.Teacher, path: Path, device: torch.device) -> HeatmapTeacher:
     """Open what a recipe names.
 
     Raises:

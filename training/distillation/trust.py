@@ -24,19 +24,19 @@ ENOUGH = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Reliability:
+class PrecisionByScore:
     """Hits and labelled joints by bin of the score, int (20,) each."""
 
     hits: NDArray[np.int64]
     counts: NDArray[np.int64]
 
     @staticmethod
-    def unknown() -> Reliability:
+    def unknown() -> PrecisionByScore:
         """Nothing measured yet."""
-        return Reliability(np.zeros(BINS, np.int64), np.zeros(BINS, np.int64))
+        return PrecisionByScore(np.zeros(BINS, np.int64), np.zeros(BINS, np.int64))
 
-    def __add__(self, other: Reliability) -> Reliability:
-        return Reliability(self.hits + other.hits, self.counts + other.counts)
+    def __add__(self, other: PrecisionByScore) -> PrecisionByScore:
+        return PrecisionByScore(self.hits + other.hits, self.counts + other.counts)
 
     def weights(self, scores: Floats) -> Floats:
         """Trust (N, K), 0..1: as often as the teacher was right at such a score; none below `LEAST`; never falling."""
@@ -47,7 +47,9 @@ class Reliability:
         return np.asarray(np.where(share < LEAST, 0, share)[_bin(scores)], np.float32)
 
 
-def tally(maps: Heatmaps, to_canvas: Floats, cache: CropCache, rows: NDArray[np.intp]) -> tuple[Floats, Reliability]:
+def tally(
+    maps: Heatmaps, to_canvas: Floats, cache: CropCache, rows: NDArray[np.intp]
+) -> tuple[Floats, PrecisionByScore]:
     """Hold a teacher's heatmaps of some crops against their labels.
 
     Args:
@@ -64,7 +66,9 @@ def tally(maps: Heatmaps, to_canvas: Floats, cache: CropCache, rows: NDArray[np.
     height = cache.pixels.shape[1] / (crop_cache.BOX_PADDING * crop_cache.CANVAS_ZOOM)
     hit = np.linalg.norm(there - cache.keypoints[rows], axis=2) < NEAR * height
     known, bins = cache.labelled[rows], _bin(scores)
-    return scores, Reliability(np.bincount(bins[known & hit], minlength=BINS), np.bincount(bins[known], minlength=BINS))
+    return scores, PrecisionByScore(
+        np.bincount(bins[known & hit], minlength=BINS), np.bincount(bins[known], minlength=BINS)
+    )
 
 
 def _bin(scores: Floats) -> NDArray[np.intp]:

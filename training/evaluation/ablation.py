@@ -33,7 +33,7 @@ _STRICT = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class EvaluationSet:
     """Labelled pictures that score the students; none of them may be among the recipe's data.
 
     Attributes:
@@ -60,27 +60,27 @@ class Ablation:
 
     Attributes:
         plans: DSKD in full, for each student.
-        trials: What scores them; the plot shows the first.
+        evaluation_sets: What scores them; the plot shows the first.
         minutes: Of training a run, at most; 0 sets no bound. See `bounded`.
     """
 
     plans: tuple[Recipe, ...]
-    trials: tuple[Trial, ...]
+    evaluation_sets: tuple[EvaluationSet, ...]
     minutes: float = 0.0
 
 
 def load(path: Path, overrides: tuple[str, ...] = ()) -> Ablation:
-    """Read an ablation: ``minutes``, ``[[trials]]``, ``[defaults]`` and ``[[students]]``, a recipe each over them.
+    """Read an ablation: ``minutes``, ``[[evaluation_sets]]``, ``[defaults]`` and ``[[students]]``, a recipe each over them.
 
     Raises:
         RecipeError: No such file, or not valid.
     """
     tree = recipe.read(path, overrides)
-    unknown = set(tree) - {"minutes", "trials", "defaults", "students"}
-    if unknown or not tree.get("students") or not tree.get("trials"):
-        raise RecipeError(f"{path}: expected [[trials]], [defaults] and [[students]], got {', '.join(tree)}")
+    unknown = set(tree) - {"minutes", "evaluation_sets", "defaults", "students"}
+    if unknown or not tree.get("students") or not tree.get("evaluation_sets"):
+        raise RecipeError(f"{path}: expected [[evaluation_sets]], [defaults] and [[students]], got {', '.join(tree)}")
     try:
-        trials = TypeAdapter(tuple[Trial, ...]).validate_python(tuple(tree["trials"]))
+        evaluation_sets = TypeAdapter(tuple[EvaluationSet, ...]).validate_python(tuple(tree["evaluation_sets"]))
         minutes = TypeAdapter(recipe.Weight).validate_python(tree.get("minutes", 0.0))
     except ValidationError as error:
         raise RecipeError(f"{path}: not a valid ablation: {error}") from error
@@ -91,7 +91,7 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> Ablation:
     for plan in plans:
         if len(plan.losses.teachers) < 2:
             raise RecipeError(f"{path}, {plan.name}: expected a teacher and an assistant among losses.teachers")
-    return Ablation(plans, trials, minutes)
+    return Ablation(plans, evaluation_sets, minutes)
 
 
 def bounded(ablation: Ablation, out: Path, seconds_a_step: Callable[[Recipe, Path], float]) -> Ablation:
@@ -192,7 +192,7 @@ ROWS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class AblationResult:
     """One run's figures, by trial."""
 
     student: str
@@ -213,7 +213,7 @@ def run(
     seeds: list[int],
     students: list[str],
     allow_seen: bool = False,
-) -> list[Result]:
+) -> list[AblationResult]:
     """Train and score what is still missing below ``out``; afterwards everything that lies there is tabulated.
 
     Args:
@@ -233,7 +233,7 @@ def run(
     overlaps = {
         (plan.name, trial.name): _overlap(plan, trial, data_root, out, allow_seen)
         for plan in plans
-        for trial in ablation.trials
+        for trial in ablation.evaluation_sets
     }
     for seed in seeds:
         for plan in plans:
@@ -241,7 +241,7 @@ def run(
                 folder = out / f"{plan.name}-{row}-{seed}"
                 if not (folder / "score.json").exists():
                     trained = train(at_row(plan, row, seed), folder)
-                    scores = score(trained, ablation.trials, data_root, folder)
+                    scores = score(trained, ablation.evaluation_sets, data_root, folder)
                     for name, it in scores.items():
                         it["overlap"] = asdict(overlaps[plan.name, name])
                     files.write(folder / "score.json", json.dumps(scores).encode())
@@ -250,7 +250,7 @@ def run(
     return results
 
 
-def _overlap(plan: Recipe, trial: Trial, data_root: Path, out: Path, allow: bool) -> Overlap:
+def _overlap(plan: Recipe, trial: EvaluationSet, data_root: Path, out: Path, allow: bool) -> Overlap:
     """How far a student will learn from a trial's pictures, known before any training."""
     caches = crop_cache.open_cache([data_root / it.path for it in plan.data], plan.skeleton)
     learned = crop_cache.record(caches)
@@ -258,18 +258,20 @@ def _overlap(plan: Recipe, trial: Trial, data_root: Path, out: Path, allow: bool
     return holdout.check({plan.name: line.pictures}, trial.source(data_root), trial.every, allow=allow)
 
 
-def score(trained: Checkpoint, trials: tuple[Trial, ...], data_root: Path, folder: Path) -> dict[str, dict[str, Any]]:
+def score(
+    trained: Checkpoint, evaluation_sets: tuple[EvaluationSet, ...], data_root: Path, folder: Path
+) -> dict[str, dict[str, Any]]:
     """Score a student with labelled boxes through the code that serves."""
     to_onnx.export(trained, folder / "bundle", "0")
     opened = bundle.read(folder / "bundle")
     estimator = PoseEstimator(opened, OnnxRunner(opened.onnx, threads=1))
     found: dict[str, Score] = {}
-    for trial in trials:
+    for trial in evaluation_sets:
         found[trial.name] = coco_ap.score_poses(trial.source(data_root), estimator, None, trial.every)
     return {name: asdict(it) for name, it in found.items()}
 
 
-def collect(ablation: Ablation, out: Path) -> list[Result]:
+def collect(ablation: Ablation, out: Path) -> list[AblationResult]:
     """Read every finished run below ``out``."""
     results = []
     for plan in ablation.plans:
@@ -277,13 +279,13 @@ def collect(ablation: Ablation, out: Path) -> list[Result]:
             for path in sorted(out.glob(f"{plan.name}-{row}-*/score.json")):
                 seed = path.parent.name.removeprefix(f"{plan.name}-{row}-")
                 if seed.isdigit():
-                    results.append(Result(plan.name, row, int(seed), json.loads(path.read_text())))
+                    results.append(AblationResult(plan.name, row, int(seed), json.loads(path.read_text())))
     return results
 
 
-def table(ablation: Ablation, results: list[Result]) -> str:
+def table(ablation: Ablation, results: list[AblationResult]) -> str:
     """Write Markdown: a row of the ladder a line; AP in points, mean over seeds and half of their range."""
-    columns = [(plan.name, trial.name) for plan in ablation.plans for trial in ablation.trials]
+    columns = [(plan.name, trial.name) for plan in ablation.plans for trial in ablation.evaluation_sets]
     learned = {
         (r.student, trial) for r in results for trial, it in r.scores.items() if it.get("overlap", {}).get("pictures")
     }
@@ -308,11 +310,11 @@ def _cell(values: list[float]) -> str:
     return f"{points.mean():.1f}{spread}"
 
 
-def plot(ablation: Ablation, results: list[Result], out: Path) -> None:
+def plot(ablation: Ablation, results: list[AblationResult], out: Path) -> None:
     """Draw the table's first trial as bars, a point a seed."""
     from matplotlib.figure import Figure  # noqa: PLC0415 (takes a second, and only plots need it)
 
-    trial = ablation.trials[0].name
+    trial = ablation.evaluation_sets[0].name
     rows = [row for row in ROWS if any(r.row == row for r in results)]
     figure = Figure(figsize=(8, 0.4 * len(rows) * len(ablation.plans) ** 0.5 + 1.2), layout="constrained")
     axes: Any = figure.subplots()

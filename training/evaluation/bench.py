@@ -18,7 +18,7 @@ import numpy as np
 from service.pose.types import Image
 from training.evaluation.bootstrap import Interval
 from training.evaluation.ranking import Precision
-from training.evaluation.rivals import PUBLISHED_PADDING, DetectorContender, Field, PoseContender
+from training.evaluation.rivals import PUBLISHED_PADDING, Candidates, DetectorCandidate, PoseCandidate
 
 PICTURE_SIZE = (1280, 720)
 BOX = (440, 60, 760, 700)
@@ -30,7 +30,7 @@ UNKNOWN = Precision(None)
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class BenchRow:
     """One contender.
 
     Attributes:
@@ -81,7 +81,7 @@ def timed_picture() -> Image:
     return np.asarray(cv2.resize(blocks, PICTURE_SIZE, interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
-def measure(contenders: Field, rounds: int, precisions: Mapping[str, Precision] | None = None) -> list[Row]:
+def measure(contenders: Candidates, rounds: int, precisions: Mapping[str, Precision] | None = None) -> list[BenchRow]:
     """Time every contender on one picture with one person.
 
     Args:
@@ -99,11 +99,11 @@ def measure(contenders: Field, rounds: int, precisions: Mapping[str, Precision] 
     medians = {name: float(np.median(values)) for name, values in times.items()}
     known = precisions or {}
 
-    def row(it: PoseContender | DetectorContender, kind: str, detector: str | None = None) -> Row:
+    def row(it: PoseCandidate | DetectorCandidate, kind: str, detector: str | None = None) -> BenchRow:
         detector_ms = medians[detector] if detector else None
         p95 = float(np.percentile(times[it.name], 95))
         precision = known.get(it.name, UNKNOWN)
-        return Row(it.name, kind, it.ours, it.arithmetic, medians[it.name], p95, detector_ms, precision)
+        return BenchRow(it.name, kind, it.ours, it.arithmetic, medians[it.name], p95, detector_ms, precision)
 
     return [
         *(row(it, "pose", it.detector) for it in contenders.poses),
@@ -111,7 +111,7 @@ def measure(contenders: Field, rounds: int, precisions: Mapping[str, Precision] 
     ]
 
 
-def dominating(row: Row, rows: list[Row]) -> list[str]:
+def dominating(row: BenchRow, rows: list[BenchRow]) -> list[str]:
     """Who of its kind is at least as precise and as fast as a row, and better in one: nobody has a reason to take it.
 
     Pose networks are held against each other in labelled boxes, and on whole pictures with their detectors' times: a row
@@ -132,11 +132,11 @@ def _beats(ap: float | None, ms: float | None, than_ap: float | None, than_ms: f
     return ap >= than_ap and ms <= than_ms and (ap, ms) != (than_ap, than_ms)
 
 
-def _whole_ms(row: Row) -> float | None:
+def _whole_ms(row: BenchRow) -> float | None:
     return None if row.detector_ms is None else row.median_ms + row.detector_ms
 
 
-def table(rows: list[Row]) -> str:
+def table(rows: list[BenchRow]) -> str:
     """Write Markdown: pose networks, then detectors, quickest first, each with its time against its first rival.
 
     Behind an AP stands its 95 % interval; the last column names those that dominate a row.
@@ -170,7 +170,7 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def _named(row: Row) -> str:
+def _named(row: BenchRow) -> str:
     return f"{row.name} | {row.arithmetic}"
 
 
@@ -184,7 +184,7 @@ def _short(value: float) -> str:
     return f"{value:.3f}".removeprefix("0")
 
 
-def _times(row: Row, rows: list[Row]) -> str:
+def _times(row: BenchRow, rows: list[BenchRow]) -> str:
     rival = next((it for it in rows if it.kind == row.kind and not it.ours), None)
     ratio = f"{row.median_ms / rival.median_ms:.2f} x {rival.name}" if rival else ""
     return f"{row.median_ms:.2f} | {row.p95_ms:.2f} | {ratio} | {', '.join(dominating(row, rows))}"

@@ -42,7 +42,7 @@ Curves = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Samples:
+class ScoreSamples:
     """M heights with what each was worth.
 
     Attributes:
@@ -59,7 +59,7 @@ class Samples:
     pictures: NDArray[np.int64]
     partners: NDArray[np.int64]
 
-    def select(self, chosen: NDArray[np.bool_]) -> Samples:
+    def select(self, chosen: NDArray[np.bool_]) -> ScoreSamples:
         """Keep the samples that a mask (M,) names."""
         return replace(
             self,
@@ -71,7 +71,7 @@ class Samples:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class CalibrationResult:
     """A calibration and how well it holds.
 
     Attributes:
@@ -87,7 +87,7 @@ class Measured:
 
 def measure(
     opened: Bundle, source: coco.Source, detector: PersonDetector | None = None, every: int = 1, measured_on: str = ""
-) -> Measured:
+) -> CalibrationResult:
     """Calibrate a bundle, whatever calibration it has.
 
     Args:
@@ -130,14 +130,14 @@ def measure(
         known = replace(bare, manifest=bare.manifest.model_copy(update={"calibration": calibration}))
         presence = _presence(source, PoseEstimator(known, runner), detector, every)
         calibration = calibration.model_copy(update={"presence": presence})
-    return Measured(calibration, before, after)
+    return CalibrationResult(calibration, before, after)
 
 
-def _keypoints(source: coco.Source, estimator: PoseEstimator, every: int) -> Samples:
+def _keypoints(source: coco.Source, estimator: PoseEstimator, every: int) -> ScoreSamples:
     """Every labelled keypoint, in its person's labelled box, with its similarity."""
     found = predictions.collect(source, estimator, every)
     rows, columns = np.nonzero(found.labelled)
-    return Samples(
+    return ScoreSamples(
         found.poses.scores[rows, columns],
         found.similarities[rows, columns],
         columns,
@@ -146,13 +146,13 @@ def _keypoints(source: coco.Source, estimator: PoseEstimator, every: int) -> Sam
     )
 
 
-def _boxes(source: coco.Source, detector: PersonDetector, every: int) -> Samples:
+def _boxes(source: coco.Source, detector: PersonDetector, every: int) -> ScoreSamples:
     """Every box on the pictures whose people are all labelled, with 1 where it is somebody's, 0 where nobody's."""
     seen = list(_found(source, detector, every, LEAST_BOX))
     heights = np.concatenate([np.zeros(0, np.float32), *(it.scores for it in seen)])
     worth = np.concatenate([np.zeros(0, np.float32), *(it.hits.astype(np.float32) for it in seen)])
     image_ids = np.array([it.image_id for it in seen for _ in it.hits], np.int64)
-    return Samples(heights, worth, np.zeros(len(heights), np.int64), image_ids, np.array([0]))
+    return ScoreSamples(heights, worth, np.zeros(len(heights), np.int64), image_ids, np.array([0]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +221,7 @@ def _hits(boxes: Boxes, people: Boxes) -> NDArray[np.bool_]:
     return hits
 
 
-def fit(samples: Samples) -> Curves:
+def fit(samples: ScoreSamples) -> Curves:
     """Fit every column's curve."""
     everything = _curve(samples.heights, samples.worth, np.array([0.0, 1.0]))
     curves = np.tile(everything, (len(samples.partners), 1))
@@ -264,13 +264,13 @@ def _newton(design: NDArray[np.float64], worth: NDArray[Any], prior: NDArray[np.
     return curve
 
 
-def apply(curves: Curves, samples: Samples) -> Floats:
+def apply(curves: Curves, samples: ScoreSamples) -> Floats:
     """The scores (M,) by these curves."""
     offsets, slopes = curves[samples.columns].T
     return np.asarray(logistic(offsets + slopes * logit(samples.heights)), np.float32)
 
 
-def held_out(samples: Samples) -> Floats:
+def held_out(samples: ScoreSamples) -> Floats:
     """The scores (M,) of each half of the pictures, every second one, by the curves of the other half."""
     second = np.unique(samples.pictures, return_inverse=True)[1].reshape(-1) % 2 == 1
     scores = np.zeros(len(samples.heights), np.float32)

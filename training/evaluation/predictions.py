@@ -26,7 +26,7 @@ RELIABILITY_BINS = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class Predictions:
     """N people of all pictures, each answered in its labelled box.
 
     Attributes:
@@ -91,7 +91,7 @@ class Reliability:
         return float((gaps * self.keypoints).sum() / max(1, self.keypoints.sum()))
 
 
-def collect(source: coco.Source, estimator: PoseEstimator, every: int = 1) -> Answers:
+def collect(source: coco.Source, estimator: PoseEstimator, every: int = 1) -> Predictions:
     """Answer everyone with a labelled keypoint, in the labelled box.
 
     Args:
@@ -120,9 +120,9 @@ def collect(source: coco.Source, estimator: PoseEstimator, every: int = 1) -> An
     return _joined(found)
 
 
-def _beside_truth(people: list[dict], poses: Poses, skeleton: Skeleton, picture_ids: list[int]) -> Answers:
+def _beside_truth(people: list[dict], poses: Poses, skeleton: Skeleton, picture_ids: list[int]) -> Predictions:
     truth, labelled, areas = coco.labelled_joints(people, skeleton)
-    return Answers(
+    return Predictions(
         skeleton,
         picture_ids,
         np.array([a["image_id"] for a in people], np.int64),
@@ -135,7 +135,7 @@ def _beside_truth(people: list[dict], poses: Poses, skeleton: Skeleton, picture_
     )
 
 
-def _joined(parts: list[Answers]) -> Answers:
+def _joined(parts: list[Predictions]) -> Predictions:
     def join(name: str) -> NDArray[Any]:
         return np.concatenate([getattr(part, name) for part in parts])
 
@@ -156,19 +156,19 @@ def _joined(parts: list[Answers]) -> Answers:
     )
 
 
-def coco_figures(truth: COCO, answers: Answers) -> dict[str, float]:
+def coco_figures(truth: COCO, answers: Predictions) -> dict[str, float]:
     """Score the answers with pycocotools: `COCO_FIGURES`, 0..1; -1 where nothing of the kind is labelled."""
     return dict(zip(COCO_FIGURES, compared(truth, answers).stats.tolist(), strict=True))
 
 
-def coco_intervals(truth: COCO, answers: Answers) -> dict[str, Interval | None]:
+def coco_intervals(truth: COCO, answers: Predictions) -> dict[str, Interval | None]:
     """Intervals of the answers' precisions, by the names of `COCO_FIGURES`; None where nobody of a size is labelled."""
     found = compared(truth, answers)
     sizes = {f"AP {size}": found.intervals(size)[0] for size in ("medium", "large")}
     return dict(zip(COCO_FIGURES, found.intervals(), strict=False)) | sizes
 
 
-def compared(truth: COCO, answers: Answers) -> Evaluation:
+def compared(truth: COCO, answers: Predictions) -> Evaluation:
     """Have pycocotools compare the answers with the labels."""
     results = []
     for image_id in np.unique(answers.image_ids).tolist():
@@ -176,7 +176,7 @@ def compared(truth: COCO, answers: Answers) -> Evaluation:
     return coco_eval(truth, results, answers.picture_ids, "keypoints", answers.skeleton)
 
 
-def without(answers: Answers, kind: int) -> Answers:
+def without(answers: Predictions, kind: int) -> Predictions:
     """Put every keypoint of one kind of mistake where its truth is.
 
     The AP of that says at most what the mistake costs. (Ronchi and Perona, section 3.1, move a keypoint only as far as
@@ -186,7 +186,7 @@ def without(answers: Answers, kind: int) -> Answers:
     return replace(answers, poses=replace(answers.poses, keypoints=keypoints))
 
 
-def reliability(answers: Answers, bins: int = RELIABILITY_BINS) -> Reliability:
+def reliability(answers: Predictions, bins: int = RELIABILITY_BINS) -> Reliability:
     """Sort the labelled keypoints by score into ``bins`` equally wide bins."""
     return told(answers.poses.scores[answers.labelled], answers.similarities[answers.labelled], bins)
 

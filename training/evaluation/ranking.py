@@ -12,7 +12,7 @@ from service.pose.types import Boxes, Floats
 from training.data import coco, images
 from training.evaluation import coco_ap
 from training.evaluation.bootstrap import Interval
-from training.evaluation.rivals import Field
+from training.evaluation.rivals import Candidates
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class _Results:
     whole: list[dict] = field(default_factory=list)
 
 
-def score(source: coco.Source, contenders: Field, every: int = 1) -> dict[str, Precision]:
+def score(source: coco.Source, contenders: Candidates, every: int = 1) -> dict[str, Precision]:
     """Score everybody, by name.
 
     Args:

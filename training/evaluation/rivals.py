@@ -33,13 +33,13 @@ LEAST_RIVAL_SCORE = 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class PoseContender:
+class PoseCandidate:
     """Answers people whose boxes are known.
 
     Attributes:
         name: Of its row.
         ours: Whether it is no rival.
-        detector: Name of the `DetectorContender` that finds its people on a whole picture; None: there is none.
+        detector: Name of the `DetectorCandidate` that finds its people on a whole picture; None: there is none.
         skeleton: Whose keypoints it answers.
         arithmetic: What its graph computes in, `arithmetic`.
         estimate: Takes picture, boxes and their scores (None: ones).
@@ -56,7 +56,7 @@ class PoseContender:
 
 
 @dataclass(frozen=True, slots=True)
-class DetectorContender:
+class DetectorCandidate:
     """Finds people.
 
     Attributes:
@@ -73,14 +73,16 @@ class DetectorContender:
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
+class Candidates:
     """All who are measured; names are unique."""
 
-    poses: list[PoseContender]
-    detectors: list[DetectorContender]
+    poses: list[PoseCandidate]
+    detectors: list[DetectorCandidate]
 
 
-def gather(bundles: list[Path], rivals: Sequence[Path] = (), backends: tuple[Backend, ...] = ("onnxruntime",)) -> Field:
+def gather(
+    bundles: list[Path], rivals: Sequence[Path] = (), backends: tuple[Backend, ...] = ("onnxruntime",)
+) -> Candidates:
     """Open bundles and rivals, one thread each. The first detector among the bundles finds for all of its backend.
 
     Args:
@@ -94,7 +96,7 @@ def gather(bundles: list[Path], rivals: Sequence[Path] = (), backends: tuple[Bac
         BackendError: A backend is not installed.
         DatasetError: A rival is a file that is to be imported first, or was not imported.
     """
-    found = Field([], [])
+    found = Candidates([], [])
     read = [bundle.read(path) for path in bundles]
     for backend in backends:
         runners = [open_runner(backend, opened.onnx, threads=1) for opened in read]
@@ -130,18 +132,18 @@ def arithmetic(opened: Bundle, runner: Runner) -> str:
     return "bf16" if runner.backend.endswith("bf16") else FLOAT32
 
 
-def _our_pose(name: str, opened: Bundle, runner: Runner, detector: str | None) -> PoseContender:
+def _our_pose(name: str, opened: Bundle, runner: Runner, detector: str | None) -> PoseCandidate:
     estimator = PoseEstimator(opened, runner)
     computes = arithmetic(opened, runner)
-    return PoseContender(
+    return PoseCandidate(
         name, OURS, detector, estimator.skeleton, computes, estimator.estimate, estimator.estimate_found
     )
 
 
-def _our_detector(name: str, opened: Bundle, runner: Runner) -> DetectorContender:
+def _our_detector(name: str, opened: Bundle, runner: Runner) -> DetectorCandidate:
     detector = PersonDetector(opened, runner)
     computes = arithmetic(opened, runner)
-    return DetectorContender(name, OURS, computes, lambda image, least: detector.find(image, MOST_BOXES, least))
+    return DetectorCandidate(name, OURS, computes, lambda image, least: detector.find(image, MOST_BOXES, least))
 
 
 def _rival(path: Path) -> Bundle:
@@ -154,13 +156,13 @@ def _rival(path: Path) -> Bundle:
     return opened
 
 
-def _their_pose(name: str, opened: Bundle, detector: str | None) -> PoseContender:
+def _their_pose(name: str, opened: Bundle, detector: str | None) -> PoseCandidate:
     manifest = opened.manifest.model_copy(update={"box_padding": PUBLISHED_PADDING})
     estimator = PoseEstimator(replace(opened, manifest=manifest), OnnxRunner(opened.onnx, threads=1))
-    return PoseContender(name, THEIRS, detector, estimator.skeleton, FLOAT32, estimator.estimate, estimator.estimate)
+    return PoseCandidate(name, THEIRS, detector, estimator.skeleton, FLOAT32, estimator.estimate, estimator.estimate)
 
 
-def _their_detector(name: str, opened: Bundle) -> DetectorContender:
+def _their_detector(name: str, opened: Bundle) -> DetectorCandidate:
     """A rival's detector in a square letterbox, as large as its bundle's input is long."""
     runner, side = OnnxRunner(opened.onnx, threads=1), max(opened.manifest.input_size)
 
@@ -170,7 +172,7 @@ def _their_detector(name: str, opened: Bundle) -> DetectorContender:
         boxes, kept = select(boxes[0], scores[0], MOST_BOXES, max(least, LEAST_RIVAL_SCORE))
         return boxes_.clip((boxes - np.tile(corner, 2)) / scale, (image.shape[1], image.shape[0])), kept
 
-    return DetectorContender(name, THEIRS, FLOAT32, find)
+    return DetectorCandidate(name, THEIRS, FLOAT32, find)
 
 
 def letterbox(image: Image, side: int) -> tuple[Image, float, Floats]:

@@ -17,7 +17,7 @@ from service.pose.backends.runner import OnnxRunner
 from service.pose.estimator import PoseEstimator
 from training.data import coco
 from training.evaluation import predictions
-from training.evaluation.predictions import Answers
+from training.evaluation.predictions import Predictions
 from training.onnx import import_pose
 from training.onnx.import_pose import Foreign
 from training.onnx.wrap import NORMALISATIONS, Feeding
@@ -67,7 +67,7 @@ class Trial:
 
     foreign: Foreign
     feeding: Feeding
-    found: Answers
+    found: Predictions
     ap: float
 
     @property

@@ -10,8 +10,8 @@ from service.pose.skeleton import COCO17
 from tests import spots
 from training.data import augment
 from training.data.augment import Strength
+from training.data.batch_rng import of_all
 from training.data.crop_cache import CANVAS_SIZE
-from training.engine.rng import of_all
 
 STILL = Strength(0, 0, (1, 1), 0, 0, 0, 0, 0, 0, 0)
 VIEW = np.array([[1.5, 0, 0.25], [0, 1.5, 0.25]], np.float32)

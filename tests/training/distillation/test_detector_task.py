@@ -101,7 +101,7 @@ def test_the_pictures_kept_are_bounded_in_bytes(tmp_path: Path) -> None:
     sides = {"a": 40, "b": 40, "c": 40, "huge": 400}
     for name, side in sides.items():
         cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((side, side, 3), 7, np.uint8))
-    seen_as = images.SeenAs()
+    seen_as = images.LabelFrame()
     recent = images.Recent(2 * 40 * 40 * 3)
 
     def read(name: str) -> np.ndarray:

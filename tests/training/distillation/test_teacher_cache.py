@@ -18,9 +18,9 @@ from tests.training.distillation.test_teachers import PoseStandIn, take
 from training.data import augment, coco, crop_cache, images
 from training.distillation import teacher_cache, teachers
 from training.distillation.pose_task import PoseTask
-from training.distillation.teacher_cache import BesideTeacher, CachedTeacher
-from training.distillation.teachers import BundleTeacher, MapTeacher, NetworkTeacher
-from training.distillation.trust import BINS, Reliability
+from training.distillation.teacher_cache import CachedTeacher, OnlineTeacher
+from training.distillation.teachers import BundleTeacher, HeatmapTeacher, NetworkTeacher
+from training.distillation.trust import BINS, PrecisionByScore
 from training.engine import loop
 from training.networks.pose import mirror_maps
 from training.recipe import recipe
@@ -48,12 +48,12 @@ def test_teachers_maps_peak_where_the_joints_went(
     """Through zoom, turn, shift and mirror, against the labels' own Gaussians, to half a cell of 4 px."""
     plan = guided(pose_file, **changes)
     task = PoseTask(plan, data_root, CPU, tmp_path / "run")
-    lesson = task.batch(step, 0, plan.phases[0]).lesson
-    (maps,), (trust,) = lesson.teachers, lesson.trust
-    known = (lesson.weights > 0) & (trust > 0.5) & (maps.amax(dim=(2, 3)) > 0.3)
+    targets = task.batch(step, 0, plan.phases[0]).targets
+    (maps,), (trust,) = targets.teachers, targets.trust
+    known = (targets.weights > 0) & (trust > 0.5) & (maps.amax(dim=(2, 3)) > 0.3)
     assert known.float().mean() > 0.3
     found, _ = heatmap.decode(maps.numpy(), stride=4)
-    expected, _ = heatmap.decode(lesson.maps.numpy(), stride=4)
+    expected, _ = heatmap.decode(targets.maps.numpy(), stride=4)
     apart = np.linalg.norm(found - expected, axis=2)
     if changes:
         # A person knows left from right in a mirrored picture; the stand-in only knows colours.
@@ -73,7 +73,8 @@ def test_joint_weights_scale_labels_and_teachers_of_their_joints(
     plain = guided(pose_file)
     weighed = replace(plain, losses=replace(plain.losses, joint_weights=tuple(factors.tolist())))
     lessons = [
-        PoseTask(plan, data_root, CPU, tmp_path / "run").batch(0, 0, plan.phases[0]).lesson for plan in (plain, weighed)
+        PoseTask(plan, data_root, CPU, tmp_path / "run").batch(0, 0, plan.phases[0]).targets
+        for plan in (plain, weighed)
     ]
     expected = torch.from_numpy(factors.astype(np.float32))
     assert lessons[0].weights.any()
@@ -90,7 +91,7 @@ def test_a_flipped_look_finds_the_middle_joint_in_the_same_place(data_root: Path
     canvases = torch.from_numpy(np.array(cache.pixels))
     view = torch.from_numpy(np.repeat(teacher_cache.undisturbed(cache, teacher.crop_size)[None], len(cache), axis=0))
     pixels = augment.to_bytes(augment.sample(canvases, view, teacher.crop_size))
-    once, both = (teacher_cache.ask(teacher, pixels, flip)[:, :1].numpy() for flip in (False, True))
+    once, both = (teacher_cache.infer(teacher, pixels, flip)[:, :1].numpy() for flip in (False, True))
     (there, _), (again, scores) = heatmap.decode(once, stride=4), heatmap.decode(both, stride=4)
     np.testing.assert_allclose(there, again, atol=0.5)
     assert scores.min() > 0.3
@@ -114,8 +115,8 @@ def test_a_flipped_look_at_the_mirrored_crop_is_the_mirrored_look(data_root: Pat
     loop.fit(plan, PoseTask(plan, data_root, CPU, tmp_path), tmp_path, CPU)
     teacher = NetworkTeacher(tmp_path / "last.pt", CPU)
     pixels = torch.randint(0, 256, (3, 128, 96, 3), dtype=torch.uint8)
-    maps = teacher_cache.ask(teacher, pixels, flip=True)
-    torch.testing.assert_close(teacher_cache.ask(teacher, pixels.flip(2), flip=True), mirror_maps(maps))
+    maps = teacher_cache.infer(teacher, pixels, flip=True)
+    torch.testing.assert_close(teacher_cache.infer(teacher, pixels.flip(2), flip=True), mirror_maps(maps))
     assert not torch.allclose(teacher.maps(pixels.flip(2)), mirror_maps(teacher.maps(pixels)))
 
 
@@ -143,16 +144,16 @@ def test_a_killed_look_goes_on_and_equals_a_whole_one(
 
     dying, living = Dying(pose_file), Dying(pose_file)
     with pytest.raises(KeyboardInterrupt):
-        teacher_cache.look_once(dying, "spots", many, tmp_path / "parts", flip=False, device=CPU)
+        teacher_cache.write_cache(dying, "spots", many, tmp_path / "parts", flip=False, device=CPU)
     assert not (tmp_path / "parts" / "scores.npz").exists()
     living.asked = -1000
-    teacher_cache.look_once(living, "spots", many, tmp_path / "parts", flip=False, device=CPU)
+    teacher_cache.write_cache(living, "spots", many, tmp_path / "parts", flip=False, device=CPU)
     assert living.asked == -1000 + len(many) - 16  # sixteen had been written down
-    teacher_cache.look_once(BundleTeacher(pose_file), "spots", many, tmp_path / "whole", flip=False, device=CPU)
+    teacher_cache.write_cache(BundleTeacher(pose_file), "spots", many, tmp_path / "whole", flip=False, device=CPU)
     for name in ("maps.npy", "scores.npz"):
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     asked = living.asked
-    teacher_cache.look_once(living, "spots", many, tmp_path / "parts", flip=False, device=CPU)
+    teacher_cache.write_cache(living, "spots", many, tmp_path / "parts", flip=False, device=CPU)
     assert living.asked == asked  # nothing is looked at twice
 
 
@@ -160,7 +161,7 @@ def test_trust_is_what_was_measured() -> None:
     """A teacher is believed as often as it was right at such a score; hardly ever right is never believed."""
     counts = np.full(BINS, 1000)
     share = np.concatenate([np.full(8, 0.2), np.linspace(0.3, 0.9, 8), np.full(4, 0.97)])
-    weights = Reliability((share * counts).astype(int), counts).weights(np.linspace(0, 1, 101).astype(np.float32))
+    weights = PrecisionByScore((share * counts).astype(int), counts).weights(np.linspace(0, 1, 101).astype(np.float32))
     assert (weights[:40] == 0).all()
     np.testing.assert_allclose(weights[80:], 0.97, atol=0.01)
     assert (np.diff(weights) >= 0).all()
@@ -171,7 +172,7 @@ def test_a_teacher_beside_the_student_is_measured_as_one_that_looked_once(
 ) -> None:
     teacher = BundleTeacher(pose_file)
     (cache,) = crop_cache.open_cache([data_root / "crops"])
-    teacher_cache.look_once(teacher, "spots", cache, tmp_path / "maps", flip=False, device=CPU)
+    teacher_cache.write_cache(teacher, "spots", cache, tmp_path / "maps", flip=False, device=CPU)
     cached = CachedTeacher([tmp_path / "maps"], CPU).reliability
     beside = teacher_cache.measure(teacher, [cache], flip=False, device=CPU)
     assert beside.counts.sum() == cached.counts.sum() == cache.labelled.sum()
@@ -181,13 +182,13 @@ def test_a_teacher_beside_the_student_is_measured_as_one_that_looked_once(
 def test_a_bin_that_was_hardly_measured_is_not_believed() -> None:
     counts = np.zeros(BINS, int)
     counts[5], counts[10] = 5, 500
-    weights = Reliability(counts.copy(), counts).weights(np.array([0.27, 0.52, 0.9], np.float32))
+    weights = PrecisionByScore(counts.copy(), counts).weights(np.array([0.27, 0.52, 0.9], np.float32))
     np.testing.assert_allclose(weights, [0, 1, 1], atol=0.01)
 
 
 def test_without_labels_the_ramp_serves() -> None:
     np.testing.assert_allclose(
-        Reliability.unknown().weights(np.array([0.4, 0.6, 0.8], np.float32)), [0, 0.5, 1], atol=1e-6
+        PrecisionByScore.unknown().weights(np.array([0.4, 0.6, 0.8], np.float32)), [0, 0.5, 1], atol=1e-6
     )
 
 
@@ -197,13 +198,13 @@ def test_our_own_network_teaches_as_it_answers(data_root: Path, tmp_path: Path, 
     network = {"kind": "pose", "backbone": "plain-s", "decoder_width": 16, "input_size": [96, 128], "head": head}
     plan = tiny_recipe(network=network)
     loop.fit(plan, PoseTask(plan, data_root, CPU, tmp_path / "teacher"), tmp_path / "teacher", CPU)
-    teacher: MapTeacher = NetworkTeacher(tmp_path / "teacher" / "last.pt", CPU)
+    teacher: HeatmapTeacher = NetworkTeacher(tmp_path / "teacher" / "last.pt", CPU)
     task = PoseTask(plan, data_root, CPU, tmp_path / "student")
     pixels = task.batch(0, 0, plan.phases[0]).pixels
     identity = np.repeat(np.eye(3, dtype=np.float32)[None, :2], len(pixels), axis=0)
     zeros = np.zeros(len(pixels), np.intp)
-    placed = teacher_cache.Placed(pixels, identity, zeros.astype(bool), zeros, zeros)
-    maps, trust = BesideTeacher(teacher, flip=False, reliability=Reliability.unknown()).look(placed)
+    placed = teacher_cache.PlacedCrops(pixels, identity, zeros.astype(bool), zeros, zeros)
+    maps, trust = OnlineTeacher(teacher, flip=False, reliability=PrecisionByScore.unknown()).infer(placed)
     torch.testing.assert_close(maps, teacher.maps(pixels), atol=1e-5, rtol=1e-4)
     assert maps.shape == (len(pixels), 17, 32, 24)
     assert trust.shape == (len(pixels), 17)
@@ -227,7 +228,7 @@ def test_a_simcc_onnx_teaches(tmp_path: Path, data_root: Path) -> None:
     (cache,) = crop_cache.open_cache([data_root / "crops"])
     folder = tmp_path / "maps"
     teacher = teachers.open_teacher(recipe.Teacher("axes", "bundle", str(place)), place, CPU)
-    teacher_cache.look_once(teacher, "axes", cache, folder, flip=False, device=CPU)
+    teacher_cache.write_cache(teacher, "axes", cache, folder, flip=False, device=CPU)
     with np.load(folder / "scores.npz") as stored:
         assert stored["counts"].sum() == cache.labelled.sum()
         assert stored["hits"].sum() > 0.9 * stored["counts"].sum()

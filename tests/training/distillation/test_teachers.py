@@ -61,7 +61,7 @@ def take(
     """Import a network that takes normalised crops of 192 x 256; gives its bundle's folder."""
     file = save(module, (1, 3, 256, 192), folder.with_suffix(".onnx"), free=True)
     model = import_pose.read(file)
-    shape = probe.look(model, decoder, None)
+    shape = probe.infer(model, decoder, None)
     known = Foreign(file, model, shape, decoder, folder.name, "1", "teacher", 1.25, "Apache-2.0", "a test")
     made = import_pose.make(known, Feeding(shift=(shift, shift)), {})
     return bundle.write(folder, made.manifest, made.onnx, made.card).path

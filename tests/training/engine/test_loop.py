@@ -40,7 +40,7 @@ def test_what_is_shown_does_not_depend_on_whose_word_counts(data_root: Path) -> 
     plain, silent = tiny_recipe(phases=phases), tiny_recipe(phases=phases, data=unheard)
     one, other = (pose_task(it, data_root).batch(0, 0, it.phases[0]) for it in (plain, silent))
     assert torch.equal(one.pixels, other.pixels)
-    assert not other.lesson.weights.any()
+    assert not other.targets.weights.any()
 
 
 FROZEN_THEN_FREE = [

@@ -27,9 +27,9 @@ from tests.training.distillation.test_teachers import PoseStandIn, take
 from training.data import coco
 from training.evaluation import bench, coco_ap, ranking
 from training.evaluation import rivals as contenders
-from training.evaluation.bench import Row
+from training.evaluation.bench import BenchRow
 from training.evaluation.ranking import Precision
-from training.evaluation.report import figures
+from training.evaluation.report import plots
 
 
 @pytest.fixture(scope="module")
@@ -156,9 +156,9 @@ def test_rounds_are_interleaved_and_counted() -> None:
     assert min(map(min, times.values())) >= 0
 
 
-def row(name: str, kind: str, ms: float, precision: Precision = bench.UNKNOWN) -> Row:
+def row(name: str, kind: str, ms: float, precision: Precision = bench.UNKNOWN) -> BenchRow:
     ours = name in {"student-s", "detector"}
-    return Row(name, kind, ours, contenders.FLOAT32, ms, 2 * ms, 3.0 if kind == "pose" else None, precision)
+    return BenchRow(name, kind, ours, contenders.FLOAT32, ms, 2 * ms, 3.0 if kind == "pose" else None, precision)
 
 
 ROWS = [
@@ -194,8 +194,8 @@ def test_dominated_rows_are_those_that_another_beats(figures_: list[tuple[float,
 
 
 def test_a_row_may_be_dominated_on_whole_pictures_alone() -> None:
-    quick = Row("quick", "pose", contenders.OURS, contenders.FLOAT32, 3.0, 3.0, 3.0, Precision(0.4, 0.5))
-    slow = Row("slow", "pose", contenders.OURS, contenders.FLOAT32, 4.0, 4.0, 3.0, Precision(0.6, 0.5))
+    quick = BenchRow("quick", "pose", contenders.OURS, contenders.FLOAT32, 3.0, 3.0, 3.0, Precision(0.4, 0.5))
+    slow = BenchRow("slow", "pose", contenders.OURS, contenders.FLOAT32, 4.0, 4.0, 3.0, Precision(0.6, 0.5))
     detector = row("detector", "detector", 1.0, Precision(0.9))
     assert bench.dominating(quick, [quick, slow, detector]) == []
     assert bench.dominating(slow, [quick, slow, detector]) == ["quick (whole picture)"]
@@ -204,10 +204,10 @@ def test_a_row_may_be_dominated_on_whole_pictures_alone() -> None:
 
 
 def test_the_plot_is_svg_and_the_same_for_the_same_rows() -> None:
-    drawn = figures.front(ROWS)
+    drawn = plots.accuracy_over_latency(ROWS)
     assert ET.fromstring(drawn).tag.endswith("svg")
-    assert drawn == figures.front(ROWS)
-    assert drawn != figures.front([replace(ROWS[0], median_ms=9.0), *ROWS[1:]])
+    assert drawn == plots.accuracy_over_latency(ROWS)
+    assert drawn != plots.accuracy_over_latency([replace(ROWS[0], median_ms=9.0), *ROWS[1:]])
 
 
 def test_the_verb_writes_table_and_plot(painted: coco.Source, models: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from training.__main__ import main
 from training.cli import subcommands
 from training.data import coco
 from training.evaluation import calibration
-from training.evaluation.calibration import Samples
+from training.evaluation.calibration import ScoreSamples
 from training.export.model_card import SCORES
 
 
@@ -67,7 +67,7 @@ def test_curves_are_finite_and_rise_whatever_was_measured(
     seed: int, count: int, ends: tuple[float, float], truths: tuple[float, float]
 ) -> None:
     rng = np.random.default_rng(seed)
-    samples = Samples(
+    samples = ScoreSamples(
         rng.uniform(min(ends), max(ends), count).astype(np.float32),
         rng.uniform(min(truths), max(truths), count).astype(np.float32),
         rng.integers(0, 3, count),
@@ -83,7 +83,7 @@ def test_curves_are_finite_and_rise_whatever_was_measured(
 
 
 def test_few_samples_move_little() -> None:
-    lone = Samples(
+    lone = ScoreSamples(
         np.full(1, 0.9, np.float32), np.zeros(1, np.float32), np.zeros(1, int), np.zeros(1, int), np.array([0])
     )
     assert 0.4 < calibration.apply(calibration.fit(lone), lone)[0] < 0.9

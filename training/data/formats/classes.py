@@ -7,7 +7,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from training.data.coco import DatasetError
-from training.data.formats.labelled_set import Fault
+from training.data.formats.labelled_set import LabelFault
 
 PERSON = "person"
 
@@ -53,17 +53,19 @@ class Classes:
         return self.has(number)
 
     @property
-    def notes(self) -> list[Fault]:
+    def notes(self) -> list[LabelFault]:
         """What was left out, and what was read as one kind."""
         used = {number: count for number, count in self._counts.items() if number in self._names}
         left_out = self._told({number: count for number, count in used.items() if not self.has(number)})
         taken = {number: count for number, count in used.items() if self.has(number)}
         notes = []
         if left_out:
-            notes.append(Fault("other classes", str(self._origin), f"{left_out} left out; --class NAME takes them"))
+            notes.append(
+                LabelFault("other classes", str(self._origin), f"{left_out} left out; --class NAME takes them")
+            )
         if len(taken) > 1:
             what = f"{self._told(taken)} are all read as people; --class NAME takes one of them"
-            notes.append(Fault("several classes", str(self._origin), what))
+            notes.append(LabelFault("several classes", str(self._origin), what))
         return notes
 
     def _told(self, counts: Mapping[Any, int]) -> str:

@@ -1,4 +1,4 @@
-"""COCO keypoint files, read with suspicion: every fault is told with its key path."""
+"""COCO keypoint files, read with suspicion: every fault is fault_lines with its key path."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tqdm import tqdm
 from service.pose.skeleton import Skeleton
 from training.data.coco import DatasetError, is_number, picture_path, read_text, same_name, without_unlabelled
 from training.data.formats.classes import Classes
-from training.data.formats.image_file import Look, LookError, look
-from training.data.formats.labelled_set import Fault, LabelledSet, Person, Picture, infer_skeleton
+from training.data.formats.image_file import ImageFile, ImageFileError, read_image_file
+from training.data.formats.labelled_set import LabelFault, LabelledImage, LabelledPerson, LabelledSet, infer_skeleton
 
 OURS = {"id", "image_id", "category_id", "iscrowd", "bbox", "area", "keypoints", "num_keypoints"}
 
@@ -114,8 +114,8 @@ class _Reading:
         named: Sequence[dict[str, Any]],
     ) -> None:
         self.path, self.images, self.tree, self.skeleton, self.classes = path, images, tree, skeleton, classes
-        self.faults: list[Fault] = []
-        self.notes: list[Fault] = []
+        self.faults: list[LabelFault] = []
+        self.notes: list[LabelFault] = []
         if any(map(_counts_from_0, named)):
             self._note("edges counted from 0", "categories", "COCO counts from 1; convert makes it so")
         categories = [it for it in tree.get("categories") or [] if isinstance(it, dict)]
@@ -136,7 +136,7 @@ class _Reading:
         )
 
     def fault(self, kind: str, where: str, what: str) -> None:
-        self.faults.append(Fault(kind, f"{self.path}: {where}", what))
+        self.faults.append(LabelFault(kind, f"{self.path}: {where}", what))
 
     def _numbered(self, key: str) -> dict[str, int]:
         """A number for each id of a list: its own where all are whole, else its place."""
@@ -171,8 +171,8 @@ class _Reading:
                 seen[name] = i
                 yield f"{where} (id {entry['id']})", entry
 
-    def _pictures(self) -> dict[int, Picture]:
-        found: dict[int, Picture] = {}
+    def _pictures(self) -> dict[int, LabelledImage]:
+        found: dict[int, LabelledImage] = {}
         for where, entry in tqdm(list(self._objects("images")), desc=f"look at {self.images.name}", unit="picture"):
             name = entry.get("file_name")
             if not isinstance(name, str) or not name:
@@ -180,18 +180,18 @@ class _Reading:
                 continue
             file = picture_path(self.images, name)
             try:
-                seen = look(file)
-            except LookError as error:
+                seen = read_image_file(file)
+            except ImageFileError as error:
                 kind = "unreadable picture" if file.exists() else "missing picture"
                 advice = "check --images, or take it out" if kind == "missing picture" else "or take it out"
-                self.faults.append(Fault(kind, str(file), f"{error}; {advice} of {self.path} {where}"))
+                self.faults.append(LabelFault(kind, str(file), f"{error}; {advice} of {self.path} {where}"))
                 continue
             number = self.numbers["images"][_key(entry["id"])]
             name = name if file == self.images / name else name.replace("\\", "/")
             found[number] = self._picture(where, {**entry, "id": number, "file_name": name}, seen)
         return found
 
-    def _picture(self, where: str, entry: dict[str, Any], seen: Look) -> Picture:
+    def _picture(self, where: str, entry: dict[str, Any], seen: ImageFile) -> LabelledImage:
         size = seen.size
         stated = (entry.get("width"), entry.get("height"))
         turned = seen.orientation >= 5 and stated == seen.upright_size != seen.size
@@ -205,9 +205,9 @@ class _Reading:
                 f"{_short(stated[0])} x {_short(stated[1])}; put back the labelled picture, or scale its labels",
             )  # fmt: skip
         extra = {key: value for key, value in entry.items() if key not in {"id", "file_name", "width", "height"}}
-        return Picture(entry["id"], entry["file_name"], size, upright, f"{self.path}: {where}", seen, extra)
+        return LabelledImage(entry["id"], entry["file_name"], size, upright, f"{self.path}: {where}", seen, extra)
 
-    def _people(self) -> list[Person]:
+    def _people(self) -> list[LabelledPerson]:
         found, left_out = [], Counter[Any]()
         for where, entry in self._objects("annotations"):
             category = _key(entry.get("category_id"))
@@ -267,7 +267,7 @@ class _Reading:
                 return []
         return joints
 
-    def _person(self, where: str, entry: dict[str, Any], joints: Sequence[float]) -> Person:
+    def _person(self, where: str, entry: dict[str, Any], joints: Sequence[float]) -> LabelledPerson:
         table = np.array(joints, np.float64).reshape(-1, 3)
         area: Any = entry.get("area")
         x, y, width, height = map(float, entry["bbox"])
@@ -279,7 +279,7 @@ class _Reading:
             self.numbers["annotations"][_key(entry["id"])],
             self.numbers["images"][_key(entry["image_id"])],
         )
-        return Person(
+        return LabelledPerson(
             number, picture, (x, y, width, height), table, bool(entry.get("iscrowd")),
             float(area) if is_number(area) else None, f"{self.path}: {where}", extra,
         )  # fmt: skip
@@ -295,7 +295,7 @@ class _Reading:
             )
 
     def _note(self, kind: str, where: str, what: str) -> None:
-        self.notes.append(Fault(kind, f"{self.path}: {where}", what))
+        self.notes.append(LabelFault(kind, f"{self.path}: {where}", what))
 
 
 def _is_id(value: Any) -> bool:

@@ -12,8 +12,8 @@ from service.pose import crop, drawing
 from service.pose.types import Image, Poses
 from training import files
 from training.data import images
-from training.data.formats.labelled_set import LabelledSet, Person
-from training.data.images import SeenAs
+from training.data.formats.labelled_set import LabelledPerson, LabelledSet
+from training.data.images import LabelFrame
 
 TILE = (240, 320)
 """(width, height) of a person's tile in px."""
@@ -43,16 +43,16 @@ def write(labelled: LabelledSet, out: Path) -> int:
     return len(people)
 
 
-def _chosen(labelled: LabelledSet) -> list[Person]:
+def _chosen(labelled: LabelledSet) -> list[LabelledPerson]:
     able = [it for it in labelled.singles if (it.joints[:, 2] > 0).any() and min(it.box[2:]) >= 1]
     spread = np.linspace(0, len(able) - 1, min(COLUMNS * ROWS, len(able))).round().astype(int)
     return [able[i] for i in spread.tolist()]
 
 
-def draw(labelled: LabelledSet, person: Person) -> Image:
+def draw(labelled: LabelledSet, person: LabelledPerson) -> Image:
     """Cut a person out and draw its labels, uint8 (320, 240, 3) RGB."""
     picture = labelled.pictures[person.picture]
-    image = images.read_as(labelled.images / picture.file_name, SeenAs(picture.size, picture.upright))
+    image = images.read_as(labelled.images / picture.file_name, LabelFrame(picture.size, picture.upright))
     box = boxes_.from_xywh([list(person.box)])
     cut = crop.cut(image, box, TILE, PADDING)
     to_crop = crop.invert(cut.to_image)

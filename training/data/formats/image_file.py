@@ -18,12 +18,12 @@ ENDINGS = ((b"\x89PNG", b"IEND\xaeB`\x82"), (b"GIF8", b"\x3b"))
 """How files of a kind begin and end."""
 
 
-class LookError(ValueError):
+class ImageFileError(ValueError):
     """A picture cannot be used; the message says what is the matter, without the file's name."""
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class ImageFile:
     """A picture that can be read.
 
     Attributes:
@@ -44,28 +44,28 @@ class Look:
         return self.size if self.orientation < 5 else self.size[::-1]
 
 
-def look(path: Path) -> Look:
+def read_image_file(path: Path) -> ImageFile:
     """Read a picture's file.
 
     Raises:
-        LookError: It is missing, cut off, or no picture.
+        ImageFileError: It is missing, cut off, or no picture.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise LookError(f"expected a picture, got {error.strerror}") from error
+        raise ImageFileError(f"expected a picture, got {error.strerror}") from error
     if _is_cut_off(content):
-        raise LookError(f"expected a whole picture, got the first {len(content):,} bytes of one; copy it again")
+        raise ImageFileError(f"expected a whole picture, got the first {len(content):,} bytes of one; copy it again")
     grey, turned = images.decode(content, cv2.IMREAD_GRAYSCALE)
     if grey is None:
-        raise LookError(f"expected a picture that OpenCV can read, got {len(content):,} bytes that are none")
+        raise ImageFileError(f"expected a picture that OpenCV can read, got {len(content):,} bytes that are none")
     thumb = cv2.resize(grey, (THUMB, THUMB), interpolation=cv2.INTER_AREA).astype(np.float32).ravel()
     thumb -= thumb.mean()
     norm = float(np.linalg.norm(thumb))
     # Below one grey value a cell the thumbnail is noise, and would resemble that of any other flat picture.
     thumb = thumb / norm if norm > THUMB else np.zeros_like(thumb)
     size = (grey.shape[1], grey.shape[0])
-    return Look(size, turned, hashlib.sha256(content).hexdigest(), thumb)
+    return ImageFile(size, turned, hashlib.sha256(content).hexdigest(), thumb)
 
 
 def _is_cut_off(content: bytes) -> bool:

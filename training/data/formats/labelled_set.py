@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from service.pose.skeleton import COCO17, Skeleton
 from training.data import skeletons
 from training.data.coco import DatasetError, same_name
-from training.data.formats.image_file import Look
+from training.data.formats.image_file import ImageFile
 
 SHOWN = 5
-"""Faults of one kind that are told in full."""
+"""Faults of one kind that are fault_lines in full."""
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class LabelFault:
     """Something that no training could make sense of; as a note, something that one should know.
 
     Attributes:
@@ -38,7 +38,7 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class LabelledImage:
     """A picture with its labels' size.
 
     Attributes:
@@ -47,7 +47,7 @@ class Picture:
         size: (width, height) in px of what was labelled.
         upright: Whether the labels are of the picture turned as its EXIF orientation says.
         where: File, and line or key path in it.
-        look: What its file shows; None where it is missing or cannot be read.
+        file: What its file shows; None where it is missing or cannot be read.
         extra: What else a COCO file says of it.
     """
 
@@ -56,12 +56,12 @@ class Picture:
     size: tuple[int, int]
     upright: bool
     where: str
-    look: Look | None
+    file: ImageFile | None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class Person:
+class LabelledPerson:
     """A labelled person.
 
     Attributes:
@@ -97,20 +97,20 @@ class LabelledSet:
         pictures: By number.
         people: In their order.
         faults: What makes it unfit.
-        notes: What is worth knowing and hinders nobody, told alike.
+        notes: What is worth knowing and hinders nobody, fault_lines alike.
     """
 
     origin: Path
     layout: str
     images: Path
     skeleton: Skeleton
-    pictures: Mapping[int, Picture]
-    people: Sequence[Person]
-    faults: Sequence[Fault]
-    notes: Sequence[Fault] = ()
+    pictures: Mapping[int, LabelledImage]
+    people: Sequence[LabelledPerson]
+    faults: Sequence[LabelFault]
+    notes: Sequence[LabelFault] = ()
 
     @property
-    def singles(self) -> list[Person]:
+    def singles(self) -> list[LabelledPerson]:
         """People who are no crowds."""
         return [person for person in self.people if not person.crowd]
 
@@ -122,10 +122,10 @@ def require_sound(labelled: LabelledSet) -> None:
         DatasetError: There are some; tells the first few of each kind.
     """
     if labelled.faults:
-        raise DatasetError("\n".join(told(labelled)))
+        raise DatasetError("\n".join(fault_lines(labelled)))
 
 
-def told(labelled: LabelledSet) -> list[str]:
+def fault_lines(labelled: LabelledSet) -> list[str]:
     """The first `SHOWN` faults of each kind, a line each."""
     lines = []
     for kind in dict.fromkeys(fault.kind for fault in labelled.faults):
@@ -136,7 +136,7 @@ def told(labelled: LabelledSet) -> list[str]:
     return lines
 
 
-def noted(notes: Sequence[Fault]) -> list[str]:
+def note_lines(notes: Sequence[LabelFault]) -> list[str]:
     """How many notes of each kind there are and the first one, a line a kind."""
     lines = []
     for kind in dict.fromkeys(note.kind for note in notes):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from service.pose.skeleton import Skeleton
 from training.data.coco import DatasetError, picture_path, read_text
-from training.data.formats import coco_json, joined, lsp, yolo
+from training.data.formats import coco_json, lsp, merge, yolo
 from training.data.formats.labelled_set import LabelledSet
 
 EXPECTED = (
@@ -23,7 +23,7 @@ SPLITS = {"train": ("train",), "val": ("valid", "val", "validation"), "test": ("
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class SetLocation:
     """Where a labelled set lies.
 
     Attributes:
@@ -41,7 +41,7 @@ class Place:
     classes: Sequence[str] = ()
 
 
-def read(place: Place, skeleton: Skeleton | None = None) -> LabelledSet:
+def read(place: SetLocation, skeleton: Skeleton | None = None) -> LabelledSet:
     """Read a set in whatever layout it is, and look at its pictures.
 
     Raises:
@@ -56,7 +56,7 @@ def read(place: Place, skeleton: Skeleton | None = None) -> LabelledSet:
         read_parts = [
             coco_json.read(path, place.images or _images_of(path), skeleton, place.classes) for path in parts.values()
         ]
-        return joined.join(place.data, read_parts)
+        return merge.merge(place.data, read_parts)
     path = _labels(place.data)
     if path.suffix.lower() in {".yaml", ".yml"}:
         return yolo.read(path, place.split, skeleton, place.classes)

@@ -24,7 +24,7 @@ APART = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Sides:
+class SideCheck:
     """How often two pairs of joints of one body contradict each other.
 
     Attributes:
@@ -48,7 +48,7 @@ class Sides:
         return self.people >= ENOUGH and self.share >= TOLD
 
 
-def judge(labelled: LabelledSet) -> list[Sides]:
+def judge(labelled: LabelledSet) -> list[SideCheck]:
     """Compare eyes with shoulders, and shoulders with hips, where the skeleton has them by COCO's names."""
     names = labelled.skeleton.keypoints
     people = labelled.singles
@@ -63,7 +63,7 @@ def judge(labelled: LabelledSet) -> list[Sides]:
             continue
         table = joints[:, [names.index(name) for pair in pairs for name in pair]]  # (N, 4, 3)
         clear, agree = _agreement(table, visible=upper == "eye")
-        found.append(Sides(f"{upper}s and {lower}s", int(clear.sum()), tuple(numbers[clear & ~agree].tolist())))
+        found.append(SideCheck(f"{upper}s and {lower}s", int(clear.sum()), tuple(numbers[clear & ~agree].tolist())))
     return found
 
 

@@ -3,7 +3,7 @@
 LSP (Johnson and Everingham, BMVC 2010) stores 3 x 14 x 2000, LSP extended (CVPR 2011) 14 x 3 x 10000. Both call their
 third number visibility and mean opposite things: in LSP 1 marks a hidden joint, which is labelled none the less; in LSP
 extended 1 marks a joint that can be seen, and where it is 0 nobody labelled it. Copies of the extended set whose axes
-were put into LSP's order are told by their 10,000 people; for parts of either set the caller says which it is.
+were put into LSP's order are fault_lines by their 10,000 people; for parts of either set the caller says which it is.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from service.pose.skeleton import COCO17, Skeleton
 from training.data.coco import DatasetError
-from training.data.formats.image_file import LookError, look
-from training.data.formats.labelled_set import Fault, LabelledSet, Person, Picture
+from training.data.formats.image_file import ImageFileError, read_image_file
+from training.data.formats.labelled_set import LabelFault, LabelledImage, LabelledPerson, LabelledSet
 from training.data.formats.yolo import SUFFIXES
 
 JOINTS = (
@@ -56,21 +56,23 @@ def read(path: Path, images: Path, skeleton: Skeleton | None = None, third: Thir
         raise DatasetError(
             f"{images}: expected {len(table)} pictures, one for each person of {path.name}, got {len(files)}"
         )
-    pictures: dict[int, Picture] = {}
-    people: list[Person] = []
-    faults: list[Fault] = []
+    pictures: dict[int, LabelledImage] = {}
+    people: list[LabelledPerson] = []
+    faults: list[LabelFault] = []
     for i, (file, rows) in enumerate(zip(tqdm(files, desc="look at LSP", unit="picture"), table, strict=True), start=1):
         where = f"{path}: joints(:, :, {i})"
         try:
-            seen = look(file)
-        except LookError as error:
-            faults.append(Fault("unreadable picture", str(file), str(error)))
+            seen = read_image_file(file)
+        except ImageFileError as error:
+            faults.append(LabelFault("unreadable picture", str(file), str(error)))
             continue
         known = np.ones(len(JOINTS), bool) if hidden_is_one else rows[:, 2] == 1
         if not np.isfinite(rows[known]).all() or not np.isin(rows[:, 2], (0, 1)).all():
-            faults.append(Fault("number that is none", where, "expected finite x and y, and 0 or 1 in the third row"))
+            faults.append(
+                LabelFault("number that is none", where, "expected finite x and y, and 0 or 1 in the third row")
+            )
             continue
-        pictures[i] = Picture(i, file.name, seen.size, upright=False, where=str(file), look=seen)
+        pictures[i] = LabelledImage(i, file.name, seen.size, upright=False, where=str(file), file=seen)
         if known.sum() < 2:
             continue
         visible = np.where(known, np.where(hidden_is_one & (rows[:, 2] == 1), 1, 2), 0)
@@ -79,7 +81,7 @@ def read(path: Path, images: Path, skeleton: Skeleton | None = None, third: Thir
             if column is not None and visible[column]:
                 joints[k] = *rows[column, :2], visible[column]
         box = _box(rows[known, :2], seen.size)
-        people.append(Person(i, i, box, joints, crowd=False, area=None, where=where))
+        people.append(LabelledPerson(i, i, box, joints, crowd=False, area=None, where=where))
     return LabelledSet(path, "LSP" if hidden_is_one else "LSP extended", images, chosen, pictures, people, faults)
 
 

@@ -21,8 +21,15 @@ from service.pose.skeleton import Skeleton
 from training.data import skeletons
 from training.data.coco import DatasetError, read_text
 from training.data.formats.classes import Classes
-from training.data.formats.image_file import LookError, look
-from training.data.formats.labelled_set import SHOWN, Fault, LabelledSet, Person, Picture, infer_skeleton
+from training.data.formats.image_file import ImageFileError, read_image_file
+from training.data.formats.labelled_set import (
+    SHOWN,
+    LabelFault,
+    LabelledImage,
+    LabelledPerson,
+    LabelledSet,
+    infer_skeleton,
+)
 
 SPLITS = ("train", "val", "test")
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
@@ -61,27 +68,27 @@ def read(
     files += more
     if not files:
         raise DatasetError(f"{path}: expected pictures in {root}, got none; correct path, train and val")
-    pictures: dict[int, Picture] = {}
-    people: list[Person] = []
-    faults: list[Fault] = []
+    pictures: dict[int, LabelledImage] = {}
+    people: list[LabelledPerson] = []
+    faults: list[LabelFault] = []
     for i, file in enumerate(tqdm(files, desc=f"look at {root.name}", unit="picture"), start=1):
         try:
-            seen = look(file)
-        except LookError as error:
+            seen = read_image_file(file)
+        except ImageFileError as error:
             kind = "unreadable picture" if file.exists() else "missing picture"
-            faults.append(Fault(kind, str(file), f"{error}; or take it out of the set"))
+            faults.append(LabelFault(kind, str(file), f"{error}; or take it out of the set"))
             continue
         name = file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file.resolve())
-        pictures[i] = Picture(i, name, seen.upright_size, seen.orientation > 1, str(file), seen)
+        pictures[i] = LabelledImage(i, name, seen.upright_size, seen.orientation > 1, str(file), seen)
         for where, row in rows_of(labels_of(file)):
-            read_row = Row(where, row, count, numbers, len(names))
+            read_row = LabelRow(where, row, count, numbers, len(names))
             if read_row.fault is not None:
                 faults.append(read_row.fault)
                 continue
             if not classes.takes(read_row.kind):
                 continue
             box, joints = read_row.in_px(seen.upright_size)
-            people.append(Person(len(people) + 1, i, box, joints, crowd=False, area=None, where=where))
+            people.append(LabelledPerson(len(people) + 1, i, box, joints, crowd=False, area=None, where=where))
     if not people and not faults:
         raise DatasetError(
             f"{path}: expected people, got none in {len(files)} pictures; for a picture {files[0].name} the labels are "
@@ -90,15 +97,15 @@ def read(
     return LabelledSet(path, "YOLO pose", root, chosen, pictures, people, faults, [*notes, *classes.notes])
 
 
-def _other_formats(files: Sequence[Path], others: Sequence[Path]) -> tuple[list[Fault], list[Path]]:
+def _other_formats(files: Sequence[Path], others: Sequence[Path]) -> tuple[list[LabelFault], list[Path]]:
     """Of labelled files with unusual endings, tell those that cannot be read, and return those that can."""
     known, readable, refused = {labels_of(file) for file in files}, [], []
     for file in others:
         if labels_of(file) in known or not labels_of(file).is_file():
             continue
         try:
-            look(file)
-        except LookError:
+            read_image_file(file)
+        except ImageFileError:
             refused.append(file)
         else:
             readable.append(file)
@@ -106,7 +113,7 @@ def _other_formats(files: Sequence[Path], others: Sequence[Path]) -> tuple[list[
         return [], readable
     names = ", ".join(file.name for file in refused[:SHOWN]) + (", ..." if len(refused) > SHOWN else "")
     what = f"{len(refused):,} labelled files are left out: {names}; convert them to JPEG or PNG if they are pictures"
-    return [Fault("format that cannot be read", str(refused[0].parent), what)], readable
+    return [LabelFault("format that cannot be read", str(refused[0].parent), what)], readable
 
 
 def labels_of(picture: Path) -> Path:
@@ -210,16 +217,16 @@ def rows_of(path: Path) -> Iterator[tuple[str, list[str]]]:
                 yield f"{path}:{number}", line.split()
 
 
-class Row:
+class LabelRow:
     """One person's row: sound, or with a fault."""
 
     def __init__(self, where: str, columns: Sequence[str], count: int, numbers: int, classes: int) -> None:
-        self.fault: Fault | None = None
+        self.fault: LabelFault | None = None
         self.kind = -1
         self._numbers = numbers
         expected = 5 + count * numbers
         if len(columns) != expected:
-            self.fault = Fault(
+            self.fault = LabelFault(
                 "wrong number of columns", where,
                 f"expected {expected} columns, 5 and {count} x {numbers} as kpt_shape says, got {len(columns)}",
             )  # fmt: skip
@@ -227,27 +234,29 @@ class Row:
         try:
             self._values = [float(column) for column in columns]
         except ValueError:
-            self.fault = Fault("number that is none", where, f"expected numbers, got {' '.join(columns)[:60]!r}")
+            self.fault = LabelFault("number that is none", where, f"expected numbers, got {' '.join(columns)[:60]!r}")
             return
         self.fault = self._judge(where, columns, classes)
 
-    def _judge(self, where: str, columns: Sequence[str], classes: int) -> Fault | None:
+    def _judge(self, where: str, columns: Sequence[str], classes: int) -> LabelFault | None:
         kind, *values = self._values
         if not kind.is_integer() or not 0 <= kind < classes:
-            return Fault("unknown class", where, f"expected a class 0 to {classes - 1} of names, got {columns[0]}")
+            return LabelFault("unknown class", where, f"expected a class 0 to {classes - 1} of names, got {columns[0]}")
         self.kind = int(kind)
         visible = values[6::3] if self._numbers == 3 else []
         for place, value in enumerate(values):
             column = f"column {place + 2}"
             is_visibility = self._numbers == 3 and place >= 4 and (place - 4) % 3 == 2
             if not math.isfinite(value) and not self._unlabelled(place, visible):
-                return Fault(
+                return LabelFault(
                     "number that is none", where, f"{column}: expected a finite number, got {columns[place + 1]}"
                 )
             if is_visibility and value not in {0, 1, 2}:
-                return Fault("wrong visibility", where, f"{column}: expected v 0, 1 or 2, got {columns[place + 1]}")
+                return LabelFault(
+                    "wrong visibility", where, f"{column}: expected v 0, 1 or 2, got {columns[place + 1]}"
+                )
             if not is_visibility and not -SLACK <= value <= 1 + SLACK and not self._unlabelled(place, visible):
-                return Fault(
+                return LabelFault(
                     "value outside 0..1", where,
                     f"{column}: expected a share of the picture's size, 0 to 1, got {columns[place + 1]}; "
                     "divide px by width and height",

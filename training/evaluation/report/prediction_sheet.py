@@ -15,7 +15,7 @@ from service.pose.skeleton import Skeleton
 from service.pose.types import Floats, Image, Poses
 from training.data import coco, images
 from training.evaluation import error_analysis as mistakes
-from training.evaluation.predictions import Answers
+from training.evaluation.predictions import Predictions
 
 TILE_SIZE = (330, 440)
 """(width, height) of a person's tile in px."""
@@ -67,7 +67,7 @@ def choose(oks: Floats, labelled: NDArray[np.int64], count: int = TILES) -> dict
     return {"best": order[:count], "median": order[middle : middle + count], "worst": order[::-1][:count]}
 
 
-def tiles(source: coco.Source, answers: Answers, chosen: NDArray[np.intp]) -> list[Tile]:
+def tiles(source: coco.Source, answers: Predictions, chosen: NDArray[np.intp]) -> list[Tile]:
     """Draw the chosen people.
 
     Raises:
@@ -93,7 +93,7 @@ def tiles(source: coco.Source, answers: Answers, chosen: NDArray[np.intp]) -> li
     return drawn
 
 
-def draw(image: Image, answers: Answers, i: int) -> Image:
+def draw(image: Image, answers: Predictions, i: int) -> Image:
     """Cut person ``i`` out of its picture and draw the labelled joints, as answered and as labelled."""
     box = answers.poses.boxes[i : i + 1]
     cut = crop.cut(image, box, TILE_SIZE, PADDING)

@@ -22,9 +22,9 @@ from training.engine import tensorboard
 from training.evaluation import coco_ap, error_analysis, predictions
 from training.evaluation.bootstrap import Interval
 from training.evaluation.error_analysis import KINDS
-from training.evaluation.predictions import Answers
-from training.evaluation.report import figures, html_page, prediction_sheet, subject
-from training.evaluation.report.subject import Subject
+from training.evaluation.predictions import Predictions
+from training.evaluation.report import html_page, plots, prediction_sheet, subject
+from training.evaluation.report.subject import ReportSubject
 
 HTML, JSON = "report.html", "report.json"
 
@@ -91,7 +91,7 @@ def write(
     return out / HTML
 
 
-def _add_head(report: _Report, about: Subject) -> None:
+def _add_head(report: _Report, about: ReportSubject) -> None:
     manifest = about.opened.manifest
     report.html += [html_page.heading(manifest.name, 1)]
     report.html += [
@@ -100,7 +100,7 @@ def _add_head(report: _Report, about: Subject) -> None:
     report.numbers |= {"name": manifest.name, "version": manifest.version, "facts": about.facts}
 
 
-def _add_overlap(report: _Report, about: Subject, source: coco.Source, every: int, allow: bool) -> None:
+def _add_overlap(report: _Report, about: ReportSubject, source: coco.Source, every: int, allow: bool) -> None:
     """Say on top of the page where pictures below were learned from, or may have been."""
     detects = about.opened.manifest.detects
     shared = holdout.of_bundles([about.opened], source, every, complete=detects, allow=allow)
@@ -113,7 +113,7 @@ def _add_overlap(report: _Report, about: Subject, source: coco.Source, every: in
         report.html.append(html_page.paragraph(told, "note"))
 
 
-def _add_curves(report: _Report, about: Subject) -> None:
+def _add_curves(report: _Report, about: ReportSubject) -> None:
     """Add what was logged over steps and over samples; nothing for a bundle or without a log."""
     logged, plan = about.logged, about.plan
     if logged is None or plan is None:
@@ -129,7 +129,7 @@ def _add_curves(report: _Report, about: Subject) -> None:
     note = f"Each point is a row of log.csv. Samples: {counted}."
     report.html += [
         html_page.paragraph(note + (" Dashed: a phase of the recipe ends." if seen else ""), "note"),
-        html_page.image(figures.curves(logged, samples, seen), "what was logged, over steps and over samples"),
+        html_page.image(plots.curves(logged, samples, seen), "what was logged, over steps and over samples"),
     ]
     report.numbers["log"] = {"step": logged.steps.tolist()} | {
         name: [value if np.isfinite(value) else None for value in values.tolist()]
@@ -137,7 +137,7 @@ def _add_curves(report: _Report, about: Subject) -> None:
     }
 
 
-def _add_boxes(report: _Report, about: Subject, source: coco.Source, every: int) -> None:
+def _add_boxes(report: _Report, about: ReportSubject, source: coco.Source, every: int) -> None:
     detector = PersonDetector(about.opened, OnnxRunner(about.opened.onnx, threads=1))
     score = coco_ap.score_boxes(source, detector, every)
     found = {"AP": score.ap, "AP50": score.ap50, "AP75": score.ap75, "AR": score.ar}
@@ -154,7 +154,7 @@ def _add_boxes(report: _Report, about: Subject, source: coco.Source, every: int)
     report.numbers |= {"pictures": score.pictures, "figures": found, "intervals": intervals}
 
 
-def _add_poses(report: _Report, about: Subject, source: coco.Source, every: int) -> None:
+def _add_poses(report: _Report, about: ReportSubject, source: coco.Source, every: int) -> None:
     estimator = PoseEstimator(about.opened, OnnxRunner(about.opened.onnx, threads=1))
     found = predictions.collect(source, estimator, every)
     report.numbers |= {"pictures": len(found.picture_ids), "people": len(found), "mean_oks": float(found.oks.mean())}
@@ -165,7 +165,7 @@ def _add_poses(report: _Report, about: Subject, source: coco.Source, every: int)
     _add_sheets(report, found, source)
 
 
-def _add_precision(report: _Report, found: Answers, source: coco.Source) -> None:
+def _add_precision(report: _Report, found: Predictions, source: coco.Source) -> None:
     """Add pycocotools' figures, as they are and with one kind of mistake mended at a time, and a summary on top."""
     truth = coco.load(source.annotations)
     measured, intervals = predictions.coco_figures(truth, found), predictions.coco_intervals(truth, found)
@@ -206,7 +206,7 @@ def _cell(name: str, measured: dict[str, float], intervals: dict[str, Interval |
     return _figure(measured[name]) + _between(intervals.get(name))
 
 
-def _add_mistakes(report: _Report, found: Answers) -> None:
+def _add_mistakes(report: _Report, found: Predictions) -> None:
     """Add the shares of good, jitter, inversion, swap and miss, of all keypoints and of each."""
     names = found.skeleton.keypoints
     counted = error_analysis.counts(found.kinds)
@@ -222,7 +222,7 @@ def _add_mistakes(report: _Report, found: Answers) -> None:
             "ks < .5 to all of them.",
             "note",
         ),
-        html_page.image(figures.breakdown(counted, names), "shares of good keypoints and of each mistake, by keypoint"),
+        html_page.image(plots.breakdown(counted, names), "shares of good keypoints and of each mistake, by keypoint"),
         html_page.heading("What each mistake costs", 3),
         html_page.paragraph(
             "AP with every keypoint of one kind moved to its label: the most that mending it can bring.", "note"
@@ -253,7 +253,7 @@ def _add_mistakes(report: _Report, found: Answers) -> None:
     }
 
 
-def _add_reliability(report: _Report, found: Answers) -> None:
+def _add_reliability(report: _Report, found: Predictions) -> None:
     """Add how far a score tells what a keypoint is worth, and how the people spread over OKS."""
     told = predictions.reliability(found)
     report.html += [
@@ -264,8 +264,8 @@ def _add_reliability(report: _Report, found: Answers) -> None:
             "note",
         ),
         html_page.beside(
-            html_page.image(figures.reliability(told), "mean keypoint similarity over mean score"),
-            html_page.image(figures.people(found.oks, found.areas), "people by OKS"),
+            html_page.image(plots.reliability(told), "mean keypoint similarity over mean score"),
+            html_page.image(plots.people(found.oks, found.areas), "people by OKS"),
         ),
     ]
     report.numbers["reliability"] = {
@@ -279,7 +279,7 @@ def _add_reliability(report: _Report, found: Answers) -> None:
     }
 
 
-def _add_sheets(report: _Report, found: Answers, source: coco.Source) -> None:
+def _add_sheets(report: _Report, found: Predictions, source: coco.Source) -> None:
     """Add the best, median and worst people."""
     report.html += [
         html_page.heading("People"),

@@ -19,7 +19,7 @@ LAST = "last.pt"
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class ReportSubject:
     """A network and how it came to be.
 
     Attributes:
@@ -40,7 +40,7 @@ class Subject:
         return f"{self.opened.manifest.name}, {self.opened.manifest.version}"
 
 
-def read(folder: Path) -> Subject:
+def read(folder: Path) -> ReportSubject:
     """Read a run folder (``last.pt``, ``log.csv``) or a bundle folder (``manifest.json``).
 
     Raises:
@@ -56,7 +56,7 @@ def read(folder: Path) -> Subject:
     raise BundleError(f"{folder}: expected a folder with {LAST} (a run) or {bundle.MANIFEST} (a bundle), got neither")
 
 
-def _of_bundle(folder: Path) -> Subject:
+def _of_bundle(folder: Path) -> ReportSubject:
     opened = bundle.read(folder)
     by = opened.manifest.trained_by
     started = [
@@ -71,10 +71,10 @@ def _of_bundle(folder: Path) -> Subject:
         "data": "; ".join(by.get("data", [])),
         "model.onnx sha256": opened.manifest.files[bundle.ONNX],
     }
-    return Subject(opened, _network_facts(opened) | {name: value for name, value in known.items() if value})
+    return ReportSubject(opened, _network_facts(opened) | {name: value for name, value in known.items() if value})
 
 
-def _of_run(folder: Path) -> Subject:
+def _of_run(folder: Path) -> ReportSubject:
     state = checkpoint.load(folder / LAST)
     plan = state.recipe
     opened = _served(state)
@@ -87,7 +87,7 @@ def _of_run(folder: Path) -> Subject:
         "data": "; ".join(f"{it.name} ({it.share:g})" for it in plan.data),
     }
     log = folder / LOG
-    return Subject(
+    return ReportSubject(
         opened,
         _network_facts(opened) | {name: value for name, value in known.items() if value},
         plan,

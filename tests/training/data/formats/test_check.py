@@ -14,8 +14,8 @@ from scipy.io import savemat
 from tests.training import stick_people
 from training.__main__ import main
 from training.data.formats import check, contact_sheet, duplicates, layouts, left_right
-from training.data.formats.labelled_set import Fault
-from training.data.formats.layouts import Place
+from training.data.formats.labelled_set import LabelFault
+from training.data.formats.layouts import SetLocation
 
 Break = Callable[[Path], object]
 
@@ -216,7 +216,7 @@ def test_a_sound_set_is_explained(sound: Path, tmp_path: Path, capsys: pytest.Ca
         assert drawn.std() > 20
 
 
-def kinds(notes: list[Fault]) -> dict[str, int]:
+def kinds(notes: list[LabelFault]) -> dict[str, int]:
     return {kind: sum(note.kind == kind for note in notes) for kind in {note.kind for note in notes}}
 
 
@@ -236,7 +236,7 @@ def test_what_is_odd_is_told_and_hinders_nobody(sound: Path, tmp_path: Path) -> 
             person["num_keypoints"] = person["num_keypoints"] - 1
 
     edited(spoil)(tmp_path / "set")
-    found = layouts.read(Place(tmp_path / "set"))
+    found = layouts.read(SetLocation(tmp_path / "set"))
     assert not found.faults
     assert kinds(check.notes_of(found)) == {
         "box outside": 1,
@@ -259,20 +259,20 @@ def test_the_same_picture_twice_and_leaks_between_sets(
     shutil.copy(first, tmp_path / "set" / "images" / "val" / "again.png")
     smaller = cv2.resize(cv2.imread(str(first)), (100, 125), interpolation=cv2.INTER_AREA)
     cv2.imwrite(str(first.with_name("smaller.jpg")), smaller, [cv2.IMWRITE_JPEG_QUALITY, 60])
-    whole = layouts.read(Place(tmp_path / "set"))
+    whole = layouts.read(SetLocation(tmp_path / "set"))
     assert [(a.file_name, b.file_name) for a, b in duplicates.same_files(whole)] == [
         ("images/train/001.png", "images/val/again.png")
     ]
     (near,) = duplicates.alike(whole)
     assert {it.file_name for it in near} == {"images/train/001.png", "images/train/smaller.jpg"}
-    train, val = (layouts.read(Place(tmp_path / "set", split=it)) for it in ("train", "val"))
+    train, val = (layouts.read(SetLocation(tmp_path / "set", split=it)) for it in ("train", "val"))
     assert len(duplicates.same_files(train, val)) == len(duplicates.alike(train, val)) == 1
     data = tmp_path / "set"
     assert run("check", data, "--split", "train", "--against", data, "--against-split", "val") == 0
     told = capsys.readouterr().out
     assert "LEAK: the same picture in both sets, 1 x" in told
     assert "LEAK: nearly the same picture in both sets, 1 x" in told
-    untouched = layouts.read(Place(sound / "yolo"))
+    untouched = layouts.read(SetLocation(sound / "yolo"))
     assert not duplicates.same_files(untouched)
     assert not duplicates.alike(untouched)
 
@@ -295,7 +295,7 @@ def test_left_taken_for_right_is_suspected(tmp_path: Path) -> None:
         folder = tmp_path / str(swapped)
         path = stick_people.write_coco(folder, 50)
         path.write_text(json.dumps({**tree, "categories": [{"id": 1, "name": "body", "keypoints": list(names)}]}))
-        judged = left_right.judge(layouts.read(Place(path)))
+        judged = left_right.judge(layouts.read(SetLocation(path)))
         assert [it.people for it in judged] == [50, 50]
         assert [len(it.ids) for it in judged] == ([10, 10] if swapped else [0, 0])
         assert [it.is_suspect for it in judged] == [swapped, swapped]

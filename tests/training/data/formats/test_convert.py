@@ -18,7 +18,7 @@ from training.__main__ import main
 from training.data import coco, images, skeletons
 from training.data.coco import DatasetError
 from training.data.formats import convert, image_file, layouts, lsp
-from training.data.formats.layouts import Place
+from training.data.formats.layouts import SetLocation
 
 
 def joints_of(path: Path) -> np.ndarray:
@@ -50,17 +50,17 @@ def test_yolo_and_coco_say_the_same(tmp_path: Path) -> None:
 
 
 def test_what_is_converted_is_read_again_unchanged(tmp_path: Path) -> None:
-    found = layouts.read(Place(stick_people.write_yolo(tmp_path)))
+    found = layouts.read(SetLocation(stick_people.write_yolo(tmp_path)))
     convert.write(found, tmp_path / "once.json")
-    convert.write(layouts.read(Place(tmp_path / "once.json", found.images)), tmp_path / "twice.json")
+    convert.write(layouts.read(SetLocation(tmp_path / "once.json", found.images)), tmp_path / "twice.json")
     assert (tmp_path / "once.json").read_bytes() == (tmp_path / "twice.json").read_bytes()
 
 
 def test_a_split_and_all_splits_of_yolo(tmp_path: Path) -> None:
     data = stick_people.write_yolo(tmp_path)
-    assert [len(layouts.read(Place(data, split=it)).people) for it in ("train", "val", None)] == [4, 2, 6]
+    assert [len(layouts.read(SetLocation(data, split=it)).people) for it in ("train", "val", None)] == [4, 2, 6]
     with pytest.raises(DatasetError, match=r"expected test, got train, val"):
-        layouts.read(Place(data, split="test"))
+        layouts.read(SetLocation(data, split="test"))
 
 
 def test_two_numbers_a_keypoint_and_lists_of_pictures(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_two_numbers_a_keypoint_and_lists_of_pictures(tmp_path: Path) -> None:
     labels.write_text(" ".join([*columns[:5], *pairs]))
     (tmp_path / "list.txt").write_text("./images/train/001.png\n\n")
     data.write_text("path: /nowhere/on/this/machine\ntrain: list.txt\nkpt_shape: [12, 2]\nnames: [stick]\n")
-    (person,) = layouts.read(Place(data)).people
+    (person,) = layouts.read(SetLocation(data)).people
     assert person.joints[:, 2].tolist() == [2, 2, 0, *[2] * 9]
     assert (person.joints[2] == 0).all()
 
@@ -87,9 +87,9 @@ def test_a_phones_picture_is_read_as_its_labellers_saw_it(tmp_path: Path) -> Non
     turned = PillowImage.fromarray(np.ascontiguousarray(np.rot90(upright)))
     path.unlink()
     turned.save(path.with_suffix(".jpg"), exif=exif, quality=98, subsampling=0)
-    seen = image_file.look(path.with_suffix(".jpg"))
+    seen = image_file.read_image_file(path.with_suffix(".jpg"))
     assert (seen.orientation, seen.size, seen.upright_size) == (6, SIZE[::-1], SIZE)
-    found = layouts.read(Place(data))
+    found = layouts.read(SetLocation(data))
     assert not found.faults
     convert.write(found, tmp_path / "out.json")
     (info,) = [it for it in json.loads((tmp_path / "out.json").read_text())["images"] if it.get("upright")]
@@ -114,7 +114,7 @@ def write_lsp(folder: Path, count: int, extended: bool) -> np.ndarray:
 @pytest.mark.parametrize("extended", [False, True], ids=["lsp", "extended"])
 def test_the_third_row_of_lsp_means_hidden_or_seen(tmp_path: Path, extended: bool) -> None:
     table = write_lsp(tmp_path, 5, extended)
-    found = layouts.read(Place(tmp_path))
+    found = layouts.read(SetLocation(tmp_path))
     assert found.skeleton == COCO17
     ones = table[:, lsp.JOINTS.index("left_wrist"), 2] == 1
     wrists = np.stack([person.joints[COCO17.keypoints.index("left_wrist")] for person in found.people])
@@ -122,7 +122,7 @@ def test_the_third_row_of_lsp_means_hidden_or_seen(tmp_path: Path, extended: boo
     assert wrists[~ones, 2].tolist() == [0 if extended else 2] * int((~ones).sum())
     assert np.allclose(wrists[ones, :2], table[ones, lsp.JOINTS.index("left_wrist"), :2])
     assert all((person.joints[:5] == 0).all() for person in found.people), "LSP has no face"
-    swapped = layouts.read(Place(tmp_path, third="hidden" if extended else "visible"))
+    swapped = layouts.read(SetLocation(tmp_path, third="hidden" if extended else "visible"))
     assert (swapped.layout, found.layout) in {("LSP", "LSP extended"), ("LSP extended", "LSP")}
 
 
@@ -131,7 +131,7 @@ def test_lsps_places_mean_nothing_where_nothing_is_labelled(tmp_path: Path, exte
     table = write_lsp(tmp_path, 5, extended)
     table[2, 0] = (np.nan, np.nan, 0)
     savemat(tmp_path / "joints.mat", {"joints": table.transpose(1, 2, 0) if extended else table.transpose(2, 1, 0)})
-    assert len(layouts.read(Place(tmp_path)).faults) == (0 if extended else 1)
+    assert len(layouts.read(SetLocation(tmp_path)).faults) == (0 if extended else 1)
 
 
 def test_a_set_without_a_toml_gets_one_to_begin_with(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_names_that_a_set_lacks_are_given_by_its_toml(tmp_path: Path) -> None:
     assert skeletons.load(tmp_path / "own.toml").keypoints[11] == "keypoint_11"
     (tmp_path / "own.toml").write_text(stick_people.TOML)
     named = skeletons.load(tmp_path / "own.toml")
-    assert layouts.read(Place(tmp_path / "out.json", tmp_path), named).skeleton == named
+    assert layouts.read(SetLocation(tmp_path / "out.json", tmp_path), named).skeleton == named
     coco.require_skeleton(coco.load(tmp_path / "out.json"), tmp_path / "out.json", named)
 
 
@@ -167,7 +167,7 @@ def test_convert_makes_what_evaluation_needs(tmp_path: Path) -> None:
     tree["categories"].append({"id": 8, "name": "dog"})
     tree["annotations"].append({"id": 1, "image_id": 1, "category_id": 8, "bbox": [1, 2, 30, 40]})
     path.write_text(json.dumps(tree))
-    found = layouts.read(Place(tmp_path))
+    found = layouts.read(SetLocation(tmp_path))
     assert {note.kind for note in found.notes} == {"other categories", "other category_id"}
     convert.write(found, tmp_path / "out.json")
     people = list(coco.load(tmp_path / "out.json").anns.values())
@@ -203,4 +203,4 @@ def test_training_turns_pictures_as_the_service_does(tmp_path: Path, order: str,
         upright = images.read(tmp_path / "p.jpg", upright=True)
         assert np.abs(upright.astype(int) - shown).mean() < 4
         assert images.read(tmp_path / "p.jpg").shape == stored.shape
-        assert image_file.look(tmp_path / "p.jpg").orientation == orientation
+        assert image_file.read_image_file(tmp_path / "p.jpg").orientation == orientation

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from service.pose.types import Floats
 from training.engine.history import History
-from training.evaluation.bench import Row
+from training.evaluation.bench import BenchRow
 from training.evaluation.error_analysis import KINDS, shares
 from training.evaluation.predictions import Reliability
 
@@ -168,7 +168,7 @@ def people(oks: Floats, areas: Floats) -> bytes:
         return _png(figure)
 
 
-def front(rows: list[Row]) -> bytes:
+def accuracy_over_latency(rows: list[BenchRow]) -> bytes:
     """Draw AP over ms as SVG: filled in labelled boxes, hollow on whole pictures, there with the detector's time.
 
     Args:

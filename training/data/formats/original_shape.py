@@ -22,7 +22,7 @@ from training import files
 from training.data import images as pictures
 from training.data.coco import DatasetError
 from training.data.formats import convert, yolo
-from training.data.formats.labelled_set import Fault, LabelledSet, Person, Picture
+from training.data.formats.labelled_set import LabelFault, LabelledImage, LabelledPerson, LabelledSet
 
 NUMBER = re.compile(r"(?<!\d)(\d{12})(?!\d)")
 """Of a COCO picture, in its file's name."""
@@ -53,30 +53,30 @@ def restore(images: Path, labels: Path, out: Path, without: Iterable[int] = ()) 
     Raises:
         DatasetError: No copy can be used, or a label file is broken.
     """
-    shown: dict[int, Picture] = {}
-    people: list[Person] = []
-    notes: list[Fault] = []
+    shown: dict[int, LabelledImage] = {}
+    people: list[LabelledPerson] = []
+    notes: list[LabelFault] = []
     skipped = set(without)
     for number, file in _numbered(images):
         if number not in skipped and file.suffix.lower() not in yolo.SUFFIXES and _labels(labels, number).is_file():
-            notes.append(Fault("format that cannot be read", str(file), "left out; convert it to JPEG or PNG"))
+            notes.append(LabelFault("format that cannot be read", str(file), "left out; convert it to JPEG or PNG"))
     for number, file in tqdm(list(_numbered(images)), desc=f"restore {images.name}", unit="picture"):
         rows = _labels(labels, number)
         if file.suffix.lower() not in yolo.SUFFIXES or number in shown or number in skipped or not rows.is_file():
             continue
-        parsed = [yolo.Row(where, row, len(COCO17), 3, 1) for where, row in yolo.rows_of(rows)]
+        parsed = [yolo.LabelRow(where, row, len(COCO17), 3, 1) for where, row in yolo.rows_of(rows)]
         faults = [str(row.fault) for row in parsed if row.fault is not None]
         if faults:
             raise DatasetError(faults[0])
         shape = true_size(np.stack([row.in_px((1, 1))[1] for row in parsed])) if parsed else None
         if shape is None:
-            notes.append(Fault("unknown shape", str(file), "too few joints to tell the original's size"))
+            notes.append(LabelFault("unknown shape", str(file), "too few joints to tell the original's size"))
             continue
         picture = _written(file, shape, out / "images" / f"{number:012d}{file.suffix.lower()}", number)
         shown[number] = picture
         for row in parsed:
             box, joints = row.in_px(picture.size)
-            people.append(Person(len(people) + 1, number, box, joints, crowd=False, area=None, where=str(rows)))
+            people.append(LabelledPerson(len(people) + 1, number, box, joints, crowd=False, area=None, where=str(rows)))
     if not shown:
         raise DatasetError(
             f"{images}: expected copies of COCO pictures with twelve digits in their names and labels in {labels}, got "
@@ -117,12 +117,12 @@ def _labels(folder: Path, number: int) -> Path:
     return folder / f"{number:012d}.txt"
 
 
-def _written(file: Path, shape: tuple[int, int], out: Path, number: int) -> Picture:
+def _written(file: Path, shape: tuple[int, int], out: Path, number: int) -> LabelledImage:
     image = pictures.read(file)
     height, width = image.shape[:2]
     out.parent.mkdir(parents=True, exist_ok=True)
     extra = {"source": "coco_train2017", "official_complete": False}
-    picture = Picture(number, out.name, (width, height), upright=False, where=str(file), look=None, extra=extra)
+    picture = LabelledImage(number, out.name, (width, height), upright=False, where=str(file), file=None, extra=extra)
     if abs(width / height / (shape[0] / shape[1]) - 1) < SAME_SHAPE:
         files.write(out, file.read_bytes())
         return picture

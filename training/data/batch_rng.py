@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 Shape = int | tuple[int, ...]
 
 
-class Chance:
+class BatchRng:
     """A generator for some rows of a batch: draws for all rows, answers for its own.
 
     Attributes:
@@ -45,12 +45,12 @@ class Chance:
         """Draw the seed of another generator, the same for all rows."""
         return int(self._rng.integers(2**62))
 
-    def some(self, share: float) -> tuple[NDArray[np.intp], Chance]:
+    def some(self, share: float) -> tuple[NDArray[np.intp], BatchRng]:
         """Choose rows, each by the chance ``share``: which of the kept ones, and the chance of the chosen alone."""
         chosen = self._rng.random(self.total) < share
         mine = chosen[self.kept]
         among = (np.cumsum(chosen) - 1)[self.kept[mine]]
-        return np.flatnonzero(mine), Chance(self._rng, int(chosen.sum()), among)
+        return np.flatnonzero(mine), BatchRng(self._rng, int(chosen.sum()), among)
 
     def _whole(self, size: Shape) -> Shape:
         if isinstance(size, int):
@@ -60,6 +60,6 @@ class Chance:
         return self.total, *size[1:]
 
 
-def of_all(rng: np.random.Generator, count: int) -> Chance:
+def of_all(rng: np.random.Generator, count: int) -> BatchRng:
     """The chance of a batch of ``count`` rows that is made in one place."""
-    return Chance(rng, count, np.arange(count))
+    return BatchRng(rng, count, np.arange(count))

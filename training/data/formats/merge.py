@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from training.data.coco import DatasetError
-from training.data.formats.labelled_set import LabelledSet, Person, Picture
+from training.data.formats.labelled_set import LabelledImage, LabelledPerson, LabelledSet
 
 
-def join(root: Path, parts: Sequence[LabelledSet]) -> LabelledSet:
+def merge(root: Path, parts: Sequence[LabelledSet]) -> LabelledSet:
     """Put sets together, pictures named from a common folder and everything numbered anew.
 
     Args:
@@ -23,8 +23,8 @@ def join(root: Path, parts: Sequence[LabelledSet]) -> LabelledSet:
     first, *others = parts
     if not others:
         return first
-    pictures: dict[int, Picture] = {}
-    people: list[Person] = []
+    pictures: dict[int, LabelledImage] = {}
+    people: list[LabelledPerson] = []
     for part in parts:
         # Two exports may give one skeleton two names.
         if part.skeleton.keypoints != first.skeleton.keypoints:

@@ -9,7 +9,7 @@ import pytest
 
 from training.__main__ import main
 from training.data.coco import DatasetError
-from training.data.formats import restored_shape
+from training.data.formats import original_shape
 
 SIZES = [(640, 480), (427, 640), (640, 361), (500, 375), (480, 640)]
 
@@ -38,13 +38,13 @@ def write_copy(folder: Path, number: int, size: tuple[int, int], copy: tuple[int
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("seed", range(10))
 def test_joints_on_whole_pixels_tell_the_size(size: tuple[int, int], seed: int) -> None:
-    assert restored_shape.true_size(people(size, seed)) == size
+    assert original_shape.true_size(people(size, seed)) == size
 
 
 def test_too_few_joints_tell_nothing() -> None:
     joints = people((640, 480), 0, count=1)
     joints[:, 2:, 2] = 0
-    assert restored_shape.true_size(joints) is None
+    assert original_shape.true_size(joints) is None
 
 
 def test_a_square_copy_gets_its_shape_and_its_labels_back(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_a_square_copy_gets_its_shape_and_its_labels_back(tmp_path: Path) -> Non
         joints = people(size, number)
         joints[0, 0, :2] = np.round(np.array(size) * [0.6, 0.4]) / size
         write_copy(tmp_path, number, size, (256, 256), joints.round(6))
-    found = restored_shape.restore(tmp_path / "copies", tmp_path / "labels", tmp_path / "out")
+    found = original_shape.restore(tmp_path / "copies", tmp_path / "labels", tmp_path / "out")
     tree = json.loads((tmp_path / "out" / "annotations.json").read_text())
     assert len(tree["images"]) == len(found.pictures) == len(SIZES)
     for info, size in zip(tree["images"], SIZES, strict=True):
@@ -101,8 +101,8 @@ def test_copies_without_labels_and_broken_labels_are_told(tmp_path: Path) -> Non
     write_copy(tmp_path, 7, (640, 480), (256, 256), people((640, 480), 7))
     (tmp_path / "none").mkdir()
     with pytest.raises(DatasetError, match="twelve digits"):
-        restored_shape.restore(tmp_path / "copies", tmp_path / "none", tmp_path / "out")
+        original_shape.restore(tmp_path / "copies", tmp_path / "none", tmp_path / "out")
     (tmp_path / "labels" / "000000000007.txt").write_text("0 0.5 0.5 1 1 0.1 0.2 2\n")
     with pytest.raises(DatasetError, match=r"000000000007\.txt:1: expected 56 columns"):
-        restored_shape.restore(tmp_path / "copies", tmp_path / "labels", tmp_path / "out")
+        original_shape.restore(tmp_path / "copies", tmp_path / "labels", tmp_path / "out")
     assert not (tmp_path / "out").exists()
