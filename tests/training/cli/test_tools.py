@@ -145,7 +145,7 @@ def test_ids_that_are_no_whole_numbers(tmp_path: Path, kind: str, capsys: pytest
 
     edit(path, rename)
     same_people(layouts.read(SetLocation(path)), tmp_path / "plain")
-    with pytest.raises(DatasetError, match="convert numbers them"):
+    with pytest.raises(DatasetError, match="convert renumbers them"):
         coco.load(path)
     assert main(["convert", str(path), "--out", str(tmp_path / "out.json")]) == 0
     told = capsys.readouterr().out

@@ -10,7 +10,9 @@ import torch
 from tests.training.conftest import tiny_recipe
 from training.data import images
 from training.distillation import losses
-from training.distillation.detector_task import DetectorTask, Framing, best_cells, encode, place
+from training.distillation.box_targets import best_cells, encode
+from training.distillation.detector_task import DetectorTask
+from training.distillation.framing import Framing, place
 from training.recipe.recipe import RecipeError
 
 
@@ -91,8 +93,8 @@ def test_the_cell_with_the_best_box_answers_for_a_person() -> None:
     for place_ in best:
         overlaps[place_] = 0.9
     overlaps[2] = 1
-    answering = best_cells(overlaps, owners)
-    assert [tuple(it) for it in answering.nonzero().tolist()] == best
+    assigned = best_cells(overlaps, owners)
+    assert [tuple(it) for it in assigned.nonzero().tolist()] == best
     assert not best_cells(overlaps[2:], owners[2:]).any()
 
 
@@ -101,11 +103,11 @@ def test_the_pictures_kept_are_bounded_in_bytes(tmp_path: Path) -> None:
     sides = {"a": 40, "b": 40, "c": 40, "huge": 400}
     for name, side in sides.items():
         cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((side, side, 3), 7, np.uint8))
-    seen_as = images.LabelFrame()
-    recent = images.Recent(2 * 40 * 40 * 3)
+    frame = images.LabelFrame()
+    recent = images.RecentImages(2 * 40 * 40 * 3)
 
     def read(name: str) -> np.ndarray:
-        return recent.read_as(tmp_path / f"{name}.png", seen_as)
+        return recent.read_in_frame(tmp_path / f"{name}.png", frame)
 
     first, second = read("a"), read("b")
     assert read("a") is first

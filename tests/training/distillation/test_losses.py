@@ -64,12 +64,12 @@ def test_center_varifocal_prefers_the_truth_and_ignores_weight_zero() -> None:
     assert loss(wrong) < before
 
 
-def test_an_answering_cell_is_to_be_as_sure_as_its_box_is_good() -> None:
+def test_the_score_of_an_assigned_cell_learns_the_iou_of_its_box() -> None:
     """The loss is least there; elsewhere it pushes down, less so near a person's middle, and not where nobody knows."""
     bumps, weights = (torch.tensor(it).reshape(1, 1, 1, 4) for it in ([0.5, 1, 0.5, 0], [0.0, 1, 1, 1]))
-    answering, overlaps = bumps == 1, torch.full((1, 1, 1, 4), 0.7)
+    assigned, overlaps = bumps == 1, torch.full((1, 1, 1, 4), 0.7)
     logits = torch.logit(overlaps).requires_grad_()
-    losses.center_varifocal(logits, bumps, weights, answering, overlaps).backward()
+    losses.center_varifocal(logits, bumps, weights, assigned, overlaps).backward()
     grads = logits.grad.flatten()
     assert grads[0] == 0
     assert abs(grads[1]) < 1e-6

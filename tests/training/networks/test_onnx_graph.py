@@ -93,7 +93,7 @@ def test_a_graph_that_torch_cannot_run_teaches_from_the_cpu(tmp_path: Path, caps
     path = take(Odd(), tmp_path / "odd")
     pixels = torch.randint(0, 256, (1, 256, 192, 3), dtype=torch.uint8)
     teacher = teachers.BundleTeacher(path, on=torch.device("cpu"))
-    assert "it teaches from the CPU" in capsys.readouterr().err
+    assert "this teacher runs on the CPU" in capsys.readouterr().err
     assert torch.equal(teacher.maps(pixels), teachers.BundleTeacher(path).maps(pixels))
 
 

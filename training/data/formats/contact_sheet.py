@@ -52,7 +52,7 @@ def _chosen(labelled: LabelledSet) -> list[LabelledPerson]:
 def draw(labelled: LabelledSet, person: LabelledPerson) -> Image:
     """Cut a person out and draw its labels, uint8 (320, 240, 3) RGB."""
     picture = labelled.pictures[person.picture]
-    image = images.read_as(labelled.images / picture.file_name, LabelFrame(picture.size, picture.upright))
+    image = images.read_in_frame(labelled.images / picture.file_name, LabelFrame(picture.size, picture.upright))
     box = boxes_.from_xywh([list(person.box)])
     cut = crop.cut(image, box, TILE, PADDING)
     to_crop = crop.invert(cut.to_image)
