@@ -36,6 +36,6 @@ def run(options: Namespace) -> int:
     if options.dry_run:
         print(adaptation.dry_run(asked))
         return 0
-    state, lessons = adaptation.train(asked)
-    print(comparison.finish(asked, state, lessons, truth, options.every))
+    state, labels = adaptation.train(asked)
+    print(comparison.finish(asked, state, labels, truth, options.every))
     return 0
