@@ -93,7 +93,7 @@ def test_bench_and_report(
     assert verb("report", many, student.path, "--out", tmp_path / "report") == 1
     assert verb("report", many, student.path, "--out", tmp_path / "report", "--allow-seen") == 0
     assert json.loads((tmp_path / "report" / "report.json").read_text())["overlap"] == {"pictures": 2, "unchecked": []}
-    assert "It learned from 2 of the pictures below" in (tmp_path / "report" / "report.html").read_text()
+    assert "It was trained on 2 of the pictures below" in (tmp_path / "report" / "report.html").read_text()
 
 
 @pytest.mark.parametrize("name", ["detector", "student-s", "student-t", "teacher"])

@@ -229,9 +229,7 @@ def test_trust_is_the_measured_precision() -> None:
     assert (np.diff(weights) >= 0).all()
 
 
-def test_an_online_teacher_is_measured_as_a_cached_one(
-    pose_file: Path, data_root: Path, tmp_path: Path
-) -> None:
+def test_an_online_teacher_is_measured_as_a_cached_one(pose_file: Path, data_root: Path, tmp_path: Path) -> None:
     teacher = BundleTeacher(pose_file)
     (cache,) = crop_cache.open_cache([data_root / "crops"])
     teacher_cache.write_cache(teacher, "spots", cache, tmp_path / "maps", flip=False, device=CPU)
@@ -255,7 +253,7 @@ def test_without_labels_trust_is_a_ramp_of_the_score() -> None:
 
 
 @pytest.mark.parametrize("head", ["heatmap", "simcc"])
-def test_an_online_teacher_of_the_students_shape_gives_its_own_heatmaps(data_root: Path, tmp_path: Path, head: str) -> None:
+def test_an_online_teacher_of_the_students_shape_gives_its_heatmaps(data_root: Path, tmp_path: Path, head: str) -> None:
     network = {"kind": "pose", "backbone": "plain-s", "decoder_width": 16, "input_size": [96, 128], "head": head}
     plan = tiny_recipe(network=network)
     loop.fit(plan, PoseTask(plan, data_root, CPU, tmp_path / "teacher"), tmp_path / "teacher", CPU)

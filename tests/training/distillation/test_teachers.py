@@ -132,7 +132,9 @@ def test_labelling_completes_what_is_missing_and_keeps_what_is_there(tmp_path: P
         np.testing.assert_allclose(cache.pixels[i][y, x], spots.COLORS, atol=70)
 
 
-def test_a_file_in_the_place_of_a_bundle_is_refused_with_the_import_command(tmp_path: Path, models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_is_refused_with_the_import_command(
+    tmp_path: Path, models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file, out = models / "pose.onnx", tmp_path / "labelled.json"
     where = ("--annotations", "a.json", "--images", "a", "--out", str(out))
     assert main(["label", *where, "--pose-teacher", str(file)]) == 1

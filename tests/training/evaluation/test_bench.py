@@ -58,7 +58,7 @@ def test_one_pass_scores_as_evaluate_does(painted: coco.Source, models: Path) ->
 def test_without_a_detector_nothing_whole_is_claimed(painted: coco.Source, models: Path) -> None:
     scored = ranking.score(painted, contenders.gather([models / "student-s"]), every=3)
     assert scored["student-s"].whole is None
-    with pytest.raises(coco.DatasetError, match="whose id 1000 divides"):
+    with pytest.raises(coco.DatasetError, match="whose id is divisible by 1000"):
         ranking.score(painted, contenders.gather([models / "student-s"]), every=1000)
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
 from training.evaluation import bootstrap, coco_ap
-from training.evaluation.bootstrap import Compared
+from training.evaluation.bootstrap import MatchedDetections
 from training.evaluation.coco_ap import Evaluation
 
 
@@ -60,10 +60,10 @@ def test_every_picture_once_gives_pycocotools_figures(seed: int, kind: str) -> N
         return
     at = {"keypoints": (0, 3, 4), "bbox": (0, 4, 5)}[kind]
     for size, place in zip(("all", "medium", "large"), at, strict=True):
-        precisions = Compared.of(found.made_by, size).precisions()
+        precisions = MatchedDetections.of(found.made_by, size).precisions()
         expected = found.stats[place]
         assert precisions.mean() == pytest.approx(expected, abs=1e-9) or (np.isnan(precisions).all() and expected == -1)
-    precisions = Compared.of(found.made_by).precisions()
+    precisions = MatchedDetections.of(found.made_by).precisions()
     assert found.stats[[1, 2]] == pytest.approx(np.nan_to_num(precisions[[0, 5]], nan=-1), abs=1e-9)
 
 
@@ -90,7 +90,10 @@ def test_a_draw_is_what_pycocotools_says_of_the_drawn_pictures(seed: int) -> Non
     drawn.dataset = {"images": images, "annotations": people, "categories": truth.dataset["categories"]}
     drawn.createIndex()
     expected = compare(drawn, answers, sorted(drawn.imgs), "bbox").stats[0]
-    assert Compared.of(found.made_by).precisions(counts).mean() == pytest.approx(expected, abs=1e-9) or expected <= 0
+    assert (
+        MatchedDetections.of(found.made_by).precisions(counts).mean() == pytest.approx(expected, abs=1e-9)
+        or expected <= 0
+    )
 
 
 def test_the_interval_holds_the_figure_and_shrinks_with_more_pictures() -> None:

@@ -74,7 +74,7 @@ def test_oks_is_pycocotools(painted: coco.Source, moved: Predictions) -> None:
 
 def test_mending_a_kind_moves_its_keypoints_only(moved: Predictions) -> None:
     kind = int(np.bincount(moved.kinds[moved.kinds > error_analysis.GOOD]).argmax())
-    mended = predictions.without(moved, kind)
+    mended = predictions.with_mistake_corrected(moved, kind)
     changed = moved.kinds == kind
     assert (mended.poses.keypoints[changed] == moved.truth[changed]).all()
     assert (mended.poses.keypoints[~changed] == moved.poses.keypoints[~changed]).all()

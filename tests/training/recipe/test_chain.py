@@ -17,6 +17,7 @@ from training.cli import train as train_verb
 from training.data import coco, crop_cache
 from training.engine import checkpoint
 from training.evaluation import ablation as ablate
+from training.evaluation import ablation_rows
 from training.recipe import chain, recipe
 from training.recipe.recipe import Losses, RecipeError, Teacher
 
@@ -125,8 +126,8 @@ def test_the_ladder_climbs_from_plain_to_all() -> None:
         self_distillation=0.2,
         features=0.5,
     )
-    rows = ablate.ladder(full)
-    assert list(rows) == list(ablate.ROWS) == LADDER
+    rows = ablation_rows.ladder(full)
+    assert list(rows) == list(ablation_rows.ROWS) == LADDER
     assert rows["dskd"] == full
     assert [g.name for g in rows["minus-assistants"].teachers] == ["t"]
     assert rows["plain"].teachers == ()

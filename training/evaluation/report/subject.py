@@ -1,4 +1,4 @@
-"""What a report is about: a training's run folder, or a bundle."""
+"""The subject of a report: the run folder of a training, or a bundle."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ LAST = "last.pt"
 
 @dataclass(frozen=True, slots=True)
 class ReportSubject:
-    """A network and how it came to be.
+    """A network and its origin.
 
     Attributes:
-        opened: The network as it serves.
-        facts: What there is to know about it, by name.
+        opened: The network as it is served.
+        facts: Facts by name, to be shown.
         plan: The recipe; None for a bundle.
-        logged: The history; None for a bundle, or where a run has none yet.
+        logged: The training's history; None for a bundle, or if a run has none yet.
     """
 
     opened: Bundle
@@ -44,10 +44,10 @@ def read(folder: Path) -> ReportSubject:
     """Read a run folder (``last.pt``, ``log.csv``) or a bundle folder (``manifest.json``).
 
     Raises:
-        BundleError: Neither, or a damaged bundle.
-        CheckpointError: A damaged checkpoint.
-        HistoryError: The log is not a training's.
-        ExportError: The checkpoint's graph does not answer as torch.
+        BundleError: The folder is neither, or the bundle is damaged.
+        CheckpointError: The checkpoint is damaged.
+        HistoryError: The log is not of a training.
+        ExportError: The exported graph differs from the network.
     """
     if (folder / LAST).exists():
         return _of_run(folder)
@@ -96,8 +96,8 @@ def _of_run(folder: Path) -> ReportSubject:
 
 
 def _served(state: Checkpoint) -> Bundle:
-    """Export a checkpoint's averaged weights, to be looked at only: the answers are those of the service."""
-    # A report needs no ancestry; the earlier runs may be on another machine.
+    """Export a checkpoint's averaged weights to a temporary bundle, so that it predicts as it is served."""
+    # The lineage is left out: earlier runs may be on another machine, and a report does not need it.
     alone = replace(state, recipe=replace(state.recipe, init_from=""))
     with TemporaryDirectory() as folder:
         return to_onnx.export(alone, Path(folder) / "bundle", f"step {state.step:,}")

@@ -82,8 +82,8 @@ def test_a_run_is_reported_in_its_folder(run: Path, painted: coco.Source) -> Non
     ]  # fmt: skip
     shown = Page(written)
     assert shown.headings == [
-        "tiny", "Average precision", "Curves", "Mistakes", "What each mistake costs", "Left taken for right",
-        "By keypoint", "Scores and people", "People", "Best by OKS", "Median by OKS", "Worst by OKS", "What it is",
+        "tiny", "Average precision", "Curves", "Mistakes", "What each mistake costs", "Left and right confused",
+        "By keypoint", "Scores and people", "People", "Best by OKS", "Median by OKS", "Worst by OKS", "Facts",
     ]  # fmt: skip
     assert len(shown.images) == 4 + 3 * 4
     assert "3 of 3" in shown.text
@@ -99,7 +99,7 @@ def test_a_run_is_reported_in_its_folder(run: Path, painted: coco.Source) -> Non
 def test_curves_alone_without_pictures(run: Path, tmp_path: Path) -> None:
     written = report.write(run, tmp_path / "out")
     shown = Page(written)
-    assert shown.headings == ["tiny", "Curves", "What it is"]
+    assert shown.headings == ["tiny", "Curves", "Facts"]
     assert len(shown.images) == 1
     assert shown.images[0].shape[1] > 1000
 
@@ -130,7 +130,7 @@ def test_a_bundle_is_reported_elsewhere(student: Path, painted: coco.Source, tmp
 def test_a_detector_is_reported_by_its_boxes(painted: coco.Source, tmp_path: Path) -> None:
     detector = spots.write_detector_bundle(tmp_path)
     shown = Page(report.write(detector, tmp_path / "out", painted))
-    assert shown.headings == ["detector", "Average precision of the boxes", "What it is"]
+    assert shown.headings == ["detector", "Average precision of the boxes", "Facts"]
     assert json.loads((tmp_path / "out" / "report.json").read_text())["figures"]["AP50"] > 0.9
 
 
