@@ -1,4 +1,4 @@
-"""DSKD's parts do what they say: properties, on small maps."""
+"""Properties of DSKD's parts, on small maps."""
 
 from dataclasses import replace
 
@@ -37,7 +37,7 @@ def gradient(loss: Tensor, outputs: Tensor) -> Tensor:
     return torch.autograd.grad(loss, outputs, allow_unused=True)[0]
 
 
-def test_without_fill_teachers_classify_nothing(targets: Targets) -> None:
+def test_without_teacher_targets_teachers_do_not_count_for_classification(targets: Targets) -> None:
     weights = torch.tensor([[1.0, 0, 0], [0, 1, 0]])
     mixed = replace(targets, weights=weights)
     bare = Targets(targets.maps, weights, targets.teachers[:0], targets.trust[:0])
@@ -62,7 +62,7 @@ def test_binarization_is_idempotent_and_keeps_the_peak(kind: str, threshold: flo
         assert set(once.unique().tolist()) <= {0.0, 1.0}
 
 
-def test_no_threshold_and_no_heat_are_left_alone() -> None:
+def test_binarization_without_a_threshold_or_of_an_empty_map_changes_nothing() -> None:
     maps = gaussians(0)
     assert dskd.binarize(maps, 0.0, "hard") is maps
     assert not dskd.binarize(torch.zeros(1, 1, 8, 8), 0.3, "hard").any()
@@ -86,7 +86,7 @@ def test_a_teacher_equal_to_the_student_gives_no_loss_and_no_gradient(form: str)
 
 
 @pytest.mark.parametrize("form", ["squared", "divergence"])
-def test_the_past_equal_to_the_present_gives_no_loss_and_no_gradient(form: str, targets: Targets) -> None:
+def test_self_distillation_of_equal_outputs_gives_no_loss_and_no_gradient(form: str, targets: Targets) -> None:
     logits = torch.randn(2, 3, 24, 24, requires_grad=True)
     found = terms(logits, targets, replace(DENSE, dense_form=form, self_distillation=1.0), logits.detach())
     assert abs(found["self_distillation"].item()) < 1e-4
@@ -126,7 +126,7 @@ def test_a_joint_without_label_learns_from_teachers_alone(targets: Targets) -> N
         assert left[1, 2].abs().max() == 0
 
 
-def test_one_teacher_is_dropped_each_time_and_each_in_turn() -> None:
+def test_one_teacher_is_dropped_each_time_and_each_at_some_time() -> None:
     rng = np.random.default_rng(0)
     trust = torch.ones(3, 2, 4)
     silenced = []
@@ -139,7 +139,7 @@ def test_one_teacher_is_dropped_each_time_and_each_in_turn() -> None:
     assert set(silenced) == {0, 1, 2}
 
 
-def test_the_ramp_rises_from_little_to_one() -> None:
+def test_the_ramp_rises_from_near_zero_to_one() -> None:
     values = [dskd.ramp(t, 0.5) for t in (0, 0.1, 0.3, 0.5, 0.9)]
     assert values[0] == pytest.approx(np.exp(-5))
     assert values == sorted(values)
@@ -158,8 +158,8 @@ def test_each_classification_is_best_at_the_joint(form: str, targets: Targets) -
     assert right < wrong
 
 
-def test_axis_losses_take_both_kinds_of_heads_alike() -> None:
-    """A map's marginals and a SimCC head that answers those very marginals cost the same."""
+def test_axis_losses_treat_both_kinds_of_heads_equally() -> None:
+    """A map costs as much as a SimCC head with the map's marginals."""
     target = gaussians(0)
     logits = torch.randn(2, 3, 24, 24)
     axes = losses.axis_logs(logits)
@@ -169,7 +169,7 @@ def test_axis_losses_take_both_kinds_of_heads_alike() -> None:
     )
 
 
-def test_an_empty_answer_to_a_sure_joint_costs_one() -> None:
+def test_an_empty_map_for_a_sure_joint_costs_one() -> None:
     """`squared` is in units of the target's energy, on any grid."""
     for size in (24, 48):
         points = np.full((1, 1, 2), 4 * size / 2, np.float32)
@@ -177,7 +177,7 @@ def test_an_empty_answer_to_a_sure_joint_costs_one() -> None:
         assert losses.squared(torch.zeros_like(maps), maps, torch.ones(1, 1), 1.5).item() == pytest.approx(1, abs=0.01)
 
 
-def test_simcc_heads_learn_from_teachers_and_their_past(targets: Targets) -> None:
+def test_simcc_heads_learn_from_teachers_and_self_distillation(targets: Targets) -> None:
     along = (torch.randn(2, 3, 192, requires_grad=True), torch.randn(2, 3, 192, requires_grad=True))
     settings = Losses(teachers=TEACHERS, dense=0.5, classification=1.0, self_distillation=0.5)
     found = dskd.total(along, tuple(a.detach() for a in along), targets, settings, NETWORK, 1.0)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Explain a labelled set: what is in it, what one should know, and what makes it unfit."""
+"""A report on a labelled set: its content, notes, and faults that make it unusable."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from training.data.formats import duplicates, left_right
 from training.data.formats.labelled_set import LabelFault, LabelledPerson, LabelledSet, note_lines
 
 TOLERANCE = 1.0
-"""px: so far beyond the picture nothing is fault_lines; tools round."""
+"""px: coordinates this far outside the picture are not reported, since tools round."""
 
 
 def report(labelled: LabelledSet, against: LabelledSet | None = None) -> str:
-    """Explain a set in words and tables.
+    """Return a report on a set in words and tables.
 
     Args:
-        labelled: What to explain.
-        against: A set that it must share no picture with.
+        labelled: The set.
+        against: Another set that must share no picture with it.
     """
     notes = notes_of(labelled, against)
     lines = [
@@ -71,7 +71,7 @@ def _sizes(labelled: LabelledSet) -> list[str]:
 
 
 def _keypoints(labelled: LabelledSet) -> list[str]:
-    """Each keypoint's share of the people with joints, and how many of these are visible."""
+    """Return each keypoint's share among people with joints, and the share of it that is visible."""
     table = np.array([it.joints[:, 2] for it in labelled.singles if (it.joints[:, 2] > 0).any()])
     names = labelled.skeleton.keypoints
     lines = [f"{'keypoint':18}{'labelled':>9}{'visible':>9}"]
@@ -91,7 +91,7 @@ def _sides(labelled: LabelledSet) -> list[str]:
 
 
 def notes_of(labelled: LabelledSet, against: LabelledSet | None = None) -> list[LabelFault]:
-    """Everything that one should know and that hinders nobody."""
+    """Return everything that is worth knowing and does not make the set unusable."""
     notes = [*labelled.notes, *_unlabelled(labelled)]
     for person in labelled.people:
         notes += _about(person, labelled)
@@ -107,26 +107,24 @@ def notes_of(labelled: LabelledSet, against: LabelledSet | None = None) -> list[
             )
     turned = [it for it in labelled.pictures.values() if it.file and it.file.orientation > 1 and not it.upright]
     notes += [
-        LabelFault(
-            "EXIF orientation", it.where, "its labels are taken to be of the picture as it is stored, not as shown"
-        )
+        LabelFault("EXIF orientation", it.where, "its labels are taken to refer to the picture as stored, not as shown")
         for it in turned
     ]
     return [*notes, *_twice(labelled, against)]
 
 
 def _unlabelled(labelled: LabelledSet) -> list[LabelFault]:
-    """Keypoints that a network would answer without ever having learned them."""
+    """Report keypoints without any label, which a network would predict at random."""
     known = np.zeros(len(labelled.skeleton), bool)
     for person in labelled.singles:
         known |= person.joints[:, 2] > 0
     names = ", ".join(np.array(labelled.skeleton.keypoints)[~known].tolist())
-    what = f"nobody has {names}: a network will answer these too, by chance"
+    what = f"nobody has {names}: a network will predict them at random"
     return [LabelFault("keypoint without labels", str(labelled.origin), what)] if names else []
 
 
 def _about(person: LabelledPerson, labelled: LabelledSet) -> list[LabelFault]:
-    """What is odd about one person."""
+    """Report what is unusual about one person."""
     picture = labelled.pictures.get(person.picture)
     if picture is None:
         return []

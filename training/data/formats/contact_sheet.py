@@ -1,4 +1,4 @@
-"""A contact sheet: people of a set with their labels drawn, to be looked at before a night of training."""
+"""A contact sheet: people of a labelled set with their labels drawn, for a visual check before training."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ JPEG_QUALITY = 90
 
 
 def write(labelled: LabelledSet, out: Path) -> int:
-    """Write a JPEG with up to 24 people, evenly spread over the set; returns how many.
+    """Write a JPEG with up to 24 people, evenly spread over the set; returns their count.
 
-    Left is blue, right orange, the middle green; a dark middle marks a joint that is labelled as hidden. Below stands
-    the person's number.
+    Left is blue, right orange, the middle green. A dark centre marks a joint that is labelled as hidden. The person's
+    number is written below.
     """
     people = _chosen(labelled)
     rows = max(1, -(-len(people) // COLUMNS))

@@ -1,4 +1,4 @@
-"""Several labelled sets as one: the splits of an export."""
+"""Merging of labelled sets, such as the splits of an export."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from training.data.formats.labelled_set import LabelledImage, LabelledPerson, La
 
 
 def merge(root: Path, parts: Sequence[LabelledSet]) -> LabelledSet:
-    """Put sets together, pictures named from a common folder and everything numbered anew.
+    """Merge sets. Pictures are named relative to a common folder, and everything is renumbered.
 
     Args:
-        root: The folder that holds all of them.
-        parts: One or more; a single one stays as it is.
+        root: The folder that contains all of them.
+        parts: One or more sets; a single one is returned unchanged.
 
     Raises:
         DatasetError: They label different keypoints.
@@ -26,7 +26,7 @@ def merge(root: Path, parts: Sequence[LabelledSet]) -> LabelledSet:
     pictures: dict[int, LabelledImage] = {}
     people: list[LabelledPerson] = []
     for part in parts:
-        # Two exports may give one skeleton two names.
+        # Two exports may name the same skeleton differently.
         if part.skeleton.keypoints != first.skeleton.keypoints:
             raise DatasetError(
                 f"{part.origin}: expected the keypoints of {first.origin} ({', '.join(first.skeleton.keypoints)}), got "

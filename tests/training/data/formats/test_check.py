@@ -1,4 +1,4 @@
-"""Every way in which a data set can be broken has its own message; everything else is only told."""
+"""Every fault of a data set has its own message; everything else is a note."""
 
 import json
 import shutil
@@ -133,10 +133,10 @@ def run(*arguments: object) -> int:
 @pytest.mark.parametrize(
     ("layout", "name"), [("coco", it) for it in BROKEN_COCO] + [("yolo", it) for it in BROKEN_YOLO]
 )
-def test_what_is_broken_is_named_and_refused(
+def test_faults_are_named_and_refused(
     layout: str, name: str, sound: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """By check and by convert, which leaves nothing behind."""
+    """By check and by convert, which writes no file."""
     spoil, message = (BROKEN_COCO if layout == "coco" else BROKEN_YOLO)[name]
     shutil.copytree(sound / layout, tmp_path / "set")
     spoil(tmp_path / "set")
@@ -150,7 +150,9 @@ def test_what_is_broken_is_named_and_refused(
     assert not list(out.iterdir())
 
 
-def test_lsp_without_joints_or_with_too_few_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lsp_without_joints_or_with_too_few_pictures_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "images").mkdir()
     for content, message in (
         ({"people": np.zeros(3)}, "expected a variable 'joints', got people"),
@@ -173,7 +175,7 @@ def test_lsp_without_joints_or_with_too_few_pictures(tmp_path: Path, capsys: pyt
         (("a.txt",), "got none of them"),
     ],
 )
-def test_a_folder_of_no_layout(
+def test_a_folder_of_an_unknown_layout_is_refused(
     tmp_path: Path, names: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in names:
@@ -195,7 +197,7 @@ def test_many_faults_of_a_kind_are_counted(sound: Path, tmp_path: Path, capsys: 
     assert "expected v 0" in told
 
 
-def test_a_sound_set_is_explained(sound: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_set_without_faults_is_described(sound: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "stick.toml").write_text(stick_people.TOML)
     for layout in ("coco", "yolo"):
         code = run("check", sound / layout, "--skeleton", tmp_path / "stick.toml", "--sheet", tmp_path / "s.jpg")
@@ -220,7 +222,7 @@ def kinds(notes: list[LabelFault]) -> dict[str, int]:
     return {kind: sum(note.kind == kind for note in notes) for kind in {note.kind for note in notes}}
 
 
-def test_what_is_odd_is_told_and_hinders_nobody(sound: Path, tmp_path: Path) -> None:
+def test_unusual_labels_are_notes_and_no_faults(sound: Path, tmp_path: Path) -> None:
     shutil.copytree(sound / "coco", tmp_path / "set")
 
     def spoil(tree: dict[str, Any]) -> None:
@@ -250,10 +252,10 @@ def test_what_is_odd_is_told_and_hinders_nobody(sound: Path, tmp_path: Path) -> 
     }
 
 
-def test_the_same_picture_twice_and_leaks_between_sets(
+def test_duplicate_pictures_and_leaks_between_sets_are_noted(
     sound: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Exact copies, and copies that another program wrote in another size and quality; nothing else."""
+    """Exact copies, and copies in another size and quality; nothing else."""
     shutil.copytree(sound / "yolo", tmp_path / "set")
     first = tmp_path / "set" / "images" / "train" / "001.png"
     shutil.copy(first, tmp_path / "set" / "images" / "val" / "again.png")
@@ -277,7 +279,7 @@ def test_the_same_picture_twice_and_leaks_between_sets(
     assert not duplicates.alike(untouched)
 
 
-def test_left_taken_for_right_is_suspected(tmp_path: Path) -> None:
+def test_swapped_left_and_right_are_noted(tmp_path: Path) -> None:
     """Figures with eyes, shoulders and hips by COCO's names; every fifth has its shoulders exchanged."""
     names = ("left_eye", "right_eye", "left_shoulder", "right_shoulder", "left_hip", "right_hip")
     rng = np.random.default_rng(0)
