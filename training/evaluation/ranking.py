@@ -64,8 +64,8 @@ def score(source: coco.Source, candidates: Candidates, every: int = 1) -> dict[s
         people = coco.people(truth, image_id, with_keypoints=True)
         boxes = boxes_.from_xywh([a["bbox"] for a in people])
         found = {it.name: it.find(image, 0.0) for it in candidates.detectors} if image_id in complete else {}
-        for name, answer in found.items():
-            results[name].labelled += coco_ap.box_results(image_id, *answer)
+        for name, detections in found.items():
+            results[name].labelled += coco_ap.box_results(image_id, *detections)
         for it in candidates.poses:
             results[it.name].labelled += coco_ap.as_results(image_id, it.estimate(image, boxes, None))
             if it.detector in found:
@@ -73,11 +73,11 @@ def score(source: coco.Source, candidates: Candidates, every: int = 1) -> dict[s
                 results[it.name].whole += coco_ap.as_results(image_id, it.estimate_found(image, *likely))
 
     def ap(
-        answers: list[dict], of: list[int], kind: str, skeleton: Skeleton = COCO17
+        found_results: list[dict], of: list[int], kind: str, skeleton: Skeleton = COCO17
     ) -> tuple[float | None, Interval | None]:
         if not of:
             return None, None
-        found = coco_ap.coco_eval(truth, answers, of, kind, skeleton)
+        found = coco_ap.coco_eval(truth, found_results, of, kind, skeleton)
         return float(found.stats[0]), found.intervals()[0]
 
     scored = {}

@@ -56,7 +56,7 @@ class Classes:
     def notes(self) -> list[LabelFault]:
         """Notes on classes that were left out, and on several classes that were read as one."""
         used = {number: count for number, count in self._counts.items() if number in self._names}
-        left_out = self._told({number: count for number, count in used.items() if not self.has(number)})
+        left_out = self._listed({number: count for number, count in used.items() if not self.has(number)})
         taken = {number: count for number, count in used.items() if self.has(number)}
         notes = []
         if left_out:
@@ -64,9 +64,9 @@ class Classes:
                 LabelFault("other classes", str(self._origin), f"{left_out} left out; --class NAME reads them")
             )
         if len(taken) > 1:
-            what = f"{self._told(taken)} are all read as people; --class NAME reads one of them"
+            what = f"{self._listed(taken)} are all read as people; --class NAME reads one of them"
             notes.append(LabelFault("several classes", str(self._origin), what))
         return notes
 
-    def _told(self, counts: Mapping[Any, int]) -> str:
+    def _listed(self, counts: Mapping[Any, int]) -> str:
         return ", ".join(f"{count:,} of {self._names[number]}" for number, count in sorted(counts.items()))

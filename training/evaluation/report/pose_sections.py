@@ -37,8 +37,8 @@ def add_precision(report: ReportPage, found: Predictions, source: coco.Source) -
         html_page.heading("Average precision"),
         html_page.paragraph(
             "pycocotools, keypoints. Medium people cover 32² to 96² px of the picture, large ones more; "
-            "none where nobody of a size is labelled. In brackets where 95 % of the figures lie that other pictures of "
-            "the same kind would give (bootstrap over pictures).",
+            "none where nobody of a size is labelled. In brackets: 95 % confidence "
+            "intervals (bootstrap over pictures).",
             "note",
         ),
         html_page.table(["", "all", "OKS ≥ .50", "OKS ≥ .75", "medium", "large"], _precision_rows(measured, intervals)),

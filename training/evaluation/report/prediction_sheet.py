@@ -67,50 +67,50 @@ def choose(oks: Floats, labelled: NDArray[np.int64], count: int = TILES) -> dict
     return {"best": order[:count], "median": order[middle : middle + count], "worst": order[::-1][:count]}
 
 
-def tiles(source: coco.Source, answers: Predictions, chosen: NDArray[np.intp]) -> list[Tile]:
+def tiles(source: coco.Source, predicted: Predictions, chosen: NDArray[np.intp]) -> list[Tile]:
     """Draw the chosen people.
 
     Raises:
         DatasetError: A picture is missing.
     """
     files = coco.load(source.annotations).imgs
-    oks = answers.oks
+    oks = predicted.oks
     drawn = []
     for i in chosen.tolist():
-        image = images.read_labelled(source.images, files[int(answers.image_ids[i])])
-        counted = error_analysis.counts(answers.kinds[i : i + 1]).sum(axis=0).tolist()
+        image = images.read_labelled(source.images, files[int(predicted.image_ids[i])])
+        counted = error_analysis.counts(predicted.kinds[i : i + 1]).sum(axis=0).tolist()
         named = {
             name: count for name, count in zip(error_analysis.KINDS, counted, strict=True) if name != "good" and count
         }
         drawn.append(
             Tile(
-                image_id=int(answers.image_ids[i]),
-                annotation_id=int(answers.annotation_ids[i]),
+                image_id=int(predicted.image_ids[i]),
+                annotation_id=int(predicted.annotation_ids[i]),
                 oks=float(oks[i]),
-                labelled=int(answers.labelled[i].sum()),
+                labelled=int(predicted.labelled[i].sum()),
                 mistakes=named,
-                jpeg=to_jpeg(draw(image, answers, i)),
+                jpeg=to_jpeg(draw(image, predicted, i)),
             )
         )
     return drawn
 
 
-def draw(image: Image, answers: Predictions, i: int) -> Image:
+def draw(image: Image, predicted: Predictions, i: int) -> Image:
     """Cut person ``i`` out of its picture and draw the prediction and the label of each labelled joint."""
-    box = answers.poses.boxes[i : i + 1]
+    box = predicted.poses.boxes[i : i + 1]
     cut = crop.cut(image, box, TILE_SIZE, PADDING)
     to_crop = crop.invert(cut.to_image)
     # Scores of 0 hide joints without a label, which do not count.
-    shown = answers.labelled[i : i + 1].astype(np.float32)
-    answered = Poses(
-        crop.transform(answers.poses.keypoints[i : i + 1], to_crop),
+    shown = predicted.labelled[i : i + 1].astype(np.float32)
+    drawn_poses = Poses(
+        crop.transform(predicted.poses.keypoints[i : i + 1], to_crop),
         shown,
         crop.transform(box.reshape(1, 2, 2), to_crop).reshape(1, 4),
         np.ones(1, np.float32),
     )
-    canvas = drawing.draw(cut.pixels[0], answered, answers.skeleton, keypoint_threshold=0.5)
-    truth = crop.transform(answers.truth[i : i + 1], to_crop)[0]
-    _draw_truth(canvas, truth, answers.labelled[i], answers.skeleton)
+    canvas = drawing.draw(cut.pixels[0], drawn_poses, predicted.skeleton, keypoint_threshold=0.5)
+    truth = crop.transform(predicted.truth[i : i + 1], to_crop)[0]
+    _draw_truth(canvas, truth, predicted.labelled[i], predicted.skeleton)
     return canvas
 
 

@@ -136,8 +136,8 @@ def _add_boxes(report: ReportPage, about: ReportSubject, source: coco.Source, ev
     report.html += [
         html_page.heading("Average precision of the boxes"),
         html_page.paragraph(
-            f"{score.pictures:,} pictures of {source.name}, {score.predictions:,} boxes; pycocotools. In brackets "
-            "where 95 % of the figures lie that other pictures of the same kind would give (bootstrap over pictures).",
+            f"{score.pictures:,} pictures of {source.name}, {score.predictions:,} boxes; pycocotools. In brackets: "
+            "95 % confidence intervals (bootstrap over pictures).",
             "note",
         ),
         html_page.table(["figure", "value"], [[name, cell(name, found, intervals)] for name in found]),
