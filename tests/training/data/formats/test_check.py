@@ -81,11 +81,11 @@ BROKEN_COCO: dict[str, tuple[Break, str]] = {
     "no annotations": (edited(lambda it: it.pop("annotations")), "annotations: expected a list, got images, "),
     "missing key": (person(lambda it: it.pop("bbox")), "annotations[2] (id 103).bbox: expected [x, y, width, height]"),
     "no file name": (edited(lambda it: it["images"][1].pop("file_name")), "images[1] (id 2).file_name: expected a"),
-    "no id": (person(lambda it: it.update(id=None)), "annotations[2].id: expected a whole number, got nothing"),
-    "same id as text": (person(lambda it: it.update(id="101")), "an id of its own, got that of annotations[0]"),
+    "no id": (person(lambda it: it.update(id=None)), "annotations[2].id: expected an integer, got nothing"),
+    "same id as text": (person(lambda it: it.update(id="101")), "expected a unique id, got that of annotations[0]"),
     "unknown picture": (person(lambda it: it.update(image_id=99)), "image_id: expected the id of an image, got 99"),
-    "duplicate id": (person(lambda it: it.update(id=101)), "expected an id of its own, got that of annotations[0]"),
-    "duplicate picture": (edited(lambda it: it["images"][3].update(id=1)), "images[3] (id 1): expected an id of its"),
+    "duplicate id": (person(lambda it: it.update(id=101)), "expected a unique id, got that of annotations[0]"),
+    "duplicate picture": (edited(lambda it: it["images"][3].update(id=1)), "images[3] (id 1): expected a unique id"),
     "too few numbers": (person(lambda it: it["keypoints"].pop()), "expected 36 numbers, x, y, v for each of"),
     "wrong v": (put("keypoints", 5, 3), "keypoints[5] (neck): expected v 0 (not labelled), 1 (hidden) or 2 (visible)"),
     "not finite": (put("keypoints", 6, float("nan")), "keypoints[6] (left_hand): expected a finite number, got NaN"),
@@ -93,7 +93,7 @@ BROKEN_COCO: dict[str, tuple[Break, str]] = {
     "infinite box": (put("bbox", 0, float("inf")), "(id 103).bbox: expected four finite numbers, got [Infinity"),
     "negative box": (put("bbox", 2, -4), "(id 103).bbox: expected a width and height of 0 or more"),
     "missing picture": (lambda it: (it / "train/004.png").unlink(), "004.png: expected a picture, got No such file"),
-    "picture cut off": (cut_off, "004.png: expected a whole picture, got the first"),
+    "picture cut off": (cut_off, "004.png: expected a complete picture, got the first"),
     "no picture": (lambda it: (it / "train/004.png").write_text("x"), "004.png: expected a picture that OpenCV can"),
     "size differs": (edited(lambda it: it["images"][3].update(width=80)), "expected 160 x 200 px as"),
     "nobody": (edited(lambda it: it["annotations"].clear()), "annotations: expected people, got none"),
@@ -121,7 +121,7 @@ BROKEN_YOLO: dict[str, tuple[Break, str]] = {
     "no labels": (lambda it: shutil.rmtree(it / "labels"), "expected people, got none in 6 pictures"),
     "picture cut off": (
         lambda it: (it / "images/val/005.png").write_bytes((it / "images/val/005.png").read_bytes()[:900]),
-        "005.png: expected a whole picture",
+        "005.png: expected a complete picture",
     ),
 }  # fmt: skip
 
@@ -144,9 +144,9 @@ def test_faults_are_named_and_refused(
     out.mkdir()
     for command in (("check", "--sheet", out / "sheet.jpg"), ("convert", "--out", out / "out.json")):
         assert run(*command, tmp_path / "set") == 1
-        told = capsys.readouterr().err.replace("\r", "\n")
-        assert message in told
-        assert str(tmp_path / "set") in told
+        message_text = capsys.readouterr().err.replace("\r", "\n")
+        assert message in message_text
+        assert str(tmp_path / "set") in message_text
     assert not list(out.iterdir())
 
 
@@ -191,17 +191,17 @@ def test_many_faults_of_a_kind_are_counted(sound: Path, tmp_path: Path, capsys: 
     edited(lambda tree: [it.pop("bbox") for it in tree["annotations"]])(tmp_path / "set")
     put("keypoints", 2, 9)(tmp_path / "set")
     assert run("check", tmp_path / "set") == 1
-    told = capsys.readouterr().err
-    assert told.count(".bbox: expected") == 5
-    assert "1 more like the last one (missing key)" in told
-    assert "expected v 0" in told
+    message_text = capsys.readouterr().err
+    assert message_text.count(".bbox: expected") == 5
+    assert "1 more like the last one (missing key)" in message_text
+    assert "expected v 0" in message_text
 
 
 def test_a_set_without_faults_is_described(sound: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "stick.toml").write_text(stick_people.TOML)
     for layout in ("coco", "yolo"):
         code = run("check", sound / layout, "--skeleton", tmp_path / "stick.toml", "--sheet", tmp_path / "s.jpg")
-        told = capsys.readouterr().out
+        message_text = capsys.readouterr().out
         assert code == 0
         for line in (
             "skeleton stick12: 12 keypoints",
@@ -212,7 +212,7 @@ def test_a_set_without_faults_is_described(sound: Path, tmp_path: Path, capsys: 
             "left_hand              100%     100%",
             "sound, 0 notes",
         ):
-            assert line in told
+            assert line in message_text
         drawn = cv2.imread(str(tmp_path / "s.jpg"))
         assert drawn.shape == (contact_sheet.TILE[1], contact_sheet.COLUMNS * contact_sheet.TILE[0], 3)
         assert drawn.std() > 20
@@ -271,9 +271,9 @@ def test_duplicate_pictures_and_leaks_between_sets_are_noted(
     assert len(duplicates.same_files(train, val)) == len(duplicates.alike(train, val)) == 1
     data = tmp_path / "set"
     assert run("check", data, "--split", "train", "--against", data, "--against-split", "val") == 0
-    told = capsys.readouterr().out
-    assert "LEAK: the same picture in both sets, 1 x" in told
-    assert "LEAK: nearly the same picture in both sets, 1 x" in told
+    message_text = capsys.readouterr().out
+    assert "LEAK: the same picture in both sets, 1 x" in message_text
+    assert "LEAK: nearly the same picture in both sets, 1 x" in message_text
     untouched = layouts.read(SetLocation(sound / "yolo"))
     assert not duplicates.same_files(untouched)
     assert not duplicates.alike(untouched)

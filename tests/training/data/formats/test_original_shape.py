@@ -94,9 +94,9 @@ def test_copies_of_an_unreadable_format_are_reported(tmp_path: Path, capsys: pyt
     copy.rename(copy.with_suffix(".heic"))
     asked = ["restore", tmp_path / "copies", "--labels", tmp_path / "labels", "--out", tmp_path / "out"]
     assert main([str(it) for it in asked]) == 0
-    told = capsys.readouterr().out
-    assert "1 pictures" in told
-    assert f"format that cannot be read, 1 x, the first: {copy.with_suffix('.heic')}" in told
+    printed = capsys.readouterr().out
+    assert "1 pictures" in printed
+    assert f"format that cannot be read, 1 x, the first: {copy.with_suffix('.heic')}" in printed
 
 
 def test_missing_and_broken_labels_are_reported(tmp_path: Path) -> None:
