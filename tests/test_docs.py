@@ -18,8 +18,7 @@ from service.settings import Settings
 from tests import manuals
 from tests.manuals import DOCS, PAGES, ROOT
 from training import __main__ as training_cli
-from training.data import skeletons
-from training.recipe import chain, recipe, reference
+from training.recipe import chain, recipe, reference, skeletons
 
 PROGRAMS = ("posewright-serve", "posewright-train", "posewright-client")
 NOT_OURS = {"--standalone", "--nproc-per-node", "--globoff", "--data-binary"}

@@ -1,4 +1,4 @@
-"""Drawn stick figures of twelve points with exact keypoints, in each layout that the readers take."""
+"""Drawn stick figures with twelve exact keypoints, written in each layout that the readers accept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An adapted student beside the one that it was: agreement on the held-out part, AP, pictures, a verdict."""
+"""Comparison of a student before and after an adaptation: agreement on the held-out part, AP, pictures, a verdict."""
 
 from __future__ import annotations
 
@@ -15,90 +15,99 @@ from service.pose.bundle import Bundle, Manifest
 from service.pose.estimator import PoseEstimator
 from training import files
 from training.adapt import agreement, rehearsal
-from training.adapt.adaptation import Lessons
+from training.adapt.adaptation import TeacherLabels
 from training.adapt.agreement import Agreement, Verdict
-from training.adapt.request import Order
+from training.adapt.request import AdaptRequest
 from training.data import coco, holdout
 from training.data import images as pictures
 from training.engine import checkpoint
 from training.engine.checkpoint import Checkpoint
 from training.evaluation import coco_ap, predictions
-from training.evaluation.predictions import Answers
+from training.evaluation.predictions import Predictions
 from training.evaluation.report import html_page, prediction_sheet
 from training.evaluation.report.report import HTML, JSON
 from training.export import model_card, to_onnx
 
 NOT_BETTER = "not-better"
-"""Folder for a bundle that should not serve: no server finds it there."""
+"""Folder for a bundle that should not be served; servers do not look for bundles there."""
 SHOWN = 8
-"""People a sheet."""
+"""People in each list of examples."""
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
-    """A student and what it answers on the held-out part.
+class EvaluatedStudent:
+    """A student, measured on the held-out part.
 
     Attributes:
         opened: Its bundle.
-        answered: Its answers; the teacher's joints stand in the place of the labels.
-        agreed: How far it agrees with the teacher.
-        score: COCO's figures on labelled pictures, where there are any.
+        predicted: Its predictions, with the teacher's joints as labels.
+        agreed: Its agreement with the teacher.
+        score: Its COCO figures on labelled pictures; None without any.
     """
 
     opened: Bundle
-    answered: Answers
+    predicted: Predictions
     agreed: Agreement
     score: coco_ap.Score | None
 
 
-def finish(order: Order, state: Checkpoint, lessons: Lessons, truth: coco.Source | None, every: int = 1) -> str:
-    """Write the new bundle and the report; returns what to print.
+def finish(
+    request: AdaptRequest, state: Checkpoint, labels: TeacherLabels, truth: coco.Source | None, every: int = 1
+) -> str:
+    """Write the new bundle and the report; returns a summary to print.
 
     Args:
-        order: What was asked for.
+        request: The request.
         state: The trained student.
-        lessons: What the teacher gave.
-        truth: Labelled pictures that AP is measured on, where there are any.
-        every: Only those whose id this number divides.
+        labels: The teacher's labels.
+        truth: Labelled pictures to measure AP on; None to measure agreement only.
+        every: Only pictures whose id is divisible by this.
     """
-    start = checkpoint.load(order.work / "start" / "last.pt")
-    blended = rehearsal.blend(start, state, order.blend)
-    exported = to_onnx.export(blended, order.work / "exported", next_version(order.student.manifest.version))
+    start = checkpoint.load(request.work / "start" / "last.pt")
+    blended = rehearsal.blend(start, state, request.blend)
+    exported = to_onnx.export(blended, request.work / "exported", next_version(request.student.manifest.version))
     shared = None if truth is None else holdout.of_bundles([exported], truth, every, allow=True)
-    before = _side(order.student, lessons, truth, every)
-    after = _side(exported, lessons, truth, every)
+    before = _evaluate(request.student, labels, truth, every)
+    after = _evaluate(exported, labels, truth, every)
     aps = [None if side.score is None else side.score.ap for side in (before, after)]
     verdict = agreement.judge(before.agreed, after.agreed, *aps)
     name = exported.manifest.name
-    good, bad = order.out / name, order.out / NOT_BETTER / name
+    good, bad = request.out / name, request.out / NOT_BETTER / name
     place, other = (good, bad) if verdict.better else (bad, good)
-    shutil.rmtree(other, ignore_errors=True)  # of an earlier call, which measured on other pictures
-    manifest = _manifest(order, exported.manifest, state, lessons, before, after)
-    written = bundle.write(place, manifest, exported.onnx, _card(manifest, state, order, lessons))
-    numbers = _numbers(order, lessons, before, after, verdict)
+    shutil.rmtree(other, ignore_errors=True)  # of an earlier call that measured on other pictures
+    manifest = _manifest(request, exported.manifest, state, labels, before, after)
+    written = bundle.write(place, manifest, exported.onnx, _card(manifest, state, request, labels))
+    numbers = _numbers(request, labels, before, after, verdict)
     numbers["overlap"] = shared and asdict(shared)
-    files.write(order.out / JSON, (json.dumps(numbers, indent=2) + "\n").encode())
-    html = html_page.document(f"{name} {manifest.version}", _html(order, lessons, before, after, verdict))
-    files.write(order.out / HTML, html.encode())
-    return _text(order, written, before, after, verdict)
+    files.write(request.out / JSON, (json.dumps(numbers, indent=2) + "\n").encode())
+    html = html_page.document(f"{name} {manifest.version}", _html(request, labels, before, after, verdict))
+    files.write(request.out / HTML, html.encode())
+    return _text(request, written, before, after, verdict)
 
 
 def next_version(version: str) -> str:
-    """``1`` becomes ``1+adapt.1``, ``1+adapt.1`` becomes ``1+adapt.2``."""
+    """Return the version after an adaptation: ``1+adapt.1`` for ``1``, ``1+adapt.2`` for ``1+adapt.1``."""
     stem, mark, number = version.rpartition("+adapt.")
     return f"{stem}+adapt.{int(number) + 1}" if mark and number.isdigit() else f"{version}+adapt.1"
 
 
-def _side(opened: Bundle, lessons: Lessons, truth: coco.Source | None, every: int) -> Side:
+def _evaluate(opened: Bundle, labels: TeacherLabels, truth: coco.Source | None, every: int) -> EvaluatedStudent:
     estimator = PoseEstimator(opened, OnnxRunner(opened.onnx, threads=1))
-    found = predictions.collect(lessons.held_out, estimator)
+    found = predictions.collect(labels.held_out, estimator)
     score = None if truth is None else coco_ap.score_poses(truth, estimator, every=every)
-    return Side(opened, found, agreement.measure(found), score)
+    return EvaluatedStudent(opened, found, agreement.measure(found), score)
 
 
-def _manifest(order: Order, made: Manifest, state: Checkpoint, lessons: Lessons, before: Side, after: Side) -> Manifest:
-    """The exported manifest, with the old student's history in the place of what `revival` could not know."""
-    old = order.student.manifest
+def _manifest(
+    request: AdaptRequest,
+    made: Manifest,
+    state: Checkpoint,
+    labels: TeacherLabels,
+    before: EvaluatedStudent,
+    after: EvaluatedStudent,
+) -> Manifest:
+    """Return the exported manifest with the history of the student before the adaptation."""
+    old = request.student.manifest
     known = old.trained_by
     ancestors = [
         {
@@ -108,16 +117,16 @@ def _manifest(order: Order, made: Manifest, state: Checkpoint, lessons: Lessons,
         },
         *known.get("started_from", []),
     ]
-    teacher = order.teacher.manifest
+    teacher = request.teacher.manifest
     trained_by = made.trained_by | {
         "started_from": ancestors,
-        "teachers": [*known.get("teachers", []), f"{teacher.name} {teacher.version} labelled {order.source.name}"],
+        "teachers": [*known.get("teachers", []), f"{teacher.name} {teacher.version} labelled {request.source.name}"],
         "data": list(dict.fromkeys([*known.get("data", []), *(it.name for it in state.recipe.data)])),
         "adapted_from": {"version": old.version, "model_sha256": old.files[bundle.ONNX]},
         "adapted_to": {
-            "pictures": len(lessons.footage.part("train")),
-            "people": lessons.people,
-            "blend": order.blend,
+            "pictures": len(labels.footage.part("train")),
+            "people": labels.people,
+            "blend": request.blend,
             "teacher_sha256": teacher.files[bundle.ONNX],
         },
     }
@@ -131,16 +140,18 @@ def _manifest(order: Order, made: Manifest, state: Checkpoint, lessons: Lessons,
     return made.model_copy(update={"trained_by": trained_by, "metrics": metrics})
 
 
-def _card(manifest: Manifest, state: Checkpoint, order: Order, lessons: Lessons) -> str:
+def _card(manifest: Manifest, state: Checkpoint, request: AdaptRequest, labels: TeacherLabels) -> str:
     measured = (
-        f"labelled pictures (the rows `ap`), and on {len(lessons.footage.part('held out'))} held-out pictures of "
-        f"{order.source.name} as agreement with {order.teacher.manifest.name}, which is no truth"
+        f"labelled pictures (the rows `ap`), and on {len(labels.footage.part('held out'))} held-out pictures of "
+        f"{request.source.name} as agreement with {request.teacher.manifest.name}, which is not accuracy"
     )
     return model_card.with_figures(model_card.write(manifest, state.recipe), manifest, measured)
 
 
-def _numbers(order: Order, lessons: Lessons, before: Side, after: Side, verdict: Verdict) -> dict[str, Any]:
-    def side(it: Side) -> dict[str, Any]:
+def _numbers(
+    request: AdaptRequest, labels: TeacherLabels, before: EvaluatedStudent, after: EvaluatedStudent, verdict: Verdict
+) -> dict[str, Any]:
+    def side(it: EvaluatedStudent) -> dict[str, Any]:
         return {
             "version": it.opened.manifest.version,
             "mean_oks": float(it.agreed.oks.mean()),
@@ -149,20 +160,20 @@ def _numbers(order: Order, lessons: Lessons, before: Side, after: Side, verdict:
         }
 
     return {
-        "footage": lessons.footage.name,
-        "pictures": {part: len(lessons.footage.part(part)) for part in ("train", "gap", "held out")},
-        "people": lessons.people,
-        "joints": lessons.joints,
-        "held_out_people": len(before.answered),
-        "teacher": order.teacher.manifest.name,
+        "footage": labels.footage.name,
+        "pictures": {part: len(labels.footage.part(part)) for part in ("train", "gap", "held out")},
+        "people": labels.people,
+        "joints": labels.joints,
+        "held_out_people": len(before.predicted),
+        "teacher": request.teacher.manifest.name,
         "before": side(before),
         "after": side(after),
         "verdict": asdict(verdict),
     }
 
 
-def _rows(before: Side, after: Side) -> list[list[str]]:
-    """Name, before, after, gain of each figure."""
+def _rows(before: EvaluatedStudent, after: EvaluatedStudent) -> list[list[str]]:
+    """Return name, before, after and gain of each figure."""
     pairs = {
         "agreement with the teacher, mean OKS": (before.agreed.oks.mean(), after.agreed.oks.mean()),
         f"joints within {agreement.NEAR:.0%} of the box's height": (before.agreed.near, after.agreed.near),
@@ -175,34 +186,42 @@ def _rows(before: Side, after: Side) -> list[list[str]]:
     return [[name, f"{old:.4f}", f"{new:.4f}", f"{new - old:+.4f}"] for name, (old, new) in pairs.items()]
 
 
-def _text(order: Order, written: Bundle, before: Side, after: Side, verdict: Verdict) -> str:
+def _text(
+    request: AdaptRequest, written: Bundle, before: EvaluatedStudent, after: EvaluatedStudent, verdict: Verdict
+) -> str:
     lines = [f"{name}: {old} -> {new} ({gain})" for name, old, new, gain in _rows(before, after)]
-    say = "BETTER" if verdict.better else "NOT BETTER, keep the old one"
-    lines += [f"{say}: {verdict.why}", f"{written.path}: version {written.manifest.version}", str(order.out / HTML)]
+    verdict_text = "BETTER" if verdict.better else "NOT BETTER, keep the old one"
+    lines += [
+        f"{verdict_text}: {verdict.why}",
+        f"{written.path}: version {written.manifest.version}",
+        str(request.out / HTML),
+    ]
     return "\n".join(lines)
 
 
-def _html(order: Order, lessons: Lessons, before: Side, after: Side, verdict: Verdict) -> list[str]:
-    new, skeleton = after.opened.manifest, before.answered.skeleton
+def _html(
+    request: AdaptRequest, labels: TeacherLabels, before: EvaluatedStudent, after: EvaluatedStudent, verdict: Verdict
+) -> list[str]:
+    new, skeleton = after.opened.manifest, before.predicted.skeleton
     by_joint = zip(skeleton.keypoints, before.agreed.near_by_joint, after.agreed.near_by_joint, strict=True)
-    counts = {part: len(lessons.footage.part(part)) for part in ("train", "gap", "held out")}
+    counts = {part: len(labels.footage.part(part)) for part in ("train", "gap", "held out")}
     facts = {
-        "footage": f"{lessons.footage.name}, {sum(counts.values()):,} pictures: {counts['train']:,} to learn from, "
+        "footage": f"{labels.footage.name}, {sum(counts.values()):,} pictures: {counts['train']:,} to train on, "
         f"{counts['gap']:,} in the gap, {counts['held out']:,} held out",
-        "labelled by": f"{order.teacher.manifest.name} {order.teacher.manifest.version}, nobody else",
-        "learned from": f"{lessons.joints:,} joints; {lessons.people:,} people had enough of them",
-        "gates": f"detector's score {order.gates.box_score:g}, joint's score {order.gates.joint_score:g}, "
-        f"two looks within {order.gates.apart:g} OKS widths"
-        + (", no jump away and back" if lessons.footage.is_video else ""),
-        "model.onnx sha256, before": order.student.manifest.files[bundle.ONNX],
+        "labelled by": f"{request.teacher.manifest.name} {request.teacher.manifest.version}",
+        "trained on": f"{labels.joints:,} joints; {labels.people:,} people had enough of them",
+        "gates": f"detector's score {request.gates.box_score:g}, joint's score {request.gates.joint_score:g}, "
+        f"two inferences within {request.gates.disagreement:g} OKS widths"
+        + (", no jump away and back" if labels.footage.is_video else ""),
+        "model.onnx sha256, before": request.student.manifest.files[bundle.ONNX],
         "model.onnx sha256, after": new.files[bundle.ONNX],
     }
     return [
-        html_page.heading(f"{new.name}: {order.student.manifest.version} and {new.version}", 1),
+        html_page.heading(f"{new.name}: {request.student.manifest.version} and {new.version}", 1),
         html_page.paragraph(("Better: " if verdict.better else "Not better, keep the old one: ") + verdict.why, "lead"),
         html_page.paragraph(
-            "Agreement is measured where the teacher was sure, on pictures that nothing was learned from. It is no "
-            "truth: a mistake of the teacher's that the student copies counts as agreement.",
+            "Agreement is measured where the teacher was sure, on pictures that were not trained on. It is not "
+            "accuracy: a mistake of the teacher that the student copies counts as agreement.",
             "note",
         ),
         html_page.table(["", "before", "after", "gain"], _rows(before, after)),
@@ -213,11 +232,12 @@ def _html(order: Order, lessons: Lessons, before: Side, after: Side, verdict: Ve
         ),
         html_page.heading("Before and after"),
         html_page.paragraph(
-            "Held-out people in their boxes; left before, right after. Thin white: the teacher. Bold: the student.",
+            "Held-out people in their boxes, before (left) and after (right). Thin white: the teacher. Bold: the "
+            "student.",
             "note",
         ),
-        *_sheets(lessons, before, after),
-        html_page.heading("What was done"),
+        *_examples(labels, before, after),
+        html_page.heading("Details"),
         html_page.facts(facts),
     ]
 
@@ -226,18 +246,18 @@ def _share(value: float) -> str:
     return "none" if np.isnan(value) else f"{value:.1%}"
 
 
-def _sheets(lessons: Lessons, before: Side, after: Side) -> list[str]:
+def _examples(labels: TeacherLabels, before: EvaluatedStudent, after: EvaluatedStudent) -> list[str]:
     gains = after.agreed.oks - before.agreed.oks
-    order = np.argsort(-gains, kind="stable")
-    count = min(SHOWN, max(1, len(order) // 2))
-    images = coco.load(lessons.held_out.annotations).imgs
+    ranking = np.argsort(-gains, kind="stable")
+    count = min(SHOWN, max(1, len(ranking) // 2))
+    images = coco.load(labels.held_out.annotations).imgs
     parts = []
-    for title, chosen in (("Gained most", order[:count]), ("Lost most", order[::-1][:count])):
+    for title, chosen in (("Gained most", ranking[:count]), ("Lost most", ranking[::-1][:count])):
         tiles = []
         for i in chosen.tolist():
-            image = pictures.read(lessons.held_out.images / images[int(before.answered.image_ids[i])]["file_name"])
-            both = np.concatenate([prediction_sheet.draw(image, side.answered, i) for side in (before, after)], axis=1)
-            said = f"OKS {before.agreed.oks[i]:.2f} to {after.agreed.oks[i]:.2f}"
-            tiles.append(html_page.tile(prediction_sheet.to_jpeg(both), said, said, []))
+            image = pictures.read(labels.held_out.images / images[int(before.predicted.image_ids[i])]["file_name"])
+            both = np.concatenate([prediction_sheet.draw(image, side.predicted, i) for side in (before, after)], axis=1)
+            caption = f"OKS {before.agreed.oks[i]:.2f} to {after.agreed.oks[i]:.2f}"
+            tiles.append(html_page.tile(prediction_sheet.to_jpeg(both), caption, caption, []))
         parts += [html_page.heading(title, 3), html_page.grid(tiles)]
     return parts

@@ -1,8 +1,7 @@
-"""Footage of somebody's own camera: a folder of pictures or a video, as pictures in the order of time.
+"""Footage of a camera, a folder of pictures or a video, as frames in the order of time.
 
-Frames lie as upright JPEG files in one folder, whatever they came from, so that an interrupted run goes on without the
-source having to stay as it was. The last share of the time is held out for measuring; a gap before it is used for
-nothing, as neighbouring frames are nearly the same picture.
+Frames are kept as upright JPEG files in one folder, so that an interrupted run continues even if the source changed.
+The last part is held out for measuring. A gap before it is not used, since neighbouring frames are nearly equal.
 """
 
 from __future__ import annotations
@@ -25,28 +24,28 @@ from training.data import images as pictures
 
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 INTERVAL_S = 0.2
-"""Frames of a video are at least so far apart."""
+"""Minimum distance of a video's frames."""
 CHANGE = 10.0
-"""A frame counts as different where one of 32 x 32 blocks changed by so many of 255 grey levels in the mean."""
+"""A frame counts as changed if the mean of one of 32 x 32 blocks changed by this many of 255 grey levels."""
 GAP_S = 5.0
 GAP_SHARE = 0.05
-"""The gap before the held-out part: 5 s of a video, but not above this share; this share of a folder's pictures."""
+"""The gap before the held-out part: `GAP_S` of a video but at most this share, or this share of a folder's pictures."""
 LONGEST_SIDE = 1920
-"""Pictures are kept at this size at most, px."""
+"""Maximum side of a kept picture, px."""
 JPEG_QUALITY = 97
 
 
 class FootageError(ValueError):
-    """The footage cannot be read, or holds too little; the message says what was expected."""
+    """The footage cannot be read, or is too short; the message says what was expected."""
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class FootageFrame:
     """One picture.
 
     Attributes:
         file: Its name in the folder of frames.
-        time_s: Seconds from the start of a video; the position in the order for a folder.
+        time_s: Seconds from the start of a video; the position in a folder.
         part: ``train``, ``gap`` or ``held out``.
     """
 
@@ -60,29 +59,29 @@ class Footage:
     """Frames in the order of time.
 
     Attributes:
-        name: Of the folder or file that they came from.
+        name: Name of the folder or file.
         images: Folder of the frames.
         frames: In order.
-        is_video: Whether neighbouring frames show the same people a moment later.
-        unreadable: Files of the folder that are no pictures, by name.
+        is_video: Whether it is a video, so that consecutive frames show the same people.
+        unreadable: Names of files in the folder that are not pictures.
     """
 
     name: str
     images: Path
-    frames: tuple[Frame, ...]
+    frames: tuple[FootageFrame, ...]
     is_video: bool
     unreadable: tuple[str, ...] = ()
 
     def part(self, name: str) -> list[int]:
-        """Indices of a part's frames."""
+        """Return the indices of a part's frames."""
         return [i for i, frame in enumerate(self.frames) if frame.part == name]
 
 
 def describe(source: Path) -> str:
-    """Identify footage without reading all of it: what it is called, how large it is, when it changed.
+    """Return a hash of the footage's names, sizes and times of change, which does not read the content.
 
     Raises:
-        FootageError: Nothing there.
+        FootageError: There is nothing.
     """
     stats = [(str(it.relative_to(source)), it.stat()) for it in _pictures(source)] if source.is_dir() else []
     if not source.is_dir():
@@ -93,7 +92,7 @@ def describe(source: Path) -> str:
 
 
 def count(source: Path, limit: int) -> int:
-    """At most how many frames `collect` will keep; a video's unchanged ones still go."""
+    """Return the maximum count of frames that `collect` will keep; it drops a video's unchanged ones."""
     if source.is_dir():
         return min(limit, len(_pictures(source)))
     capture, stride = _open(source, limit)
@@ -103,25 +102,25 @@ def count(source: Path, limit: int) -> int:
 
 
 def collect(source: Path, images: Path, limit: int, hold_out: float) -> Footage:
-    """Keep frames of a folder of pictures or a video; killed, a later call goes on.
+    """Keep frames of a folder or a video. After an interruption, a later call continues.
 
-    Of a video every k-th frame is looked at, k such that they are at least `INTERVAL_S` apart and at most ``limit``,
-    and kept where something moved since the last one kept (`CHANGE`). Of a folder evenly spread pictures are kept, in
-    the order of their names.
+    Of a video, every k-th frame is read, so that frames are at least `INTERVAL_S` apart and at most ``limit``; it is
+    kept if it changed since the last one kept (`CHANGE`). Of a folder, evenly spread pictures are kept in the order of
+    their names.
 
     Args:
-        source: A folder of pictures, with those of its subfolders, or a video file that OpenCV reads.
-        images: Folder for the frames; ``frames.json`` beside it lists them once all are there.
-        limit: At most so many frames.
+        source: A folder of pictures, subfolders included, or a video file that OpenCV reads.
+        images: Folder for the frames; ``frames.json`` beside it lists them once it is complete.
+        limit: Maximum count of frames.
         hold_out: Share of the time, at the end, that is held out.
 
     Raises:
-        FootageError: Nothing there, nothing readable, or too few frames to split.
+        FootageError: There is nothing, nothing is readable, or there are too few frames to split.
     """
     listing = images.with_suffix(".json")
     if listing.is_file():
         tree = json.loads(listing.read_text())
-        frames = tuple(Frame(**it) for it in tree["frames"])
+        frames = tuple(FootageFrame(**it) for it in tree["frames"])
         return Footage(tree["name"], images, frames, tree["is_video"], tuple(tree["unreadable"]))
     images.mkdir(parents=True, exist_ok=True)
     unreadable: list[str] = []
@@ -130,11 +129,11 @@ def collect(source: Path, images: Path, limit: int, hold_out: float) -> Footage:
     else:
         kept = list(_from_video(source, images, limit))
     if len(kept) < 4:
-        bad = f"; {len(unreadable)} files are no pictures, such as {unreadable[0]}" if unreadable else ""
+        bad = f"; {len(unreadable)} files are not pictures, such as {unreadable[0]}" if unreadable else ""
         raise FootageError(f"{source}: expected at least 4 pictures that differ, got {len(kept)}{bad}")
     is_video = not source.is_dir()
     parts = split([time for _, time in kept], hold_out, GAP_S if is_video else np.inf)
-    frames = tuple(Frame(file, time, part) for (file, time), part in zip(kept, parts, strict=True))
+    frames = tuple(FootageFrame(file, time, part) for (file, time), part in zip(kept, parts, strict=True))
     footage = Footage(source.name, images, frames, is_video, tuple(unreadable))
     tree = {
         "name": footage.name,
@@ -147,7 +146,7 @@ def collect(source: Path, images: Path, limit: int, hold_out: float) -> Footage:
 
 
 def split(times: list[float], hold_out: float, longest_gap: float) -> list[str]:
-    """Name each frame's part: the last ``hold_out`` of the time is held out, a gap before it is used for nothing."""
+    """Return each frame's part: ``held out`` for the last share of the time, ``gap`` before it, else ``train``."""
     span = times[-1] - times[0]
     begin = times[-1] - hold_out * span
     gap = min(longest_gap, GAP_SHARE * span)
@@ -155,7 +154,7 @@ def split(times: list[float], hold_out: float, longest_gap: float) -> list[str]:
 
 
 def originals(footage: Footage, source: Path, part: str) -> list[Path]:
-    """The pictures of the folder ``source`` that became the frames of a part; a video has none."""
+    """Return the pictures of the folder ``source`` that became the frames of a part; none for a video."""
     if footage.is_video:
         return []
     found = _pictures(source)
@@ -180,7 +179,7 @@ def _from_folder(folder: Path, images: Path, limit: int, unreadable: list[str]) 
 
 
 def _keep_picture(path: Path, out: Path) -> bool:
-    """Keep a picture as the camera meant it: turned by its EXIF orientation. Returns whether it could be read."""
+    """Copy a picture, turned by its EXIF orientation; returns whether it could be read."""
     as_stored, turned = pictures.load(path, cv2.IMREAD_COLOR)
     if as_stored is None:
         return False
@@ -202,7 +201,7 @@ def _write(out: Path, bgr: NDArray[np.uint8]) -> None:
 
 
 def _open(source: Path, limit: int) -> tuple[cv2.VideoCapture, int]:
-    """Open a video; returns it and the stride of the frames to look at."""
+    """Open a video; returns it and the stride of the frames to read."""
     if not source.is_file():
         raise FootageError(f"{source}: expected a video file or a folder of pictures, got nothing there")
     capture = cv2.VideoCapture(str(source))
@@ -236,6 +235,6 @@ def _from_video(source: Path, images: Path, limit: int) -> Iterator[tuple[str, f
 
 
 def _blocks(bgr: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Mean grey of 32 x 32 blocks of the picture, float32 (32, 32)."""
+    """Return the mean grey of 32 x 32 blocks of a picture, float32 (32, 32)."""
     grey = cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY)
     return np.asarray(cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA), np.float32)

@@ -1,7 +1,7 @@
-"""What a detector and a teacher saw on footage nobody labelled, and which of it is fit to teach.
+"""Pseudo-labels of unlabelled footage by a detector and a teacher, and which of them to train on.
 
-The teacher looks twice at everybody, the second time at the mirror image of a wider crop. Three gates follow: a joint
-must be sure, both looks must agree on it, and in a video it must not jump away and back within three frames.
+The teacher infers each person twice, the second time on the mirror image of a wider crop. A joint passes if its score
+is high, both inferences agree on it, and in a video it does not jump away and back within three frames.
 """
 
 from __future__ import annotations
@@ -27,108 +27,107 @@ from training.data import images as pictures
 from training.data.coco import AREA_SHARE
 
 SHARD = 16
-"""Frames looked at between two files on disk."""
+"""Frames in one file on disk."""
 WIDER = 1.15
-"""The second look's crop, as a factor on the first's. Without it a teacher whose graph averages over the mirror image
-agrees with itself by construction. Of 2,608 joints of COCO pictures that the shipped teacher scored .6 or more, 3 lay
-half an OKS width apart without it and 140 with it: 72 % of these were right (within an OKS width), 91 % of the rest."""
+"""Size of the second crop as a factor on the first. With equal crops, a teacher whose graph averages over the mirror
+image would agree with itself by construction."""
 NEXT_S = 0.6
-"""Frames further apart than this say nothing on each other's joints."""
+"""Frames further apart than this are not compared for jumps."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gates:
-    """What a joint must pass to teach.
+    """Limits that a joint must keep to be trained on.
 
     Attributes:
-        box_score: People the detector is less sure of are left out.
-        joint_score: Joints the teacher is less sure of are left out.
-        apart: Both looks' distance, in OKS widths (2 sigma sqrt(area)), at most.
-        jump: Distance, in OKS widths, from the middle between the frames before and after, at most, beyond half of the
-            way that the joint went between these.
+        box_score: Minimum score of the person's box.
+        joint_score: Minimum score of the joint.
+        disagreement: Maximum distance of the two inferences in OKS widths (2 sigma sqrt(area)).
+        jump: Maximum distance in OKS widths from the mean position of the frames before and after, in addition to half
+            of the distance between these two positions.
     """
 
     box_score: float = 0.45
     joint_score: float = 0.45
-    apart: float = 0.5
+    disagreement: float = 0.5
     jump: float = 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class LabelledFrame:
     """The people of one frame.
 
     Attributes:
-        poses: N poses of the first look.
-        apart: float32 (N, K), both looks' distance in OKS widths.
+        poses: N poses of the first inference.
+        disagreement: float32 (N, K), distance of the two inferences in OKS widths.
     """
 
     poses: Poses
-    apart: Floats
+    disagreement: Floats
 
 
-class Witness:
-    """A detector and a teacher, as they serve."""
+class Labeller:
+    """A detector and a teacher that label frames."""
 
     def __init__(self, detector: PersonDetector, teacher: PoseEstimator, gates: Gates) -> None:
         self._detector = detector
         self._teacher = teacher
         self._gates = gates
 
-    def look(self, image: Image) -> Seen:
-        """Find everybody on uint8 (H, W, 3) RGB and look twice."""
-        found, box_scores = self._detector.detect(image, max_people=50, min_score=self._gates.box_score)
-        poses = self._teacher.estimate(image, found, box_scores)
+    def label(self, image: Image) -> LabelledFrame:
+        """Label all people of an image uint8 (H, W, 3) RGB."""
+        boxes, box_scores = self._detector.detect(image, max_people=50, min_score=self._gates.box_score)
+        poses = self._teacher.estimate(image, boxes, box_scores)
         if not len(poses):
-            return Seen(poses, np.zeros(poses.scores.shape, np.float32))
+            return LabelledFrame(poses, np.zeros(poses.scores.shape, np.float32))
         right = image.shape[1] - 1
-        mirrored = self._teacher.estimate(np.ascontiguousarray(image[:, ::-1]), _mirror(_grow(found, WIDER), right))
+        mirrored = self._teacher.estimate(np.ascontiguousarray(image[:, ::-1]), _mirror(_grow(boxes, WIDER), right))
         again = mirrored.keypoints[:, list(self._teacher.skeleton.flip)]
         again[..., 0] = right - again[..., 0]
-        widths = oks_widths(found, self._teacher.skeleton.sigma_array)
-        return Seen(poses, np.asarray(np.linalg.norm(again - poses.keypoints, axis=2) / widths, np.float32))
+        widths = oks_widths(boxes, self._teacher.skeleton.sigma_array)
+        return LabelledFrame(poses, np.asarray(np.linalg.norm(again - poses.keypoints, axis=2) / widths, np.float32))
 
 
-def look_all(witness: Witness, footage: Footage, shards: Path, key: str) -> list[Seen]:
-    """Look at every frame; killed, a later call goes on behind the last shard.
+def label_all(labeller: Labeller, footage: Footage, shards: Path, key: str) -> list[LabelledFrame]:
+    """Label every frame. After an interruption, a later call continues after the last complete shard.
 
     Args:
-        witness: Who looks.
-        footage: At what.
-        shards: Folder for what was seen.
-        key: Names witness and footage by their content: shards of another key are looked at anew.
+        labeller: Labels the frames.
+        footage: The frames.
+        shards: Folder for the results.
+        key: Hash of labeller and footage; shards with another key are made anew.
     """
-    seen: list[Seen] = []
+    found: list[LabelledFrame] = []
     with tqdm(total=len(footage.frames), desc=f"label {footage.name}", unit="picture") as progress:
         for start in range(0, len(footage.frames), SHARD):
             frames = footage.frames[start : start + SHARD]
             path = shards / f"{start:06d}.json"
             stored = json.loads(path.read_text()) if path.is_file() else {}
             if stored.get("key") != key:
-                looks = [_pack(witness.look(pictures.read(footage.images / frame.file))) for frame in frames]
-                stored = {"key": key, "frames": looks}
+                packed = [_pack(labeller.label(pictures.read(footage.images / frame.file))) for frame in frames]
+                stored = {"key": key, "frames": packed}
                 files.write(path, json.dumps(stored).encode())
-            seen += [_unpack(it) for it in stored["frames"]]
+            found += [_unpack(it) for it in stored["frames"]]
             progress.update(len(frames))
-    return seen
+    return found
 
 
-def passed(seen: Sequence[Seen], footage: Footage, gates: Gates, sigmas: Floats) -> list[NDArray[np.bool_]]:
-    """Which joints teach, bool (N, K) a frame."""
-    sure = [(it.poses.scores >= gates.joint_score) & (it.apart <= gates.apart) for it in seen]
+def passing(found: Sequence[LabelledFrame], footage: Footage, gates: Gates, sigmas: Floats) -> list[NDArray[np.bool_]]:
+    """Return which joints pass the gates, bool (N, K) for each frame."""
+    sure = [(it.poses.scores >= gates.joint_score) & (it.disagreement <= gates.disagreement) for it in found]
     if not footage.is_video:
         return sure
     times = [frame.time_s for frame in footage.frames]
-    for i in range(1, len(seen) - 1):
+    for i in range(1, len(found) - 1):
         if times[i + 1] - times[i] <= NEXT_S and times[i] - times[i - 1] <= NEXT_S:
-            sure[i] &= ~jumps(seen[i - 1].poses, seen[i].poses, seen[i + 1].poses, gates.jump, sigmas)
+            sure[i] &= ~jumps(found[i - 1].poses, found[i].poses, found[i + 1].poses, gates.jump, sigmas)
     return sure
 
 
 def jumps(before: Poses, now: Poses, after: Poses, limit: float, sigmas: Floats) -> NDArray[np.bool_]:
-    """Joints that are away for one frame and back in the next, bool (N, K) of ``now``.
+    """Return which joints of ``now`` jump away for one frame, bool (N, K).
 
-    People are matched by the mean of IoU and OKS, as tracking does; nobody is judged without a match on both sides.
+    People are matched by the mean of IoU and OKS, as in tracking. A person without a match in both frames has no jumps.
     """
     jumped = np.zeros(now.scores.shape, bool)
     if not (len(before) and len(now) and len(after)):
@@ -143,7 +142,7 @@ def jumps(before: Poses, now: Poses, after: Poses, limit: float, sigmas: Floats)
 
 
 def _partners(people: Poses, others: Poses, sigmas: Floats) -> NDArray[np.intp]:
-    """Index of each one's mutual best match among ``others``, (N,); -1 for none."""
+    """Return the index of each person's mutual best match among ``others``, (N,); -1 for none."""
     areas = AREA_SHARE * boxes_.areas(others.boxes)
     alike = (boxes_.iou(people.boxes, others.boxes) + oks(people.keypoints, others.keypoints, areas, sigmas)) / 2
     best, back = alike.argmax(axis=1), alike.argmax(axis=0)
@@ -152,12 +151,12 @@ def _partners(people: Poses, others: Poses, sigmas: Floats) -> NDArray[np.intp]:
 
 
 def oks_widths(boxes: Boxes, sigmas: Floats) -> Floats:
-    """Deviation of the OKS Gaussian of each joint, float32 (N, K), image px."""
+    """Return the standard deviation of each joint's OKS Gaussian, float32 (N, K), image px."""
     return np.asarray(2 * sigmas[None] * np.sqrt(AREA_SHARE * boxes_.areas(boxes))[:, None], np.float32)
 
 
 def write_coco(
-    seen: Sequence[Seen],
+    found: Sequence[LabelledFrame],
     sure: Sequence[NDArray[np.bool_]],
     footage: Footage,
     part: str,
@@ -166,24 +165,24 @@ def write_coco(
     *,
     as_labels: bool = False,
 ) -> int:
-    """Write a part of the footage as a COCO file; returns how many joints it teaches.
+    """Write a part of the footage as a COCO file; returns the count of its passing joints.
 
     Args:
-        seen: Of every frame.
-        sure: Which joints teach.
+        found: The labels of every frame.
+        sure: Which joints pass, for every frame.
         footage: The frames.
-        part: Which.
-        skeleton: The teacher's.
-        out: COCO json to write.
-        as_labels: Sure joints are ``keypoints``, to be measured against; otherwise ``teacher_keypoints``, as
-            `labelling.label` writes them, to be learned from.
+        part: Name of the part.
+        skeleton: The teacher's skeleton.
+        out: COCO JSON file to write.
+        as_labels: Write passing joints as ``keypoints``, to measure against; otherwise as ``teacher_keypoints``, to
+            train on, as `data.pseudo_labels.label` does.
     """
     images: list[dict] = []
     annotations: list[dict] = []
     for i in footage.part(part):
         height, width = pictures.read(footage.images / footage.frames[i].file).shape[:2]
         images.append({"id": i + 1, "file_name": footage.frames[i].file, "width": width, "height": height})
-        for person in _people(seen[i].poses, sure[i], as_labels):
+        for person in _people(found[i].poses, sure[i], as_labels):
             annotations.append({**person, "id": len(annotations) + 1, "image_id": i + 1})
     category = {"id": 1, "name": "person", "keypoints": list(skeleton.keypoints)}
     content = {"images": images, "annotations": annotations, "categories": [category]}
@@ -192,7 +191,7 @@ def write_coco(
 
 
 def _people(poses: Poses, sure: NDArray[np.bool_], as_labels: bool) -> list[dict]:
-    """Annotations of one frame's people."""
+    """Return the annotations of one frame's people."""
     count = poses.scores.shape[1]
     people = []
     for box, box_score, points, scores, known in zip(
@@ -226,19 +225,19 @@ def _mirror(boxes: Boxes, right: int) -> Boxes:
     return np.stack([right - boxes[:, 2], boxes[:, 1], right - boxes[:, 0], boxes[:, 3]], axis=1).astype(np.float32)
 
 
-def _pack(seen: Seen) -> dict[str, list]:
-    poses = seen.poses
+def _pack(found: LabelledFrame) -> dict[str, list]:
+    poses = found.poses
     parts: dict[str, Floats] = {
         "keypoints": poses.keypoints,
         "scores": poses.scores,
         "boxes": poses.boxes,
         "box_scores": poses.box_scores,
-        "apart": seen.apart,
+        "disagreement": found.disagreement,
     }
     return {"shape": list(poses.scores.shape)} | {name: np.round(it, 3).tolist() for name, it in parts.items()}
 
 
-def _unpack(stored: dict[str, list]) -> Seen:
+def _unpack(stored: dict[str, list]) -> LabelledFrame:
     n, k = stored["shape"]
     arrays = {name: np.asarray(it, np.float32) for name, it in stored.items()}
     poses = Poses(
@@ -247,4 +246,4 @@ def _unpack(stored: dict[str, list]) -> Seen:
         arrays["boxes"].reshape(n, 4),
         arrays["box_scores"].reshape(n),
     )
-    return Seen(poses, arrays["apart"].reshape(n, k))
+    return LabelledFrame(poses, arrays["disagreement"].reshape(n, k))

@@ -1,8 +1,8 @@
-"""Learning something new without forgetting: a training whose past is the network that it began with.
+"""Training on new data without forgetting the old.
 
-DSKD's self-distillation holds a student to its own averaged past. Here that past is pinned to the start, so that on
-every crop, however disturbed, the adapted student is held to what the old one answered: learning without forgetting (Li
-and Hoiem, arXiv 1606.09282), without any picture of the old data.
+DSKD's self-distillation compares a student with its own averaged weights. Here it compares it with the network that the
+training began with, on every augmented crop: learning without forgetting (Li and Hoiem, arXiv 1606.09282), which needs
+no pictures of the old data.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from training.recipe.recipe import Recipe
 
 BATCH = 32
 FROZEN_BLOCKS = 3
-"""Of a backbone with ImageNet's weights, as in the shipped recipes."""
+"""Frozen blocks of a backbone that began with ImageNet's weights, as in the shipped recipes."""
 REHEARSED_SHARE = 0.5
-"""Of each batch, for all labelled crop caches together."""
+"""Share of each batch for all labelled crop caches together."""
 
 
 class RehearsedTask:
-    """`PoseTask` with the starting network in the place of the averaged past, and norms that keep their statistics."""
+    """`PoseTask` with self-distillation from the starting network, and norms that keep their statistics."""
 
     def __init__(self, plan: Recipe, start: Checkpoint, data_root: Path, device: torch.device, run: Path) -> None:
         """See `PoseTask`.
 
         Args:
-            plan: What is trained.
-            start: What it began with.
+            plan: The recipe.
+            start: The network that the training begins with.
             data_root: Folder of the crop caches.
-            device: Where.
+            device: Where batches are made.
             run: The run's folder.
         """
         self._task = PoseTask(plan, data_root, device, run)
@@ -59,22 +59,25 @@ class RehearsedTask:
         """See `PoseTask.batch`."""
         return self._task.batch(step, rank, phase, count)
 
-    def loss(self, network: PoseNetwork, past: PoseNetwork, batch: PoseBatch, step: int) -> dict[str, Tensor]:
-        """See `PoseTask.loss`; ``past`` gives way to the start."""
-        del past
+    def loss(self, network: PoseNetwork, averaged: PoseNetwork, batch: PoseBatch, step: int) -> dict[str, Tensor]:
+        """See `PoseTask.loss`; the starting network replaces ``averaged``."""
+        del averaged
         for part in network.modules():
             if isinstance(part, nn.BatchNorm2d):
-                # One camera's statistics would change the answers everywhere else.
+                # Statistics of a single camera would change the predictions for all other pictures.
                 part.eval()
         return self._task.loss(network, self._start, batch, step)
 
 
 def blend(start: Checkpoint, state: Checkpoint, share: float) -> Checkpoint:
-    """Go only a share of the way from the start's weights to the trained ones (Wortsman et al., arXiv 2109.01903).
+    """Interpolate between the start's weights and the trained ones (Wortsman et al., arXiv 2109.01903).
 
-    Most of what was learned stays, most of what was lost comes back. On a pedestrian camera (150 steps), mean OKS with
-    the teacher and AP on 250 COCO pictures: start .9463 and .370, all the way .9600 and .366, half way .9566 and .372.
-    A fourfold weight of the past gave less for what it cost (.9527 after 80 smaller steps).
+    This keeps most of what was learned and restores most of what was forgotten.
+
+    Args:
+        start: The checkpoint that the training began with.
+        state: The trained checkpoint.
+        share: Weight of the trained weights, 0..1.
     """
     weights = {
         name: torch.lerp(start.ema[name], there, share) if there.is_floating_point() else there
@@ -89,12 +92,12 @@ def recipe_of(
     """Write the recipe of an adaptation.
 
     Args:
-        before: Of the student, from `revival`.
-        footage: What the card calls the footage and its teacher.
+        before: The student's recipe, from `from_bundle`.
+        footage: Name of the footage and its teacher in the model card.
         canvases: Crop cache of the footage, relative to the data folder.
-        rehearse: Labelled crop caches to rehearse besides.
+        rehearse: Labelled crop caches that are trained on too.
         steps: Optimizer steps.
-        settings: ``key=value`` each, over these defaults.
+        settings: ``key=value`` each, which override these defaults.
 
     Raises:
         RecipeError: A setting is not valid.
@@ -129,9 +132,9 @@ def recipe_of(
 
 
 def _losses(before: Recipe) -> dict[str, Any]:
-    """Hold a student to labels and start in the form in which it learned.
+    """Return losses of the form in which the student was trained.
 
-    A cross-entropy over cells destroys a network that learned by squared errors, and the other way round.
+    A cross-entropy over cells destroys a network that was trained by squared errors, and vice versa.
     """
     squared = before.losses.by_squares
     form = {"regression": 1.0, "classification": 0.0, "dense_form": "squared"} if squared else {"classification": 1.0}

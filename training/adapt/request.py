@@ -1,4 +1,4 @@
-"""What is asked of an adaptation, and whether it can be done."""
+"""The request for an adaptation, and whether it can be carried out."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ from training.engine import from_bundle
 from training.recipe.recipe import Recipe
 
 SHIPPED = Path(bundle.__file__).parents[1] / "models"
-"""The bundles of this repository."""
+"""Folder of the bundles that are shipped."""
 
 
 class AdaptError(ValueError):
-    """An adaptation cannot be made of what was given."""
+    """The request for an adaptation cannot be carried out; the message says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """What is asked for.
+class AdaptRequest:
+    """What to adapt, to what, and how.
 
     Attributes:
         source: A folder of pictures, or a video.
         out: Folder to write.
-        student: Who is adapted.
-        teacher: Who labels; the same skeleton.
-        detector: Who finds the people.
-        frames: At most so many pictures.
-        hold_out: Share of the time, at the end, to measure on.
-        steps: Of training; None for as many as the minutes allow.
-        minutes: For everything, from the call on.
-        rehearse: Labelled crop caches.
-        settings: ``key=value`` each, of the recipe.
-        gates: What a joint must pass.
-        blend: Share of the way from the old weights to the trained ones, see `rehearsal.blend`.
-        threads: Of the CPU.
+        student: The bundle to adapt.
+        teacher: The bundle that labels the footage; it has the same skeleton.
+        detector: The bundle that detects the people.
+        frames: Maximum count of pictures.
+        hold_out: Share of the time, at the end, that is held out for measuring.
+        steps: Training steps; None for as many as fit in the minutes.
+        minutes: Time for the whole adaptation.
+        rehearse: Labelled crop caches that are trained on too, so that earlier data is not forgotten.
+        settings: ``key=value`` each, settings of the recipe.
+        gates: Limits that a joint must keep to be trained on.
+        blend: Weight of the trained weights against the student's, see `rehearsal.blend`.
+        threads: CPU threads.
     """
 
     source: Path
@@ -65,7 +65,7 @@ class Order:
 
     @property
     def work(self) -> Path:
-        """Where everything lies but the results."""
+        """Folder of everything but the results."""
         return self.out / "work"
 
 
@@ -73,7 +73,7 @@ def open_bundle(name: str) -> Bundle:
     """Read a bundle by its folder, or a shipped one by its name.
 
     Raises:
-        BundleError: Neither.
+        BundleError: There is neither.
     """
     folder = Path(name) if (Path(name) / bundle.MANIFEST).is_file() else SHIPPED / name
     if not folder.is_dir():
@@ -82,66 +82,70 @@ def open_bundle(name: str) -> Bundle:
     return bundle.read(folder)
 
 
-def require_sound(order: Order) -> None:
-    """Refuse before any work: to write where bundles serve, a student that cannot learn, other joints, bad settings.
+def require_sound(request: AdaptRequest) -> None:
+    """Refuse a request that cannot be carried out, before any work.
 
     Raises:
-        AdaptError: ``out`` is a bundle's folder, or holds bundles that are not of an adaptation; or teacher and student
-            differ in their joints.
-        BundleError: The student's network is not one of ours.
+        AdaptError: ``out`` is a bundle's folder or holds bundles of something else than an adaptation, or teacher and
+            student have different keypoints.
+        BundleError: The student's network is not one of this project.
         RecipeError: A setting is not valid.
         DatasetError: A cache to rehearse is missing.
     """
-    mine, theirs = (skeleton_of(it) for it in (order.student, order.teacher))
+    mine, theirs = (skeleton_of(it) for it in (request.student, request.teacher))
     if mine.keypoints != theirs.keypoints:
         raise AdaptError(
-            f"--teacher: expected one that answers the student's {len(mine)} keypoints of {mine.name!r}, got "
-            f"{order.teacher.manifest.name!r} with {len(theirs)} of {theirs.name!r}"
+            f"--teacher: expected one for the student's {len(mine)} keypoints of {mine.name!r}, got "
+            f"{request.teacher.manifest.name!r} with {len(theirs)} of {theirs.name!r}"
         )
-    held = [] if (order.work / "order.json").is_file() else [it.parent for it in order.out.glob("*/" + bundle.MANIFEST)]
-    if (order.out / bundle.MANIFEST).exists() or held:
+    held = (
+        []
+        if (request.work / "request.json").is_file()
+        else [it.parent for it in request.out.glob("*/" + bundle.MANIFEST)]
+    )
+    if (request.out / bundle.MANIFEST).exists() or held:
         what = f"the bundle {held[0].name!r}" if held else "a bundle"
         raise AdaptError(
-            f"--out {order.out}: expected a folder of its own, got one with {what}; what serves is never written over: "
+            f"--out {request.out}: expected a folder of its own, got one with {what}, which is never overwritten; "
             "name another folder and copy the new bundle yourself"
         )
-    if order.out.exists() and not order.out.is_dir():
-        raise AdaptError(f"--out {order.out}: expected a folder, got a file")
-    if order.rehearse:
-        crop_cache.open_cache(list(order.rehearse), mine)
-    plan(order, from_bundle.recipe_of(order.student), 1)
+    if request.out.exists() and not request.out.is_dir():
+        raise AdaptError(f"--out {request.out}: expected a folder, got a file")
+    if request.rehearse:
+        crop_cache.open_cache(list(request.rehearse), mine)
+    plan(request, from_bundle.recipe_of(request.student), 1)
 
 
-def identity(order: Order) -> dict[str, str]:
-    """What must not change between a call and the one that goes on."""
-    caches = [hashlib.sha256((it / "labels.npz").read_bytes()).hexdigest() for it in order.rehearse]
+def identity(request: AdaptRequest) -> dict[str, str]:
+    """Return what must not change between a call and the one that continues it."""
+    caches = [hashlib.sha256((it / "labels.npz").read_bytes()).hexdigest() for it in request.rehearse]
     return {
-        "--from": footage.describe(order.source),
-        "--student": bundle.sha256(order.student.onnx),
-        "--teacher": _answers(order.teacher),
-        "--detector": _answers(order.detector),
-        "--pictures": str(order.frames),
-        "--hold-out": str(order.hold_out),
+        "--from": footage.describe(request.source),
+        "--student": bundle.sha256(request.student.onnx),
+        "--teacher": _prediction_hash(request.teacher),
+        "--detector": _prediction_hash(request.detector),
+        "--pictures": str(request.frames),
+        "--hold-out": str(request.hold_out),
         "--rehearse": ",".join(caches),
-        "--set": json.dumps(order.settings),
-        "--steps": str(order.steps),
-        "gates": str(order.gates),
+        "--set": json.dumps(request.settings),
+        "--steps": str(request.steps),
+        "gates": str(request.gates),
     }
 
 
-def _answers(opened: Bundle) -> str:
-    """A hash of all that a bundle's answers depend on: gates are meant of calibrated scores."""
+def _prediction_hash(opened: Bundle) -> str:
+    """Return a hash of everything that a bundle's predictions depend on, the calibration included."""
     known = opened.manifest.calibration
     return bundle.sha256(opened.onnx + (b"" if known is None else known.model_dump_json().encode()))
 
 
-def remember(order: Order) -> None:
-    """Write down what was asked for, or refuse to go on with something else.
+def remember(request: AdaptRequest) -> None:
+    """Save the request, or refuse one that differs from the request that was begun.
 
     Raises:
         AdaptError: Another adaptation was begun in ``out``.
     """
-    place, asked = order.work / "order.json", identity(order)
+    place, asked = request.work / "request.json", identity(request)
     if not place.is_file():
         files.write(place, json.dumps(asked, indent=2).encode())
         return
@@ -149,17 +153,17 @@ def remember(order: Order) -> None:
     differ = [name for name, value in asked.items() if known.get(name) != value]
     if differ:
         raise AdaptError(
-            f"--out {order.out}: expected the adaptation that was begun there, got another {', '.join(differ)}; "
-            "repeat that command to go on, or name another folder"
+            f"--out {request.out}: expected the adaptation that was begun there, got another {', '.join(differ)}; "
+            "repeat the first command to continue, or name another folder"
         )
 
 
 def skeleton_of(opened: Bundle) -> Skeleton:
-    """The joints of a pose bundle."""
+    """Return the skeleton of a pose bundle."""
     return PoseEstimator(opened, OnnxRunner(opened.onnx, threads=1)).skeleton
 
 
-def plan(order: Order, before: Recipe, steps: int) -> Recipe:
-    """The recipe of an adaptation of so many steps; ``before`` is the student's."""
-    name = f"{order.source.name}, labelled by {order.teacher.manifest.name} {order.teacher.manifest.version}"
-    return rehearsal.recipe_of(before, name, "crops/footage", order.rehearse, steps, order.settings)
+def plan(request: AdaptRequest, before: Recipe, steps: int) -> Recipe:
+    """Return the recipe of an adaptation; ``before`` is the student's recipe."""
+    name = f"{request.source.name}, labelled by {request.teacher.manifest.name} {request.teacher.manifest.version}"
+    return rehearsal.recipe_of(before, name, "crops/footage", request.rehearse, steps, request.settings)

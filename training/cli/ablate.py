@@ -7,7 +7,7 @@ from pathlib import Path
 
 from training.cli.train import add_training, open_task, set_threads, train
 from training.engine import device, profile
-from training.evaluation import ablation
+from training.evaluation import ablation, ablation_rows
 from training.recipe.recipe import Recipe
 
 TIMED_STEPS = 3
@@ -16,7 +16,7 @@ TIMED_STEPS = 3
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the options."""
     add_training(parser)
-    rows = list(ablation.ROWS)
+    rows = list(ablation_rows.ROWS)
     parser.add_argument(
         "--rows", nargs="+", choices=rows, default=rows, metavar="ROW", help=f"{', '.join(rows)} (default: all)"
     )

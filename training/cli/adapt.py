@@ -52,7 +52,7 @@ def run(options: Namespace) -> int:
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
     truth = coco.optional_source(options.annotations, options.images)
-    asked = request.Order(
+    asked = request.AdaptRequest(
         options.source,
         options.out,
         request.open_bundle(options.student),
@@ -70,6 +70,6 @@ def run(options: Namespace) -> int:
     if options.dry_run:
         print(adaptation.dry_run(asked))
         return 0
-    state, lessons = adaptation.train(asked)
-    print(comparison.finish(asked, state, lessons, truth, options.every))
+    state, labels = adaptation.train(asked)
+    print(comparison.finish(asked, state, labels, truth, options.every))
     return 0

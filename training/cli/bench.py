@@ -48,9 +48,9 @@ def run(options: Namespace) -> int:
         precisions = ranking.score(source, field, options.every)
     rows = bench.measure(field, options.rounds, precisions)
     if options.plot:
-        from training.evaluation.report import figures  # noqa: PLC0415 (matplotlib takes a second)
+        from training.evaluation.report import plots  # noqa: PLC0415 (matplotlib takes a second)
 
-        files.write(options.plot, figures.front(rows))
+        files.write(options.plot, plots.accuracy_over_latency(rows))
     print(bench.table(rows))
     if overlap.pictures:
         print(f"\nAP is {overlap.marked('of pictures')} by one of the bundles: on new pictures it is lower.")

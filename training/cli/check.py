@@ -8,7 +8,7 @@ from pathlib import Path
 from training.cli import inputs
 from training.cli.arguments import add_labelled_set
 from training.data.formats import check, contact_sheet, labelled_set, layouts
-from training.data.formats.layouts import Place
+from training.data.formats.layouts import SetLocation
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -29,11 +29,11 @@ def run(options: Namespace) -> int:
         DatasetError: The set is broken.
     """
     skeleton = inputs.skeleton(options)
-    place = Place(options.data, options.images, options.split, options.lsp_one, options.classes)
+    place = SetLocation(options.data, options.images, options.split, options.lsp_one, options.classes)
     found = layouts.read(place, skeleton)
     against = None
     if options.against:
-        against = layouts.read(Place(options.against, options.against_images, options.against_split), skeleton)
+        against = layouts.read(SetLocation(options.against, options.against_images, options.against_split), skeleton)
     print(check.report(found, against), flush=True)
     labelled_set.require_sound(found)
     if options.sheet:

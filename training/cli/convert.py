@@ -9,7 +9,7 @@ from training import files
 from training.cli import inputs
 from training.cli.arguments import add_labelled_set
 from training.data.formats import convert, labelled_set, layouts
-from training.data.formats.layouts import Place
+from training.data.formats.layouts import SetLocation
 from training.recipe import skeletons
 
 
@@ -22,10 +22,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Write a labelled data set as COCO json; see `training.data.formats.convert`."""
-    place = Place(options.data, options.images, options.split, options.lsp_one, options.classes)
+    place = SetLocation(options.data, options.images, options.split, options.lsp_one, options.classes)
     found = layouts.read(place, inputs.skeleton(options))
     convert.write(found, options.out)
-    print("".join(f"{line}\n" for line in labelled_set.noted(found.notes)), end="")
+    print("".join(f"{line}\n" for line in labelled_set.note_lines(found.notes)), end="")
     print(f"{options.out}: {len(found.people):,} people; --images {found.images}")
     if options.toml:
         files.write(options.toml, skeletons.to_toml(found.skeleton).encode())

@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from training.data import coco
-from training.data.formats import labelled_set, restored_shape
+from training.data.formats import labelled_set, original_shape
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -18,12 +18,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Write the restored pictures and their COCO json; see `restored_shape.restore`."""
+    """Write the restored pictures and their COCO json; see `original_shape.restore`."""
     without = {number for file in options.without for number in coco.load(file).imgs}
-    found = restored_shape.restore(options.images, options.labels, options.out, without)
+    found = original_shape.restore(options.images, options.labels, options.out, without)
     print(
         f"{options.out}: {len(found.pictures):,} pictures, {len(found.people):,} people; "
         f"{len(found.notes):,} copies left out"
     )
-    print("".join(f"{line}\n" for line in labelled_set.noted(found.notes)), end="")
+    print("".join(f"{line}\n" for line in labelled_set.note_lines(found.notes)), end="")
     return 0

@@ -1,1 +1,1 @@
-"""Labelled images: reading, crop caches, augmentation."""
+"""Labelled pictures: reading, crop caches, augmentation."""

@@ -1,9 +1,9 @@
-"""Augmentation in batches, on whatever device the pictures lie. The same generator gives the same samples.
+"""Augmentation of whole batches on any device. The same generator gives the same samples.
 
-Where a crop is cut from its canvas is drawn in numpy, as the labels must follow; pixels change in torch, all crops of
-a batch at once. Strengths follow RTMPose's two phases (arXiv 2303.07399, sec. 3.4): `STRONG` for most of a long
-training, `LIGHT` to end it; `FAINT` (ours) to end that of a small network, which light augmentation keeps busy with
-pictures that it will never see: a third of a student's divergence from its teacher came of it.
+The places where crops are cut from their canvases are drawn in numpy, since labels have to follow; pixels are changed
+in torch, for all crops of a batch at once. The strengths follow RTMPose's two phases (arXiv 2303.07399, sec. 3.4):
+`STRONG` for most of a long training and `LIGHT` for its end. `FAINT` (ours) is for the end of the training of a small
+network, whose capacity light augmentation would use up for pictures that are not met in serving.
 """
 
 from __future__ import annotations
@@ -19,12 +19,25 @@ from torch.nn import functional as F
 from service.pose import crop
 from service.pose.skeleton import COCO17
 from service.pose.types import Floats
-from training.engine.rng import Chance
+from training.data.batch_rng import BatchRng
 
 
 @dataclass(frozen=True, slots=True)
 class Strength:
-    """How far augmentation goes. Angles in degrees, shares of the crop's size, probabilities 0..1."""
+    """Strength of augmentation.
+
+    Attributes:
+        rotation: Standard deviation of the rotation, degrees.
+        rotation_chance: Probability of a rotation.
+        zoom: Smallest and largest factor on the field of view.
+        shift: Maximum shift as a share of the crop's size.
+        half_body_chance: Probability of showing half a body alone.
+        color_chance: Probability of changed colours.
+        soften_chance: Probability of reduced sharpness.
+        noise_chance: Probability of noise.
+        block_chance: Probability of compression artefacts.
+        cutout_chance: Probability of a covered rectangle.
+    """
 
     rotation: float
     rotation_chance: float
@@ -46,6 +59,7 @@ STRENGTHS = {"strong": STRONG, "light": LIGHT, "faint": FAINT}
 SOFTENINGS = (0.35, 0.5, 0.7)
 """Shares of the resolution that softened pictures keep."""
 LUMA = (0.299, 0.587, 0.114)
+"""Weights of R, G and B (ITU-R BT.601)."""
 
 
 def place(
@@ -58,17 +72,17 @@ def place(
     rng: np.random.Generator,
     upper: tuple[int, ...] = COCO17.upper,
 ) -> tuple[Floats, NDArray[np.bool_]]:
-    """Draw where each crop lies on its canvas: turned, zoomed, shifted, half of them mirrored.
+    """Draw the place of each crop on its canvas: rotated, zoomed, shifted, and half of them mirrored.
 
     Args:
         keypoints: float32 (N, K, 2), canvas px.
         weights: float32 (N, K), 0 where a joint is unknown.
-        view: float32 (N, 2, 3) or (2, 3), the undisturbed affines from crop px to canvas px.
-        padding: Factor on the box of a half body, as ``view`` has it on whole ones.
+        view: float32 (N, 2, 3) or (2, 3), affines from crop px to canvas px without augmentation.
+        padding: Factor on the box of half a body, as in ``view`` on the whole.
         crop_size: (width, height) of a crop in px.
-        strength: How far to go.
-        rng: The only source of chance.
-        upper: Keypoints of the upper half; empty: no half is shown alone.
+        strength: Strength of the augmentation.
+        rng: Generator.
+        upper: Keypoints of the upper half; empty: no half bodies.
 
     Returns:
         Affines from crop px to canvas px, float32 (N, 2, 3), and whether each mirrors, bool (N,).
@@ -84,7 +98,7 @@ def place(
 
 
 def _disturbances(count: int, crop_size: tuple[int, int], strength: Strength, rng: np.random.Generator) -> Floats:
-    """Random similarities about the crop's centre, (N, 3, 3), crop px to crop px."""
+    """Draw similarity transforms about the crop's centre, (N, 3, 3), crop px to crop px."""
     size = np.array(crop_size)
     angle = np.radians(np.clip(rng.normal(0, strength.rotation, count), -2 * strength.rotation, 2 * strength.rotation))
     angle *= rng.random(count) < strength.rotation_chance
@@ -102,7 +116,7 @@ def _disturbances(count: int, crop_size: tuple[int, int], strength: Strength, rn
 def _half_bodies(
     keypoints: Floats, weights: Floats, wants_upper: NDArray[np.bool_], upper: tuple[int, ...]
 ) -> tuple[Floats, NDArray[np.bool_]]:
-    """Boxes (N, 4) of the upper or lower joints alone, and where enough of them are known (arXiv 1812.00324)."""
+    """Return boxes (N, 4) of the upper or lower joints, and where enough of them are known (arXiv 1812.00324)."""
     is_upper = np.isin(np.arange(keypoints.shape[1]), upper)
     known = (weights > 0) & (is_upper == wants_upper[:, None])
     low = np.where(known[..., None], keypoints, np.inf).min(axis=1)
@@ -114,7 +128,7 @@ def _half_bodies(
 
 
 def sample(canvases: Tensor, to_canvas: Tensor, crop_size: tuple[int, int]) -> Tensor:
-    """Cut the crops out of their canvases, bilinear, the serving crop's grey beyond the edge.
+    """Cut crops out of their canvases as in serving: bilinear, with the same grey beyond the edge.
 
     Args:
         canvases: uint8 (N, H, W, 3) RGB.
@@ -126,15 +140,15 @@ def sample(canvases: Tensor, to_canvas: Tensor, crop_size: tuple[int, int]) -> T
     """
     if canvases.device.type != "cpu":
         return sample_together(canvases, to_canvas, crop_size)
-    # On a CPU the serving crop, one after the other, takes a tenth of the time.
+    # On a CPU the serving crop, one after the other, is much faster.
     pairs = zip(canvases.numpy(), to_canvas.numpy(), strict=True)
     pixels = np.stack([crop.warp(canvas, affine, crop_size) for canvas, affine in pairs])
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
 
 
 def sample_together(canvases: Tensor, to_canvas: Tensor, crop_size: tuple[int, int]) -> Tensor:
-    """`sample` for an accelerator: crops that shrink alike in one call, each by its own factor as the serving crop."""
-    # Planes: on a CPU grid_sample is several times faster on them than on interleaved channels.
+    """`sample` for an accelerator: one call for all crops that are halved equally often, as the serving crop halves."""
+    # Contiguous planes: grid_sample is faster on them than on interleaved channels.
     pixels = canvases.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
     pixels.sub_(crop.BORDER_RGB[0])
     halvings = to_canvas[:, :, :2].det().abs().sqrt().clamp_min(1).log2().int()
@@ -154,7 +168,7 @@ def warp(maps: Tensor, to_maps: Tensor, size: tuple[int, int]) -> Tensor:
 
     Args:
         maps: float.
-        to_maps: float32 (N, 2, 3): from the result's pixels to the maps' pixels.
+        to_maps: float32 (N, 2, 3), from the result's pixels to the maps' pixels.
         size: (width, height) of the result.
     """
     width, height = size
@@ -166,26 +180,26 @@ def warp(maps: Tensor, to_maps: Tensor, size: tuple[int, int]) -> Tensor:
     return F.grid_sample(maps, (2 * grid + 1) / span - 1, align_corners=False)
 
 
-def disturb(pixels: Tensor, strength: Strength, rng: Chance) -> Tensor:
-    """Change colours, sharpness, noise and compression of some of the pictures, float (N, 3, h, w) 0..255.
+def disturb(pixels: Tensor, strength: Strength, rng: BatchRng) -> Tensor:
+    """Change colours, sharpness, noise and compression of some pictures, float (N, 3, h, w), 0..255.
 
     h and w must be multiples of 8.
     """
-    for chance, change in (
+    for probability, change in (
         (strength.color_chance, recolor),
         (strength.soften_chance, soften),
         (strength.noise_chance, add_noise),
         (strength.block_chance, compress),
     ):
-        chosen, theirs = rng.some(chance)
-        if theirs.total:
+        chosen, rng_of_chosen = rng.some(probability)
+        if rng_of_chosen.total:
             rows = torch.from_numpy(chosen).to(pixels.device)
-            pixels = pixels.index_copy(0, rows, change(pixels[rows], theirs).clamp(0, 255))
+            pixels = pixels.index_copy(0, rows, change(pixels[rows], rng_of_chosen).clamp(0, 255))
     return pixels
 
 
-def recolor(pixels: Tensor, rng: Chance) -> Tensor:
-    """Gamma, gain per channel, offset, and for some a step towards grey."""
+def recolor(pixels: Tensor, rng: BatchRng) -> Tensor:
+    """Change gamma, the gain of each channel and the offset; move some pictures towards grey."""
     count = len(pixels)
     gamma = np.exp(rng.uniform(-0.3, 0.3, (count, 1, 1, 1)))
     gain = rng.uniform(0.7, 1.3, (count, 1, 1, 1)) * rng.uniform(0.9, 1.1, (count, 3, 1, 1))
@@ -197,8 +211,8 @@ def recolor(pixels: Tensor, rng: Chance) -> Tensor:
     return pixels + grey_ * (luma - pixels)
 
 
-def soften(pixels: Tensor, rng: Chance) -> Tensor:
-    """Lose detail as a distant camera does: shrink over areas, enlarge."""
+def soften(pixels: Tensor, rng: BatchRng) -> Tensor:
+    """Remove detail as a distant camera does: shrink and enlarge."""
     height, width = pixels.shape[2:]
     softened = torch.empty_like(pixels)
     level = rng.integers(0, len(SOFTENINGS), len(pixels))
@@ -211,18 +225,18 @@ def soften(pixels: Tensor, rng: Chance) -> Tensor:
     return softened
 
 
-def add_noise(pixels: Tensor, rng: Chance) -> Tensor:
-    """A sensor's noise: Gaussian, deviation 2 to 12 of 255."""
+def add_noise(pixels: Tensor, rng: BatchRng) -> Tensor:
+    """Add Gaussian noise of a standard deviation of 2 to 12 of 255."""
     generator = torch.Generator(pixels.device).manual_seed(rng.seed())
     deviation = _like(pixels, rng.uniform(2, 12, (len(pixels), 1, 1, 1)))
     noise = torch.randn((rng.total, *pixels.shape[1:]), generator=generator, device=pixels.device)
     return pixels + deviation * noise[torch.from_numpy(rng.kept).to(pixels.device)]
 
 
-def compress(pixels: Tensor, rng: Chance) -> Tensor:
-    """JPEG's artefacts: 8 x 8 cosine transform, quantised by the standard's luma table (ITU T.81, table K.1).
+def compress(pixels: Tensor, rng: BatchRng) -> Tensor:
+    """Add JPEG artefacts: an 8 x 8 cosine transform, quantised by the standard's luma table (ITU T.81, table K.1).
 
-    Channels are treated alike and none is subsampled: the blocks are what a network meets, not the exact codec.
+    All channels are treated equally and none is subsampled: this imitates the blocks, not the exact codec.
     """
     count, channels, height, width = pixels.shape
     quality = rng.uniform(15, 60, (count, 1, 1, 1, 1, 1))
@@ -236,16 +250,16 @@ def compress(pixels: Tensor, rng: Chance) -> Tensor:
 
 
 def cut_out(
-    pixels: Tensor, keypoints_crop: Floats, known: NDArray[np.bool_], strength: Strength, rng: Chance
+    pixels: Tensor, keypoints_crop: Floats, known: NDArray[np.bool_], strength: Strength, rng: BatchRng
 ) -> Tensor:
-    """Cover a rectangle near a known joint of some people with one colour (arXiv 1708.04552).
+    """Cover a rectangle near a known joint of some people with a random colour (arXiv 1708.04552).
 
     Args:
         pixels: float (N, 3, h, w), 0..255.
         keypoints_crop: float32 (N, K, 2), crop px.
-        known: bool (N, K), the joints to choose from; people without any stay as they are.
-        strength: Gives the chance.
-        rng: The only source of chance.
+        known: bool (N, K), the joints to choose from; people without any are not covered.
+        strength: Gives the probability.
+        rng: Generator.
     """
     count, _, height, width = pixels.shape
     chosen = (rng.random(count) < strength.cutout_chance) & known.any(axis=1)
@@ -261,7 +275,7 @@ def cut_out(
 
 
 def to_bytes(pixels: Tensor) -> Tensor:
-    """Turn float (N, 3, h, w) 0..255 into what networks take, uint8 (N, h, w, 3)."""
+    """Turn pictures float (N, 3, h, w), 0..255, into the networks' input uint8 (N, h, w, 3)."""
     return pixels.clamp(0, 255).round().to(torch.uint8).permute(0, 2, 3, 1)
 
 
@@ -276,7 +290,7 @@ JPEG_LUMA = np.array(
 
 
 def _cosines() -> Floats:
-    """The orthonormal cosine transform's matrix, (8, 8): row = frequency."""
+    """Return the matrix of the orthonormal cosine transform, (8, 8), with a frequency in each row."""
     row, column = np.arange(8)[:, None], np.arange(8)[None]
     matrix = np.cos((2 * column + 1) * row * np.pi / 16) / 2
     matrix[0] /= np.sqrt(2)

@@ -1,4 +1,4 @@
-"""COCO-format annotation files, read by pycocotools. `datasets.check` says in detail what is wrong with one."""
+"""COCO-format annotation files, read by pycocotools. `formats.check` explains in detail what is wrong with a file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from service.pose.types import Floats
 from training.files import read_text
 
 AREA_SHARE = 0.53
-"""Area of a person as a share of the box, where nobody measured it: the mean of COCO's people."""
+"""Assumed area of a person as a share of the box where the file gives none: the mean over COCO's people."""
 
 
 class DatasetError(ValueError):
@@ -28,11 +28,11 @@ class DatasetError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A folder of pictures with a COCO annotation file.
+    """A folder of pictures and its COCO annotation file.
 
     Attributes:
-        name: Short name; model cards list it.
-        annotations: The COCO json.
+        name: Short name, for logs and model cards.
+        annotations: The COCO JSON file.
         images: Folder of the pictures.
     """
 
@@ -42,10 +42,10 @@ class Source:
 
 
 def optional_source(annotations: Path | None, images: Path | None) -> Source | None:
-    """A source of both, or None of neither.
+    """Return a source if both paths are given, None if neither is.
 
     Raises:
-        DatasetError: One without the other.
+        DatasetError: Only one of the two is given.
     """
     if annotations is None and images is None:
         return None
@@ -55,21 +55,21 @@ def optional_source(annotations: Path | None, images: Path | None) -> Source | N
 
 
 def picture_path(folder: Path, name: str) -> Path:
-    """Return where a labelled picture lies; tools on Windows write its name with back-slashes."""
+    """Return the path of a labelled picture; a name with back-slashes, as Windows tools write it, is accepted."""
     path = folder / name
     return path if "\\" not in name or path.exists() else folder / name.replace("\\", "/")
 
 
 def is_number(value: Any) -> bool:
-    """Tell whether a value of a json is a finite number; true and false are none."""
+    """Return whether a JSON value is a finite number; booleans are not."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def without_unlabelled(keypoints: list[Any]) -> list[Any]:
-    """Put 0, 0 in place of whatever coordinates a keypoint has that is not labelled, where these are no numbers.
+    """Replace coordinates of unlabelled keypoints that are not numbers (NaN, null) by 0.
 
     Args:
-        keypoints: x, y, v of each keypoint; NaN and null are what tools write for the unknown.
+        keypoints: x, y, v of each keypoint.
     """
     cleaned = list(keypoints)
     for k in range(2, len(cleaned), 3):
@@ -79,13 +79,13 @@ def without_unlabelled(keypoints: list[Any]) -> list[Any]:
 
 
 def load(annotations: Path) -> COCO:
-    """Read a COCO file without pycocotools' chatter.
+    """Read a COCO file without pycocotools' console output.
 
-    What pycocotools needs and many tools leave out is put in: ``iscrowd`` 0, ``area`` as `AREA_SHARE` of the box,
-    ``num_keypoints`` as they are, one category.
+    Fields that pycocotools needs and that many tools omit are filled in: ``iscrowd`` (0), ``area`` (`AREA_SHARE` of
+    the box), ``num_keypoints`` (counted) and the category.
 
     Raises:
-        DatasetError: The file is missing, is not COCO json, or its ids are no whole numbers.
+        DatasetError: The file is missing, is not COCO JSON, or has ids that are not integers.
     """
     if not annotations.is_file():
         raise DatasetError(f"{annotations}: expected a COCO annotation file, got nothing there; check --annotations")
@@ -99,12 +99,12 @@ def load(annotations: Path) -> COCO:
             _complete(person)
     except (ValueError, KeyError, AssertionError, TypeError, IndexError) as error:
         raise DatasetError(
-            f"{annotations}: expected COCO json, got {type(error).__name__}: {error}; posewright-train check says more"
+            f"{annotations}: expected COCO JSON, got {type(error).__name__}: {error}; posewright-train check says why"
         ) from error
     if not all(isinstance(it, int) for it in [*data.imgs, *data.anns]):
         raise DatasetError(
-            f"{annotations}: expected whole numbers as ids of pictures and people, got others; posewright-train "
-            "convert numbers them"
+            f"{annotations}: expected integer ids of pictures and people, got others; posewright-train "
+            "convert renumbers them"
         )
     if not data.cats:
         data.cats[1] = {"id": 1, "name": "person"}
@@ -123,15 +123,15 @@ def _complete(person: dict) -> None:
 
 
 def same_name(name: object) -> str:
-    """A keypoint's name as tools agree on it: lower case, words joined by underscores."""
+    """Normalise a keypoint name for comparison: lower case, words joined by underscores."""
     return str(name).strip().lower().replace(" ", "_").replace("-", "_")
 
 
 def require_skeleton(data: COCO, annotations: Path, skeleton: Skeleton) -> None:
-    """Refuse labels of another skeleton: another count of numbers, or other names in ``categories``.
+    """Refuse labels of another skeleton.
 
     Raises:
-        DatasetError: They are.
+        DatasetError: ``categories`` names other keypoints, or a person has another count of numbers.
     """
     for category in data.cats.values():
         names = [same_name(name) for name in category.get("keypoints") or []]
@@ -150,7 +150,55 @@ def require_skeleton(data: COCO, annotations: Path, skeleton: Skeleton) -> None:
             )
 
 
+def picture_ids(data: COCO, every: int = 1, *, complete: bool = False) -> list[int]:
+    """Return the ids of a file's pictures in ascending order.
+
+    Args:
+        data: The file.
+        every: Keep only ids that are divisible by this.
+        complete: Keep only pictures whose people are all labelled (``official_complete`` is not false).
+    """
+    chosen = [i for i in sorted(data.imgs) if i % every == 0]
+    return [i for i in chosen if data.imgs[i].get("official_complete", True)] if complete else chosen
+
+
+def people(
+    data: COCO,
+    image_id: int,
+    *,
+    with_keypoints: bool = False,
+    min_box: tuple[float, float] = (0, 0),
+    with_crowds: bool = False,
+) -> list[dict[str, Any]]:
+    """Return the annotations of a picture's people in the file's order.
+
+    Args:
+        data: The file.
+        image_id: The picture.
+        with_keypoints: Keep only people with a labelled keypoint.
+        min_box: Keep only people whose box has at least this (width, height) in px.
+        with_crowds: Keep regions that are marked as crowds too.
+    """
+    return [
+        it
+        for it in data.imgToAnns[image_id]
+        if (with_crowds or not it.get("iscrowd"))
+        and (not with_keypoints or it.get("num_keypoints"))
+        and it["bbox"][2] >= min_box[0]
+        and it["bbox"][3] >= min_box[1]
+    ]
+
+
+def crowds(data: COCO, image_id: int) -> list[dict[str, Any]]:
+    """Return the annotations of a picture's crowd regions."""
+    return [it for it in data.imgToAnns[image_id] if it.get("iscrowd")]
+
+
 def labelled_joints(people: list[dict], skeleton: Skeleton) -> tuple[Floats, NDArray[np.bool_], Floats]:
-    """Read N annotations: joints float32 (N, K, 2), image px; which are labelled (N, K); areas float32 (N,), px²."""
+    """Read the labels of N annotations.
+
+    Returns:
+        Joints float32 (N, K, 2) in image px, whether each is labelled bool (N, K), and areas float32 (N,) in px².
+    """
     joints = np.array([a["keypoints"] for a in people], np.float32).reshape(len(people), len(skeleton), 3)
     return joints[..., :2], joints[..., 2] > 0, np.array([a["area"] for a in people], np.float32)

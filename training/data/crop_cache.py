@@ -1,7 +1,7 @@
-"""The crop cache: every person of the training data, cut once.
+"""The crop cache: every person of a labelled source, cut out once.
 
-A canvas is larger than a network's view: 1.5 times its size and field, so that augmentation can rotate, shift and
-zoom inside it. On disk: ``pixels.npy`` uint8 (N, H, W, 3), opened as a memory map, and ``labels.npz``.
+A canvas is larger than a network's input: 1.5 times its size and field of view, so that augmentation can rotate, shift
+and zoom inside it. On disk: ``pixels.npy`` uint8 (N, H, W, 3), opened as a memory map, and ``labels.npz``.
 """
 
 from __future__ import annotations
@@ -14,9 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from tqdm import tqdm
 
 from service.pose import boxes as boxes_
@@ -29,15 +27,17 @@ from training.data import images as pictures
 from training.data.image_record import Ids, PictureRecord
 
 CANVAS_SIZE = (288, 384)
-"""(width, height) of a canvas in px: sharp enough for a network of 192 x 256."""
+"""(width, height) of a canvas in px: sharp enough for a network input of 192 x 256."""
 MIN_HEIGHT = 40
-"""px: people whose boxes are lower are not cut."""
+"""Minimum height of a person's box, px."""
+MIN_WIDTH = 8
+"""Minimum width of a person's box, px."""
 CANVAS_ZOOM = 1.5
 """A canvas shows this many times what a network's crop shows, in either direction."""
-NEARLY = 1.05
-"""Canvases that are off by less fit."""
+SIZE_TOLERANCE = 1.05
+"""Canvases that are too small by less than this factor are accepted without a warning."""
 BOX_PADDING = 1.25
-"""Box padding that a canvas is `CANVAS_ZOOM` times of."""
+"""Box padding that `CANVAS_ZOOM` refers to."""
 CONTENT = ("keypoints", "weights", "labelled", "boxes", "pictures", "held_back")
 """Arrays of ``labels.npz``; see `CropCache`."""
 
@@ -47,14 +47,14 @@ class CropCache:
     """People as canvases with targets.
 
     Attributes:
-        path: Its folder.
+        path: Folder of the cache.
         pixels: uint8 (N, H, W, 3) RGB, memory-mapped.
         keypoints: float32 (N, K, 2), canvas px.
-        weights: float32 (N, K), 0..1: 1 for a label, a ramp of the score for a teacher's joint, 0 for none.
-        labelled: bool (N, K), where somebody marked the joint; elsewhere a teacher did, or nobody.
+        weights: float32 (N, K), 0..1: 1 for a label, `joint_weights` for a teacher's joint, 0 for none.
+        labelled: bool (N, K), whether a person labelled the joint; elsewhere a teacher did, or nobody.
         boxes: float32 (N, 4) xyxy, canvas px: the people's own boxes, without padding.
-        pictures: int64 (N,), id of each canvas's picture, see `picture_record`.
-        held_back: Ids of the pictures that were held back.
+        pictures: int64 (N,), id of each canvas's picture, see `image_record`.
+        held_back: Ids of the pictures that were held back for measuring.
     """
 
     path: Path
@@ -69,6 +69,19 @@ class CropCache:
     def __len__(self) -> int:
         return len(self.pixels)
 
+    def crop_to_canvas(self, rows: NDArray[np.intp], crop_size: tuple[int, int], padding: float) -> Floats:
+        """Return the affines of people's crops as they are cut in serving: about the box, in the network's shape.
+
+        Args:
+            rows: intp (N,), which people.
+            crop_size: (width, height) of the network's input in px.
+            padding: The network's factor on a person's box.
+
+        Returns:
+            float32 (N, 2, 3), crop px to canvas px.
+        """
+        return crop.crop_to_image(self.boxes[rows], crop_size, padding)
+
 
 def build(
     source: coco.Source,
@@ -79,25 +92,27 @@ def build(
     size: tuple[int, int] = CANVAS_SIZE,
     skeleton: Skeleton = COCO17,
 ) -> None:
-    """Cut every person of a labelled source whose targets weigh enough.
+    """Cut out every person of a labelled source whose targets have enough weight.
 
     Args:
-        source: Pictures and a COCO file, completed by `labelling.label` or not.
-        out: Folder to write; `open_cache` refuses it until it is complete. A training that has an older cache there
-            open keeps the older one.
-        min_height: Boxes lower than this (px) are left out.
-        min_joints: People whose joints weigh less than this together are left out; `least_joints` when None.
-        skip: Leave out each picture whose id is divisible by this, as held out; 0 keeps all.
-        size: (width, height) of a canvas in px; `canvas_size` of the largest input that will be trained loses nothing.
-        skeleton: Whose keypoints the source labels.
+        source: Pictures and a COCO file, with or without pseudo-labels (`pseudo_labels.label`).
+        out: Folder to write; `open_cache` refuses it until it is complete. A training that has an older cache open
+            there keeps reading the older one.
+        min_height: Minimum height of a person's box, px.
+        min_joints: Minimum sum of a person's joint weights; `least_joints` when None.
+        skip: Hold back each picture whose id is divisible by this; 0 holds back none.
+        size: (width, height) of a canvas in px. `canvas_size` of the largest input to be trained loses nothing.
+        skeleton: Keypoints that the source labels.
 
     Raises:
-        DatasetError: Nobody is left, labels of another skeleton, a picture that is missing or not of the labels' size.
+        DatasetError: Nobody is left, the labels have another skeleton, or a picture is missing or has another size
+            than its labels state.
     """
     data = coco.load(source.annotations)
     coco.require_skeleton(data, source.annotations, skeleton)
     min_joints = least_joints(skeleton) if min_joints is None else min_joints
-    people = [a for a in data.anns.values() if _useful(a, min_height) and not (skip and a["image_id"] % skip == 0)]
+    shown = [i for i in coco.picture_ids(data) if not (skip and i % skip == 0)]
+    people = [a for i in shown for a in coco.people(data, i, min_box=(MIN_WIDTH, min_height))]
     people.sort(key=lambda a: (a["image_id"], a["id"]))
     targets, weights, labelled = _targets(people, skeleton)
     kept = np.flatnonzero(weights.sum(axis=1) >= min_joints)
@@ -108,31 +123,15 @@ def build(
         )
     out.mkdir(parents=True, exist_ok=True)
     (out / "labels.npz").unlink(missing_ok=True)
-    partial = out / ".pixels.npy.partial"
-    pixels = files.new_array(partial, (len(kept), size[1], size[0], 3))
-    keypoints = np.zeros((len(kept), len(skeleton), 2), np.float32)
-    boxes = np.zeros((len(kept), 4), np.float32)
-    opened: tuple[int, np.ndarray] | None = None
-    for i, person in enumerate(tqdm(kept, desc=f"cut {source.name}", unit="person")):
-        image_id = people[person]["image_id"]
-        if opened is None or opened[0] != image_id:
-            opened = (image_id, pictures.read_labelled(source.images, data.imgs[image_id]))
-        box = boxes_.from_xywh([people[person]["bbox"]])
-        crops = crop.cut(opened[1], box, size, BOX_PADDING * CANVAS_ZOOM)
-        pixels[i] = crops.pixels[0]
-        to_canvas = crop.invert(crops.to_image)
-        keypoints[i] = crop.transform(targets[person : person + 1], to_canvas)[0]
-        boxes[i] = crop.transform(box.reshape(1, 2, 2), to_canvas).reshape(4)
-    pixels.flush()
-    partial.replace(out / "pixels.npy")
-    labels = io.BytesIO()
-    # COCO's own names are not written: caches without names are of it.
+    boxes, keypoints = _cut_canvases(source, data.imgs, [people[i] for i in kept], targets[kept], size, out)
+    # Caches of COCO's own skeleton carry no names.
     arrays: dict[str, Any] = {} if skeleton == COCO17 else {"names": np.array(skeleton.keypoints)}
     ids = dict(zip(data.imgs, image_record.picture_ids(source.images, data.imgs.values()).tolist(), strict=True))
     held = np.unique(np.array([ids[i] for i in ids if skip and i % skip == 0], np.int64))
-    shown = np.array([ids[people[person]["image_id"]] for person in kept], np.int64)
-    content = (keypoints, weights[kept], labelled[kept], boxes, shown, held)
-    arrays |= dict(zip(CONTENT, content, strict=True))
+    owners = np.array([ids[people[i]["image_id"]] for i in kept], np.int64)
+    content = (keypoints, weights[kept], labelled[kept], boxes, owners, held)
+    labels = io.BytesIO()
+    arrays |= zip(CONTENT, content, strict=True)
     np.savez(labels, **arrays)
     files.write(out / "labels.npz", labels.getvalue())
     print(
@@ -142,8 +141,40 @@ def build(
     )
 
 
+def _cut_canvases(
+    source: coco.Source,
+    infos: dict[int, dict[str, Any]],
+    people: list[dict[str, Any]],
+    targets: Floats,
+    size: tuple[int, int],
+    out: Path,
+) -> tuple[Boxes, Floats]:
+    """Write ``pixels.npy``; people of one picture must follow each other.
+
+    Returns:
+        The people's boxes (N, 4) xyxy and their targets (N, K, 2), both in canvas px.
+    """
+    partial = out / ".pixels.npy.partial"
+    pixels = files.new_array(partial, (len(people), size[1], size[0], 3))
+    boxes, keypoints = np.zeros((len(people), 4), np.float32), np.zeros_like(targets)
+    opened: tuple[int, np.ndarray] | None = None
+    for i, person in enumerate(tqdm(people, desc=f"cut {source.name}", unit="person")):
+        image_id = person["image_id"]
+        if opened is None or opened[0] != image_id:
+            opened = (image_id, pictures.read_labelled(source.images, infos[image_id]))
+        box = boxes_.from_xywh([person["bbox"]])
+        crops = crop.cut(opened[1], box, size, BOX_PADDING * CANVAS_ZOOM)
+        pixels[i] = crops.pixels[0]
+        to_canvas = crop.invert(crops.to_image)
+        keypoints[i] = crop.transform(targets[i : i + 1], to_canvas)[0]
+        boxes[i] = crop.transform(box.reshape(1, 2, 2), to_canvas).reshape(4)
+    pixels.flush()
+    partial.replace(out / "pixels.npy")
+    return boxes, keypoints
+
+
 def least_joints(skeleton: Skeleton) -> float:
-    """So much a person's joints must weigh together to be cut: 4, or half of the skeleton where that is less."""
+    """Return the default minimum sum of a person's joint weights: 4, or half of a small skeleton."""
     return min(4, len(skeleton) / 2)
 
 
@@ -151,7 +182,7 @@ def open_cache(folders: Sequence[Path], skeleton: Skeleton = COCO17) -> list[Cro
     """Open caches that `build` wrote.
 
     Raises:
-        DatasetError: A folder holds no complete cache, or one of another skeleton.
+        DatasetError: A folder holds no complete cache, or one of another skeleton; or canvases differ in size.
     """
     caches: list[CropCache] = []
     for folder in folders:
@@ -186,9 +217,10 @@ def open_cache(folders: Sequence[Path], skeleton: Skeleton = COCO17) -> list[Cro
 
 
 def record(caches: Sequence[CropCache]) -> PictureRecord:
-    """The pictures that caches show.
+    """Return the pictures that caches show.
 
-    Says on stderr where a cache shows what another one holds back, e.g. a copy cut with another ``skip``.
+    Warns on stderr about pictures that one cache holds back and another one shows, e.g. a copy that was cut with
+    another ``skip``.
     """
     whole = PictureRecord()
     for cache in caches:
@@ -203,84 +235,59 @@ def record(caches: Sequence[CropCache]) -> PictureRecord:
     return whole
 
 
-class Rows:
-    """Rows of several uint8 arrays, gathered by (array, row): memory maps for a CPU, tensors on an accelerator."""
-
-    def __init__(self, arrays: Sequence[NDArray[np.uint8]], device: torch.device) -> None:
-        """Take arrays (Ni, ...) of one shape but for Ni; an accelerator's memory holds them whole from here on."""
-        self._arrays = arrays
-        self._device = device
-        self._tensors = []
-        if device.type != "cpu":
-            self._tensors = [torch.from_numpy(np.array(array)).to(device) for array in arrays]
-
-    def take(self, sources: NDArray[np.intp], rows: NDArray[np.intp]) -> Tensor:
-        """Gather rows ``rows`` (N,) of the arrays ``sources`` (N,): uint8 (N, ...) on the device."""
-        if not self._tensors:
-            return torch.from_numpy(np.stack([self._arrays[s][r] for s, r in zip(sources, rows, strict=True)]))
-        shape = (len(rows), *self._arrays[0].shape[1:])
-        taken = torch.empty(shape, dtype=torch.uint8, device=self._device)
-        for source in np.unique(sources):
-            where = np.flatnonzero(sources == source)
-            there = torch.from_numpy(rows[where]).to(self._device)
-            taken[torch.from_numpy(where).to(self._device)] = self._tensors[source][there]
-        return taken
-
-
 def canvas_size(size: tuple[int, int], padding: float = BOX_PADDING) -> tuple[int, int]:
-    """(width, height) in px of canvases that are as sharp as a network's crops, neither more nor less.
+    """Return the (width, height) in px of canvases that are exactly as sharp as a network's crops.
 
     Args:
         size: (width, height) of the network's input, px.
-        padding: Its factor on a person's box. The closer a network cuts people, the larger it sees them.
+        padding: The network's factor on a person's box. The smaller it is, the larger people appear.
     """
     factor = CANVAS_ZOOM * BOX_PADDING / padding
     return round(size[0] * factor), round(size[1] * factor)
 
 
 def misfit(canvas: tuple[int, int], size: tuple[int, int], padding: float = BOX_PADDING) -> str:
-    """Say what is wrong with canvases for an input, both (width, height) in px; empty where nothing is.
+    """Describe why canvases do not fit a network's input; an empty text where they do.
 
-    A canvas shows `CANVAS_ZOOM` times the box padded by `BOX_PADDING`, in its own shape: a crop of quite another shape
-    reaches beyond it. A small one is enlarged, where the serving crop is sharp.
+    A canvas shows `CANVAS_ZOOM` times the box padded by `BOX_PADDING`, in the canvas's own aspect ratio. A crop of a
+    very different aspect ratio reaches beyond it; a canvas that is too small has to be enlarged.
+
+    Args:
+        canvas: (width, height) of the canvases, px.
+        size: (width, height) of the network's input, px.
+        padding: The network's factor on a person's box.
     """
     width, height = canvas_size(size, padding)
     stretched = canvas[0] * height / (canvas[1] * width)
     most = BOX_PADDING * CANVAS_ZOOM / padding
     if not 1 / most <= stretched <= most:
         trouble = "are of another shape, so that crops reach beyond them"
-    elif max(width / canvas[0], height / canvas[1]) > NEARLY:
+    elif max(width / canvas[0], height / canvas[1]) > SIZE_TOLERANCE:
         trouble = "are enlarged, so less sharp than what is served"
     else:
         return ""
-    told = f"canvases of {canvas[0]} x {canvas[1]} for an input of {size[0]} x {size[1]} {trouble}"
-    return f"{told}: cut them with --width {width} --height {height}"
+    message = f"canvases of {canvas[0]} x {canvas[1]} for an input of {size[0]} x {size[1]} {trouble}"
+    return f"{message}: cut them with --width {width} --height {height}"
 
 
 def joint_weights(scores: Floats, low: float = 0.4, high: float = 0.8) -> Floats:
-    """Turn a teacher's joint scores (any shape) into loss weights 0..1, a ramp between ``low`` and ``high``.
+    """Turn a teacher's joint scores (any shape) into loss weights 0..1: a linear ramp from ``low`` to ``high``.
 
-    Ours. PP-TinyPose's joints lie within 3 % of the box height of the COCO label for 97 % of joints above .8, 82 %
-    at .6-.8, 55 % at .4-.6 and 30 % below.
+    The thresholds are this project's, from how often PP-TinyPose's joints agree with COCO's labels at each score.
     """
     return np.asarray(np.clip((scores - low) / (high - low), 0, 1), np.float32)
-
-
-def _useful(person: dict, min_height: float) -> bool:
-    return not person.get("iscrowd") and person["bbox"][3] >= min_height and person["bbox"][2] >= 8
 
 
 def _targets(people: list[dict], skeleton: Skeleton) -> tuple[Floats, Floats, NDArray[np.bool_]]:
     """Merge labels and teachers: targets float32 (N, K, 2) image px, weights float32 (N, K), labelled bool (N, K).
 
-    A label counts fully, unless the teacher is sure (above .8) of another place: labels of LSP-extended are wrong or
-    mirrored in a few per cent, and there neither is a target; a teacher of the recipe's still teaches what it sees.
+    A label has full weight, unless a teacher is sure (score above .8) of another place. Such disputed joints have no
+    weight: some labels, e.g. of LSP extended, are wrong or mirrored. A recipe's teachers still teach there.
     """
     count = len(skeleton)
     labels = np.array([p.get("keypoints") or [0] * 3 * count for p in people], np.float32).reshape(-1, count, 3)
-    teachers = np.array([p.get("teacher_keypoints") or [0] * 3 * count for p in people], np.float32).reshape(
-        -1, count, 3
-    )
+    teachers = np.array([p.get("teacher_keypoints") or [0] * 3 * count for p in people], np.float32)
+    teachers = teachers.reshape(-1, count, 3)
     areas = np.array([p["bbox"][2] * p["bbox"][3] for p in people], np.float32)
     labelled = labels[..., 2] > 0
     distance = np.linalg.norm(labels[..., :2] - teachers[..., :2], axis=2) / np.sqrt(areas)[:, None]

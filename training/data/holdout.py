@@ -1,4 +1,4 @@
-"""Refuses to measure a network on pictures that it learned from."""
+"""Refusal to measure a network on pictures that it was trained on."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from training.data import coco, image_record
 from training.data.image_record import PictureRecord
 
 SHOWN = 3
-"""File names that a message gives."""
+"""File names in a message."""
 
 
 class OverlapError(ValueError):
-    """Pictures to measure on are among those that were learned from."""
+    """Pictures to measure on are among those that a network was trained on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """How far the pictures that are measured on are among those that were learned from.
+    """The overlap of the measured pictures with the training data.
 
     Attributes:
-        pictures: Count of those that are.
-        unchecked: Networks and data sets, by name, whose pictures nobody recorded: more may be.
+        pictures: Count of measured pictures that were trained on.
+        unchecked: Names of networks and data sets whose training pictures are not recorded.
     """
 
     pictures: int
     unchecked: tuple[str, ...]
 
     def marked(self, text: str) -> str:
-        """Words on the measured pictures, with how many of them were learned from, where any were."""
+        """Append the count of pictures that were trained on, if any, to a description of the measured pictures."""
         return f"{text}, of which {self.pictures:,} were learned from" if self.pictures else text
 
 
@@ -43,17 +43,17 @@ NOTHING_MEASURED = Overlap(0, ())
 def of_bundles(
     bundles: list[Bundle], source: coco.Source, every: int = 1, *, complete: bool = False, allow: bool = False
 ) -> Overlap:
-    """See `check`; the bundles' manifests say what they learned from.
+    """Check bundles, by the records in their manifests; see `check`.
 
     Raises:
-        OverlapError: One of them learned from one of the pictures.
+        OverlapError: A bundle was trained on one of the pictures.
         BundleError: A record is damaged.
     """
     return check(records_of(bundles), source, every, complete=complete, allow=allow)
 
 
 def records_of(bundles: list[Bundle]) -> dict[str, PictureRecord]:
-    """What bundles learned from, by name and version.
+    """Return the records of bundles' training pictures by name and version.
 
     Raises:
         BundleError: A record is damaged.
@@ -69,41 +69,39 @@ def check(
     complete: bool = False,
     allow: bool = False,
 ) -> Overlap:
-    """Refuse to measure networks on pictures that they learned from; say on stderr where that cannot be checked.
+    """Refuse to measure networks on their training pictures; warn on stderr where that cannot be checked.
 
     Args:
-        records: What each network learned from, by its name.
-        source: What they are to be measured on.
-        every: Only on pictures whose id in the COCO file this number divides.
-        complete: Only on those marked ``official_complete``.
-        allow: Say how many there are instead of refusing.
+        records: The training pictures of each network, by its name.
+        source: The pictures to measure on.
+        every: Only pictures whose id is divisible by this.
+        complete: Only pictures whose people are all labelled.
+        allow: Warn about an overlap instead of refusing it.
 
     Returns:
         The overlap of all networks together.
 
     Raises:
-        OverlapError: One of them learned from one of the pictures, and ``allow`` is not set.
+        OverlapError: A network was trained on one of the pictures, and ``allow`` is False.
     """
-    images = coco.load(source.annotations).imgs
-    measured = [images[i] for i in sorted(images) if i % every == 0]
-    if complete:
-        measured = [it for it in measured if it.get("official_complete", True)]
+    data = coco.load(source.annotations)
+    measured = [data.imgs[i] for i in coco.picture_ids(data, every, complete=complete)]
     ids = image_record.picture_ids(source.images, measured)
     learned = np.zeros(len(ids), bool)
     for name, record in records.items():
         known = np.isin(ids, record.ids)
         learned |= known
         count = int(known.sum())
-        told = f"{count:,} of {len(ids):,} pictures that it learned from"
+        overlap = f"{count:,} of {len(ids):,} pictures that it learned from"
         if count and not allow:
             some = [str(measured[i]["file_name"]) for i in np.flatnonzero(known)[:SHOWN]]
             raise OverlapError(
-                f"{source.annotations}: expected pictures that {name} did not learn from, got {told} "
+                f"{source.annotations}: expected pictures that {name} did not learn from, got {overlap} "
                 f"({', '.join(some + ['...'] * (count > SHOWN))}): its figures would be too good; measure on "
                 "others (crops --skip holds some back), or give --allow-seen"
             )
         if count:
-            print(f"{name}: measured on {told}: its figures are too good for new pictures", file=sys.stderr)
+            print(f"{name}: measured on {overlap}: its figures are too good for new pictures", file=sys.stderr)
         if record.unrecorded:
             print(
                 f"{name}: overlap cannot be checked: nobody recorded the training pictures of "

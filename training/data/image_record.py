@@ -1,9 +1,9 @@
-"""Which pictures a training learned from, by ids that copies of a picture share.
+"""Records of the pictures that a network was trained on, by ids that copies of a picture share.
 
-The id is COCO's own where the file is named by it, however often the picture was encoded again; else it is made of the
-file's content, so that namesakes of different data sets differ. Crop caches, checkpoints and bundles carry the record.
-Only pictures that gave crops or boxes to a network's weights count, also those of earlier stages; what its teachers
-learned from does not.
+The id is COCO's own if the file is named by it, so that re-encoded copies have the same id; otherwise it is a hash of
+the file's content, so that equal names in different data sets have different ids. Crop caches, checkpoints and bundles
+carry the record. It contains the pictures that the network's weights were trained on, in earlier stages too, but not
+the training pictures of its teachers.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from service.pose.bundle import BundleError, Manifest
 from training.data import coco
 
 COCO_NAME = re.compile(r"(?:COCO_(?:train|val|test)20\d\d_)?0{6}(\d{6})(?:_(?:jpe?g|png)\.rf\.\w+)?")
-"""Of a file, without its ending; also as Roboflow exports it."""
+"""Name of a COCO picture's file without suffix, also as Roboflow exports it."""
 OTHERS = 1 << 48
-"""Ids of pictures that are not COCO's begin here; as many follow, so that millions hardly ever share one."""
+"""First id of pictures that are not COCO's; the range is so large that millions of hashes hardly ever collide."""
 HASHED = 4096
-"""Bytes at either end of a file that its id is made of, beside its size."""
+"""Bytes at the beginning and at the end of a file that are hashed, with its size."""
 
 Ids = NDArray[np.int64]
-"""int64 (N,): ids of pictures, ascending, each once."""
+"""int64 (N,): unique ids of pictures in ascending order."""
 
 
 @dataclass(frozen=True, slots=True)
 class PictureRecord:
-    """What a training learned from.
+    """The pictures of a training.
 
     Attributes:
-        ids: Pictures that are known.
-        unrecorded: Networks and data sets, by name, that it also learned from and whose pictures nobody recorded.
+        ids: Known pictures.
+        unrecorded: Names of networks and data sets whose pictures belong to it too but are not recorded.
     """
 
     ids: Ids = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -49,16 +49,16 @@ class PictureRecord:
 
     @staticmethod
     def of(ids: Iterable[int]) -> PictureRecord:
-        """A record of these pictures, in any order, some perhaps more than once."""
+        """Return a record of pictures, given in any order and possibly more than once."""
         return PictureRecord(np.unique(np.fromiter(ids, np.int64)))
 
     def __or__(self, other: PictureRecord) -> PictureRecord:
-        """Both together."""
+        """Return the union of two records."""
         unrecorded = tuple(dict.fromkeys([*self.unrecorded, *other.unrecorded]))
         return PictureRecord(np.union1d(self.ids, other.ids), unrecorded)
 
     def packed(self) -> dict[str, Any]:
-        """As a manifest holds it: differences of the ids, their lowest bytes first, deflated, in base64."""
+        """Encode for a manifest: differences of the ids, as byte planes from the lowest, deflated, in base64."""
         steps = np.diff(self.ids, prepend=0).astype("<u8").view(np.uint8).reshape(-1, 8)
         deflated = zlib.compress(steps.T.tobytes(), 9)
         return {
@@ -69,7 +69,7 @@ class PictureRecord:
 
     @staticmethod
     def unpacked(tree: Mapping[str, Any]) -> PictureRecord:
-        """Read what `packed` wrote.
+        """Decode the result of `packed`.
 
         Raises:
             ValueError: It is damaged.
@@ -86,7 +86,7 @@ class PictureRecord:
 
 
 def of_bundle(manifest: Manifest) -> PictureRecord:
-    """What a bundle learned from; one that was imported, or exported before there were records, is itself unrecorded.
+    """Return the record of a bundle; an imported bundle has none and is listed as unrecorded itself.
 
     Raises:
         BundleError: Its record is damaged.
@@ -102,12 +102,12 @@ def of_bundle(manifest: Manifest) -> PictureRecord:
 
 
 def picture_ids(images: Path, infos: Iterable[Mapping[str, Any]]) -> NDArray[np.int64]:
-    """Ids int64 (N,) of pictures in the order of their N entries in a COCO file, which lie in the folder ``images``."""
+    """Return ids int64 (N,) for N entries of a COCO file, whose pictures are in the folder ``images``."""
     return np.array([picture_id(coco.picture_path(images, info["file_name"])) for info in infos], np.int64)
 
 
 def picture_id(picture: Path) -> int:
-    """COCO's id where a file is named by it; else `OTHERS` and more, made of its size, its begin and its end."""
+    """Return COCO's id if a file is named by it, else `OTHERS` plus a hash of its size, beginning and end."""
     match = COCO_NAME.fullmatch(picture.stem)
     if match is not None:
         return int(match[1])
@@ -119,5 +119,5 @@ def picture_id(picture: Path) -> int:
             stream.seek(0)
             content = b"%d %b%b" % (size, stream.read(HASHED), end)
     except OSError:
-        content = picture.name.encode()  # not there: whoever reads it will say so
+        content = picture.name.encode()  # a missing file is reported when it is read
     return OTHERS + int.from_bytes(hashlib.sha256(content).digest()[:6])

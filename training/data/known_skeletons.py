@@ -23,10 +23,10 @@ BODY_EDGES = COCO17.edges
 
 
 def find(name: Path) -> Skeleton:
-    """Return the skeleton of a name in `KNOWN`, or read the TOML.
+    """Return the skeleton of a name in `KNOWN`, or read a TOML file.
 
     Raises:
-        SkeletonError: Neither; see `skeletons.load`.
+        SkeletonError: The name is neither; see `skeletons.load`.
     """
     known = KNOWN.get(str(name))
     return known if known is not None and not name.exists() else skeletons.load(name)
@@ -62,9 +62,9 @@ HAND_SIGMAS = (
     0.032, 0.020, 0.019, 0.022, 0.031,
 )  # fmt: skip
 FACE_MIRRORS = ((0, 16), (17, 26), (31, 35), (36, 45), (40, 47), (48, 54), (55, 59), (60, 64), (65, 67))
-"""First of a run of points and the mirror partner of its first: partners of the next ones count down."""
+"""First point of a sequence and its mirror partner; the partners of the next points count down."""
 FACE_LINES = ((0, 16), (17, 21), (22, 26), (27, 30), (31, 35), (36, 41), (42, 47), (48, 59), (60, 67))
-"""First and last point of each line that a drawing joins; from 36 on, eyes and lips, they are closed."""
+"""First and last point of each line to draw; the lines from 36 on, eyes and lips, are closed."""
 
 
 def _wholebody() -> Skeleton:

@@ -1,7 +1,7 @@
-"""Complete a data set's labels by teachers: boxes of people nobody boxed, joints nobody marked.
+"""Pseudo-labels: teachers complete a data set with boxes of unlabelled people and with joints.
 
-The result is a COCO file beside the original: each person gains ``teacher_keypoints`` (x, y, score per joint); a person
-that only the box teacher saw carries ``box_score`` too. The originals' own labels stay as they are.
+The result is another COCO file, in which each person has ``teacher_keypoints`` (x, y, score of each joint), and a
+person whom only the box teacher detected has ``box_score``. The existing labels are not changed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from service.pose import boxes as boxes_
 from service.pose.detector import PersonDetector
@@ -19,8 +18,10 @@ from service.pose.skeleton import COCO17
 from training import files
 from training.data import coco, images
 
-MOST_PEOPLE = 1000
-"""Of one picture."""
+MAX_PEOPLE = 1000
+"""Detected people of one picture."""
+SAME_OVERLAP = 0.5
+"""A detected box with this IoU with a labelled person, or this share of it in a crowd, is not a new person."""
 
 
 def label(
@@ -30,30 +31,30 @@ def label(
     box_teacher: PersonDetector | None,
     min_box_score: float = 0.4,
 ) -> None:
-    """Write ``out``: the source's annotations, completed.
+    """Write the source's annotations, completed by teachers.
 
     Args:
         source: Pictures with a COCO file; its people may lack joints.
-        out: COCO json to write, whole or not at all.
-        pose_teacher: Labels the joints of every box.
-        box_teacher: Finds people without a box in pictures that are not marked ``official_complete``; None to skip.
-        min_box_score: Found boxes below this score are dropped.
+        out: COCO JSON file, written atomically.
+        pose_teacher: Labels the joints in every box.
+        box_teacher: Detects people without a box in pictures that are not marked ``official_complete``; None to skip.
+        min_box_score: Minimum score of detected boxes.
 
     Raises:
-        DatasetError: See `coco.load`; labels that are not COCO's, or a picture that cannot be read.
+        DatasetError: See `coco.load`; or the labels have another skeleton than COCO's, or a picture cannot be read.
     """
     data = coco.load(source.annotations)
     coco.require_skeleton(data, source.annotations, COCO17)
     if pose_teacher.skeleton != COCO17:
-        raise coco.DatasetError(f"expected a teacher that marks COCO's keypoints, got {pose_teacher.skeleton.name!r}")
+        raise coco.DatasetError(
+            f"expected a pose teacher for COCO's keypoints, got one for {pose_teacher.skeleton.name!r}; give another"
+        )
     annotations: list[dict] = []
-    for image_id in tqdm(sorted(data.imgs), desc=f"label {source.name}", unit="picture"):
-        info = data.imgs[image_id]
-        image = images.read_labelled(source.images, info)
-        people = [dict(a) for a in data.imgToAnns[image_id] if not a.get("iscrowd") and min(a["bbox"][2:]) >= 1]
-        crowds = [dict(a) for a in data.imgToAnns[image_id] if a.get("iscrowd")]
-        if box_teacher is not None and not info.get("official_complete"):
-            people += _missing_people(people, crowds, *box_teacher.detect(image, MOST_PEOPLE, min_box_score))
+    for image_id, image in images.iterate_labelled(source, data, coco.picture_ids(data), f"label {source.name}"):
+        people = [dict(a) for a in coco.people(data, image_id, min_box=(1, 1))]
+        crowds = [dict(a) for a in coco.crowds(data, image_id)]
+        if box_teacher is not None and not data.imgs[image_id].get("official_complete"):
+            people += _missing_people(people, crowds, *box_teacher.detect(image, MAX_PEOPLE, min_box_score))
         if people:
             poses = pose_teacher.estimate(image, boxes_.from_xywh([a["bbox"] for a in people]))
             marked = np.concatenate([poses.keypoints, poses.scores[..., None]], axis=2)
@@ -71,11 +72,11 @@ def label(
 
 
 def _missing_people(people: list[dict], crowds: list[dict], found: np.ndarray, scores: np.ndarray) -> list[dict]:
-    """Make annotations of the found boxes that no labelled person or crowd explains."""
+    """Make annotations of the detected boxes that overlap no labelled person or crowd."""
     known, regions = (boxes_.from_xywh([a["bbox"] for a in group]) for group in (people, crowds))
-    free = boxes_.iou(found, known).max(axis=1, initial=0) < 0.5
-    # Against a crowd COCO counts the share of the found box that lies inside.
-    free &= boxes_.overlap(found, regions).max(axis=1, initial=0) < 0.5 * boxes_.areas(found)
+    free = boxes_.iou(found, known).max(axis=1, initial=0) < SAME_OVERLAP
+    # As in COCO's evaluation, what counts for a crowd is the share of the detected box inside of it.
+    free &= boxes_.overlap(found, regions).max(axis=1, initial=0) < SAME_OVERLAP * boxes_.areas(found)
     return [
         {
             "category_id": 1,

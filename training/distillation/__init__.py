@@ -1,1 +1,1 @@
-"""DSKD: teachers, losses, and the tasks that students learn."""
+"""Distillation: teachers, losses, and the tasks that students learn."""

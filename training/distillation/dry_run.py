@@ -21,7 +21,7 @@ from training import files
 from training.data import crop_cache
 from training.data.crop_cache import CropCache
 from training.distillation import teacher_cache, teachers
-from training.distillation.teachers import MapTeacher
+from training.distillation.teachers import HeatmapTeacher
 from training.engine import checkpoint, distributed, initial_weights, loop, optimizers, profile
 from training.engine.task import Task
 from training.networks import registry
@@ -155,11 +155,11 @@ def _teacher(
     settings: Teacher, caches: list[CropCache], data_root: Path, run: Path, device: torch.device, lines: list[str]
 ) -> float:
     """Append a line about the inference that fills a teacher's cache; returns its seconds."""
-    teacher: MapTeacher = teachers.open_teacher(settings, checkpoint.locate(settings.path, data_root, run), device)
+    teacher: HeatmapTeacher = teachers.open_teacher(settings, checkpoint.locate(settings.path, data_root, run), device)
     rows = np.arange(min(TRIED_CROPS, len(caches[0])))
-    teacher_cache.see(teacher, caches[0], rows, settings.flip, device)  # warm-up
+    teacher_cache.infer_crops(teacher, caches[0], rows, settings.flip, device)  # warm-up
     began = time.perf_counter()
-    teacher_cache.see(teacher, caches[0], rows, settings.flip, device)
+    teacher_cache.infer_crops(teacher, caches[0], rows, settings.flip, device)
     count = sum(map(len, caches))
     seconds = (time.perf_counter() - began) / len(rows) * count
     width, height = (side // int(teacher.to_crop[0, 0]) for side in teacher.crop_size)

@@ -1,9 +1,10 @@
-"""DSKD: densely guided self-knowledge distillation (Wu et al., ICANN 2023), all parts switchable by the recipe.
+"""DSKD: densely guided self-knowledge distillation (Wu et al., ICANN 2023). The recipe switches each part on or off.
 
-Only the paper's abstract is public. Its four ideas are marked *paper*; their forms and weights here are *ours*, with
-sources where they follow others: stochastic drop is DGKD's (ICCV 2021), the ramp OKDHP's (ICCV 2021).
+Only the paper's abstract is public. Its four ideas are marked *paper*. Their forms and weights are *ours*, with sources
+where they follow others: stochastic drop is DGKD's (ICCV 2021), the ramp-up OKDHP's (ICCV 2021).
 
-    total = regression · L_reg + dense · L_dense + classification · L_cls + past · ramp(t) · L_past + features · L_feat
+    total = regression · L_regression + dense · L_dense + classification · L_classification
+          + self_distillation · ramp(t) · L_self + features · L_features
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from training.recipe.network import Network
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
-    """What a batch is to teach, on the student's grid.
+class Targets:
+    """What the losses compare a batch's outputs with, on the student's grid.
 
     Attributes:
-        maps: Gaussians of the labels, (N, K, h, w).
-        weights: (N, K), 0 where a joint has no label, else the recipe's ``joint_weights``.
-        teachers: The teachers' heatmaps, (G, N, K, h, w), binarized where the recipe says so.
-        trust: (G, N, K), how far each teacher's joint is believed, 0..1, times the same.
+        maps: (N, K, h, w), Gaussians at the labels.
+        weights: (N, K), the recipe's ``joint_weights``, 0 where a joint has no label.
+        teachers: (G, N, K, h, w), the heatmaps of G teachers, binarized where the recipe says so.
+        trust: (G, N, K), the trust in each teacher's joint, 0..1, times ``joint_weights``.
     """
 
     maps: Tensor
@@ -40,14 +41,14 @@ class Lesson:
 
 
 def binarize(maps: Tensor, threshold: float, kind: str) -> Tensor:
-    """Clean a teacher's heatmaps: cells below a share of their map's peak are noise (*paper*; this form *ours*).
+    """Remove noise from a teacher's heatmaps: cells below a share of the map's peak (*paper*; this form *ours*).
 
-    B_t(H)(p) = 1 where H(p) >= t · max H, else 0. ``denoised`` is H · B_t(H), ``hard`` B_t(H) itself. Idempotent, and
-    the peak stays where it is.
+    B_t(H)(p) = 1 where H(p) >= t · max H, else 0. ``denoised`` gives H · B_t(H), ``hard`` gives B_t(H). The operation
+    is idempotent and does not move the peak.
 
     Args:
-        maps: (..., h, w), 0 or more.
-        threshold: t, 0..1; 0 leaves the maps alone.
+        maps: (..., h, w), at least 0.
+        threshold: t, 0..1; 0 returns the maps unchanged.
         kind: ``denoised`` or ``hard``.
     """
     if not threshold:
@@ -57,32 +58,32 @@ def binarize(maps: Tensor, threshold: float, kind: str) -> Tensor:
 
 
 def drop_one(trust: Tensor, rng: np.random.Generator) -> Tensor:
-    """Silence one teacher of (G, N, K), drawn anew for each batch (stochastic drop, DGKD sec. 3.3)."""
+    """Set the trust (G, N, K) in one teacher, drawn anew for each batch, to 0 (stochastic drop, DGKD sec. 3.3)."""
     kept = torch.ones(len(trust), 1, 1, device=trust.device)
     kept[int(rng.integers(len(trust)))] = 0
     return trust * kept
 
 
 def ramp(progress: float, length: float) -> float:
-    """Weight of the student's own past: exp(-5 (1 - t / T)²) up to ``length``, then 1 (OKDHP, sec. 3.3).
+    """Return the ramp-up factor of self-distillation: exp(-5 (1 - t / T)²) up to ``length``, then 1 (OKDHP, sec. 3.3).
 
     Args:
         progress: Share of the training that is done.
-        length: Share at which the weight is whole.
+        length: Share of the training at which the factor reaches 1.
     """
     return math.exp(-5 * (1 - min(1.0, progress / length)) ** 2) if length else 1.0
 
 
-def dense(outputs: Outputs, lesson: Lesson, settings: Losses, network: Network) -> Tensor:
-    """Mean distance to the teachers: every teacher teaches the student, not the last of a chain alone (*DGKD*).
+def dense(outputs: Outputs, targets: Targets, settings: Losses, network: Network) -> Tensor:
+    """Return the mean distance to all teachers, not only to the last of a chain (*DGKD*).
 
-    The mean over teachers is weighted by how far each is believed, joint by joint (*ours*): a weak assistant does not
-    talk down a sure teacher.
+    The mean is weighted by the trust in each teacher's joints (*ours*), so that a weak assistant counts less than a
+    sure teacher.
     """
-    total = torch.zeros((), device=lesson.maps.device)
-    trusted = distributed.mean(lesson.trust.sum(dim=(1, 2)))
+    total = torch.zeros((), device=targets.maps.device)
+    trusted = distributed.mean(targets.trust.sum(dim=(1, 2)))
     shares = trusted / trusted.sum().clamp_min(1e-6)
-    for maps, trust, share in zip(lesson.teachers, lesson.trust, shares, strict=True):
+    for maps, trust, share in zip(targets.teachers, targets.trust, shares, strict=True):
         if settings.dense_form == "squared":
             assert isinstance(outputs, Tensor)
             distance = losses.squared(outputs, maps, trust, network.sigma_cells)
@@ -92,16 +93,19 @@ def dense(outputs: Outputs, lesson: Lesson, settings: Losses, network: Network) 
     return total
 
 
-def classification(outputs: Outputs, lesson: Lesson, settings: Losses, network: Network) -> Tensor:
-    """Classify each joint's cell; where nobody labelled it, by the teachers' mean (binarized) map or not at all."""
-    maps, weights = lesson.maps, lesson.weights
-    if len(lesson.teachers) and settings.teacher_targets:
-        trusted = lesson.trust.sum(dim=0)
-        consensus = (lesson.teachers * lesson.trust[..., None, None]).sum(dim=0)
+def classification(outputs: Outputs, targets: Targets, settings: Losses, network: Network) -> Tensor:
+    """Return the loss of classifying each joint's cell.
+
+    A joint without a label has the teachers' mean map as target if the recipe asks for it, else no target.
+    """
+    maps, weights = targets.maps, targets.weights
+    if len(targets.teachers) and settings.teacher_targets:
+        trusted = targets.trust.sum(dim=0)
+        consensus = (targets.teachers * targets.trust[..., None, None]).sum(dim=0)
         consensus = consensus / trusted.clamp_min(1e-6)[..., None, None]
         unlabelled = weights == 0
         maps = torch.where(unlabelled[..., None, None], consensus, maps)
-        weights = torch.where(unlabelled, trusted / len(lesson.teachers), weights)
+        weights = torch.where(unlabelled, trusted / len(targets.teachers), weights)
     if settings.classification_form == "axes" or isinstance(outputs, tuple):
         return losses.axis_cross_entropy(_logits(outputs, network), maps, weights)
     logits = outputs * network.temperature
@@ -110,36 +114,35 @@ def classification(outputs: Outputs, lesson: Lesson, settings: Losses, network: 
     return losses.cell_cross_entropy(logits, maps, weights)
 
 
-def past_distance(outputs: Outputs, past: Outputs, settings: Losses, network: Network) -> Tensor:
-    """Distance to the averaged weights' answer, whose gradient is stopped (self-distillation, *paper*)."""
-    sides = (outputs, past)
-    if isinstance(outputs, Tensor) and isinstance(past, Tensor):
+def self_distillation(outputs: Outputs, averaged: Outputs, settings: Losses, network: Network) -> Tensor:
+    """Return the distance to the outputs of the averaged weights, without gradient there (*paper*)."""
+    if isinstance(outputs, Tensor) and isinstance(averaged, Tensor):
         everywhere = torch.ones(outputs.shape[:2], device=outputs.device)
         if settings.dense_form == "squared":
-            return losses.squared(outputs, past, everywhere, network.sigma_cells)
-        belief = (past * network.temperature).flatten(2).softmax(dim=2).view(past.shape)
-        return losses.divergence(outputs * network.temperature, belief, everywhere)
-    (own_x, own_y), (past_x, past_y) = sides
+            return losses.squared(outputs, averaged, everywhere, network.sigma_cells)
+        probabilities = (averaged * network.temperature).flatten(2).softmax(dim=2).view(averaged.shape)
+        return losses.divergence(outputs * network.temperature, probabilities, everywhere)
+    (own_x, own_y), (averaged_x, averaged_y) = outputs, averaged
     everywhere = torch.ones(own_x.shape[:2], device=own_x.device)
     return sum(
         (
-            losses.divergence(own[:, :, None], then.softmax(dim=2)[:, :, None], everywhere)
-            for own, then in ((own_x, past_x), (own_y, past_y))
+            losses.divergence(own[:, :, None], target.softmax(dim=2)[:, :, None], everywhere)
+            for own, target in ((own_x, averaged_x), (own_y, averaged_y))
         ),
         start=torch.zeros((), device=own_x.device),
     )
 
 
 def total(
-    outputs: Outputs, past: Outputs | None, lesson: Lesson, settings: Losses, network: Network, progress: float
+    outputs: Outputs, averaged: Outputs | None, targets: Targets, settings: Losses, network: Network, progress: float
 ) -> dict[str, Tensor]:
-    """Weighted terms of the loss; their sum is what is minimised.
+    """Return the weighted terms of the loss, whose sum is minimised.
 
     Args:
-        outputs: The student's.
-        past: Those of its averaged weights, or None where `Losses.self_distillation` is 0.
-        lesson: What to teach, teachers' maps already binarized and dropped.
-        settings: Weights and forms.
+        outputs: Of the student.
+        averaged: Of its averaged weights; None where `Losses.self_distillation` is 0.
+        targets: The targets, after binarization and stochastic drop.
+        settings: Weights and forms of the terms.
         network: Gives sigma and temperature.
         progress: Share of the training that is done.
     """
@@ -147,15 +150,15 @@ def total(
     if settings.regression:
         assert isinstance(outputs, Tensor)
         terms["regression"] = settings.regression * losses.squared(
-            outputs, lesson.maps, lesson.weights, network.sigma_cells
+            outputs, targets.maps, targets.weights, network.sigma_cells
         )
     if settings.dense:
-        terms["dense"] = settings.dense * dense(outputs, lesson, settings, network)
+        terms["dense"] = settings.dense * dense(outputs, targets, settings, network)
     if settings.classification:
-        terms["classification"] = settings.classification * classification(outputs, lesson, settings, network)
-    if past is not None:
+        terms["classification"] = settings.classification * classification(outputs, targets, settings, network)
+    if averaged is not None:
         weight = settings.self_distillation * ramp(progress, settings.self_distillation_rampup)
-        terms["self_distillation"] = weight * past_distance(outputs, past, settings, network)
+        terms["self_distillation"] = weight * self_distillation(outputs, averaged, settings, network)
     return terms
 
 

@@ -1,6 +1,6 @@
 """Losses, each with its source.
 
-Sums are divided by what all processes together weigh, so that the mean over processes is the loss of the whole batch.
+Sums are divided by the mean weight over all processes, so that the mean over processes is the loss of the whole batch.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from training.engine import distributed
 def cell_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     """Classify each keypoint's cell: cross-entropy against the normalised target map.
 
-    DSKD's classification loss (*paper*; this form *ours*, METHOD's 5a). From few samples it learns several times
-    faster than a squared error on heatmaps, whose gradient drowns in empty cells.
+    DSKD's classification loss (*paper*; this form *ours*). It learns faster from few samples than a squared error on
+    heatmaps, whose gradient is dominated by empty cells.
 
     Args:
         logits: (N, K, h, w).
@@ -35,9 +35,9 @@ def cell_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor) -> Tens
 
 
 def cell_bce(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """Ask of each cell whether the keypoint is there: binary cross-entropy (*paper*'s idea; this form *ours*, 5b).
+    """Classify each cell as keypoint or background: binary cross-entropy (*paper*; this form *ours*).
 
-    Cells of the target count as much together as all the empty ones, so that the answer "nowhere" does not pay.
+    The target's cells together count as much as all empty cells, so that an empty map is not a good solution.
 
     Args:
         logits: (N, K, h, w).
@@ -53,10 +53,10 @@ def cell_bce(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
 
 
 def axis_cross_entropy(outputs: Tensor | tuple[Tensor, Tensor], targets: Tensor, weights: Tensor) -> Tensor:
-    """Classify x and y apart, as SimCC does (arXiv 2107.03332); METHOD's 5c.
+    """Classify x and y separately, as SimCC does (arXiv 2107.03332).
 
     Args:
-        outputs: Logits (N, K, bins) along x and along y, or logits (N, K, h, w), whose marginals are held to it.
+        outputs: Logits (N, K, bins) along x and along y, or logits (N, K, h, w), of which the marginals are used.
         targets: (N, K, h, w), each map's sum positive where its weight is.
         weights: (N, K), 0..1.
 
@@ -70,7 +70,7 @@ def axis_cross_entropy(outputs: Tensor | tuple[Tensor, Tensor], targets: Tensor,
 
 
 def axis_logs(outputs: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Log-probabilities along x (N, K, bins) and y (N, K, bins)."""
+    """Return the log-probabilities along x (N, K, bins) and y (N, K, bins)."""
     if isinstance(outputs, tuple):
         return outputs[0].log_softmax(dim=2), outputs[1].log_softmax(dim=2)
     logs = outputs.flatten(2).log_softmax(dim=2).view(outputs.shape)
@@ -78,7 +78,10 @@ def axis_logs(outputs: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def marginals(outputs: Tensor | tuple[Tensor, Tensor], maps: Tensor) -> tuple[Tensor, Tensor]:
-    """Distributions of maps (N, K, h, w) along x and y, in as many bins as ``outputs`` have; sums are 1 or 0."""
+    """Return the distributions of maps (N, K, h, w) along x and y, in as many bins as ``outputs`` has.
+
+    Each sums to 1, or to 0 for an empty map.
+    """
     sizes = (outputs[0].shape[2], outputs[1].shape[2]) if isinstance(outputs, tuple) else (maps.shape[3], maps.shape[2])
     found = []
     for side, size in zip((maps.sum(dim=2), maps.sum(dim=3)), sizes, strict=True):
@@ -88,15 +91,15 @@ def marginals(outputs: Tensor | tuple[Tensor, Tensor], maps: Tensor) -> tuple[Te
 
 
 def squared(outputs: Tensor, targets: Tensor, weights: Tensor, sigma_cells: float) -> Tensor:
-    """Squared error of heatmaps (*paper*; METHOD's 3 and 4).
+    """Squared error of heatmaps (*paper*).
 
-    In units of a target's own energy, pi sigma²: an empty answer to a sure Gaussian costs 1, whatever the map's size.
+    The unit is the energy of a target Gaussian, pi sigma²: an empty map costs 1 whatever its size.
 
     Args:
         outputs: (N, K, h, w).
         targets: (N, K, h, w).
         weights: (N, K), 0..1.
-        sigma_cells: Deviation of the target Gaussians.
+        sigma_cells: Standard deviation of the target Gaussians, in cells.
     """
     return weighted_mean((outputs - targets).square().sum(dim=(2, 3)), weights) / (math.pi * sigma_cells**2)
 
@@ -106,11 +109,11 @@ def divergence(outputs: Tensor | tuple[Tensor, Tensor], targets: Tensor, weights
 
     Args:
         outputs: Logits (N, K, h, w), or (N, K, bins) along x and y.
-        targets: The teacher's maps (N, K, h, w), 0 or more; normalised here.
+        targets: The teacher's maps (N, K, h, w), at least 0; normalised here.
         weights: (N, K), 0..1.
 
     Returns:
-        Scalar, 0 where both agree.
+        Scalar, 0 for equal distributions.
     """
     if isinstance(outputs, tuple):
         parts = zip(axis_logs(outputs), marginals(outputs, targets), strict=True)
@@ -125,39 +128,39 @@ def divergence(outputs: Tensor | tuple[Tensor, Tensor], targets: Tensor, weights
 
 
 def feature_distance(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean over cells of 1 - cosine between features (N, C, h, w); scale-free, so no layer needs matching norms."""
+    """Mean over cells of 1 - cosine similarity of features (N, C, h, w); independent of their scale."""
     return 1 - F.cosine_similarity(student, teacher, dim=1).mean()
 
 
 def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
-    """Mean of values (N, K) by weights (N, K); 0 where all weights are."""
+    """Weighted mean of values (N, K) by weights (N, K); 0 if all weights are 0."""
     return (values * weights).sum() / distributed.mean(weights.sum()).clamp_min(1e-6)
 
 
-def center_varifocal(logits: Tensor, bumps: Tensor, weights: Tensor, answering: Tensor, overlaps: Tensor) -> Tensor:
-    """Varifocal loss (arXiv 2008.13367, eq. 2; gamma 2): each answering cell is to be as sure as its box is good.
+def center_varifocal(logits: Tensor, bumps: Tensor, weights: Tensor, assigned: Tensor, overlaps: Tensor) -> Tensor:
+    """Varifocal loss (arXiv 2008.13367, eq. 2; gamma 2): the score of an assigned cell is to be the IoU of its box.
 
-    The background's part is reduced about people's middles, as CenterNet's is (arXiv 1904.07850, eq. 1; beta 4).
+    The background's part is reduced around people's centres, as in CenterNet (arXiv 1904.07850, eq. 1; beta 4).
 
     Args:
         logits: (N, 1, h, w).
-        bumps: (N, 1, h, w), 1 at people's middles, falling off around them.
-        weights: (N, 1, h, w), 0 where nothing is known (crowds, doubtful people).
-        answering: bool (N, 1, h, w), one cell a person.
+        bumps: (N, 1, h, w), Gaussians around people's centres, 1 at the centre.
+        weights: (N, 1, h, w), of the background, 0 in crowds and uncertain people.
+        assigned: bool (N, 1, h, w), the cell that predicts each person.
         overlaps: (N, 1, h, w), 0..1, IoU of each cell's box with its person's.
 
     Returns:
-        Scalar: sum over cells per person.
+        Scalar: sum over cells, divided by the number of people.
     """
     there = overlaps * (F.softplus(-logits) * overlaps + F.softplus(logits) * (1 - overlaps))
     elsewhere = F.softplus(logits) * logits.sigmoid() ** 2 * (1 - bumps) ** 4 * weights
-    return torch.where(answering, there, elsewhere).sum() / distributed.mean(answering.sum()).clamp_min(
+    return torch.where(assigned, there, elsewhere).sum() / distributed.mean(assigned.sum()).clamp_min(
         1 / distributed.count()
     )
 
 
 def box_iou(distances: Tensor, targets: Tensor) -> Tensor:
-    """IoU (N, h, w), 0..1, of boxes given as four distances (N, 4, h, w) from a common point."""
+    """Return the IoU (N, h, w), 0..1, of boxes given as four distances (N, 4, h, w) from a common point."""
     overlap = _area(torch.minimum(distances, targets))
     return overlap / (_area(distances) + _area(targets) - overlap).clamp_min(1e-6)
 
@@ -167,8 +170,8 @@ def giou(distances: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
 
     Args:
         distances: (N, 4, h, w), left, top, right, bottom, positive.
-        targets: (N, 4, h, w), likewise.
-        weights: (N, 1, h, w), 0 where no box is to be learned.
+        targets: (N, 4, h, w), in the same order.
+        weights: (N, 1, h, w), 0 where there is no box to learn.
 
     Returns:
         Scalar: weighted mean.

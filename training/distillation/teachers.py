@@ -1,7 +1,6 @@
-"""Teachers: networks whose answers teach ours.
+"""Teachers: networks whose heatmaps a student learns from.
 
-A teacher answers a crop with heatmaps: a teacher or an assistant of our own by its checkpoint, or any bundle, ours or
-imported. Teachers err: `reliability` says how far each joint is to be trusted.
+A teacher or an assistant is a network of this project, given by its checkpoint, or any bundle, also an imported one.
 """
 
 from __future__ import annotations
@@ -28,17 +27,17 @@ from training.networks.pose import SIMCC_BINS, STRIDE, PoseNetwork, axis_distrib
 from training.recipe.losses import Teacher
 
 CPU_BATCH = 8
-"""Crops at a time for a network that only answers: what fits a CPU's caches takes half the time."""
+"""Crops in one forward pass without gradients on a CPU: few enough for its caches."""
 
 
-class MapTeacher(Protocol):
-    """Anything that answers crops with heatmaps.
+class HeatmapTeacher(Protocol):
+    """A network that gives heatmaps of crops.
 
     Attributes:
-        skeleton: Whose keypoints it answers.
-        crop_size: (width, height) of the crops that it takes, px.
-        to_crop: float32 (2, 3), affine from its heatmaps' cells to its crop's px.
-        padding: Factor on a person's box before it is cut, as the network learned it.
+        skeleton: Keypoints of its heatmaps.
+        crop_size: (width, height) of its input, px.
+        to_crop: float32 (2, 3), affine from its heatmaps' cells to crop px.
+        padding: Factor on a person's box before it is cut, as the network was trained with.
     """
 
     skeleton: Skeleton
@@ -47,35 +46,35 @@ class MapTeacher(Protocol):
     padding: float
 
     def maps(self, pixels: Tensor) -> Tensor:
-        """Answer crops uint8 (N, H, W, 3) RGB with heatmaps float (N, K, h, w), 0 or more, 1 where sure."""
+        """Return heatmaps float (N, K, h, w), at least 0 and 1 where sure, of crops uint8 (N, H, W, 3) RGB."""
         ...
 
 
 def cells_to_crop(stride: float, first_px: float | None = None) -> Floats:
-    """The affine (2, 3) from cells to crop px: cell i's centre is i · stride + first_px.
+    """Return the affine (2, 3) from cells to crop px: the centre of cell i is at i · stride + first_px.
 
-    By our convention ``first_px`` is (stride - 1) / 2.
+    The default of ``first_px`` is (stride - 1) / 2, this project's convention.
     """
     first_px = (stride - 1) / 2 if first_px is None else first_px
     return np.array([[stride, 0, first_px], [0, stride, first_px]], np.float32)
 
 
 class NetworkTeacher:
-    """A network of our own: a teacher or an assistant, by its averaged weights."""
+    """A network of this project, by the averaged weights of its checkpoint."""
 
     def __init__(self, path: Path, device: torch.device) -> None:
         """Load it from its checkpoint.
 
         Raises:
-            CheckpointError: No checkpoint there.
-            DatasetError: It is a detector's.
+            CheckpointError: There is no checkpoint.
+            DatasetError: It is a detector's checkpoint.
         """
         plan = checkpoint.load(path)
         if plan.recipe.network.kind != "pose":
             raise DatasetError(f"{path}: expected a pose network as teacher, got a {plan.recipe.network.kind}")
         self._settings, self.skeleton = plan.recipe.network, plan.recipe.skeleton
-        # Held to 0..1 by squared errors alone, its outputs are heatmaps; a softmax would make needles of them.
-        self._answers_maps = plan.recipe.losses.by_squares
+        # A network trained by squared errors alone gives heatmaps; a softmax would make their peaks needles.
+        self._gives_heatmaps = plan.recipe.losses.by_squares
         network = registry.build(plan.recipe, pretrained=False)
         assert isinstance(network, PoseNetwork)
         network.load_state_dict(plan.ema)
@@ -88,7 +87,7 @@ class NetworkTeacher:
 
     @torch.no_grad()
     def maps(self, pixels: Tensor) -> Tensor:
-        """See `MapTeacher.maps`."""
+        """See `HeatmapTeacher.maps`."""
         few = CPU_BATCH if self._device.type == "cpu" else len(pixels)
         return torch.cat([self._maps(part) for part in torch.split(pixels, max(1, few))])
 
@@ -98,37 +97,37 @@ class NetworkTeacher:
         if isinstance(outputs, tuple):
             along_x, along_y = axis_distributions((outputs[0].float(), outputs[1].float()), self._settings.sigma_cells)
             return outer_maps(along_x, along_y)
-        if self._answers_maps:
+        if self._gives_heatmaps:
             return torch.as_tensor(outputs).float().clamp_min(0)
         return heatmaps(outputs.float() * self._settings.temperature, self._settings.sigma_cells)
 
 
 def outer_maps(along_x: Tensor, along_y: Tensor) -> Tensor:
-    """Heatmaps (N, K, H / 4, W / 4) of SimCC distributions (N, K, W * 2) and (N, K, H * 2), 1 at a sure peak."""
+    """Return heatmaps (N, K, H / 4, W / 4) of SimCC distributions (N, K, W * 2) and (N, K, H * 2), 1 at a sure peak."""
     bins = STRIDE * SIMCC_BINS
     coarse_x, coarse_y = F.max_pool1d(along_x, bins), F.max_pool1d(along_y, bins)
     return coarse_y[..., :, None] * coarse_x[..., None, :]
 
 
 class BundleTeacher:
-    """A bundle of any origin, ours or imported: it answers as it serves.
+    """A bundle of any origin, run as it is served.
 
     Attributes:
-        module: What answers on an accelerator; None: onnxruntime does.
+        module: Its graph as a torch module; None: onnxruntime runs it.
     """
 
     def __init__(self, path: Path, threads: int = 1, on: torch.device | None = None) -> None:
         """Open it.
 
         Args:
-            path: Its folder.
-            threads: Of onnxruntime.
-            on: Where to run it as a torch module; None: by onnxruntime on the CPU, as it serves. So does a graph of
-                operators that `OnnxModule` does not know.
+            path: The bundle's folder.
+            threads: Threads of onnxruntime.
+            on: Device to run it on as a torch module. None, or a graph with operators that `OnnxModule` does not
+                support: onnxruntime runs it on the CPU.
 
         Raises:
-            BundleError: No bundle there.
-            DatasetError: It is no pose network, or a file that is to be imported first.
+            BundleError: There is no bundle.
+            DatasetError: It is not a pose network, or is a file that has to be imported first.
         """
         opened = read_bundle(path)
         manifest = opened.manifest
@@ -144,27 +143,48 @@ class BundleTeacher:
             try:
                 self.module = OnnxModule(opened.onnx).eval().to(on)
             except DatasetError as error:
-                print(f"{path}: it teaches from the CPU: {error}", file=sys.stderr)
+                print(f"{path}: this teacher runs on the CPU: {error}", file=sys.stderr)
 
     @torch.no_grad()
     def maps(self, pixels: Tensor) -> Tensor:
-        """See `MapTeacher.maps`."""
-        outputs = [it.float().clamp_min(0) for it in self._answer(pixels)]
+        """See `HeatmapTeacher.maps`."""
+        outputs = [it.float().clamp_min(0) for it in self._run(pixels)]
         return outer_maps(outputs[0], outputs[1]) if len(outputs) == 2 else outputs[0]
 
-    def _answer(self, pixels: Tensor) -> list[Tensor]:
+    def _run(self, pixels: Tensor) -> list[Tensor]:
         if self.module is not None:
             return list(self.module(pixels))
         parts = [self._runner.run(part.cpu().numpy()) for part in torch.split(pixels, CPU_BATCH)]
         return [torch.from_numpy(np.concatenate(it)).to(pixels.device) for it in zip(*parts, strict=True)]
 
 
+class DetectorTeacher:
+    """A bundle that detects people."""
+
+    def __init__(self, path: Path) -> None:
+        """Open it.
+
+        Raises:
+            BundleError: There is no bundle.
+            DatasetError: It is not a detector, or is a file that has to be imported first.
+        """
+        opened = read_bundle(path)
+        if opened.manifest.decoder != "boxes":
+            raise DatasetError(f"{path}: expected a teacher with decoder 'boxes', got {opened.manifest.decoder!r}")
+        self._runner = OnnxRunner(opened.onnx, threads=torch.get_num_threads())
+
+    def infer(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return scores (N, M) and boxes (N, M, 4) xyxy in px of images uint8 (N, H, W, 3)."""
+        scores, boxes = (torch.from_numpy(it).to(pixels.device) for it in self._runner.run(pixels.cpu().numpy()))
+        return scores, boxes
+
+
 def read_bundle(path: Path) -> Bundle:
-    """Read a bundle that a user names where older versions took an ONNX file.
+    """Read a bundle, and explain how to import a file.
 
     Raises:
-        BundleError: No bundle there.
-        DatasetError: A file, which is to be imported first.
+        BundleError: There is no bundle.
+        DatasetError: It is a file, which has to be imported first.
     """
     if path.is_file() or path.suffix == ".onnx":
         raise DatasetError(
@@ -174,13 +194,13 @@ def read_bundle(path: Path) -> Bundle:
     return bundle.read(path)
 
 
-def open_teacher(settings: Teacher, path: Path, device: torch.device) -> MapTeacher:
-    """Open what a recipe names.
+def open_teacher(settings: Teacher, path: Path, device: torch.device) -> HeatmapTeacher:
+    """Open a teacher of a recipe.
 
     Raises:
-        DatasetError: A file that is to be imported first, or no pose network.
-        CheckpointError: No such checkpoint.
-        BundleError: No such bundle.
+        DatasetError: It is a file that has to be imported first, or not a pose network.
+        CheckpointError: There is no checkpoint.
+        BundleError: There is no bundle.
     """
     match settings.kind:
         case "checkpoint":

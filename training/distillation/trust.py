@@ -1,4 +1,4 @@
-"""How far a teacher is to be believed: its hits where joints are labelled, counted by its own score."""
+"""How far a teacher is trusted: as often as its joints agree with labels at the same score."""
 
 from __future__ import annotations
 
@@ -14,57 +14,64 @@ from training.data import crop_cache
 from training.data.crop_cache import CropCache, joint_weights
 
 BINS = 20
-"""Of the scores 0..1."""
-NEAR = 0.03
-"""A hit is at most this share of the person's height from the label."""
-LEAST = 0.25
-"""A teacher that is right more rarely than this is not heard."""
-ENOUGH = 200
-"""Labelled joints from which on a teacher's reliability is measured; with fewer the ramp of `joint_weights` serves."""
+"""Bins of the score, 0..1."""
+MAX_DISTANCE = 0.03
+"""A hit is at most this share of the person's height away from the label."""
+MIN_PRECISION = 0.25
+"""A teacher with less precision at a score is ignored there."""
+MIN_JOINTS = 200
+"""Labelled joints needed to measure a teacher; with fewer, the ramp of `joint_weights` is used."""
+MIN_JOINTS_PER_BIN = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Reliability:
-    """Hits and labelled joints by bin of the score, int (20,) each."""
+class PrecisionByScore:
+    """Hits and labelled joints in each bin of the score, int (20,) each."""
 
     hits: NDArray[np.int64]
     counts: NDArray[np.int64]
 
     @staticmethod
-    def unknown() -> Reliability:
-        """Nothing measured yet."""
-        return Reliability(np.zeros(BINS, np.int64), np.zeros(BINS, np.int64))
+    def unknown() -> PrecisionByScore:
+        """Return an empty measurement."""
+        return PrecisionByScore(np.zeros(BINS, np.int64), np.zeros(BINS, np.int64))
 
-    def __add__(self, other: Reliability) -> Reliability:
-        return Reliability(self.hits + other.hits, self.counts + other.counts)
+    def __add__(self, other: PrecisionByScore) -> PrecisionByScore:
+        return PrecisionByScore(self.hits + other.hits, self.counts + other.counts)
 
     def weights(self, scores: Floats) -> Floats:
-        """Trust (N, K), 0..1: as often as the teacher was right at such a score; none below `LEAST`; never falling."""
-        if self.counts.sum() < ENOUGH:
+        """Return the trust (N, K), 0..1, in joints with these scores.
+
+        It is the precision at the score, made monotonic, and 0 below `MIN_PRECISION`.
+        """
+        if self.counts.sum() < MIN_JOINTS:
             return joint_weights(scores)
         share = (self.hits + 0.5) / (self.counts + 1)
-        share = np.maximum.accumulate(np.where(self.counts >= 10, share, 0))
-        return np.asarray(np.where(share < LEAST, 0, share)[_bin(scores)], np.float32)
+        share = np.maximum.accumulate(np.where(self.counts >= MIN_JOINTS_PER_BIN, share, 0))
+        return np.asarray(np.where(share < MIN_PRECISION, 0, share)[_bin(scores)], np.float32)
 
 
-def tally(maps: Heatmaps, to_canvas: Floats, cache: CropCache, rows: NDArray[np.intp]) -> tuple[Floats, Reliability]:
-    """Hold a teacher's heatmaps of some crops against their labels.
+def measure_precision(
+    maps: Heatmaps, to_canvas: Floats, cache: CropCache, rows: NDArray[np.intp]
+) -> tuple[Floats, PrecisionByScore]:
+    """Compare a teacher's heatmaps of some people with their labels.
 
     Args:
-        maps: float32 (N, K, h, w) of the undisturbed crops.
-        to_canvas: float32 (2, 3), from the maps' cells to canvas px.
-        cache: Whose crops they are.
-        rows: Which, (N,).
+        maps: float32 (N, K, h, w), of crops without augmentation.
+        to_canvas: float32 (N, 2, 3), from the heatmaps' cells to canvas px.
+        cache: The crop cache.
+        rows: intp (N,), which people of it.
 
     Returns:
-        The teacher's scores float32 (N, K), and what was counted where a joint is labelled.
+        The teacher's scores float32 (N, K), and the hits where a joint is labelled.
     """
     cells, scores = heatmap.decode(maps, stride=1)
-    there = crop.transform(cells, np.broadcast_to(to_canvas, (len(cells), 2, 3)))
+    found = crop.transform(cells, to_canvas)
     height = cache.pixels.shape[1] / (crop_cache.BOX_PADDING * crop_cache.CANVAS_ZOOM)
-    hit = np.linalg.norm(there - cache.keypoints[rows], axis=2) < NEAR * height
+    hit = np.linalg.norm(found - cache.keypoints[rows], axis=2) < MAX_DISTANCE * height
     known, bins = cache.labelled[rows], _bin(scores)
-    return scores, Reliability(np.bincount(bins[known & hit], minlength=BINS), np.bincount(bins[known], minlength=BINS))
+    hits, counts = (np.bincount(bins[mask], minlength=BINS) for mask in (known & hit, known))
+    return scores, PrecisionByScore(hits, counts)
 
 
 def _bin(scores: Floats) -> NDArray[np.intp]:

@@ -1,7 +1,7 @@
-"""DSKD's ladder at a fixed budget: the same student, data, samples and seeds, one part of the method more a row.
+"""Ablation of DSKD: the same student, data, samples and seeds with and without each part of the method.
 
-The recipe is DSKD in full; every row is that recipe with parts switched off, so that whatever the table compares is
-what the recipe trains. Each run is a run folder of its own: killed, a later call goes on.
+The recipe is DSKD in full; every row is that recipe with parts switched off. Each run has a run folder of its own;
+after an interruption, a later call continues.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from service.pose import bundle
@@ -23,27 +22,28 @@ from training.data import coco, crop_cache, holdout
 from training.data.holdout import Overlap
 from training.engine import lineage
 from training.engine.checkpoint import Checkpoint
-from training.evaluation import coco_ap
+from training.evaluation import ablation_table, coco_ap
+from training.evaluation.ablation_rows import ROWS, at_row
+from training.evaluation.ablation_table import AblationResult
 from training.evaluation.coco_ap import Score
 from training.export import to_onnx
 from training.recipe import chain, recipe
 from training.recipe.errors import RecipeError
 from training.recipe.fields import Weight
-from training.recipe.losses import Losses
 from training.recipe.recipe import Recipe
 
 _STRICT = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
-    """Labelled pictures that score the students; none of them may be among the recipe's data.
+class EvaluationSet:
+    """Labelled pictures that the students are scored on; the recipe's data must not contain them.
 
     Attributes:
         name: Column in the table.
-        annotations: COCO json, relative to the data folder.
-        images: Folder of its pictures, likewise.
-        every: Only pictures whose id this number divides: those that `crops --skip` held out.
+        annotations: COCO JSON file, relative to the data folder.
+        images: Folder of its pictures, relative to the data folder.
+        every: Only pictures whose id is divisible by this: those that `crops --skip` held back.
     """
 
     __pydantic_config__ = _STRICT
@@ -53,37 +53,40 @@ class Trial:
     every: Annotated[int, Field(ge=1)] = 1
 
     def source(self, data_root: Path) -> coco.Source:
-        """Its pictures."""
+        """Return its pictures."""
         return coco.Source(self.name, data_root / self.annotations, data_root / self.images)
 
 
 @dataclass(frozen=True, slots=True)
 class Ablation:
-    """What is compared.
+    """The students to compare, and on what.
 
     Attributes:
         plans: DSKD in full, for each student.
-        trials: What scores them; the plot shows the first.
-        minutes: Of training a run, at most; 0 sets no bound. See `bounded`.
+        evaluation_sets: What they are scored on; the plot shows the first.
+        minutes: Maximum training time of a run; 0 for no limit. See `bounded`.
     """
 
     plans: tuple[Recipe, ...]
-    trials: tuple[Trial, ...]
+    evaluation_sets: tuple[EvaluationSet, ...]
     minutes: float = 0.0
 
 
 def load(path: Path, overrides: tuple[str, ...] = ()) -> Ablation:
-    """Read an ablation: ``minutes``, ``[[trials]]``, ``[defaults]`` and ``[[students]]``, a recipe each over them.
+    """Read an ablation.
+
+    The file has ``minutes``, ``[[evaluation_sets]]``, ``[defaults]`` and ``[[students]]``; each student is a recipe on
+    top of the defaults.
 
     Raises:
-        RecipeError: No such file, or not valid.
+        RecipeError: There is no such file, or it is not valid.
     """
     tree = recipe.read(path, overrides)
-    unknown = set(tree) - {"minutes", "trials", "defaults", "students"}
-    if unknown or not tree.get("students") or not tree.get("trials"):
-        raise RecipeError(f"{path}: expected [[trials]], [defaults] and [[students]], got {', '.join(tree)}")
+    unknown = set(tree) - {"minutes", "evaluation_sets", "defaults", "students"}
+    if unknown or not tree.get("students") or not tree.get("evaluation_sets"):
+        raise RecipeError(f"{path}: expected [[evaluation_sets]], [defaults] and [[students]], got {', '.join(tree)}")
     try:
-        trials = TypeAdapter(tuple[Trial, ...]).validate_python(tuple(tree["trials"]))
+        evaluation_sets = TypeAdapter(tuple[EvaluationSet, ...]).validate_python(tuple(tree["evaluation_sets"]))
         minutes = TypeAdapter(Weight).validate_python(tree.get("minutes", 0.0))
     except ValidationError as error:
         raise RecipeError(f"{path}: not a valid ablation: {error}") from error
@@ -94,19 +97,19 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> Ablation:
     for plan in plans:
         if len(plan.losses.teachers) < 2:
             raise RecipeError(f"{path}, {plan.name}: expected a teacher and an assistant among losses.teachers")
-    return Ablation(plans, trials, minutes)
+    return Ablation(plans, evaluation_sets, minutes)
 
 
 def bounded(ablation: Ablation, out: Path, seconds_a_step: Callable[[Recipe, Path], float]) -> Ablation:
-    """Shorten trainings that would take longer than the ablation's ``minutes``, all rows of a student alike.
+    """Shorten trainings that would take longer than the ablation's ``minutes``, all rows of a student equally.
 
-    DSKD in full, which costs most, is timed once; ``steps.json`` below ``out`` keeps what came of it, so that runs of
-    a later call are as long.
+    DSKD in full, the slowest row, is timed once. ``steps.json`` in ``out`` keeps the steps, so that runs of a later
+    call have the same length.
 
     Args:
-        ablation: What is compared.
+        ablation: The ablation.
         out: See `run`.
-        seconds_a_step: Times a recipe's training, given the run folder that it would have.
+        seconds_a_step: Times a step of a recipe, given its run folder.
     """
     if not ablation.minutes:
         return ablation
@@ -122,86 +125,9 @@ def bounded(ablation: Ablation, out: Path, seconds_a_step: Callable[[Recipe, Pat
 
 
 def _of_steps(plan: Recipe, most: int) -> Recipe:
-    """A recipe of at most so many steps, its phases shortened alike; each keeps one."""
+    """Return a recipe of at most ``most`` steps, with all phases shortened equally; each keeps at least one step."""
     share = min(1.0, most / plan.steps)
     return replace(plan, phases=tuple(replace(it, steps=max(1, int(share * it.steps))) for it in plan.phases))
-
-
-def ladder(full: Losses) -> dict[str, Losses]:
-    """METHOD's rows by name: from plain training to DSKD, DSKD minus each part, and three to hold it against.
-
-    Args:
-        full: DSKD's losses; teachers from the teacher to the last assistant.
-    """
-    teacher, last = full.teachers[:1], full.teachers[-1:]
-    label_weight = full.regression + full.dense
-    plain = Losses(pseudo_labels=full.pseudo_labels, regression=label_weight, classification=0)
-    dense = replace(
-        plain, regression=full.regression, dense=full.dense, dense_form=full.dense_form, teachers=full.teachers
-    )
-    dropping = replace(dense, drop=full.drop)
-    binary = replace(dropping, binarize=full.binarize, binary=full.binary)
-    classifying = replace(binary, classification=full.classification, classification_form=full.classification_form)
-    return {
-        "plain": plain,
-        "teacher": replace(dense, teachers=teacher),
-        "chain": replace(dense, teachers=last),
-        "dense": dense,
-        "drop": dropping,
-        "binarize": binary,
-        "classify": classifying,
-        "dskd": replace(
-            classifying,
-            self_distillation=full.self_distillation,
-            self_distillation_rampup=full.self_distillation_rampup,
-            features=full.features,
-        ),
-        "minus-assistants": replace(full, teachers=teacher, drop=False),
-        "minus-drop": replace(full, drop=False),
-        "minus-binarize": replace(full, binarize=0),
-        "minus-classify": replace(full, classification=0),
-        "minus-self-distillation": replace(full, self_distillation=0),
-        "plain-cells": replace(plain, regression=0, classification=1),
-        "kd-cells": Losses(pseudo_labels=full.pseudo_labels, teachers=teacher, dense=1, dense_form="divergence"),
-        "dskd-cells": replace(full, regression=0, dense=1, dense_form="divergence", classification=1),
-    }
-
-
-def at_row(plan: Recipe, row: str, seed: int) -> Recipe:
-    """The recipe of one row; where no teacher speaks, pictures without labels are left out."""
-    chosen = ladder(plan.losses)[row]
-    data = plan.data if chosen.teachers else tuple(source for source in plan.data if source.labels)
-    return replace(plan, seed=seed, losses=chosen, data=data)
-
-
-ROWS = {
-    "plain": "plain: squared error on labels",
-    "teacher": "+ teacher",
-    "chain": "chain: the last assistant alone",
-    "dense": "dense: teacher and assistants",
-    "drop": "+ stochastic drop",
-    "binarize": "+ binarization",
-    "classify": "+ classification loss",
-    "dskd": "+ self-distillation = DSKD",
-    "minus-assistants": "DSKD minus the assistants",
-    "minus-drop": "DSKD minus stochastic drop",
-    "minus-binarize": "DSKD minus binarization",
-    "minus-classify": "DSKD minus classification loss",
-    "minus-self-distillation": "DSKD minus self-distillation",
-    "plain-cells": "baseline: cell cross-entropy on labels",
-    "kd-cells": "baseline: cell cross-entropy, teacher's divergence",
-    "dskd-cells": "DSKD without squared errors",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """One run's figures, by trial."""
-
-    student: str
-    row: str
-    seed: int
-    scores: dict[str, dict[str, Any]]
 
 
 Train = Callable[[Recipe, Path], Checkpoint]
@@ -216,27 +142,27 @@ def run(
     seeds: list[int],
     students: list[str],
     allow_seen: bool = False,
-) -> list[Result]:
-    """Train and score what is still missing below ``out``; afterwards everything that lies there is tabulated.
+) -> list[AblationResult]:
+    """Train and score the runs that are missing in ``out``, then tabulate all runs in it.
 
     Args:
-        ablation: What is compared.
+        ablation: The ablation.
         data_root: Folder that paths start from.
-        out: ``STUDENT-ROW-SEED`` run folders, ``ablation.md``, ``ablation.svg``.
+        out: Folder for the run folders ``STUDENT-ROW-SEED`` and the table ``ablation.md``.
         train: Trains a recipe in a run folder.
-        rows: Keys of `ROWS`.
-        seeds: Each run once a seed.
+        rows: Keys of `ablation_rows.ROWS`.
+        seeds: Each row is trained once with each seed.
         students: Names of the ablation's recipes; all when empty.
-        allow_seen: Score also on pictures that a student learns from, and say so.
+        allow_seen: Score also on pictures that a student is trained on, and mark them.
 
     Raises:
-        OverlapError: Some of a trial's pictures would be learned from.
+        OverlapError: A student would be trained on pictures of an evaluation set.
     """
     plans = [plan for plan in ablation.plans if not students or plan.name in students]
     overlaps = {
-        (plan.name, trial.name): _overlap(plan, trial, data_root, out, allow_seen)
+        (plan.name, it.name): _overlap(plan, it, data_root, out, allow_seen)
         for plan in plans
-        for trial in ablation.trials
+        for it in ablation.evaluation_sets
     }
     for seed in seeds:
         for plan in plans:
@@ -244,7 +170,7 @@ def run(
                 folder = out / f"{plan.name}-{row}-{seed}"
                 if not (folder / "score.json").exists():
                     trained = train(at_row(plan, row, seed), folder)
-                    scores = score(trained, ablation.trials, data_root, folder)
+                    scores = score(trained, ablation.evaluation_sets, data_root, folder)
                     for name, it in scores.items():
                         it["overlap"] = asdict(overlaps[plan.name, name])
                     files.write(folder / "score.json", json.dumps(scores).encode())
@@ -253,26 +179,32 @@ def run(
     return results
 
 
-def _overlap(plan: Recipe, trial: Trial, data_root: Path, out: Path, allow: bool) -> Overlap:
-    """How far a student will learn from a trial's pictures, known before any training."""
+def _overlap(plan: Recipe, evaluation_set: EvaluationSet, data_root: Path, out: Path, allow: bool) -> Overlap:
+    """Return the overlap of a student's training data with an evaluation set, before any training."""
     caches = crop_cache.open_cache([data_root / it.path for it in plan.data], plan.skeleton)
     learned = crop_cache.record(caches)
     line = lineage.at_start(plan, out / plan.name, learned, ())
-    return holdout.check({plan.name: line.pictures}, trial.source(data_root), trial.every, allow=allow)
+    return holdout.check(
+        {plan.name: line.pictures}, evaluation_set.source(data_root), evaluation_set.every, allow=allow
+    )
 
 
-def score(trained: Checkpoint, trials: tuple[Trial, ...], data_root: Path, folder: Path) -> dict[str, dict[str, Any]]:
-    """Score a student with labelled boxes through the code that serves."""
+def score(
+    trained: Checkpoint, evaluation_sets: tuple[EvaluationSet, ...], data_root: Path, folder: Path
+) -> dict[str, dict[str, Any]]:
+    """Score a student in labelled boxes, with the code that serves it."""
     to_onnx.export(trained, folder / "bundle", "0")
     opened = bundle.read(folder / "bundle")
     estimator = PoseEstimator(opened, OnnxRunner(opened.onnx, threads=1))
     found: dict[str, Score] = {}
-    for trial in trials:
-        found[trial.name] = coco_ap.score_poses(trial.source(data_root), estimator, None, trial.every)
+    for evaluation_set in evaluation_sets:
+        found[evaluation_set.name] = coco_ap.score_poses(
+            evaluation_set.source(data_root), estimator, None, evaluation_set.every
+        )
     return {name: asdict(it) for name, it in found.items()}
 
 
-def collect(ablation: Ablation, out: Path) -> list[Result]:
+def collect(ablation: Ablation, out: Path) -> list[AblationResult]:
     """Read every finished run below ``out``."""
     results = []
     for plan in ablation.plans:
@@ -280,57 +212,17 @@ def collect(ablation: Ablation, out: Path) -> list[Result]:
             for path in sorted(out.glob(f"{plan.name}-{row}-*/score.json")):
                 seed = path.parent.name.removeprefix(f"{plan.name}-{row}-")
                 if seed.isdigit():
-                    results.append(Result(plan.name, row, int(seed), json.loads(path.read_text())))
+                    results.append(AblationResult(plan.name, row, int(seed), json.loads(path.read_text())))
     return results
 
 
-def table(ablation: Ablation, results: list[Result]) -> str:
-    """Write Markdown: a row of the ladder a line; AP in points, mean over seeds and half of their range."""
-    columns = [(plan.name, trial.name) for plan in ablation.plans for trial in ablation.trials]
-    learned = {
-        (r.student, trial) for r in results for trial, it in r.scores.items() if it.get("overlap", {}).get("pictures")
-    }
-    titles = [", ".join([*it, *["learned from"] * (it in learned)]) for it in columns]
-    lines = [
-        "| row | " + " | ".join(titles) + " |",
-        "|---|" + "---|" * len(columns),
-    ]
-    for row, title in ROWS.items():
-        cells = [_cell([r.scores[trial]["ap"] for r in results if (r.student, r.row) == (student, row)])
-                 for student, trial in columns]  # fmt: skip
-        if any(cells):
-            lines.append(f"| {title} (`{row}`) | " + " | ".join(cells) + " |")
-    return "\n".join([*lines, ""])
+def table(ablation: Ablation, results: list[AblationResult]) -> str:
+    """See `ablation_table.table`."""
+    sets = [it.name for it in ablation.evaluation_sets]
+    return ablation_table.table([plan.name for plan in ablation.plans], sets, results)
 
 
-def _cell(values: list[float]) -> str:
-    if not values:
-        return ""
-    points = 100 * np.array(values)
-    spread = f" ± {(points.max() - points.min()) / 2:.1f}" if len(points) > 1 else ""
-    return f"{points.mean():.1f}{spread}"
-
-
-def plot(ablation: Ablation, results: list[Result], out: Path) -> None:
-    """Draw the table's first trial as bars, a point a seed."""
-    from matplotlib.figure import Figure  # noqa: PLC0415 (takes a second, and only plots need it)
-
-    trial = ablation.trials[0].name
-    rows = [row for row in ROWS if any(r.row == row for r in results)]
-    figure = Figure(figsize=(8, 0.4 * len(rows) * len(ablation.plans) ** 0.5 + 1.2), layout="constrained")
-    axes: Any = figure.subplots()
-    height = 0.8 / len(ablation.plans)
-    for i, plan in enumerate(ablation.plans):
-        for y, row in enumerate(rows):
-            values = [100 * r.scores[trial]["ap"] for r in results if (r.student, r.row) == (plan.name, row)]
-            if values:
-                at = y + (i - (len(ablation.plans) - 1) / 2) * height
-                axes.barh(at, np.mean(values), height * 0.9, color=f"C{i}", label=plan.name if y == 0 else None)
-                axes.plot(values, [at] * len(values), "k.", markersize=3)
-    axes.set_yticks(range(len(rows)), [ROWS[row] for row in rows])
-    axes.invert_yaxis()
-    axes.set_xlabel(f"AP with labelled boxes, {trial} (points)")
-    axes.legend(frameon=False)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    figure.savefig(out)
+def plot(ablation: Ablation, results: list[AblationResult], out: Path) -> None:
+    """See `ablation_table.plot`; draws the first evaluation set."""
+    students = [plan.name for plan in ablation.plans]
+    ablation_table.plot(students, ablation.evaluation_sets[0].name, results, out)

@@ -1,8 +1,7 @@
-"""Bundles and rivals in one table: AP in one pass, latency in interleaved rounds on one thread.
+"""Accuracy and latency of bundles and rivals in one table; latency in interleaved rounds on one thread.
 
-A row's AP and time are of the same opened graph, in the arithmetic that the row names.
-
-A row's time is what a user waits for: picture in, boxes or keypoints out; crop, normalisation and decoding included.
+AP and latency of a row are of the same opened graph, in the arithmetic that the row names. Latency is from the picture
+to boxes or keypoints, with crop, normalisation and decoding.
 """
 
 from __future__ import annotations
@@ -18,29 +17,30 @@ import numpy as np
 from service.pose.types import Image
 from training.evaluation.bootstrap import Interval
 from training.evaluation.ranking import Precision
-from training.evaluation.rivals import PUBLISHED_PADDING, DetectorContender, Field, PoseContender
+from training.evaluation.rivals import PUBLISHED_PADDING, Candidates, DetectorCandidate, PoseCandidate
 
 PICTURE_SIZE = (1280, 720)
 BOX = (440, 60, 760, 700)
-"""xyxy px of the one person on the picture that is timed."""
-LEAST_SCORE = 0.3
-"""Of boxes while a detector is timed."""
+"""xyxy px of the one person on the timed picture."""
+MIN_SCORE = 0.3
+"""Minimum box score while a detector is timed."""
 WARM_UP = 5
+"""Rounds before timing begins."""
 UNKNOWN = Precision(None)
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One contender.
+class BenchRow:
+    """The figures of one network.
 
     Attributes:
         name: Its name.
         kind: ``pose`` or ``detector``.
-        ours: Whether it is no rival.
-        arithmetic: What its graph computed in for both figures: ``float32``, ``bf16`` or ``int8``.
-        median_ms: Of one call, over all rounds.
-        p95_ms: Likewise, 95th percentile.
-        detector_ms: Median of the detector that finds its people; None where there is none.
+        ours: Whether this project trained it; otherwise it is a rival.
+        arithmetic: See `rivals.arithmetic`.
+        median_ms: Median latency of a call.
+        p95_ms: 95th percentile of the latency.
+        detector_ms: Median latency of the detector that it is used with; None without any.
         precision: AP, where it was measured.
     """
 
@@ -55,14 +55,17 @@ class Row:
 
 
 def interleave(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Time every call once a round, in ms, so that a busy moment meets all alike.
+    """Time every call once in each round, so that other load on the machine affects all of them.
 
-    The CPU time of this process counts, not the clock: with one thread both are the same on an idle core, and on a busy
-    one the turns of other processes stay out.
+    The process's CPU time is measured: on an idle core it equals the wall time of a single thread, and on a busy one it
+    excludes other processes.
 
     Args:
-        calls: What is timed, by name; one thread each.
-        rounds: After `WARM_UP` that do not count.
+        calls: Calls by name; each uses one thread.
+        rounds: Count after `WARM_UP`.
+
+    Returns:
+        Times in ms by name.
     """
     cv2.setNumThreads(1)
     times: dict[str, list[float]] = {name: [] for name in calls}
@@ -76,46 +79,46 @@ def interleave(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[s
 
 
 def timed_picture() -> Image:
-    """Random soft blocks, uint8 (H, W, 3) of `PICTURE_SIZE`."""
+    """Return a picture of random smooth blocks, uint8 (H, W, 3) of `PICTURE_SIZE`."""
     blocks = np.random.default_rng(0).integers(0, 256, (PICTURE_SIZE[1] // 16, PICTURE_SIZE[0] // 16, 3), np.uint8)
     return np.asarray(cv2.resize(blocks, PICTURE_SIZE, interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
-def measure(contenders: Field, rounds: int, precisions: Mapping[str, Precision] | None = None) -> list[Row]:
-    """Time every contender on one picture with one person.
+def measure(candidates: Candidates, rounds: int, precisions: Mapping[str, Precision] | None = None) -> list[BenchRow]:
+    """Time all candidates on one picture with one person.
 
     Args:
-        contenders: Who is timed.
+        candidates: The networks.
         rounds: See `interleave`.
         precisions: AP by name, for the rows.
     """
     picture, box = timed_picture(), np.array([BOX], np.float32)
     calls: dict[str, Callable[[], object]] = {}
-    for detector in contenders.detectors:
-        calls[detector.name] = partial(detector.detect, picture, LEAST_SCORE)
-    for pose in contenders.poses:
+    for detector in candidates.detectors:
+        calls[detector.name] = partial(detector.detect, picture, MIN_SCORE)
+    for pose in candidates.poses:
         calls[pose.name] = partial(pose.estimate, picture, box, None)
     times = interleave(calls, rounds)
     medians = {name: float(np.median(values)) for name, values in times.items()}
     known = precisions or {}
 
-    def row(it: PoseContender | DetectorContender, kind: str, detector: str | None = None) -> Row:
+    def row(it: PoseCandidate | DetectorCandidate, kind: str, detector: str | None = None) -> BenchRow:
         detector_ms = medians[detector] if detector else None
         p95 = float(np.percentile(times[it.name], 95))
         precision = known.get(it.name, UNKNOWN)
-        return Row(it.name, kind, it.ours, it.arithmetic, medians[it.name], p95, detector_ms, precision)
+        return BenchRow(it.name, kind, it.ours, it.arithmetic, medians[it.name], p95, detector_ms, precision)
 
     return [
-        *(row(it, "pose", it.detector) for it in contenders.poses),
-        *(row(it, "detector") for it in contenders.detectors),
+        *(row(it, "pose", it.detector) for it in candidates.poses),
+        *(row(it, "detector") for it in candidates.detectors),
     ]
 
 
-def dominating(row: Row, rows: list[Row]) -> list[str]:
-    """Who of its kind is at least as precise and as fast as a row, and better in one: nobody has a reason to take it.
+def dominating(row: BenchRow, rows: list[BenchRow]) -> list[str]:
+    """Return the names of rows that dominate a row: at least as precise and as fast, and better in one of the two.
 
-    Pose networks are held against each other in labelled boxes, and on whole pictures with their detectors' times: a row
-    is named where one is better in either way, with ``(whole picture)`` where it is in that one alone.
+    Pose networks are compared in labelled boxes, and on whole pictures with their detectors' latencies. A name is
+    marked ``(whole picture)`` if the row is dominated on whole pictures only.
     """
     found = []
     for other in (it for it in rows if it.kind == row.kind and it.name != row.name):
@@ -132,14 +135,15 @@ def _beats(ap: float | None, ms: float | None, than_ap: float | None, than_ms: f
     return ap >= than_ap and ms <= than_ms and (ap, ms) != (than_ap, than_ms)
 
 
-def _whole_ms(row: Row) -> float | None:
+def _whole_ms(row: BenchRow) -> float | None:
     return None if row.detector_ms is None else row.median_ms + row.detector_ms
 
 
-def table(rows: list[Row]) -> str:
-    """Write Markdown: pose networks, then detectors, quickest first, each with its time against its first rival.
+def table(rows: list[BenchRow]) -> str:
+    """Return a Markdown table: pose networks, then detectors, fastest first.
 
-    Behind an AP stands its 95 % interval; the last column names those that dominate a row.
+    Each AP is followed by its 95 % interval. The last columns have the latency relative to the first rival, and the
+    names of rows that dominate the row.
     """
     poses = sorted((row for row in rows if row.kind == "pose"), key=lambda row: row.median_ms)
     detectors = sorted((row for row in rows if row.kind == "detector"), key=lambda row: row.median_ms)
@@ -170,7 +174,7 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def _named(row: Row) -> str:
+def _named(row: BenchRow) -> str:
     return f"{row.name} | {row.arithmetic}"
 
 
@@ -184,7 +188,7 @@ def _short(value: float) -> str:
     return f"{value:.3f}".removeprefix("0")
 
 
-def _times(row: Row, rows: list[Row]) -> str:
+def _times(row: BenchRow, rows: list[BenchRow]) -> str:
     rival = next((it for it in rows if it.kind == row.kind and not it.ours), None)
     ratio = f"{row.median_ms / rival.median_ms:.2f} x {rival.name}" if rival else ""
     return f"{row.median_ms:.2f} | {row.p95_ms:.2f} | {ratio} | {', '.join(dominating(row, rows))}"

@@ -1,8 +1,8 @@
-"""How far an average precision would move with other pictures of the same kind: 95 % intervals by the bootstrap.
+"""95 % confidence intervals of average precision by the bootstrap over pictures.
 
-pycocotools has compared every picture's answers with its labels already. Here only the pictures are drawn again, with
+pycocotools has already matched every picture's predictions with its labels. The pictures are drawn again with
 replacement (Efron and Tibshirani, 1993, chapter 13): each draw is a count of every picture, and the precisions are
-summed up anew by these counts.
+computed anew with these counts as weights.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from pycocotools.cocoeval import COCOeval
 
 DRAWS = 400
 PERSON = 1
-"""The category of our results."""
+"""Category id of people."""
 PERCENTILES = (2.5, 97.5)
 
 
 Interval = tuple[float, float]
-"""Between which figures, 0..1, 95 % of the draws lie."""
+"""Lower and upper bound of 95 % of the draws, 0..1."""
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
-    """What pycocotools found on P pictures: D detections of all of them, best first, at T thresholds of OKS or IoU.
+class MatchedDetections:
+    """D detections on P pictures, best first, matched with labels by pycocotools at T thresholds of OKS or IoU.
 
     Attributes:
         pictures: int64 (D,), index of each detection's picture.
-        hits: bool (T, D), whether it is somebody's.
-        counted: bool (T, D), False where it is a crowd's, or of another size than those scored.
-        people: int64 (P,), how many each picture has to be found.
-        recalls: float64 (R,), at which precision is read off.
+        hits: bool (T, D), whether it matches a person.
+        counted: bool (T, D), False if it lies in a crowd or is of another size than those scored.
+        people: int64 (P,), count of people in each picture.
+        recalls: float64 (R,), recalls at which precision is evaluated.
     """
 
     pictures: NDArray[np.int64]
@@ -42,8 +42,8 @@ class Compared:
     recalls: NDArray[np.float64]
 
     @classmethod
-    def of(cls, evaluation: COCOeval, size: str = "all") -> Compared:
-        """Collect what an evaluation that ran holds, of people of one size."""
+    def of(cls, evaluation: COCOeval, size: str = "all") -> MatchedDetections:
+        """Collect the matches of a finished evaluation, of people of one size."""
         parameters = evaluation.params
         per_size = len(parameters.imgIds)
         category = parameters.catIds.index(PERSON) if PERSON in parameters.catIds else 0
@@ -53,7 +53,7 @@ class Compared:
         known = [(i, it) for i, it in enumerate(found) if it is not None]
         counts = [min(len(it["dtScores"]), most) for _, it in known]
         scores = np.concatenate([np.zeros(0), *(np.asarray(it["dtScores"][:most]) for _, it in known)])
-        order = np.argsort(-scores, kind="mergesort")  # pycocotools' own: equal scores stay in the pictures' order
+        order = np.argsort(-scores, kind="mergesort")  # as in pycocotools: equal scores keep the pictures' order
 
         def join(name: str) -> NDArray[np.bool_]:
             parts = [np.asarray(it[name])[:, :most].astype(bool) for _, it in known]
@@ -67,7 +67,10 @@ class Compared:
         return cls(owners, join("dtMatches") & counted, counted, people, np.asarray(parameters.recThrs))
 
     def precisions(self, counts: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
-        """Average precision at each threshold, (T,), with every picture counted so often, (P,); nan without people."""
+        """Return the average precision (T,) at each threshold, with pictures weighted by counts (P,).
+
+        It is NaN without people.
+        """
         counts = np.ones(len(self.people), np.int64) if counts is None else counts
         total = int(self.people @ counts)
         if not total:
@@ -83,8 +86,8 @@ class Compared:
         return averages
 
 
-def bootstrap(compared: Compared, draws: int = DRAWS) -> NDArray[np.float64]:
-    """Average precision at each threshold in each draw of as many pictures, (draws, T); the same in every call."""
+def bootstrap(compared: MatchedDetections, draws: int = DRAWS) -> NDArray[np.float64]:
+    """Return the average precision (draws, T) in each draw at each threshold. The draws are the same in every call."""
     count = len(compared.people)
     rng = np.random.default_rng(0)
     drawn = (np.bincount(rng.integers(0, count, count), minlength=count) for _ in range(draws))
@@ -92,7 +95,7 @@ def bootstrap(compared: Compared, draws: int = DRAWS) -> NDArray[np.float64]:
 
 
 def interval(figures: NDArray[np.float64]) -> Interval | None:
-    """The interval of a figure's draws (N,); None where no draw has anybody to find."""
+    """Return the interval of a figure's draws (N,); None if no draw contains people."""
     if np.isnan(figures).all():
         return None
     low, high = np.nanpercentile(figures, PERCENTILES)

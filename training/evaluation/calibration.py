@@ -1,8 +1,8 @@
-"""What a network's scores are worth, measured on labelled pictures that it has not seen.
+"""Calibration of scores on labelled pictures that a network was not trained on.
 
-A keypoint's height becomes the similarity to expect of it, a detector's the probability that there is a person: logistic
-curves (Platt, 1999, on the logit), one for each pair of mirrored joints. All joints' common curve is drawn towards the
-one that changes nothing, and each pair's towards the common one, so that few labels move them little.
+A keypoint's heatmap peak becomes its expected similarity (OKS term), a detector's score the probability of a person, by
+logistic curves of the logit (Platt, 1999), one for each pair of mirrored joints. The common curve of all joints has a
+prior at the identity, and each pair's curve has a prior at the common one, so that few labels change the curves little.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from service.pose import boxes as boxes_
 from service.pose.backends.runner import OnnxRunner
@@ -22,62 +21,61 @@ from service.pose.calibration import BOX_EDGE, Calibration, logistic, logit
 from service.pose.detector import PersonDetector
 from service.pose.estimator import PoseEstimator
 from service.pose.types import Boxes, Floats, Image, expected_oks
-from training.data import coco
-from training.data import images as pictures
+from training.data import coco, images
 from training.evaluation import coco_ap, predictions
 from training.evaluation.predictions import Reliability
 
-FIRMNESS = 3.0
-"""Precision of the priors on offset and slope. On 58 held-out COCO pictures 1 to 8 measured alike, 50 less well."""
-LEAST_SLOPE, MOST_SLOPE = 0.05, 10.0
-STEPS, LONGEST_STEP = 30, 2.0
-FEWEST = 50
-"""Samples."""
-LEAST_BOX = 0.05
-"""Boxes below are background to everybody."""
+PRIOR_PRECISION = 3.0
+"""Precision of the Gaussian priors on offset and slope."""
+MIN_SLOPE, MAX_SLOPE = 0.05, 10.0
+STEPS, MAX_STEP = 30, 2.0
+MIN_SAMPLES = 50
+MIN_BOX_SCORE = 0.05
+"""Boxes with a lower score are not calibrated on."""
 SAME_IOU = 0.5
+"""Minimum IoU of a detected box with a person's."""
 
 Curves = NDArray[np.float64]
-"""float64 (K, 2): offset and slope of each keypoint, or of the one column of a detector."""
+"""float64 (K, 2): offset and slope for each keypoint, or for the single column of a detector."""
 
 
 @dataclass(frozen=True, slots=True)
-class Samples:
-    """M heights with what each was worth.
+class ScoreSamples:
+    """M scores with the outcome of each.
 
     Attributes:
-        heights: float32 (M,), 0..1.
-        worth: float32 (M,), 0..1.
-        columns: int64 (M,), whose curve: the keypoint, 0 for boxes.
+        scores: float32 (M,), uncalibrated, 0..1.
+        outcomes: float32 (M,), 0..1: similarity of a keypoint; 1 for a box of a person, else 0.
+        columns: int64 (M,), the keypoint, 0 for boxes.
         pictures: int64 (M,), image ids.
-        partners: int64 (K,), of each column the first one that shares its curve.
+        partners: int64 (K,), for each column the first one that shares its curve.
     """
 
-    heights: Floats
-    worth: Floats
+    scores: Floats
+    outcomes: Floats
     columns: NDArray[np.int64]
     pictures: NDArray[np.int64]
     partners: NDArray[np.int64]
 
-    def select(self, chosen: NDArray[np.bool_]) -> Samples:
-        """Keep the samples that a mask (M,) names."""
+    def select(self, chosen: NDArray[np.bool_]) -> ScoreSamples:
+        """Keep the samples where a mask (M,) is true."""
         return replace(
             self,
-            heights=self.heights[chosen],
-            worth=self.worth[chosen],
+            scores=self.scores[chosen],
+            outcomes=self.outcomes[chosen],
             columns=self.columns[chosen],
             pictures=self.pictures[chosen],
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """A calibration and how well it holds.
+class CalibrationResult:
+    """A calibration and its quality.
 
     Attributes:
         calibration: Fitted on all pictures.
-        before: The heights against what they were worth.
-        after: The scores likewise, each half of the pictures by the curves of the other half.
+        before: Reliability of the uncalibrated scores.
+        after: Reliability of the calibrated scores, each half of the pictures with the curves of the other half.
     """
 
     calibration: Calibration
@@ -87,18 +85,18 @@ class Measured:
 
 def measure(
     opened: Bundle, source: coco.Source, detector: PersonDetector | None = None, every: int = 1, measured_on: str = ""
-) -> Measured:
-    """Calibrate a bundle, whatever calibration it has.
+) -> CalibrationResult:
+    """Calibrate a bundle, ignoring a calibration that it has.
 
     Args:
-        opened: A pose network's or a detector's bundle.
-        source: Labelled pictures that it has not seen.
-        detector: A calibrated one, for a pose network: how far its word is to be doubted where the pose is poor.
-        every: Only pictures whose id this number divides.
-        measured_on: The pictures, in words; the source's name and count where empty.
+        opened: Bundle of a pose network or a detector.
+        source: Labelled pictures that it was not trained on.
+        detector: For a pose network, a calibrated detector to fit `Calibration.presence` with.
+        every: Only pictures whose id is divisible by this.
+        measured_on: Description of the pictures; by default the source's name and count.
 
     Raises:
-        DatasetError: Too little is labelled there.
+        DatasetError: There are too few labels.
         BundleError: The detector is not calibrated.
     """
     bare = replace(opened, manifest=opened.manifest.model_copy(update={"calibration": None}))
@@ -109,20 +107,22 @@ def measure(
     else:
         found = _keypoints(source, PoseEstimator(bare, runner), every)
     count = len(np.unique(found.pictures))
-    if count < 2 or len(found.heights) < FEWEST:
+    if count < 2 or len(found.scores) < MIN_SAMPLES:
+        kind = "boxes" if is_detector else "labelled keypoints"
         raise coco.DatasetError(
-            f"{source.annotations}: expected at least {FEWEST} {'boxes' if is_detector else 'labelled keypoints'} on 2 "
-            f"pictures to calibrate on, got {len(found.heights)} on {count}; give more pictures, or a smaller --every"
+            f"{source.annotations}: expected at least {MIN_SAMPLES} {kind} on 2 pictures to calibrate on, got "
+            f"{len(found.scores)} on {count}; give more pictures, or a smaller --every"
         )
     curves = fit(found)
-    before, after = predictions.told(found.heights, found.worth), predictions.told(held_out(found), found.worth)
+    before = predictions.reliability_of(found.scores, found.outcomes)
+    after = predictions.reliability_of(held_out(found), found.outcomes)
     calibration = Calibration(
         meaning="probability_of_person" if is_detector else "expected_oks",
         offsets=tuple(curves[:, 0].round(4).tolist()),
         slopes=tuple(curves[:, 1].round(4).tolist()),
         measured_on=measured_on or f"{count} pictures of {source.name}",
         pictures=count,
-        samples=len(found.heights),
+        samples=len(found.scores),
         error_before=round(before.error, 4),
         error=round(after.error, 4),
     )
@@ -130,14 +130,14 @@ def measure(
         known = replace(bare, manifest=bare.manifest.model_copy(update={"calibration": calibration}))
         presence = _presence(source, PoseEstimator(known, runner), detector, every)
         calibration = calibration.model_copy(update={"presence": presence})
-    return Measured(calibration, before, after)
+    return CalibrationResult(calibration, before, after)
 
 
-def _keypoints(source: coco.Source, estimator: PoseEstimator, every: int) -> Samples:
-    """Every labelled keypoint, in its person's labelled box, with its similarity."""
+def _keypoints(source: coco.Source, estimator: PoseEstimator, every: int) -> ScoreSamples:
+    """Return every labelled keypoint, predicted in its person's labelled box, with its similarity."""
     found = predictions.collect(source, estimator, every)
     rows, columns = np.nonzero(found.labelled)
-    return Samples(
+    return ScoreSamples(
         found.poses.scores[rows, columns],
         found.similarities[rows, columns],
         columns,
@@ -146,25 +146,25 @@ def _keypoints(source: coco.Source, estimator: PoseEstimator, every: int) -> Sam
     )
 
 
-def _boxes(source: coco.Source, detector: PersonDetector, every: int) -> Samples:
-    """Every box on the pictures whose people are all labelled, with 1 where it is somebody's, 0 where nobody's."""
-    seen = list(_found(source, detector, every, LEAST_BOX))
-    heights = np.concatenate([np.zeros(0, np.float32), *(it.scores for it in seen)])
-    worth = np.concatenate([np.zeros(0, np.float32), *(it.hits.astype(np.float32) for it in seen)])
-    image_ids = np.array([it.image_id for it in seen for _ in it.hits], np.int64)
-    return Samples(heights, worth, np.zeros(len(heights), np.int64), image_ids, np.array([0]))
+def _boxes(source: coco.Source, detector: PersonDetector, every: int) -> ScoreSamples:
+    """Return every box on pictures whose people are all labelled, with 1 for a box of a person and 0 for others."""
+    found = list(_detections(source, detector, every, MIN_BOX_SCORE))
+    scores = np.concatenate([np.zeros(0, np.float32), *(it.scores for it in found)])
+    outcomes = np.concatenate([np.zeros(0, np.float32), *(it.hits.astype(np.float32) for it in found)])
+    image_ids = np.array([it.image_id for it in found for _ in it.hits], np.int64)
+    return ScoreSamples(scores, outcomes, np.zeros(len(scores), np.int64), image_ids, np.array([0]))
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
-    """A picture's N boxes, best first; those of crowds are left out.
+class _Detections:
+    """A picture's N boxes, best first, without those in crowds.
 
     Attributes:
         image_id: The picture.
         image: uint8 (H, W, 3) RGB.
         boxes: float32 (N, 4) xyxy, image px.
         scores: float32 (N,).
-        hits: bool (N,), whether it is somebody's.
+        hits: bool (N,), whether it is a person's.
     """
 
     image_id: int
@@ -174,33 +174,30 @@ class _Found:
     hits: NDArray[np.bool_]
 
 
-def _found(source: coco.Source, detector: PersonDetector, every: int, min_score: float) -> Iterator[_Found]:
+def _detections(source: coco.Source, detector: PersonDetector, every: int, min_score: float) -> Iterator[_Detections]:
     truth = coco.load(source.annotations)
-    ids = [i for i in sorted(truth.imgs) if i % every == 0 and truth.imgs[i].get("official_complete", True)]
-    for image_id in tqdm(ids, desc=f"find {detector.manifest.name}", unit="picture"):
-        image = pictures.read_labelled(source.images, truth.imgs[image_id])
-        boxes, scores = detector.detect(image, coco_ap.MOST_PEOPLE, min_score)
-        labelled = truth.imgToAnns[image_id]
+    ids = coco.picture_ids(truth, every, complete=True)
+    for image_id, image in images.iterate_labelled(source, truth, ids, f"detect {detector.manifest.name}"):
+        boxes, scores = detector.detect(image, coco_ap.MAX_PEOPLE, min_score)
         people, crowds = (
-            boxes_.from_xywh([a["bbox"] for a in labelled if bool(a.get("iscrowd")) == crowd])
-            for crowd in (False, True)
+            boxes_.from_xywh([a["bbox"] for a in of(truth, image_id)]) for of in (coco.people, coco.crowds)
         )
         hits = _hits(boxes, people)
         counted = hits | (boxes_.overlap(boxes, crowds).max(axis=1, initial=0) <= SAME_IOU * boxes_.areas(boxes))
-        yield _Found(image_id, image, boxes[counted], scores[counted], hits[counted])
+        yield _Detections(image_id, image, boxes[counted], scores[counted], hits[counted])
 
 
 def _presence(
     source: coco.Source, estimator: PoseEstimator, detector: PersonDetector, every: int
 ) -> tuple[float, float, float]:
-    """Fit `Calibration.presence`; without any box there is nothing to say."""
+    """Fit `Calibration.presence`."""
     if detector.manifest.calibration is None:
         raise BundleError(
             f"--detector: expected a calibrated detector, got {detector.manifest.name!r} without calibration; "
             "posewright-train calibrate it first"
         )
     design, hits = [np.zeros((0, 3))], [np.zeros(0)]
-    for found in _found(source, detector, every, coco_ap.LEAST_BOX_SCORE):
+    for found in _detections(source, detector, every, coco_ap.MIN_BOX_SCORE):
         poses = estimator.estimate_refined(found.image, found.boxes, found.scores)
         odds = [np.ones(len(poses)), logit(found.scores, BOX_EDGE), logit(expected_oks(poses.scores))]
         design.append(np.stack(odds, axis=1))
@@ -210,7 +207,7 @@ def _presence(
 
 
 def _hits(boxes: Boxes, people: Boxes) -> NDArray[np.bool_]:
-    """Which boxes (N, 4), best first, are somebody's who is not yet another's, bool (N,)."""
+    """Match boxes (N, 4), best first, with people, each at most once; returns whether a box has a match, bool (N,)."""
     overlaps = boxes_.iou(boxes, people)
     hits = np.zeros(len(boxes), bool)
     for row in range(len(boxes)):
@@ -221,59 +218,59 @@ def _hits(boxes: Boxes, people: Boxes) -> NDArray[np.bool_]:
     return hits
 
 
-def fit(samples: Samples) -> Curves:
-    """Fit every column's curve."""
-    everything = _curve(samples.heights, samples.worth, np.array([0.0, 1.0]))
+def fit(samples: ScoreSamples) -> Curves:
+    """Fit the curve of every column."""
+    everything = _curve(samples.scores, samples.outcomes, np.array([0.0, 1.0]))
     curves = np.tile(everything, (len(samples.partners), 1))
     groups = samples.partners[samples.columns]
     for group in np.unique(groups):
         own = groups == group
-        curves[samples.partners == group] = _curve(samples.heights[own], samples.worth[own], everything)
+        curves[samples.partners == group] = _curve(samples.scores[own], samples.outcomes[own], everything)
     return curves
 
 
-def _curve(heights: Floats, worth: Floats, prior: NDArray[np.float64]) -> NDArray[np.float64]:
-    return _newton(np.stack([np.ones(len(heights)), logit(heights)], axis=1), worth, prior)
+def _curve(scores: Floats, outcomes: Floats, prior: NDArray[np.float64]) -> NDArray[np.float64]:
+    return _newton(np.stack([np.ones(len(scores)), logit(scores)], axis=1), outcomes, prior)
 
 
-def _newton(design: NDArray[np.float64], worth: NDArray[Any], prior: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Logistic regression of least cross-entropy and `FIRMNESS` / 2 times the squared way from ``prior``.
+def _newton(design: NDArray[np.float64], outcomes: NDArray[Any], prior: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Logistic regression with a Gaussian prior of precision `PRIOR_PRECISION`, by Newton's method.
 
     Args:
         design: float64 (M, P): 1, then log-odds.
-        worth: (M,), 0..1.
-        prior: float64 (P,).
+        outcomes: (M,), 0..1.
+        prior: float64 (P,), mean of the prior.
 
     Returns:
-        float64 (P,), the second one, the slope, at least `LEAST_SLOPE`.
+        Coefficients float64 (P,); the second one, the slope, is within `MIN_SLOPE` and `MAX_SLOPE`.
     """
     curve = prior.copy()
     others = np.arange(len(prior)) != 1
     for _ in range(STEPS):
         expected = logistic(design @ curve)
-        fall = design.T @ (worth - expected) - FIRMNESS * (curve - prior)
-        bend = (design * (expected * (1 - expected))[:, None]).T @ design + FIRMNESS * np.eye(len(prior))
+        fall = design.T @ (outcomes - expected) - PRIOR_PRECISION * (curve - prior)
+        bend = (design * (expected * (1 - expected))[:, None]).T @ design + PRIOR_PRECISION * np.eye(len(prior))
         step = np.linalg.solve(bend, fall)
-        step *= min(1.0, LONGEST_STEP / max(1e-9, float(np.linalg.norm(step))))
-        bounded = np.clip(curve[1] + step[1], LEAST_SLOPE, MOST_SLOPE) - curve[1]
-        if bounded != step[1]:  # the others go where they are best for the slope at its bound
+        step *= min(1.0, MAX_STEP / max(1e-9, float(np.linalg.norm(step))))
+        bounded = np.clip(curve[1] + step[1], MIN_SLOPE, MAX_SLOPE) - curve[1]
+        if bounded != step[1]:  # solve for the others with the slope at its bound
             step[1] = bounded
             step[others] = np.linalg.solve(bend[np.ix_(others, others)], fall[others] - bend[others, 1] * bounded)
-            step[others] = np.clip(step[others], -LONGEST_STEP, LONGEST_STEP)
+            step[others] = np.clip(step[others], -MAX_STEP, MAX_STEP)
         curve += step
     return curve
 
 
-def apply(curves: Curves, samples: Samples) -> Floats:
-    """The scores (M,) by these curves."""
+def apply(curves: Curves, samples: ScoreSamples) -> Floats:
+    """Return the calibrated scores (M,)."""
     offsets, slopes = curves[samples.columns].T
-    return np.asarray(logistic(offsets + slopes * logit(samples.heights)), np.float32)
+    return np.asarray(logistic(offsets + slopes * logit(samples.scores)), np.float32)
 
 
-def held_out(samples: Samples) -> Floats:
-    """The scores (M,) of each half of the pictures, every second one, by the curves of the other half."""
+def held_out(samples: ScoreSamples) -> Floats:
+    """Return calibrated scores (M,), each half of the pictures (every second one) with the curves of the other half."""
     second = np.unique(samples.pictures, return_inverse=True)[1].reshape(-1) % 2 == 1
-    scores = np.zeros(len(samples.heights), np.float32)
+    scores = np.zeros(len(samples.scores), np.float32)
     for half in (second, ~second):
         scores[half] = apply(fit(samples.select(~half)), samples.select(half))
     return scores

@@ -1,4 +1,4 @@
-"""COCO AP through the estimator that serves."""
+"""COCO AP of pose networks and detectors, with the code that serves them."""
 
 from __future__ import annotations
 
@@ -10,30 +10,39 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from tqdm import tqdm
 
 from service.pose import boxes as boxes_
 from service.pose.detector import PersonDetector
 from service.pose.estimator import PoseEstimator
 from service.pose.skeleton import COCO17, Skeleton
 from service.pose.types import Boxes, Floats, Poses
-from training.data import coco
-from training.data import images as pictures
+from training.data import coco, images
 from training.evaluation import bootstrap, error_analysis
 from training.evaluation.bootstrap import Interval
 
-MOST_PEOPLE, LEAST_BOX_SCORE = 40, 0.002
-"""Of a whole picture's boxes that the pose network looks into; pycocotools counts the best 20 poses."""
+MAX_PEOPLE, MIN_BOX_SCORE = 40, 0.002
+"""Limits on the boxes of a whole picture that a pose network infers; pycocotools counts the best 20 poses."""
+MAX_BOXES = 100
+"""Boxes of a picture that pycocotools counts."""
 AT_75 = 5
 """Index of .75 among pycocotools' ten thresholds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """COCO figures, 0..1; -1 where nothing was labelled. Intervals of 95 %, see `intervals`; None without people.
+    """COCO figures, 0..1; -1 where nothing is labelled.
 
     Attributes:
-        inversions: See `mistakes.inversions`; None where answers are not those to labelled boxes.
+        ap: Average precision.
+        ap50: Average precision at a similarity of .50.
+        ap75: Average precision at a similarity of .75.
+        ar: Average recall.
+        pictures: Count of scored pictures.
+        predictions: Count of predictions.
+        ap_interval: 95 % interval, see `bootstrap`; None without people.
+        ap50_interval: Of ``ap50``.
+        ap75_interval: Of ``ap75``.
+        inversions: See `error_analysis.inversions`; None unless labelled boxes were given.
     """
 
     ap: float
@@ -50,21 +59,21 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What pycocotools found.
+    """The result of pycocotools.
 
     Attributes:
-        stats: The figures that it prints, 10 for ``keypoints``, 12 for ``bbox``; zeros where nothing was answered.
-        made_by: pycocotools' object, which holds each picture's comparisons; None where nothing was answered.
+        stats: The figures that it prints, 10 for ``keypoints``, 12 for ``bbox``; zeros without predictions.
+        made_by: pycocotools' object, which holds each picture's matches; None without predictions.
     """
 
     stats: NDArray[np.float64]
     made_by: COCOeval | None
 
     def intervals(self, size: str = "all") -> tuple[Interval | None, Interval | None, Interval | None]:
-        """Of AP, AP50 and AP75, of people of one size (``all``, ``medium``, ``large``)."""
+        """Return 95 % intervals of AP, AP50 and AP75 of people of one size (``all``, ``medium``, ``large``)."""
         if self.made_by is None:
             return None, None, None
-        drawn = bootstrap.bootstrap(bootstrap.Compared.of(self.made_by, size))
+        drawn = bootstrap.bootstrap(bootstrap.MatchedDetections.of(self.made_by, size))
         return (
             bootstrap.interval(drawn.mean(axis=1)),
             bootstrap.interval(drawn[:, 0]),
@@ -79,29 +88,27 @@ def score_poses(
 
     Args:
         source: Labelled pictures.
-        estimator: What is scored.
-        detector: Finds the people on the pictures marked ``official_complete``; None gives the labelled boxes of all.
-        every: Only pictures whose id this number divides.
+        estimator: The pose network.
+        detector: Detects the people on pictures whose people are all labelled; None: labelled boxes of all pictures.
+        every: Only pictures whose id is divisible by this.
+
+    Raises:
+        DatasetError: There are no pictures, or labels of another skeleton.
     """
     truth = coco.load(source.annotations)
     coco.require_skeleton(truth, source.annotations, estimator.skeleton)
-    ids = [
-        i
-        for i in sorted(truth.imgs)
-        if i % every == 0 and (detector is None or truth.imgs[i].get("official_complete", True))
-    ]
+    ids = coco.picture_ids(truth, every, complete=detector is not None)
     require_pictures(ids, source, every)
     results, counted = [], np.zeros((len(estimator.skeleton), len(error_analysis.KINDS)), np.int64)
-    for image_id in tqdm(ids, desc=f"evaluate {estimator.manifest.name}", unit="picture"):
-        image = pictures.read_labelled(source.images, truth.imgs[image_id])
+    for image_id, image in images.iterate_labelled(source, truth, ids, f"evaluate {estimator.manifest.name}"):
         if detector is None:
-            people = [a for a in truth.imgToAnns[image_id] if not a.get("iscrowd") and a.get("num_keypoints")]
+            people = coco.people(truth, image_id, with_keypoints=True)
             poses = estimator.estimate(image, boxes_.from_xywh([a["bbox"] for a in people]))
             joints, known, areas = coco.labelled_joints(people, estimator.skeleton)
             kinds = error_analysis.classify(poses.keypoints, joints, known, areas, estimator.skeleton)
             counted += error_analysis.counts(kinds)
         else:
-            poses = estimator.estimate_detections(image, *detector.detect(image, MOST_PEOPLE, LEAST_BOX_SCORE))
+            poses = estimator.estimate_detections(image, *detector.detect(image, MAX_PEOPLE, MIN_BOX_SCORE))
         results += as_results(image_id, poses)
     found = coco_eval(truth, results, ids, "keypoints", estimator.skeleton)
     inverted = error_analysis.inversions(counted, estimator.skeleton) if detector is None else None
@@ -109,14 +116,13 @@ def score_poses(
 
 
 def score_boxes(source: coco.Source, detector: PersonDetector, every: int = 1) -> Score:
-    """Score a detector's boxes with pycocotools on the pictures marked ``official_complete``."""
+    """Score a detector's boxes with pycocotools on pictures whose people are all labelled."""
     truth = coco.load(source.annotations)
-    ids = [i for i in sorted(truth.imgs) if i % every == 0 and truth.imgs[i].get("official_complete", True)]
+    ids = coco.picture_ids(truth, every, complete=True)
     require_pictures(ids, source, every)
     results = []
-    for image_id in tqdm(ids, desc=f"evaluate {detector.manifest.name}", unit="picture"):
-        image = pictures.read_labelled(source.images, truth.imgs[image_id])
-        boxes, scores = detector.detect(image, max_people=100, min_score=0.0)
+    for image_id, image in images.iterate_labelled(source, truth, ids, f"evaluate {detector.manifest.name}"):
+        boxes, scores = detector.detect(image, max_people=MAX_BOXES, min_score=0.0)
         results += box_results(image_id, boxes, scores)
     found = coco_eval(truth, results, ids, "bbox")
     return _score(found, 8, ids, results)
@@ -128,15 +134,15 @@ def _score(found: Evaluation, recall: int, ids: list[int], results: list[dict]) 
 
 
 def require_pictures(ids: list[int], source: coco.Source, every: int) -> None:
-    """Refuse to score nothing.
+    """Refuse an empty list of pictures.
 
     Raises:
-        DatasetError: There are no pictures.
+        DatasetError: There are none.
     """
     if not ids:
         raise coco.DatasetError(
-            f"{source.annotations}: expected pictures to score, got none whose id {every} divides"
-            " (whole pictures are scored only where official_complete is not false)"
+            f"{source.annotations}: expected pictures to score, got none whose id is divisible by "
+            f"{every} (whole pictures are scored only where official_complete is not false); give a smaller --every"
         )
 
 
@@ -158,7 +164,7 @@ def box_results(image_id: int, boxes: Boxes, scores: Floats) -> list[dict]:
 
 
 def coco_eval(truth: COCO, results: list[dict], ids: list[int], kind: str, skeleton: Skeleton = COCO17) -> Evaluation:
-    """Have pycocotools compare results (``keypoints`` or ``bbox``) with the labels of pictures ``ids``."""
+    """Compare results (``keypoints`` or ``bbox``) with the labels of pictures ``ids`` by pycocotools."""
     if not results:
         return Evaluation(np.zeros(12), None)
     with contextlib.redirect_stdout(io.StringIO()):

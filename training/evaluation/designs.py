@@ -1,4 +1,4 @@
-"""Compare student designs before training one: latency of the exported graph, untrained, one thread, interleaved."""
+"""Latency of untrained student designs, to compare them before training: exported graphs, one thread, interleaved."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DESIGNS = (
 
 
 def compare(rounds: int) -> str:
-    """Time every design once a round; returns a Markdown table of medians."""
+    """Time every design once in each round; returns a Markdown table of medians."""
     runners, figures, pixels = {}, {}, {}
     for network in DESIGNS:
         plan = Recipe("design", "student", network, (), ())

@@ -1,21 +1,21 @@
-"""What goes wrong with each keypoint: jitter, miss, inversion or swap.
+"""The kind of mistake of each keypoint: jitter, miss, inversion or swap.
 
 After Ronchi and Perona, "Benchmarking and Error Diagnosis in Multi-Instance Pose Estimation" (ICCV 2017, arXiv
 1707.05388), section 3.1 and the authors' program (github.com/matteorr/coco-analyze, ``cocoanalyze.py``). Here the boxes
-are the labelled ones, so that every answer has its truth and nothing needs to be matched.
+are the labelled ones, so that predictions and labels need no matching.
 
 The similarity of a point to a labelled joint, d px away, of a person of area s² is ks = exp(-d² / (2 s² k²)), k being
-twice the joint's sigma: the term that OKS averages. By its similarity to four kinds of labelled joints, an answered
-keypoint is a
+twice the joint's sigma: the term that OKS averages. By its similarity to labelled joints, a predicted
+keypoint is
 
-- **good** one: ks ≥ .85 to its own joint, as far apart as two people who label the same joint;
+- **good**: ks ≥ .85 to its own joint, the distance of two annotators of the same joint;
 - **jitter**: its own joint is the nearest of all, .5 ≤ ks < .85;
 - **inversion**: the mirror partner of its joint is the nearest, on the same person, ks ≥ .5: left taken for right;
 - **swap**: the same joint or its mirror partner on another person is the nearest, ks ≥ .5;
 - **miss**: ks < .5 to all of them.
 
-One difference: the authors' program asks whether the own joint is the nearest even at ks ≥ .85. Here it is not asked:
-seen from the side both hips are one place, and an answer there is right.
+One difference: in the authors' program a keypoint with ks ≥ .85 is good only if its own joint is the nearest. Here it
+is always good: in a side view both hips are in one place, and a keypoint there is right.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ GROUPS = {
     "arms": ("shoulder", "elbow", "wrist"),
     "legs": ("hip", "knee", "ankle", "heel", "toe"),
 }
-"""Joints that are told from each other alike, by the last word of a keypoint's name."""
+"""Groups of joints, by the last word of a keypoint's name."""
 
 Kinds = NDArray[np.int8]
 """int8 (N, K): an index into `KINDS`, or `UNLABELLED`."""
@@ -56,12 +56,12 @@ def similarity(points: Floats, joints: Floats, areas: Floats, sigmas: Floats) ->
     return np.asarray(np.exp(-squared / (2 * np.maximum(areas, 1e-9) * (2 * sigmas) ** 2)), np.float32)
 
 
-def classify(answers: Floats, truth: Floats, labelled: NDArray[np.bool_], areas: Floats, skeleton: Skeleton) -> Kinds:
-    """Name the mistake of every answered keypoint of one picture's people.
+def classify(predicted: Floats, truth: Floats, labelled: NDArray[np.bool_], areas: Floats, skeleton: Skeleton) -> Kinds:
+    """Classify every predicted keypoint of one picture's people.
 
     Args:
-        answers: float32 (N, K, 2), image px.
-        truth: float32 (N, K, 2), image px; person n of ``answers`` is person n here.
+        predicted: float32 (N, K, 2), image px.
+        truth: float32 (N, K, 2), image px; in the same order of people.
         labelled: bool (N, K): which of ``truth`` is labelled.
         areas: float32 (N,), px².
         skeleton: Gives mirror partners and sigmas.
@@ -69,12 +69,12 @@ def classify(answers: Floats, truth: Floats, labelled: NDArray[np.bool_], areas:
     Returns:
         int8 (N, K), see `KINDS`; `UNLABELLED` where the truth is unknown.
     """
-    count = len(answers)
+    count = len(predicted)
     mirrored = list(skeleton.flip)
     joints = np.stack([truth, truth[:, mirrored]])  # (2, M, K, 2)
     known = np.stack([labelled, labelled[:, mirrored]])  # (2, M, K)
-    # near[n, t, m, k]: answer k of person n to joint k (t = 0) or its mirror partner (t = 1) of person m.
-    near = similarity(answers[:, None, None], joints[None], areas[:, None], skeleton.sigma_array)
+    # near[n, t, m, k]: similarity of keypoint k of person n to joint k (t = 0) or its mirror partner (t = 1) of m.
+    near = similarity(predicted[:, None, None], joints[None], areas[:, None], skeleton.sigma_array)
     near = np.where(known[None], near, 0)
     people = np.arange(count)
     own, inverted = near[people, 0, people], near[people, 1, people]  # (N, K)
@@ -83,7 +83,7 @@ def classify(answers: Floats, truth: Floats, labelled: NDArray[np.bool_], areas:
     swapped = others.max(axis=(1, 2), initial=0)
 
     kinds = np.full(labelled.shape, MISS, np.int8)
-    # From the least to the most charitable name: a tie goes to the later line.
+    # Later lines take precedence in a tie.
     kinds[swapped >= np.maximum(NEAR_FROM, np.maximum(own, inverted))] = SWAP
     kinds[inverted >= np.maximum(NEAR_FROM, np.maximum(own, swapped))] = INVERSION
     kinds[own >= np.maximum(NEAR_FROM, np.maximum(inverted, swapped))] = JITTER
@@ -104,14 +104,14 @@ def shares(counted: NDArray[np.int64]) -> Floats:
 
 
 def inversions(counted: NDArray[np.int64], skeleton: Skeleton) -> dict[str, float]:
-    """Share of the labelled keypoints whose left was taken for right, by joint group.
+    """Return the share of inversions (left confused with right) among labelled keypoints, by group of joints.
 
     Args:
         counted: int64 (K, 5), see `counts`.
         skeleton: Names the keypoints and their mirror partners.
 
     Returns:
-        A share, 0..1, of ``all`` that have a mirror partner and of each of `GROUPS`; none where nothing is labelled.
+        Shares, 0..1, for ``all`` keypoints with a mirror partner and for each of `GROUPS` with labels.
     """
     words = [name.rsplit("_", 1)[-1] for name in skeleton.keypoints]
     paired = np.array(skeleton.flip) != np.arange(len(skeleton))

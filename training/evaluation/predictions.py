@@ -1,4 +1,4 @@
-"""A pose estimator's answers on every labelled person, beside the truth."""
+"""A pose network's predictions for all labelled people, with their labels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools.coco import COCO
-from tqdm import tqdm
 
 from service.pose import boxes
 from service.pose.estimator import PoseEstimator
@@ -26,19 +25,19 @@ RELIABILITY_BINS = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
-    """N people of all pictures, each answered in its labelled box.
+class Predictions:
+    """Predictions for N people in their labelled boxes.
 
     Attributes:
-        skeleton: Of truth and answers.
-        picture_ids: Every picture looked at.
+        skeleton: Of labels and predictions.
+        picture_ids: All pictures, also those without people.
         image_ids: int64 (N,), each person's picture.
         annotation_ids: int64 (N,), each person's annotation.
         poses: N poses.
-        truth: float32 (N, K, 2), image px.
+        truth: float32 (N, K, 2), labelled keypoints, image px.
         labelled: bool (N, K).
         areas: float32 (N,), px².
-        kinds: int8 (N, K), see `mistakes.KINDS`.
+        kinds: int8 (N, K), see `error_analysis.KINDS`.
     """
 
     skeleton: Skeleton
@@ -56,7 +55,7 @@ class Answers:
 
     @property
     def similarities(self) -> Floats:
-        """Keypoint similarity of each answer to its own joint, float32 (N, K), 0..1; means nothing where unlabelled."""
+        """Similarity of each keypoint to its label, float32 (N, K), 0..1; undefined where there is no label."""
         sigmas = self.skeleton.sigma_array
         return error_analysis.similarity(self.poses.keypoints, self.truth, self.areas[:, None], sigmas)
 
@@ -69,12 +68,12 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """How far scores tell similarity, over B bins of score; empty bins are left out.
+    """A reliability diagram: scores against similarities in B bins of the score; empty bins are left out.
 
     Attributes:
         scores: float64 (B,), mean score in each bin.
-        similarities: float64 (B,), mean keypoint similarity there.
-        keypoints: int64 (B,), how many.
+        similarities: float64 (B,), mean keypoint similarity in each bin.
+        keypoints: int64 (B,), count in each bin.
     """
 
     scores: NDArray[np.float64]
@@ -83,35 +82,34 @@ class Reliability:
 
     @property
     def error(self) -> float:
-        """Expected calibration error: mean |score - similarity| of the bins (Guo et al., ICML 2017, equation 3).
+        """Expected calibration error: mean |score - similarity| of the bins.
 
-        There accuracy stands in the place of the similarity.
+        Guo et al., ICML 2017, equation 3, with the similarity in the place of the accuracy.
         """
         gaps = np.abs(self.scores - self.similarities)
         return float((gaps * self.keypoints).sum() / max(1, self.keypoints.sum()))
 
 
-def collect(source: coco.Source, estimator: PoseEstimator, every: int = 1) -> Answers:
-    """Answer everyone with a labelled keypoint, in the labelled box.
+def collect(source: coco.Source, estimator: PoseEstimator, every: int = 1) -> Predictions:
+    """Predict everyone with a labelled keypoint in the labelled box.
 
     Args:
         source: Labelled pictures.
-        estimator: Who answers.
-        every: Only pictures whose id this number divides.
+        estimator: The pose network.
+        every: Only pictures whose id is divisible by this.
 
     Raises:
         DatasetError: A file is missing or unreadable, or nobody is labelled.
     """
     truth = coco.load(source.annotations)
     coco.require_skeleton(truth, source.annotations, estimator.skeleton)
-    picture_ids = [i for i in sorted(truth.imgs) if i % every == 0]
+    picture_ids = coco.picture_ids(truth, every)
+    people = {i: coco.people(truth, i, with_keypoints=True) for i in picture_ids}
+    inhabited = [i for i in picture_ids if people[i]]
     found = []
-    for image_id in tqdm(picture_ids, desc=f"answer {estimator.manifest.name}", unit="picture"):
-        people = [a for a in truth.imgToAnns[image_id] if not a.get("iscrowd") and a.get("num_keypoints")]
-        if people:
-            image = images.read_labelled(source.images, truth.imgs[image_id])
-            poses = estimator.estimate(image, boxes.from_xywh([a["bbox"] for a in people]))
-            found.append(_beside_truth(people, poses, estimator.skeleton, picture_ids))
+    for image_id, image in images.iterate_labelled(source, truth, inhabited, f"predict {estimator.manifest.name}"):
+        poses = estimator.estimate(image, boxes.from_xywh([a["bbox"] for a in people[image_id]]))
+        found.append(_with_labels(people[image_id], poses, estimator.skeleton, picture_ids))
     if not found:
         raise DatasetError(
             f"{source.annotations}: expected people with labelled keypoints, got none on {len(picture_ids)} pictures; "
@@ -120,9 +118,9 @@ def collect(source: coco.Source, estimator: PoseEstimator, every: int = 1) -> An
     return _joined(found)
 
 
-def _beside_truth(people: list[dict], poses: Poses, skeleton: Skeleton, picture_ids: list[int]) -> Answers:
+def _with_labels(people: list[dict], poses: Poses, skeleton: Skeleton, picture_ids: list[int]) -> Predictions:
     truth, labelled, areas = coco.labelled_joints(people, skeleton)
-    return Answers(
+    return Predictions(
         skeleton,
         picture_ids,
         np.array([a["image_id"] for a in people], np.int64),
@@ -135,7 +133,7 @@ def _beside_truth(people: list[dict], poses: Poses, skeleton: Skeleton, picture_
     )
 
 
-def _joined(parts: list[Answers]) -> Answers:
+def _joined(parts: list[Predictions]) -> Predictions:
     def join(name: str) -> NDArray[Any]:
         return np.concatenate([getattr(part, name) for part in parts])
 
@@ -156,43 +154,43 @@ def _joined(parts: list[Answers]) -> Answers:
     )
 
 
-def coco_figures(truth: COCO, answers: Answers) -> dict[str, float]:
-    """Score the answers with pycocotools: `COCO_FIGURES`, 0..1; -1 where nothing of the kind is labelled."""
-    return dict(zip(COCO_FIGURES, compared(truth, answers).stats.tolist(), strict=True))
+def coco_figures(truth: COCO, predicted: Predictions) -> dict[str, float]:
+    """Score predictions with pycocotools: `COCO_FIGURES`, 0..1; -1 where nothing of the kind is labelled."""
+    return dict(zip(COCO_FIGURES, compared(truth, predicted).stats.tolist(), strict=True))
 
 
-def coco_intervals(truth: COCO, answers: Answers) -> dict[str, Interval | None]:
-    """Intervals of the answers' precisions, by the names of `COCO_FIGURES`; None where nobody of a size is labelled."""
-    found = compared(truth, answers)
+def coco_intervals(truth: COCO, predicted: Predictions) -> dict[str, Interval | None]:
+    """Return 95 % intervals by the names of `COCO_FIGURES`; None where nobody of a size is labelled."""
+    found = compared(truth, predicted)
     sizes = {f"AP {size}": found.intervals(size)[0] for size in ("medium", "large")}
     return dict(zip(COCO_FIGURES, found.intervals(), strict=False)) | sizes
 
 
-def compared(truth: COCO, answers: Answers) -> Evaluation:
-    """Have pycocotools compare the answers with the labels."""
+def compared(truth: COCO, predicted: Predictions) -> Evaluation:
+    """Compare predictions with the labels by pycocotools."""
     results = []
-    for image_id in np.unique(answers.image_ids).tolist():
-        results += as_results(image_id, answers.poses.select(answers.image_ids == image_id))
-    return coco_eval(truth, results, answers.picture_ids, "keypoints", answers.skeleton)
+    for image_id in np.unique(predicted.image_ids).tolist():
+        results += as_results(image_id, predicted.poses.select(predicted.image_ids == image_id))
+    return coco_eval(truth, results, predicted.picture_ids, "keypoints", predicted.skeleton)
 
 
-def without(answers: Answers, kind: int) -> Answers:
-    """Put every keypoint of one kind of mistake where its truth is.
+def with_mistake_corrected(predicted: Predictions, kind: int) -> Predictions:
+    """Move every keypoint with one kind of mistake to its label.
 
-    The AP of that says at most what the mistake costs. (Ronchi and Perona, section 3.1, move a keypoint only as far as
-    the next better kind.)
+    The gain in AP is an upper bound of what the mistake costs. (Ronchi and Perona, section 3.1, move a keypoint only as
+    far as the next better kind.)
     """
-    keypoints = np.where((answers.kinds == kind)[..., None], answers.truth, answers.poses.keypoints)
-    return replace(answers, poses=replace(answers.poses, keypoints=keypoints))
+    keypoints = np.where((predicted.kinds == kind)[..., None], predicted.truth, predicted.poses.keypoints)
+    return replace(predicted, poses=replace(predicted.poses, keypoints=keypoints))
 
 
-def reliability(answers: Answers, bins: int = RELIABILITY_BINS) -> Reliability:
-    """Sort the labelled keypoints by score into ``bins`` equally wide bins."""
-    return told(answers.poses.scores[answers.labelled], answers.similarities[answers.labelled], bins)
+def reliability(predicted: Predictions, bins: int = RELIABILITY_BINS) -> Reliability:
+    """Return the reliability diagram of the labelled keypoints in ``bins`` equally wide bins."""
+    return reliability_of(predicted.poses.scores[predicted.labelled], predicted.similarities[predicted.labelled], bins)
 
 
-def told(scores: Floats, similarities: Floats, bins: int = RELIABILITY_BINS) -> Reliability:
-    """Sort scores (M,), 0..1, with what each was worth, (M,), into ``bins`` equally wide bins."""
+def reliability_of(scores: Floats, similarities: Floats, bins: int = RELIABILITY_BINS) -> Reliability:
+    """Return the reliability diagram of scores (M,), 0..1, and similarities (M,) in ``bins`` equally wide bins."""
     bin_of = np.clip((scores.astype(np.float64) * bins).astype(int), 0, bins - 1)
     total = np.bincount(bin_of, minlength=bins)
     full = total > 0

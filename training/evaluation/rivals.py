@@ -1,4 +1,4 @@
-"""Who is measured side by side: our bundles and their rivals, behind the same two calls."""
+"""Networks that are measured side by side: this project's bundles and their rivals, behind the same two calls."""
 
 from __future__ import annotations
 
@@ -19,31 +19,30 @@ from service.pose.skeleton import Skeleton
 from service.pose.types import Boxes, Floats, Image, Poses
 from training.data.coco import DatasetError
 from training.distillation.teachers import read_bundle
+from training.evaluation.coco_ap import MAX_BOXES
 
 PUBLISHED_PADDING = 1.25
-"""Factor on a person's box before it is cut, as PaddleDetection and OpenMMLab publish their pose networks."""
-BAR = 114
+"""Factor on a person's box, as PaddleDetection and OpenMMLab publish their pose networks."""
+LETTERBOX_GREY = 114
 """Grey of a letterbox's bars, as OpenMMLab publishes its detectors."""
 OURS, THEIRS = True, False
 FLOAT32 = "float32"
-MOST_BOXES = 100
-"""pycocotools counts no more."""
-LEAST_RIVAL_SCORE = 0.02
-"""Rivals' detectors answer at some thousand places: below, boxes are noise, and sorting them out takes seconds."""
+MIN_RIVAL_SCORE = 0.02
+"""Minimum box score of rivals' detectors: suppressing their thousands of worse boxes would take seconds."""
 
 
 @dataclass(frozen=True, slots=True)
-class PoseContender:
-    """Answers people whose boxes are known.
+class PoseCandidate:
+    """A pose network.
 
     Attributes:
-        name: Of its row.
-        ours: Whether it is no rival.
-        detector: Name of the `DetectorContender` that finds its people on a whole picture; None: there is none.
-        skeleton: Whose keypoints it answers.
-        arithmetic: What its graph computes in, `arithmetic`.
-        estimate: Takes picture, boxes and their scores (None: ones).
-        estimate_detections: The same for boxes that a detector found.
+        name: Unique name.
+        ours: Whether this project trained it; otherwise it is a rival.
+        detector: Name of the `DetectorCandidate` that it is used with on whole pictures; None without any.
+        skeleton: Its keypoints.
+        arithmetic: See `arithmetic`.
+        estimate: Takes a picture, boxes and their scores (None: ones).
+        estimate_detections: The same for boxes of a detector.
     """
 
     name: str
@@ -56,14 +55,14 @@ class PoseContender:
 
 
 @dataclass(frozen=True, slots=True)
-class DetectorContender:
-    """Finds people.
+class DetectorCandidate:
+    """A detector.
 
     Attributes:
-        name: Of its row.
-        ours: Whether it is no rival.
-        arithmetic: What its graph computes in, `arithmetic`.
-        detect: Takes picture and least score; answers at most `MOST_BOXES` boxes and their scores, best first.
+        name: Unique name.
+        ours: Whether this project trained it; otherwise it is a rival.
+        arithmetic: See `arithmetic`.
+        detect: Takes a picture and a minimum score; returns at most `coco_ap.MAX_BOXES` boxes and scores, best first.
     """
 
     name: str
@@ -73,28 +72,33 @@ class DetectorContender:
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
-    """All who are measured; names are unique."""
+class Candidates:
+    """All networks that are measured; names are unique."""
 
-    poses: list[PoseContender]
-    detectors: list[DetectorContender]
+    poses: list[PoseCandidate]
+    detectors: list[DetectorCandidate]
 
 
-def gather(bundles: list[Path], rivals: Sequence[Path] = (), backends: tuple[Backend, ...] = ("onnxruntime",)) -> Field:
-    """Open bundles and rivals, one thread each. The first detector among the bundles finds for all of its backend.
+def gather(
+    bundles: list[Path], rivals: Sequence[Path] = (), backends: tuple[Backend, ...] = ("onnxruntime",)
+) -> Candidates:
+    """Open bundles and rivals, with one thread each.
+
+    The first detector among the bundles is used with all pose networks of the same backend, and the first detector
+    among the rivals with all other rivals.
 
     Args:
-        bundles: Our bundles' folders.
-        rivals: Folders of imported bundles, measured as their makers publish them, whatever their manifests say: boxes
-            padded by `PUBLISHED_PADDING`, detectors in a letterbox. The first detector among them finds for the others.
-        backends: What runs our bundles, each on all of them; rivals run on onnxruntime.
+        bundles: Folders of this project's bundles.
+        rivals: Folders of imported bundles. They are measured as their makers publish them, whatever their manifests
+            say: boxes padded by `PUBLISHED_PADDING`, detectors in a letterbox.
+        backends: Each runs all bundles of this project; rivals run on onnxruntime.
 
     Raises:
         BundleError: A bundle is missing, damaged or not what it should be.
         BackendError: A backend is not installed.
-        DatasetError: A rival is a file that is to be imported first, or was not imported.
+        DatasetError: A rival is a file that has to be imported first, or a bundle that was not imported.
     """
-    found = Field([], [])
+    found = Candidates([], [])
     read = [bundle.read(path) for path in bundles]
     for backend in backends:
         runners = [open_runner(backend, opened.onnx, threads=1) for opened in read]
@@ -118,30 +122,30 @@ def gather(bundles: list[Path], rivals: Sequence[Path] = (), backends: tuple[Bac
 
 
 def _name(opened: Bundle, others: list[Bundle]) -> str:
-    """A bundle's own name; its folder where another version of it is measured too."""
+    """Return a bundle's name, or its folder if another version of it is measured too."""
     name = opened.manifest.name
     return name if [other.manifest.name for other in others].count(name) == 1 else str(opened.path)
 
 
 def arithmetic(opened: Bundle, runner: Runner) -> str:
-    """What a bundle's convolutions compute in on a runner: ``float32``, ``bf16`` or ``int8``."""
+    """Return the precision of a bundle's convolutions on a runner: ``float32``, ``bf16`` or ``int8``."""
     if opened.manifest.quantized is not None:
         return opened.manifest.quantized.precision
     return "bf16" if runner.backend.endswith("bf16") else FLOAT32
 
 
-def _our_pose(name: str, opened: Bundle, runner: Runner, detector: str | None) -> PoseContender:
+def _our_pose(name: str, opened: Bundle, runner: Runner, detector: str | None) -> PoseCandidate:
     estimator = PoseEstimator(opened, runner)
     computes = arithmetic(opened, runner)
-    return PoseContender(
+    return PoseCandidate(
         name, OURS, detector, estimator.skeleton, computes, estimator.estimate, estimator.estimate_detections
     )
 
 
-def _our_detector(name: str, opened: Bundle, runner: Runner) -> DetectorContender:
+def _our_detector(name: str, opened: Bundle, runner: Runner) -> DetectorCandidate:
     detector = PersonDetector(opened, runner)
     computes = arithmetic(opened, runner)
-    return DetectorContender(name, OURS, computes, lambda image, least: detector.detect(image, MOST_BOXES, least))
+    return DetectorCandidate(name, OURS, computes, lambda image, least: detector.detect(image, MAX_BOXES, least))
 
 
 def _rival(path: Path) -> Bundle:
@@ -154,31 +158,35 @@ def _rival(path: Path) -> Bundle:
     return opened
 
 
-def _their_pose(name: str, opened: Bundle, detector: str | None) -> PoseContender:
+def _their_pose(name: str, opened: Bundle, detector: str | None) -> PoseCandidate:
     manifest = opened.manifest.model_copy(update={"box_padding": PUBLISHED_PADDING})
     estimator = PoseEstimator(replace(opened, manifest=manifest), OnnxRunner(opened.onnx, threads=1))
-    return PoseContender(name, THEIRS, detector, estimator.skeleton, FLOAT32, estimator.estimate, estimator.estimate)
+    return PoseCandidate(name, THEIRS, detector, estimator.skeleton, FLOAT32, estimator.estimate, estimator.estimate)
 
 
-def _their_detector(name: str, opened: Bundle) -> DetectorContender:
-    """A rival's detector in a square letterbox, as large as its bundle's input is long."""
+def _their_detector(name: str, opened: Bundle) -> DetectorCandidate:
+    """Open a rival's detector, which gets pictures in a square letterbox with the longer side of its input."""
     runner, side = OnnxRunner(opened.onnx, threads=1), max(opened.manifest.input_size)
 
-    def detect(image: Image, least: float) -> tuple[Boxes, Floats]:
+    def detect(image: Image, min_score: float) -> tuple[Boxes, Floats]:
         pixels, scale, corner = letterbox(image, side)
         scores, boxes = runner.run(pixels[None])
-        boxes, kept = select(boxes[0], scores[0], MOST_BOXES, max(least, LEAST_RIVAL_SCORE))
+        boxes, kept = select(boxes[0], scores[0], MAX_BOXES, max(min_score, MIN_RIVAL_SCORE))
         return boxes_.clip((boxes - np.tile(corner, 2)) / scale, (image.shape[1], image.shape[0])), kept
 
-    return DetectorContender(name, THEIRS, FLOAT32, detect)
+    return DetectorCandidate(name, THEIRS, FLOAT32, detect)
 
 
 def letterbox(image: Image, side: int) -> tuple[Image, float, Floats]:
-    """A picture in the middle of a grey square; also its scale there, and the px of its corner, float32 (2,)."""
+    """Fit a picture into the middle of a grey square.
+
+    Returns:
+        Pixels uint8 (side, side, 3), square px per picture px, and the picture's upper left corner float32 (2,), px.
+    """
     height, width = image.shape[:2]
     scale = side / max(height, width)
     size = (round(width * scale), round(height * scale))
-    pixels = np.full((side, side, 3), BAR, np.uint8)
+    pixels = np.full((side, side, 3), LETTERBOX_GREY, np.uint8)
     left, top = (side - size[0]) // 2, (side - size[1]) // 2
     interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     pixels[top : top + size[1], left : left + size[0]] = cv2.resize(image, size, interpolation=interpolation)

@@ -20,7 +20,6 @@ from service.pose.backends.runner import OnnxRunner
 from service.pose.estimator import PoseEstimator
 from training.data import coco
 from training.evaluation import predictions
-from training.evaluation.predictions import Answers
 from training.onnx import import_pose
 from training.onnx.import_pose import ThirdPartyModel
 from training.onnx.wrap import NORMALISATIONS, Conventions
@@ -71,7 +70,7 @@ class Attempt:
 
     imported: ThirdPartyModel
     conventions: Conventions
-    found: Answers
+    found: predictions.Predictions
     ap: float
 
     @property

@@ -137,7 +137,7 @@ def served_inputs(opened: Bundle, source: coco.Source, ids: list[int]) -> list[N
         if is_detector:
             ask.detect(image)
         else:
-            people = [a for a in truth.imgToAnns[image_id] if not a.get("iscrowd") and a.get("num_keypoints")]
+            people = coco.people(truth, image_id, with_keypoints=True)
             ask.estimate(image, boxes_.from_xywh([a["bbox"] for a in people[:1]]))
     if not recorder.inputs:
         raise QuantizeError(f"{source.annotations}: expected labelled people to calibrate on, got none")

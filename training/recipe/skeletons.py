@@ -1,4 +1,4 @@
-"""A user's own skeleton: a TOML file of names -> `Skeleton`, and back.
+"""Skeletons as TOML files, read and written.
 
     name = "hand5"
     keypoints = ["wrist", "left_tip", "right_tip"]
@@ -8,7 +8,7 @@
     sigmas = { wrist = 0.05 }
 
 Only ``name`` and ``keypoints`` are required. Without ``flip``, ``left_X`` and ``right_X`` are partners. A keypoint that
-``sigmas`` leaves out has COCO's value if it has a name of COCO's, else `SIGMA`.
+is missing in ``sigmas`` has COCO's value if COCO has a keypoint of that name, else `SIGMA`.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ class SkeletonError(ValueError):
 
 
 SIGMA = 0.072
-"""The median of COCO's seventeen: for keypoints that COCO does not name."""
+"""Default sigma: the median of COCO's seventeen."""
 _KEYS = ("name", "keypoints", "edges", "flip", "upper", "sigmas")
 
 
 def load(path: Path) -> Skeleton:
-    """Read a skeleton's TOML.
+    """Read a skeleton's TOML file.
 
     Raises:
-        SkeletonError: No such file, bad TOML, or not a skeleton.
+        SkeletonError: The file is missing, is not TOML, or does not describe a skeleton.
     """
     try:
         tree = tomllib.loads(read_text(path))
@@ -48,10 +48,10 @@ def load(path: Path) -> Skeleton:
 
 
 def parse(tree: dict[str, Any], origin: str) -> Skeleton:
-    """Turn a TOML's tree into a skeleton; ``origin`` is named in errors.
+    """Turn the content of a TOML file into a skeleton; ``origin`` is the file's name in errors.
 
     Raises:
-        SkeletonError: Unknown or missing key, unknown keypoint, or a table that is not what it must be.
+        SkeletonError: A key is unknown or missing, a keypoint is unknown, or a value has the wrong type.
     """
     unknown = [key for key in tree if key not in _KEYS]
     if unknown:
@@ -77,19 +77,19 @@ def parse(tree: dict[str, Any], origin: str) -> Skeleton:
 
 
 def by_sides(keypoints: Sequence[str]) -> tuple[int, ...]:
-    """Mirror partners by name: ``left_X`` and ``right_X`` are a pair, everything else is its own partner."""
+    """Return mirror partners by name: ``left_X`` and ``right_X`` are a pair, other keypoints their own partners."""
     places = {name: k for k, name in enumerate(keypoints)}
     return tuple(places.get(_other_side(name), k) for k, name in enumerate(keypoints))
 
 
 def usual_sigmas(keypoints: Sequence[str]) -> tuple[float, ...]:
-    """Sigmas by name: COCO's where COCO has the name, else `SIGMA`."""
+    """Return sigmas by name: COCO's value if COCO has the name, else `SIGMA`."""
     known = dict(zip(COCO17.keypoints, COCO17.sigmas, strict=True))
     return tuple(known.get(name, SIGMA) for name in keypoints)
 
 
 def to_toml(skeleton: Skeleton) -> str:
-    """Write a skeleton as the TOML that `load` reads."""
+    """Return a skeleton as the text of a TOML file that `load` reads."""
     names = skeleton.keypoints
     edges = [[names[a], names[b]] for a, b in skeleton.edges]
     flip = [[names[k], names[other]] for k, other in enumerate(skeleton.flip) if k < other]

@@ -1,4 +1,4 @@
-"""The parts of an adaptation: footage and its split, gates, verdict, a bundle's graph as a network that learns."""
+"""The parts of an adaptation: footage and its split, gates, verdict, and a bundle as the start of a training."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def write_video(path: Path, frames: list[np.ndarray], rate: float = 10) -> Path:
     return path
 
 
-def test_of_a_video_only_frames_are_kept_that_differ(tmp_path: Path) -> None:
+def test_only_changed_frames_of_a_video_are_kept(tmp_path: Path) -> None:
     moving = [spots.paint(spots.Person((150 + 10 * i, 190))) for i in range(20)]
     video = write_video(tmp_path / "clip.avi", [*[moving[0]] * 20, *moving])
     found = footage.collect(video, tmp_path / "frames", 100, 0.25)
@@ -49,12 +49,12 @@ def test_of_a_video_only_frames_are_kept_that_differ(tmp_path: Path) -> None:
     assert len(times) > 5
     assert found.is_video
     assert all((found.images / frame.file).is_file() for frame in found.frames)
-    # The listing is complete: the video itself is not needed any more.
+    # The listing is complete, so the video is not needed any more.
     video.unlink()
     assert footage.collect(video, tmp_path / "frames", 100, 0.25) == found
 
 
-def test_a_video_is_thinned_evenly(tmp_path: Path) -> None:
+def test_a_long_video_is_sampled_evenly(tmp_path: Path) -> None:
     video = write_video(tmp_path / "clip.avi", [spots.paint(spots.Person((150 + 8 * i, 190))) for i in range(40)])
     assert footage.count(video, 7) <= 7
     times = [frame.time_s for frame in footage.collect(video, tmp_path / "frames", 7, 0.25).frames]
@@ -62,7 +62,7 @@ def test_a_video_is_thinned_evenly(tmp_path: Path) -> None:
     assert times[-1] >= 3
 
 
-def test_pictures_of_a_folder_stand_upright_and_bad_ones_are_named(tmp_path: Path) -> None:
+def test_pictures_of_a_folder_are_turned_upright_and_unreadable_ones_named(tmp_path: Path) -> None:
     (tmp_path / "photos" / "more").mkdir(parents=True)
     upright = spots.paint(spots.SURE)
     for i in range(5):
@@ -94,7 +94,7 @@ def test_pictures_of_a_folder_stand_upright_and_bad_ones_are_named(tmp_path: Pat
     ],
     ids=["missing", "no video", "empty folder", "nothing moves"],
 )
-def test_footage_that_is_none_is_refused(tmp_path: Path, make, message: str) -> None:
+def test_unusable_footage_is_refused(tmp_path: Path, make, message: str) -> None:
     with pytest.raises(footage.FootageError, match=message):
         footage.collect(make(tmp_path), tmp_path / "out" / "frames", 50, 0.25)
 
@@ -143,7 +143,7 @@ def agreed(oks: np.ndarray) -> Agreement:
     return Agreement(oks.astype(np.float32), 0.5, np.full(17, 0.5))
 
 
-def test_better_is_a_sure_gain_that_costs_no_precision() -> None:
+def test_better_means_a_significant_gain_without_a_loss_of_ap() -> None:
     rng = np.random.default_rng(0)
     old = rng.uniform(0.5, 0.9, 400)
     noise = rng.normal(0, 0.05, 400)
@@ -154,7 +154,9 @@ def test_better_is_a_sure_gain_that_costs_no_precision() -> None:
     assert not agreement.judge(agreed(old), agreed(old - 0.03), None, None).better
     assert not agreement.judge(agreed(old), agreed(old + 0.03), 0.40, 0.38).better
     assert agreement.judge(agreed(old), agreed(old + 0.03 + noise), 0.40, 0.395).better
-    assert not agreement.judge(agreed(old[:1]), agreed(old[:1] + 0.1), None, None).better, "one person is no witness"
+    assert not agreement.judge(agreed(old[:1]), agreed(old[:1] + 0.1), None, None).better, (
+        "one person has no standard error"
+    )
 
 
 def test_versions_count_adaptations() -> None:

@@ -1,4 +1,4 @@
-"""Augmented points stay on their spots, and every disturbance does what it says."""
+"""Augmented points stay on their spots, and every change of the pixels does what its name says."""
 
 import cv2
 import numpy as np
@@ -10,8 +10,8 @@ from service.pose.skeleton import COCO17
 from tests import spots
 from training.data import augment
 from training.data.augment import Strength
+from training.data.batch_rng import of_all
 from training.data.crop_cache import CANVAS_SIZE
-from training.engine.rng import of_all
 
 STILL = Strength(0, 0, (1, 1), 0, 0, 0, 0, 0, 0, 0)
 VIEW = np.array([[1.5, 0, 0.25], [0, 1.5, 0.25]], np.float32)
@@ -24,13 +24,13 @@ def canvas() -> tuple[np.ndarray, np.ndarray]:
 
 
 def cut(canvases: np.ndarray, to_canvas: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """As on an accelerator."""
+    """Sample as on an accelerator."""
     sampled = augment.sample_together(torch.from_numpy(canvases), torch.from_numpy(to_canvas), size)
     return augment.to_bytes(sampled).numpy()
 
 
-def test_every_point_keeps_its_colour(canvas: tuple[np.ndarray, np.ndarray]) -> None:
-    """After zoom, turn, shift, mirror and half-body view a keypoint still lies on its own colour."""
+def test_augmented_keypoints_stay_on_their_colours(canvas: tuple[np.ndarray, np.ndarray]) -> None:
+    """After zoom, rotation, shift, mirroring and half-body crops."""
     count = 40
     image, keypoints = canvas
     strength = Strength(30, 1.0, (0.75, 1.35), 0.08, 0.3, 0, 0, 0, 0, 0)
@@ -48,7 +48,7 @@ def test_every_point_keeps_its_colour(canvas: tuple[np.ndarray, np.ndarray]) -> 
         assert np.linalg.norm(pixels[i, y, x].astype(float) - spots.COLORS[k]) < 60
 
 
-def test_an_undisturbed_crop_is_the_serving_crop(canvas: tuple[np.ndarray, np.ndarray]) -> None:
+def test_a_crop_without_augmentation_is_the_serving_crop(canvas: tuple[np.ndarray, np.ndarray]) -> None:
     """Batched sampling and `service.pose.crop.warp` agree, at full size, enlarged and beyond the edge."""
     image = cv2.GaussianBlur(canvas[0], (0, 0), 2)
     for affine in ([[1, 0, 0], [0, 1, 0]], [[0.6, 0, 50], [0, 0.6, 90]], [[1, 0.2, -40], [-0.2, 1, 20]]):
@@ -62,7 +62,7 @@ def test_an_undisturbed_crop_is_the_serving_crop(canvas: tuple[np.ndarray, np.nd
         assert np.percentile(np.abs(expected - found), 99) < 4
 
 
-def test_large_canvases_are_shrunk_over_areas() -> None:
+def test_large_canvases_are_shrunk_by_area_averaging() -> None:
     stripes = np.zeros((1, 384, 288, 3), np.uint8)
     stripes[:, :, ::2] = 200
     pixels = cut(stripes, np.array([[[2, 0, 0.5], [0, 2, 0.5]]], np.float32), (96, 128))
@@ -83,7 +83,7 @@ def test_each_crop_shrinks_by_its_own_factor(canvas: tuple[np.ndarray, np.ndarra
         assert together[i][inside].std() == pytest.approx(served[inside].std(), rel=0.15)
 
 
-def test_still_is_still_and_mirrors_half(canvas: tuple[np.ndarray, np.ndarray]) -> None:
+def test_without_strength_crops_are_only_mirrored(canvas: tuple[np.ndarray, np.ndarray]) -> None:
     image, keypoints = canvas
     identity = np.array([[1, 0, 0], [0, 1, 0]], np.float32)
     repeated = np.repeat(keypoints[None], 20, axis=0).astype(np.float32)
@@ -99,7 +99,7 @@ def test_still_is_still_and_mirrors_half(canvas: tuple[np.ndarray, np.ndarray]) 
 @pytest.mark.parametrize(
     "change", [augment.recolor, augment.soften, augment.add_noise, augment.compress], ids=lambda c: c.__name__
 )
-def test_disturbances_change_pictures_but_not_beyond_recognition(change: object, photo_crop: torch.Tensor) -> None:
+def test_pixel_changes_keep_the_picture_recognisable(change: object, photo_crop: torch.Tensor) -> None:
     assert callable(change)
     pixels = photo_crop.repeat(8, 1, 1, 1)
     changed = change(pixels, of_all(np.random.default_rng(0), len(pixels))).clamp(0, 255)
@@ -122,8 +122,8 @@ def photo_crop() -> torch.Tensor:
     return torch.nn.functional.interpolate(coarse, size=(64, 48), mode="bicubic").clamp(0, 255)
 
 
-def test_compression_is_what_jpeg_does(photo_crop: torch.Tensor) -> None:
-    """At one quality the grey picture is that of a real codec, but for its rounding."""
+def test_compression_imitates_jpeg(photo_crop: torch.Tensor) -> None:
+    """At equal quality, a grey picture equals that of a real codec except for rounding."""
     grey = photo_crop.mean(dim=1, keepdim=True).repeat(1, 3, 1, 1).round()
 
     class Fixed:
@@ -138,7 +138,7 @@ def test_compression_is_what_jpeg_does(photo_crop: torch.Tensor) -> None:
     assert np.percentile(apart, 95) <= 2
 
 
-def test_cut_out_covers_near_a_known_joint_and_only_when_asked(photo_crop: torch.Tensor) -> None:
+def test_cut_out_covers_a_rectangle_near_a_known_joint(photo_crop: torch.Tensor) -> None:
     pixels = photo_crop.repeat(40, 1, 1, 1)
     joints = np.full((40, 17, 2), -500, np.float32)  # where nobody knows them
     known = np.zeros((40, 17), bool)
@@ -183,7 +183,7 @@ def test_each_strength_moves_crops_less_than_the_one_before(canvas: tuple[np.nda
     assert moved[-1] > 1
 
 
-def test_few_known_joints_are_no_half_body() -> None:
+def test_few_known_joints_give_no_half_body() -> None:
     keypoints = np.zeros((4, len(COCO17), 2), np.float32)
     weights = np.zeros((4, len(COCO17)), np.float32)
     weights[:, :3] = 1

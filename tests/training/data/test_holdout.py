@@ -1,4 +1,4 @@
-"""Nothing is measured on pictures that were learned from, unless somebody asks for it."""
+"""Networks are not measured on pictures that they were trained on, unless the user asks for it."""
 
 import json
 from dataclasses import replace
@@ -18,7 +18,7 @@ from training.data.image_record import PictureRecord
 
 
 def with_record(path: Path, learned: PictureRecord) -> Bundle:
-    """A bundle as if its training had learned from these pictures."""
+    """A bundle that records these pictures as its training data."""
     known = bundle.read(path)
     manifest = known.manifest.model_copy(update={"trained_by": {"pictures": learned.packed()}})
     return bundle.write(path, manifest, known.onnx, known.card)
@@ -31,14 +31,14 @@ def many(tmp_path: Path) -> coco.Source:
 
 @pytest.fixture
 def student(many: coco.Source, tmp_path: Path) -> Bundle:
-    """It learned from pictures 1 and 3."""
+    """It was trained on pictures 1 and 3."""
     path = spots.write_pose_bundle(tmp_path, "student-s", "student", shift_cells=2)
     return with_record(path, PictureRecord.of([image_record.picture_id(many.images / f"{i}.png") for i in (1, 3)]))
 
 
 @pytest.fixture
 def detector(many: coco.Source, tmp_path: Path) -> Bundle:
-    """It learned from picture 2."""
+    """It was trained on picture 2."""
     path = spots.write_detector_bundle(tmp_path)
     return with_record(path, PictureRecord.of([image_record.picture_id(many.images / "2.png")]))
 
@@ -48,7 +48,7 @@ def verb(name: str, source: coco.Source, *more: object) -> int:
     return main([name, *map(str, [*more, *where])])
 
 
-def test_only_the_pictures_that_are_measured_count(many: coco.Source, student: Bundle) -> None:
+def test_measuring_on_training_pictures_is_refused_and_others_do_not_count(many: coco.Source, student: Bundle) -> None:
     with pytest.raises(OverlapError, match=r"got 2 of 12 pictures that it learned from \(1.png, 3.png\).*--allow-seen"):
         holdout.of_bundles([student], many)
     assert holdout.of_bundles([student], many, every=2) == Overlap(0, ())
@@ -59,7 +59,9 @@ def test_only_the_pictures_that_are_measured_count(many: coco.Source, student: B
     assert holdout.of_bundles([student], many, complete=True) == Overlap(0, ())
 
 
-def test_evaluate(many: coco.Source, student: Bundle, detector: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate_refuses_training_pictures(
+    many: coco.Source, student: Bundle, detector: Bundle, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert verb("evaluate", many, student.path) == 1
     assert "got 2 of 12" in capsys.readouterr().err
     assert verb("evaluate", many, student.path, "--every", 2) == 0
@@ -74,7 +76,7 @@ def test_evaluate(many: coco.Source, student: Bundle, detector: Bundle, capsys: 
     assert "on painted people, of which 2 were learned from." in recorded.card
 
 
-def test_calibrate(many: coco.Source, student: Bundle, tmp_path: Path) -> None:
+def test_calibrate_refuses_training_pictures(many: coco.Source, student: Bundle, tmp_path: Path) -> None:
     out = ("--out", tmp_path / "out")
     assert verb("calibrate", many, student.path, *out) == 1
     assert not (tmp_path / "out").exists()
@@ -84,7 +86,7 @@ def test_calibrate(many: coco.Source, student: Bundle, tmp_path: Path) -> None:
     assert found.measured_on == f"12 pictures of {many.annotations.stem}, of which 2 were learned from"
 
 
-def test_bench_and_report(
+def test_bench_and_report_refuse_training_pictures(
     many: coco.Source, student: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert verb("bench", many, student.path, "--rounds", 1) == 1
@@ -93,11 +95,11 @@ def test_bench_and_report(
     assert verb("report", many, student.path, "--out", tmp_path / "report") == 1
     assert verb("report", many, student.path, "--out", tmp_path / "report", "--allow-seen") == 0
     assert json.loads((tmp_path / "report" / "report.json").read_text())["overlap"] == {"pictures": 2, "unchecked": []}
-    assert "It learned from 2 of the pictures below" in (tmp_path / "report" / "report.html").read_text()
+    assert "It was trained on 2 of the pictures below" in (tmp_path / "report" / "report.html").read_text()
 
 
 @pytest.mark.parametrize("name", ["detector", "student-s", "student-t", "teacher"])
-def test_shipped_bundles_say_what_they_learned_from_or_that_nobody_knows(
+def test_shipped_bundles_record_their_training_pictures_or_that_these_are_unknown(
     name: str, many: coco.Source, capsys: pytest.CaptureFixture[str]
 ) -> None:
     opened = bundle.read(Path(service.__file__).parent / "models" / name)
@@ -115,7 +117,7 @@ def test_a_damaged_record_is_refused(many: coco.Source, student: Bundle) -> None
             holdout.of_bundles([replace(student, manifest=made)], many)
 
 
-def test_a_bundle_without_a_record_is_measured_with_a_note(
+def test_a_bundle_without_a_record_is_measured_with_a_warning(
     many: coco.Source, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = spots.write_pose_bundle(tmp_path, "old", "student")

@@ -1,4 +1,4 @@
-"""Pictures that were learned from are known by id, wherever their copies lie; caches and tasks tell theirs."""
+"""Training pictures are recorded by ids that their copies share; caches and tasks have such records."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ numbers = st.lists(
 
 
 @given(numbers, numbers)
-def test_a_record_survives_json_and_adds_up(first: list[int], second: list[int]) -> None:
+def test_records_survive_json_and_have_unions(first: list[int], second: list[int]) -> None:
     one = PictureRecord.of(first) | PictureRecord(unrecorded=("a",))
     other = PictureRecord.of(second) | PictureRecord(unrecorded=("b", "a"))
     again = PictureRecord.unpacked(json.loads(json.dumps(one.packed())))
@@ -34,13 +34,13 @@ def test_a_record_survives_json_and_adds_up(first: list[int], second: list[int])
     assert both.unrecorded == ("a", "b")
 
 
-def test_all_of_coco_is_small() -> None:
+def test_a_record_of_all_of_coco_is_small() -> None:
     ids = np.random.default_rng(0).choice(581_929, 57_000, replace=False)
     assert len(json.dumps(PictureRecord.of(ids).packed())) < 64_000
 
 
-def test_copies_share_a_number_and_namesakes_do_not(tmp_path: Path) -> None:
-    """A file of COCO's however it was encoded again, others byte for byte, whatever they are called."""
+def test_copies_share_an_id_and_equal_names_do_not(tmp_path: Path) -> None:
+    """COCO's files by their names, however they are encoded; other files by their bytes, whatever their names."""
     named = ["000000000785.jpg", "000000000785.webp", "COCO_val2014_000000000785.jpg",
              "000000000785_jpg.rf.a81ebe83fa4a2fec5d2d2a0ce2c6ee0a.jpg"]  # fmt: skip
     assert {image_record.picture_id(tmp_path / name) for name in named} == {785}
@@ -63,7 +63,7 @@ def test_copies_share_a_number_and_namesakes_do_not(tmp_path: Path) -> None:
     )
 
 
-def test_caches_say_whose_crops_they_hold_and_what_was_held_back(painted: coco.Source, tmp_path: Path) -> None:
+def test_caches_record_their_pictures_and_those_held_back(painted: coco.Source, tmp_path: Path) -> None:
     crop_cache.build(painted, tmp_path / "crops", skip=3)
     (cache,) = crop_cache.open_cache([tmp_path / "crops"])
     there = {i: image_record.picture_id(painted.images / f"{i}.png") for i in range(1, 7)}
@@ -72,7 +72,7 @@ def test_caches_say_whose_crops_they_hold_and_what_was_held_back(painted: coco.S
     assert crop_cache.record([cache]).ids.tolist() == sorted(there[i] for i in (1, 2, 4, 5))
 
 
-def test_what_one_cache_holds_back_and_another_shows_is_said(
+def test_a_picture_that_one_cache_holds_back_and_another_shows_gives_a_warning(
     painted: coco.Source, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, skip in (("a", 3), ("b", 3), ("c", 2)):
@@ -86,7 +86,7 @@ def test_what_one_cache_holds_back_and_another_shows_is_said(
     assert f"{tmp_path / 'c'}: 2 of 3 pictures that were held back here" in told
 
 
-def test_a_cache_of_a_version_before_is_refused(data_root: Path, tmp_path: Path) -> None:
+def test_a_cache_of_an_older_version_is_refused(data_root: Path, tmp_path: Path) -> None:
     shutil.copytree(data_root / "crops", tmp_path / "crops")
     with np.load(tmp_path / "crops" / "labels.npz") as stored:
         kept = {name: stored[name] for name in stored.files if name not in {"pictures", "held_back"}}
@@ -95,7 +95,7 @@ def test_a_cache_of_a_version_before_is_refused(data_root: Path, tmp_path: Path)
         crop_cache.open_cache([tmp_path / "crops"])
 
 
-def test_both_tasks_tell_what_they_learn_from(painted: coco.Source, data_root: Path) -> None:
+def test_both_tasks_record_their_pictures(painted: coco.Source, data_root: Path) -> None:
     expected = sorted(image_record.picture_id(it) for it in painted.images.iterdir())
     tasks = [task(tiny_recipe(kind), data_root, CPU, data_root / "run")
              for kind, task in (("pose", PoseTask), ("detector", DetectorTask))]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Skeletons of one's own: read, refused, and from a TOML through training, export and service to a client."""
+"""Custom skeletons: read, refused, and from a TOML file through training, export and service to a client."""
 
 import json
 import re
@@ -60,7 +60,7 @@ class Made:
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """By the verbs, as a user would; the TOML is gone before the export."""
+    """By the subcommands, as a user would; the TOML file is deleted before the export."""
     folder = tmp_path_factory.mktemp("stick")
     source = coco.Source("stick", stick_people.write_coco(folder / "data", 24), folder / "data" / "train")
     (folder / "stick.toml").write_text(stick_people.TOML)
@@ -81,7 +81,7 @@ def run(*arguments: object) -> None:
 
 @pytest.fixture(scope="session")
 def server(made: Made) -> Iterator[Running]:
-    """The twelve points as student, COCO's seventeen as teacher that never steps in for them."""
+    """A student with twelve keypoints, and a teacher with COCO's seventeen, which is no fallback for it."""
     spots.write_detector_bundle(made.folder / "bundles")
     spots.write_pose_bundle(made.folder / "bundles", "teacher", "teacher")
     with serving(Settings(models_dir=made.folder / "bundles", student="stick", fallback_score=1.0)) as running:
@@ -104,11 +104,11 @@ def test_the_service_answers_twelve_named_keypoints_where_they_are(made: Made, s
     assert [it["name"] for it in pose["keypoints"]] == list(stick_people.NAMES)
     points = np.array([(it["x"], it["y"]) for it in pose["keypoints"]])
     apart = np.linalg.norm(points - figure.points, axis=1)
-    assert apart.mean() < 30, "a few steps bring it near, not more"
+    assert apart.mean() < 30, "a few steps give a rough result"
 
 
 @pytest.mark.parametrize(("layout", "count"), [("compact", 12), ("tfjs", 12), ("roboflow", 12), ("coco", 36)])
-def test_formats_that_name_no_joints_take_any_skeleton(made: Made, server: Running, layout: str, count: int) -> None:
+def test_formats_without_joint_names_accept_any_skeleton(made: Made, server: Running, layout: str, count: int) -> None:
     content, box, _ = asked(made)
     reply = server.predict(content, boxes=box, format=layout).json()
     people = reply if isinstance(reply, list) else reply.get("poses") or reply["predictions"]
@@ -137,7 +137,7 @@ def test_models_name_their_keypoints(server: Running) -> None:
     assert "skeleton" in server.http.get("/openapi.json").text
 
 
-def test_the_drawing_uses_its_edges(made: Made, server: Running) -> None:
+def test_the_drawing_shows_the_skeleton(made: Made, server: Running) -> None:
     content, box, _ = asked(made)
     query = {"boxes": box, "keypoint_threshold": 0}
     headers = {"Content-Type": "image/png", "Accept": "image/png"}
@@ -146,7 +146,7 @@ def test_the_drawing_uses_its_edges(made: Made, server: Running) -> None:
     assert drawn.content != content
 
 
-def test_clients_draw_and_name_what_came(made: Made, server: Running) -> None:
+def test_clients_get_names_and_edges(made: Made, server: Running) -> None:
     content, box, _ = asked(made)
     with Client(server.url) as client:
         prediction = client.predict(content, boxes=json.loads(box))
@@ -157,7 +157,7 @@ def test_clients_draw_and_name_what_came(made: Made, server: Running) -> None:
     assert (keypoints.shape, scores.shape) == ((1, 12, 2), (1, 12))
 
 
-def test_a_stream_tells_its_keypoints_first(server: Running) -> None:
+def test_a_stream_begins_with_the_keypoints(server: Running) -> None:
     with connect(server.url.replace("http", "ws") + "/stream", subprotocols=["pose.v1.json"]) as socket:  # type: ignore[list-item]
         socket.send(json.dumps({"type": "hello"}))
         ready = json.loads(socket.recv(10))
@@ -174,7 +174,7 @@ def test_checkpoint_and_bundle_describe_themselves(made: Made) -> None:
     assert recipe.parse(recipe.dump(plan), "again") == plan
 
 
-def test_scores_and_report_go_by_its_sigmas(made: Made) -> None:
+def test_scores_and_report_use_the_skeletons_sigmas(made: Made) -> None:
     estimator = inputs.estimator(made.bundle)
     score = coco_ap.score_poses(made.source, estimator)
     assert (score.pictures, score.predictions) == (24, 24)
@@ -209,22 +209,20 @@ def test_labels_of_another_skeleton_are_refused_everywhere(made: Made, painted: 
 def test_teachers_of_another_skeleton_are_refused(made: Made, data_root: Path) -> None:
     path = str(made.folder / "run" / "last.pt")
     losses = {"dense": 1, "teachers": [{"name": "stick", "kind": "checkpoint", "path": path}]}
-    with pytest.raises(
-        DatasetError, match=r"teacher 'stick' .* expected one that answers 'coco17'.*got one for 'stick12'"
-    ):
+    with pytest.raises(DatasetError, match=r"teacher 'stick' .* expected one for 'coco17'.*got one for 'stick12'"):
         PoseTask(tiny_recipe(losses=losses), data_root, torch.device("cpu"), made.folder / "other")
     assert teachers.NetworkTeacher(Path(path), torch.device("cpu")).skeleton.name == "stick12"
 
 
-def test_a_teacher_of_ones_own_teaches_a_student_of_the_same_skeleton(made: Made) -> None:
+def test_a_custom_skeleton_can_be_distilled(made: Made) -> None:
     """Its maps are mirrored by the skeleton's own partners: half of a batch is mirrored."""
     plan = checkpoint.load(made.folder / "run" / "last.pt").recipe
     teacher = Teacher("stick", "checkpoint", str(made.folder / "run" / "last.pt"), flip=True)
     guided = replace(plan, losses=Losses(dense=1.0, teachers=(teacher,)))
     task = PoseTask(guided, made.folder, torch.device("cpu"), made.folder / "other")
-    lesson = task.batch(0, 0, plan.phases[0]).lesson
-    assert lesson.teachers.shape == (1, 12, 12, 24, 16)
-    assert lesson.maps.shape == (12, 12, 24, 16)
+    targets = task.batch(0, 0, plan.phases[0]).targets
+    assert targets.teachers.shape == (1, 12, 12, 24, 16)
+    assert targets.maps.shape == (12, 12, 24, 16)
 
 
 def test_a_detector_has_no_skeleton() -> None:
@@ -232,7 +230,7 @@ def test_a_detector_has_no_skeleton() -> None:
         tiny_recipe("detector", skeleton=recipe.asdict(STICK))
 
 
-def test_mirroring_twice_is_nothing_and_partners_change_places() -> None:
+def test_mirroring_twice_is_the_identity_and_partners_are_exchanged() -> None:
     maps = torch.rand(2, 12, 6, 4)
     once = mirror_maps(maps, STICK)
     assert torch.equal(mirror_maps(once, STICK), maps)
@@ -242,7 +240,7 @@ def test_mirroring_twice_is_nothing_and_partners_change_places() -> None:
 
 
 @pytest.mark.parametrize("upper", [(), (0, 1, 2, 3, 4, 5)])
-def test_half_bodies_go_by_the_skeletons_halves(upper: tuple[int, ...]) -> None:
+def test_half_bodies_are_the_skeletons_halves(upper: tuple[int, ...]) -> None:
     keypoints = np.zeros((200, 12, 2), np.float32)
     keypoints[:, :6] = np.random.default_rng(0).uniform([20, 20], [100, 60], (200, 6, 2))
     keypoints[:, 6:] = np.random.default_rng(1).uniform([20, 90], [100, 130], (200, 6, 2))
@@ -259,7 +257,7 @@ def test_half_bodies_go_by_the_skeletons_halves(upper: tuple[int, ...]) -> None:
         assert np.allclose(middles, 64)
 
 
-def test_a_toml_and_its_reading_are_one(tmp_path: Path) -> None:
+def test_a_skeleton_survives_writing_and_reading(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text(stick_people.TOML)
     first = skeletons.load(tmp_path / "a.toml")
     (tmp_path / "b.toml").write_text(skeletons.to_toml(first))
@@ -289,12 +287,12 @@ def test_a_toml_and_its_reading_are_one(tmp_path: Path) -> None:
     ],
     ids=lambda it: next(iter(it)) if isinstance(it, dict) else None,
 )
-def test_a_wrong_toml_is_named(change: dict[str, Any], message: str) -> None:
+def test_errors_in_a_toml_file_are_named(change: dict[str, Any], message: str) -> None:
     with pytest.raises(SkeletonError, match=message):
         skeletons.parse({"name": "abc", "keypoints": ["a", "b", "c"], **change}, "own.toml")
 
 
-def test_recipes_find_the_toml_beside_them_and_chains_do_too(tmp_path: Path) -> None:
+def test_recipes_and_chains_find_the_toml_file_beside_them(tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_text(RECIPE)
     with pytest.raises(RecipeError, match=r"stick\.toml: expected a skeleton's TOML, got No such file"):
         recipe.load(tmp_path / "r.toml")
@@ -350,7 +348,7 @@ def test_cocos_own_skeleton_changes_no_digest(tmp_path: Path) -> None:
     ],
     ids=lambda it: next(iter(it)) if isinstance(it, dict) else None,
 )
-def test_a_skeleton_that_is_none_cannot_be_made(change: dict[str, Any], message: str) -> None:
+def test_an_invalid_skeleton_is_refused(change: dict[str, Any], message: str) -> None:
     parts: dict[str, Any] = {"name": "x", "keypoints": ("a", "b"), "edges": (), "flip": (0, 1), "sigmas": (0.1, 0.1)}
     with pytest.raises(ValueError, match=message):
         Skeleton(**{**parts, **change})

@@ -1,4 +1,4 @@
-"""The detector's samples: boxes stay on what they frame."""
+"""The detector's samples: framing moves boxes with their people, and the target maps."""
 
 from pathlib import Path
 
@@ -10,7 +10,9 @@ import torch
 from tests.training.conftest import tiny_recipe
 from training.data import images
 from training.distillation import losses
-from training.distillation.detector_task import DetectorTask, Framing, best_cells, encode, place
+from training.distillation.box_targets import best_cells, encode
+from training.distillation.detector_task import DetectorTask
+from training.distillation.framing import Framing, place
 from training.recipe.errors import RecipeError
 
 
@@ -40,7 +42,7 @@ def test_placed_boxes_frame_their_rectangles() -> None:
     assert whole > 20
 
 
-def test_doubtful_people_are_neither_taught_nor_denied() -> None:
+def test_uncertain_people_are_neither_targets_nor_background() -> None:
     boxes = np.array([[40, 40, 120, 200], [180, 40, 260, 200]], np.float32)
     centers, weights, _, distance_weights, owners = encode(boxes, np.array([True, False]), (320, 256))
     assert (centers == 1).sum() == 1
@@ -54,7 +56,7 @@ def test_doubtful_people_are_neither_taught_nor_denied() -> None:
     np.testing.assert_allclose(distance_weights.sum(), 1, rtol=1e-5)
 
 
-def test_the_cells_around_the_middle_learn_the_same_box() -> None:
+def test_the_cells_around_the_centre_learn_the_same_box() -> None:
     """Each decodes to it; cells outside of it learn nothing of it, and small people win the cells they share.
 
     But the peaks: each keeps its own, and all count alike.
@@ -74,7 +76,7 @@ def test_the_cells_around_the_middle_learn_the_same_box() -> None:
         assert (np.abs(x[learned] - (box[0] + box[2]) / 2) < (box[2] - box[0]) / 2).all()
 
 
-def test_an_empty_picture_teaches_emptiness() -> None:
+def test_a_picture_without_people_is_background() -> None:
     centers, weights, _, distance_weights, owners = encode(np.zeros((0, 4), np.float32), np.zeros(0, bool), (96, 64))
     assert centers.max() == 0
     assert weights.min() == 1
@@ -82,8 +84,8 @@ def test_an_empty_picture_teaches_emptiness() -> None:
     assert owners.max() == -1
 
 
-def test_the_cell_with_the_best_box_answers_for_a_person() -> None:
-    """Whichever it is, in each picture for itself; where nobody is, none."""
+def test_the_cell_with_the_best_box_is_assigned_to_a_person() -> None:
+    """In each picture separately; none without people."""
     owners = torch.full((3, 1, 4, 4), -1)
     owners[0, 0, 0, :3], owners[0, 0, 2, :2], owners[1, 0, 3, 1:3] = 0, 1, 0
     overlaps = torch.rand((3, 1, 4, 4), generator=torch.Generator().manual_seed(0)) * 0.5 + 0.1
@@ -91,21 +93,21 @@ def test_the_cell_with_the_best_box_answers_for_a_person() -> None:
     for place_ in best:
         overlaps[place_] = 0.9
     overlaps[2] = 1
-    answering = best_cells(overlaps, owners)
-    assert [tuple(it) for it in answering.nonzero().tolist()] == best
+    assigned = best_cells(overlaps, owners)
+    assert [tuple(it) for it in assigned.nonzero().tolist()] == best
     assert not best_cells(overlaps[2:], owners[2:]).any()
 
 
-def test_the_pictures_kept_are_bounded_in_bytes(tmp_path: Path) -> None:
-    """Those asked for last stay, however large others are; one that is too large is given all the same."""
+def test_recent_pictures_are_limited_in_bytes(tmp_path: Path) -> None:
+    """The most recent ones are kept; one that is larger than the limit is returned but not kept."""
     sides = {"a": 40, "b": 40, "c": 40, "huge": 400}
     for name, side in sides.items():
         cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((side, side, 3), 7, np.uint8))
-    seen_as = images.SeenAs()
-    recent = images.Recent(2 * 40 * 40 * 3)
+    frame = images.LabelFrame()
+    recent = images.RecentImages(2 * 40 * 40 * 3)
 
     def read(name: str) -> np.ndarray:
-        return recent.read_as(tmp_path / f"{name}.png", seen_as)
+        return recent.read_in_frame(tmp_path / f"{name}.png", frame)
 
     first, second = read("a"), read("b")
     assert read("a") is first

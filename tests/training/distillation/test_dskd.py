@@ -1,4 +1,4 @@
-"""DSKD's parts do what they say: properties, on small maps."""
+"""Properties of DSKD's parts, on small maps."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from service.pose.decoders import heatmap
 from training.distillation import dskd, losses
-from training.distillation.dskd import Lesson
+from training.distillation.dskd import Targets
 from training.recipe.losses import Losses, Teacher
 from training.recipe.network import Network
 
@@ -24,24 +24,24 @@ def gaussians(seed: int, people: int = 2, joints: int = 3) -> Tensor:
 
 
 @pytest.fixture
-def lesson() -> Lesson:
-    return Lesson(
+def targets() -> Targets:
+    return Targets(
         gaussians(0), torch.ones(2, 3), torch.stack([gaussians(1), gaussians(2)]), torch.rand(2, 2, 3) * 0.8 + 0.2
     )
 
 
-def terms(outputs: Tensor, lesson: Lesson, settings: Losses, past: Tensor | None = None) -> dict[str, Tensor]:
-    return dskd.total(outputs, past, lesson, settings, NETWORK, progress=1.0)
+def terms(outputs: Tensor, targets: Targets, settings: Losses, past: Tensor | None = None) -> dict[str, Tensor]:
+    return dskd.total(outputs, past, targets, settings, NETWORK, progress=1.0)
 
 
 def gradient(loss: Tensor, outputs: Tensor) -> Tensor:
     return torch.autograd.grad(loss, outputs, allow_unused=True)[0]
 
 
-def test_without_fill_teachers_classify_nothing(lesson: Lesson) -> None:
+def test_without_teacher_targets_teachers_do_not_count_for_classification(targets: Targets) -> None:
     weights = torch.tensor([[1.0, 0, 0], [0, 1, 0]])
-    mixed = replace(lesson, weights=weights)
-    bare = Lesson(lesson.maps, weights, lesson.teachers[:0], lesson.trust[:0])
+    mixed = replace(targets, weights=weights)
+    bare = Targets(targets.maps, weights, targets.teachers[:0], targets.trust[:0])
     outputs = torch.randn(2, 3, 24, 24, generator=torch.Generator().manual_seed(0))
     silent = dskd.classification(outputs, mixed, Losses(teachers=TEACHERS, teacher_targets=False), NETWORK)
     assert torch.equal(silent, dskd.classification(outputs, bare, Losses(), NETWORK))
@@ -63,7 +63,7 @@ def test_binarization_is_idempotent_and_keeps_the_peak(kind: str, threshold: flo
         assert set(once.unique().tolist()) <= {0.0, 1.0}
 
 
-def test_no_threshold_and_no_heat_are_left_alone() -> None:
+def test_binarization_without_a_threshold_or_of_an_empty_map_changes_nothing() -> None:
     maps = gaussians(0)
     assert dskd.binarize(maps, 0.0, "hard") is maps
     assert not dskd.binarize(torch.zeros(1, 1, 8, 8), 0.3, "hard").any()
@@ -80,27 +80,27 @@ def test_a_teacher_equal_to_the_student_gives_no_loss_and_no_gradient(form: str)
     torch.manual_seed(0)
     logits = (0.3 * torch.randn(2, 3, 24, 24)).requires_grad_()
     own = logits if form == "squared" else (logits * NETWORK.temperature).flatten(2).softmax(dim=2).view(logits.shape)
-    lesson = Lesson(gaussians(0), torch.ones(2, 3), own.detach()[None], torch.ones(1, 2, 3))
-    loss = dskd.dense(logits, lesson, replace(DENSE, dense_form=form), NETWORK)
+    targets = Targets(gaussians(0), torch.ones(2, 3), own.detach()[None], torch.ones(1, 2, 3))
+    loss = dskd.dense(logits, targets, replace(DENSE, dense_form=form), NETWORK)
     assert abs(loss.item()) < 1e-5
     assert gradient(loss, logits).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("form", ["squared", "divergence"])
-def test_the_past_equal_to_the_present_gives_no_loss_and_no_gradient(form: str, lesson: Lesson) -> None:
+def test_self_distillation_of_equal_outputs_gives_no_loss_and_no_gradient(form: str, targets: Targets) -> None:
     logits = torch.randn(2, 3, 24, 24, requires_grad=True)
-    found = terms(logits, lesson, replace(DENSE, dense_form=form, self_distillation=1.0), logits.detach())
+    found = terms(logits, targets, replace(DENSE, dense_form=form, self_distillation=1.0), logits.detach())
     assert abs(found["self_distillation"].item()) < 1e-4
     assert gradient(found["self_distillation"], logits).abs().max() < 1e-5
 
 
-def test_all_teachers_dropped_is_plain_training(lesson: Lesson) -> None:
+def test_all_teachers_dropped_is_plain_training(targets: Targets) -> None:
     logits = torch.randn(2, 3, 24, 24, requires_grad=True)
-    silent = replace(lesson, trust=torch.zeros(2, 2, 3))
+    silent = replace(targets, trust=torch.zeros(2, 2, 3))
     settings = replace(DENSE, classification=0.3)
     plain = replace(settings, teachers=(), dense=0)
     empty = torch.zeros(0, 2, 3, 24, 24)
-    alone = terms(logits, Lesson(lesson.maps, lesson.weights, empty, empty[..., 0, 0]), plain)
+    alone = terms(logits, Targets(targets.maps, targets.weights, empty, empty[..., 0, 0]), plain)
     found = terms(logits, silent, settings)
     assert found["dense"].item() == 0
     torch.testing.assert_close(sum(found.values()), sum(alone.values()))
@@ -110,24 +110,24 @@ def test_all_teachers_dropped_is_plain_training(lesson: Lesson) -> None:
     )
 
 
-def test_a_joint_without_label_learns_from_teachers_alone(lesson: Lesson) -> None:
+def test_a_joint_without_label_learns_from_teachers_alone(targets: Targets) -> None:
     weights = torch.ones(2, 3)
     weights[1, 2] = 0
     outputs = torch.randn(2, 3, 24, 24, requires_grad=True)
     classifying = replace(DENSE, classification=1.0)
     for settings in (DENSE, classifying, replace(classifying, regression=0, dense=0)):
-        guided = gradient(sum(terms(outputs, replace(lesson, weights=weights), settings).values()), outputs)
-        moved = replace(lesson, weights=weights, maps=gaussians(9))
+        guided = gradient(sum(terms(outputs, replace(targets, weights=weights), settings).values()), outputs)
+        moved = replace(targets, weights=weights, maps=gaussians(9))
         elsewhere = gradient(sum(terms(outputs, moved, settings).values()), outputs)
         assert guided[1, 2].abs().max() > 0
         torch.testing.assert_close(guided[1, 2], elsewhere[1, 2])  # its own label's map plays no part
-        unguided = replace(lesson, weights=weights, trust=lesson.trust.clone())
+        unguided = replace(targets, weights=weights, trust=targets.trust.clone())
         unguided.trust[:, 1, 2] = 0
         left = gradient(sum(terms(outputs, unguided, settings).values()), outputs)
         assert left[1, 2].abs().max() == 0
 
 
-def test_one_teacher_is_dropped_each_time_and_each_in_turn() -> None:
+def test_one_teacher_is_dropped_each_time_and_each_at_some_time() -> None:
     rng = np.random.default_rng(0)
     trust = torch.ones(3, 2, 4)
     silenced = []
@@ -140,7 +140,7 @@ def test_one_teacher_is_dropped_each_time_and_each_in_turn() -> None:
     assert set(silenced) == {0, 1, 2}
 
 
-def test_the_ramp_rises_from_little_to_one() -> None:
+def test_the_ramp_rises_from_near_zero_to_one() -> None:
     values = [dskd.ramp(t, 0.5) for t in (0, 0.1, 0.3, 0.5, 0.9)]
     assert values[0] == pytest.approx(np.exp(-5))
     assert values == sorted(values)
@@ -149,18 +149,18 @@ def test_the_ramp_rises_from_little_to_one() -> None:
 
 
 @pytest.mark.parametrize("form", ["cells", "bce", "axes"])
-def test_each_classification_is_best_at_the_joint(form: str, lesson: Lesson) -> None:
+def test_each_classification_is_best_at_the_joint(form: str, targets: Targets) -> None:
     settings = Losses(classification_form=form)  # type: ignore[arg-type]
-    bare = replace(lesson, teachers=torch.zeros(0, 2, 3, 24, 24), trust=torch.zeros(0, 2, 3))
-    right = dskd.classification(lesson.maps, bare, settings, NETWORK)
-    wrong = dskd.classification(lesson.maps.roll(4, dims=3), bare, settings, NETWORK)
-    flat = dskd.classification(torch.zeros_like(lesson.maps), bare, settings, NETWORK)
+    bare = replace(targets, teachers=torch.zeros(0, 2, 3, 24, 24), trust=torch.zeros(0, 2, 3))
+    right = dskd.classification(targets.maps, bare, settings, NETWORK)
+    wrong = dskd.classification(targets.maps.roll(4, dims=3), bare, settings, NETWORK)
+    flat = dskd.classification(torch.zeros_like(targets.maps), bare, settings, NETWORK)
     assert right < flat
     assert right < wrong
 
 
-def test_axis_losses_take_both_kinds_of_heads_alike() -> None:
-    """A map's marginals and a SimCC head that answers those very marginals cost the same."""
+def test_axis_losses_treat_both_kinds_of_heads_equally() -> None:
+    """A map costs as much as a SimCC head with the map's marginals."""
     target = gaussians(0)
     logits = torch.randn(2, 3, 24, 24)
     axes = losses.axis_logs(logits)
@@ -170,7 +170,7 @@ def test_axis_losses_take_both_kinds_of_heads_alike() -> None:
     )
 
 
-def test_an_empty_answer_to_a_sure_joint_costs_one() -> None:
+def test_an_empty_map_for_a_sure_joint_costs_one() -> None:
     """`squared` is in units of the target's energy, on any grid."""
     for size in (24, 48):
         points = np.full((1, 1, 2), 4 * size / 2, np.float32)
@@ -178,10 +178,10 @@ def test_an_empty_answer_to_a_sure_joint_costs_one() -> None:
         assert losses.squared(torch.zeros_like(maps), maps, torch.ones(1, 1), 1.5).item() == pytest.approx(1, abs=0.01)
 
 
-def test_simcc_heads_learn_from_teachers_and_their_past(lesson: Lesson) -> None:
+def test_simcc_heads_learn_from_teachers_and_self_distillation(targets: Targets) -> None:
     along = (torch.randn(2, 3, 192, requires_grad=True), torch.randn(2, 3, 192, requires_grad=True))
     settings = Losses(teachers=TEACHERS, dense=0.5, classification=1.0, self_distillation=0.5)
-    found = dskd.total(along, tuple(a.detach() for a in along), lesson, settings, NETWORK, 1.0)  # type: ignore[arg-type]
+    found = dskd.total(along, tuple(a.detach() for a in along), targets, settings, NETWORK, 1.0)  # type: ignore[arg-type]
     assert set(found) == {"dense", "classification", "self_distillation"}
     assert abs(found["self_distillation"].item()) < 1e-5
     sum(found.values()).backward()  # type: ignore[union-attr]

@@ -1,4 +1,4 @@
-"""Losses are lowest, and flat, at the truth."""
+"""Losses have their minimum at the targets."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def test_a_joint_of_weight_zero_gets_no_gradient(targets: torch.Tensor) -> None:
     assert gradient[0].abs().max() > 0
 
 
-def test_nothing_labelled_is_zero_and_finite() -> None:
+def test_without_labels_losses_are_zero_and_finite() -> None:
     logits = torch.randn(2, 3, 8, 8, requires_grad=True)
     loss = losses.cell_cross_entropy(logits, torch.zeros(2, 3, 8, 8), torch.zeros(2, 3))
     loss.backward()
@@ -46,7 +46,7 @@ def test_nothing_labelled_is_zero_and_finite() -> None:
     assert torch.isfinite(logits.grad).all()
 
 
-def test_center_varifocal_prefers_the_truth_and_ignores_weight_zero() -> None:
+def test_center_varifocal_prefers_the_targets_and_ignores_weight_zero() -> None:
     bumps = torch.zeros(1, 1, 8, 8)
     bumps[0, 0, 3, 4] = 1
     right = torch.full((1, 1, 8, 8), -8.0)
@@ -64,12 +64,12 @@ def test_center_varifocal_prefers_the_truth_and_ignores_weight_zero() -> None:
     assert loss(wrong) < before
 
 
-def test_an_answering_cell_is_to_be_as_sure_as_its_box_is_good() -> None:
-    """The loss is least there; elsewhere it pushes down, less so near a person's middle, and not where nobody knows."""
+def test_the_score_of_an_assigned_cell_learns_the_iou_of_its_box() -> None:
+    """The minimum is at the IoU. Elsewhere scores are pushed down, less near a centre and not at weight 0."""
     bumps, weights = (torch.tensor(it).reshape(1, 1, 1, 4) for it in ([0.5, 1, 0.5, 0], [0.0, 1, 1, 1]))
-    answering, overlaps = bumps == 1, torch.full((1, 1, 1, 4), 0.7)
+    assigned, overlaps = bumps == 1, torch.full((1, 1, 1, 4), 0.7)
     logits = torch.logit(overlaps).requires_grad_()
-    losses.center_varifocal(logits, bumps, weights, answering, overlaps).backward()
+    losses.center_varifocal(logits, bumps, weights, assigned, overlaps).backward()
     grads = logits.grad.flatten()
     assert grads[0] == 0
     assert abs(grads[1]) < 1e-6

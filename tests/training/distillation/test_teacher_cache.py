@@ -1,4 +1,4 @@
-"""What a teacher saw once on the canvases moves exactly as the crops do."""
+"""Cached heatmaps are those of serving, and move exactly as the augmented crops do."""
 
 import shutil
 from dataclasses import replace
@@ -16,17 +16,19 @@ from service.pose.skeleton import COCO17
 from tests.training.conftest import tiny_recipe
 from tests.training.distillation.test_teachers import PoseStandIn, take
 from training.data import augment, coco, crop_cache, images
-from training.distillation import teacher_cache, teachers
+from training.distillation import aligned_teachers, teacher_cache, teachers
+from training.distillation.aligned_teachers import CachedTeacher, OnlineTeacher
 from training.distillation.pose_task import PoseTask
-from training.distillation.teacher_cache import BesideTeacher, CachedTeacher
-from training.distillation.teachers import BundleTeacher, MapTeacher, NetworkTeacher
-from training.distillation.trust import BINS, Reliability
+from training.distillation.teachers import BundleTeacher, HeatmapTeacher, NetworkTeacher
+from training.distillation.trust import BINS, PrecisionByScore
 from training.engine import loop
 from training.networks.pose import mirror_maps
 from training.recipe import recipe
 from training.recipe.losses import Losses, Teacher
 
 CPU = torch.device("cpu")
+SHAPES = ((192, 256), (160, 256), (128, 256), (256, 192))
+"""(width, height) of teachers' inputs, px; canvases have the first one's aspect ratio."""
 
 
 @pytest.fixture(scope="module")
@@ -35,72 +37,132 @@ def pose_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def guided(file: Path, **changes: object) -> recipe.Recipe:
-    """A recipe taught by the stand-in."""
-    taught = {"teachers": [{"name": "spots", "kind": "bundle", "path": str(file), **changes}], "dense": 1.0}
-    return tiny_recipe(losses=taught, phases=[{"steps": 4, "batch": 6, "size": [96, 128]}])
+    """A recipe whose teacher is the stand-in."""
+    losses = {"teachers": [{"name": "spots", "kind": "bundle", "path": str(file), **changes}], "dense": 1.0}
+    return tiny_recipe(losses=losses, phases=[{"steps": 4, "batch": 6, "size": [96, 128]}])
 
 
-@pytest.mark.parametrize("changes", [{}, {"cached": False}], ids=["cached", "beside"])
+@pytest.fixture(scope="module")
+def teachers_of_shapes(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, int], Path]:
+    """Stand-ins by the (width, height) of their input."""
+    folder = tmp_path_factory.mktemp("shapes")
+    return {size: take(PoseStandIn(), folder / f"pose-{size[0]}", size=size) for size in SHAPES}
+
+
+@pytest.mark.parametrize(
+    ("size", "changes"),
+    [((192, 256), {}), ((192, 256), {"cached": False}), ((160, 256), {}), ((256, 192), {})],
+    ids=["cached", "online", "cached, narrow", "cached, wide"],
+)
 @pytest.mark.parametrize("step", range(4))
 def test_teachers_maps_peak_where_the_joints_went(
-    pose_file: Path, data_root: Path, changes: dict[str, object], step: int, tmp_path: Path
+    teachers_of_shapes: dict[tuple[int, int], Path],
+    data_root: Path,
+    size: tuple[int, int],
+    changes: dict[str, object],
+    step: int,
+    tmp_path: Path,
 ) -> None:
     """Through zoom, turn, shift and mirror, against the labels' own Gaussians, to half a cell of 4 px."""
-    plan = guided(pose_file, **changes)
+    plan = guided(teachers_of_shapes[size], **changes)
     task = PoseTask(plan, data_root, CPU, tmp_path / "run")
-    lesson = task.batch(step, 0, plan.phases[0]).lesson
-    (maps,), (trust,) = lesson.teachers, lesson.trust
-    known = (lesson.weights > 0) & (trust > 0.5) & (maps.amax(dim=(2, 3)) > 0.3)
+    targets = task.batch(step, 0, plan.phases[0]).targets
+    (maps,), (trust,) = targets.teachers, targets.trust
+    known = (targets.weights > 0) & (trust > 0.5) & (maps.amax(dim=(2, 3)) > 0.3)
     assert known.float().mean() > 0.3
     found, _ = heatmap.decode(maps.numpy(), stride=4)
-    expected, _ = heatmap.decode(lesson.maps.numpy(), stride=4)
+    expected, _ = heatmap.decode(targets.maps.numpy(), stride=4)
     apart = np.linalg.norm(found - expected, axis=2)
     if changes:
-        # A person knows left from right in a mirrored picture; the stand-in only knows colours.
+        # The stand-in tells left from right by colour, so in a mirrored picture it confuses them.
         partner = np.linalg.norm(found - expected[:, list(COCO17.flip)], axis=2)
         apart = np.minimum(apart, partner)
     apart = apart[known.numpy()]
     assert np.median(apart) < 1
-    # A spot that a neighbour's colour covers, or that disturbance hid, may be elsewhere.
+    # Spots that a neighbour or augmentation covers may be found elsewhere.
     assert np.mean(apart < 4) > 0.85
+
+
+class Recording(BundleTeacher):
+    """A teacher that keeps the crops that it was given."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.crops: list[np.ndarray] = []
+
+    def maps(self, pixels: torch.Tensor) -> torch.Tensor:
+        self.crops += list(pixels.numpy())
+        return super().maps(pixels)
+
+
+@pytest.mark.parametrize("size", SHAPES, ids=str)
+def test_a_cached_teacher_sees_people_as_it_is_served(
+    teachers_of_shapes: dict[tuple[int, int], Path],
+    size: tuple[int, int],
+    painted: coco.Source,
+    data_root: Path,
+    tmp_path: Path,
+) -> None:
+    """Whatever the shape of its input: cut about the person's box, with joints where the labels are."""
+    teacher = Recording(teachers_of_shapes[size])
+    (cache,) = crop_cache.open_cache([data_root / "crops"])
+    teacher_cache.write_cache(teacher, "spots", cache, tmp_path, flip=False, device=CPU)
+    data = coco.load(painted.annotations)
+    people = sorted(data.anns.values(), key=lambda it: (it["image_id"], it["id"]))
+    assert len(teacher.crops) == len(people)
+    for seen, person in zip(teacher.crops, people, strict=True):
+        image = images.read_labelled(painted.images, data.imgs[person["image_id"]])
+        served = crop.cut(image, from_xywh([person["bbox"]]), size, teacher.padding).pixels[0]
+        inside = (seen != crop.BORDER_RGB[0]).any(axis=2) & (served != crop.BORDER_RGB[0]).any(axis=2)
+        assert np.abs(seen.astype(float) - served)[inside].mean() < 4
+    found, scores = heatmap.decode((np.load(tmp_path / "maps.npy") / 255).astype(np.float32), stride=1)
+    with np.load(tmp_path / "scores.npz") as stored:
+        places = crop.transform(found, stored["to_canvas"])
+        assert stored["hits"].sum() > 0.95 * stored["counts"].sum()
+    apart = np.linalg.norm(places - cache.keypoints, axis=2)
+    assert np.median(scores) > 0.4
+    # Canvases have 384 px for the height that the teacher sees in its own 192 or 256.
+    assert np.median(apart) < 2
+    assert (apart < 10).mean() > 0.95
 
 
 def test_joint_weights_scale_labels_and_teachers_of_their_joints(
     pose_file: Path, data_root: Path, tmp_path: Path
 ) -> None:
-    """Whichever way a crop is mirrored: a batch has both."""
+    """Also in mirrored crops: a batch has both."""
     factors = np.linspace(0, 1.6, 17)
     plain = guided(pose_file)
     weighed = replace(plain, losses=replace(plain.losses, joint_weights=tuple(factors.tolist())))
-    lessons = [
-        PoseTask(plan, data_root, CPU, tmp_path / "run").batch(0, 0, plan.phases[0]).lesson for plan in (plain, weighed)
+    made = [
+        PoseTask(plan, data_root, CPU, tmp_path / "run").batch(0, 0, plan.phases[0]).targets
+        for plan in (plain, weighed)
     ]
     expected = torch.from_numpy(factors.astype(np.float32))
-    assert lessons[0].weights.any()
-    assert lessons[0].trust.any()
-    torch.testing.assert_close(lessons[1].weights, lessons[0].weights * expected)
-    torch.testing.assert_close(lessons[1].trust, lessons[0].trust * expected)
-    assert torch.equal(lessons[1].maps, lessons[0].maps)
+    assert made[0].weights.any()
+    assert made[0].trust.any()
+    torch.testing.assert_close(made[1].weights, made[0].weights * expected)
+    torch.testing.assert_close(made[1].trust, made[0].trust * expected)
+    assert torch.equal(made[1].maps, made[0].maps)
 
 
-def test_a_flipped_look_finds_the_middle_joint_in_the_same_place(data_root: Path, tmp_path: Path) -> None:
-    """The stand-in's own cells lie 1.5 px beside ours: mirroring must not move what lies in the middle."""
+def test_flip_averaging_does_not_move_a_joint_in_the_middle(data_root: Path, tmp_path: Path) -> None:
+    """The stand-in's cells lie 1.5 px beside this project's, so that mirrored cells do not coincide with cells."""
     teacher = BundleTeacher(take(PoseStandIn(gain=0.9), tmp_path / "pose"))
     (cache,) = crop_cache.open_cache([data_root / "crops"])
     canvases = torch.from_numpy(np.array(cache.pixels))
-    view = torch.from_numpy(np.repeat(teacher_cache.undisturbed(cache, teacher.crop_size)[None], len(cache), axis=0))
+    view = torch.from_numpy(cache.crop_to_canvas(np.arange(len(cache)), teacher.crop_size, teacher.padding))
     pixels = augment.to_bytes(augment.sample(canvases, view, teacher.crop_size))
-    once, both = (teacher_cache.ask(teacher, pixels, flip)[:, :1].numpy() for flip in (False, True))
+    once, both = (teacher_cache.infer(teacher, pixels, flip)[:, :1].numpy() for flip in (False, True))
     (there, _), (again, scores) = heatmap.decode(once, stride=4), heatmap.decode(both, stride=4)
     np.testing.assert_allclose(there, again, atol=0.5)
     assert scores.min() > 0.3
 
 
 @pytest.mark.parametrize("padding", [1.0, 1.1, 1.25])
-def test_people_are_learned_as_large_as_they_are_served(data_root: Path, padding: float) -> None:
+def test_crops_of_a_cache_show_people_as_large_as_served(data_root: Path, padding: float) -> None:
     (cache,) = crop_cache.open_cache([data_root / "crops"])
-    view = teacher_cache.undisturbed(cache, (96, 128), padding)
-    learned = crop.transform(cache.keypoints, np.repeat(crop.invert(view[None]), len(cache), axis=0))
+    view = cache.crop_to_canvas(np.arange(len(cache)), (96, 128), padding)
+    learned = crop.transform(cache.keypoints, crop.invert(view))
     people = list(coco.load(data_root / "annotations.json").anns.values())
     points = np.array([it["keypoints"] for it in people], np.float32).reshape(len(people), -1, 3)[..., :2]
     to_image = crop.crop_to_image(from_xywh([it["bbox"] for it in people]), (96, 128), padding)
@@ -109,17 +171,17 @@ def test_people_are_learned_as_large_as_they_are_served(data_root: Path, padding
     assert (apart.min(axis=1) < 0.05).all()
 
 
-def test_a_flipped_look_at_the_mirrored_crop_is_the_mirrored_look(data_root: Path, tmp_path: Path) -> None:
+def test_flip_averaging_of_a_mirrored_crop_gives_mirrored_heatmaps(data_root: Path, tmp_path: Path) -> None:
     plan = tiny_recipe()
     loop.fit(plan, PoseTask(plan, data_root, CPU, tmp_path), tmp_path, CPU)
     teacher = NetworkTeacher(tmp_path / "last.pt", CPU)
     pixels = torch.randint(0, 256, (3, 128, 96, 3), dtype=torch.uint8)
-    maps = teacher_cache.ask(teacher, pixels, flip=True)
-    torch.testing.assert_close(teacher_cache.ask(teacher, pixels.flip(2), flip=True), mirror_maps(maps))
+    maps = teacher_cache.infer(teacher, pixels, flip=True)
+    torch.testing.assert_close(teacher_cache.infer(teacher, pixels.flip(2), flip=True), mirror_maps(maps))
     assert not torch.allclose(teacher.maps(pixels.flip(2)), mirror_maps(teacher.maps(pixels)))
 
 
-def test_a_killed_look_goes_on_and_equals_a_whole_one(
+def test_an_interrupted_cache_is_continued_and_equals_an_uninterrupted_one(
     pose_file: Path, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(teacher_cache, "CHUNK", 1)
@@ -130,6 +192,7 @@ def test_a_killed_look_goes_on_and_equals_a_whole_one(
         keypoints=np.tile(cache.keypoints, (2, 1, 1)),
         labelled=np.tile(cache.labelled, (2, 1)),
         weights=np.tile(cache.weights, (2, 1)),
+        boxes=np.tile(cache.boxes, (2, 1)),
     )
 
     class Dying(BundleTeacher):
@@ -143,74 +206,71 @@ def test_a_killed_look_goes_on_and_equals_a_whole_one(
 
     dying, living = Dying(pose_file), Dying(pose_file)
     with pytest.raises(KeyboardInterrupt):
-        teacher_cache.look_once(dying, "spots", many, tmp_path / "parts", flip=False, device=CPU)
+        teacher_cache.write_cache(dying, "spots", many, tmp_path / "parts", flip=False, device=CPU)
     assert not (tmp_path / "parts" / "scores.npz").exists()
     living.asked = -1000
-    teacher_cache.look_once(living, "spots", many, tmp_path / "parts", flip=False, device=CPU)
-    assert living.asked == -1000 + len(many) - 16  # sixteen had been written down
-    teacher_cache.look_once(BundleTeacher(pose_file), "spots", many, tmp_path / "whole", flip=False, device=CPU)
+    teacher_cache.write_cache(living, "spots", many, tmp_path / "parts", flip=False, device=CPU)
+    assert living.asked == -1000 + len(many) - 16, "sixteen had been saved"
+    teacher_cache.write_cache(BundleTeacher(pose_file), "spots", many, tmp_path / "whole", flip=False, device=CPU)
     for name in ("maps.npy", "scores.npz"):
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     asked = living.asked
-    teacher_cache.look_once(living, "spots", many, tmp_path / "parts", flip=False, device=CPU)
-    assert living.asked == asked  # nothing is looked at twice
+    teacher_cache.write_cache(living, "spots", many, tmp_path / "parts", flip=False, device=CPU)
+    assert living.asked == asked, "a complete cache is not inferred again"
 
 
-def test_trust_is_what_was_measured() -> None:
-    """A teacher is believed as often as it was right at such a score; hardly ever right is never believed."""
+def test_trust_is_the_measured_precision() -> None:
+    """Trust is the precision at the score, and 0 where the precision is low."""
     counts = np.full(BINS, 1000)
     share = np.concatenate([np.full(8, 0.2), np.linspace(0.3, 0.9, 8), np.full(4, 0.97)])
-    weights = Reliability((share * counts).astype(int), counts).weights(np.linspace(0, 1, 101).astype(np.float32))
+    weights = PrecisionByScore((share * counts).astype(int), counts).weights(np.linspace(0, 1, 101).astype(np.float32))
     assert (weights[:40] == 0).all()
     np.testing.assert_allclose(weights[80:], 0.97, atol=0.01)
     assert (np.diff(weights) >= 0).all()
 
 
-def test_a_teacher_beside_the_student_is_measured_as_one_that_looked_once(
-    pose_file: Path, data_root: Path, tmp_path: Path
-) -> None:
+def test_an_online_teacher_is_measured_as_a_cached_one(pose_file: Path, data_root: Path, tmp_path: Path) -> None:
     teacher = BundleTeacher(pose_file)
     (cache,) = crop_cache.open_cache([data_root / "crops"])
-    teacher_cache.look_once(teacher, "spots", cache, tmp_path / "maps", flip=False, device=CPU)
-    cached = CachedTeacher([tmp_path / "maps"], CPU).reliability
-    beside = teacher_cache.measure(teacher, [cache], flip=False, device=CPU)
-    assert beside.counts.sum() == cached.counts.sum() == cache.labelled.sum()
-    assert abs(int(beside.hits.sum()) - int(cached.hits.sum())) <= 2  # maps on disk are rounded to bytes
+    teacher_cache.write_cache(teacher, "spots", cache, tmp_path / "maps", flip=False, device=CPU)
+    cached = CachedTeacher([tmp_path / "maps"], CPU).precision
+    online = teacher_cache.measure(teacher, [cache], flip=False, device=CPU)
+    assert online.counts.sum() == cached.counts.sum() == cache.labelled.sum()
+    assert abs(int(online.hits.sum()) - int(cached.hits.sum())) <= 2  # maps on disk are rounded to bytes
 
 
-def test_a_bin_that_was_hardly_measured_is_not_believed() -> None:
+def test_a_bin_with_few_labels_gets_no_trust() -> None:
     counts = np.zeros(BINS, int)
     counts[5], counts[10] = 5, 500
-    weights = Reliability(counts.copy(), counts).weights(np.array([0.27, 0.52, 0.9], np.float32))
+    weights = PrecisionByScore(counts.copy(), counts).weights(np.array([0.27, 0.52, 0.9], np.float32))
     np.testing.assert_allclose(weights, [0, 1, 1], atol=0.01)
 
 
-def test_without_labels_the_ramp_serves() -> None:
+def test_without_labels_trust_is_a_ramp_of_the_score() -> None:
     np.testing.assert_allclose(
-        Reliability.unknown().weights(np.array([0.4, 0.6, 0.8], np.float32)), [0, 0.5, 1], atol=1e-6
+        PrecisionByScore.unknown().weights(np.array([0.4, 0.6, 0.8], np.float32)), [0, 0.5, 1], atol=1e-6
     )
 
 
 @pytest.mark.parametrize("head", ["heatmap", "simcc"])
-def test_our_own_network_teaches_as_it_answers(data_root: Path, tmp_path: Path, head: str) -> None:
-    """A teacher asked beside the student about the student's own crops gives the teacher's maps, cell for cell."""
+def test_an_online_teacher_of_the_students_shape_gives_its_heatmaps(data_root: Path, tmp_path: Path, head: str) -> None:
     network = {"kind": "pose", "backbone": "plain-s", "decoder_width": 16, "input_size": [96, 128], "head": head}
     plan = tiny_recipe(network=network)
     loop.fit(plan, PoseTask(plan, data_root, CPU, tmp_path / "teacher"), tmp_path / "teacher", CPU)
-    teacher: MapTeacher = NetworkTeacher(tmp_path / "teacher" / "last.pt", CPU)
+    teacher: HeatmapTeacher = NetworkTeacher(tmp_path / "teacher" / "last.pt", CPU)
     task = PoseTask(plan, data_root, CPU, tmp_path / "student")
     pixels = task.batch(0, 0, plan.phases[0]).pixels
     identity = np.repeat(np.eye(3, dtype=np.float32)[None, :2], len(pixels), axis=0)
     zeros = np.zeros(len(pixels), np.intp)
-    placed = teacher_cache.Placed(pixels, identity, zeros.astype(bool), zeros, zeros)
-    maps, trust = BesideTeacher(teacher, flip=False, reliability=Reliability.unknown()).look(placed)
+    placed = aligned_teachers.PlacedCrops(pixels, identity, zeros.astype(bool), zeros, zeros)
+    maps, trust = OnlineTeacher(teacher, flip=False, precision=PrecisionByScore.unknown()).infer(placed)
     torch.testing.assert_close(maps, teacher.maps(pixels), atol=1e-5, rtol=1e-4)
     assert maps.shape == (len(pixels), 17, 32, 24)
     assert trust.shape == (len(pixels), 17)
 
 
-def test_a_simcc_onnx_teaches(tmp_path: Path, data_root: Path) -> None:
-    """An imported network with two outputs, here one that sees the stand-in's spots along each axis."""
+def test_an_imported_simcc_network_teaches(tmp_path: Path, data_root: Path) -> None:
+    """The network has two outputs: the stand-in's spots along each axis."""
 
     class Axes(torch.nn.Module):
         def __init__(self) -> None:
@@ -227,11 +287,11 @@ def test_a_simcc_onnx_teaches(tmp_path: Path, data_root: Path) -> None:
     (cache,) = crop_cache.open_cache([data_root / "crops"])
     folder = tmp_path / "maps"
     teacher = teachers.open_teacher(Teacher("axes", "bundle", str(place)), place, CPU)
-    teacher_cache.look_once(teacher, "axes", cache, folder, flip=False, device=CPU)
+    teacher_cache.write_cache(teacher, "axes", cache, folder, flip=False, device=CPU)
     with np.load(folder / "scores.npz") as stored:
         assert stored["counts"].sum() == cache.labelled.sum()
         assert stored["hits"].sum() > 0.9 * stored["counts"].sum()
-    assert CachedTeacher([folder], CPU).reliability.counts.sum() == cache.labelled.sum()
+    assert CachedTeacher([folder], CPU).precision.counts.sum() == cache.labelled.sum()
 
 
 def test_a_missing_teacher_is_named(data_root: Path, tmp_path: Path) -> None:
@@ -241,7 +301,7 @@ def test_a_missing_teacher_is_named(data_root: Path, tmp_path: Path) -> None:
     assert Losses().teachers == ()
 
 
-def test_other_pictures_are_looked_at_anew(data_root: Path, tmp_path: Path) -> None:
+def test_other_pictures_are_inferred_anew(data_root: Path, tmp_path: Path) -> None:
     file = tmp_path / "pose.onnx"
     file.write_bytes(b"only its content names the folder")
     folders = set()
@@ -253,6 +313,17 @@ def test_other_pictures_are_looked_at_anew(data_root: Path, tmp_path: Path) -> N
         (cache,) = crop_cache.open_cache([copy])
         folders.update(teacher_cache.folder_of(tmp_path, "pose", file, flip=False, cache=cache).name for _ in range(2))
     assert len(folders) == 2
+
+
+def test_caches_of_an_earlier_format_are_not_read(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "pose.onnx"
+    file.write_bytes(b"only its content names the folder")
+    (cache,) = crop_cache.open_cache([data_root / "crops"])
+    now = teacher_cache.folder_of(tmp_path, "pose", file, flip=False, cache=cache)
+    monkeypatch.setattr(teacher_cache, "FORMAT", b"")
+    assert teacher_cache.folder_of(tmp_path, "pose", file, flip=False, cache=cache) != now
 
 
 STILL = augment.Strength(0, 0, (1, 1), 0, 0, 0, 0, 0, 0, 0)

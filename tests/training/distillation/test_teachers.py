@@ -1,4 +1,4 @@
-"""Imported networks label and teacher as they were trained: a tiny stand-in of their interface, imported and run."""
+"""Imported networks label and teach with the crops that they were trained on: a tiny stand-in, imported and run."""
 
 import json
 import warnings
@@ -56,10 +56,14 @@ def save(module: nn.Module, shape: tuple[int, ...], path: Path, free: bool) -> P
 
 
 def take(
-    module: nn.Module, folder: Path, decoder: Literal["heatmap", "simcc"] = "heatmap", shift: float = -1.5
+    module: nn.Module,
+    folder: Path,
+    decoder: Literal["heatmap", "simcc"] = "heatmap",
+    shift: float = -1.5,
+    size: tuple[int, int] = (192, 256),
 ) -> Path:
-    """Import a network that takes normalised crops of 192 x 256; gives its bundle's folder."""
-    file = save(module, (1, 3, 256, 192), folder.with_suffix(".onnx"), free=True)
+    """Import a network that takes normalised crops of ``size`` (width, height); returns its bundle's folder."""
+    file = save(module, (1, 3, size[1], size[0]), folder.with_suffix(".onnx"), free=True)
     model = import_pose.read(file)
     shape = probe.inspect(model, decoder, None)
     known = ThirdPartyModel(file, model, shape, decoder, folder.name, "1", "teacher", 1.25, "Apache-2.0", "a test")
@@ -90,7 +94,7 @@ def test_an_imported_network_labels_where_the_spots_are(models: Path) -> None:
     assert poses.scores.min() > 0.5
 
 
-def test_weights_ramp_between_doubt_and_trust() -> None:
+def test_joint_weights_are_a_ramp_of_the_score() -> None:
     np.testing.assert_allclose(
         crop_cache.joint_weights(np.array([0.0, 0.4, 0.6, 0.8, 1.0], np.float32)), [0, 0, 0.5, 1, 1], atol=1e-6
     )
@@ -102,7 +106,7 @@ def test_labelling_completes_what_is_missing_and_keeps_what_is_there(tmp_path: P
     expected = {(a["image_id"], round(a["bbox"][0])): dict(a) for a in tree["annotations"]}
     for image in tree["images"]:
         image["official_complete"] = False
-    # Nobody boxed the second person of each picture; nobody marked the first one's joints.
+    # The second person of each picture has no box, the first one no joints.
     tree["annotations"] = tree["annotations"][::2]
     for person in tree["annotations"]:
         person.update(keypoints=[0] * 51, num_keypoints=0)
@@ -128,8 +132,9 @@ def test_labelling_completes_what_is_missing_and_keeps_what_is_there(tmp_path: P
         np.testing.assert_allclose(cache.pixels[i][y, x], spots.COLORS, atol=70)
 
 
-def test_a_file_is_to_be_imported_first(tmp_path: Path, models: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Wherever earlier versions took one; the message has the command."""
+def test_a_file_is_refused_with_the_import_command(
+    tmp_path: Path, models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file, out = models / "pose.onnx", tmp_path / "labelled.json"
     where = ("--annotations", "a.json", "--images", "a", "--out", str(out))
     assert main(["label", *where, "--pose-teacher", str(file)]) == 1
@@ -157,8 +162,8 @@ def test_a_sure_teacher_overrules_a_wrong_label(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("squared", [True, False], ids=["squared errors", "cross-entropy"])
-def test_a_checkpoint_answers_heatmaps_in_the_form_in_which_it_learned(tmp_path: Path, squared: bool) -> None:
-    """Outputs that squared errors held to 0..1 are heatmaps; logits become heatmaps by a softmax."""
+def test_a_checkpoint_gives_heatmaps_in_the_form_in_which_it_was_trained(tmp_path: Path, squared: bool) -> None:
+    """Outputs trained by squared errors are heatmaps; logits become heatmaps by a softmax."""
     network = {"kind": "pose", "backbone": "plain-s", "decoder_width": 16, "input_size": [96, 128], "temperature": 10}
     losses = {"regression": 1.0, "classification": 0.0} if squared else {}
     plan = tiny_recipe(network=network, losses=losses)
@@ -173,7 +178,7 @@ def test_a_checkpoint_answers_heatmaps_in_the_form_in_which_it_learned(tmp_path:
     torch.testing.assert_close(teachers.NetworkTeacher(tmp_path / "last.pt", torch.device("cpu")).maps(pixels), wanted)
 
 
-def test_held_out_pictures_stay_out(painted: coco.Source, tmp_path: Path) -> None:
+def test_held_out_pictures_are_not_cut(painted: coco.Source, tmp_path: Path) -> None:
     crop_cache.build(painted, tmp_path / "crops", skip=3)
     (cache,) = crop_cache.open_cache([tmp_path / "crops"])
     assert len(cache) == 8  # of six pictures, numbers 3 and 6 are held out
@@ -181,11 +186,11 @@ def test_held_out_pictures_stay_out(painted: coco.Source, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("padding", [1.0, 1.25, 1.5])
 @pytest.mark.parametrize("size", [(96, 96), (96, 128), (160, 224), (176, 240), (192, 256), (128, 96)])
-def test_misfitting_canvases_are_told_and_how_they_would_fit(size: tuple[int, int], padding: float) -> None:
+def test_canvases_that_do_not_fit_are_reported_with_a_size_that_fits(size: tuple[int, int], padding: float) -> None:
     shapes = {(width, height) for height in (96, 192, 288, 384) for width in (height * 3 // 4, height, height * 4 // 3)}
     for canvas in shapes:
-        if told := crop_cache.misfit(canvas, size, padding):
-            words = told.split()
+        if message := crop_cache.misfit(canvas, size, padding):
+            words = message.split()
             width, height = (int(words[words.index(side) + 1]) for side in ("--width", "--height"))
             assert not crop_cache.misfit((width, height), size, padding)
             continue
@@ -200,11 +205,11 @@ def test_misfitting_canvases_are_told_and_how_they_would_fit(size: tuple[int, in
             assert min(left, top) > -1
             assert right < canvas[0]
             assert bottom < canvas[1]
-            assert size[0] - 1 <= 1.06 * (right - left), "enlarged in silence"
+            assert size[0] - 1 <= 1.06 * (right - left), "enlarged without a warning"
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [(None, "got nothing there"), ("[", "expected COCO json"), ("[]", "expected COCO json")]
+    ("text", "message"), [(None, "got nothing there"), ("[", "expected COCO JSON"), ("[]", "expected COCO JSON")]
 )
 def test_a_missing_or_broken_annotation_file_is_named(tmp_path: Path, text: str | None, message: str) -> None:
     path = tmp_path / "annotations.json"

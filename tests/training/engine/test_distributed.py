@@ -16,10 +16,10 @@ from tests.training.conftest import tiny_recipe
 from training.__main__ import main
 from training.cli import train as train_verb
 from training.data import augment
+from training.data.batch_rng import BatchRng, of_all
 from training.distillation.detector_task import DetectorTask
 from training.distillation.pose_task import PoseTask
 from training.engine import checkpoint, distributed, loop
-from training.engine.rng import Chance, of_all
 from training.networks import batch_norm, registry
 from training.recipe import recipe
 from training.recipe.errors import RecipeError
@@ -46,11 +46,11 @@ def test_processes_augment_their_parts_as_one_process_does() -> None:
         assert not torch.equal(whole, pixels)
         for count in (2, 3, 12):
             rows = np.split(np.arange(12), count)
-            parts = [_disturbed(pixels[it], joints[it], Chance(np.random.default_rng(seed), 12, it)) for it in rows]
+            parts = [_disturbed(pixels[it], joints[it], BatchRng(np.random.default_rng(seed), 12, it)) for it in rows]
             torch.testing.assert_close(torch.cat(parts), whole, rtol=0, atol=1e-3)
 
 
-def _disturbed(pixels: torch.Tensor, joints: np.ndarray, chance: Chance) -> torch.Tensor:
+def _disturbed(pixels: torch.Tensor, joints: np.ndarray, chance: BatchRng) -> torch.Tensor:
     disturbed = augment.disturb(pixels, augment.STRONG, chance)
     return augment.cut_out(disturbed, joints, joints[..., 0] > 8, augment.STRONG, chance)
 
@@ -63,7 +63,7 @@ def test_processes_draw_the_pose_batch_of_one_process(data_root: Path) -> None:
     apart = torch.cat([it.pixels for it in parts]).int() - whole.pixels.int()
     assert apart.abs().max() <= 1  # batches of other lengths are rounded differently
     for name in ("maps", "weights"):
-        assert torch.equal(torch.cat([getattr(it.lesson, name) for it in parts]), getattr(whole.lesson, name))
+        assert torch.equal(torch.cat([getattr(it.targets, name) for it in parts]), getattr(whole.targets, name))
 
 
 def test_processes_draw_the_detector_batch_of_one_process(data_root: Path) -> None:

@@ -42,7 +42,7 @@ def test_crops_do_not_depend_on_whether_labels_count(data_root: Path) -> None:
     plain, silent = tiny_recipe(phases=phases), tiny_recipe(phases=phases, data=unheard)
     one, other = (pose_task(it, data_root).batch(0, 0, it.phases[0]) for it in (plain, silent))
     assert torch.equal(one.pixels, other.pixels)
-    assert not other.lesson.weights.any()
+    assert not other.targets.weights.any()
 
 
 FROZEN_THEN_UNFROZEN = [

@@ -1,4 +1,4 @@
-"""One table of AP and ms, and its plot, from painted people whose answers are known."""
+"""The table of AP and latency, and its plot, from painted people with known keypoints."""
 
 import io
 import os
@@ -26,10 +26,10 @@ from tests import spots
 from tests.training.distillation.test_teachers import PoseStandIn, take
 from training.data import coco
 from training.evaluation import bench, coco_ap, ranking
-from training.evaluation import rivals as contenders
-from training.evaluation.bench import Row
+from training.evaluation import rivals as rivals_
+from training.evaluation.bench import BenchRow
 from training.evaluation.ranking import Precision
-from training.evaluation.report import figures
+from training.evaluation.report import plots
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +39,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_one_pass_scores_as_evaluate_does(painted: coco.Source, models: Path) -> None:
-    scored = ranking.score(painted, contenders.gather(sorted(models.iterdir())), every=2)
+def test_bench_and_evaluate_give_the_same_ap(painted: coco.Source, models: Path) -> None:
+    scored = ranking.score(painted, rivals_.gather(sorted(models.iterdir())), every=2)
     assert set(scored) == {"detector", "student-s", "teacher"}
     detector = bundle.read(models / "detector")
     looking = PersonDetector(detector, OnnxRunner(detector.onnx, 1))
@@ -55,22 +55,22 @@ def test_one_pass_scores_as_evaluate_does(painted: coco.Source, models: Path) ->
     assert scored["teacher"].labelled < scored["student-s"].labelled
 
 
-def test_without_a_detector_nothing_whole_is_claimed(painted: coco.Source, models: Path) -> None:
-    scored = ranking.score(painted, contenders.gather([models / "student-s"]), every=3)
+def test_without_a_detector_there_is_no_ap_on_whole_pictures(painted: coco.Source, models: Path) -> None:
+    scored = ranking.score(painted, rivals_.gather([models / "student-s"]), every=3)
     assert scored["student-s"].whole is None
-    with pytest.raises(coco.DatasetError, match="whose id 1000 divides"):
-        ranking.score(painted, contenders.gather([models / "student-s"]), every=1000)
+    with pytest.raises(coco.DatasetError, match="whose id is divisible by 1000"):
+        ranking.score(painted, rivals_.gather([models / "student-s"]), every=1000)
 
 
-def test_another_version_goes_by_its_folder(models: Path, tmp_path: Path) -> None:
+def test_two_versions_of_a_bundle_are_named_by_their_folders(models: Path, tmp_path: Path) -> None:
     other = spots.write_pose_bundle(tmp_path, "student-s", "student")
-    field = contenders.gather([models / "student-s", other, models / "detector"])
+    field = rivals_.gather([models / "student-s", other, models / "detector"])
     assert [it.name for it in field.poses] == [str(models / "student-s"), str(other)]
     assert {it.detector for it in field.poses} == {"detector"}
 
 
 class Markers(nn.Module):
-    """Sees spots' markers on pictures of any size, and answers as an imported detector does."""
+    """Detects spots' markers on pictures of any size, with the outputs of an imported detector."""
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         rgb = pixels.permute(0, 3, 1, 2).float()
@@ -87,7 +87,7 @@ class Markers(nn.Module):
 
 @pytest.fixture(scope="module")
 def rivals(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """An imported pose network whose manifest wants other boxes than its makers, and a detector."""
+    """An imported pose network whose manifest has another padding than its makers use, and a detector."""
     folder = tmp_path_factory.mktemp("rivals")
     pose = bundle.read(take(PoseStandIn(gain=1.5), folder / "their-pose"))
     closer = pose.manifest.model_copy(update={"box_padding": 1.4})
@@ -106,8 +106,8 @@ def rivals(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def test_rivals_are_measured_as_published(painted: coco.Source, models: Path, rivals: list[Path]) -> None:
-    """Boxes padded by 1.25 whatever the manifest says, and a letterbox that adds what it took away."""
-    field = contenders.gather([models / "student-s"], rivals)
+    """Boxes padded by 1.25 whatever the manifest says, and a letterbox whose scale and offset are undone."""
+    field = rivals_.gather([models / "student-s"], rivals)
     (_, pose), (detector,) = field.poses, field.detectors
     assert (pose.name, pose.detector, pose.ours) == ("their-pose", "their-detector", False)
     people = [spots.Person((140, 180)), spots.Person((420, 200))]
@@ -132,13 +132,13 @@ def test_rivals_are_measured_as_published(painted: coco.Source, models: Path, ri
         "As published, whatever the bundles say (boxes padded by 1.25, detectors in a letterbox): their-pose" in table
     )
     with pytest.raises(coco.DatasetError, match="expected a bundle of posewright-train import"):
-        contenders.gather([], [models / "student-s"])
+        rivals_.gather([], [models / "student-s"])
 
 
 @given(st.integers(1, 900), st.integers(1, 900))
-def test_a_letterbox_holds_the_whole_picture_in_its_middle(width: int, height: int) -> None:
+def test_a_letterbox_has_the_whole_picture_in_its_middle(width: int, height: int) -> None:
     assume(max(width, height) < 60 * min(width, height))
-    pixels, scale, corner = contenders.letterbox(np.full((height, width, 3), 200, np.uint8), 64)
+    pixels, scale, corner = rivals_.letterbox(np.full((height, width, 3), 200, np.uint8), 64)
     (rows, columns) = np.nonzero(pixels[..., 0] == 200)
     assert pixels.shape == (64, 64, 3)
     np.testing.assert_array_equal([columns.min(), rows.min()], corner)
@@ -156,9 +156,9 @@ def test_rounds_are_interleaved_and_counted() -> None:
     assert min(map(min, times.values())) >= 0
 
 
-def row(name: str, kind: str, ms: float, precision: Precision = bench.UNKNOWN) -> Row:
+def row(name: str, kind: str, ms: float, precision: Precision = bench.UNKNOWN) -> BenchRow:
     ours = name in {"student-s", "detector"}
-    return Row(name, kind, ours, contenders.FLOAT32, ms, 2 * ms, 3.0 if kind == "pose" else None, precision)
+    return BenchRow(name, kind, ours, rivals_.FLOAT32, ms, 2 * ms, 3.0 if kind == "pose" else None, precision)
 
 
 ROWS = [
@@ -168,7 +168,7 @@ ROWS = [
 ]
 
 
-def test_the_table_has_its_ratios() -> None:
+def test_the_table_has_latencies_relative_to_the_rival() -> None:
     lines = bench.table(ROWS[::-1]).splitlines()
     assert lines[2] == "| student-s | float32 | .411 (.380 to .442) | .343 | 3.50 | 7.00 | 0.50 x tinypose-256 |  |"
     assert lines[3] == "| tinypose-256 | float32 | .672 | - | 7.00 | 14.00 | 1.00 x tinypose-256 |  |"
@@ -182,7 +182,7 @@ def test_the_table_has_its_ratios() -> None:
         st.tuples(st.sampled_from([1.0, 2.0, 3.0]), st.sampled_from([None, 0.3, 0.4, 0.5])), min_size=1, max_size=6
     )
 )
-def test_dominated_rows_are_those_that_another_beats(figures_: list[tuple[float, float | None]]) -> None:
+def test_a_row_is_dominated_by_a_better_one(figures_: list[tuple[float, float | None]]) -> None:
     rows = [row(f"n{i}", "detector", ms, Precision(ap)) for i, (ms, ap) in enumerate(figures_)]
     for one in rows:
         for other in rows:
@@ -194,8 +194,8 @@ def test_dominated_rows_are_those_that_another_beats(figures_: list[tuple[float,
 
 
 def test_a_row_may_be_dominated_on_whole_pictures_alone() -> None:
-    quick = Row("quick", "pose", contenders.OURS, contenders.FLOAT32, 3.0, 3.0, 3.0, Precision(0.4, 0.5))
-    slow = Row("slow", "pose", contenders.OURS, contenders.FLOAT32, 4.0, 4.0, 3.0, Precision(0.6, 0.5))
+    quick = BenchRow("quick", "pose", rivals_.OURS, rivals_.FLOAT32, 3.0, 3.0, 3.0, Precision(0.4, 0.5))
+    slow = BenchRow("slow", "pose", rivals_.OURS, rivals_.FLOAT32, 4.0, 4.0, 3.0, Precision(0.6, 0.5))
     detector = row("detector", "detector", 1.0, Precision(0.9))
     assert bench.dominating(quick, [quick, slow, detector]) == []
     assert bench.dominating(slow, [quick, slow, detector]) == ["quick (whole picture)"]
@@ -203,14 +203,14 @@ def test_a_row_may_be_dominated_on_whole_pictures_alone() -> None:
     assert bench.dominating(slow, [replace(quick, precision=Precision(0.6))]) == ["quick"]
 
 
-def test_the_plot_is_svg_and_the_same_for_the_same_rows() -> None:
-    drawn = figures.front(ROWS)
+def test_the_plot_is_a_reproducible_svg() -> None:
+    drawn = plots.accuracy_over_latency(ROWS)
     assert ET.fromstring(drawn).tag.endswith("svg")
-    assert drawn == figures.front(ROWS)
-    assert drawn != figures.front([replace(ROWS[0], median_ms=9.0), *ROWS[1:]])
+    assert drawn == plots.accuracy_over_latency(ROWS)
+    assert drawn != plots.accuracy_over_latency([replace(ROWS[0], median_ms=9.0), *ROWS[1:]])
 
 
-def test_the_verb_writes_table_and_plot(painted: coco.Source, models: Path, tmp_path: Path) -> None:
+def test_the_subcommand_writes_table_and_plot(painted: coco.Source, models: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "training", "bench", *map(str, sorted(models.iterdir()))]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     plot = ["--plot", str(tmp_path / "front.svg")]

@@ -1,4 +1,4 @@
-"""Intervals are those of pycocotools' own figures on pictures that were drawn again."""
+"""Bootstrap intervals equal those of pycocotools' figures on resampled pictures."""
 
 import copy
 import time
@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
 from training.evaluation import bootstrap, coco_ap
-from training.evaluation.bootstrap import Compared
+from training.evaluation.bootstrap import MatchedDetections
 from training.evaluation.coco_ap import Evaluation
 
 
 def made_up(pictures: int, seed: int, kind: str) -> tuple[COCO, list[dict]]:
-    """Labels and answers of made-up pictures: people seen well, badly, twice or not at all, and crowds."""
+    """Labels and predictions of made-up pictures: people predicted well, badly, twice or not at all, and crowds."""
     rng = np.random.default_rng(seed)
     truth = COCO()
     images = [{"id": 7 * i + 1, "file_name": f"{i}.png", "width": 640, "height": 480} for i in range(pictures)]
@@ -53,24 +53,24 @@ def compare(truth: COCO, results: list[dict], ids: list[int], kind: str) -> Eval
 
 @given(seed=st.integers(0, 10_000), kind=st.sampled_from(["keypoints", "bbox"]))
 @settings(max_examples=25)
-def test_every_picture_once_gives_pycocotools_figures(seed: int, kind: str) -> None:
+def test_counting_every_picture_once_gives_pycocotools_figures(seed: int, kind: str) -> None:
     truth, results = made_up(12, seed, kind)
     found = compare(truth, results, sorted(truth.imgs), kind)
     if found.made_by is None:
         return
     at = {"keypoints": (0, 3, 4), "bbox": (0, 4, 5)}[kind]
     for size, place in zip(("all", "medium", "large"), at, strict=True):
-        precisions = Compared.of(found.made_by, size).precisions()
+        precisions = MatchedDetections.of(found.made_by, size).precisions()
         expected = found.stats[place]
         assert precisions.mean() == pytest.approx(expected, abs=1e-9) or (np.isnan(precisions).all() and expected == -1)
-    precisions = Compared.of(found.made_by).precisions()
+    precisions = MatchedDetections.of(found.made_by).precisions()
     assert found.stats[[1, 2]] == pytest.approx(np.nan_to_num(precisions[[0, 5]], nan=-1), abs=1e-9)
 
 
 @given(seed=st.integers(0, 10_000))
 @settings(max_examples=15)
-def test_a_draw_is_what_pycocotools_says_of_the_drawn_pictures(seed: int) -> None:
-    """Pictures that were drawn twice are there twice, under another number."""
+def test_a_draw_equals_pycocotools_on_the_drawn_pictures(seed: int) -> None:
+    """Pictures that were drawn twice are copied with a new id."""
     truth, results = made_up(8, seed, "bbox")
     ids = sorted(truth.imgs)
     found = compare(truth, results, ids, "bbox")
@@ -90,10 +90,13 @@ def test_a_draw_is_what_pycocotools_says_of_the_drawn_pictures(seed: int) -> Non
     drawn.dataset = {"images": images, "annotations": people, "categories": truth.dataset["categories"]}
     drawn.createIndex()
     expected = compare(drawn, answers, sorted(drawn.imgs), "bbox").stats[0]
-    assert Compared.of(found.made_by).precisions(counts).mean() == pytest.approx(expected, abs=1e-9) or expected <= 0
+    assert (
+        MatchedDetections.of(found.made_by).precisions(counts).mean() == pytest.approx(expected, abs=1e-9)
+        or expected <= 0
+    )
 
 
-def test_the_interval_holds_the_figure_and_shrinks_with_more_pictures() -> None:
+def test_the_interval_contains_the_figure_and_shrinks_with_more_pictures() -> None:
     widths = []
     for count in (20, 320):
         truth, results = made_up(count, 3, "keypoints")
@@ -110,7 +113,7 @@ def test_the_interval_holds_the_figure_and_shrinks_with_more_pictures() -> None:
     assert 2 < widths[0] / widths[1] < 8  # as the square root of the count, four times
 
 
-def test_nobody_to_find_has_no_interval() -> None:
+def test_without_people_there_is_no_interval() -> None:
     truth, results = made_up(12, 0, "keypoints")
     assert compare(truth, [], sorted(truth.imgs), "keypoints").intervals() == (None, None, None)
     assert bootstrap.interval(np.full(5, np.nan)) is None

@@ -1,4 +1,4 @@
-"""Networks that are too sure, or not sure enough, learn to tell what they are worth."""
+"""Calibration corrects networks that are too sure or not sure enough."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ from tests.training.conftest import write_data_set
 from training.__main__ import main
 from training.data import coco
 from training.evaluation import calibration
-from training.evaluation.calibration import Samples
+from training.evaluation.calibration import ScoreSamples
 from training.export.model_card import SCORES
 
 
@@ -36,7 +36,7 @@ def make_detector(path: Path) -> PersonDetector:
 
 
 @pytest.mark.parametrize(("shift_cells", "gain"), [(3, 4.0), (0, 0.15)], ids=["too sure", "too shy"])
-def test_a_network_that_is_off_learns_what_it_is_worth(
+def test_calibration_corrects_a_biased_network(
     many: coco.Source, tmp_path: Path, shift_cells: int, gain: float
 ) -> None:
     path = spots.write_pose_bundle(tmp_path, "student-s", "student", shift_cells=shift_cells, gain=gain)
@@ -62,11 +62,11 @@ def test_mirror_partners_share_a_curve(many: coco.Source, tmp_path: Path) -> Non
     ends=st.tuples(st.floats(0, 1), st.floats(0, 1)), truths=st.tuples(st.floats(0, 1), st.floats(0, 1)),
 )  # fmt: skip
 @settings(max_examples=40)
-def test_curves_are_finite_and_rise_whatever_was_measured(
+def test_curves_are_finite_and_rise_for_any_samples(
     seed: int, count: int, ends: tuple[float, float], truths: tuple[float, float]
 ) -> None:
     rng = np.random.default_rng(seed)
-    samples = Samples(
+    samples = ScoreSamples(
         rng.uniform(min(ends), max(ends), count).astype(np.float32),
         rng.uniform(min(truths), max(truths), count).astype(np.float32),
         rng.integers(0, 3, count),
@@ -75,21 +75,21 @@ def test_curves_are_finite_and_rise_whatever_was_measured(
     )
     curves = calibration.fit(samples)
     assert np.isfinite(curves).all()
-    assert (curves[:, 1] >= calibration.LEAST_SLOPE).all()
+    assert (curves[:, 1] >= calibration.MIN_SLOPE).all()
     np.testing.assert_array_equal(curves[1], curves[2])
     scores = calibration.held_out(samples)
     assert ((scores >= 0) & (scores <= 1)).all()
 
 
-def test_few_samples_move_little() -> None:
-    lone = Samples(
+def test_few_samples_change_the_curves_little() -> None:
+    lone = ScoreSamples(
         np.full(1, 0.9, np.float32), np.zeros(1, np.float32), np.zeros(1, int), np.zeros(1, int), np.array([0])
     )
     assert 0.4 < calibration.apply(calibration.fit(lone), lone)[0] < 0.9
 
 
-def test_a_detectors_boxes_are_worth_people(many: coco.Source, tmp_path: Path) -> None:
-    """Half of the markers are nobody's: a box is a person's half of the time."""
+def test_a_detectors_scores_become_probabilities_of_people(many: coco.Source, tmp_path: Path) -> None:
+    """Half of the markers belong to no person, so half of the boxes are right."""
     data = json.loads(many.annotations.read_text())
     data["annotations"] = data["annotations"][::2]
     (tmp_path / "half.json").write_text(json.dumps(data))

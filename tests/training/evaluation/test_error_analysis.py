@@ -1,4 +1,4 @@
-"""Every mistake is called by its name."""
+"""Every kind of mistake is recognised."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ APART = 300
 
 
 def group(people: int) -> np.ndarray:
-    """Standing figures side by side, far apart: float32 (N, 17, 2)."""
+    """Standing people side by side, far apart: float32 (N, 17, 2)."""
     return np.stack([spots.Person((200 + APART * i, 200)).keypoints for i in range(people)])
 
 
@@ -35,12 +35,12 @@ def moved(truth: np.ndarray, similarity: float, angle: float) -> np.ndarray:
 
 
 @given(people=st.integers(1, 4))
-def test_the_truth_is_good(people: int) -> None:
+def test_keypoints_at_their_labels_are_good(people: int) -> None:
     assert (classify(group(people), group(people)) == GOOD).all()
 
 
 @given(similarity=st.floats(0.51, 0.84), angle=st.floats(0, 6.28), k=st.integers(0, 16))
-def test_a_little_off_is_jitter(similarity: float, angle: float, k: int) -> None:
+def test_a_small_distance_is_jitter(similarity: float, angle: float, k: int) -> None:
     truth = group(2)
     # Alone, so that no mirror partner is nearer.
     known = np.zeros((2, 17), bool)
@@ -49,19 +49,19 @@ def test_a_little_off_is_jitter(similarity: float, angle: float, k: int) -> None
 
 
 @given(similarity=st.floats(0.86, 1), angle=st.floats(0, 6.28))
-def test_as_far_off_as_people_who_label_is_good(similarity: float, angle: float) -> None:
+def test_the_distance_between_annotators_is_good(similarity: float, angle: float) -> None:
     truth = group(2)
     assert (classify(moved(truth, similarity, angle), truth) == GOOD).all()
 
 
 @given(angle=st.floats(0, 6.28))
-def test_far_from_everyone_is_a_miss(angle: float) -> None:
+def test_a_keypoint_far_from_all_joints_is_a_miss(angle: float) -> None:
     truth = group(2)
     away = 3000 * np.array([np.cos(angle), np.sin(angle)], np.float32)
     assert (classify(truth + away, truth) == MISS).all()
 
 
-def test_left_for_right_is_inversion() -> None:
+def test_exchanged_left_and_right_are_inversions() -> None:
     truth = group(3)
     kinds = classify(truth[:, FLIP], truth)
     assert (kinds[:, PAIRED] == INVERSION).all()
@@ -69,13 +69,13 @@ def test_left_for_right_is_inversion() -> None:
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
-def test_the_neighbours_joints_are_swap(mirrored: bool) -> None:
+def test_joints_of_another_person_are_swaps(mirrored: bool) -> None:
     truth = group(3)
     neighbours = np.roll(truth, 1, axis=0)
     assert (classify(neighbours[:, FLIP] if mirrored else neighbours, truth) == SWAP).all()
 
 
-def test_nobody_is_blamed_for_what_nobody_labelled() -> None:
+def test_unlabelled_keypoints_are_no_mistakes() -> None:
     truth = group(2)
     known = np.zeros((2, 17), bool)
     assert (classify(truth, truth, known) == UNLABELLED).all()
@@ -85,13 +85,13 @@ def test_nobody_is_blamed_for_what_nobody_labelled() -> None:
     assert (np.delete(kinds.ravel(), 9) == UNLABELLED).all()
 
 
-def test_one_place_for_left_and_right_is_good() -> None:
+def test_left_and_right_in_one_place_are_good() -> None:
     truth = group(1)
     truth[:, 12] = truth[:, 11] + 2  # hips seen from the side
     assert (classify(truth[:, FLIP], truth)[:, 11:13] == GOOD).all()
 
 
-def test_no_people_no_mistakes() -> None:
+def test_without_people_there_are_no_mistakes() -> None:
     assert classify(group(1)[:0], group(1)[:0]).shape == (0, 17)
 
 

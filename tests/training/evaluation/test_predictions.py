@@ -1,4 +1,4 @@
-"""Answers beside the truth: a network that sees every painted joint exactly, and one that sees them moved."""
+"""Predictions and labels: a network that finds every painted joint exactly, and one that is off."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from tests import spots
 from training.data import coco
 from training.data.coco import DatasetError
 from training.evaluation import coco_ap, error_analysis, predictions
-from training.evaluation.predictions import Answers, Reliability
+from training.evaluation.predictions import Predictions, Reliability
 
 
 def estimator(folder: Path, shift_cells: int) -> PoseEstimator:
@@ -22,16 +22,16 @@ def estimator(folder: Path, shift_cells: int) -> PoseEstimator:
 
 
 @pytest.fixture(scope="module")
-def exact(painted: coco.Source, tmp_path_factory: pytest.TempPathFactory) -> Answers:
+def exact(painted: coco.Source, tmp_path_factory: pytest.TempPathFactory) -> Predictions:
     return predictions.collect(painted, estimator(tmp_path_factory.mktemp("exact"), 0))
 
 
 @pytest.fixture(scope="module")
-def moved(painted: coco.Source, tmp_path_factory: pytest.TempPathFactory) -> Answers:
+def moved(painted: coco.Source, tmp_path_factory: pytest.TempPathFactory) -> Predictions:
     return predictions.collect(painted, estimator(tmp_path_factory.mktemp("moved"), 2))
 
 
-def test_everyone_is_answered_beside_the_right_truth(exact: Answers) -> None:
+def test_predictions_are_paired_with_the_right_labels(exact: Predictions) -> None:
     assert len(exact) == 12
     assert exact.picture_ids == [1, 2, 3, 4, 5, 6]
     assert exact.annotation_ids.tolist() == list(range(1, 13))
@@ -39,23 +39,23 @@ def test_everyone_is_answered_beside_the_right_truth(exact: Answers) -> None:
     assert exact.oks.min() > 0.9
 
 
-def test_moved_joints_are_no_longer_good(exact: Answers, moved: Answers) -> None:
+def test_moved_joints_are_no_longer_good(exact: Predictions, moved: Predictions) -> None:
     assert (moved.kinds != error_analysis.GOOD).mean() > 0.1
     assert moved.oks.max() < exact.oks.min()
 
 
-def test_only_some_pictures(painted: coco.Source, tmp_path: Path) -> None:
+def test_only_some_pictures_are_predicted(painted: coco.Source, tmp_path: Path) -> None:
     found = predictions.collect(painted, estimator(tmp_path, 0), every=3)
     assert found.picture_ids == [3, 6]
     assert set(found.image_ids.tolist()) == {3, 6}
 
 
-def test_nobody_to_answer(painted: coco.Source, tmp_path: Path) -> None:
+def test_a_set_without_labelled_people_is_refused(painted: coco.Source, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="expected people with labelled keypoints, got none on 0 pictures"):
         predictions.collect(painted, estimator(tmp_path, 0), every=7)
 
 
-def test_figures_are_those_of_evaluate(painted: coco.Source, moved: Answers, tmp_path: Path) -> None:
+def test_figures_equal_those_of_evaluate(painted: coco.Source, moved: Predictions, tmp_path: Path) -> None:
     figures = predictions.coco_figures(coco.load(painted.annotations), moved)
     score = coco_ap.score_poses(painted, estimator(tmp_path, 2))
     assert list(figures) == list(predictions.COCO_FIGURES)
@@ -66,22 +66,22 @@ def test_figures_are_those_of_evaluate(painted: coco.Source, moved: Answers, tmp
     assert score.inversions == error_analysis.inversions(error_analysis.counts(moved.kinds), moved.skeleton)
 
 
-def test_oks_is_pycocotools(painted: coco.Source, moved: Answers) -> None:
-    """AR at one threshold counts who reaches it."""
+def test_oks_equals_that_of_pycocotools(painted: coco.Source, moved: Predictions) -> None:
+    """AR at one threshold is the share of people above it."""
     figures = predictions.coco_figures(coco.load(painted.annotations), moved)
     assert figures["AR75"] == pytest.approx((moved.oks >= 0.75).mean(), abs=1e-6)
 
 
-def test_mending_a_kind_moves_its_keypoints_only(moved: Answers) -> None:
+def test_correcting_a_kind_of_mistake_moves_its_keypoints_only(moved: Predictions) -> None:
     kind = int(np.bincount(moved.kinds[moved.kinds > error_analysis.GOOD]).argmax())
-    mended = predictions.without(moved, kind)
+    mended = predictions.with_mistake_corrected(moved, kind)
     changed = moved.kinds == kind
     assert (mended.poses.keypoints[changed] == moved.truth[changed]).all()
     assert (mended.poses.keypoints[~changed] == moved.poses.keypoints[~changed]).all()
     assert mended.oks.mean() > moved.oks.mean()
 
 
-def test_reliability_counts_the_labelled(exact: Answers) -> None:
+def test_the_reliability_diagram_counts_labelled_keypoints(exact: Predictions) -> None:
     labelled = exact.labelled.copy()
     labelled[:, 0] = False
     told = predictions.reliability(replace(exact, labelled=labelled))
@@ -89,7 +89,7 @@ def test_reliability_counts_the_labelled(exact: Answers) -> None:
     assert told.error == pytest.approx(1 - exact.similarities[:, 1:].mean(), abs=1e-6)  # every score is 1
 
 
-def test_a_score_that_is_the_similarity_has_no_error() -> None:
+def test_scores_equal_to_the_similarity_have_no_calibration_error() -> None:
     level = np.array([0.1, 0.5, 0.9])
     assert Reliability(level, level, np.array([5, 1, 3])).error == 0
     assert Reliability(level, level + 0.1, np.array([5, 1, 3])).error == pytest.approx(0.1)

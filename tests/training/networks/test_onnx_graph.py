@@ -99,7 +99,7 @@ def test_a_graph_with_unknown_operators_teaches_through_onnxruntime(
     path = take(Odd(), tmp_path / "odd")
     pixels = torch.randint(0, 256, (1, 256, 192, 3), dtype=torch.uint8)
     teacher = teachers.BundleTeacher(path, on=torch.device("cpu"))
-    assert "it teaches from the CPU" in capsys.readouterr().err
+    assert "this teacher runs on the CPU" in capsys.readouterr().err
     assert torch.equal(teacher.maps(pixels), teachers.BundleTeacher(path).maps(pixels))
 
 

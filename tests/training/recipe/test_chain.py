@@ -16,6 +16,7 @@ from training.cli.train import train as train_recipe
 from training.data import coco, crop_cache
 from training.engine import checkpoint
 from training.evaluation import ablation as ablate
+from training.evaluation import ablation_rows
 from training.recipe import chain, recipe
 from training.recipe.errors import RecipeError
 from training.recipe.losses import Losses, Teacher
@@ -124,8 +125,8 @@ def test_the_ladder_climbs_from_plain_to_all() -> None:
         self_distillation=0.2,
         features=0.5,
     )
-    rows = ablate.ladder(full)
-    assert list(rows) == list(ablate.ROWS)
+    rows = ablation_rows.ladder(full)
+    assert list(rows) == list(ablation_rows.ROWS)
     assert rows["dskd"] == full
     assert [g.name for g in rows["minus-assistants"].teachers] == ["t"]
     assert rows["plain"].teachers == ()
@@ -149,7 +150,7 @@ def test_an_ablation_trains_scores_and_tabulates_and_resumes(
     teacher = take(PoseStandIn(), tmp_path / "pose")
     (tmp_path / "ablation.toml").write_text(
         f"""
-[[trials]]
+[[evaluation_sets]]
 name = "painted"
 annotations = "annotations.json"
 images = "images"
@@ -194,7 +195,7 @@ def asked(teacher: str) -> ablate.Ablation:
         losses={"regression": 0.5, "dense": 0.5, "dense_form": "squared", "teachers": teachers},
         phases=[{"steps": steps, "batch": 2, "size": [96, 128]} for steps in (6, 3)],
     )
-    return ablate.Ablation((plan,), (ablate.Trial("painted", "annotations.json", "images"),), minutes=2)
+    return ablate.Ablation((plan,), (ablate.EvaluationSet("painted", "annotations.json", "images"),), minutes=2)
 
 
 @pytest.mark.parametrize(("step_s", "steps"), [(10.0, [6, 3]), (20.0, [4, 2]), (1e6, [1, 1])])
@@ -236,7 +237,7 @@ def test_an_interrupted_ablation_goes_on_as_if_nothing_had_happened(data_root: P
 
 def test_an_ablation_without_assistants_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text(
-        f'[[trials]]\nname = "p"\nannotations = "a"\nimages = "i"\n{HEADER}\n[[students]]\nname = "tiny"\n'
+        f'[[evaluation_sets]]\nname = "p"\nannotations = "a"\nimages = "i"\n{HEADER}\n[[students]]\nname = "tiny"\n'
     )
     with pytest.raises(RecipeError, match="a teacher and an assistant"):
         ablate.load(tmp_path / "a.toml")

@@ -1,1 +1,1 @@
-"""Labelled sets of other tools: read from the usual layouts, checked, converted to COCO JSON."""
+"""Labelled sets of other tools: readers of common layouts, checks, conversion to COCO JSON."""

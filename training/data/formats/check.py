@@ -1,4 +1,4 @@
-"""Explain a labelled set: what is in it, what one should know, and what makes it unfit."""
+"""A report on a labelled set: its content, notes, and faults that make it unusable."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from numpy.typing import NDArray
 
 from training.data import crop_cache
 from training.data.formats import duplicates, left_right
-from training.data.formats.labelled_set import Fault, LabelledSet, Person, noted
+from training.data.formats.labelled_set import LabelFault, LabelledPerson, LabelledSet, note_lines
 
 TOLERANCE = 1.0
-"""px: so far beyond the picture nothing is told; tools round."""
+"""px: coordinates this far outside the picture are not reported, since tools round."""
 
 
 def report(labelled: LabelledSet, against: LabelledSet | None = None) -> str:
-    """Explain a set in words and tables.
+    """Return a report on a set in words and tables.
 
     Args:
-        labelled: What to explain.
-        against: A set that it must share no picture with.
+        labelled: The set.
+        against: Another set that must share no picture with it.
     """
     notes = notes_of(labelled, against)
     lines = [
@@ -35,7 +35,7 @@ def report(labelled: LabelledSet, against: LabelledSet | None = None) -> str:
         "",
         *_sides(labelled),
     ]
-    lines += noted(notes)
+    lines += note_lines(notes)
     verdict = f"broken: {len(labelled.faults)} faults" if labelled.faults else "sound"
     return "\n".join([*lines, f"{verdict}, {len(notes)} notes"])
 
@@ -71,7 +71,7 @@ def _sizes(labelled: LabelledSet) -> list[str]:
 
 
 def _keypoints(labelled: LabelledSet) -> list[str]:
-    """Each keypoint's share of the people with joints, and how many of these are visible."""
+    """Return each keypoint's share among people with joints, and the share of it that is visible."""
     table = np.array([it.joints[:, 2] for it in labelled.singles if (it.joints[:, 2] > 0).any()])
     names = labelled.skeleton.keypoints
     lines = [f"{'keypoint':18}{'labelled':>9}{'visible':>9}"]
@@ -90,41 +90,41 @@ def _sides(labelled: LabelledSet) -> list[str]:
     ]
 
 
-def notes_of(labelled: LabelledSet, against: LabelledSet | None = None) -> list[Fault]:
-    """Everything that one should know and that hinders nobody."""
+def notes_of(labelled: LabelledSet, against: LabelledSet | None = None) -> list[LabelFault]:
+    """Return everything that is worth knowing and does not make the set unusable."""
     notes = [*labelled.notes, *_unlabelled(labelled)]
     for person in labelled.people:
         notes += _about(person, labelled)
     for suspect in left_right.judge(labelled):
         if suspect.is_suspect:
             notes.append(
-                Fault(
+                LabelFault(
                     "left and right",
                     str(labelled.origin),
                     f"{suspect.what} contradict each other in {suspect.share:.0%} of {suspect.people:,} people, "
                     f"expected a few in a hundred; among them {', '.join(map(str, suspect.ids[:5]))}",
                 )
             )
-    turned = [it for it in labelled.pictures.values() if it.look and it.look.orientation > 1 and not it.upright]
+    turned = [it for it in labelled.pictures.values() if it.file and it.file.orientation > 1 and not it.upright]
     notes += [
-        Fault("EXIF orientation", it.where, "its labels are taken to be of the picture as it is stored, not as shown")
+        LabelFault("EXIF orientation", it.where, "its labels are taken to refer to the picture as stored, not as shown")
         for it in turned
     ]
     return [*notes, *_twice(labelled, against)]
 
 
-def _unlabelled(labelled: LabelledSet) -> list[Fault]:
-    """Keypoints that a network would answer without ever having learned them."""
+def _unlabelled(labelled: LabelledSet) -> list[LabelFault]:
+    """Report keypoints without any label, which a network would predict at random."""
     known = np.zeros(len(labelled.skeleton), bool)
     for person in labelled.singles:
         known |= person.joints[:, 2] > 0
     names = ", ".join(np.array(labelled.skeleton.keypoints)[~known].tolist())
-    what = f"nobody has {names}: a network will answer these too, by chance"
-    return [Fault("keypoint without labels", str(labelled.origin), what)] if names else []
+    what = f"nobody has {names}: a network will predict them at random"
+    return [LabelFault("keypoint without labels", str(labelled.origin), what)] if names else []
 
 
-def _about(person: Person, labelled: LabelledSet) -> list[Fault]:
-    """What is odd about one person."""
+def _about(person: LabelledPerson, labelled: LabelledSet) -> list[LabelFault]:
+    """Report what is unusual about one person."""
     picture = labelled.pictures.get(person.picture)
     if picture is None:
         return []
@@ -135,21 +135,23 @@ def _about(person: Person, labelled: LabelledSet) -> list[Fault]:
     points = person.joints[known, :2]
     names = np.array(labelled.skeleton.keypoints)[known]
     if (high - low < 1).any():
-        notes.append(Fault("empty box", person.where, f"{_shown(person.box)} is less than a pixel wide or high"))
+        notes.append(LabelFault("empty box", person.where, f"{_shown(person.box)} is less than a pixel wide or high"))
     elif (high <= 0).any() or (low >= size).any():
-        notes.append(Fault("box outside", person.where, f"{_shown(person.box)} shows nothing of {_size(size)}"))
+        notes.append(LabelFault("box outside", person.where, f"{_shown(person.box)} shows nothing of {_size(size)}"))
     elif (low < -TOLERANCE).any() or (high > size + TOLERANCE).any():
-        notes.append(Fault("box beyond the edge", person.where, f"{_shown(person.box)} reaches beyond {_size(size)}"))
+        notes.append(
+            LabelFault("box beyond the edge", person.where, f"{_shown(person.box)} reaches beyond {_size(size)}")
+        )
     outside = _beyond(points, np.zeros(2), size - 1)
     if outside.any():
-        notes.append(Fault("keypoint outside", person.where, f"{', '.join(names[outside])} beyond {_size(size)}"))
+        notes.append(LabelFault("keypoint outside", person.where, f"{', '.join(names[outside])} beyond {_size(size)}"))
     far = _beyond(points, low - 0.5 * (high - low), high + 0.5 * (high - low)) & ~outside
     if far.any() and not person.crowd:
         notes.append(
-            Fault("keypoint far from its box", person.where, f"{', '.join(names[far])}, box {_shown(person.box)}")
+            LabelFault("keypoint far from its box", person.where, f"{', '.join(names[far])}, box {_shown(person.box)}")
         )
     if known.sum() > 1 and not person.crowd and (np.ptp(points, axis=0) < 1).all():
-        notes.append(Fault("joints in one place", person.where, f"all {int(known.sum())} lie within a pixel"))
+        notes.append(LabelFault("joints in one place", person.where, f"all {int(known.sum())} lie within a pixel"))
     return notes
 
 
@@ -157,7 +159,7 @@ def _beyond(points: NDArray[np.float64], low: NDArray[np.float64], high: NDArray
     return np.asarray(((points < low - TOLERANCE) | (points > high + TOLERANCE)).any(axis=1))
 
 
-def _twice(labelled: LabelledSet, against: LabelledSet | None) -> list[Fault]:
+def _twice(labelled: LabelledSet, against: LabelledSet | None) -> list[LabelFault]:
     pairs = [
         ("the same picture twice", duplicates.same_files(labelled), labelled),
         ("nearly the same picture", duplicates.alike(labelled), labelled),
@@ -168,7 +170,7 @@ def _twice(labelled: LabelledSet, against: LabelledSet | None) -> list[Fault]:
             ("LEAK: nearly the same picture in both sets", duplicates.alike(labelled, against), against),
         ]
     return [
-        Fault(kind, str(labelled.images / first.file_name), f"as {other.images / second.file_name}")
+        LabelFault(kind, str(labelled.images / first.file_name), f"as {other.images / second.file_name}")
         for kind, found, other in pairs
         for first, second in found
     ]

@@ -1,4 +1,4 @@
-"""COCO keypoint files, read with suspicion: every fault is told with its key path."""
+"""Reader of COCO keypoint files that checks every entry; each fault is reported with its key path."""
 
 from __future__ import annotations
 
@@ -12,40 +12,47 @@ import numpy as np
 from tqdm import tqdm
 
 from service.pose.skeleton import Skeleton
-from training.data.coco import DatasetError, is_number, picture_path, same_name, without_unlabelled
+from training.data.coco import DatasetError, is_number, picture_path, without_unlabelled
 from training.data.formats.classes import Classes
-from training.data.formats.image_file import Look, LookError, look
-from training.data.formats.labelled_set import Fault, LabelledSet, Person, Picture, infer_skeleton
+from training.data.formats.coco_categories import counts_from_0, read_skeleton
+from training.data.formats.image_file import ImageFile, ImageFileError, read_image_file
+from training.data.formats.labelled_set import (
+    LabelFault,
+    LabelledImage,
+    LabelledPerson,
+    LabelledSet,
+)
 from training.files import read_text
 
-OURS = {"id", "image_id", "category_id", "iscrowd", "bbox", "area", "keypoints", "num_keypoints"}
+KNOWN_KEYS = {"id", "image_id", "category_id", "iscrowd", "bbox", "area", "keypoints", "num_keypoints"}
 
 
 def read(path: Path, images: Path, skeleton: Skeleton | None = None, wanted: Sequence[str] = ()) -> LabelledSet:
-    """Read a COCO file and look at its pictures.
+    """Read a COCO file and check its pictures.
 
     Args:
-        path: The json.
+        path: The JSON file.
         images: Folder of its pictures.
-        skeleton: Whose keypoints it labels; None takes the file's word, and COCO's for 17 without names.
+        skeleton: Skeleton that it labels; None: as the file describes it, COCO's for 17 keypoints without names.
         wanted: Categories to read, by name or id; see `Classes`.
 
     Raises:
-        DatasetError: No json, not an object, without pictures or people, no such category, or another skeleton's.
+        DatasetError: The file is not COCO JSON, has no pictures or people, lacks a wanted category, or labels another
+            skeleton.
     """
     tree = _tree(path)
     categories = [it for it in tree.get("categories") or [] if isinstance(it, dict)]
     able = [it for it in categories if it.get("keypoints")] or categories
     classes = Classes(path, {_key(it.get("id")): it.get("name") for it in able}, wanted)
     named = [it for it in able if it.get("keypoints") and classes.has(_key(it.get("id")))]
-    return _Reading(path, images, tree, _skeleton(path, tree, named, skeleton), classes, named).labelled()
+    return _Reading(path, images, tree, read_skeleton(path, tree, named, skeleton), classes, named).labelled()
 
 
 def _tree(path: Path) -> dict[str, Any]:
     try:
         tree = json.loads(read_text(path))
     except OSError as error:
-        raise DatasetError(f"{path}: expected a COCO json, got {error.strerror}") from error
+        raise DatasetError(f"{path}: expected a COCO JSON file, got {error.strerror}") from error
     except json.JSONDecodeError as error:
         raise DatasetError(f"{path}:{error.lineno}:{error.colno}: not valid JSON: {error.msg}") from error
     except (UnicodeDecodeError, RecursionError) as error:
@@ -55,55 +62,12 @@ def _tree(path: Path) -> dict[str, Any]:
     for key in ("images", "annotations"):
         if not isinstance(tree.get(key), list):
             got = f"a {type(tree[key]).__name__}" if key in tree else f"{', '.join(tree) or 'nothing'}"
-            raise DatasetError(f"{path}: {key}: expected a list, got {got}; this is no COCO file")
+            raise DatasetError(f"{path}: {key}: expected a list, got {got}; give a COCO file")
     return tree
 
 
-def _skeleton(path: Path, tree: dict[str, Any], named: Sequence[dict[str, Any]], wanted: Skeleton | None) -> Skeleton:
-    """The skeleton of a file's categories, or of its people's counts, held against the one that is wanted."""
-    if len({tuple(map(same_name, it["keypoints"])) for it in named}) > 1:
-        kinds = ", ".join(f"{it.get('name')!r} ({len(it['keypoints'])})" for it in named)
-        raise DatasetError(
-            f"{path}: categories: expected one skeleton, got {kinds}; give --class NAME, or put each "
-            "kind into a file of its own"
-        )
-    lengths = Counter(len(it["keypoints"]) for it in tree["annotations"] if isinstance(it, dict) and _is_list(it))
-    most = lengths.most_common(1)[0][0] // 3 if lengths else 0
-    names = named[0]["keypoints"] if named else None
-    count = len(names) if names else most
-    if not count:
-        raise DatasetError(f"{path}: expected people with keypoints, got none; label some, or give another file")
-    if wanted is None:
-        try:
-            edges = _edges(named[0]) if named else []
-            return infer_skeleton(names, count, str(named[0].get("name")) if named else path.stem, edges)
-        except (ValueError, TypeError) as error:
-            raise DatasetError(f"{path}: categories: {error}") from error
-    if names and [same_name(it) for it in names] != [same_name(it) for it in wanted.keypoints]:
-        raise DatasetError(
-            f"{path}: categories: expected the keypoints of {wanted.name!r} ({', '.join(wanted.keypoints)}), "
-            f"got {', '.join(map(str, names))}; give the skeleton that was labelled"
-        )
-    return wanted
-
-
-def _edges(category: dict[str, Any]) -> list[tuple[int, int]]:
-    """Pairs of indices; COCO counts from 1, and some tools from 0."""
-    pairs = [(a, b) for a, b in category.get("skeleton") or []]
-    first = 0 if _counts_from_0(category) else 1
-    return [(a - first, b - first) for a, b in pairs]
-
-
-def _counts_from_0(category: dict[str, Any]) -> bool:
-    return any(0 in pair for pair in category.get("skeleton") or [] if isinstance(pair, list))
-
-
-def _is_list(annotation: dict[str, Any]) -> bool:
-    return isinstance(annotation.get("keypoints"), list) and bool(annotation["keypoints"])
-
-
 class _Reading:
-    """One pass over a file; collects what is sound and what is not."""
+    """One pass over a file, which collects valid entries, faults and notes."""
 
     def __init__(
         self,
@@ -115,13 +79,13 @@ class _Reading:
         named: Sequence[dict[str, Any]],
     ) -> None:
         self.path, self.images, self.tree, self.skeleton, self.classes = path, images, tree, skeleton, classes
-        self.faults: list[Fault] = []
-        self.notes: list[Fault] = []
-        if any(map(_counts_from_0, named)):
-            self._note("edges counted from 0", "categories", "COCO counts from 1; convert makes it so")
+        self.faults: list[LabelFault] = []
+        self.notes: list[LabelFault] = []
+        if any(map(counts_from_0, named)):
+            self._note("edges counted from 0", "categories", "COCO counts from 1; convert writes them so")
         categories = [it for it in tree.get("categories") or [] if isinstance(it, dict)]
         self.others = {_key(it.get("id")): it.get("name") for it in categories if not it.get("keypoints")}
-        if len(self.others) == len(categories):  # none says that it has keypoints: then any may have
+        if len(self.others) == len(categories):  # no category names keypoints, so any may have some
             self.others = {}
         self.numbers = {key: self._numbered(key) for key in ("images", "annotations")}
 
@@ -137,10 +101,10 @@ class _Reading:
         )
 
     def fault(self, kind: str, where: str, what: str) -> None:
-        self.faults.append(Fault(kind, f"{self.path}: {where}", what))
+        self.faults.append(LabelFault(kind, f"{self.path}: {where}", what))
 
     def _numbered(self, key: str) -> dict[str, int]:
-        """A number for each id of a list: its own where all are whole, else its place."""
+        """Return a number for each id of a list: the id itself if all are integers, else its position."""
         ids = [it["id"] for it in self.tree[key] if isinstance(it, dict) and _is_id(it.get("id"))]
         if all(isinstance(it, int) for it in ids):
             return {_key(it): it for it in ids}
@@ -148,51 +112,49 @@ class _Reading:
         if all(name.isdecimal() for name in numbers) and len({int(name) for name in numbers}) == len(numbers):
             numbers = {name: int(name) for name in numbers}
         first = next(it for it in ids if not isinstance(it, int))
-        what = (
-            f"expected whole numbers, got e.g. {_short(first)}, which is {numbers[_key(first)]} now; convert renumbers"
-        )
+        what = f"expected integers, got e.g. {_short(first)}, which becomes {numbers[_key(first)]}; convert renumbers"
         self._note("ids renumbered", key, what)
         return numbers
 
     def _objects(self, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Entries of a list that are objects with an id of their own, each with its key path."""
+        """Yield the entries of a list that are objects with unique ids, each with its key path."""
         seen: dict[str, int] = {}
         for i, entry in enumerate(self.tree[key]):
             where = f"{key}[{i}]"
             if not isinstance(entry, dict):
                 self.fault("no object", where, f"expected an object, got {_short(entry)}")
             elif not _is_id(entry.get("id")):
-                self.fault("missing key", f"{where}.id", f"expected a whole number, got {_short(entry.get('id'))}")
+                self.fault("missing key", f"{where}.id", f"expected an integer, got {_short(entry.get('id'))}")
             elif (name := _key(entry["id"])) in seen:
                 self.fault(
                     "duplicate id", f"{where} (id {entry['id']})",
-                    f"expected an id of its own, got that of {key}[{seen[name]}]; number them anew",
+                    f"expected a unique id, got that of {key}[{seen[name]}]; renumber them",
                 )  # fmt: skip
             else:
                 seen[name] = i
                 yield f"{where} (id {entry['id']})", entry
 
-    def _pictures(self) -> dict[int, Picture]:
-        found: dict[int, Picture] = {}
-        for where, entry in tqdm(list(self._objects("images")), desc=f"look at {self.images.name}", unit="picture"):
+    def _pictures(self) -> dict[int, LabelledImage]:
+        found: dict[int, LabelledImage] = {}
+        for where, entry in tqdm(list(self._objects("images")), desc=f"check {self.images.name}", unit="picture"):
             name = entry.get("file_name")
             if not isinstance(name, str) or not name:
-                self.fault("missing key", f"{where}.file_name", f"expected a file's name, got {_short(name)}")
+                self.fault("missing key", f"{where}.file_name", f"expected a file name, got {_short(name)}")
                 continue
             file = picture_path(self.images, name)
             try:
-                seen = look(file)
-            except LookError as error:
+                seen = read_image_file(file)
+            except ImageFileError as error:
                 kind = "unreadable picture" if file.exists() else "missing picture"
-                advice = "check --images, or take it out" if kind == "missing picture" else "or take it out"
-                self.faults.append(Fault(kind, str(file), f"{error}; {advice} of {self.path} {where}"))
+                advice = "check --images, or remove it" if kind == "missing picture" else "or remove it"
+                self.faults.append(LabelFault(kind, str(file), f"{error}; {advice} from {self.path} {where}"))
                 continue
             number = self.numbers["images"][_key(entry["id"])]
             name = name if file == self.images / name else name.replace("\\", "/")
             found[number] = self._picture(where, {**entry, "id": number, "file_name": name}, seen)
         return found
 
-    def _picture(self, where: str, entry: dict[str, Any], seen: Look) -> Picture:
+    def _picture(self, where: str, entry: dict[str, Any], seen: ImageFile) -> LabelledImage:
         size = seen.size
         stated = (entry.get("width"), entry.get("height"))
         turned = seen.orientation >= 5 and stated == seen.upright_size != seen.size
@@ -206,9 +168,9 @@ class _Reading:
                 f"{_short(stated[0])} x {_short(stated[1])}; put back the labelled picture, or scale its labels",
             )  # fmt: skip
         extra = {key: value for key, value in entry.items() if key not in {"id", "file_name", "width", "height"}}
-        return Picture(entry["id"], entry["file_name"], size, upright, f"{self.path}: {where}", seen, extra)
+        return LabelledImage(entry["id"], entry["file_name"], size, upright, f"{self.path}: {where}", seen, extra)
 
-    def _people(self) -> list[Person]:
+    def _people(self) -> list[LabelledPerson]:
         found, left_out = [], Counter[Any]()
         for where, entry in self._objects("annotations"):
             category = _key(entry.get("category_id"))
@@ -268,11 +230,11 @@ class _Reading:
                 return []
         return joints
 
-    def _person(self, where: str, entry: dict[str, Any], joints: Sequence[float]) -> Person:
+    def _person(self, where: str, entry: dict[str, Any], joints: Sequence[float]) -> LabelledPerson:
         table = np.array(joints, np.float64).reshape(-1, 3)
         area: Any = entry.get("area")
         x, y, width, height = map(float, entry["bbox"])
-        extra = {key: value for key, value in entry.items() if key not in OURS}
+        extra = {key: value for key, value in entry.items() if key not in KNOWN_KEYS}
         stated = entry.get("num_keypoints")
         if stated is not None and stated != int((table[:, 2] > 0).sum()):
             self._note("wrong num_keypoints", where, f"{stated}, but {int((table[:, 2] > 0).sum())} are labelled")
@@ -280,7 +242,7 @@ class _Reading:
             self.numbers["annotations"][_key(entry["id"])],
             self.numbers["images"][_key(entry["image_id"])],
         )
-        return Person(
+        return LabelledPerson(
             number, picture, (x, y, width, height), table, bool(entry.get("iscrowd")),
             float(area) if is_number(area) else None, f"{self.path}: {where}", extra,
         )  # fmt: skip
@@ -291,12 +253,10 @@ class _Reading:
         numbers = {it for it in numbers if self.classes.has(it)}
         if numbers - {"1"}:
             kinds = ", ".join(sorted(numbers))
-            self._note(
-                "other category_id", "annotations", f"{kinds}, and evaluation counts 1 alone; convert makes it 1"
-            )
+            self._note("other category_id", "annotations", f"{kinds}, but evaluation uses only 1; convert writes 1")
 
     def _note(self, kind: str, where: str, what: str) -> None:
-        self.notes.append(Fault(kind, f"{self.path}: {where}", what))
+        self.notes.append(LabelFault(kind, f"{self.path}: {where}", what))
 
 
 def _is_id(value: Any) -> bool:
@@ -304,7 +264,7 @@ def _is_id(value: Any) -> bool:
 
 
 def _key(value: Any) -> str:
-    """What ids are compared by: 7, 7.0 and "7" are one, as tools write them."""
+    """Return the text that ids are compared by: tools write 7, 7.0 or "7" for the same id."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 

@@ -1,4 +1,4 @@
-"""A contact sheet: people of a set with their labels drawn, to be looked at before a night of training."""
+"""A contact sheet: people of a labelled set with their labels drawn, for a visual check before training."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from service.pose import crop, drawing
 from service.pose.types import Image, Poses
 from training import files
 from training.data import images
-from training.data.formats.labelled_set import LabelledSet, Person
-from training.data.images import SeenAs
+from training.data.formats.labelled_set import LabelledPerson, LabelledSet
+from training.data.images import LabelFrame
 
 TILE = (240, 320)
 """(width, height) of a person's tile in px."""
@@ -24,10 +24,10 @@ JPEG_QUALITY = 90
 
 
 def write(labelled: LabelledSet, out: Path) -> int:
-    """Write a JPEG with up to 24 people, evenly spread over the set; returns how many.
+    """Write a JPEG with up to 24 people, evenly spread over the set; returns their count.
 
-    Left is blue, right orange, the middle green; a dark middle marks a joint that is labelled as hidden. Below stands
-    the person's number.
+    Left is blue, right orange, the middle green. A dark centre marks a joint that is labelled as hidden. The person's
+    number is written below.
     """
     people = _chosen(labelled)
     rows = max(1, -(-len(people) // COLUMNS))
@@ -43,16 +43,16 @@ def write(labelled: LabelledSet, out: Path) -> int:
     return len(people)
 
 
-def _chosen(labelled: LabelledSet) -> list[Person]:
+def _chosen(labelled: LabelledSet) -> list[LabelledPerson]:
     able = [it for it in labelled.singles if (it.joints[:, 2] > 0).any() and min(it.box[2:]) >= 1]
     spread = np.linspace(0, len(able) - 1, min(COLUMNS * ROWS, len(able))).round().astype(int)
     return [able[i] for i in spread.tolist()]
 
 
-def draw(labelled: LabelledSet, person: Person) -> Image:
+def draw(labelled: LabelledSet, person: LabelledPerson) -> Image:
     """Cut a person out and draw its labels, uint8 (320, 240, 3) RGB."""
     picture = labelled.pictures[person.picture]
-    image = images.read_as(labelled.images / picture.file_name, SeenAs(picture.size, picture.upright))
+    image = images.read_in_frame(labelled.images / picture.file_name, LabelFrame(picture.size, picture.upright))
     box = boxes_.from_xywh([list(person.box)])
     cut = crop.cut(image, box, TILE, PADDING)
     to_crop = crop.invert(cut.to_image)

@@ -1,4 +1,4 @@
-"""Any layout -> the one COCO json that every other verb takes."""
+"""Writer of labelled sets as COCO JSON, the format that all other subcommands take."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from training.data.formats.labelled_set import LabelledSet, nameless, require_so
 
 
 def write(labelled: LabelledSet, out: Path) -> None:
-    """Write a sound set as COCO json, whole or not at all.
+    """Write a set as COCO JSON, atomically.
 
     Raises:
         DatasetError: The set has faults.
@@ -22,10 +22,10 @@ def write(labelled: LabelledSet, out: Path) -> None:
 
 
 def tree(labelled: LabelledSet) -> dict[str, Any]:
-    """The json's content. What a COCO file said beyond the usual keys stays."""
+    """Return the content of the JSON file. Additional keys of a COCO file are kept."""
     skeleton = labelled.skeleton
     category: dict[str, Any] = {"id": 1, "name": "person"}
-    if skeleton.keypoints != nameless(len(skeleton)):  # whoever completes the TOML names them there
+    if skeleton.keypoints != nameless(len(skeleton)):  # else the skeleton's TOML names them
         category["keypoints"] = list(skeleton.keypoints)
         category["skeleton"] = [[a + 1, b + 1] for a, b in skeleton.edges]  # COCO counts from 1
     images = [
@@ -57,5 +57,5 @@ def tree(labelled: LabelledSet) -> dict[str, Any]:
 
 
 def _rounded(numbers: tuple[float, ...]) -> list[float]:
-    """Whole where they were whole: files stay as small as they came."""
+    """Round numbers, and write integers without decimals to keep files small."""
     return [int(it) if it == int(it) else round(it, 3) for it in numbers]

@@ -1,4 +1,4 @@
-"""What a picture's file shows before anybody learns from it: whether it is whole, its size, and what it resembles."""
+"""Properties of a picture's file: whether it is complete, its size, its orientation and a thumbnail."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from training.data import images
 THUMB = 16
 """Side of a thumbnail in cells."""
 ENDINGS = ((b"\x89PNG", b"IEND\xaeB`\x82"), (b"GIF8", b"\x3b"))
-"""How files of a kind begin and end."""
+"""First and last bytes of the files of some formats."""
 
 
-class LookError(ValueError):
-    """A picture cannot be used; the message says what is the matter, without the file's name."""
+class ImageFileError(ValueError):
+    """A picture cannot be used; the message says why, without the file's name."""
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class ImageFile:
     """A picture that can be read.
 
     Attributes:
         size: (width, height) in px, as stored.
-        orientation: EXIF's, 1 to 8; 1 where it says nothing.
-        sha256: Of the file.
-        thumb: float32 (256,): its grey values in 16 x 16 cells, mean 0, norm 1; zeros for one of a single colour.
+        orientation: EXIF orientation, 1 to 8; 1 if there is none.
+        sha256: Hash of the file.
+        thumb: float32 (256,), grey values of 16 x 16 cells, mean 0 and norm 1; zeros for a picture of a single colour.
     """
 
     size: tuple[int, int]
@@ -40,38 +40,38 @@ class Look:
 
     @property
     def upright_size(self) -> tuple[int, int]:
-        """(width, height) in px, turned as the EXIF orientation says: 5 to 8 are on their side."""
+        """(width, height) in px after turning by the EXIF orientation, of which 5 to 8 exchange the sides."""
         return self.size if self.orientation < 5 else self.size[::-1]
 
 
-def look(path: Path) -> Look:
+def read_image_file(path: Path) -> ImageFile:
     """Read a picture's file.
 
     Raises:
-        LookError: It is missing, cut off, or no picture.
+        ImageFileError: It is missing, truncated, or not a picture.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise LookError(f"expected a picture, got {error.strerror}") from error
+        raise ImageFileError(f"expected a picture, got {error.strerror}") from error
     if _is_cut_off(content):
-        raise LookError(f"expected a whole picture, got the first {len(content):,} bytes of one; copy it again")
+        raise ImageFileError(f"expected a complete picture, got the first {len(content):,} bytes of one; copy it again")
     grey, turned = images.decode(content, cv2.IMREAD_GRAYSCALE)
     if grey is None:
-        raise LookError(f"expected a picture that OpenCV can read, got {len(content):,} bytes that are none")
+        raise ImageFileError(f"expected a picture that OpenCV can read, got {len(content):,} bytes that are not one")
     thumb = cv2.resize(grey, (THUMB, THUMB), interpolation=cv2.INTER_AREA).astype(np.float32).ravel()
     thumb -= thumb.mean()
     norm = float(np.linalg.norm(thumb))
-    # Below one grey value a cell the thumbnail is noise, and would resemble that of any other flat picture.
+    # With less contrast than one grey value a cell, the thumbnail is noise, which correlates with other flat pictures.
     thumb = thumb / norm if norm > THUMB else np.zeros_like(thumb)
     size = (grey.shape[1], grey.shape[0])
-    return Look(size, turned, hashlib.sha256(content).hexdigest(), thumb)
+    return ImageFile(size, turned, hashlib.sha256(content).hexdigest(), thumb)
 
 
 def _is_cut_off(content: bytes) -> bool:
-    """Whether a file of a known kind ends before its end; decoders fill the rest with grey and say nothing."""
+    """Return whether a file of a known format is truncated. Decoders would fill the rest with grey without an error."""
     if content.startswith(b"\xff\xd8"):
-        # After the last start of a scan comes an end of image; inside a scan 0xff is always followed by a 0.
+        # An end-of-image marker follows the last start of a scan; inside a scan 0xff is always followed by 0.
         return content.rfind(b"\xff\xd9") <= content.rfind(b"\xff\xda")
     if content.startswith(b"RIFF") and content[8:12] == b"WEBP":
         return len(content) < 8 + int.from_bytes(content[4:8], "little")

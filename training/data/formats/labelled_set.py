@@ -1,4 +1,4 @@
-"""One labelled set as every reader gives it: pictures, people, and what is wrong with it."""
+"""A labelled set as every reader returns it: pictures, people, faults and notes."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from numpy.typing import NDArray
 
 from service.pose.skeleton import COCO17, Skeleton
 from training.data.coco import DatasetError, same_name
-from training.data.formats.image_file import Look
+from training.data.formats.image_file import ImageFile
 from training.recipe import skeletons
 
 SHOWN = 5
-"""Faults of one kind that are told in full."""
+"""Faults of one kind that are printed in full."""
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
-    """Something that no training could make sense of; as a note, something that one should know.
+class LabelFault:
+    """A fault that makes a set unusable, or a note that is worth knowing.
 
     Attributes:
-        kind: A few words, the same for all of a kind.
+        kind: Its kind in a few words.
         where: File, and line or key path in it.
-        what: What was expected, what came, what to do.
+        what: What was expected, what was found, and what to do.
     """
 
     kind: str
@@ -38,17 +38,17 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """A picture with its labels' size.
+class LabelledImage:
+    """A picture of a labelled set.
 
     Attributes:
-        id: Its number, unique.
+        id: Unique number.
         file_name: Relative to the set's folder of pictures.
-        size: (width, height) in px of what was labelled.
-        upright: Whether the labels are of the picture turned as its EXIF orientation says.
+        size: (width, height) in px that the labels refer to.
+        upright: Whether the labels refer to the picture turned by its EXIF orientation.
         where: File, and line or key path in it.
-        look: What its file shows; None where it is missing or cannot be read.
-        extra: What else a COCO file says of it.
+        file: Properties of its file; None if it was not read.
+        extra: Additional keys of a COCO file.
     """
 
     id: int
@@ -56,23 +56,23 @@ class Picture:
     size: tuple[int, int]
     upright: bool
     where: str
-    look: Look | None
+    file: ImageFile | None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class Person:
+class LabelledPerson:
     """A labelled person.
 
     Attributes:
-        id: Its number, unique.
+        id: Unique number.
         picture: Number of the picture.
         box: x, y, width, height in px.
-        joints: float64 (K, 3): x, y in px, and 0 not labelled, 1 hidden, 2 visible.
-        crowd: Whether the box is around many.
-        area: px²; None where nobody measured it.
+        joints: float64 (K, 3): x and y in px, and 0 for not labelled, 1 for hidden, 2 for visible.
+        crowd: Whether the box surrounds a crowd.
+        area: Area of the person in px²; None if unknown.
         where: File, and line or key path in it.
-        extra: What else a COCO file says of it.
+        extra: Additional keys of a COCO file.
     """
 
     id: int
@@ -91,27 +91,27 @@ class LabelledSet:
 
     Attributes:
         origin: The file or folder that was read.
-        layout: What it is, for people to read.
-        images: Folder that the pictures' names start from.
-        skeleton: Whose keypoints are labelled.
-        pictures: By number.
-        people: In their order.
-        faults: What makes it unfit.
-        notes: What is worth knowing and hinders nobody, told alike.
+        layout: Name of its layout.
+        images: Folder that the pictures' names are relative to.
+        skeleton: Skeleton that is labelled.
+        pictures: Pictures by number.
+        people: People in the file's order.
+        faults: What makes the set unusable.
+        notes: What is worth knowing.
     """
 
     origin: Path
     layout: str
     images: Path
     skeleton: Skeleton
-    pictures: Mapping[int, Picture]
-    people: Sequence[Person]
-    faults: Sequence[Fault]
-    notes: Sequence[Fault] = ()
+    pictures: Mapping[int, LabelledImage]
+    people: Sequence[LabelledPerson]
+    faults: Sequence[LabelFault]
+    notes: Sequence[LabelFault] = ()
 
     @property
-    def singles(self) -> list[Person]:
-        """People who are no crowds."""
+    def singles(self) -> list[LabelledPerson]:
+        """People without crowds."""
         return [person for person in self.people if not person.crowd]
 
 
@@ -119,14 +119,14 @@ def require_sound(labelled: LabelledSet) -> None:
     """Refuse a set with faults.
 
     Raises:
-        DatasetError: There are some; tells the first few of each kind.
+        DatasetError: There are faults; the message has the first few of each kind.
     """
     if labelled.faults:
-        raise DatasetError("\n".join(told(labelled)))
+        raise DatasetError("\n".join(fault_lines(labelled)))
 
 
-def told(labelled: LabelledSet) -> list[str]:
-    """The first `SHOWN` faults of each kind, a line each."""
+def fault_lines(labelled: LabelledSet) -> list[str]:
+    """Return the first `SHOWN` faults of each kind, a line each."""
     lines = []
     for kind in dict.fromkeys(fault.kind for fault in labelled.faults):
         alike = [str(fault) for fault in labelled.faults if fault.kind == kind]
@@ -136,8 +136,8 @@ def told(labelled: LabelledSet) -> list[str]:
     return lines
 
 
-def noted(notes: Sequence[Fault]) -> list[str]:
-    """How many notes of each kind there are and the first one, a line a kind."""
+def note_lines(notes: Sequence[LabelFault]) -> list[str]:
+    """Return a line for each kind of note, with the count and the first note."""
     lines = []
     for kind in dict.fromkeys(note.kind for note in notes):
         alike = [note for note in notes if note.kind == kind]
@@ -146,23 +146,23 @@ def noted(notes: Sequence[Fault]) -> list[str]:
 
 
 def nameless(count: int) -> tuple[str, ...]:
-    """Names for keypoints that have none yet."""
+    """Return placeholder names for keypoints."""
     return tuple(f"keypoint_{k}" for k in range(count))
 
 
 def infer_skeleton(
     names: Sequence[object] | None, count: int, name: str, edges: Sequence[tuple[int, int]] = ()
 ) -> Skeleton:
-    """The skeleton that a set's own words describe, for sets that come without a TOML.
+    """Return the skeleton that a set itself describes, for sets without a skeleton's TOML.
 
     Args:
-        names: The keypoints' names; None where the set has none.
+        names: Names of the keypoints; None if the set has none.
         count: K.
-        name: What to call it.
-        edges: Pairs of indices.
+        name: Name of the skeleton.
+        edges: Pairs of keypoint indices.
 
     Raises:
-        ValueError: The names are no skeleton's.
+        ValueError: The names do not make a skeleton.
     """
     own = nameless(count) if names is None else tuple(same_name(it) for it in names)
     if own == COCO17.keypoints or (names is None and count == len(COCO17)):

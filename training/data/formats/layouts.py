@@ -1,4 +1,4 @@
-"""Which of the usual layouts a file or folder is."""
+"""Detection of a labelled set's layout, and reading in any layout."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from pathlib import Path
 
 from service.pose.skeleton import Skeleton
 from training.data.coco import DatasetError, picture_path
-from training.data.formats import coco_json, joined, lsp, yolo
+from training.data.formats import coco_json, lsp, merge, yolo
 from training.data.formats.labelled_set import LabelledSet
 from training.files import read_text
 
 EXPECTED = (
-    "a COCO json, or a folder with annotations/*.json, an export of Roboflow's or FiftyOne's, a data.yaml of YOLO "
+    "a COCO JSON file, or a folder with annotations/*.json, an export of Roboflow or FiftyOne, a data.yaml of YOLO "
     "pose, or LSP's joints.mat"
 )
 EXPORTS = ("_annotations.coco.json", "labels.json")
-"""What Roboflow and FiftyOne call a COCO json."""
+"""File names of COCO JSON in exports of Roboflow and FiftyOne."""
 SPLITS = {"train": ("train",), "val": ("valid", "val", "validation"), "test": ("test",)}
-"""Folders of each split in their exports."""
+"""Folders of each split in these exports."""
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a labelled set lies.
+class SetLocation:
+    """Location of a labelled set.
 
     Attributes:
-        data: A file, or a folder of one of the layouts.
-        images: Folder of the pictures; None looks in the usual places.
-        split: Of a YOLO set, or of an export with a folder for each; None for all.
-        third: Meaning of a 1 in the third row of a ``joints.mat``; None goes by its shape.
-        classes: Names or numbers of those that are read; see `Classes`.
+        data: A file, or a folder in one of the layouts.
+        images: Folder of the pictures; None searches the usual places.
+        split: Split of a YOLO set or of an export with a folder for each split; None for all.
+        third: Meaning of a 1 in the third row of a ``joints.mat``; None: by its shape.
+        classes: Names or numbers of the classes to read; see `Classes`.
     """
 
     data: Path
@@ -42,11 +42,11 @@ class Place:
     classes: Sequence[str] = ()
 
 
-def read(place: Place, skeleton: Skeleton | None = None) -> LabelledSet:
-    """Read a set in whatever layout it is, and look at its pictures.
+def read(place: SetLocation, skeleton: Skeleton | None = None) -> LabelledSet:
+    """Read a set in any layout, and check its pictures.
 
     Raises:
-        DatasetError: None of the layouts, several files to choose from, or see the readers.
+        DatasetError: The layout is unknown, there are several files of labels, or a reader refuses the set.
     """
     parts = _parts(place.data)
     if place.split and parts:
@@ -57,12 +57,14 @@ def read(place: Place, skeleton: Skeleton | None = None) -> LabelledSet:
         read_parts = [
             coco_json.read(path, place.images or _images_of(path), skeleton, place.classes) for path in parts.values()
         ]
-        return joined.join(place.data, read_parts)
+        return merge.merge(place.data, read_parts)
     path = _labels(place.data)
     if path.suffix.lower() in {".yaml", ".yml"}:
         return yolo.read(path, place.split, skeleton, place.classes)
     if place.split:
-        raise DatasetError(f"{path}: expected a YOLO set with --split, got none; leave --split out, or name the json")
+        raise DatasetError(
+            f"{path}: expected a YOLO set with --split, got none; leave out --split, or name the JSON file"
+        )
     if path.suffix.lower() == ".mat":
         if place.classes:
             raise DatasetError(f"{path}: expected a set with classes for --class, got LSP's, which has none")
@@ -71,7 +73,7 @@ def read(place: Place, skeleton: Skeleton | None = None) -> LabelledSet:
 
 
 def _parts(data: Path) -> dict[str, Path]:
-    """The COCO files of an export with a folder for each split."""
+    """Return the COCO files of an export with a folder for each split."""
     found: dict[str, Path] = {}
     for split, folders in SPLITS.items():
         files = [data / folder / name for folder in folders for name in EXPORTS]
@@ -82,7 +84,7 @@ def _parts(data: Path) -> dict[str, Path]:
 
 
 def _labels(data: Path) -> Path:
-    """The file that holds a set's labels, or leads to them."""
+    """Return the file with a set's labels, or with their location."""
     if data.is_file():
         if data.suffix.lower() not in {".json", ".yaml", ".yml", ".mat"}:
             raise DatasetError(f"{data}: expected {EXPECTED}, got a {data.suffix or 'nameless'} file")
@@ -108,14 +110,14 @@ def _labels(data: Path) -> Path:
 
 
 def _images_of(path: Path) -> Path:
-    """The folder of a COCO file's pictures: where its first one is."""
+    """Return the folder of a COCO file's pictures: the one that contains the first picture."""
     root = path.parent.parent if path.parent.name == "annotations" else path.parent
     part = path.stem.rpartition("_")[2]
     places = [root / "images" / part, root / part, root / "images", root / "data", root]
     try:
         name = str(json.loads(read_text(path))["images"][0]["file_name"])
     except (OSError, ValueError, KeyError, IndexError, TypeError):
-        return places[2]  # the reader says what is wrong with the file
+        return places[2]  # the reader reports what is wrong with the file
     for place in places:
         if picture_path(place, name).is_file():
             return place

@@ -1,8 +1,8 @@
-"""Left taken for right: people whose sides contradict each other.
+"""Detection of swapped left and right: people whose sides contradict each other.
 
-Which side is left cannot be seen in joints alone, but two pairs of one body agree: seen from the front a person's left
-eye and left shoulder both lie on the picture's right, turned with the body; seen from behind the eyes are hidden. A
-body can be twisted, so that some contradictions are true, and a share of them is what to look at.
+Joints alone do not show which side is left, but two pairs of joints of one body should agree: from the front, a
+person's left eye and left shoulder are both on the right of the picture; from behind, the eyes are hidden. A twisted
+body may contradict itself, so only the share of contradictions is judged.
 """
 
 from __future__ import annotations
@@ -15,22 +15,21 @@ from numpy.typing import NDArray
 from training.data.formats.labelled_set import LabelledSet
 
 ENOUGH = 30
-"""People from which on a share says something."""
-TOLD = 0.05
-"""Share of contradictions from which on somebody should look. Measured: 1 to 3 % in COCO, 6 % in Leeds Sports Pose
-extended, of which a few per cent are known to be swapped."""
-APART = 0.1
-"""Of the body's height: pairs that are nearer in the picture, people seen from the side, say nothing."""
+"""Minimum count of people for a meaningful share."""
+SUSPECT_SHARE = 0.05
+"""Share of contradictions that is suspect: above that of carefully labelled sets."""
+MIN_WIDTH = 0.1
+"""Minimum distance of a pair, as a share of the body's height; side views are left out."""
 
 
 @dataclass(frozen=True, slots=True)
-class Sides:
+class SideCheck:
     """How often two pairs of joints of one body contradict each other.
 
     Attributes:
-        what: Of the two pairs.
-        people: Who shows both pairs clearly.
-        ids: Numbers of those who contradict themselves.
+        what: Names of the two pairs.
+        people: Count of people with both pairs clearly visible.
+        ids: Numbers of the people whose pairs contradict each other.
     """
 
     what: str
@@ -39,16 +38,16 @@ class Sides:
 
     @property
     def share(self) -> float:
-        """Of the people, 0..1."""
+        """Share of contradictions, 0..1."""
         return len(self.ids) / max(1, self.people)
 
     @property
     def is_suspect(self) -> bool:
-        """Whether somebody should look."""
-        return self.people >= ENOUGH and self.share >= TOLD
+        """Whether the share is suspect."""
+        return self.people >= ENOUGH and self.share >= SUSPECT_SHARE
 
 
-def judge(labelled: LabelledSet) -> list[Sides]:
+def judge(labelled: LabelledSet) -> list[SideCheck]:
     """Compare eyes with shoulders, and shoulders with hips, where the skeleton has them by COCO's names."""
     names = labelled.skeleton.keypoints
     people = labelled.singles
@@ -63,16 +62,16 @@ def judge(labelled: LabelledSet) -> list[Sides]:
             continue
         table = joints[:, [names.index(name) for pair in pairs for name in pair]]  # (N, 4, 3)
         clear, agree = _agreement(table, visible=upper == "eye")
-        found.append(Sides(f"{upper}s and {lower}s", int(clear.sum()), tuple(numbers[clear & ~agree].tolist())))
+        found.append(SideCheck(f"{upper}s and {lower}s", int(clear.sum()), tuple(numbers[clear & ~agree].tolist())))
     return found
 
 
 def _agreement(table: NDArray[np.float64], *, visible: bool) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Who shows both pairs clearly, and where both lie the same way round: bool (N,) each.
+    """Return who shows both pairs clearly, and whose pairs agree: bool (N,) each.
 
     Args:
         table: (N, 4, 3): left and right of the upper pair, left and right of the lower pair.
-        visible: The upper pair counts only where it is seen; hidden eyes are guesses.
+        visible: The upper pair counts only where it is visible, since annotators guess hidden eyes.
     """
     points = table[..., :2]
     up = points[:, :2].mean(axis=1) - points[:, 2:].mean(axis=1)
@@ -83,5 +82,5 @@ def _agreement(table: NDArray[np.float64], *, visible: bool) -> tuple[NDArray[np
     clear = (table[:, :, 2] > 0).all(axis=1) & (height > 0)
     if visible:
         clear &= (table[:, :2, 2] == 2).all(axis=1)
-    clear &= np.minimum(np.abs(upper), np.abs(lower)) > APART * height
+    clear &= np.minimum(np.abs(upper), np.abs(lower)) > MIN_WIDTH * height
     return clear, upper * lower > 0

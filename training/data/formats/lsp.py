@@ -1,9 +1,9 @@
-"""Leeds Sports Pose: ``joints.mat`` beside ``images/``, one person a picture, 14 joints.
+"""Reader of Leeds Sports Pose: ``joints.mat`` beside ``images/``, one person a picture, 14 joints.
 
 LSP (Johnson and Everingham, BMVC 2010) stores 3 x 14 x 2000, LSP extended (CVPR 2011) 14 x 3 x 10000. Both call their
-third number visibility and mean opposite things: in LSP 1 marks a hidden joint, which is labelled none the less; in LSP
-extended 1 marks a joint that can be seen, and where it is 0 nobody labelled it. Copies of the extended set whose axes
-were put into LSP's order are told by their 10,000 people; for parts of either set the caller says which it is.
+third number visibility, with opposite meanings: in LSP 1 marks a hidden joint, which is labelled nevertheless; in LSP
+extended 1 marks a visible joint, and 0 a joint without a label. Copies of the extended set with axes in LSP's order are
+recognised by their 10,000 people. For parts of either set, the caller has to say which it is.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ from tqdm import tqdm
 
 from service.pose.skeleton import COCO17, Skeleton
 from training.data.coco import DatasetError
-from training.data.formats.image_file import LookError, look
-from training.data.formats.labelled_set import Fault, LabelledSet, Person, Picture
+from training.data.formats.image_file import ImageFileError, read_image_file
+from training.data.formats.labelled_set import LabelFault, LabelledImage, LabelledPerson, LabelledSet
 from training.data.formats.yolo import SUFFIXES
 
 JOINTS = (
     "right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle",
     "right_wrist", "right_elbow", "right_shoulder", "left_shoulder", "left_elbow", "left_wrist", "neck", "head_top",
 )  # fmt: skip
-"""In the file's order."""
+"""Joints in the file's order."""
 MARGIN = 0.1
-"""Of a body's longer side: so far a box reaches beyond its joints, as nobody drew one."""
+"""Margin of a person's box around its joints, as a share of the longer side; the files have no boxes."""
 
 Third = Literal["hidden", "visible"]
-"""What a 1 in the third row means."""
+"""Meaning of a 1 in the third row."""
 
 
 def read(path: Path, images: Path, skeleton: Skeleton | None = None, third: Third | None = None) -> LabelledSet:
-    """Read a set and look at its pictures.
+    """Read a set and check its pictures.
 
     Args:
         path: The ``joints.mat``.
         images: Folder of its pictures, numbered in its order.
-        skeleton: What to answer in, joint by joint by name; COCO's when None, its face then not labelled.
-        third: Meaning of the third row; by the table's shape when None.
+        skeleton: Skeleton of the result, matched by joint names; None: COCO's, whose face is then not labelled.
+        third: Meaning of the third row; None: by the table's shape.
 
     Raises:
-        DatasetError: scipy is missing, no MATLAB file, no joints, or not a picture for each person.
+        DatasetError: scipy is missing, the file is not MATLAB's or has no joints, or pictures are missing.
     """
     table, extended = _table(path)
     hidden_is_one = third == "hidden" if third else not extended
@@ -56,21 +56,23 @@ def read(path: Path, images: Path, skeleton: Skeleton | None = None, third: Thir
         raise DatasetError(
             f"{images}: expected {len(table)} pictures, one for each person of {path.name}, got {len(files)}"
         )
-    pictures: dict[int, Picture] = {}
-    people: list[Person] = []
-    faults: list[Fault] = []
-    for i, (file, rows) in enumerate(zip(tqdm(files, desc="look at LSP", unit="picture"), table, strict=True), start=1):
+    pictures: dict[int, LabelledImage] = {}
+    people: list[LabelledPerson] = []
+    faults: list[LabelFault] = []
+    for i, (file, rows) in enumerate(zip(tqdm(files, desc="check LSP", unit="picture"), table, strict=True), start=1):
         where = f"{path}: joints(:, :, {i})"
         try:
-            seen = look(file)
-        except LookError as error:
-            faults.append(Fault("unreadable picture", str(file), str(error)))
+            seen = read_image_file(file)
+        except ImageFileError as error:
+            faults.append(LabelFault("unreadable picture", str(file), str(error)))
             continue
         known = np.ones(len(JOINTS), bool) if hidden_is_one else rows[:, 2] == 1
         if not np.isfinite(rows[known]).all() or not np.isin(rows[:, 2], (0, 1)).all():
-            faults.append(Fault("number that is none", where, "expected finite x and y, and 0 or 1 in the third row"))
+            faults.append(
+                LabelFault("number that is none", where, "expected finite x and y, and 0 or 1 in the third row")
+            )
             continue
-        pictures[i] = Picture(i, file.name, seen.size, upright=False, where=str(file), look=seen)
+        pictures[i] = LabelledImage(i, file.name, seen.size, upright=False, where=str(file), file=seen)
         if known.sum() < 2:
             continue
         visible = np.where(known, np.where(hidden_is_one & (rows[:, 2] == 1), 1, 2), 0)
@@ -79,12 +81,12 @@ def read(path: Path, images: Path, skeleton: Skeleton | None = None, third: Thir
             if column is not None and visible[column]:
                 joints[k] = *rows[column, :2], visible[column]
         box = _box(rows[known, :2], seen.size)
-        people.append(Person(i, i, box, joints, crowd=False, area=None, where=where))
+        people.append(LabelledPerson(i, i, box, joints, crowd=False, area=None, where=where))
     return LabelledSet(path, "LSP" if hidden_is_one else "LSP extended", images, chosen, pictures, people, faults)
 
 
 def _table(path: Path) -> tuple[NDArray[np.float64], bool]:
-    """Joints float64 (N, 14, 3), and whether the file looks like LSP extended."""
+    """Return joints float64 (N, 14, 3), and whether the file looks like LSP extended."""
     try:
         from scipy.io import loadmat  # noqa: PLC0415 - an extra: LSP alone needs it
     except ImportError as error:
@@ -93,7 +95,7 @@ def _table(path: Path) -> tuple[NDArray[np.float64], bool]:
         content = loadmat(path)
     except OSError as error:
         raise DatasetError(f"{path}: expected a joints.mat, got {error.strerror or error}") from error
-    except Exception as error:  # scipy's own, and those of broken compression
+    except Exception as error:  # scipy raises many kinds
         raise DatasetError(f"{path}: not a MATLAB file: {error}") from error
     joints = content.get("joints")
     if joints is None:

@@ -1,7 +1,7 @@
-"""YOLO-pose text labels (Ultralytics): a ``data.yaml``, a folder of pictures, a text file beside each picture.
+"""Reader of YOLO-pose labels (Ultralytics): a ``data.yaml``, a folder of pictures, a text file for each picture.
 
-A row is ``class cx cy w h`` and ``x y`` or ``x y v`` a keypoint, all but class and v as shares of the picture's width
-and height, the picture turned as its EXIF orientation says (docs.ultralytics.com/datasets/pose).
+A row is ``class cx cy w h``, then ``x y`` or ``x y v`` for each keypoint. All but class and v are relative to the width
+and height of the picture, turned by its EXIF orientation (docs.ultralytics.com/datasets/pose).
 """
 
 from __future__ import annotations
@@ -20,39 +20,48 @@ from tqdm import tqdm
 from service.pose.skeleton import Skeleton
 from training.data.coco import DatasetError
 from training.data.formats.classes import Classes
-from training.data.formats.image_file import LookError, look
-from training.data.formats.labelled_set import SHOWN, Fault, LabelledSet, Person, Picture, infer_skeleton
+from training.data.formats.image_file import ImageFileError, read_image_file
+from training.data.formats.labelled_set import (
+    SHOWN,
+    LabelFault,
+    LabelledImage,
+    LabelledPerson,
+    LabelledSet,
+    infer_skeleton,
+)
 from training.files import read_text
 from training.recipe import skeletons
 
 SPLITS = ("train", "val", "test")
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 PATHS = re.compile(r"^\s*(?:(?:path|train|val|test)\s*:|-\s).*$", re.MULTILINE)
-"""Lines of a data.yaml that hold paths; in double quotes YAML would take back-slashes for escapes."""
-SLACK = 0.01
-"""So far beyond 0..1 Ultralytics lets a coordinate lie: rounding of tools."""
+"""Lines of a data.yaml with paths; their back-slashes are replaced, as YAML reads them as escapes in double quotes."""
+TOLERANCE = 0.01
+"""Coordinates may lie this far outside of 0..1, as in Ultralytics, since tools round."""
 
 
 def read(
     path: Path, split: str | None = None, skeleton: Skeleton | None = None, wanted: Sequence[str] = ()
 ) -> LabelledSet:
-    """Read a set and look at its pictures.
+    """Read a set and check its pictures.
 
     Args:
         path: The ``data.yaml``.
-        split: ``train``, ``val`` or ``test``; None reads all there are.
-        skeleton: Whose keypoints it labels; None takes the file's word, and COCO's for 17 without names.
+        split: ``train``, ``val`` or ``test``; None reads all of them.
+        skeleton: Skeleton that it labels; None: as the file describes it, COCO's for 17 keypoints without names.
         wanted: Classes to read, by name or number; see `Classes`.
 
     Raises:
-        DatasetError: No YAML, no ``kpt_shape``, another skeleton's, no such class or split, no pictures or people.
+        DatasetError: The file is not YAML or has no ``kpt_shape``, labels another skeleton, lacks the class or split,
+        or
+            has no pictures or people.
     """
     tree = _tree(path)
     count, numbers = _shape(path, tree)
     chosen = _skeleton(path, tree, count, skeleton)
     root = path.parent / str(tree.get("path") or "")
     if not root.is_dir():
-        root = path.parent  # many a data.yaml still names the folder of another machine
+        root = path.parent  # the path is often of another machine
     names = tree.get("names") or ["person"]
     names = names if isinstance(names, dict) else dict(enumerate(names))
     classes = Classes(path, names, wanted)
@@ -62,44 +71,44 @@ def read(
     files += more
     if not files:
         raise DatasetError(f"{path}: expected pictures in {root}, got none; correct path, train and val")
-    pictures: dict[int, Picture] = {}
-    people: list[Person] = []
-    faults: list[Fault] = []
-    for i, file in enumerate(tqdm(files, desc=f"look at {root.name}", unit="picture"), start=1):
+    pictures: dict[int, LabelledImage] = {}
+    people: list[LabelledPerson] = []
+    faults: list[LabelFault] = []
+    for i, file in enumerate(tqdm(files, desc=f"check {root.name}", unit="picture"), start=1):
         try:
-            seen = look(file)
-        except LookError as error:
+            seen = read_image_file(file)
+        except ImageFileError as error:
             kind = "unreadable picture" if file.exists() else "missing picture"
-            faults.append(Fault(kind, str(file), f"{error}; or take it out of the set"))
+            faults.append(LabelFault(kind, str(file), f"{error}; or remove it from the set"))
             continue
         name = file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file.resolve())
-        pictures[i] = Picture(i, name, seen.upright_size, seen.orientation > 1, str(file), seen)
+        pictures[i] = LabelledImage(i, name, seen.upright_size, seen.orientation > 1, str(file), seen)
         for where, row in rows_of(labels_of(file)):
-            read_row = Row(where, row, count, numbers, len(names))
+            read_row = LabelRow(where, row, count, numbers, len(names))
             if read_row.fault is not None:
                 faults.append(read_row.fault)
                 continue
             if not classes.takes(read_row.kind):
                 continue
             box, joints = read_row.in_px(seen.upright_size)
-            people.append(Person(len(people) + 1, i, box, joints, crowd=False, area=None, where=where))
+            people.append(LabelledPerson(len(people) + 1, i, box, joints, crowd=False, area=None, where=where))
     if not people and not faults:
         raise DatasetError(
-            f"{path}: expected people, got none in {len(files)} pictures; for a picture {files[0].name} the labels are "
-            f"looked for at {labels_of(files[0])}"
+            f"{path}: expected people, got none in {len(files)} pictures; the labels of picture {files[0].name} are "
+            f"expected at {labels_of(files[0])}"
         )
     return LabelledSet(path, "YOLO pose", root, chosen, pictures, people, faults, [*notes, *classes.notes])
 
 
-def _other_formats(files: Sequence[Path], others: Sequence[Path]) -> tuple[list[Fault], list[Path]]:
-    """Of labelled files with unusual endings, tell those that cannot be read, and return those that can."""
+def _other_formats(files: Sequence[Path], others: Sequence[Path]) -> tuple[list[LabelFault], list[Path]]:
+    """Split labelled files with unusual suffixes: notes on unreadable ones, and the readable ones."""
     known, readable, refused = {labels_of(file) for file in files}, [], []
     for file in others:
         if labels_of(file) in known or not labels_of(file).is_file():
             continue
         try:
-            look(file)
-        except LookError:
+            read_image_file(file)
+        except ImageFileError:
             refused.append(file)
         else:
             readable.append(file)
@@ -107,11 +116,11 @@ def _other_formats(files: Sequence[Path], others: Sequence[Path]) -> tuple[list[
         return [], readable
     names = ", ".join(file.name for file in refused[:SHOWN]) + (", ..." if len(refused) > SHOWN else "")
     what = f"{len(refused):,} labelled files are left out: {names}; convert them to JPEG or PNG if they are pictures"
-    return [Fault("format that cannot be read", str(refused[0].parent), what)], readable
+    return [LabelFault("format that cannot be read", str(refused[0].parent), what)], readable
 
 
 def labels_of(picture: Path) -> Path:
-    """Where a picture's rows lie: the last folder ``images`` of its path is ``labels`` there."""
+    """Return the path of a picture's rows, where ``labels`` replaces the last folder ``images``."""
     parts = list(picture.parts)
     for i in reversed(range(len(parts) - 1)):
         if parts[i] == "images":
@@ -142,7 +151,7 @@ def _shape(path: Path, tree: dict[str, Any]) -> tuple[int, int]:
         case [int(count), 2 | 3 as numbers] if count > 0:
             return count, numbers
     raise DatasetError(
-        f"{path}: kpt_shape: expected [keypoints, 2 or 3], got {shape!r}; a data set without it labels boxes alone"
+        f"{path}: kpt_shape: expected [keypoints, 2 or 3], got {shape!r}; without it a data set labels only boxes"
     )
 
 
@@ -180,7 +189,7 @@ def _pictures(path: Path, root: Path, tree: dict[str, Any], split: str | None) -
         raise DatasetError(f"{path}: expected {split or 'train or val'}, got {', '.join(known) or 'neither'}")
     for name in [split] if split else known:
         if name == "test" and not split and not any(it.exists() for it in _places(path, root, str(tree[name]))):
-            continue  # Roboflow names a test set even where it exports none
+            continue  # Roboflow names a test set even if it exports none
         for part in tree[name] if isinstance(tree[name], list) else [tree[name]]:
             yield from _listed(path, root, str(part))
 
@@ -199,28 +208,28 @@ def _listed(path: Path, root: Path, part: str) -> Iterator[Path]:
 
 
 def _places(path: Path, root: Path, part: str) -> list[Path]:
-    # Roboflow writes ../train/images, meant from a folder that is not there.
+    # Roboflow writes ../train/images, relative to a folder that does not exist.
     return [root / part, root / part.removeprefix("../"), path.parent / part]
 
 
 def rows_of(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """Rows with their file and line; a picture without a file shows nobody."""
+    """Yield rows with their file and line; a missing file has none."""
     if path.is_file():
         for number, line in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").splitlines(), start=1):
             if line.strip():
                 yield f"{path}:{number}", line.split()
 
 
-class Row:
-    """One person's row: sound, or with a fault."""
+class LabelRow:
+    """The row of one person; `fault` says what is wrong with it, if anything."""
 
     def __init__(self, where: str, columns: Sequence[str], count: int, numbers: int, classes: int) -> None:
-        self.fault: Fault | None = None
+        self.fault: LabelFault | None = None
         self.kind = -1
         self._numbers = numbers
         expected = 5 + count * numbers
         if len(columns) != expected:
-            self.fault = Fault(
+            self.fault = LabelFault(
                 "wrong number of columns", where,
                 f"expected {expected} columns, 5 and {count} x {numbers} as kpt_shape says, got {len(columns)}",
             )  # fmt: skip
@@ -228,27 +237,29 @@ class Row:
         try:
             self._values = [float(column) for column in columns]
         except ValueError:
-            self.fault = Fault("number that is none", where, f"expected numbers, got {' '.join(columns)[:60]!r}")
+            self.fault = LabelFault("number that is none", where, f"expected numbers, got {' '.join(columns)[:60]!r}")
             return
         self.fault = self._judge(where, columns, classes)
 
-    def _judge(self, where: str, columns: Sequence[str], classes: int) -> Fault | None:
+    def _judge(self, where: str, columns: Sequence[str], classes: int) -> LabelFault | None:
         kind, *values = self._values
         if not kind.is_integer() or not 0 <= kind < classes:
-            return Fault("unknown class", where, f"expected a class 0 to {classes - 1} of names, got {columns[0]}")
+            return LabelFault("unknown class", where, f"expected a class 0 to {classes - 1} of names, got {columns[0]}")
         self.kind = int(kind)
         visible = values[6::3] if self._numbers == 3 else []
         for place, value in enumerate(values):
             column = f"column {place + 2}"
             is_visibility = self._numbers == 3 and place >= 4 and (place - 4) % 3 == 2
             if not math.isfinite(value) and not self._unlabelled(place, visible):
-                return Fault(
+                return LabelFault(
                     "number that is none", where, f"{column}: expected a finite number, got {columns[place + 1]}"
                 )
             if is_visibility and value not in {0, 1, 2}:
-                return Fault("wrong visibility", where, f"{column}: expected v 0, 1 or 2, got {columns[place + 1]}")
-            if not is_visibility and not -SLACK <= value <= 1 + SLACK and not self._unlabelled(place, visible):
-                return Fault(
+                return LabelFault(
+                    "wrong visibility", where, f"{column}: expected v 0, 1 or 2, got {columns[place + 1]}"
+                )
+            if not is_visibility and not -TOLERANCE <= value <= 1 + TOLERANCE and not self._unlabelled(place, visible):
+                return LabelFault(
                     "value outside 0..1", where,
                     f"{column}: expected a share of the picture's size, 0 to 1, got {columns[place + 1]}; "
                     "divide px by width and height",
@@ -256,11 +267,14 @@ class Row:
         return None
 
     def _unlabelled(self, place: int, visible: Sequence[float]) -> bool:
-        """Whether a value is a coordinate of a keypoint that is marked as not labelled."""
+        """Return whether a value is a coordinate of a keypoint that is marked as not labelled."""
         return place >= 4 and bool(visible) and visible[(place - 4) // 3] == 0
 
     def in_px(self, size: tuple[int, int]) -> tuple[tuple[float, float, float, float], NDArray[np.float64]]:
-        """The box (x, y, width, height) and joints (K, 3) in px; without v, a keypoint at 0, 0 is not labelled."""
+        """Return the box (x, y, width, height) and joints (K, 3) in px.
+
+        Without v, a keypoint at 0, 0 is not labelled.
+        """
         _, cx, cy, w, h, *rest = self._values
         width, height = size
         joints = np.array(rest, np.float64).reshape(-1, self._numbers)

@@ -1,1 +1,1 @@
-"""A training in one HTML page."""
+"""Reports on trainings and bundles as HTML pages."""

@@ -1,4 +1,4 @@
-"""A page of html that needs nothing but itself: no host, no script, pictures inside."""
+"""Self-contained HTML pages: no scripts, no other files, pictures embedded."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ figcaption b { font-size: 14px; }
 
 
 def document(title: str, parts: Iterable[str]) -> str:
-    """Join parts, html each, into a page."""
+    """Join HTML parts into a page."""
     return "\n".join(
         [
             "<!doctype html>",
@@ -62,14 +62,14 @@ def paragraph(text: str, kind: str = "") -> str:
 
 
 def table(header: list[str], rows: Iterable[list[str]]) -> str:
-    """Write a table, first column to the left and numbers to the right."""
+    """Write a table, with the first column aligned left and the others right."""
     head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
     body = "\n".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table>"
 
 
 def facts(pairs: dict[str, str]) -> str:
-    """Write names and what they are as a table of two columns."""
+    """Write a table of names and values."""
     rows = "\n".join(f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in pairs.items())
     return f'<table class="facts"><tbody>\n{rows}\n</tbody></table>'
 
@@ -86,7 +86,7 @@ def beside(*images: str) -> str:
 
 
 def tile(content: bytes, alt: str, title: str, lines: Iterable[str]) -> str:
-    """Write one JPEG of a grid with a bold title and lines below it."""
+    """Write a JPEG for a grid, with a bold title and lines below it."""
     below = "".join(f"<br>{escape(line)}" for line in lines)
     return f"<figure>{image(content, alt, 'jpeg')}<figcaption><b>{escape(title)}</b>{below}</figcaption></figure>"
 

@@ -1,4 +1,4 @@
-"""Prediction sheets: the best, median and worst people, truth thin and prediction bold."""
+"""Prediction sheets: crops of the best, median and worst people, with labels thin and predictions bold."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from service.pose import crop, drawing
 from service.pose.skeleton import Skeleton
 from service.pose.types import Floats, Image, Poses
 from training.data import coco, images
-from training.evaluation import error_analysis as mistakes
-from training.evaluation.predictions import Answers
+from training.evaluation import error_analysis
+from training.evaluation.predictions import Predictions
 
 TILE_SIZE = (330, 440)
 """(width, height) of a person's tile in px."""
 PADDING = 1.25
 TILES = 12
 MIN_LABELLED = 5
-"""Someone with fewer labelled keypoints is not shown: one or two joints are best or worst by luck."""
+"""People with fewer labelled keypoints are not shown, as the OKS of one or two joints varies much by chance."""
 JPEG_QUALITY = 88
 
 
@@ -48,12 +48,12 @@ class Tile:
 
 
 def choose(oks: Floats, labelled: NDArray[np.int64], count: int = TILES) -> dict[str, NDArray[np.intp]]:
-    """Pick the people of the sheets ``best``, ``median`` and ``worst``, nobody twice.
+    """Choose the people of the sheets ``best``, ``median`` and ``worst``, each person at most once.
 
     Args:
         oks: float32 (N,).
-        labelled: int64 (N,), labelled keypoints of each.
-        count: People of a sheet; fewer where N is small.
+        labelled: int64 (N,), count of labelled keypoints of each person.
+        count: People on a sheet; fewer if N is small.
 
     Returns:
         Indices into N by sheet, best first; the worst sheet begins with the worst.
@@ -67,48 +67,50 @@ def choose(oks: Floats, labelled: NDArray[np.int64], count: int = TILES) -> dict
     return {"best": order[:count], "median": order[middle : middle + count], "worst": order[::-1][:count]}
 
 
-def tiles(source: coco.Source, answers: Answers, chosen: NDArray[np.intp]) -> list[Tile]:
+def tiles(source: coco.Source, predicted: Predictions, chosen: NDArray[np.intp]) -> list[Tile]:
     """Draw the chosen people.
 
     Raises:
         DatasetError: A picture is missing.
     """
     files = coco.load(source.annotations).imgs
-    oks = answers.oks
+    oks = predicted.oks
     drawn = []
     for i in chosen.tolist():
-        image = images.read_labelled(source.images, files[int(answers.image_ids[i])])
-        counted = mistakes.counts(answers.kinds[i : i + 1]).sum(axis=0).tolist()
-        named = {name: count for name, count in zip(mistakes.KINDS, counted, strict=True) if name != "good" and count}
+        image = images.read_labelled(source.images, files[int(predicted.image_ids[i])])
+        counted = error_analysis.counts(predicted.kinds[i : i + 1]).sum(axis=0).tolist()
+        named = {
+            name: count for name, count in zip(error_analysis.KINDS, counted, strict=True) if name != "good" and count
+        }
         drawn.append(
             Tile(
-                image_id=int(answers.image_ids[i]),
-                annotation_id=int(answers.annotation_ids[i]),
+                image_id=int(predicted.image_ids[i]),
+                annotation_id=int(predicted.annotation_ids[i]),
                 oks=float(oks[i]),
-                labelled=int(answers.labelled[i].sum()),
+                labelled=int(predicted.labelled[i].sum()),
                 mistakes=named,
-                jpeg=to_jpeg(draw(image, answers, i)),
+                jpeg=to_jpeg(draw(image, predicted, i)),
             )
         )
     return drawn
 
 
-def draw(image: Image, answers: Answers, i: int) -> Image:
-    """Cut person ``i`` out of its picture and draw the labelled joints, as answered and as labelled."""
-    box = answers.poses.boxes[i : i + 1]
+def draw(image: Image, predicted: Predictions, i: int) -> Image:
+    """Cut person ``i`` out of its picture and draw the prediction and the label of each labelled joint."""
+    box = predicted.poses.boxes[i : i + 1]
     cut = crop.cut(image, box, TILE_SIZE, PADDING)
     to_crop = crop.invert(cut.to_image)
-    # A score of 1 or 0 leaves out joints that nobody labelled: they count for nothing, and would hide the others.
-    shown = answers.labelled[i : i + 1].astype(np.float32)
-    answered = Poses(
-        crop.transform(answers.poses.keypoints[i : i + 1], to_crop),
+    # Scores of 0 hide joints without a label, which do not count.
+    shown = predicted.labelled[i : i + 1].astype(np.float32)
+    drawn_poses = Poses(
+        crop.transform(predicted.poses.keypoints[i : i + 1], to_crop),
         shown,
         crop.transform(box.reshape(1, 2, 2), to_crop).reshape(1, 4),
         np.ones(1, np.float32),
     )
-    canvas = drawing.draw(cut.pixels[0], answered, answers.skeleton, keypoint_threshold=0.5)
-    truth = crop.transform(answers.truth[i : i + 1], to_crop)[0]
-    _draw_truth(canvas, truth, answers.labelled[i], answers.skeleton)
+    canvas = drawing.draw(cut.pixels[0], drawn_poses, predicted.skeleton, keypoint_threshold=0.5)
+    truth = crop.transform(predicted.truth[i : i + 1], to_crop)[0]
+    _draw_truth(canvas, truth, predicted.labelled[i], predicted.skeleton)
     return canvas
 
 

@@ -1,4 +1,4 @@
-"""What a report is about: a training's run folder, or a bundle."""
+"""The subject of a report: the run folder of a training, or a bundle."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ LAST = "last.pt"
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
-    """A network and how it came to be.
+class ReportSubject:
+    """A network and its origin.
 
     Attributes:
-        opened: The network as it serves.
-        facts: What there is to know about it, by name.
+        opened: The network as it is served.
+        facts: Facts by name, to be shown.
         plan: The recipe; None for a bundle.
-        logged: The history; None for a bundle, or where a run has none yet.
+        logged: The training's history; None for a bundle, or if a run has none yet.
     """
 
     opened: Bundle
@@ -40,14 +40,14 @@ class Subject:
         return f"{self.opened.manifest.name}, {self.opened.manifest.version}"
 
 
-def read(folder: Path) -> Subject:
+def read(folder: Path) -> ReportSubject:
     """Read a run folder (``last.pt``, ``log.csv``) or a bundle folder (``manifest.json``).
 
     Raises:
-        BundleError: Neither, or a damaged bundle.
-        CheckpointError: A damaged checkpoint.
-        HistoryError: The log is not a training's.
-        ExportError: The checkpoint's graph does not answer as torch.
+        BundleError: The folder is neither, or the bundle is damaged.
+        CheckpointError: The checkpoint is damaged.
+        HistoryError: The log is not of a training.
+        ExportError: The exported graph differs from the network.
     """
     if (folder / LAST).exists():
         return _of_run(folder)
@@ -56,7 +56,7 @@ def read(folder: Path) -> Subject:
     raise BundleError(f"{folder}: expected a folder with {LAST} (a run) or {bundle.MANIFEST} (a bundle), got neither")
 
 
-def _of_bundle(folder: Path) -> Subject:
+def _of_bundle(folder: Path) -> ReportSubject:
     opened = bundle.read(folder)
     by = opened.manifest.trained_by
     started = [
@@ -71,10 +71,10 @@ def _of_bundle(folder: Path) -> Subject:
         "data": "; ".join(by.get("data", [])),
         "model.onnx sha256": opened.manifest.files[bundle.ONNX],
     }
-    return Subject(opened, _network_facts(opened) | {name: value for name, value in known.items() if value})
+    return ReportSubject(opened, _network_facts(opened) | {name: value for name, value in known.items() if value})
 
 
-def _of_run(folder: Path) -> Subject:
+def _of_run(folder: Path) -> ReportSubject:
     state = checkpoint.load(folder / LAST)
     plan = state.recipe
     opened = _served(state)
@@ -87,7 +87,7 @@ def _of_run(folder: Path) -> Subject:
         "data": "; ".join(f"{it.name} ({it.share:g})" for it in plan.data),
     }
     log = folder / LOG
-    return Subject(
+    return ReportSubject(
         opened,
         _network_facts(opened) | {name: value for name, value in known.items() if value},
         plan,
@@ -96,8 +96,8 @@ def _of_run(folder: Path) -> Subject:
 
 
 def _served(state: Checkpoint) -> Bundle:
-    """Export a checkpoint's averaged weights, to be looked at only: the answers are those of the service."""
-    # A report needs no ancestry; the earlier runs may be on another machine.
+    """Export a checkpoint's averaged weights to a temporary bundle, so that it predicts as it is served."""
+    # The lineage is left out: earlier runs may be on another machine, and a report does not need it.
     alone = replace(state, recipe=replace(state.recipe, init_from=""))
     with TemporaryDirectory() as folder:
         return to_onnx.export(alone, Path(folder) / "bundle", f"step {state.step:,}")

@@ -1,4 +1,4 @@
-"""Every way in which a data set can be broken has its own message; everything else is only told."""
+"""Every fault of a data set has its own message; everything else is a note."""
 
 import json
 import shutil
@@ -14,8 +14,8 @@ from scipy.io import savemat
 from tests.training import stick_people
 from training.__main__ import main
 from training.data.formats import check, contact_sheet, duplicates, layouts, left_right
-from training.data.formats.labelled_set import Fault
-from training.data.formats.layouts import Place
+from training.data.formats.labelled_set import LabelFault
+from training.data.formats.layouts import SetLocation
 
 Break = Callable[[Path], object]
 
@@ -81,11 +81,11 @@ BROKEN_COCO: dict[str, tuple[Break, str]] = {
     "no annotations": (edited(lambda it: it.pop("annotations")), "annotations: expected a list, got images, "),
     "missing key": (person(lambda it: it.pop("bbox")), "annotations[2] (id 103).bbox: expected [x, y, width, height]"),
     "no file name": (edited(lambda it: it["images"][1].pop("file_name")), "images[1] (id 2).file_name: expected a"),
-    "no id": (person(lambda it: it.update(id=None)), "annotations[2].id: expected a whole number, got nothing"),
-    "same id as text": (person(lambda it: it.update(id="101")), "an id of its own, got that of annotations[0]"),
+    "no id": (person(lambda it: it.update(id=None)), "annotations[2].id: expected an integer, got nothing"),
+    "same id as text": (person(lambda it: it.update(id="101")), "expected a unique id, got that of annotations[0]"),
     "unknown picture": (person(lambda it: it.update(image_id=99)), "image_id: expected the id of an image, got 99"),
-    "duplicate id": (person(lambda it: it.update(id=101)), "expected an id of its own, got that of annotations[0]"),
-    "duplicate picture": (edited(lambda it: it["images"][3].update(id=1)), "images[3] (id 1): expected an id of its"),
+    "duplicate id": (person(lambda it: it.update(id=101)), "expected a unique id, got that of annotations[0]"),
+    "duplicate picture": (edited(lambda it: it["images"][3].update(id=1)), "images[3] (id 1): expected a unique id"),
     "too few numbers": (person(lambda it: it["keypoints"].pop()), "expected 36 numbers, x, y, v for each of"),
     "wrong v": (put("keypoints", 5, 3), "keypoints[5] (neck): expected v 0 (not labelled), 1 (hidden) or 2 (visible)"),
     "not finite": (put("keypoints", 6, float("nan")), "keypoints[6] (left_hand): expected a finite number, got NaN"),
@@ -93,7 +93,7 @@ BROKEN_COCO: dict[str, tuple[Break, str]] = {
     "infinite box": (put("bbox", 0, float("inf")), "(id 103).bbox: expected four finite numbers, got [Infinity"),
     "negative box": (put("bbox", 2, -4), "(id 103).bbox: expected a width and height of 0 or more"),
     "missing picture": (lambda it: (it / "train/004.png").unlink(), "004.png: expected a picture, got No such file"),
-    "picture cut off": (cut_off, "004.png: expected a whole picture, got the first"),
+    "picture cut off": (cut_off, "004.png: expected a complete picture, got the first"),
     "no picture": (lambda it: (it / "train/004.png").write_text("x"), "004.png: expected a picture that OpenCV can"),
     "size differs": (edited(lambda it: it["images"][3].update(width=80)), "expected 160 x 200 px as"),
     "nobody": (edited(lambda it: it["annotations"].clear()), "annotations: expected people, got none"),
@@ -121,7 +121,7 @@ BROKEN_YOLO: dict[str, tuple[Break, str]] = {
     "no labels": (lambda it: shutil.rmtree(it / "labels"), "expected people, got none in 6 pictures"),
     "picture cut off": (
         lambda it: (it / "images/val/005.png").write_bytes((it / "images/val/005.png").read_bytes()[:900]),
-        "005.png: expected a whole picture",
+        "005.png: expected a complete picture",
     ),
 }  # fmt: skip
 
@@ -133,10 +133,10 @@ def run(*arguments: object) -> int:
 @pytest.mark.parametrize(
     ("layout", "name"), [("coco", it) for it in BROKEN_COCO] + [("yolo", it) for it in BROKEN_YOLO]
 )
-def test_what_is_broken_is_named_and_refused(
+def test_faults_are_named_and_refused(
     layout: str, name: str, sound: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """By check and by convert, which leaves nothing behind."""
+    """By check and by convert, which writes no file."""
     spoil, message = (BROKEN_COCO if layout == "coco" else BROKEN_YOLO)[name]
     shutil.copytree(sound / layout, tmp_path / "set")
     spoil(tmp_path / "set")
@@ -144,13 +144,15 @@ def test_what_is_broken_is_named_and_refused(
     out.mkdir()
     for command in (("check", "--sheet", out / "sheet.jpg"), ("convert", "--out", out / "out.json")):
         assert run(*command, tmp_path / "set") == 1
-        told = capsys.readouterr().err.replace("\r", "\n")
-        assert message in told
-        assert str(tmp_path / "set") in told
+        message_text = capsys.readouterr().err.replace("\r", "\n")
+        assert message in message_text
+        assert str(tmp_path / "set") in message_text
     assert not list(out.iterdir())
 
 
-def test_lsp_without_joints_or_with_too_few_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lsp_without_joints_or_with_too_few_pictures_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "images").mkdir()
     for content, message in (
         ({"people": np.zeros(3)}, "expected a variable 'joints', got people"),
@@ -173,7 +175,7 @@ def test_lsp_without_joints_or_with_too_few_pictures(tmp_path: Path, capsys: pyt
         (("a.txt",), "got none of them"),
     ],
 )
-def test_a_folder_of_no_layout(
+def test_a_folder_of_an_unknown_layout_is_refused(
     tmp_path: Path, names: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in names:
@@ -189,17 +191,17 @@ def test_many_faults_of_a_kind_are_counted(sound: Path, tmp_path: Path, capsys: 
     edited(lambda tree: [it.pop("bbox") for it in tree["annotations"]])(tmp_path / "set")
     put("keypoints", 2, 9)(tmp_path / "set")
     assert run("check", tmp_path / "set") == 1
-    told = capsys.readouterr().err
-    assert told.count(".bbox: expected") == 5
-    assert "1 more like the last one (missing key)" in told
-    assert "expected v 0" in told
+    message_text = capsys.readouterr().err
+    assert message_text.count(".bbox: expected") == 5
+    assert "1 more like the last one (missing key)" in message_text
+    assert "expected v 0" in message_text
 
 
-def test_a_sound_set_is_explained(sound: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_set_without_faults_is_described(sound: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "stick.toml").write_text(stick_people.TOML)
     for layout in ("coco", "yolo"):
         code = run("check", sound / layout, "--skeleton", tmp_path / "stick.toml", "--sheet", tmp_path / "s.jpg")
-        told = capsys.readouterr().out
+        message_text = capsys.readouterr().out
         assert code == 0
         for line in (
             "skeleton stick12: 12 keypoints",
@@ -210,17 +212,17 @@ def test_a_sound_set_is_explained(sound: Path, tmp_path: Path, capsys: pytest.Ca
             "left_hand              100%     100%",
             "sound, 0 notes",
         ):
-            assert line in told
+            assert line in message_text
         drawn = cv2.imread(str(tmp_path / "s.jpg"))
         assert drawn.shape == (contact_sheet.TILE[1], contact_sheet.COLUMNS * contact_sheet.TILE[0], 3)
         assert drawn.std() > 20
 
 
-def kinds(notes: list[Fault]) -> dict[str, int]:
+def kinds(notes: list[LabelFault]) -> dict[str, int]:
     return {kind: sum(note.kind == kind for note in notes) for kind in {note.kind for note in notes}}
 
 
-def test_what_is_odd_is_told_and_hinders_nobody(sound: Path, tmp_path: Path) -> None:
+def test_unusual_labels_are_notes_and_no_faults(sound: Path, tmp_path: Path) -> None:
     shutil.copytree(sound / "coco", tmp_path / "set")
 
     def spoil(tree: dict[str, Any]) -> None:
@@ -236,7 +238,7 @@ def test_what_is_odd_is_told_and_hinders_nobody(sound: Path, tmp_path: Path) -> 
             person["num_keypoints"] = person["num_keypoints"] - 1
 
     edited(spoil)(tmp_path / "set")
-    found = layouts.read(Place(tmp_path / "set"))
+    found = layouts.read(SetLocation(tmp_path / "set"))
     assert not found.faults
     assert kinds(check.notes_of(found)) == {
         "box outside": 1,
@@ -250,34 +252,34 @@ def test_what_is_odd_is_told_and_hinders_nobody(sound: Path, tmp_path: Path) -> 
     }
 
 
-def test_the_same_picture_twice_and_leaks_between_sets(
+def test_duplicate_pictures_and_leaks_between_sets_are_noted(
     sound: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Exact copies, and copies that another program wrote in another size and quality; nothing else."""
+    """Exact copies, and copies in another size and quality; nothing else."""
     shutil.copytree(sound / "yolo", tmp_path / "set")
     first = tmp_path / "set" / "images" / "train" / "001.png"
     shutil.copy(first, tmp_path / "set" / "images" / "val" / "again.png")
     smaller = cv2.resize(cv2.imread(str(first)), (100, 125), interpolation=cv2.INTER_AREA)
     cv2.imwrite(str(first.with_name("smaller.jpg")), smaller, [cv2.IMWRITE_JPEG_QUALITY, 60])
-    whole = layouts.read(Place(tmp_path / "set"))
+    whole = layouts.read(SetLocation(tmp_path / "set"))
     assert [(a.file_name, b.file_name) for a, b in duplicates.same_files(whole)] == [
         ("images/train/001.png", "images/val/again.png")
     ]
     (near,) = duplicates.alike(whole)
     assert {it.file_name for it in near} == {"images/train/001.png", "images/train/smaller.jpg"}
-    train, val = (layouts.read(Place(tmp_path / "set", split=it)) for it in ("train", "val"))
+    train, val = (layouts.read(SetLocation(tmp_path / "set", split=it)) for it in ("train", "val"))
     assert len(duplicates.same_files(train, val)) == len(duplicates.alike(train, val)) == 1
     data = tmp_path / "set"
     assert run("check", data, "--split", "train", "--against", data, "--against-split", "val") == 0
-    told = capsys.readouterr().out
-    assert "LEAK: the same picture in both sets, 1 x" in told
-    assert "LEAK: nearly the same picture in both sets, 1 x" in told
-    untouched = layouts.read(Place(sound / "yolo"))
+    message_text = capsys.readouterr().out
+    assert "LEAK: the same picture in both sets, 1 x" in message_text
+    assert "LEAK: nearly the same picture in both sets, 1 x" in message_text
+    untouched = layouts.read(SetLocation(sound / "yolo"))
     assert not duplicates.same_files(untouched)
     assert not duplicates.alike(untouched)
 
 
-def test_left_taken_for_right_is_suspected(tmp_path: Path) -> None:
+def test_swapped_left_and_right_are_noted(tmp_path: Path) -> None:
     """Figures with eyes, shoulders and hips by COCO's names; every fifth has its shoulders exchanged."""
     names = ("left_eye", "right_eye", "left_shoulder", "right_shoulder", "left_hip", "right_hip")
     rng = np.random.default_rng(0)
@@ -295,7 +297,7 @@ def test_left_taken_for_right_is_suspected(tmp_path: Path) -> None:
         folder = tmp_path / str(swapped)
         path = stick_people.write_coco(folder, 50)
         path.write_text(json.dumps({**tree, "categories": [{"id": 1, "name": "body", "keypoints": list(names)}]}))
-        judged = left_right.judge(layouts.read(Place(path)))
+        judged = left_right.judge(layouts.read(SetLocation(path)))
         assert [it.people for it in judged] == [50, 50]
         assert [len(it.ids) for it in judged] == ([10, 10] if swapped else [0, 0])
         assert [it.is_suspect for it in judged] == [swapped, swapped]

@@ -20,7 +20,7 @@ from training.data import coco, images, known_skeletons
 from training.data.coco import DatasetError
 from training.data.formats import convert, layouts, yolo
 from training.data.formats.labelled_set import LabelledSet
-from training.data.formats.layouts import Place
+from training.data.formats.layouts import SetLocation
 from training.recipe import skeletons
 
 
@@ -34,7 +34,7 @@ def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> Path:
 def same_people(found: LabelledSet, folder: Path) -> None:
     """Require the same people as in an unchanged copy of the same figures."""
     stick_people.write_coco(folder)
-    expected = layouts.read(Place(folder))
+    expected = layouts.read(SetLocation(folder))
     assert not found.faults
     assert len(found.pictures) == len(expected.pictures)
     for person, other in zip(found.people, expected.people, strict=True):
@@ -49,7 +49,7 @@ def same_people(found: LabelledSet, folder: Path) -> None:
 def test_byte_order_marks(tmp_path: Path, encoding: str) -> None:
     path = stick_people.write_coco(tmp_path / "coco")
     path.write_text(path.read_text(), encoding=encoding)
-    same_people(layouts.read(Place(tmp_path / "coco")), tmp_path / "plain")
+    same_people(layouts.read(SetLocation(tmp_path / "coco")), tmp_path / "plain")
     assert len(coco.load(path).anns) == 6
     (tmp_path / "stick.toml").write_text(stick_people.TOML, encoding=encoding)
     assert skeletons.load(tmp_path / "stick.toml").name == "stick12"
@@ -58,7 +58,7 @@ def test_byte_order_marks(tmp_path: Path, encoding: str) -> None:
     (data.parent / "list.txt").write_text("./images/val/005.png\n./images/val/006.png\n", encoding=encoding)
     for rows in (data.parent / "labels").rglob("*.txt"):
         rows.write_text(rows.read_text(), encoding="utf-8-sig")
-    same_people(layouts.read(Place(data)), tmp_path / "plain2")
+    same_people(layouts.read(SetLocation(data)), tmp_path / "plain2")
 
 
 def test_back_slashes_in_a_json(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_back_slashes_in_a_json(tmp_path: Path) -> None:
             image["file_name"] = f"train\\{image['file_name']}"
 
     edit(path, to_windows)
-    found = layouts.read(Place(path))
+    found = layouts.read(SetLocation(path))
     same_people(found, tmp_path / "plain")
     assert next(iter(found.pictures.values())).file_name == "train/001.png"
     for info in coco.load(path).imgs.values():
@@ -81,7 +81,7 @@ def test_a_back_slash_that_is_part_of_a_name(tmp_path: Path) -> None:
     path = stick_people.write_coco(tmp_path)
     (tmp_path / "train" / "001.png").rename(tmp_path / "train" / "a\\001.png")
     edit(path, lambda tree: tree["images"][0].update(file_name="a\\001.png"))
-    found = layouts.read(Place(path))
+    found = layouts.read(SetLocation(path))
     assert not found.faults
     assert found.pictures[1].file_name == "a\\001.png"
 
@@ -93,7 +93,7 @@ def test_back_slashes_in_a_data_yaml(tmp_path: Path, quote: str) -> None:
     text = text.replace("images/train", f"{quote}images\\train{quote}").replace("images/val", "list.txt")
     data.write_text(text)
     (data.parent / "list.txt").write_text("images\\val\\005.png\r\n.\\images\\val\\006.png\r\n")
-    same_people(layouts.read(Place(data)), tmp_path / "plain")
+    same_people(layouts.read(SetLocation(data)), tmp_path / "plain")
 
 
 UNKNOWN = st.sampled_from([float("nan"), float("inf"), None, -1, 0, 1e9])
@@ -107,13 +107,13 @@ def test_coordinates_mean_nothing_where_nothing_is_labelled(
     path = stick_people.write_coco(folder, 1)
     edit(path, lambda tree: tree["annotations"][0]["keypoints"].__setitem__(slice(3 * k, 3 * k + 3), [x, y, 0]))
     edit(path, lambda tree: tree["annotations"][0].update(num_keypoints=11))
-    found = layouts.read(Place(path))
+    found = layouts.read(SetLocation(path))
     assert not found.faults
     assert found.people[0].joints[k, 2] == 0
     convert.write(found, folder / "out.json")
     (person,) = coco.load(path).anns.values()
     assert np.isfinite(np.array(person["keypoints"], float)).all()
-    row = yolo.Row("x", ["0", "0.5", "0.5", "1", "1", str(x or "nan"), str(y or "nan"), "0"], 1, 3, 1)
+    row = yolo.LabelRow("x", ["0", "0.5", "0.5", "1", "1", str(x or "nan"), str(y or "nan"), "0"], 1, 3, 1)
     assert row.fault is None
     assert row.in_px((9, 9))[1].tolist() == [[0, 0, 0]]
 
@@ -122,7 +122,7 @@ def test_coordinates_mean_nothing_where_nothing_is_labelled(
 def test_a_labelled_keypoint_needs_its_place(tmp_path: Path, v: int) -> None:
     path = stick_people.write_coco(tmp_path)
     edit(path, lambda tree: tree["annotations"][0]["keypoints"].__setitem__(slice(0, 3), [None, 5, v]))
-    (fault,) = layouts.read(Place(path)).faults
+    (fault,) = layouts.read(SetLocation(path)).faults
     assert "expected a finite number, got nothing" in str(fault)
 
 
@@ -145,8 +145,8 @@ def test_ids_that_are_no_whole_numbers(tmp_path: Path, kind: str, capsys: pytest
             person["image_id"] = IDS[kind](person["image_id"])
 
     edit(path, rename)
-    same_people(layouts.read(Place(path)), tmp_path / "plain")
-    with pytest.raises(DatasetError, match="convert numbers them"):
+    same_people(layouts.read(SetLocation(path)), tmp_path / "plain")
+    with pytest.raises(DatasetError, match="convert renumbers them"):
         coco.load(path)
     assert main(["convert", str(path), "--out", str(tmp_path / "out.json")]) == 0
     told = capsys.readouterr().out
@@ -159,14 +159,14 @@ def test_ids_that_are_no_whole_numbers(tmp_path: Path, kind: str, capsys: pytest
 def test_a_reference_of_another_type(tmp_path: Path) -> None:
     path = stick_people.write_coco(tmp_path / "set")
     edit(path, lambda tree: [it.update(image_id=str(it["image_id"])) for it in tree["annotations"]])
-    same_people(layouts.read(Place(path)), tmp_path / "plain")
+    same_people(layouts.read(SetLocation(path)), tmp_path / "plain")
 
 
 def test_edges_counted_from_0(tmp_path: Path) -> None:
     path = stick_people.write_coco(tmp_path)
-    plain = layouts.read(Place(path))
+    plain = layouts.read(SetLocation(path))
     edit(path, lambda tree: tree["categories"][0].update(skeleton=[list(it) for it in stick_people.EDGES]))
-    found = layouts.read(Place(path))
+    found = layouts.read(SetLocation(path))
     assert found.skeleton == plain.skeleton
     assert [note.kind for note in found.notes] == ["edges counted from 0"]
     assert convert.tree(found)["categories"] == convert.tree(plain)["categories"]
@@ -209,9 +209,9 @@ def test_categories_of_coco(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         tree["annotations"][0].update(category_id=2, keypoints=[1, 2, 2], num_keypoints=1)
 
     edit(path, with_dogs)
-    found = layouts.read(Place(path))
+    found = layouts.read(SetLocation(path))
     assert (len(found.people), [note.kind for note in found.notes]) == (5, ["other classes"])
-    dogs = layouts.read(Place(path, classes=["dog"]))
+    dogs = layouts.read(SetLocation(path, classes=["dog"]))
     assert (len(dogs.people), dogs.skeleton.keypoints) == (1, ("tail",))
     assert main(["check", str(path), "--class", "cat"]) == 1
     assert "--class: expected one of person (1), dog (2), got 'cat'" in capsys.readouterr().err
@@ -224,7 +224,7 @@ def test_labelled_pictures_of_another_format_are_told_by_name(tmp_path: Path) ->
     (folder / "002.png").unlink()
     (folder / "002.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
     (folder / "003.json").write_text("{}")  # a tool's own file beside a picture
-    found = layouts.read(Place(data))
+    found = layouts.read(SetLocation(data))
     assert not found.faults
     assert {it.file_name for it in found.pictures.values()} == {
         "images/train/001.jpe", "images/train/003.png", "images/train/004.png",
@@ -263,18 +263,18 @@ def test_exports_are_found(tmp_path: Path, make: Callable[[Path], Path], counts:
     for split, count in zip(("train", "val", "test", None), counts, strict=True):
         if count is None:
             with pytest.raises(DatasetError, match=r"expected a split test, got train, val"):
-                layouts.read(Place(folder, split=split))
+                layouts.read(SetLocation(folder, split=split))
             continue
-        found = layouts.read(Place(folder, split=split))
+        found = layouts.read(SetLocation(folder, split=split))
         assert not found.faults
         assert len(found.people) == len({it.id for it in found.people}) == count
         convert.write(found, tmp_path / "out.json")
-        again = layouts.read(Place(tmp_path / "out.json", found.images))
+        again = layouts.read(SetLocation(tmp_path / "out.json", found.images))
         assert not again.faults
         assert [again.pictures[it.picture].file_name for it in again.people] == [
             found.pictures[it.picture].file_name for it in found.people
         ]
-    one = layouts.read(Place(folder / "train"))
+    one = layouts.read(SetLocation(folder / "train"))
     assert len(one.people) == counts[0]
 
 
@@ -283,7 +283,7 @@ def test_fiftyones_export_without_splits(tmp_path: Path) -> None:
     shutil.move(tmp_path / "set" / "train", tmp_path / "set" / "data")
     shutil.move(path, tmp_path / "set" / "labels.json")
     (tmp_path / "set" / "info.json").write_text("{}")
-    same_people(layouts.read(Place(tmp_path / "set")), tmp_path / "plain")
+    same_people(layouts.read(SetLocation(tmp_path / "set")), tmp_path / "plain")
 
 
 def test_splits_of_other_skeletons_are_not_joined(tmp_path: Path) -> None:
@@ -293,7 +293,7 @@ def test_splits_of_other_skeletons_are_not_joined(tmp_path: Path) -> None:
         lambda tree: tree["categories"][1]["keypoints"].__setitem__(0, "hat"),
     )
     with pytest.raises(DatasetError, match=r"valid.*expected the keypoints of .*train.* read one with --split"):
-        layouts.read(Place(folder))
+        layouts.read(SetLocation(folder))
 
 
 def test_roboflows_yolo_export_names_a_test_set_that_is_not_there(tmp_path: Path) -> None:
@@ -304,7 +304,7 @@ def test_roboflows_yolo_export_names_a_test_set_that_is_not_there(tmp_path: Path
             shutil.move(tmp_path / kind / split, tmp_path / theirs / kind)
     text = data.read_text().replace("path: .\n", "").replace("images/train", "../train/images")
     data.write_text(text.replace("images/val", "../valid/images") + "test: ../test/images\n")
-    assert len(layouts.read(Place(tmp_path)).people) == 6
+    assert len(layouts.read(SetLocation(tmp_path)).people) == 6
 
 
 def test_skeletons_by_name(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The report: one page that needs nothing but itself, and the same figures as json."""
+"""The report: a self-contained page, and the same figures as JSON."""
 
 import base64
 import json
@@ -23,7 +23,7 @@ from training.networks import registry
 
 
 class Page(HTMLParser):
-    """Collects what a page shows and whatever it would fetch."""
+    """Collects the texts of a page and the addresses that it would fetch."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A run folder as a training leaves it."""
+    """A run folder after a training."""
     plan = tiny_recipe(init_from="elsewhere/last.pt")  # an ancestor on another machine
     torch.manual_seed(0)
     weights = registry.build(plan, pretrained=False).state_dict()
@@ -74,7 +74,7 @@ def student(tmp_path: Path) -> Path:
     return spots.write_pose_bundle(tmp_path, "student-s", "student", shift_cells=1)
 
 
-def test_a_run_is_reported_in_its_folder(run: Path, painted: coco.Source) -> None:
+def test_the_report_of_a_run_is_written_to_its_folder(run: Path, painted: coco.Source) -> None:
     written = report.write(run, source=painted)
     assert written == run / "report.html"
     assert sorted(path.name for path in run.iterdir()) == [
@@ -82,8 +82,8 @@ def test_a_run_is_reported_in_its_folder(run: Path, painted: coco.Source) -> Non
     ]  # fmt: skip
     shown = Page(written)
     assert shown.headings == [
-        "tiny", "Average precision", "Curves", "Mistakes", "What each mistake costs", "Left taken for right",
-        "By keypoint", "Scores and people", "People", "Best by OKS", "Median by OKS", "Worst by OKS", "What it is",
+        "tiny", "Average precision", "Curves", "Mistakes", "What each mistake costs", "Left and right confused",
+        "By keypoint", "Scores and people", "People", "Best by OKS", "Median by OKS", "Worst by OKS", "Facts",
     ]  # fmt: skip
     assert len(shown.images) == 4 + 3 * 4
     assert "3 of 3" in shown.text
@@ -96,16 +96,16 @@ def test_a_run_is_reported_in_its_folder(run: Path, painted: coco.Source) -> Non
     assert numbers["mistakes"]["all keypoints"]["labelled"] == 12 * 17
 
 
-def test_curves_alone_without_pictures(run: Path, tmp_path: Path) -> None:
+def test_without_pictures_a_report_has_curves_only(run: Path, tmp_path: Path) -> None:
     written = report.write(run, tmp_path / "out")
     shown = Page(written)
-    assert shown.headings == ["tiny", "Curves", "What it is"]
+    assert shown.headings == ["tiny", "Curves", "Facts"]
     assert len(shown.images) == 1
     assert shown.images[0].shape[1] > 1000
 
 
 @pytest.mark.parametrize("log", [None, "step,loss\n"], ids=["no log", "no rows"])
-def test_a_run_that_logged_nothing_yet(run: Path, log: str | None) -> None:
+def test_a_run_without_a_log_has_a_report(run: Path, log: str | None) -> None:
     (run / "log.csv").unlink()
     if log is not None:
         (run / "log.csv").write_text(log)
@@ -113,7 +113,9 @@ def test_a_run_that_logged_nothing_yet(run: Path, log: str | None) -> None:
     assert not (run / "tensorboard").exists()
 
 
-def test_a_bundle_is_reported_elsewhere(student: Path, painted: coco.Source, tmp_path: Path) -> None:
+def test_the_report_of_a_bundle_is_written_to_another_folder(
+    student: Path, painted: coco.Source, tmp_path: Path
+) -> None:
     shown = Page(report.write(student, tmp_path / "out", painted, every=2))
     assert "bundle 1" in shown.text
     assert "Curves" not in shown.headings
@@ -127,32 +129,32 @@ def test_a_bundle_is_reported_elsewhere(student: Path, painted: coco.Source, tmp
     assert sorted(path.name for path in student.iterdir()) == ["MODEL_CARD.md", "manifest.json", "model.onnx"]
 
 
-def test_a_detector_is_reported_by_its_boxes(painted: coco.Source, tmp_path: Path) -> None:
+def test_the_report_of_a_detector_is_on_its_boxes(painted: coco.Source, tmp_path: Path) -> None:
     detector = spots.write_detector_bundle(tmp_path)
     shown = Page(report.write(detector, tmp_path / "out", painted))
-    assert shown.headings == ["detector", "Average precision of the boxes", "What it is"]
+    assert shown.headings == ["detector", "Average precision of the boxes", "Facts"]
     assert json.loads((tmp_path / "out" / "report.json").read_text())["figures"]["AP50"] > 0.9
 
 
-def test_a_bundle_needs_another_folder_and_pictures(student: Path, painted: coco.Source, tmp_path: Path) -> None:
+def test_a_bundle_without_out_or_pictures_is_refused(student: Path, painted: coco.Source, tmp_path: Path) -> None:
     with pytest.raises(ReportError, match="--out"):
         report.write(student, None, painted)
     with pytest.raises(ReportError, match="--annotations"):
         report.write(student, tmp_path / "out")
 
 
-def test_neither_run_nor_bundle(tmp_path: Path) -> None:
+def test_a_folder_that_is_neither_run_nor_bundle_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"expected a folder with last.pt \(a run\) or manifest.json \(a bundle\)"):
         report.write(tmp_path)
 
 
-def test_whole_or_not_at_all(run: Path, painted: coco.Source, tmp_path: Path) -> None:
+def test_a_report_is_written_completely_or_not_at_all(run: Path, painted: coco.Source, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="expected a picture"):
         report.write(run, source=coco.Source("painted", painted.annotations, tmp_path))
     assert sorted(path.name for path in run.iterdir()) == ["last.pt", "log.csv"]
 
 
-def test_a_tile_shows_answer_and_truth(student: Path, painted: coco.Source, tmp_path: Path) -> None:
+def test_a_tile_shows_prediction_and_label(student: Path, painted: coco.Source, tmp_path: Path) -> None:
     report.write(student, tmp_path, painted)
     tile = Page(tmp_path / "report.html").images[-1]
     assert tile.shape == (prediction_sheet.TILE_SIZE[1], prediction_sheet.TILE_SIZE[0], 3)

@@ -1,4 +1,4 @@
-"""Squashed copies come back in the shape that they were labelled in."""
+"""Squashed copies of COCO's pictures get their original shape back."""
 
 import json
 from pathlib import Path
@@ -9,13 +9,13 @@ import pytest
 
 from training.__main__ import main
 from training.data.coco import DatasetError
-from training.data.formats import restored_shape
+from training.data.formats import original_shape
 
 SIZES = [(640, 480), (427, 640), (640, 361), (500, 375), (480, 640)]
 
 
 def people(size: tuple[int, int], seed: int, count: int = 2) -> np.ndarray:
-    """Joints on whole pixels, as YOLO pose writes them: shares of the sides to six decimals; some not labelled."""
+    """Joints on whole pixels as YOLO pose rows: relative to the size, six decimals; some are not labelled."""
     rng = np.random.default_rng(seed)
     joints = np.concatenate([rng.integers(0, size, (count, 17, 2)) / size, rng.integers(0, 3, (count, 17, 1))], axis=2)
     joints[:, :6, 2] = 2
@@ -37,22 +37,22 @@ def write_copy(folder: Path, number: int, size: tuple[int, int], copy: tuple[int
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("seed", range(10))
-def test_joints_on_whole_pixels_tell_the_size(size: tuple[int, int], seed: int) -> None:
-    assert restored_shape.true_size(people(size, seed)) == size
+def test_joints_on_whole_pixels_reveal_the_size(size: tuple[int, int], seed: int) -> None:
+    assert original_shape.true_size(people(size, seed)) == size
 
 
-def test_too_few_joints_tell_nothing() -> None:
+def test_too_few_joints_reveal_no_size() -> None:
     joints = people((640, 480), 0, count=1)
     joints[:, 2:, 2] = 0
-    assert restored_shape.true_size(joints) is None
+    assert original_shape.true_size(joints) is None
 
 
-def test_a_square_copy_gets_its_shape_and_its_labels_back(tmp_path: Path) -> None:
+def test_a_square_copy_is_restored_with_its_labels(tmp_path: Path) -> None:
     for number, size in enumerate(SIZES):
         joints = people(size, number)
         joints[0, 0, :2] = np.round(np.array(size) * [0.6, 0.4]) / size
         write_copy(tmp_path, number, size, (256, 256), joints.round(6))
-    found = restored_shape.restore(tmp_path / "copies", tmp_path / "labels", tmp_path / "out")
+    found = original_shape.restore(tmp_path / "copies", tmp_path / "labels", tmp_path / "out")
     tree = json.loads((tmp_path / "out" / "annotations.json").read_text())
     assert len(tree["images"]) == len(found.pictures) == len(SIZES)
     for info, size in zip(tree["images"], SIZES, strict=True):
@@ -67,7 +67,9 @@ def test_a_square_copy_gets_its_shape_and_its_labels_back(tmp_path: Path) -> Non
         assert np.ptp(columns) == pytest.approx(np.ptp(rows), abs=1.5)  # a disc is round again
 
 
-def test_a_whole_copy_stays_as_it_is_and_others_can_be_left_out(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_an_undistorted_copy_is_not_changed_and_others_can_be_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     for number in range(3):
         write_copy(tmp_path, number, (640, 480), (320, 240), people((640, 480), number))
     few = people((640, 480), 3, count=1)
@@ -85,24 +87,24 @@ def test_a_whole_copy_stays_as_it_is_and_others_can_be_left_out(tmp_path: Path, 
     assert main([str(it) for it in asked]) == 0
 
 
-def test_copies_of_another_format_are_told_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_copies_of_an_unreadable_format_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number in (7, 8):
         write_copy(tmp_path, number, (640, 480), (256, 256), people((640, 480), number))
     (copy,) = (tmp_path / "copies").glob("*_000000000008.*")
     copy.rename(copy.with_suffix(".heic"))
     asked = ["restore", tmp_path / "copies", "--labels", tmp_path / "labels", "--out", tmp_path / "out"]
     assert main([str(it) for it in asked]) == 0
-    told = capsys.readouterr().out
-    assert "1 pictures" in told
-    assert f"format that cannot be read, 1 x, the first: {copy.with_suffix('.heic')}" in told
+    printed = capsys.readouterr().out
+    assert "1 pictures" in printed
+    assert f"format that cannot be read, 1 x, the first: {copy.with_suffix('.heic')}" in printed
 
 
-def test_copies_without_labels_and_broken_labels_are_told(tmp_path: Path) -> None:
+def test_missing_and_broken_labels_are_reported(tmp_path: Path) -> None:
     write_copy(tmp_path, 7, (640, 480), (256, 256), people((640, 480), 7))
     (tmp_path / "none").mkdir()
     with pytest.raises(DatasetError, match="twelve digits"):
-        restored_shape.restore(tmp_path / "copies", tmp_path / "none", tmp_path / "out")
+        original_shape.restore(tmp_path / "copies", tmp_path / "none", tmp_path / "out")
     (tmp_path / "labels" / "000000000007.txt").write_text("0 0.5 0.5 1 1 0.1 0.2 2\n")
     with pytest.raises(DatasetError, match=r"000000000007\.txt:1: expected 56 columns"):
-        restored_shape.restore(tmp_path / "copies", tmp_path / "labels", tmp_path / "out")
+        original_shape.restore(tmp_path / "copies", tmp_path / "labels", tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""The figures of a report (PNG) and of the bench (SVG): light background, readable in print and by the colour-blind."""
+"""Plots of a report (PNG) and of the bench (SVG), readable in print and by the colour-blind."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from service.pose.types import Floats
 from training.engine.history import History
-from training.evaluation.bench import Row
+from training.evaluation.bench import BenchRow
 from training.evaluation.error_analysis import KINDS, shares
 from training.evaluation.predictions import Reliability
 
 STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib: the same on every machine
+    "font.family": "DejaVu Sans",  # part of matplotlib, so the same on every machine
     "font.size": 9.5,
     "axes.titlesize": 10.5,
     "axes.titlelocation": "left",
@@ -39,18 +39,18 @@ STYLE: dict[Any, Any] = {
 }
 WIDTH = 9.6
 HALF = (WIDTH / 2, 4.8)
-"""Of a figure, in inches: the whole page's width, and half of it with its height."""
-# Okabe and Ito; what is good is pale, so that the eye goes to the mistakes.
+"""Sizes in inches: the width of the page, and (width, height) of a plot of half the width."""
+# The palette of Okabe and Ito; good keypoints are pale, so that mistakes stand out.
 BLUE, ORANGE, GREY = "#0072B2", "#E69F00", "#9ca3af"
 KIND_COLORS = ("#d5ede4", "#56B4E9", "#CC79A7", "#E69F00", "#B03A00")
 KIND_TEXT = ("#1f2937", "#1f2937", "#1f2937", "#1f2937", "#ffffff")
 RATES = ("lr", "learning_rate", "rate")
-"""Names of the learning rate's column; it is drawn last."""
+"""Names of the column of the learning rate, which is drawn last."""
 MEDIUM_AREA, LARGE_AREA = 32**2, 96**2
-"""px², where pycocotools' size classes begin."""
-FEW = 30
-"""Curves of fewer points show each."""
-SHOWN_SHARE = 0.05
+"""Lower limits of pycocotools' size classes, px²."""
+MIN_POINTS_WITHOUT_MARKERS = 30
+"""Curves of fewer points have a marker at each."""
+MIN_NUMBERED_SHARE = 0.05
 """Smaller shares are drawn without their number."""
 
 
@@ -58,9 +58,9 @@ def curves(history: History, samples: NDArray[np.float64], phase_ends: list[floa
     """Draw every logged column over steps (left) and samples (right).
 
     Args:
-        history: What was logged, R rows.
-        samples: float64 (R,), samples seen at each row.
-        phase_ends: Steps at which a phase of the recipe ends, the last one's left out.
+        history: The log, R rows.
+        samples: float64 (R,), count of samples up to each row.
+        phase_ends: Steps at which a phase of the recipe ends, without the last one.
     """
     names = sorted(_distinct(history), key=lambda name: (name in RATES, name != "loss"))
     in_samples = np.interp(phase_ends, history.steps, samples).tolist()
@@ -81,7 +81,7 @@ def curves(history: History, samples: NDArray[np.float64], phase_ends: list[floa
 
 
 def _distinct(history: History) -> list[str]:
-    """Names of the columns to draw; a loss of a single term is logged as ``loss`` and under the term's name."""
+    """Return the names of the columns to draw, without the term of a loss that has a single one."""
     loss = history.columns.get("loss")
     return [
         name
@@ -93,17 +93,17 @@ def _distinct(history: History) -> list[str]:
 def _draw_curve(axes: Axes, x: NDArray, values: NDArray[np.float64], ends: list[float]) -> None:
     """Draw a line through the finite values, with points where they are few, and a dashed line at each end."""
     finite = np.isfinite(values)
-    marker = "o" if finite.sum() < FEW else ""
+    marker = "o" if finite.sum() < MIN_POINTS_WITHOUT_MARKERS else ""
     axes.plot(x[finite], values[finite], color=BLUE, linewidth=1.6, marker=marker, markersize=3.5)
     for end in ends:
         axes.axvline(end, color=GREY, linewidth=1, linestyle=(0, (4, 3)))
 
 
 def breakdown(counted: NDArray[np.int64], keypoints: tuple[str, ...]) -> bytes:
-    """Draw the shares of each keypoint's mistakes as stacked bars, all keypoints together on top.
+    """Draw the shares of each keypoint's mistakes as stacked bars, with all keypoints together on top.
 
     Args:
-        counted: int64 (K, 5), see `mistakes.counts`.
+        counted: int64 (K, 5), see `error_analysis.counts`.
         keypoints: K names.
     """
     table = np.concatenate([counted.sum(axis=0, keepdims=True), counted])
@@ -116,7 +116,7 @@ def breakdown(counted: NDArray[np.int64], keypoints: tuple[str, ...]) -> bytes:
         for kind, color, ink in zip(range(len(KINDS)), KIND_COLORS, KIND_TEXT, strict=True):
             axes.barh(places, parts[:, kind], left=left, height=0.8, color=color, edgecolor="white", label=KINDS[kind])
             for place, start, share in zip(places, left, parts[:, kind], strict=True):
-                if share >= SHOWN_SHARE:
+                if share >= MIN_NUMBERED_SHARE:
                     text = f"{100 * share:.0f}"
                     axes.text(start + share / 2, place, text, color=ink, ha="center", va="center", fontsize=8.5)
             left += parts[:, kind]
@@ -136,7 +136,7 @@ def breakdown(counted: NDArray[np.int64], keypoints: tuple[str, ...]) -> bytes:
 
 
 def reliability(found: Reliability) -> bytes:
-    """Draw mean similarity over mean score with the line of a calibrated score, and how many keypoints each bin has."""
+    """Draw a reliability diagram, with the line of calibrated scores and the count of keypoints in each bin."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=HALF, layout="constrained")
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3.4, 1])
@@ -152,7 +152,7 @@ def reliability(found: Reliability) -> bytes:
 
 
 def people(oks: Floats, areas: Floats) -> bytes:
-    """Draw how many people reach which OKS, by size: oks float32 (N,), areas float32 (N,) px²."""
+    """Draw a histogram of people by OKS and size: oks float32 (N,), areas float32 (N,) px²."""
     large = areas >= LARGE_AREA
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=HALF, layout="constrained")
@@ -168,11 +168,11 @@ def people(oks: Floats, areas: Floats) -> bytes:
         return _png(figure)
 
 
-def front(rows: list[Row]) -> bytes:
-    """Draw AP over ms as SVG: filled in labelled boxes, hollow on whole pictures, there with the detector's time.
+def accuracy_over_latency(rows: list[BenchRow]) -> bytes:
+    """Draw AP over latency as SVG: filled markers for labelled boxes, hollow ones for whole pictures with a detector.
 
     Args:
-        rows: Of the bench; pose networks whose AP was measured are drawn.
+        rows: Rows of the bench; pose networks whose AP was measured are drawn.
     """
     with mpl.rc_context({**STYLE, "svg.hashsalt": "posewright"}):
         figure = Figure(figsize=(WIDTH, 4.8), layout="constrained")
@@ -200,7 +200,7 @@ def front(rows: list[Row]) -> bytes:
         axes.margins(x=0.12)
         figure.legend(loc="outside upper center", ncols=4, handlelength=1.2, columnspacing=1.8)
         stream = io.BytesIO()
-        figure.savefig(stream, format="svg", metadata={"Date": None})  # the same rows, the same bytes
+        figure.savefig(stream, format="svg", metadata={"Date": None})  # reproducible bytes
         return stream.getvalue()
 
 

@@ -1,4 +1,4 @@
-"""Several labelled sets as one: the splits of an export."""
+"""Merging of labelled sets, such as the splits of an export."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from training.data.coco import DatasetError
-from training.data.formats.labelled_set import LabelledSet, Person, Picture
+from training.data.formats.labelled_set import LabelledImage, LabelledPerson, LabelledSet
 
 
-def join(root: Path, parts: Sequence[LabelledSet]) -> LabelledSet:
-    """Put sets together, pictures named from a common folder and everything numbered anew.
+def merge(root: Path, parts: Sequence[LabelledSet]) -> LabelledSet:
+    """Merge sets. Pictures are named relative to a common folder, and everything is renumbered.
 
     Args:
-        root: The folder that holds all of them.
-        parts: One or more; a single one stays as it is.
+        root: The folder that contains all of them.
+        parts: One or more sets; a single one is returned unchanged.
 
     Raises:
         DatasetError: They label different keypoints.
@@ -23,10 +23,10 @@ def join(root: Path, parts: Sequence[LabelledSet]) -> LabelledSet:
     first, *others = parts
     if not others:
         return first
-    pictures: dict[int, Picture] = {}
-    people: list[Person] = []
+    pictures: dict[int, LabelledImage] = {}
+    people: list[LabelledPerson] = []
     for part in parts:
-        # Two exports may give one skeleton two names.
+        # Two exports may name the same skeleton differently.
         if part.skeleton.keypoints != first.skeleton.keypoints:
             raise DatasetError(
                 f"{part.origin}: expected the keypoints of {first.origin} ({', '.join(first.skeleton.keypoints)}), got "

@@ -1,8 +1,8 @@
-"""Copies of COCO's pictures put back into the shape that they were labelled in.
+"""Restoring the original aspect ratio of squashed copies of COCO's pictures.
 
-Many a public copy was squashed to a square, and how large its original was is forgotten. But the YOLO-pose rows of
-COCO's own labels (six decimals, shares of the original's sides) tell: joints lie on whole pixels, and hardly more than
-one size makes all of a picture's joints whole.
+Many public copies were squashed to a square, without a record of the original size. The YOLO-pose rows of COCO's labels
+(six decimals, relative to the original size) reveal it: joints lie on whole pixels, and usually only one size makes all
+of a picture's joints integers.
 """
 
 from __future__ import annotations
@@ -22,65 +22,66 @@ from training import files
 from training.data import images as pictures
 from training.data.coco import DatasetError
 from training.data.formats import convert, yolo
-from training.data.formats.labelled_set import Fault, LabelledSet, Person, Picture
+from training.data.formats.labelled_set import LabelFault, LabelledImage, LabelledPerson, LabelledSet
 
 NUMBER = re.compile(r"(?<!\d)(\d{12})(?!\d)")
-"""Of a COCO picture, in its file's name."""
+"""Number of a COCO picture in its file name."""
 LONGEST, SHORTEST = 640, 160
-"""px: most of COCO's pictures have the one at their longer side, hardly any is slimmer than the other."""
+"""px: the longer side of most of COCO's pictures, and the minimum of the shorter side."""
 DISTINCT = 3
-"""Joints must have so many different places along each side, or too many sizes make them whole."""
+"""Minimum count of different coordinates along each side; with fewer, too many sizes fit."""
 SAME_SHAPE = 0.01
-"""A copy whose aspect is off by less was not squashed."""
+"""A copy whose aspect ratio differs by less was not squashed."""
 QUALITY = 97
-"""JPEG quality of what is drawn back into shape."""
+"""JPEG quality of restored pictures."""
 
 
 def restore(images: Path, labels: Path, out: Path, without: Iterable[int] = ()) -> LabelledSet:
-    """Write ``out/images`` and ``out/annotations.json`` of all copies that have labels and whose shape is sure.
+    """Write ``out/images`` and ``out/annotations.json`` of all copies with labels whose original shape is certain.
 
-    A copy that is whole stays byte for byte; a squashed one is stretched to its shape at as many pixels as it had.
+    A copy that was not squashed is copied byte for byte; a squashed one is stretched, with as many pixels as before.
 
     Args:
-        images: Folder of copies, searched to any depth; a name holds the picture's twelve digits.
-        labels: Folder of one text file a picture, named by its digits, COCO's 17 keypoints as YOLO pose writes them.
-        out: Folder to write; the json comes last, so a set without it is not complete.
-        without: Numbers to leave out: what is held out, or in another set already.
+        images: Folder of copies, searched to any depth; a name contains the picture's twelve digits.
+        labels: Folder with a text file for each picture, named by its digits, with COCO's 17 keypoints as YOLO pose
+        rows.
+        out: Folder to write; the JSON file is written last, so a set without it is not complete.
+        without: Numbers to leave out, e.g. held-out pictures.
 
     Returns:
-        What was written. Notes name the copies that were left out and why.
+        What was written. Notes say which copies were left out and why.
 
     Raises:
         DatasetError: No copy can be used, or a label file is broken.
     """
-    shown: dict[int, Picture] = {}
-    people: list[Person] = []
-    notes: list[Fault] = []
+    shown: dict[int, LabelledImage] = {}
+    people: list[LabelledPerson] = []
+    notes: list[LabelFault] = []
     skipped = set(without)
     for number, file in _numbered(images):
         if number not in skipped and file.suffix.lower() not in yolo.SUFFIXES and _labels(labels, number).is_file():
-            notes.append(Fault("format that cannot be read", str(file), "left out; convert it to JPEG or PNG"))
+            notes.append(LabelFault("format that cannot be read", str(file), "left out; convert it to JPEG or PNG"))
     for number, file in tqdm(list(_numbered(images)), desc=f"restore {images.name}", unit="picture"):
         rows = _labels(labels, number)
         if file.suffix.lower() not in yolo.SUFFIXES or number in shown or number in skipped or not rows.is_file():
             continue
-        parsed = [yolo.Row(where, row, len(COCO17), 3, 1) for where, row in yolo.rows_of(rows)]
+        parsed = [yolo.LabelRow(where, row, len(COCO17), 3, 1) for where, row in yolo.rows_of(rows)]
         faults = [str(row.fault) for row in parsed if row.fault is not None]
         if faults:
             raise DatasetError(faults[0])
         shape = true_size(np.stack([row.in_px((1, 1))[1] for row in parsed])) if parsed else None
         if shape is None:
-            notes.append(Fault("unknown shape", str(file), "too few joints to tell the original's size"))
+            notes.append(LabelFault("unknown shape", str(file), "too few joints to infer the original size"))
             continue
         picture = _written(file, shape, out / "images" / f"{number:012d}{file.suffix.lower()}", number)
         shown[number] = picture
         for row in parsed:
             box, joints = row.in_px(picture.size)
-            people.append(Person(len(people) + 1, number, box, joints, crowd=False, area=None, where=str(rows)))
+            people.append(LabelledPerson(len(people) + 1, number, box, joints, crowd=False, area=None, where=str(rows)))
     if not shown:
         raise DatasetError(
             f"{images}: expected copies of COCO pictures with twelve digits in their names and labels in {labels}, got "
-            f"none whose shape the labels tell ({len(notes)} with too few joints)"
+            f"none whose shape the labels reveal ({len(notes)} with too few joints)"
         )
     found = LabelledSet(images, "restored COCO", out / "images", COCO17, shown, people, (), notes)
     convert.write(found, out / "annotations.json")
@@ -88,7 +89,7 @@ def restore(images: Path, labels: Path, out: Path, without: Iterable[int] = ()) 
 
 
 def true_size(joints: NDArray[np.float64]) -> tuple[int, int] | None:
-    """The (width, height) in px whose whole pixels joints lie on; None where several or none fit.
+    """Return the (width, height) in px with which all joints lie on whole pixels; None if several or none fit.
 
     Args:
         joints: (N, K, 3): x and y as shares of the sides, and v.
@@ -117,12 +118,12 @@ def _labels(folder: Path, number: int) -> Path:
     return folder / f"{number:012d}.txt"
 
 
-def _written(file: Path, shape: tuple[int, int], out: Path, number: int) -> Picture:
+def _written(file: Path, shape: tuple[int, int], out: Path, number: int) -> LabelledImage:
     image = pictures.read(file)
     height, width = image.shape[:2]
     out.parent.mkdir(parents=True, exist_ok=True)
     extra = {"source": "coco_train2017", "official_complete": False}
-    picture = Picture(number, out.name, (width, height), upright=False, where=str(file), look=None, extra=extra)
+    picture = LabelledImage(number, out.name, (width, height), upright=False, where=str(file), file=None, extra=extra)
     if abs(width / height / (shape[0] / shape[1]) - 1) < SAME_SHAPE:
         files.write(out, file.read_bytes())
         return picture
