@@ -66,8 +66,8 @@ def published_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("published")
     torch.manual_seed(3)
     (folder / "theirs.onnx").write_bytes(onnx_of(PublishedTinyPose(), (192, 256)))
-    told = "--decoder heatmap --role teacher --shift -1.5 -1.5 --padding 1.1 --out"
-    assert main(["import", str(folder / "theirs.onnx"), *told.split(), str(folder / "tinypose-256")]) == 0
+    options = "--decoder heatmap --role teacher --shift -1.5 -1.5 --padding 1.1 --out"
+    assert main(["import", str(folder / "theirs.onnx"), *options.split(), str(folder / "tinypose-256")]) == 0
     return folder / "tinypose-256"
 
 

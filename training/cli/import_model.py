@@ -91,18 +91,18 @@ def run(options: Namespace) -> int:
     truth = coco.optional_source(options.annotations, options.images)
     known = _foreign(options)
     feeding = _feeding(options, known.skeleton)
-    made, told = import_pose.make(known, feeding, {}), checks.NOT_CHECKED
+    made, result = import_pose.make(known, feeding, {}), checks.NOT_CHECKED
     if truth is not None:
         trial, findings = checks.check(_as_labelled(known, truth), feeding, truth, options.pictures)
         if findings and not options.anyway:
             raise probe.ImportRefusedError(checks.refusal(options.out, findings))
         made = import_pose.make(known, feeding, {"ap_import_check": round(trial.ap, 4)})
         score = f"AP {trial.ap:.3f} on {len(trial.found.picture_ids)} pictures, people in their labelled boxes"
-        told = "\n".join([score, *(finding.message for finding in findings)])
+        result = "\n".join([score, *(finding.message for finding in findings)])
     written = bundle.write(options.out, made.manifest, made.onnx, made.card)
     width, height = made.manifest.input_size
     what = f"{made.manifest.name}, {len(known.skeleton)} keypoints, {len(written.onnx) / 1e6:.1f} MB"
-    print(f"{told}\n{written.path}: {what}, input {width} x {height}")
+    print(f"{result}\n{written.path}: {what}, input {width} x {height}")
     return 0
 
 

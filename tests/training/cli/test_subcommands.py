@@ -95,9 +95,9 @@ def test_every_subcommand_explains_its_options(name: str, capsys: pytest.Capture
     with pytest.raises(SystemExit) as end:
         main([name, "--help"])
     assert end.value.code == 0
-    told = capsys.readouterr().out
-    assert told.startswith(f"usage: posewright-train {name} [-h] ")
-    assert SUBCOMMANDS[name][1:20] in told
+    page = capsys.readouterr().out
+    assert page.startswith(f"usage: posewright-train {name} [-h] ")
+    assert SUBCOMMANDS[name][1:20] in page
 
 
 def test_every_module_of_a_subcommand_is_in_the_list() -> None:

@@ -62,8 +62,10 @@ def test_a_chain_trains_its_stages_in_turn_and_goes_on(data_root: Path, tmp_path
 def test_a_dry_run_trains_every_stage_in_small_and_keeps_nothing(data_root: Path, tmp_path: Path) -> None:
     (tmp_path / "chain.toml").write_text(HEADER + STAGES)
     before = {it: it.stat().st_mtime_ns for it in data_root.rglob("*")}
-    told = run("distill", tmp_path / "chain.toml", "--data", data_root, "--out", tmp_path / "runs", "--dry-run").stdout
-    big, small, last = told.splitlines()
+    answer = run(
+        "distill", tmp_path / "chain.toml", "--data", data_root, "--out", tmp_path / "runs", "--dry-run"
+    ).stdout
+    big, small, last = answer.splitlines()
     assert big.startswith("big: teacher, plain-s, 96 x 128, from no start, taught by labels alone: 2 steps, 4 samples")
     assert small.startswith("small: student, plain-s, 96 x 128, from @big, taught by big")
     assert "nothing was written" in last
