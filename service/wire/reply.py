@@ -49,7 +49,7 @@ class ImageInfo(BaseModel):
 class Timings(BaseModel):
     """Milliseconds on the server."""
 
-    queue: float = Field(description="Waiting for an inference thread.")
+    queue: float = Field(description="Waiting for an inference thread, and for room in memory.")
     decode: float = Field(description="Decoding the image.")
     detect: float = Field(description="Detecting people.")
     pose: float = Field(description="Estimating their poses.")
