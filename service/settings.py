@@ -162,10 +162,10 @@ class Settings(BaseModel):
     stream_send_s: float = Field(
         5.0, gt=0, le=3600, description="Seconds for which a client may leave unread what fills its buffers."
     )
-    stream_find_every: int = Field(
+    stream_detect_every: int = Field(
         10, ge=1, le=1000, description="Frames of a stream after which people are looked for anew; 1 = in every frame."
     )
-    stream_most_misses: int = Field(
+    stream_max_misses: int = Field(
         30, ge=0, le=1000, description="Frames in a row for which a person may be out of sight and keep the id."
     )
     cors_origins: Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], BeforeValidator(_comma_separated)] = (

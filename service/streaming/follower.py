@@ -33,7 +33,7 @@ class Watcher:
     """Follows the people of one stream. Not for several threads at once."""
 
     def __init__(
-        self, registry: ModelRegistry, wish: Wish, *, track: bool, smooth: bool, find_every: int, most_misses: int
+        self, registry: ModelRegistry, wish: Wish, *, track: bool, smooth: bool, detect_every: int, max_misses: int
     ) -> None:
         """Begin to watch.
 
@@ -42,8 +42,8 @@ class Watcher:
             wish: What is asked of every frame.
             track: Whether people keep ids; otherwise every frame is answered as a picture of its own.
             smooth: Whether keypoints of people with ids are smoothed.
-            find_every: See `Tracker`.
-            most_misses: See `Tracker`.
+            detect_every: See `Tracker`.
+            max_misses: See `Tracker`.
         """
         self._registry = registry
         self._wish = wish
@@ -52,8 +52,8 @@ class Watcher:
         if track:
             self._tracker = Tracker(
                 wish.choice.model.estimator.skeleton.sigma_array,
-                find_every=find_every,
-                most_misses=most_misses,
+                detect_every=detect_every,
+                max_misses=max_misses,
                 max_people=wish.max_people,
                 min_score=wish.min_score,
                 least_box_score=wish.least_box_score,

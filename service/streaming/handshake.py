@@ -75,8 +75,8 @@ def _terms(hello: Hello, service: Service, session_id: str) -> Terms:
         wish,
         track=hello.track,
         smooth=smooth,
-        find_every=settings.stream_find_every,
-        most_misses=settings.stream_most_misses,
+        detect_every=settings.stream_detect_every,
+        max_misses=settings.stream_max_misses,
     )
     ready = Ready.model_validate(
         {
@@ -92,7 +92,7 @@ def _terms(hello: Hello, service: Service, session_id: str) -> Terms:
                 waiting_frames=waiting,
             ),
             "idle_timeout_s": settings.stream_idle_s,
-            "find_every": settings.stream_find_every,
+            "detect_every": settings.stream_detect_every,
             "skeleton": skeleton.name,
             "keypoints": skeleton.keypoints,
             "edges": skeleton.edges,

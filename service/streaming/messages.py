@@ -68,7 +68,7 @@ class Ready(BaseModel):
     format: Format
     limits: Limits
     idle_timeout_s: float
-    find_every: int = Field(description="With `track`, people who enter are found within so many answered frames.")
+    detect_every: int = Field(description="With `track`, people who enter are found within so many answered frames.")
     skeleton: str
     keypoints: list[str] = Field(description="Names, in the order of a person's.")
     edges: list[tuple[int, int]] = Field(description="Pairs of keypoints, counted from 0, that a drawing joins.")

@@ -45,8 +45,8 @@ SPELLED = {
     "stream_queue": ("3", 3),
     "stream_idle_s": ("7.5", 7.5),
     "stream_send_s": ("1.5", 1.5),
-    "stream_find_every": ("4", 4),
-    "stream_most_misses": ("9", 9),
+    "stream_detect_every": ("4", 4),
+    "stream_max_misses": ("9", 9),
     "cors_origins": ("https://a.example, https://b.example", ("https://a.example", "https://b.example")),
     "log_level": ("debug", "debug"),
 }
@@ -84,7 +84,7 @@ def test_service_links_of_kubernetes_are_ignored() -> None:
     ("name", "text"),
     [
         ("port", "70000"), ("port", "eighty"), ("deadline_s", "0"), ("max_people", "0"), ("min_score", "2"),
-        ("keypoint_threshold", "nan"), ("workers", "-1"), ("stream_max_fps", "0"), ("stream_find_every", "0"),
+        ("keypoint_threshold", "nan"), ("workers", "-1"), ("stream_max_fps", "0"), ("stream_detect_every", "0"),
         ("log_level", "loud"), ("backend", "torch"),
         ("allowed_hosts", "pose.example:8000"), ("allowed_hosts", "https://pose.example"), ("allowed_hosts", "*pose"),
         ("root_path", "pose"), ("root_path", "/pose?x"), ("root_path", '/"><script>'), ("root_path", "//evil.example"),

@@ -1,6 +1,6 @@
 """Boxes from previous poses against the detector at every frame, on a clip with exact truth.
 
-python -m tests.system.bench_tracking CLIP [--fps F] [--find-every N ...]
+python -m tests.system.bench_tracking CLIP [--fps F] [--detect-every N ...]
 
 CLIP is a folder with ``annotations.json`` (COCO keypoints; each person with a ``track_id``) and the frames it names, as
 `posewright-train render --clip` writes it. Each line is one way of watching, by the shipped bundles: mean OKS of all
@@ -71,7 +71,7 @@ def watch(
     frames: list[Truth], registry: ModelRegistry, wish: Wish, fps: float, track: bool, smooth: bool, every: int
 ) -> Score:
     """Watch a clip once."""
-    watching = Watcher(registry, wish, track=track, smooth=smooth, find_every=every, most_misses=30)
+    watching = Watcher(registry, wish, track=track, smooth=smooth, detect_every=every, max_misses=30)
     score = Score([], 0, 0, [], [])
     known: dict[int, int] = {}
     places: dict[int, list[np.ndarray]] = defaultdict(list)
@@ -103,7 +103,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clip", type=Path)
     parser.add_argument("--fps", type=float, default=30)
-    parser.add_argument("--find-every", type=int, nargs="+", default=[10])
+    parser.add_argument("--detect-every", type=int, nargs="+", default=[10])
     parser.add_argument("--model", default="auto")
     options = parser.parse_args()
     registry = open_registry(Settings())
@@ -111,7 +111,7 @@ def main() -> int:
     frames = read(options.clip)
     print(f"{options.clip}: {len(frames)} frames, {sum(len(it.ids) for it in frames)} people in them")
     ways = {"detector at every frame": (False, False, 1)}
-    for every in options.find_every:
+    for every in options.detect_every:
         ways[f"tracked, detector every {every}"] = (True, False, every)
         ways[f"tracked, detector every {every}, smoothed"] = (True, True, every)
     print("| way | mean OKS | found | id changes | detector looked | ms a frame | tremble (% of size) |")

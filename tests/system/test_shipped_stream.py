@@ -23,7 +23,7 @@ def registry() -> ModelRegistry:
 @pytest.mark.parametrize("fps", [30, 10, 5, 3])
 def test_she_is_one_person_at_any_rate(registry: ModelRegistry, fps: int) -> None:
     wish = Wish(registry.choose("auto"), None, 20, 0.15, 10**8)
-    watching = Watcher(registry, wish, track=True, smooth=True, find_every=10, most_misses=30)
+    watching = Watcher(registry, wish, track=True, smooth=True, detect_every=10, max_misses=30)
     for i in range(25):
         step = i * 30 // fps % STEPS
         sight = watching.look(PICTURES[step], i / fps, Stopwatch())
@@ -33,17 +33,17 @@ def test_she_is_one_person_at_any_rate(registry: ModelRegistry, fps: int) -> Non
         assert iou(sight.prediction.poses.boxes, truth)[0, 0] > 0.4
 
 
-@pytest.mark.parametrize(("fps", "find_every"), [(30, 10), (10, 3), (3, 1000)])
+@pytest.mark.parametrize(("fps", "detect_every"), [(30, 10), (10, 3), (3, 1000)])
 @pytest.mark.parametrize("background", ["black", "brick", "gravel", "page"])
 def test_when_she_vanishes_nobody_is_told_three_frames_later(
-    registry: ModelRegistry, background: str, fps: int, find_every: int
+    registry: ModelRegistry, background: str, fps: int, detect_every: int
 ) -> None:
     pixels = np.zeros(SIZE[::-1], np.uint8)
     if background != "black":
         pixels = cv2.resize(getattr(skimage.data, background)(), SIZE)
     empty = bytes(cv2.imencode(".jpg", pixels)[1])
     wish = Wish(registry.choose("auto"), None, 20, 0.15, 10**8)
-    watching = Watcher(registry, wish, track=True, smooth=True, find_every=find_every, most_misses=30)
+    watching = Watcher(registry, wish, track=True, smooth=True, detect_every=detect_every, max_misses=30)
     told = []
     for i in range(25):
         picture = PICTURES[i * 30 // fps % STEPS] if i < 8 else empty

@@ -16,7 +16,7 @@ until it does. Who has come into doubt is judged like a stranger.
 
 So who has left is told in at most three more frames. One case takes longer: where something takes the person's place
 that has the same pose and colours, nothing speaks against it until the detector looks, and it is told in at most
-``find_every`` + 2 more frames.
+``detect_every`` + 2 more frames.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ class Tracker:
         self,
         sigmas: Floats,
         *,
-        find_every: int,
-        most_misses: int,
+        detect_every: int,
+        max_misses: int,
         max_people: int,
         min_score: float,
         least_box_score: float,
@@ -99,15 +99,15 @@ class Tracker:
 
         Args:
             sigmas: float32 (K,), `Skeleton.sigma_array`.
-            find_every: The detector looks at every so many-th frame at least.
-            most_misses: Frames in a row for which a person may be unseen before he is given up.
+            detect_every: The detector looks at every so many-th frame at least.
+            max_misses: Frames in a row for which a person may be unseen before he is given up.
             max_people: Most people at once.
             min_score: Score from which a person is taken up.
             least_box_score: Score of a found box from which it is looked into for somebody new.
         """
         self._sigmas = sigmas
-        self._find_every = find_every
-        self._most_misses = most_misses
+        self._detect_every = detect_every
+        self._max_misses = max_misses
         self._max_people = max_people
         self._min_score = min_score
         self._least_box_score = least_box_score
@@ -128,7 +128,7 @@ class Tracker:
     @property
     def due(self) -> bool:
         """Whether the detector must look at the coming frame: nobody is known, someone is lost, or it is time."""
-        return self._wanted or not self._tracks or self._since_find + 1 >= self._find_every
+        return self._wanted or not self._tracks or self._since_find + 1 >= self._detect_every
 
     def boxes(self, time_s: float) -> tuple[Boxes, Floats]:
         """Predict where everyone is.
@@ -216,7 +216,7 @@ class Tracker:
             else:
                 track.misses += 1
                 self._wanted |= track.misses <= URGENT_MISSES or track.misses % LATER_EVERY == 0
-        self._tracks = [it for it in self._tracks if it.misses <= self._most_misses and it.inside(image_size)]
+        self._tracks = [it for it in self._tracks if it.misses <= self._max_misses and it.inside(image_size)]
         rest = [int(i) for row, i in enumerate(candidates) if row not in pairs and int(i) in witnesses]
         seen = [(track, i) for track, i in seen if track in self._tracks] + self._take_up(poses, looks, rest, witnesses)
         seen.sort(key=lambda it: it[0].id)

@@ -20,7 +20,7 @@ from tests import spots
 from tests.spots import FIGURE, HALF_BOX, Person
 
 FPS = 30.0
-FIND_EVERY = 5
+DETECT_EVERY = 5
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +29,10 @@ def registry(models_dir: Path) -> ModelRegistry:
 
 
 def watcher(
-    registry: ModelRegistry, *, track: bool = True, smooth: bool = False, find_every: int = FIND_EVERY
+    registry: ModelRegistry, *, track: bool = True, smooth: bool = False, detect_every: int = DETECT_EVERY
 ) -> Watcher:
     wish = Wish(registry.choose("auto"), None, 20, 0.15, 10_000_000)
-    return Watcher(registry, wish, track=track, smooth=smooth, find_every=find_every, most_misses=30)
+    return Watcher(registry, wish, track=track, smooth=smooth, detect_every=detect_every, max_misses=30)
 
 
 def look(watching: Watcher, frame: int, *people: Person) -> Sight:
@@ -53,7 +53,7 @@ def assert_near(sight: Sight, people: Sequence[Person], within_px: float = 3) ->
 
 def test_walkers_are_followed_with_ids_and_boxes(registry: ModelRegistry) -> None:
     watching = watcher(registry)
-    for frame in range(3 * FIND_EVERY):
+    for frame in range(3 * DETECT_EVERY):
         people = [Person((100 + 12 * frame, 180)), Person((500 - 3 * frame, 200))]
         sight = look(watching, frame, *people)
         assert sorted(sight.ids or ()) == [1, 2]
@@ -112,7 +112,7 @@ def test_smoothing_steadies_who_stands_and_follows_who_walks(registry: ModelRegi
 def test_somebody_new_is_found_in_time(registry: ModelRegistry) -> None:
     watching = watcher(registry)
     first, second = Person((180, 188)), Person((444, 164))
-    ids = [look(watching, frame, *([first] if frame < 2 else [first, second])).ids for frame in range(2 + FIND_EVERY)]
+    ids = [look(watching, frame, *([first] if frame < 2 else [first, second])).ids for frame in range(2 + DETECT_EVERY)]
     assert [1, 2] in ids
 
 
@@ -130,14 +130,14 @@ def test_stages_are_timed(registry: ModelRegistry) -> None:
     st.integers(0, 999),
 )
 def test_who_vanishes_is_told_three_frames_more_at_most(
-    registry: ModelRegistry, background: str, find_every: int, fps: float, seed: int
+    registry: ModelRegistry, background: str, detect_every: int, fps: float, seed: int
 ) -> None:
     """Before backgrounds on which the network sees joints, and the detector nobody; who stays is told on.
 
     A body that looks alike and stands in the same place is told until the detector looks, and two frames more.
     """
     rng = np.random.default_rng(seed)
-    watching = watcher(registry, find_every=find_every)
+    watching = watcher(registry, detect_every=detect_every)
     stays = Person((500, 188))
     empty, most = spots.paint(), 3
     if background == "noise":
@@ -146,7 +146,7 @@ def test_who_vanishes_is_told_three_frames_more_at_most(
         empty = np.asarray(spots.COLORS, np.uint8)[rng.integers(0, 17, (24, 40))].repeat(16, 0).repeat(16, 1)
     elif background == "bodies":  # whole ones, without what the detector sees
         empty = spots.paint(*(Person((int(x), 188), marker_radius=0) for x in rng.integers(100, 300, 2)))
-        most = max(most, find_every + 2)
+        most = max(most, detect_every + 2)
     empty[:, 400:] = spots.paint(stays)[:, 400:]
     leaving = 1 + seed % 9
     told = []

@@ -24,7 +24,7 @@ from tests.spots import FIGURE, HALF_BOX
 SIZE = (1280, 720)
 FPS = 30.0
 PERSON_PX = float(np.sqrt(4 * HALF_BOX[0] * HALF_BOX[1]))
-FIND_EVERY = 10
+DETECT_EVERY = 10
 NOISE = 0.015 * PERSON_PX
 Way = Callable[[float], tuple[float, float] | None]
 
@@ -140,20 +140,20 @@ class Scene:
 
 
 def tracker(**changes: object) -> Tracker:
-    terms = {"find_every": FIND_EVERY, "most_misses": 30, "max_people": 20, "min_score": 0.15} | changes
+    terms = {"detect_every": DETECT_EVERY, "max_misses": 30, "max_people": 20, "min_score": 0.15} | changes
     terms["least_box_score"] = terms["min_score"]
     return Tracker(COCO17.sigma_array, **terms)
 
 
 def test_people_who_stand_keep_their_ids_and_the_detector_rests() -> None:
     scene = Scene([stands((200, 300)), stands((600, 300))], tracker())
-    ids = [scene.step() for _ in range(3 * FIND_EVERY)]
+    ids = [scene.step() for _ in range(3 * DETECT_EVERY)]
     assert all(it == {0: 1, 1: 2} for it in ids)
-    assert scene.finds == [0, FIND_EVERY, 2 * FIND_EVERY]
+    assert scene.finds == [0, DETECT_EVERY, 2 * DETECT_EVERY]
 
 
 def test_the_detector_looks_at_every_frame_where_it_is_told_to_or_nobody_is_known() -> None:
-    everywhere = Scene([stands((200, 300))], tracker(find_every=1))
+    everywhere = Scene([stands((200, 300))], tracker(detect_every=1))
     empty = Scene([], tracker())
     for scene in (everywhere, empty):
         for _ in range(5):
@@ -161,17 +161,17 @@ def test_the_detector_looks_at_every_frame_where_it_is_told_to_or_nobody_is_know
         assert scene.finds == list(range(5))
 
 
-@pytest.mark.parametrize("entry", range(1, FIND_EVERY + 1))
+@pytest.mark.parametrize("entry", range(1, DETECT_EVERY + 1))
 def test_who_enters_is_known_within_the_stated_number_of_frames(entry: int) -> None:
     scene = Scene([stands((200, 300)), stands((600, 300), since_s=entry / FPS)], tracker())
-    known = [1 in scene.step() for _ in range(entry + FIND_EVERY)]
-    assert True in known[entry : entry + FIND_EVERY]
+    known = [1 in scene.step() for _ in range(entry + DETECT_EVERY)]
+    assert True in known[entry : entry + DETECT_EVERY]
 
 
 @pytest.mark.parametrize("px_per_s", [-900, 200, 1500])
 def test_who_moves_is_followed_without_the_detector(px_per_s: float) -> None:
     # 1,500 px/s at 30 fps is a third of the person's size a frame.
-    scene = Scene([walks((100 if px_per_s > 0 else 1180, 300), px_per_s)], tracker(find_every=1000))
+    scene = Scene([walks((100 if px_per_s > 0 else 1180, 300), px_per_s)], tracker(detect_every=1000))
     assert all(scene.step() == {0: 1} for _ in range(20))
     # The first step of somebody this quick looks like a jump: nobody knows the speed yet, and the detector is asked.
     assert scene.finds in ([0], [0, 2])
@@ -224,7 +224,7 @@ def test_of_two_tracks_on_one_person_one_stays() -> None:
 
 
 def test_who_is_lost_is_looked_for_at_once_then_given_up() -> None:
-    scene = Scene([stands((200, 300)), stands((600, 300), until_s=0.2)], tracker(most_misses=12))
+    scene = Scene([stands((200, 300)), stands((600, 300), until_s=0.2)], tracker(max_misses=12))
     for _ in range(20):
         scene.step()
     assert scene.finds == [0, 7, 8, 9, 10, 11, 12, 15, 18]  # unseen in 6 for the first time, given up in 18
@@ -235,8 +235,8 @@ def test_who_comes_back_soon_keeps_the_id_and_who_comes_late_does_not() -> None:
     def out_of_sight(frames: int) -> Way:
         return lambda t: None if 6 <= round(t * FPS) < 6 + frames else (600.0, 300.0)
 
-    scene = Scene([stands((200, 300)), out_of_sight(4)], tracker(most_misses=5))
-    late = Scene([stands((200, 300)), out_of_sight(8)], tracker(most_misses=5))
+    scene = Scene([stands((200, 300)), out_of_sight(4)], tracker(max_misses=5))
+    late = Scene([stands((200, 300)), out_of_sight(8)], tracker(max_misses=5))
     assert [scene.step() for _ in range(20)][-1] == {0: 1, 1: 2}
     assert [late.step() for _ in range(30)][-1] == {0: 1, 1: 3}
 
@@ -259,7 +259,7 @@ def test_a_jump_of_the_clock_is_no_error_and_calls_the_detector(jump_s: float) -
 
 def test_there_are_no_more_people_than_may_be() -> None:
     scene = Scene([stands((150 + 200 * i, 300)) for i in range(5)], tracker(max_people=3))
-    for _ in range(2 * FIND_EVERY):
+    for _ in range(2 * DETECT_EVERY):
         assert len(scene.step()) == 3
 
 
@@ -288,7 +288,7 @@ def test_unsure_poses_begin_nothing() -> None:
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=20))
 def test_any_clock_is_no_error(times: list[float]) -> None:
-    scene = Scene([stands((200, 300)), stands((600, 300))], tracker(most_misses=2), keypoint_score=lambda t: 0.9)
+    scene = Scene([stands((200, 300)), stands((600, 300))], tracker(max_misses=2), keypoint_score=lambda t: 0.9)
     for t in times:
         scene.step(t if abs(t) < 1e12 else 0.0)
 
@@ -346,12 +346,12 @@ def test_who_is_in_sight_keeps_the_id_from_one_who_vanished_behind(speed: float,
     st.floats(-300, 300),
 )
 def test_who_vanishes_is_told_three_frames_more_at_most_whatever_the_network_sees(
-    find_every: int, fps: float, frames: int, seed: int, others: int, px_per_s: float
+    detect_every: int, fps: float, frames: int, seed: int, others: int, px_per_s: float
 ) -> None:
     """At any frame rate and pace of the detector, though a body is seen in every box; those who stay are told on."""
     ways = [stands((900 + 130 * i, 300)) for i in range(min(others, 2))]
     gone = walks((400, 300), px_per_s, until_s=(frames - 0.5) / fps)
-    scene = Scene([*ways, gone], tracker(find_every=find_every), seed, ghosts=True)
+    scene = Scene([*ways, gone], tracker(detect_every=detect_every), seed, ghosts=True)
     for frame in range(frames + 40):
         scene.step(frame / fps)
     everyone = {number for ids in scene.told[:frames] for number in ids}
@@ -365,10 +365,10 @@ def test_who_vanishes_is_told_three_frames_more_at_most_whatever_the_network_see
     st.integers(0, 99),
 )  # fmt: skip
 def test_who_vanishes_is_told_three_frames_more_at_most_though_a_body_that_looks_alike_is_near(
-    find_every: int, fps: float, jump_px: float, side: int, seed: int
+    detect_every: int, fps: float, jump_px: float, side: int, seed: int
 ) -> None:
     gone_s = 4.5 / fps
-    scene = Scene([lambda t: (400 + (side * jump_px if t > gone_s else 0), 300)], tracker(find_every=find_every), seed)
+    scene = Scene([lambda t: (400 + (side * jump_px if t > gone_s else 0), 300)], tracker(detect_every=detect_every), seed)
     scene.unfound = lambda person, t: t > gone_s
     for frame in range(20):
         scene.step(frame / fps)
@@ -385,33 +385,33 @@ def test_who_vanishes_is_told_three_frames_more_at_most_though_a_body_that_looks
     st.floats(-60, 60),
 )
 def test_whom_only_the_detector_misses_is_told_until_it_looks_and_two_frames_more(
-    find_every: int, fps: float, frames: int, seed: int, others: int, px_per_s: float
+    detect_every: int, fps: float, frames: int, seed: int, others: int, px_per_s: float
 ) -> None:
     """What takes a person's place looks alike and moves on as before: nothing else can tell. The score is lost too."""
     ways = [*(stands((900 + 130 * i, 300)) for i in range(others)), walks((400, 300), px_per_s)]
     gone_s = (frames - 0.5) / fps
-    scene = Scene(ways, tracker(find_every=find_every, most_misses=1000), seed)
+    scene = Scene(ways, tracker(detect_every=detect_every, max_misses=1000), seed)
     scene.unfound = lambda person, t: person == others and t > gone_s
-    for frame in range(frames + find_every + 8):
+    for frame in range(frames + detect_every + 8):
         scene.step(frame / fps)
     assert all(len(ids) == others + 1 for ids in scene.told[:frames])
-    assert all(len(ids) == others for ids in scene.told[frames + find_every + 2 :])
+    assert all(len(ids) == others for ids in scene.told[frames + detect_every + 2 :])
     assert all(set(ids) <= set(range(1, others + 2)) for ids in scene.told)
-    end_s = (frames + find_every + 8) / fps
+    end_s = (frames + detect_every + 8) / fps
     scores = scene.tracker.boxes(end_s)[1]
     walked_out = not HALF_BOX[0] < 400 + px_per_s * end_s < SIZE[0] - HALF_BOX[0]
     assert np.sum(scores < 0.45) == 1 or (walked_out and len(scores) == others)
 
 
-@pytest.mark.parametrize("find_every", [1, 3, 10])
-def test_whom_the_detector_misses_in_three_frames_in_a_row_stays(find_every: int) -> None:
-    scene = Scene([stands((400, 300)), stands((700, 300))], tracker(find_every=find_every))
+@pytest.mark.parametrize("detect_every", [1, 3, 10])
+def test_whom_the_detector_misses_in_three_frames_in_a_row_stays(detect_every: int) -> None:
+    scene = Scene([stands((400, 300)), stands((700, 300))], tracker(detect_every=detect_every))
     scene.unfound = lambda person, t: person == 1 and round(t * FPS) // 4 % 2 == 1 and round(t * FPS) % 4 < 3
     assert all(scene.step() == {0: 1, 1: 2} for _ in range(60))
 
 
 def test_a_weak_box_keeps_who_is_known_and_begins_nobody() -> None:
-    scene = Scene([stands((400, 300)), stands((700, 300), since_s=0.5)], tracker(find_every=3))
+    scene = Scene([stands((400, 300)), stands((700, 300), since_s=0.5)], tracker(detect_every=3))
     scene.box_score = lambda t: 0.9 if t < 0.1 else 0.12
     assert all(scene.step() == {0: 1} for _ in range(60))
 
