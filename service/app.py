@@ -29,7 +29,7 @@ from service.inference.scheduler import Scheduler
 from service.inference.state import Service
 from service.settings import Settings
 from service.streaming import route
-from service.streaming.route import Streams
+from service.streaming.open_streams import OpenStreams
 from service.wire.formats import writer
 
 JOIN_S = 1.0
@@ -93,7 +93,7 @@ def _lifespan(settings: Settings, registry: ModelRegistry):  # type: ignore[no-u
         bodies, pixels = Room(settings.max_bodies_bytes), PixelRoom(settings.max_pixels)
         app.state.service = Service(settings, registry, scheduler, app.state.metrics, bodies, pixels)
         app.state.metrics.watch_queue(scheduler)
-        app.state.streams = Streams(settings.stream_max_sessions, settings.streams_per_address)
+        app.state.streams = OpenStreams(settings.stream_max_sessions, settings.streams_per_address)
         # Beside the loop: /healthz answers meanwhile, and /readyz tells when it is done.
         warming = threading.Thread(target=registry.warm_up, name="warm-up", daemon=True)
         warming.start()

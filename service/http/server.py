@@ -12,7 +12,7 @@ from service.app import JOIN_S
 from service.http.websocket import websocket_protocol
 from service.inference.state import Service
 from service.settings import Settings
-from service.streaming.route import Streams
+from service.streaming.open_streams import OpenStreams
 
 
 class Server(uvicorn.Server):
@@ -38,7 +38,7 @@ class Server(uvicorn.Server):
         # Here and not at the application's own end: by then uvicorn has closed the connections.
         service: Service = self._app.state.service
         service.room.close(self._stop_s / 2)
-        streams: Streams = self._app.state.streams
+        streams: OpenStreams = self._app.state.streams
         await streams.drain(self._stop_s / 2)
         left_s = max(0.0, ends_s - JOIN_S - now_s())
         self.config.timeout_graceful_shutdown = left_s  # type: ignore[assignment] # seconds as asyncio takes them

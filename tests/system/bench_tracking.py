@@ -3,7 +3,7 @@
 python -m tests.system.bench_tracking CLIP [--fps F] [--detect-every N ...]
 
 CLIP is a folder with ``annotations.json`` (COCO keypoints; each person with a ``track_id``) and the frames it names, as
-`posewright-train render --clip` writes it. Each line is one way of watching, by the shipped bundles: mean OKS of all
+`posewright-train render --clip` writes it. Each line is one way of follower, by the shipped bundles: mean OKS of all
 true people (a missed one counts 0), the share found (OKS of one half), how often a person's id changed, how often the
 detector looked, the median time of a frame, and how far joints tremble about the truth (second differences).
 """
@@ -23,8 +23,8 @@ from service.inference.registry import ModelRegistry, open_registry
 from service.pose.oks import oks
 from service.pose.skeleton import COCO17
 from service.settings import Settings
-from service.streaming.follower import Watcher
-from service.streaming.tracking.assignment import pair
+from service.streaming.follower import Follower
+from service.streaming.tracking.assignment import assign
 
 FOUND = 0.5
 
@@ -57,7 +57,7 @@ def read(clip: Path) -> list[Truth]:
 
 
 @dataclass(slots=True)
-class Score:
+class TrackingScore:
     """Sums over a clip."""
 
     likeness: list[float]
@@ -69,20 +69,20 @@ class Score:
 
 def watch(
     frames: list[Truth], registry: ModelRegistry, wish: Wish, fps: float, track: bool, smooth: bool, every: int
-) -> Score:
+) -> TrackingScore:
     """Watch a clip once."""
-    watching = Watcher(registry, wish, track=track, smooth=smooth, detect_every=every, max_misses=30)
-    score = Score([], 0, 0, [], [])
+    follower = Follower(registry, wish, track=track, smooth=smooth, detect_every=every, max_misses=30)
+    score = TrackingScore([], 0, 0, [], [])
     known: dict[int, int] = {}
     places: dict[int, list[np.ndarray]] = defaultdict(list)
     for i, truth in enumerate(frames):
         clock, begun = Stopwatch(), time.perf_counter()
-        sight = watching.look(truth.file.read_bytes(), i / fps, clock)
+        result = follower.infer(truth.file.read_bytes(), i / fps, clock)
         score.times_ms.append(1e3 * (time.perf_counter() - begun))
         score.looks += clock.laps_ms["find"] > 1
-        poses = sight.prediction.poses
+        poses = result.prediction.poses
         alike = oks(poses.keypoints, truth.keypoints, truth.areas, COCO17.sigma_array, truth.weights)
-        matched = {column: row for row, column in pair(alike, 0.1)}
+        matched = {column: row for row, column in assign(alike, 0.1)}
         for person, track_id in enumerate(truth.ids):
             row = matched.get(person)
             if not truth.weights[person].any():
@@ -90,9 +90,9 @@ def watch(
             score.likeness.append(0.0 if row is None else float(alike[row, person]))
             if row is None or alike[row, person] < FOUND:
                 continue
-            if sight.ids is not None:
-                score.switches += known.get(track_id, sight.ids[row]) != sight.ids[row]
-                known[track_id] = sight.ids[row]
+            if result.ids is not None:
+                score.switches += known.get(track_id, result.ids[row]) != result.ids[row]
+                known[track_id] = result.ids[row]
             places[track_id].append((poses.keypoints[row] - truth.keypoints[person]) / np.sqrt(truth.areas[person]))
     for errors in places.values():
         score.tremble += list(np.linalg.norm(np.diff(np.array(errors), n=2, axis=0), axis=2).ravel())

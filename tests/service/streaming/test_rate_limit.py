@@ -6,16 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.streaming.rate_limit import Pace
+from service.streaming.rate_limit import RateLimit
 
 
-def turns(pace: Pace, arrivals: list[float]) -> list[float]:
+def turns(rate_limit: RateLimit, arrivals: list[float]) -> list[float]:
     """When each of those who come is let through, one after the other."""
     now_s, times = 0.0, []
     for arrived_s in arrivals:
         now_s = max(now_s, arrived_s)
-        now_s += pace.delay_s(now_s)
-        pace.take(now_s)
+        now_s += rate_limit.delay_s(now_s)
+        rate_limit.record(now_s)
         times.append(now_s)
     return times
 
@@ -23,7 +23,7 @@ def turns(pace: Pace, arrivals: list[float]) -> list[float]:
 @given(st.floats(0.5, 100), st.lists(st.floats(0, 0.5), min_size=1, max_size=50))
 def test_no_more_turns_than_allowed_and_none_waits_for_nothing(fps: float, gaps: list[float]) -> None:
     arrivals = [sum(gaps[: i + 1]) for i in range(len(gaps))]
-    times = turns(Pace(fps), arrivals)
+    times = turns(RateLimit(fps), arrivals)
     for i, begin in enumerate(times):
         for j in range(i, len(times)):
             # In any span: its length in periods, the turn at its beginning, and half a period of tolerance.
@@ -32,10 +32,10 @@ def test_no_more_turns_than_allowed_and_none_waits_for_nothing(fps: float, gaps:
 
 
 def test_many_who_wait_are_let_through_at_exactly_the_pace() -> None:
-    times = turns(Pace(10), [0.0] * 101)
+    times = turns(RateLimit(10), [0.0] * 101)
     assert times[-1] - times[0] == pytest.approx(10 - 0.05)
 
 
 def test_a_camera_that_keeps_the_pace_but_for_its_jitter_is_not_held_up() -> None:
     arrivals = [i / 30 + (0.01 if i % 2 else 0.0) for i in range(100)]
-    assert turns(Pace(30), arrivals) == pytest.approx(arrivals)
+    assert turns(RateLimit(30), arrivals) == pytest.approx(arrivals)

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from service.pose.skeleton import COCO17
 from service.pose.types import Image, Poses
 from service.streaming.tracking import appearance
-from service.streaming.tracking.track import SAME_LOOK
+from service.streaming.tracking.track import MIN_APPEARANCE_SIMILARITY
 from tests import spots
 from tests.spots import HALF_BOX, Person
 
 HERE = Person((180, 188))
 
 
-def look(image: Image, *people: Person) -> np.ndarray:
+def sample(image: Image, *people: Person) -> np.ndarray:
     """Of bodies where ``people`` are, whatever the picture shows there."""
     keypoints = np.array([it.keypoints for it in people], np.float32).reshape(-1, len(COCO17), 2)
     centers = np.array([it.center for it in people], np.float32).reshape(-1, 2)
@@ -32,7 +32,7 @@ def test_a_body_looks_as_before_wherever_it_goes(x: int, y: int, brighter: int, 
     there = Person((x, y))
     noise = np.random.default_rng(seed).normal(brighter, 3, (384, 640, 3))
     seen = np.clip(spots.paint(there) + noise, 0, 255).astype(np.uint8)
-    assert appearance.likeness(look(seen, there), look(spots.paint(HERE), HERE)) > SAME_LOOK
+    assert appearance.similarity(sample(seen, there), sample(spots.paint(HERE), HERE)) > MIN_APPEARANCE_SIMILARITY
 
 
 @given(st.sampled_from(["flat", "noise", "stripes", "blocks"]), st.integers(0, 999))
@@ -41,18 +41,18 @@ def test_what_is_no_body_looks_otherwise(kind: str, seed: int) -> None:
     shapes = {"flat": (1, 1, 3), "noise": (384, 640, 3), "stripes": (24, 1, 3), "blocks": (12, 20, 3)}
     cells = rng.integers(0, 256, shapes[kind], np.uint8)
     image = cells.repeat(384 // cells.shape[0], 0).repeat(640 // cells.shape[1], 1)
-    assert appearance.likeness(look(image, HERE), look(spots.paint(HERE), HERE)) < SAME_LOOK
+    assert appearance.similarity(sample(image, HERE), sample(spots.paint(HERE), HERE)) < MIN_APPEARANCE_SIMILARITY
 
 
 @pytest.mark.parametrize("place", [(-500, -500), (0, 0), (639, 383), (10_000, 100)])
 def test_beyond_the_picture_is_no_error(place: tuple[int, int]) -> None:
-    assert np.isfinite(look(spots.paint(HERE), Person(place))).all()
+    assert np.isfinite(sample(spots.paint(HERE), Person(place))).all()
 
 
 def test_nobody_has_no_look() -> None:
-    assert look(spots.paint()).shape[0] == 0
+    assert sample(spots.paint()).shape[0] == 0
 
 
 def test_a_picture_without_contrast_resembles_nothing() -> None:
     black = np.zeros((384, 640, 3), np.uint8)
-    assert appearance.likeness(look(black, HERE), look(black, HERE)) < SAME_LOOK
+    assert appearance.similarity(sample(black, HERE), sample(black, HERE)) < MIN_APPEARANCE_SIMILARITY

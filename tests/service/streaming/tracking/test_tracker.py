@@ -48,8 +48,8 @@ class Scene:
         seed: Of the noise on keypoints.
         keypoint_score: Of everyone in sight.
         hiding_px: Centres nearer than this hide the one behind.
-        ghosts: Whether the network sees a body, which looks like nobody, where nobody is.
-        unfound: Whether the detector does not see a person, who is there for the network, at a time.
+        ghosts: Whether the network sees a body, which appearances like nobody, where nobody is.
+        undetected: Whether the detector does not see a person, who is there for the network, at a time.
         box_score: Of everyone whom the detector sees.
         told: The ids of each frame.
     """
@@ -60,9 +60,9 @@ class Scene:
     keypoint_score: Callable[[float], float] = lambda t: 0.9
     hiding_px: float = HALF_BOX[0]
     ghosts: bool = False
-    unfound: Callable[[int, float], bool] = lambda person, t: False
+    undetected: Callable[[int, float], bool] = lambda person, t: False
     box_score: Callable[[float], float] = lambda t: 0.9
-    finds: list[int] = field(default_factory=list)
+    detections: list[int] = field(default_factory=list)
     told: list[list[int]] = field(default_factory=list)
     frames: int = 0
 
@@ -86,16 +86,16 @@ class Scene:
         """One frame; which person (by nearest pose) has which id."""
         t = self.frames / FPS if t is None else t
         seen = self.in_sight(t)
-        boxes, scores = self.tracker.boxes(t)
-        if self.tracker.due:
-            self.finds.append(self.frames)
+        boxes, scores = self.tracker.predict(t)
+        if self.tracker.detection_due:
+            self.detections.append(self.frames)
             half = np.asarray(HALF_BOX, np.float32)
-            centers = [c for person, c in seen.items() if not self.unfound(person, t)]
+            centers = [c for person, c in seen.items() if not self.undetected(person, t)]
             found = np.array([[*(c - half), *(c + half)] for c in centers], np.float32).reshape(-1, 4)
             found_scores = np.full(len(found), self.box_score(t), np.float32)
-            boxes, scores = self.tracker.add_found(boxes, scores, found, found_scores)
-        poses, looks = self.look(boxes, scores, seen, t)
-        tracked = self.tracker.update(poses, looks, SIZE)
+            boxes, scores = self.tracker.add_detections(boxes, scores, found, found_scores)
+        poses, appearances = self.look(boxes, scores, seen, t)
+        tracked = self.tracker.update(poses, appearances, SIZE)
         self.told.append(tracked.ids)
         assert tracked.ids == sorted(set(tracked.ids))
         assert len(tracked.boxes) == len(tracked.index) == len(tracked.ids)
@@ -114,7 +114,7 @@ class Scene:
         """In every box the person nearest to its middle, if any is inside: as networks do, whoever was meant."""
         keypoints = np.zeros((len(boxes), len(COCO17), 2), np.float32)
         point_scores = np.zeros((len(boxes), len(COCO17)), np.float32)
-        looks = np.stack([self.appearance(self.strangers) for _ in range(len(boxes) + 1)])[1:]
+        appearances = np.stack([self.appearance(self.strangers) for _ in range(len(boxes) + 1)])[1:]
         for i, box in enumerate(boxes):
             middle = (box[:2] + box[2:]) / 2
             inside = {person: c for person, c in seen.items() if (np.abs(c - middle) < (box[2:] - box[:2]) / 2).all()}
@@ -124,8 +124,8 @@ class Scene:
                 point_scores[i] = self.keypoint_score(t)
             for person, c in inside.items():
                 if c is center:
-                    looks[i] = self.appearance(np.random.default_rng(person))
-        return Poses(keypoints, point_scores, boxes, scores), looks
+                    appearances[i] = self.appearance(np.random.default_rng(person))
+        return Poses(keypoints, point_scores, boxes, scores), appearances
 
     @staticmethod
     def appearance(rng: np.random.Generator) -> np.ndarray:
@@ -140,16 +140,16 @@ class Scene:
 
 
 def tracker(**changes: object) -> Tracker:
-    terms = {"detect_every": DETECT_EVERY, "max_misses": 30, "max_people": 20, "min_score": 0.15} | changes
-    terms["least_box_score"] = terms["min_score"]
-    return Tracker(COCO17.sigma_array, **terms)
+    options = {"detect_every": DETECT_EVERY, "max_misses": 30, "max_people": 20, "min_score": 0.15} | changes
+    options["min_box_score"] = options["min_score"]
+    return Tracker(COCO17.sigma_array, **options)
 
 
 def test_people_who_stand_keep_their_ids_and_the_detector_rests() -> None:
     scene = Scene([stands((200, 300)), stands((600, 300))], tracker())
     ids = [scene.step() for _ in range(3 * DETECT_EVERY)]
     assert all(it == {0: 1, 1: 2} for it in ids)
-    assert scene.finds == [0, DETECT_EVERY, 2 * DETECT_EVERY]
+    assert scene.detections == [0, DETECT_EVERY, 2 * DETECT_EVERY]
 
 
 def test_the_detector_looks_at_every_frame_where_it_is_told_to_or_nobody_is_known() -> None:
@@ -158,7 +158,7 @@ def test_the_detector_looks_at_every_frame_where_it_is_told_to_or_nobody_is_know
     for scene in (everywhere, empty):
         for _ in range(5):
             scene.step()
-        assert scene.finds == list(range(5))
+        assert scene.detections == list(range(5))
 
 
 @pytest.mark.parametrize("entry", range(1, DETECT_EVERY + 1))
@@ -173,8 +173,8 @@ def test_who_moves_is_followed_without_the_detector(px_per_s: float) -> None:
     # 1,500 px/s at 30 fps is a third of the person's size a frame.
     scene = Scene([walks((100 if px_per_s > 0 else 1180, 300), px_per_s)], tracker(detect_every=1000))
     assert all(scene.step() == {0: 1} for _ in range(20))
-    # The first step of somebody this quick looks like a jump: nobody knows the speed yet, and the detector is asked.
-    assert scene.finds in ([0], [0, 2])
+    # The first step of somebody this quick appearances like a jump: nobody knows the speed yet, and the detector is asked.
+    assert scene.detections in ([0], [0, 2])
 
 
 @settings(max_examples=15, deadline=None)
@@ -227,7 +227,7 @@ def test_who_is_lost_is_looked_for_at_once_then_given_up() -> None:
     scene = Scene([stands((200, 300)), stands((600, 300), until_s=0.2)], tracker(max_misses=12))
     for _ in range(20):
         scene.step()
-    assert scene.finds == [0, 7, 8, 9, 10, 11, 12, 15, 18]  # unseen in 6 for the first time, given up in 18
+    assert scene.detections == [0, 7, 8, 9, 10, 11, 12, 15, 18]  # unseen in 6 for the first time, given up in 18
     assert scene.tracker.ids == {1}
 
 
@@ -245,7 +245,7 @@ def test_a_falling_score_calls_the_detector() -> None:
     scene = Scene([stands((200, 300))], tracker(), keypoint_score=lambda t: 0.9 if t < 0.1 else 0.45)
     for _ in range(6):
         scene.step()
-    assert scene.finds[:2] == [0, 4]
+    assert scene.detections[:2] == [0, 4]
 
 
 @pytest.mark.parametrize("jump_s", [-5.0, 0.0, 1.5, 1e9])
@@ -254,7 +254,7 @@ def test_a_jump_of_the_clock_is_no_error_and_calls_the_detector(jump_s: float) -
     for i in range(4):
         scene.step(i / FPS)
     assert scene.step(3 / FPS + jump_s) == {0: 1}
-    assert scene.finds == [0, 4]
+    assert scene.detections == [0, 4]
 
 
 def test_there_are_no_more_people_than_may_be() -> None:
@@ -303,12 +303,12 @@ def test_a_step_back_of_the_clock_throws_nobody_aside() -> None:
         box = np.array([[*keypoints[0].min(axis=0), *keypoints[0].max(axis=0)]], np.float32)
         return Poses(keypoints, sure[None], box, np.ones(1, np.float32))
 
-    track = Track.begin(1, pose(0), Scene.appearance(np.random.default_rng(0)), 5.0)
-    track.halt(0.04)
-    track.follow(pose(2).keypoints[0], sure, 0.04, crowded=False)
-    left = track.box_at(0.08)[0] - track.box[0]
+    track = Track.start(1, pose(0), Scene.appearance(np.random.default_rng(0)), 5.0)
+    track.reset_motion(0.04)
+    track.update(pose(2).keypoints[0], sure, 0.04, crowded=False)
+    left = track.predicted_box(0.08)[0] - track.box[0]
     assert abs(left) < 1
-    track.follow(pose(4).keypoints[0], sure, 0.08, crowded=False)
+    track.update(pose(4).keypoints[0], sure, 0.08, crowded=False)
     np.testing.assert_allclose(track.velocity, [50, 0], atol=1)
 
 
@@ -318,7 +318,7 @@ def test_in_a_slow_stream_a_box_holds_where_one_was_and_where_one_goes(fps: floa
     scene = Scene([walks((300, 360), 150.0)], tracker())
     for i in range(8):
         scene.step(i / fps)
-    left, _, right, _ = scene.tracker.boxes(8 / fps)[0][0]
+    left, _, right, _ = scene.tracker.predict(8 / fps)[0][0]
     was, goes = 300 + 150 * 7 / fps, 300 + 150 * 8 / fps
     assert abs(right - goes - HALF_BOX[0]) < 0.15 * PERSON_PX
     assert (right - left > 2 * HALF_BOX[0] + 0.7 * (goes - was)) == reaches_back
@@ -368,8 +368,10 @@ def test_who_vanishes_is_told_three_frames_more_at_most_though_a_body_that_looks
     detect_every: int, fps: float, jump_px: float, side: int, seed: int
 ) -> None:
     gone_s = 4.5 / fps
-    scene = Scene([lambda t: (400 + (side * jump_px if t > gone_s else 0), 300)], tracker(detect_every=detect_every), seed)
-    scene.unfound = lambda person, t: t > gone_s
+    scene = Scene(
+        [lambda t: (400 + (side * jump_px if t > gone_s else 0), 300)], tracker(detect_every=detect_every), seed
+    )
+    scene.undetected = lambda person, t: t > gone_s
     for frame in range(20):
         scene.step(frame / fps)
     assert scene.told == [[1]] * 5 + scene.told[5:8] + [[]] * 12
@@ -387,18 +389,18 @@ def test_who_vanishes_is_told_three_frames_more_at_most_though_a_body_that_looks
 def test_whom_only_the_detector_misses_is_told_until_it_looks_and_two_frames_more(
     detect_every: int, fps: float, frames: int, seed: int, others: int, px_per_s: float
 ) -> None:
-    """What takes a person's place looks alike and moves on as before: nothing else can tell. The score is lost too."""
+    """What takes a person's place appearances alike and moves on as before: nothing else can tell. The score is lost too."""
     ways = [*(stands((900 + 130 * i, 300)) for i in range(others)), walks((400, 300), px_per_s)]
     gone_s = (frames - 0.5) / fps
     scene = Scene(ways, tracker(detect_every=detect_every, max_misses=1000), seed)
-    scene.unfound = lambda person, t: person == others and t > gone_s
+    scene.undetected = lambda person, t: person == others and t > gone_s
     for frame in range(frames + detect_every + 8):
         scene.step(frame / fps)
     assert all(len(ids) == others + 1 for ids in scene.told[:frames])
     assert all(len(ids) == others for ids in scene.told[frames + detect_every + 2 :])
     assert all(set(ids) <= set(range(1, others + 2)) for ids in scene.told)
     end_s = (frames + detect_every + 8) / fps
-    scores = scene.tracker.boxes(end_s)[1]
+    scores = scene.tracker.predict(end_s)[1]
     walked_out = not HALF_BOX[0] < 400 + px_per_s * end_s < SIZE[0] - HALF_BOX[0]
     assert np.sum(scores < 0.45) == 1 or (walked_out and len(scores) == others)
 
@@ -406,7 +408,7 @@ def test_whom_only_the_detector_misses_is_told_until_it_looks_and_two_frames_mor
 @pytest.mark.parametrize("detect_every", [1, 3, 10])
 def test_whom_the_detector_misses_in_three_frames_in_a_row_stays(detect_every: int) -> None:
     scene = Scene([stands((400, 300)), stands((700, 300))], tracker(detect_every=detect_every))
-    scene.unfound = lambda person, t: person == 1 and round(t * FPS) // 4 % 2 == 1 and round(t * FPS) % 4 < 3
+    scene.undetected = lambda person, t: person == 1 and round(t * FPS) // 4 % 2 == 1 and round(t * FPS) % 4 < 3
     assert all(scene.step() == {0: 1, 1: 2} for _ in range(60))
 
 
@@ -420,7 +422,7 @@ def test_a_weak_box_keeps_who_is_known_and_begins_nobody() -> None:
 def test_in_slow_streams_a_found_box_is_looked_into_though_it_agrees(step_s: float, looks_into_found: bool) -> None:
     scene = Scene([stands((400, 300))], tracker())
     scene.step(0.0)
-    predicted, scores = scene.tracker.boxes(step_s)
+    predicted, scores = scene.tracker.predict(step_s)
     found = predicted + np.float32(10)
-    boxes, _ = scene.tracker.add_found(predicted, scores, found, scores)
+    boxes, _ = scene.tracker.add_detections(predicted, scores, found, scores)
     np.testing.assert_allclose(boxes, found if looks_into_found else predicted)

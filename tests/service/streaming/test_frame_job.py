@@ -6,18 +6,18 @@ import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from service.streaming.frame_queue import Mailbox
-from service.streaming.frames import Frame
-from service.streaming.turn import Turn
+from service.streaming.frame_job import FrameJob
+from service.streaming.frame_queue import FrameQueue
+from service.streaming.frames import StreamFrame
 
 PATIENCE_S = 30.0
 
 
-def mailbox(frames: int) -> Mailbox:
-    box = Mailbox(max(frames, 1), replaces=False)
+def make_queue(frames: int) -> FrameQueue:
+    queue = FrameQueue(max(frames, 1), drop_oldest=False)
     for seq in range(frames):
-        box.put(Frame(b"", seq, None, 0.0, 0.0))
-    return box
+        queue.put(StreamFrame(b"", seq, None, 0.0, 0.0))
+    return queue
 
 
 def test_a_frame_is_the_threads_or_the_loops() -> None:
@@ -26,44 +26,44 @@ def test_a_frame_is_the_threads_or_the_loops() -> None:
     async def race() -> None:
         with ThreadPoolExecutor(1) as pool:
             for _ in range(500):
-                box = mailbox(2)
-                turn = Turn(box)
+                queue = make_queue(2)
+                job = FrameJob(queue)
                 ready = threading.Barrier(2)
 
-                def work(turn: Turn = turn, ready: threading.Barrier = ready) -> int | None:
+                def work(job: FrameJob = job, ready: threading.Barrier = ready) -> int | None:
                     ready.wait(PATIENCE_S)
-                    taken = turn.begin()
+                    taken = job.start()
                     if taken is not None:
-                        turn.end()
+                        job.finish()
                     return None if taken is None else taken.frame.seq
 
                 working = pool.submit(work)
                 ready.wait(PATIENCE_S)
-                closed = turn.close()
+                closed = job.close()
                 assert working.result(PATIENCE_S) == (None if closed is None else closed.frame.seq)
-                assert len(box) == (2 if closed is None else 1)
+                assert len(queue) == (2 if closed is None else 1)
 
     asyncio.run(race())
 
 
 def test_a_late_turn_is_waited_for_until_its_thread_leaves() -> None:
     async def wait() -> None:
-        turn = Turn(mailbox(1))
+        job = FrameJob(make_queue(1))
         begun, held = threading.Event(), threading.Event()
 
         def work() -> None:
-            assert turn.begin() is not None
+            assert job.start() is not None
             begun.set()
             held.wait(PATIENCE_S)
-            turn.end()
+            job.finish()
 
         with ThreadPoolExecutor(1) as pool:
             working = pool.submit(work)
             assert begun.wait(PATIENCE_S)
-            assert turn.close() is not None
-            assert not await turn.wait(0.05)
+            assert job.close() is not None
+            assert not await job.wait_finished(0.05)
             held.set()
-            assert await turn.wait(PATIENCE_S)
+            assert await job.wait_finished(PATIENCE_S)
             working.result(PATIENCE_S)
 
     asyncio.run(wait())
@@ -71,9 +71,9 @@ def test_a_late_turn_is_waited_for_until_its_thread_leaves() -> None:
 
 def test_nobody_waits_for_a_turn_that_never_began() -> None:
     async def wait() -> None:
-        turn = Turn(mailbox(1))
-        assert turn.close() is None
-        assert turn.begin() is None
-        assert await turn.wait(0)
+        job = FrameJob(make_queue(1))
+        assert job.close() is None
+        assert job.start() is None
+        assert await job.wait_finished(0)
 
     asyncio.run(wait())
