@@ -1,4 +1,4 @@
-"""WebSocket /stream against a running server: what the wire says."""
+"""WebSocket /stream of a running server: the wire format."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_hello_is_answered_by_ready(server: Running) -> None:
         ready = hear(connection)
     messages.Ready.model_validate(ready)
     assert (ready["type"], ready["schema"], ready["policy"], ready["format"]) == ("ready", "pose.v1", "all", "pose")
-    assert (ready["track"], ready["smooth"]) == (False, False)  # nobody can be smoothed without being known
+    assert (ready["track"], ready["smooth"]) == (False, False)  # smoothing needs tracking
     assert ready["limits"] == {
         "max_frame_bytes": 4_000_000, "max_pixels": 4_000_000, "max_fps": 5, "waiting_frames": 8,
     }  # fmt: skip
@@ -74,7 +74,7 @@ def test_a_frame_is_answered_by_a_result(server: Running) -> None:
     messages.Result.model_validate(result)
     assert (result["type"], result["seq"], result["capture_us"], result["dropped"]) == ("result", 7, 123_456_789, 0)
     assert list(result["timings_ms"]) == STAGES
-    # The age holds all stages, and the way from the inference thread.
+    # The age includes all stages, and the time from the inference thread to the event loop.
     assert result["age_ms"] >= result["timings_ms"]["total"] - 0.1
     assert (result["model"], result["fallback"], result["image"]) == ("student-s", None, [640, 384])
     assert [pose["id"] for pose in result["poses"]] == ["1", "2"]
@@ -83,7 +83,7 @@ def test_a_frame_is_answered_by_a_result(server: Running) -> None:
 
 
 @pytest.mark.parametrize("layout", ["pose", "compact", "coco", "tfjs", "openpose", "roboflow"])
-def test_every_format_holds_the_people_of_predict(server: Running, layout: str) -> None:
+def test_every_format_gives_the_people_of_predict(server: Running, layout: str) -> None:
     with streaming(server, track=False, format=layout) as connection:
         connection.send(PICTURE)
         result = hear(connection)
@@ -93,7 +93,7 @@ def test_every_format_holds_the_people_of_predict(server: Running, layout: str) 
     assert result["poses"] == (alone if isinstance(alone, list) else alone[keys.get(layout, "poses")])
 
 
-def test_bare_pictures_are_counted_and_have_no_capture_time(server: Running) -> None:
+def test_bare_pictures_are_numbered_and_have_no_capture_time(server: Running) -> None:
     with streaming(server, policy="all") as connection:
         for content in (PICTURE, frame(PICTURE, 41, 5), PICTURE, frame(PICTURE, 2**32 - 1, 0), PICTURE):
             connection.send(content)
@@ -116,7 +116,7 @@ def test_people_keep_their_ids_while_they_walk(server: Running) -> None:
             assert sorted(pose["id"] for pose in result["poses"]) == ["1", "2"]
 
 
-def test_terms_of_the_hello_are_kept(server: Running) -> None:
+def test_the_options_of_the_hello_apply(server: Running) -> None:
     with streaming(server, max_people=1, min_score=0.2, keypoint_threshold=1, format="pose", model="teacher") as stream:
         stream.send(PICTURE)
         result = hear(stream)
@@ -125,18 +125,18 @@ def test_terms_of_the_hello_are_kept(server: Running) -> None:
     assert {point["visible"] for point in pose["keypoints"]} == {point["score"] == 1 for point in pose["keypoints"]}
 
 
-def test_max_fps_is_kept(server: Running) -> None:
+def test_max_fps_is_not_exceeded(server: Running) -> None:
     with streaming(server, max_fps=20) as connection:
         connection.send(PICTURE)
         hear(connection)
-        begun_s, seen = time.monotonic(), 0  # within the first period; half a period is tolerated
+        begun_s, seen = time.monotonic(), 0  # within the first period; the limit tolerates half a period
         while seen < 6:
             connection.send(PICTURE)
             seen += hear(connection)["type"] == "result"
         assert time.monotonic() - begun_s > 4 / 20
 
 
-def test_policy_all_answers_everything_in_order_and_says_when_it_is_too_much(server: Running) -> None:
+def test_policy_all_answers_every_frame_in_order_and_sends_slow_down(server: Running) -> None:
     with streaming(server, policy="all") as connection:
         for i in range(40):
             connection.send(frame(PICTURE, i))
@@ -168,7 +168,9 @@ def test_policy_all_answers_everything_in_order_and_says_when_it_is_too_much(ser
         pytest.param(PICTURE, "before the first frame", id="frame"),
     ],
 )
-def test_a_bad_hello_is_told_what_was_expected(server: Running, first: str | bytes, expected: str) -> None:
+def test_a_bad_hello_is_answered_with_what_was_expected(
+    server: Running, first: str | bytes, expected: str
+) -> None:
     with connected(server) as connection:
         connection.send(first)
         bye = hear_goodbye(connection, CloseCode.BAD_HELLO)
@@ -181,14 +183,14 @@ def test_a_bad_hello_is_told_what_was_expected(server: Running, first: str | byt
 
 @pytest.mark.parametrize("offered", [["pose.v2.json"], ["graphql-ws", "bearer.x"]])
 def test_other_subprotocols_are_refused(server: Running, offered: list[str]) -> None:
-    # Accepting none of those offered is an answer that the client's library lets pass.
+    # The client library accepts a handshake without a subprotocol.
     with connected(server, subprotocols=offered) as connection:
         assert connection.subprotocol is None
         assert "pose.v1.json" in hear_goodbye(connection, CloseCode.BAD_HELLO)["reason"]
 
 
 @pytest.mark.parametrize("offered", [None, ["bearer.key", "pose.v1.json"]])
-def test_only_our_subprotocol_is_echoed(server: Running, offered: list[str] | None) -> None:
+def test_the_own_subprotocol_is_selected(server: Running, offered: list[str] | None) -> None:
     with connected(server, subprotocols=offered) as connection:
         assert connection.subprotocol == (offered and "pose.v1.json")
         say(connection, type="hello")
@@ -199,17 +201,17 @@ class TestOrigin:
     @pytest.mark.parametrize(
         "origin", ["https://evil.example", "null", "http://127.0.0.1:1", "http://[::1", "http://x:y"]
     )
-    def test_pages_of_others_are_refused(self, server: Running, origin: str) -> None:
+    def test_pages_of_other_sites_are_refused(self, server: Running, origin: str) -> None:
         with connected(server, origin=origin) as connection:
             assert origin in hear_goodbye(connection, CloseCode.POLICY_VIOLATION)["reason"]
 
     @pytest.mark.parametrize("scheme", ["http", "https"])
-    def test_this_servers_pages_are_welcome(self, server: Running, scheme: str) -> None:
+    def test_pages_of_this_server_are_accepted(self, server: Running, scheme: str) -> None:
         with connected(server, origin=server.url.replace("http", scheme)) as connection:
             say(connection, type="hello")
             assert hear(connection)["type"] == "ready"
 
-    def test_a_page_whose_name_points_here_is_refused(self, server: Running) -> None:
+    def test_a_page_whose_host_name_resolves_to_this_server_is_refused(self, server: Running) -> None:
         address = urlsplit(server.url)
         with socket.create_connection((address.hostname, address.port)) as raw:
             page = {"uri": "ws://evil.example/stream", "origin": "http://evil.example"}
@@ -218,7 +220,7 @@ class TestOrigin:
         assert "'evil.example'" in reason
         assert "--allowed-hosts" in reason
 
-    def test_so_are_pages_that_are_named(self, models_dir: Path) -> None:
+    def test_pages_of_allowed_origins_are_accepted(self, models_dir: Path) -> None:
         with serving(Settings(models_dir=models_dir, cors_origins=("https://a.example",))) as running:
             with connected(running, origin="https://a.example") as connection:
                 say(connection, type="hello")
@@ -275,18 +277,18 @@ def test_ping_and_pong(server: Running) -> None:
         assert hear(connection) == {"type": "pong"}
 
 
-def test_who_is_silent_is_sent_away(models_dir: Path) -> None:
+def test_an_idle_stream_is_closed(models_dir: Path) -> None:
     with serving(Settings(models_dir=models_dir, stream_idle_s=1)) as running:
         with streaming(running) as connection:
             assert "1 s" in hear_goodbye(connection, CloseCode.IDLE)["reason"]
         with connected(running) as connection:  # not even a hello
             assert "a hello" in hear_goodbye(connection, CloseCode.IDLE)["reason"]
-        with bare(running.url) as connection:  # half a frame is no message
+        with bare(running.url) as connection:  # half a frame does not count as a message
             connection.sendall(packed(BINARY, PICTURE)[: len(PICTURE) // 2])
             eventually(lambda: running.open_streams == 0)
 
 
-def test_pings_hold_no_place(models_dir: Path) -> None:
+def test_pings_do_not_keep_a_stream_open(models_dir: Path) -> None:
     with serving(Settings(models_dir=models_dir, stream_idle_s=0.5)) as running, streaming(running) as connection:
 
         def ping() -> None:
@@ -304,7 +306,7 @@ def test_pings_hold_no_place(models_dir: Path) -> None:
     assert "a frame within 0.5 s" in said[-1]["reason"]
 
 
-def test_frames_hold_a_place(models_dir: Path) -> None:
+def test_frames_keep_a_stream_open(models_dir: Path) -> None:
     with serving(Settings(models_dir=models_dir, stream_idle_s=3)) as running, streaming(running) as connection:
         begun_s = time.monotonic()
         while time.monotonic() - begun_s < 4.5:
@@ -313,7 +315,7 @@ def test_frames_hold_a_place(models_dir: Path) -> None:
             time.sleep(0.1)
 
 
-def test_one_address_cannot_take_every_stream(models_dir: Path) -> None:
+def test_one_address_cannot_open_all_streams(models_dir: Path) -> None:
     few = Settings(models_dir=models_dir, stream_max_sessions=5)
     with serving(few) as running, streaming(running) as first, streaming(running) as second:
         with connected(running) as third:
@@ -325,7 +327,7 @@ def test_one_address_cannot_take_every_stream(models_dir: Path) -> None:
             assert hear(connection)["type"] == "result"
 
 
-def test_how_many_streams_an_address_may_have_is_a_setting(models_dir: Path) -> None:
+def test_the_number_of_streams_per_address_is_a_setting(models_dir: Path) -> None:
     settings = Settings(models_dir=models_dir, stream_max_sessions=2, stream_max_per_address=2)
     with serving(settings) as running, streaming(running), streaming(running):
         assert running.open_streams == 2
@@ -348,7 +350,7 @@ def fragments(payload: bytes, size: int) -> bytes:
 def test_a_message_that_is_too_large_ends_the_stream(
     server: Running, message: bytes, then: bytes, greeting: bytes
 ) -> None:
-    """The client sends all it has before it reads: neither that nor the close may fail."""
+    """The client sends everything before it reads: neither the sending nor the close may fail."""
     with bare(server.url) as connection:
         connection.sendall(greeting + message)
         connection.sendall(then)
@@ -359,7 +361,7 @@ def test_a_message_that_is_too_large_ends_the_stream(
     assert closing[1] == len(closing) - 2
 
 
-def test_a_client_is_told_that_its_frame_is_too_large(server: Running) -> None:
+def test_a_client_whose_frame_is_too_large_receives_code_1009(server: Running) -> None:
     for _ in range(3):
         with streaming(server) as connection, pytest.raises(ConnectionClosed) as caught:  # noqa: PT012
             connection.send(bytes(4_000_001))
@@ -368,8 +370,8 @@ def test_a_client_is_told_that_its_frame_is_too_large(server: Running) -> None:
         assert caught.value.rcvd.code == 1009
 
 
-def test_who_is_refused_while_he_sends_is_told_why(models_dir: Path) -> None:
-    """What he sent is too large besides."""
+def test_a_client_that_is_refused_while_sending_receives_the_reason(models_dir: Path) -> None:
+    """Its last message is too large as well."""
     with serving(Settings(models_dir=models_dir, stream_max_sessions=1)) as running, streaming(running):
         with bare(running.url) as connection:
             connection.sendall(packed(BINARY, PICTURE) * 20 + packed(BINARY, bytes(4_000_001)))
@@ -377,15 +379,15 @@ def test_who_is_refused_while_he_sends_is_told_why(models_dir: Path) -> None:
         assert b"\x03\xf5expected at most 1 streams at once" in heard
 
 
-def test_who_sends_on_after_the_end_is_cut_off(models_dir: Path) -> None:
+def test_a_client_that_goes_on_sending_after_the_close_is_disconnected(models_dir: Path) -> None:
     with serving(Settings(models_dir=models_dir, upload_s=0.5)) as running, bare(running.url) as connection:
         connection.sendall(packed(BINARY, bytes(4_000_001)))
-        with pytest.raises(OSError, match=r"reset|Broken pipe|aborted"):  # noqa: PT012 - nobody knows which one it is
+        with pytest.raises(OSError, match=r"reset|Broken pipe|aborted"):  # noqa: PT012 - any of the calls may fail
             while True:
                 connection.sendall(bytes(100_000))
 
 
-def test_one_stream_too_many_is_sent_away(models_dir: Path) -> None:
+def test_one_stream_too_many_is_refused(models_dir: Path) -> None:
     with serving(Settings(models_dir=models_dir, stream_max_sessions=1)) as running:
         with streaming(running) as first:
             with connected(running) as second:
@@ -398,17 +400,17 @@ def test_one_stream_too_many_is_sent_away(models_dir: Path) -> None:
             assert hear(again)["type"] == "result"
 
 
-def test_a_server_that_stops_answers_says_goodbye_and_closes(models_dir: Path) -> None:
-    with serving(Settings(models_dir=models_dir)) as running, streaming(running) as busy, connected(running) as shy:
+def test_a_server_that_stops_sends_the_last_result_and_bye(models_dir: Path) -> None:
+    with serving(Settings(models_dir=models_dir)) as running, streaming(running) as busy, connected(running) as silent:
         busy.send(frame(PICTURE, 9))
         eventually(lambda: bool(b'outcome="answered"' in running.http.get("/metrics").content))
         running.stop()
         assert hear(busy)["seq"] == 9
-        for connection in (busy, shy):
+        for connection in (busy, silent):
             hear_goodbye(connection, CloseCode.SERVICE_RESTART)
 
 
-def test_rest_and_streams_share_the_models(server: Running) -> None:
+def test_rest_and_streams_give_the_same_answers(server: Running) -> None:
     with streaming(server, track=False, format="pose") as connection:
         for _ in range(5):
             connection.send(PICTURE)
@@ -416,7 +418,7 @@ def test_rest_and_streams_share_the_models(server: Running) -> None:
             assert hear(connection)["poses"] == answer["poses"]
 
 
-def test_numbers_are_short(server: Running) -> None:
+def test_results_are_compact(server: Running) -> None:
     with streaming(server) as connection:
         connection.send(PICTURE)
         text = connection.recv()

@@ -1,4 +1,4 @@
-"""What /stream does with clients who are too fast, do not read, break off or come in crowds."""
+"""WebSocket /stream with clients that are too fast, do not read, disconnect abruptly or are many."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ HELLO = packed(TEXT, b'{"type":"hello","policy":"latest"}')
 
 @pytest.fixture(scope="module")
 def strict(models_dir: Path) -> Iterator[Running]:
-    """One worker, and little patience with clients who do not read."""
+    """A server with one worker and a short timeout for clients that do not read."""
     with serving(Settings(models_dir=models_dir, workers=1, stream_send_s=0.3)) as running:
         yield running
 
@@ -59,7 +59,7 @@ def _leaves_nothing(strict: Running) -> Iterator[None]:
 
 
 def counted(running: Running) -> Counter[str]:
-    """Frames by outcome, as the metrics tell."""
+    """Number of frames by outcome, from the metrics."""
     families = text_string_to_metric_families(running.http.get("/metrics").text)
     (family,) = (it for it in families if it.name == "posewright_stream_frames")
     return Counter({it.labels["outcome"]: int(it.value) for it in family.samples if it.name.endswith("_total")})
@@ -83,12 +83,12 @@ def test_every_frame_of_a_fast_sender_is_answered_refused_or_counted_as_dropped(
     assert dropped > sent / 3
     assert [it["seq"] for it in results] == sorted(it["seq"] for it in results)
     assert {it["seq"] for it in errors} == broken
-    told = counted(strict) - before
-    assert told == Counter(answered=len(results), error=len(errors), dropped=dropped)
+    difference = counted(strict) - before
+    assert difference == Counter(answered=len(results), error=len(errors), dropped=dropped)
 
 
 def test_the_frame_that_is_answered_is_the_newest(strict: Running) -> None:
-    """While one turn is worked on, ten frames come; the next turn has the last of them."""
+    """Ten frames arrive while one is processed; the next one processed is the last of them."""
     with streaming(strict) as connection:
         for _ in range(5):
             for i in range(10):
@@ -99,8 +99,8 @@ def test_the_frame_that_is_answered_is_the_newest(strict: Running) -> None:
 
 
 @pytest.mark.parametrize("kind", ["pings", "text", "frames"])
-def test_who_never_reads_is_cut_off_and_costs_little(strict: Running, kind: str) -> None:
-    """The error that the client gets on sending is the proof: only a connection that was cut gives one."""
+def test_a_client_that_never_reads_is_disconnected_and_uses_little_memory(strict: Running, kind: str) -> None:
+    """Sending fails only when the server has cut the connection."""
     message = {
         "pings": packed(PING, bytes(125)),
         "text": packed(TEXT, b'{"type":"nonsense"}'),
@@ -109,14 +109,14 @@ def test_who_never_reads_is_cut_off_and_costs_little(strict: Running, kind: str)
     with bare(strict.url) as connection:
         connection.sendall(HELLO)
         before = resident_bytes()
-        with pytest.raises(OSError, match=r"reset|Broken pipe|aborted"):  # noqa: PT012 - nobody knows which one it is
+        with pytest.raises(OSError, match=r"reset|Broken pipe|aborted"):  # noqa: PT012 - any of the calls may fail
             while True:
                 connection.sendall(message)
         assert resident_bytes() - before < 50e6
     eventually(lambda: strict.open_streams == 0)
 
 
-def test_a_flood_of_frames_that_nobody_reads_keeps_one_waiting(strict: Running) -> None:
+def test_a_client_that_sends_without_reading_fills_no_memory(strict: Running) -> None:
     before = resident_bytes()
     with bare(strict.url) as connection:
         connection.sendall(HELLO)
@@ -126,7 +126,7 @@ def test_a_flood_of_frames_that_nobody_reads_keeps_one_waiting(strict: Running) 
 
 
 @pytest.mark.parametrize("broken_off", ["idle", "half a frame", "frames in flight", "before the hello"])
-def test_two_hundred_who_break_off_leave_nothing(strict: Running, broken_off: str) -> None:
+def test_clients_that_disconnect_abruptly_leave_nothing_behind(strict: Running, broken_off: str) -> None:
     threads, before = threading.active_count(), resident_bytes()
     for _ in range(50):
         with bare(strict.url) as connection:
@@ -137,15 +137,15 @@ def test_two_hundred_who_break_off_leave_nothing(strict: Running, broken_off: st
                 connection.sendall(packed(BINARY, PICTURE)[:5000])
             elif broken_off == "frames in flight":
                 connection.sendall(packed(BINARY, PICTURE) * 3)
-            # A reset instead of a close.
+            # SO_LINGER 0: resets the connection instead of closing it.
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     eventually(lambda: strict.open_streams == 0)
     assert threading.active_count() <= threads
     assert resident_bytes() - before < 30e6
 
 
-def test_four_streams_are_served_alike(strict: Running) -> None:
-    """Each sends as fast as it can, and one of them larger pictures."""
+def test_four_streams_get_equal_shares(strict: Running) -> None:
+    """Each sends as fast as it can; one of them sends larger pictures."""
     together, enough = threading.Barrier(4), threading.Event()
     large = spots.encode(spots.paint(SURE, size=(1280, 768)), "JPEG")
 
@@ -166,7 +166,7 @@ def test_four_streams_are_served_alike(strict: Running) -> None:
     assert sum(shares) ** 2 / (4 * sum(share**2 for share in shares)) > 0.95  # Jain's index
 
 
-def test_a_stream_and_many_calls_are_served_by_turns(strict: Running) -> None:
+def test_a_stream_and_many_calls_are_served_in_turn(strict: Running) -> None:
     over = threading.Event()
 
     def call(_: int) -> None:
@@ -182,7 +182,7 @@ def test_a_stream_and_many_calls_are_served_by_turns(strict: Running) -> None:
             queued.append(result["timings_ms"]["queue"] / result["timings_ms"]["pose"])
         over.set()
         list(calls)
-    # One call at a time goes before a frame, not six: their pose stage is about half of what they take.
+    # One call goes before each frame, not six; the pose stage is about half of a call's time.
     assert sorted(queued)[len(queued) // 2] < 5
 
 
@@ -208,8 +208,8 @@ def test_a_frame_past_its_deadline_is_an_error_and_the_stream_goes_on(models_dir
             assert hear(connection)["seq"] == 6
 
 
-def test_no_frame_is_lost_behind_one_that_takes_several_deadlines(models_dir: Path) -> None:
-    """Nor does it hold a second thread: calls are answered meanwhile."""
+def test_no_frame_is_lost_behind_one_that_misses_several_deadlines(models_dir: Path) -> None:
+    """Nor does the late frame block a second thread: calls are answered meanwhile."""
     held, released = threading.Event(), threading.Event()
 
     class SlowDetector(PersonDetector):
@@ -240,8 +240,8 @@ def test_no_frame_is_lost_behind_one_that_takes_several_deadlines(models_dir: Pa
         assert said[-1]["type"] == "result"
 
 
-def test_policy_all_holds_a_fast_sender_back(strict: Running) -> None:
-    """It stops reading: all 120 frames of 100 kB can never be inside at once."""
+def test_policy_all_slows_a_fast_sender_down(strict: Running) -> None:
+    """The server stops reading, so the 120 frames of 100 kB are never all in memory."""
     padded = PICTURE + bytes(100_000)
     before = resident_bytes()
     with connected(strict) as connection:

@@ -1,4 +1,4 @@
-"""A stream's pictures through real networks: painted people who walk, meet and leave."""
+"""Streams through real networks: painted people who walk, meet and leave."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def make_follower(
 
 
 def infer(follower: Follower, frame: int, *people: Person) -> TrackedPrediction:
-    """Those behind come first: they are painted over."""
+    """Process a frame with painted people. Earlier people are painted over by later ones."""
     return follower.infer(spots.encode(spots.paint(*people), "JPEG"), frame / FPS, Stopwatch())
 
 
@@ -51,7 +51,7 @@ def assert_near(result: TrackedPrediction, people: Sequence[Person], within_px: 
         assert np.abs(center - person.center).max() < within_px
 
 
-def test_walkers_are_followed_with_ids_and_boxes(registry: ModelRegistry) -> None:
+def test_walking_people_keep_their_ids_and_their_boxes_follow(registry: ModelRegistry) -> None:
     follower = make_follower(registry)
     for frame in range(3 * DETECT_EVERY):
         people = [Person((100 + 12 * frame, 180)), Person((500 - 3 * frame, 200))]
@@ -76,7 +76,7 @@ def test_people_who_cross_keep_their_ids(registry: ModelRegistry) -> None:
         assert abs(places[-1] - places[0]) > 400  # from one side to the other
 
 
-def test_without_tracks_every_frame_stands_alone(registry: ModelRegistry) -> None:
+def test_without_tracking_each_frame_is_independent(registry: ModelRegistry) -> None:
     follower = make_follower(registry, track=False)
     for frame, person in enumerate((Person((180, 188)), Person((444, 164)))):
         result = infer(follower, frame, person)
@@ -84,7 +84,7 @@ def test_without_tracks_every_frame_stands_alone(registry: ModelRegistry) -> Non
         assert_near(result, [person])
 
 
-def test_a_frame_that_cannot_be_read_changes_nothing(registry: ModelRegistry) -> None:
+def test_a_frame_that_cannot_be_read_leaves_the_tracks_unchanged(registry: ModelRegistry) -> None:
     follower = make_follower(registry)
     person = Person((180, 188))
     infer(follower, 0, person)
@@ -93,7 +93,7 @@ def test_a_frame_that_cannot_be_read_changes_nothing(registry: ModelRegistry) ->
     assert infer(follower, 2, person).ids == [1]
 
 
-def test_smoothing_steadies_who_stands_and_follows_who_walks(registry: ModelRegistry) -> None:
+def test_smoothing_removes_jitter_at_rest_and_follows_motion(registry: ModelRegistry) -> None:
     raw, steady = make_follower(registry), make_follower(registry, smooth=True)
     shaken = np.random.default_rng(0).integers(-2, 3, (40, 2))
     places: dict[str, list[np.ndarray]] = {"raw": [], "steady": []}
@@ -109,7 +109,7 @@ def test_smoothing_steadies_who_stands_and_follows_who_walks(registry: ModelRegi
     assert_near(result, [person], within_px=6)  # less than a frame behind
 
 
-def test_somebody_new_is_found_in_time(registry: ModelRegistry) -> None:
+def test_a_new_person_is_detected_within_detect_every_frames(registry: ModelRegistry) -> None:
     follower = make_follower(registry)
     first, second = Person((180, 188)), Person((444, 164))
     ids = [
@@ -131,12 +131,12 @@ def test_stages_are_timed(registry: ModelRegistry) -> None:
     st.sampled_from([2.0, 10.0, 30.0]),
     st.integers(0, 999),
 )
-def test_who_vanishes_is_told_three_frames_more_at_most(
+def test_a_person_who_vanishes_is_reported_for_three_more_frames_at_most(
     registry: ModelRegistry, background: str, detect_every: int, fps: float, seed: int
 ) -> None:
-    """Before backgrounds on which the network sees joints, and the detector nobody; who stays is told on.
+    """On backgrounds where the pose network sees keypoints and the detector sees nobody. The other person stays.
 
-    A body that looks alike and stands in the same place is told until the detector looks, and two frames more.
+    A body that looks alike in the same place is reported until the detector runs, and for two more frames.
     """
     rng = np.random.default_rng(seed)
     follower = make_follower(registry, detect_every=detect_every)
@@ -151,10 +151,10 @@ def test_who_vanishes_is_told_three_frames_more_at_most(
         most = max(most, detect_every + 2)
     empty[:, 400:] = spots.paint(stays)[:, 400:]
     leaving = 1 + seed % 9
-    told = []
+    reported = []
     for frame in range(leaving + min(most, 12) + 9):
         picture = spots.paint(Person((150 + frame, 188)), stays) if frame < leaving else empty
-        told.append(follower.infer(spots.encode(picture, "JPEG"), frame / fps, Stopwatch()).ids or [])
-    assert told[0] == [1, 2]
-    assert all(len(ids) == 1 for ids in told[leaving + most :])
-    assert all(set(ids) <= {1, 2} for ids in told)
+        reported.append(follower.infer(spots.encode(picture, "JPEG"), frame / fps, Stopwatch()).ids or [])
+    assert reported[0] == [1, 2]
+    assert all(len(ids) == 1 for ids in reported[leaving + most :])
+    assert all(set(ids) <= {1, 2} for ids in reported)

@@ -1,4 +1,4 @@
-"""Turns against real threads: whatever the order, a frame is one side's."""
+"""Frame jobs with real threads: in any order, either the thread or the event loop gets the frame."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ PATIENCE_S = 30.0
 def make_queue(frames: int) -> FrameQueue:
     queue = FrameQueue(max(frames, 1), drop_oldest=False)
     for seq in range(frames):
-        queue.put(StreamFrame(b"", seq, None, 0.0, 0.0))
+        queue.put(StreamFrame(seq, None, b"", 0.0, 0.0))
     return queue
 
 
-def test_a_frame_is_the_threads_or_the_loops() -> None:
-    """The thread begins while the loop closes: never does each have one, nor does one vanish."""
+def test_either_the_thread_or_the_event_loop_gets_the_frame() -> None:
+    """The thread starts while the event loop closes: no frame is taken twice, and none is lost."""
 
     async def race() -> None:
         with ThreadPoolExecutor(1) as pool:
@@ -46,7 +46,7 @@ def test_a_frame_is_the_threads_or_the_loops() -> None:
     asyncio.run(race())
 
 
-def test_a_late_turn_is_waited_for_until_its_thread_leaves() -> None:
+def test_waiting_for_a_late_job_ends_when_its_thread_finishes() -> None:
     async def wait() -> None:
         job = FrameJob(make_queue(1))
         begun, held = threading.Event(), threading.Event()
@@ -69,7 +69,7 @@ def test_a_late_turn_is_waited_for_until_its_thread_leaves() -> None:
     asyncio.run(wait())
 
 
-def test_nobody_waits_for_a_turn_that_never_began() -> None:
+def test_waiting_for_a_job_that_never_started_ends_at_once() -> None:
     async def wait() -> None:
         job = FrameJob(make_queue(1))
         assert job.close() is None

@@ -1,4 +1,4 @@
-"""Where frames wait."""
+"""The queue of a stream."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def frame(seq: int) -> StreamFrame:
     return StreamFrame(seq, None, b"", 0.0, 0.0)
 
 
-def test_a_newer_frame_takes_the_place_of_the_waiting_one() -> None:
+def test_a_newer_frame_replaces_the_waiting_one() -> None:
     queue = FrameQueue(1, drop_oldest=True)
     assert queue.take() is None
     assert [queue.put(frame(seq)) for seq in range(4)] == [False, True, True, True]
@@ -25,7 +25,7 @@ def test_a_newer_frame_takes_the_place_of_the_waiting_one() -> None:
     assert taken.dropped == 0
 
 
-def test_a_queue_keeps_the_order_and_tells_when_it_is_full() -> None:
+def test_a_queue_keeps_the_order_and_knows_when_it_is_full() -> None:
     queue = FrameQueue(4, drop_oldest=False)
     for seq in range(4):
         assert not queue.full

@@ -1,4 +1,4 @@
-"""What a session and its client negotiate on."""
+"""The handshake of a stream."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from service.streaming.handshake import negotiate
 
 @pytest.fixture
 def service(models_dir: Path) -> Iterator[Service]:
-    """Whose models are cold."""
+    """A service whose models are not warm yet."""
     settings = Settings(models_dir=models_dir, stream_max_fps=25, stream_queue=3, keypoint_threshold=0.4)
     scheduler = Scheduler(1, 1, 1.0)
     registry, bodies, pixels = open_registry(settings), Room(settings.max_bodies_bytes), PixelRoom(settings.max_pixels)
@@ -28,19 +28,19 @@ def service(models_dir: Path) -> Iterator[Service]:
     scheduler.close()
 
 
-def test_before_the_warm_up_a_client_is_told_to_come_back(service: Service) -> None:
+def test_before_the_warm_up_a_client_is_asked_to_retry(service: Service) -> None:
     with pytest.raises(StreamClosed, match="warming up") as caught:
         negotiate('{"type":"hello"}', service, "id")
     assert caught.value.code == CloseCode.TRY_AGAIN_LATER
 
 
 @pytest.mark.parametrize(("asked", "granted"), [("null", 25), ("10", 10), ("10.5", 10.5), ("30", 25)])
-def test_the_lower_rate_counts(service: Service, asked: str, granted: float) -> None:
+def test_the_lower_of_both_rates_applies(service: Service, asked: str, granted: float) -> None:
     service.registry.warm_up()
     assert negotiate(f'{{"type":"hello","max_fps":{asked}}}', service, "id").ready.limits.max_fps == granted
 
 
-def test_defaults_are_the_servers(service: Service) -> None:
+def test_defaults_come_from_the_settings(service: Service) -> None:
     service.registry.warm_up()
     setup = negotiate('{"type":"hello"}', service, "id")
     ready = setup.ready
