@@ -168,9 +168,7 @@ def test_policy_all_answers_every_frame_in_order_and_sends_slow_down(server: Run
         pytest.param(PICTURE, "before the first frame", id="frame"),
     ],
 )
-def test_a_bad_hello_is_answered_with_what_was_expected(
-    server: Running, first: str | bytes, expected: str
-) -> None:
+def test_a_bad_hello_is_answered_with_what_was_expected(server: Running, first: str | bytes, expected: str) -> None:
     with connected(server) as connection:
         connection.send(first)
         bye = hear_goodbye(connection, CloseCode.BAD_HELLO)

@@ -1,6 +1,6 @@
 """Benchmark: streams of several clients against a server that this program starts.
 
-python -m tests.system.bench_stream [--clients N] [--fps F] [--seconds S] [--policy latest|all] [--misbehaving] [photo ...]
+python -m tests.system.bench_stream [--clients N] [--fps F] [--seconds S] [--policy P] [--misbehaving] [photo ...]
 
 Without options: one camera of 1280 x 720 px at 30 fps that shows a swaying person. ``--clients 8`` is more than two
 cores can serve. ``--clients 4 --workers 1 --model teacher --no-track --seconds 300`` is an overload of about four
@@ -172,9 +172,7 @@ def report(tallies: list[ClientTally], seconds: float, uses: Sequence[tuple[floa
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "photos", type=Path, nargs="*", help="frames to send in turn; default: a swaying person"
-    )
+    parser.add_argument("photos", type=Path, nargs="*", help="frames to send in turn; default: a swaying person")
     parser.add_argument("--clients", type=int, default=1)
     parser.add_argument("--fps", type=float, default=30)
     parser.add_argument("--seconds", type=float, default=20)
@@ -183,9 +181,7 @@ def main() -> int:
     parser.add_argument("--model", default="auto", help="student, teacher, auto or a bundle's name")
     parser.add_argument("--workers", type=int, help="inference threads of the server; default: half of the cores")
     parser.add_argument("--misbehaving", action="store_true", help="add clients that misbehave")
-    parser.add_argument(
-        "--no-track", action="store_true", help="no tracking: the detector runs on every frame"
-    )
+    parser.add_argument("--no-track", action="store_true", help="no tracking: the detector runs on every frame")
     options = parser.parse_args()
     pictures = [path.read_bytes() for path in options.photos] or camera()
     command = [sys.executable, "-m", "service", "--port", "0", "--log-level", "warning"]

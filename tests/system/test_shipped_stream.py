@@ -20,7 +20,7 @@ def registry() -> ModelRegistry:
     return open_registry(Settings())
 
 
-@pytest.mark.parametrize("fps", [30, 10, 6.5, 5, 3.5, 3])
+@pytest.mark.parametrize("fps", [30, 10, 6.5, 5, 3])
 def test_a_swaying_person_is_one_track_at_any_frame_rate(registry: ModelRegistry, fps: float) -> None:
     wish = Wish(registry.choose("auto"), None, 20, 0.15, 10**8)
     follower = Follower(registry, wish, track=True, smooth=True, detect_every=10, max_misses=30)
