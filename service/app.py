@@ -26,7 +26,7 @@ from service.inference.scheduler import Scheduler
 from service.inference.state import Service
 from service.settings import THREADS_JOIN_S, Settings
 from service.streaming import route as stream
-from service.streaming.route import Streams
+from service.streaming.open_streams import OpenStreams
 
 
 def package_version() -> str:
@@ -83,7 +83,7 @@ def _lifespan(settings: Settings, registry: ModelRegistry) -> Callable[[FastAPI]
         app.state.upload_budget = UploadBudget(settings.max_bodies_bytes, settings.upload_s)
         app.state.service = Service(settings, registry, scheduler, app.state.metrics, PixelBudget(settings.max_pixels))
         app.state.metrics.watch_queue(scheduler)
-        app.state.streams = Streams(settings.stream_max_sessions, settings.streams_per_address)
+        app.state.streams = OpenStreams(settings.stream_max_sessions, settings.streams_per_address)
         # On a thread: meanwhile /healthz answers, and /readyz tells when the models are warm.
         warming = threading.Thread(target=registry.warm_up, name="warm-up", daemon=True)
         warming.start()

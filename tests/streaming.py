@@ -1,4 +1,4 @@
-"""Clients of /stream: the `websockets` package's for those who behave, a bare socket for those who do not."""
+"""Clients of /stream for tests: the `websockets` package, and a bare socket for misbehaving clients."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _pause = threading.Event()
 
 
 def frame(content: bytes, seq: int, capture_us: int = 0) -> bytes:
-    """A binary message with its header."""
+    """Make a binary message with a header."""
     return struct.pack(">BBHIQ", 1, 0, 0, seq, capture_us) + content
 
 
 @contextmanager
 def connected(running: Running, **options: Any) -> Iterator[ClientConnection]:
-    """A connection on which nothing has been said."""
+    """Connect, without sending a hello."""
     options = {"subprotocols": [SUBPROTOCOL], "compression": None, "max_size": None} | options
     with connect(running.url.replace("http", "ws") + "/stream", **options) as connection:
         yield connection
@@ -41,7 +41,7 @@ def connected(running: Running, **options: Any) -> Iterator[ClientConnection]:
 
 @contextmanager
 def streaming(running: Running, **hello: Any) -> Iterator[ClientConnection]:
-    """A connection after hello and ready."""
+    """Connect, send a hello and receive ready."""
     with connected(running) as connection:
         say(connection, type="hello", **hello)
         assert hear(connection)["type"] == "ready"
@@ -53,14 +53,14 @@ def say(connection: ClientConnection, **message: Any) -> None:
 
 
 def hear(connection: ClientConnection) -> dict[str, Any]:
-    """The server's next message."""
+    """Receive the server's next message."""
     event = json.loads(connection.recv(PATIENCE_S))
     assert isinstance(event, dict)
     return event
 
 
 def hear_until(connection: ClientConnection, last: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
-    """All messages up to the one that is the ``last``."""
+    """Receive all messages up to the first for which ``last`` is true."""
     events = [hear(connection)]
     while not last(events[-1]):
         events.append(hear(connection))
@@ -68,7 +68,7 @@ def hear_until(connection: ClientConnection, last: Callable[[dict[str, Any]], bo
 
 
 def hear_goodbye(connection: ClientConnection, code: int) -> dict[str, Any]:
-    """The next message, a bye, and the close with its code."""
+    """Receive a bye and the close frame with its code; returns the bye."""
     bye = hear(connection)
     assert (bye["type"], bye["code"]) == ("bye", code)
     with pytest.raises(ConnectionClosed) as caught:
@@ -80,7 +80,7 @@ def hear_goodbye(connection: ClientConnection, code: int) -> dict[str, Any]:
 
 
 def eventually(condition: Callable[[], bool]) -> None:
-    """Wait until a condition holds that nobody announces."""
+    """Poll until a condition holds."""
     deadline_s = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline_s
@@ -89,7 +89,7 @@ def eventually(condition: Callable[[], bool]) -> None:
 
 @contextmanager
 def bare(url: str) -> Iterator[socket.socket]:
-    """A socket after the opening handshake with the server at ``url``; small buffers, so that they are full soon."""
+    """A socket after the opening handshake with the server at ``url``, with small buffers that fill soon."""
     address = urlsplit(url)
     with socket.socket() as it:
         it.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -108,7 +108,7 @@ def bare(url: str) -> Iterator[socket.socket]:
 
 
 def packed(opcode: int, payload: bytes) -> bytes:
-    """One WebSocket frame (RFC 6455, sec. 5.2), masked with zeros."""
+    """Make one WebSocket frame (RFC 6455, sec. 5.2), masked with zeros."""
     size = len(payload)
     length = bytes([0x80 | size]) if size < 126 else bytes([0x80 | 127]) + struct.pack(">Q", size)
     return bytes([0x80 | opcode]) + length + bytes(4) + payload

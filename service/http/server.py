@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from service.http.upload_budget import UploadBudget
 from service.http.websocket import websocket_protocol
 from service.settings import THREADS_JOIN_S, Settings
-from service.streaming.route import Streams
+from service.streaming.open_streams import OpenStreams
 
 
 class Server(uvicorn.Server):
@@ -46,7 +46,7 @@ class Server(uvicorn.Server):
         # Not in the application's lifespan: by its end uvicorn has closed the connections.
         budget: UploadBudget = self._app.state.upload_budget
         budget.close(self._stop_s / 2)
-        streams: Streams = self._app.state.streams
+        streams: OpenStreams = self._app.state.streams
         await streams.drain(self._stop_s / 2)
         left_s = max(0.0, ends_s - THREADS_JOIN_S - now_s())
         self.config.timeout_graceful_shutdown = left_s  # type: ignore[assignment] # asyncio takes fractions

@@ -1,28 +1,40 @@
-"""How the server ends a stream: it says why, then closes."""
+"""How the server ends a stream: a ``bye`` message with the reason, then a WebSocket close frame."""
 
 from __future__ import annotations
 
 from contextlib import suppress
+from enum import IntEnum
 from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from service.streaming.messages import Bye, write
 
-MAX_CLOSE_REASON = 123
-"""Bytes of a close frame's reason (RFC 6455, sec. 5.5)."""
+MAX_REASON_BYTES = 123
+"""Longest reason in a close frame (RFC 6455, sec. 5.5)."""
 
 
-class Farewell(Exception):
-    """The server ends the stream."""
+class CloseCode(IntEnum):
+    """WebSocket close codes: RFC 6455, sec. 7.4.1, and www.iana.org/assignments/websocket; from 4000 on our own."""
 
-    def __init__(self, code: int, reason: str, document: dict[str, Any] | None = None) -> None:
-        """Say why.
+    POLICY_VIOLATION = 1008
+    INTERNAL_ERROR = 1011
+    SERVICE_RESTART = 1012
+    TRY_AGAIN_LATER = 1013
+    BAD_HELLO = 4400
+    IDLE = 4408
+
+
+class StreamClosed(Exception):
+    """Raised where the server decides to end a stream."""
+
+    def __init__(self, code: CloseCode, reason: str, document: dict[str, Any] | None = None) -> None:
+        """State the reason.
 
         Args:
-            code: Of the WebSocket close, see `service.streaming.messages`.
+            code: Code of the close frame.
             reason: What was expected, what came, what to do.
-            document: The problem behind it.
+            document: The problem document (RFC 9457) of the error that ends the stream, if there is one.
         """
         super().__init__(reason)
         self.code = code
@@ -30,9 +42,9 @@ class Farewell(Exception):
         self.document = document
 
 
-async def leave(socket: WebSocket, farewell: Farewell) -> None:
-    """Say ``bye`` and close; who is gone already is left in peace."""
-    bye = Bye.model_validate({"code": farewell.code, "reason": farewell.reason, "problem": farewell.document})
-    with suppress(WebSocketDisconnect, RuntimeError):  # RuntimeError: starlette's for a connection that is closed
+async def send_close(socket: WebSocket, closed: StreamClosed) -> None:
+    """Send ``bye`` and close the connection; does nothing where the client has already left."""
+    bye = Bye.model_validate({"code": closed.code, "reason": closed.reason, "problem": closed.document})
+    with suppress(WebSocketDisconnect, RuntimeError):  # starlette raises RuntimeError for a closed connection
         await socket.send_text(write(bye))
-        await socket.close(farewell.code, farewell.reason.encode()[:MAX_CLOSE_REASON].decode(errors="ignore"))
+        await socket.close(closed.code, closed.reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore"))

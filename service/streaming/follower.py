@@ -1,4 +1,4 @@
-"""One stream's pictures to people: as `service.inference.predict`, with a memory of the pictures before."""
+"""Inference on the frames of one stream: like `service.inference.predict`, but people are tracked between frames."""
 
 from __future__ import annotations
 
@@ -7,107 +7,141 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from service.inference import image
+from service.inference.image import DecodedImage
 from service.inference.predict import PoseRequest, Prediction, Stopwatch, apply_fallback, predict
 from service.inference.registry import ModelRegistry
 from service.pose import boxes as boxes_
-from service.pose.types import Poses
+from service.pose.types import Boxes, Floats, Poses
 from service.streaming.tracking import appearance
 from service.streaming.tracking.smoothing import Smoother
-from service.streaming.tracking.tracker import KEPT_SHARE, Tracked, Tracker
+from service.streaming.tracking.tracker import KEEP_SHARE, Tracker, TrackerOutput
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class TrackedPrediction:
     """The people of one frame.
 
     Attributes:
-        prediction: They.
-        ids: Their numbers; None where nobody is tracked.
+        prediction: Poses in this frame.
+        ids: Track ids, in the order of the poses; None in a stream without tracking.
     """
 
     prediction: Prediction
     ids: list[int] | None
 
 
-class Watcher:
-    """Follows the people of one stream. Not for several threads at once."""
+class Follower:
+    """Runs inference on one stream's frames in their order. Not safe for concurrent calls."""
 
     def __init__(
         self,
         registry: ModelRegistry,
-        wish: PoseRequest,
+        request: PoseRequest,
         *,
         track: bool,
         smooth: bool,
-        find_every: int,
-        most_misses: int,
+        detect_every: int,
+        max_misses: int,
     ) -> None:
-        """Begin to watch.
+        """Start without known people.
 
         Args:
-            registry: Gives the detector.
-            wish: What is asked of every frame.
-            track: Whether people keep ids; otherwise every frame is answered as a picture of its own.
-            smooth: Whether keypoints of people with ids are smoothed.
-            find_every: See `Tracker`.
-            most_misses: See `Tracker`.
+            registry: Holds the detector.
+            request: How each frame is processed.
+            track: Whether people get ids; otherwise each frame is processed independently.
+            smooth: Whether keypoints of tracked people are smoothed.
+            detect_every: See `Tracker`.
+            max_misses: See `Tracker`.
         """
         self._registry = registry
-        self._wish = wish
+        self._request = request
+        self._estimator = request.choice.model.estimator
         self._tracker: Tracker | None = None
         self._smoother = Smoother() if smooth else None
         if track:
             self._tracker = Tracker(
-                wish.choice.model.estimator.skeleton.sigma_array,
-                find_every=find_every,
-                most_misses=most_misses,
-                max_people=wish.max_people,
-                min_score=wish.min_score,
-                least_box_score=wish.min_box_score,
+                self._estimator.skeleton.sigma_array,
+                detect_every=detect_every,
+                max_misses=max_misses,
+                max_people=request.max_people,
+                min_score=request.min_score,
+                min_box_score=request.min_box_score,
             )
 
-    def look(self, content: bytes, time_s: float, watch: Stopwatch) -> Sight:
-        """Answer one frame.
+    def infer(self, content: bytes, time_s: float, stopwatch: Stopwatch) -> TrackedPrediction:
+        """Process one frame.
 
         Args:
-            content: The picture's file.
-            time_s: When it was taken, on the stream's clock.
-            watch: Times the stages.
+            content: The image file.
+            time_s: Time of the frame on the stream's clock.
+            stopwatch: Times the stages.
 
         Raises:
-            ServiceError: The picture cannot be read. Whoever is tracked stays known.
+            ServiceError: The image cannot be read. The tracks stay as they were.
         """
         if self._tracker is None:
-            sight = Sight(predict(self._registry, content, self._wish, watch), None)
-            watch.lap("track")
-            return sight
-        picture = image.decode(content, self._wish.max_pixels)
-        watch.lap("decode")
-        boxes, scores = self._tracker.boxes(time_s)
-        if self._tracker.due:
-            least = KEPT_SHARE * self._wish.min_box_score  # a weaker box can confirm who is known
-            found = self._registry.detector.detect(picture.pixels, self._wish.max_people, least)
-            boxes, scores = self._tracker.add_found(boxes, scores, *found)
-        watch.lap("detect")
-        poses = self._wish.choice.model.estimator.estimate(picture.pixels, boxes, scores)
-        poses, fallen_back = apply_fallback(self._wish.choice, picture, poses)
-        watch.lap("pose")
-        looks = appearance.sample(picture.pixels, poses, self._wish.choice.model.estimator.skeleton)
-        tracked = self._tracker.update(poses, looks, picture.size)
-        people = self._recognised(self._tracker, poses, tracked, picture.size, time_s)
-        watch.lap("track")
-        return Sight(Prediction.of(self._wish.choice, picture, people, fallen_back[tracked.index]), tracked.ids)
+            prediction = predict(self._registry, content, self._request, stopwatch)
+            stopwatch.lap("track")
+            return TrackedPrediction(prediction, None)
+        picture = image.decode(content, self._request.max_pixels)
+        stopwatch.lap("decode")
+        poses = self._estimate(self._tracker, picture, time_s, stopwatch)
+        poses, by_fallback = apply_fallback(self._request.choice, picture, poses)
+        stopwatch.lap("pose")
+        appearances = appearance.sample(picture.pixels, poses, self._estimator.skeleton)
+        output = self._tracker.update(poses, appearances, picture.size)
+        people = self._tracked_poses(self._tracker, poses, output, picture.size, time_s)
+        stopwatch.lap("track")
+        prediction = Prediction.of(self._request.choice, picture, people, by_fallback[output.index])
+        return TrackedPrediction(prediction, output.ids)
 
-    def _recognised(
-        self, tracker: Tracker, poses: Poses, tracked: Tracked, image_size: tuple[int, int], time_s: float
+    def _estimate(self, tracker: Tracker, picture: DecodedImage, time_s: float, stopwatch: Stopwatch) -> Poses:
+        """Estimate poses in the predicted boxes, and in the detector's where it runs."""
+        boxes, scores = tracker.predict(time_s)
+        detect = tracker.detection_due
+        if detect:
+            boxes, scores = self._add_detections(tracker, picture, boxes, scores)
+        stopwatch.lap("detect")
+        poses = self._estimator.estimate(picture.pixels, boxes, scores)
+        stopwatch.lap("pose")
+        if detect:
+            return poses
+        appearances = appearance.sample(picture.pixels, poses, self._estimator.skeleton)
+        if tracker.predictions_failed(poses, appearances):
+            stopwatch.lap("track")
+            boxes, scores = self._add_detections(tracker, picture, boxes, scores)
+            stopwatch.lap("detect")
+            poses = self._update_poses(picture, poses, boxes, scores)
+            stopwatch.lap("pose")
+        return poses
+
+    def _add_detections(
+        self, tracker: Tracker, picture: DecodedImage, boxes: Boxes, scores: Floats
+    ) -> tuple[Boxes, Floats]:
+        min_score = KEEP_SHARE * self._request.min_box_score  # a weaker box can still confirm a known person
+        detected = self._registry.detector.detect(picture.pixels, self._request.max_people, min_score)
+        return tracker.add_detections(boxes, scores, *detected)
+
+    def _update_poses(self, picture: DecodedImage, poses: Poses, boxes: Boxes, scores: Floats) -> Poses:
+        """Estimate poses in those of the ``boxes`` (M, 4) that are new or differ from the boxes of the N <= M poses."""
+        outdated = np.ones(len(boxes), bool)
+        known = slice(len(poses))
+        outdated[known] = (boxes[known] != poses.boxes).any(axis=1) | (scores[known] != poses.box_scores)
+        updated = self._estimator.estimate(picture.pixels, boxes[outdated], scores[outdated])
+        order = np.arange(len(boxes))
+        order[outdated] = len(poses) + np.arange(len(updated))
+        return Poses.concatenate([poses, updated]).select(order)
+
+    def _tracked_poses(
+        self, tracker: Tracker, poses: Poses, output: TrackerOutput, image_size: tuple[int, int], time_s: float
     ) -> Poses:
-        """Keep the poses of known people, smoothed, with boxes around where they are now."""
-        poses = poses.select(tracked.index)
+        """Select the poses of tracked people, smooth them, and set their boxes."""
+        poses = poses.select(output.index)
         keypoints = poses.keypoints
         if self._smoother is not None:
-            sizes = np.sqrt(boxes_.areas(tracked.boxes))
-            columns = zip(tracked.ids, keypoints, poses.scores, sizes, strict=True)
+            sizes = np.sqrt(boxes_.areas(output.boxes))
+            columns = zip(output.ids, keypoints, poses.scores, sizes, strict=True)
             smoothed = [self._smoother.smooth(i, points, scores, size, time_s) for i, points, scores, size in columns]
             keypoints = np.asarray(smoothed, np.float32).reshape(keypoints.shape)
             self._smoother.keep(tracker.ids)
-        return replace(poses, keypoints=keypoints, boxes=boxes_.clip(tracked.boxes, image_size))
+        return replace(poses, keypoints=keypoints, boxes=boxes_.clip(output.boxes, image_size))

@@ -1,4 +1,4 @@
-"""Where a stream's frames wait for their turn."""
+"""The queue in which a stream's frames wait for inference."""
 
 from __future__ import annotations
 
@@ -6,35 +6,36 @@ import threading
 from collections import deque
 from dataclasses import dataclass
 
-from service.streaming.frames import Frame
+from service.streaming.frames import StreamFrame
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
-    """A frame whose turn has come.
+class QueuedFrame:
+    """A frame taken from the queue.
 
     Attributes:
         frame: The frame.
-        dropped: Frames that newer ones replaced since the previous one was taken.
+        dropped: Number of frames that newer ones replaced since the previous frame was taken.
     """
 
-    frame: Frame
+    frame: StreamFrame
     dropped: int
 
 
-class Mailbox:
-    """Frames that wait for one session's next turn; filled on the event loop, emptied on inference threads."""
+class FrameQueue:
+    """Waiting frames of one session; filled on the event loop, emptied on inference threads."""
 
-    def __init__(self, capacity: int, *, replaces: bool) -> None:
-        """Make an empty one.
+    def __init__(self, capacity: int, *, drop_oldest: bool) -> None:
+        """Make an empty queue.
 
         Args:
-            capacity: Frames that may wait.
-            replaces: Whether a frame beyond those takes the oldest one's place; otherwise `put` must not be called.
+            capacity: Maximum number of waiting frames.
+            drop_oldest: Whether a new frame replaces the oldest one of a full queue. Otherwise the caller must not call
+                `put` on a full queue.
         """
         self._capacity = capacity
-        self._replaces = replaces
-        self._frames: deque[Frame] = deque()
+        self._drop_oldest = drop_oldest
+        self._frames: deque[StreamFrame] = deque()
         self._dropped = 0
         self._lock = threading.Lock()
 
@@ -43,29 +44,29 @@ class Mailbox:
 
     @property
     def full(self) -> bool:
-        """Whether no further frame may wait without another being dropped."""
+        """Whether the queue has no room for another frame."""
         return len(self) >= self._capacity
 
     @property
     def half_empty(self) -> bool:
-        """Whether at most half as many frames wait as may."""
+        """Whether the queue is filled to half of its capacity or less."""
         return 2 * len(self) <= self._capacity
 
-    def put(self, frame: Frame) -> bool:
-        """Let a frame wait; tells whether another one was dropped for it."""
+    def put(self, frame: StreamFrame) -> bool:
+        """Add a frame; returns whether the oldest one was dropped for it."""
         with self._lock:
-            dropping = len(self._frames) >= self._capacity
-            assert self._replaces or not dropping, "a full mailbox that keeps every frame must not be filled"
-            if dropping:
+            full = len(self._frames) >= self._capacity
+            assert self._drop_oldest or not full, "put on a full queue that must not drop frames"
+            if full:
                 self._frames.popleft()
                 self._dropped += 1
             self._frames.append(frame)
-            return dropping
+            return full
 
-    def take(self) -> Taken | None:
-        """Take the oldest waiting frame, which in a mailbox for one is the newest; None where none waits."""
+    def take(self) -> QueuedFrame | None:
+        """Take the oldest waiting frame, or None. In a queue of capacity 1 that is also the newest frame."""
         with self._lock:
             if not self._frames:
                 return None
             dropped, self._dropped = self._dropped, 0
-            return Taken(self._frames.popleft(), dropped)
+            return QueuedFrame(self._frames.popleft(), dropped)

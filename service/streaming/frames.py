@@ -1,4 +1,4 @@
-"""Frames of a stream: what a binary message holds."""
+"""Binary messages of a stream: a header of 16 bytes and an image file, or the image file alone."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _MAGICS = (b"\xff\xd8", PNG_SIGNATURE[:4], b"RIFF")
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
-    """One picture of a stream.
+class StreamFrame:
+    """One frame of a stream.
 
     Attributes:
-        seq: The client's number, or the server's count where the client gave none.
-        capture_us: When the client says it was taken, on a clock of its own; None where it does not say.
-        content: The picture's file.
-        arrived_s: When its last byte had arrived, `time.perf_counter`.
-        time_s: When it was taken as far as is known, on a clock of the stream: captures, or else arrivals.
+        seq: The client's sequence number, or the server's count where the client sent none.
+        capture_us: Capture time in microseconds on the client's clock; None where the client sent none.
+        content: The image file.
+        arrived_s: When the last byte arrived, `time.perf_counter`.
+        time_s: Time of the frame on the stream's clock: the capture time if known, otherwise the arrival time.
     """
 
     seq: int
@@ -34,24 +34,24 @@ class Frame:
 
 
 class FrameReader:
-    """Takes binary messages apart; counts the frames that carry no number."""
+    """Parses binary messages, and numbers the frames that carry no sequence number."""
 
     def __init__(self) -> None:
+        """Start at sequence number 0."""
         self._expected_seq = 0
         self._origin_us: int | None = None
 
-    def read(self, message: bytes, arrived_s: float) -> Frame:
-        """Read one message: a header of 16 bytes and a picture, or a bare picture.
+    def read(self, message: bytes, arrived_s: float) -> StreamFrame:
+        """Parse one message.
 
-        What follows the header is not looked at: that costs time, and belongs on an inference thread. The flags and the
-        reserved bytes mean nothing yet, so that clients may set them one day.
+        The image is not decoded here but on an inference thread. Flags and reserved bytes are ignored.
 
         Args:
-            message: As it came.
-            arrived_s: When, `time.perf_counter`.
+            message: The binary message.
+            arrived_s: When it arrived, `time.perf_counter`.
 
         Raises:
-            BadRequest: Neither a header of this version nor a picture; ``seq`` among its extras.
+            BadRequest: It begins with neither a header of this version nor an image; ``extras`` holds ``seq``.
         """
         seq, capture_us, content = self._expected_seq, None, message
         if message[:1] == bytes([VERSION]) and len(message) >= HEADER.size:
@@ -65,9 +65,9 @@ class FrameReader:
                 "see the README on streams",
                 seq=seq,
             )
-        if not capture_us:  # a clock that stands at 0 is none
-            return Frame(seq, capture_us, content, arrived_s, arrived_s)
+        if not capture_us:  # 0 means that the client has no clock
+            return StreamFrame(seq, capture_us, content, arrived_s, arrived_s)
         if self._origin_us is None:
             self._origin_us = capture_us
-        # Integers first: microseconds since 1970 leave a float too few digits.
-        return Frame(seq, capture_us, content, arrived_s, (capture_us - self._origin_us) / 1e6)
+        # Subtract as integers: microseconds since 1970 exceed the precision of a float.
+        return StreamFrame(seq, capture_us, content, arrived_s, (capture_us - self._origin_us) / 1e6)

@@ -1,4 +1,4 @@
-"""What a session and its client agreed on: the hello, held against the settings."""
+"""The handshake of a stream: the client's hello and the server's settings give the options in force."""
 
 from __future__ import annotations
 
@@ -6,44 +6,63 @@ from dataclasses import dataclass
 
 from service.errors import BadRequest, ServiceError, Unavailable, problem
 from service.inference.state import Service
-from service.streaming.close import Farewell
-from service.streaming.follower import Watcher
-from service.streaming.frame_queue import Mailbox
-from service.streaming.messages import BAD_HELLO, OVERLOADED, Hello, Limits, Ready, read_hello
-from service.streaming.rate_limit import Pace
+from service.streaming.close import CloseCode, StreamClosed
+from service.streaming.follower import Follower
+from service.streaming.frame_queue import FrameQueue
+from service.streaming.messages import Hello, Ready, StreamLimits, read_hello
+from service.streaming.rate_limit import RateLimit
 from service.wire import documents
 from service.wire.query import PoseQuery, resolve
 
 INSTANCE = "/stream"
-"""Path in the problems of a stream."""
+"""``instance`` of the problem documents of a stream (RFC 9457)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
-    """How frames are taken and answered.
+class StreamOptions:
+    """What a client asked for, with the server's defaults and limits applied.
 
     Attributes:
-        hello: What the client asked for.
-        ready: What the client is told it gets.
         query: What is computed for each frame, and how it is written.
-        mailbox: Where frames wait.
-        pace: How often one is answered.
-        watcher: Answers them.
+        max_fps: Maximum number of frames that are answered per second.
+        smooth: Whether keypoints are smoothed.
+        capacity: Maximum number of waiting frames.
+        drop_oldest: Whether a newer frame replaces a waiting one.
+    """
+
+    query: PoseQuery
+    max_fps: float
+    smooth: bool
+    capacity: int
+    drop_oldest: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSetup:
+    """What a session needs after the handshake.
+
+    Attributes:
+        hello: The client's message.
+        ready: The server's answer.
+        query: What is computed for each frame, and how it is written.
+        queue: The frames that wait.
+        rate_limit: Limits how often a frame is processed.
+        follower: Runs inference on the frames.
     """
 
     hello: Hello
     ready: Ready
     query: PoseQuery
-    mailbox: Mailbox
-    pace: Pace
-    watcher: Watcher
+    queue: FrameQueue
+    rate_limit: RateLimit
+    follower: Follower
 
 
-def agree(first: bytes | str, service: Service, session_id: str) -> Terms:
-    """Read a client's first message and make what it needs.
+def negotiate(first: bytes | str, service: Service, session_id: str) -> StreamSetup:
+    """Read a client's first message and set up its stream.
 
     Raises:
-        Farewell: It is no hello, or asks for what is not there.
+        StreamClosed: It is not a valid hello, or asks for something that the server does not have.
     """
     try:
         if isinstance(first, bytes):
@@ -51,49 +70,64 @@ def agree(first: bytes | str, service: Service, session_id: str) -> Terms:
                 f'expected a text message {{"type": "hello", …}} before the first frame, got {len(first)} bytes; '
                 "see the README on streams"
             )
-        return _terms(read_hello(first), service, session_id)
+        hello = read_hello(first)
+        return _set_up(hello, _resolve(hello, service), service, session_id)
     except ServiceError as error:
         service.metrics.rejected(error.slug)
-        code = OVERLOADED if isinstance(error, Unavailable) else BAD_HELLO
-        raise Farewell(code, error.detail, problem(error, INSTANCE, session_id, service.settings.root_path)) from None
+        code = CloseCode.TRY_AGAIN_LATER if isinstance(error, Unavailable) else CloseCode.BAD_HELLO
+        raise StreamClosed(
+            code, error.detail, problem(error, INSTANCE, session_id, service.settings.root_path)
+        ) from None
 
 
-def _terms(hello: Hello, service: Service, session_id: str) -> Terms:
+def _resolve(hello: Hello, service: Service) -> StreamOptions:
+    """Apply the server's defaults and limits to a hello.
+
+    Raises:
+        ServiceError: The models are not loaded yet, or there is no such model, or it does not fit the format.
+    """
     settings = service.settings
-    query = resolve(hello, service.registry, settings)
-    choice = query.request.choice
-    skeleton = choice.model.estimator.skeleton
-    fps = min(hello.max_fps or settings.stream_max_fps, settings.stream_max_fps)
     latest = hello.policy == "latest"
-    waiting = 1 if latest else settings.stream_queue
-    smooth = hello.track and hello.smooth
-    watcher = Watcher(
-        service.registry,
-        query.request,
-        track=hello.track,
-        smooth=smooth,
-        find_every=settings.stream_detect_every,
-        most_misses=settings.stream_max_misses,
+    return StreamOptions(
+        query=resolve(hello, service.registry, settings),
+        max_fps=min(hello.max_fps or settings.stream_max_fps, settings.stream_max_fps),
+        smooth=hello.track and hello.smooth,
+        capacity=1 if latest else settings.stream_queue,
+        drop_oldest=latest,
     )
+
+
+def _set_up(hello: Hello, options: StreamOptions, service: Service, session_id: str) -> StreamSetup:
+    settings, choice = service.settings, options.query.request.choice
+    skeleton = choice.model.estimator.skeleton
     ready = Ready.model_validate(
         {
             "session": session_id,
             "policy": hello.policy,
             "track": hello.track,
-            "smooth": smooth,
+            "smooth": options.smooth,
             "format": hello.format,
-            "limits": Limits(
+            "limits": StreamLimits(
                 max_frame_bytes=settings.stream_max_bytes,
                 max_pixels=settings.max_pixels,
-                max_fps=fps,
-                waiting_frames=waiting,
+                max_fps=options.max_fps,
+                waiting_frames=options.capacity,
             ),
             "idle_timeout_s": settings.stream_idle_s,
-            "find_every": settings.stream_detect_every,
+            "detect_every": settings.stream_detect_every,
             "skeleton": skeleton.name,
             "keypoints": skeleton.keypoints,
             "edges": skeleton.edges,
             "model": documents.model_ref(choice.model, choice.fallback),
         }
     )
-    return Terms(hello, ready, query, Mailbox(waiting, replaces=latest), Pace(fps), watcher)
+    follower = Follower(
+        service.registry,
+        options.query.request,
+        track=hello.track,
+        smooth=options.smooth,
+        detect_every=settings.stream_detect_every,
+        max_misses=settings.stream_max_misses,
+    )
+    queue = FrameQueue(options.capacity, drop_oldest=options.drop_oldest)
+    return StreamSetup(hello, ready, options.query, queue, RateLimit(options.max_fps), follower)

@@ -1,7 +1,7 @@
-"""What is said on /stream besides frames: the client's hello, and every message of the server (``pose.v1.json``).
+"""Text messages of /stream: the client's hello, and every message of the server (subprotocol ``pose.v1.json``).
 
-As in `service.wire.reply`, the types of what is sent describe and are tested; only the small ones are written through
-them.
+The models document and test the wire format. Only small messages are written through them: `Result` is written by the
+session directly, which is faster.
 """
 
 from __future__ import annotations
@@ -17,13 +17,8 @@ from service.wire.reply import ModelRef, PoseList, Problem, Timings
 
 SUBPROTOCOL = "pose.v1.json"
 MAX_TEXT = 16_384
-"""Characters of a text message; a hello needs a hundred."""
+"""Longest text message, in characters; a hello has about a hundred."""
 Policy = Literal["latest", "all"]
-
-# Close codes: RFC 6455, sec. 7.4.1, and www.iana.org/assignments/websocket; those from 4000 on are ours.
-POLICY, FAILED, RESTARTING, OVERLOADED, BAD_HELLO, IDLE = 1008, 1011, 1012, 1013, 4400, 4408
-REASONS = {POLICY: "bad-origin", RESTARTING: "stopping", OVERLOADED: "too-many-streams", BAD_HELLO: "bad-subprotocol"}
-"""Why a stream is refused, in the metrics."""
 
 
 class Hello(PoseOptions):
@@ -32,33 +27,33 @@ class Hello(PoseOptions):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     type: Literal["hello"]
-    policy: Policy = Field("latest", description="`latest`: a newer frame takes the waiting one's place; `all`: none.")
-    track: bool = Field(default=True, description="People keep their ids.")
-    smooth: bool = Field(default=True, description="Keypoints of people with ids are smoothed; needs `track`.")
-    max_fps: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] | None = Field(
-        None, description="Most frames to answer per second; the server may allow fewer."
+    policy: Policy = Field(
+        "latest", description="`latest`: a newer frame replaces the waiting one; `all`: every frame is answered."
     )
-    format: Format = Field("compact", description="As the query of /predict.")
-    model: str = Field("auto", description="As the query of /predict.")
-    max_people: int | None = Field(None, ge=1, le=100, description="As the query of /predict.")
+    track: bool = Field(default=True, description="Follow people from frame to frame and give them ids.")
+    smooth: bool = Field(default=True, description="Smooth the keypoints of tracked people; requires `track`.")
+    max_fps: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] | None = Field(
+        None, description="Maximum number of frames to answer per second; the server may allow fewer."
+    )
+    format: Format = Field("compact", description="As in the query of /predict.")
     min_score: Score | None = Field(
         None,
-        description="As the query of /predict; with `track`, who is known stays down to 0.6 of it.",
+        description="As in the query of /predict; with `track`, a tracked person is kept until the score falls below "
+        "0.6 x `min_score`.",
     )
-    keypoint_threshold: Score | None = Field(None, description="As the query of /predict.")
 
 
-class Limits(BaseModel):
-    """What one stream may ask for."""
+class StreamLimits(BaseModel):
+    """Limits of one stream."""
 
-    max_frame_bytes: int = Field(description="Of a binary message, its header included; a larger one ends the stream.")
+    max_frame_bytes: int = Field(description="Largest binary message, header included; a larger one ends the stream.")
     max_pixels: int
-    max_fps: float = Field(description="Answered per second at most, of what the hello asked for.")
-    waiting_frames: int = Field(description="Frames that may wait; 1 with `latest`.")
+    max_fps: float = Field(description="Maximum number of frames that are answered per second.")
+    waiting_frames: int = Field(description="Maximum number of waiting frames; 1 with `latest`.")
 
 
 class Ready(BaseModel):
-    """Answer to the hello: what will be done, which may be less than was asked for."""
+    """Answer to the hello: the options in force, which may be less than what the client asked for."""
 
     type: Literal["ready"] = "ready"
     schema_: Literal["pose.v1"] = Field("pose.v1", serialization_alias="schema", validation_alias="schema")
@@ -67,17 +62,17 @@ class Ready(BaseModel):
     track: bool
     smooth: bool
     format: Format
-    limits: Limits
+    limits: StreamLimits
     idle_timeout_s: float
-    find_every: int = Field(description="With `track`, people who enter are found within so many answered frames.")
+    detect_every: int = Field(description="With `track`, people who enter are detected within so many answered frames.")
     skeleton: str
-    keypoints: list[str] = Field(description="Names, in the order of a person's.")
-    edges: list[tuple[int, int]] = Field(description="Pairs of keypoints, counted from 0, that a drawing joins.")
+    keypoints: list[str] = Field(description="Names, in the order of a person's keypoints.")
+    edges: list[tuple[int, int]] = Field(description="Pairs of keypoints, counted from 0, to join in a drawing.")
     model: ModelRef
 
 
 class StreamTimings(Timings):
-    """Milliseconds on the server, from the frame's arrival to its answer."""
+    """Milliseconds on the server, from the arrival of the frame to its result."""
 
     track: float = Field(description="Ids and smoothing.")
 
@@ -90,25 +85,25 @@ class Result(BaseModel):
     capture_us: int | None = Field(description="As the client sent it; null where it sent none.")
     age_ms: float = Field(description="From the arrival of the frame's last byte to the writing of this message.")
     dropped: int = Field(description="Frames that newer ones replaced since the previous result or error of a frame.")
-    model: str = Field(description="Who answered.")
+    model: str = Field(description="The model that answered.")
     fallback: Literal["student_unavailable", "low_confidence"] | None
     image: tuple[int, int] = Field(description="[width, height] of the upright picture, px.")
     poses: PoseList = Field(description="In the hello's format, each person as in a reply of /predict.")
     timings_ms: StreamTimings
 
 
-class Fault(BaseModel):
-    """Answer to a frame, or another message, that cannot be answered; the stream goes on."""
+class StreamError(BaseModel):
+    """Answer to a frame, or to a text message, that cannot be processed; the stream goes on."""
 
     type: Literal["error"] = "error"
-    seq: int | None = Field(description="Of the frame; null where it was no frame.")
+    seq: int | None = Field(description="Sequence number of the frame; null where the message was no frame.")
     capture_us: int | None = None
     dropped: int = 0
     problem: Problem
 
 
 class SlowDown(BaseModel):
-    """Said with `policy: all` when as many frames wait as may; the server stops reading until there is room."""
+    """Sent with `policy: all` when the queue is full; the server stops reading until there is room."""
 
     type: Literal["slow_down"] = "slow_down"
     waiting: int
@@ -116,24 +111,24 @@ class SlowDown(BaseModel):
 
 
 class Bye(BaseModel):
-    """Said before the server closes the stream."""
+    """Sent before the server closes the stream."""
 
     type: Literal["bye"] = "bye"
-    code: int = Field(description="Of the close that follows.")
+    code: int = Field(description="Code of the close frame that follows.")
     reason: str
     problem: Problem | None = None
 
 
-def write(event: BaseModel) -> str:
-    """Write a message of the server."""
-    return event.model_dump_json(by_alias=True)
+def write(message: BaseModel) -> str:
+    """Serialise a message of the server."""
+    return message.model_dump_json(by_alias=True)
 
 
 def read_hello(text: str) -> Hello:
-    """Read the first message.
+    """Parse the client's first message.
 
     Raises:
-        BadRequest: It is no hello.
+        BadRequest: It is not a valid hello.
     """
     document = read_object(text)
     try:
@@ -146,32 +141,32 @@ def read_hello(text: str) -> Hello:
     raise BadRequest(f'expected {{"type": "hello", …}}; {"; ".join(faults)[:500]}; see the README on streams')
 
 
-def read_beat(text: str) -> Literal["ping", "pong"]:
-    """Read a text message after the hello.
+def read_ping(text: str) -> Literal["ping", "pong"]:
+    """Parse a text message after the hello.
 
     Raises:
         BadRequest: It is neither ping nor pong.
     """
     kind = read_object(text).get("type")
-    if kind == "ping" or kind == "pong":  # noqa: PLR1714 - a set would have to hash whatever came
+    if kind == "ping" or kind == "pong":  # noqa: PLR1714 - membership in a set fails for unhashable values
         return cast("Literal['ping', 'pong']", kind)
     raise BadRequest(
         f'expected frames, or a text message of type "ping" or "pong", got type {shown(kind)}; '
-        "a stream has one hello: open another one for other terms"
+        "a stream has one hello: open another stream for other options"
     )
 
 
 def read_object(text: str) -> dict[str, Any]:
-    """Read a text message of the client.
+    """Parse a text message as a JSON object.
 
     Raises:
-        BadRequest: It is no JSON object, or far too long.
+        BadRequest: It is not a JSON object, or longer than `MAX_TEXT`.
     """
     if len(text) > MAX_TEXT:
         raise BadRequest(f"expected a text message of at most {MAX_TEXT} characters, got {len(text)}")
     try:
         document = json.loads(text)
-        json.dumps(document, ensure_ascii=False).encode()  # half of a surrogate pair could not be echoed
+        json.dumps(document, ensure_ascii=False).encode()  # refuses lone surrogates, which cannot be sent back
     except (ValueError, RecursionError):  # UnicodeEncodeError is a ValueError
         document = None
     if not isinstance(document, dict):

@@ -1,23 +1,24 @@
-"""How often something may happen."""
+"""A limit on how often a stream's frames are processed."""
 
 from __future__ import annotations
 
 
-class Pace:
-    """Lets turns through at most so often, on the average exactly so often where more are wanted.
+class RateLimit:
+    """Limits the average rate; reaches it exactly where more frames wait.
 
-    The generic cell rate algorithm (ITU-T I.371, annex A) with half a period of tolerance: turns of a camera that keeps
-    the pace but for its jitter are not held up.
+    The generic cell rate algorithm (ITU-T I.371, annex A) with a tolerance of half a period: a camera that keeps to the
+    rate is not delayed because of its jitter.
     """
 
     def __init__(self, per_second: float) -> None:
+        """Start without any frame processed."""
         self._period_s = 1 / per_second
-        self._due_s = float("-inf")  # when the next turn would come in perfect time
+        self._next_s = float("-inf")  # theoretical time of the next frame
 
     def delay_s(self, now_s: float) -> float:
-        """How long the next turn must wait; 0 where it may come now."""
-        return max(0.0, self._due_s - self._period_s / 2 - now_s)
+        """Seconds until the next frame may be processed; 0 where it may be processed now."""
+        return max(0.0, self._next_s - self._period_s / 2 - now_s)
 
-    def take(self, now_s: float) -> None:
-        """Note a turn."""
-        self._due_s = max(self._due_s, now_s) + self._period_s
+    def record(self, now_s: float) -> None:
+        """Note that a frame is processed."""
+        self._next_s = max(self._next_s, now_s) + self._period_s

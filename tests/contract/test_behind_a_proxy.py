@@ -13,7 +13,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from service.settings import Settings
-from service.streaming import messages
+from service.streaming.close import CloseCode
 from tests import spots
 from tests.conftest import Running, serving
 from tests.proxies import proxied
@@ -93,7 +93,7 @@ def test_a_rewritten_host_and_the_origin_of_its_pages_must_be_configured(models_
             with suppress(ConnectionClosed):  # it may be refused already
                 say(connection, type="hello")
             answer = hear(connection)
-            assert answer["type"] == "ready" or answer["code"] == messages.POLICY
+            assert answer["type"] == "ready" or answer["code"] == CloseCode.POLICY_VIOLATION
             return bool(answer["type"] == "ready")
 
     with serving(Settings(models_dir=models_dir)) as running, proxied(running.url, "/pose", host=BACKEND) as proxy:

@@ -20,6 +20,7 @@ from websockets.sync.client import connect
 
 from service.settings import Settings
 from service.streaming import messages
+from service.streaming.close import CloseCode
 from tests import spots
 from tests.conftest import Running, serving
 from tests.spots import SURE, UNSURE, Person
@@ -170,7 +171,7 @@ def test_policy_all_answers_every_frame_in_order_and_asks_to_slow_down(server: R
 def test_a_bad_hello_is_refused_with_what_was_expected(server: Running, first: str | bytes, expected: str) -> None:
     with connected(server) as connection:
         connection.send(first)
-        bye = hear_goodbye(connection, messages.BAD_HELLO)
+        bye = hear_goodbye(connection, CloseCode.BAD_HELLO)
     messages.Bye.model_validate(bye)
     assert "expected" in bye["reason"]
     assert expected in bye["reason"]
@@ -183,7 +184,7 @@ def test_other_subprotocols_are_refused(server: Running, offered: list[str]) -> 
     # The handshake itself succeeds without a subprotocol, so that the client can read the reason.
     with connected(server, subprotocols=offered) as connection:
         assert connection.subprotocol is None
-        assert "pose.v1.json" in hear_goodbye(connection, messages.BAD_HELLO)["reason"]
+        assert "pose.v1.json" in hear_goodbye(connection, CloseCode.BAD_HELLO)["reason"]
 
 
 @pytest.mark.parametrize("offered", [None, ["bearer.key", "pose.v1.json"]])
@@ -200,7 +201,7 @@ class TestOrigin:
     )
     def test_pages_of_other_origins_are_refused(self, server: Running, origin: str) -> None:
         with connected(server, origin=origin) as connection:
-            assert origin in hear_goodbye(connection, messages.POLICY)["reason"]
+            assert origin in hear_goodbye(connection, CloseCode.POLICY_VIOLATION)["reason"]
 
     @pytest.mark.parametrize("scheme", ["http", "https"])
     def test_pages_of_this_server_are_accepted(self, server: Running, scheme: str) -> None:
@@ -213,7 +214,7 @@ class TestOrigin:
         with socket.create_connection((address.hostname, address.port)) as raw:
             page = {"uri": "ws://evil.example/stream", "origin": "http://evil.example"}
             with connect(**page, sock=raw, subprotocols=["pose.v1.json"], compression=None) as connection:
-                reason = hear_goodbye(connection, messages.POLICY)["reason"]
+                reason = hear_goodbye(connection, CloseCode.POLICY_VIOLATION)["reason"]
         assert "'evil.example'" in reason
         assert "--allowed-hosts" in reason
 
@@ -223,7 +224,7 @@ class TestOrigin:
                 say(connection, type="hello")
                 assert hear(connection)["type"] == "ready"
             with connected(running, origin="https://b.example") as connection:
-                hear_goodbye(connection, messages.POLICY)
+                hear_goodbye(connection, CloseCode.POLICY_VIOLATION)
 
 
 @pytest.mark.parametrize(
@@ -247,7 +248,7 @@ def test_a_bad_frame_is_an_error_and_the_stream_continues(server: Running, conte
         assert hear(connection)["seq"] == 3
         connection.send(content)
         error = hear(connection)
-        messages.Fault.model_validate(error)
+        messages.StreamError.model_validate(error)
         assert (error["type"], error["problem"]["type"]) == ("error", f"/problems/{slug}")
         assert error["seq"] == (5 if content.startswith(b"\x01\x00\x00\x00") else 4)
         assert "expected" in error["problem"]["detail"]
@@ -261,7 +262,7 @@ def test_unknown_text_is_an_error_and_the_stream_continues(server: Running, text
     with streaming(server) as connection:
         connection.send(text)
         error = hear(connection)
-        messages.Fault.model_validate(error)
+        messages.StreamError.model_validate(error)
         assert (error["type"], error["seq"]) == ("error", None)
         connection.send(PICTURE)
         assert hear(connection)["type"] == "result"
@@ -277,9 +278,9 @@ def test_ping_is_answered_by_pong(server: Running) -> None:
 def test_a_stream_without_frames_is_closed(models_dir: Path) -> None:
     with serving(Settings(models_dir=models_dir, stream_idle_s=1)) as running:
         with streaming(running) as connection:
-            assert "1 s" in hear_goodbye(connection, messages.IDLE)["reason"]
+            assert "1 s" in hear_goodbye(connection, CloseCode.IDLE)["reason"]
         with connected(running) as connection:  # without a hello
-            assert "a hello" in hear_goodbye(connection, messages.IDLE)["reason"]
+            assert "a hello" in hear_goodbye(connection, CloseCode.IDLE)["reason"]
         with bare(running.url) as connection:  # half a frame is not a message
             connection.sendall(packed(BINARY, PICTURE)[: len(PICTURE) // 2])
             eventually(lambda: running.open_streams == 0)
@@ -299,7 +300,7 @@ def test_pings_do_not_keep_a_stream_open(models_dir: Path) -> None:
             said = hear_until(connection, lambda event: event["type"] == "bye")
             pinging.result(PATIENCE_S)
     assert {"type": "pong"} in said
-    assert said[-1]["code"] == messages.IDLE
+    assert said[-1]["code"] == CloseCode.IDLE
     assert "a frame within 0.5 s" in said[-1]["reason"]
 
 
@@ -316,7 +317,9 @@ def test_one_address_gets_at_most_half_of_the_streams(models_dir: Path) -> None:
     few = Settings(models_dir=models_dir, stream_max_sessions=5)
     with serving(few) as running, streaming(running) as first, streaming(running) as second:
         with connected(running) as third:
-            assert "at most 2 streams at once from one address" in hear_goodbye(third, messages.OVERLOADED)["reason"]
+            assert (
+                "at most 2 streams at once from one address" in hear_goodbye(third, CloseCode.TRY_AGAIN_LATER)["reason"]
+            )
         for connection in (first, second):
             connection.send(PICTURE)
             assert hear(connection)["type"] == "result"
@@ -386,7 +389,7 @@ def test_one_stream_too_many_is_refused(models_dir: Path) -> None:
     with serving(Settings(models_dir=models_dir, stream_max_sessions=1)) as running:
         with streaming(running) as first:
             with connected(running) as second:
-                assert "at most 1" in hear_goodbye(second, messages.OVERLOADED)["reason"]
+                assert "at most 1" in hear_goodbye(second, CloseCode.TRY_AGAIN_LATER)["reason"]
             first.send(PICTURE)
             assert hear(first)["type"] == "result"
         eventually(lambda: running.open_streams == 0)
@@ -402,7 +405,7 @@ def test_a_stopping_server_answers_and_closes_its_streams(models_dir: Path) -> N
         running.stop()
         assert hear(busy)["seq"] == 9
         for connection in (busy, idle):
-            hear_goodbye(connection, messages.RESTARTING)
+            hear_goodbye(connection, CloseCode.SERVICE_RESTART)
 
 
 def test_streams_and_predict_give_the_same_poses(server: Running) -> None:

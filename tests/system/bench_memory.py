@@ -1,9 +1,13 @@
-"""What calls take of a server's memory: resident afterwards, and at its peak.
+"""Benchmark: memory of a server during and after demanding calls. Linux only.
 
 python -m tests.system.bench_memory [--minutes M] [photo.jpg ...]
 
-A server of its own with the default settings, the deadline apart, gets the calls that ask for most, then pictures of
-mixed sizes for M minutes. Photos are for the first line, which makes its own without any. Linux only.
+Starts a server with the default settings except for a long deadline. Sends the most demanding legal calls, then
+pictures of mixed sizes for M minutes. The photos are used in the first kind of call; without any, pictures are
+generated.
+
+Prints a table with one line for each kind of call: duration, peak resident memory, and resident memory afterwards.
+The mixed sizes take several lines, so that a memory leak shows as a slope.
 """
 
 import argparse
@@ -17,18 +21,18 @@ import httpx
 import numpy as np
 
 from tests.system import pictures
-from tests.system.processes import Server, server_process
+from tests.system.processes import ServerProcess, run_server
 
 EVERYBODY = {"model": "teacher", "max_people": 100, "min_score": 0}
 MEGA = 1_000_000
 LARGEST = (8000, 4000)
-"""(width, height) in px, the default limit."""
+"""(width, height) in px of the largest picture that the default settings allow."""
 PARTS = 5
-"""Of the mixed sizes, a line each: memory that is lost shows as a slope."""
+"""Number of lines for the pictures of mixed sizes."""
 
 
 def predict(client: httpx.Client, content: bytes, accept: str = "application/json", **query: object) -> int:
-    """Ask once; how many people were told, 0 where a picture came back."""
+    """Call /predict; returns the number of people, or 0 where the reply is an image."""
     headers = {"Content-Type": "image/jpeg", "Accept": accept}
     reply = client.post("/predict", content=content, params=query, headers=headers)
     assert reply.status_code == 200, reply.text
@@ -36,14 +40,16 @@ def predict(client: httpx.Client, content: bytes, accept: str = "application/jso
 
 
 def predict_batch(client: httpx.Client, contents: list[bytes], **query: object) -> int:
+    """Call /predict/batch; returns the number of people."""
     files = [("image", (f"{i}.jpg", content)) for i, content in enumerate(contents)]
     reply = client.post("/predict/batch", files=files, params=query)
     assert reply.status_code == 200, reply.text
     return sum(len(entry["poses"]) for entry in reply.json())
 
 
-def line(server: Server, name: str, calls: Callable[[], object]) -> None:
-    server.forget_peak()
+def print_line(server: ServerProcess, name: str, calls: Callable[[], object]) -> None:
+    """Make calls and print a line of the table."""
+    server.reset_peak()
     begun_s = time.perf_counter()
     calls()
     took_s = time.perf_counter() - begun_s
@@ -52,7 +58,7 @@ def line(server: Server, name: str, calls: Callable[[], object]) -> None:
 
 
 def mixed(client: httpx.Client, minutes: float, seed: int) -> int:
-    """Pictures of all sizes and shapes, students and teachers, for so long; how many."""
+    """Send pictures of random sizes to students and teachers for some minutes; returns how many."""
     rng = np.random.default_rng(seed)
     end_s, count = time.monotonic() + 60 * minutes, 0
     while time.monotonic() < end_s:
@@ -70,22 +76,22 @@ def main() -> int:
     options = parser.parse_args()
     photos = [path.read_bytes() for path in options.photos] or [pictures.crowd(12, 8)] * 3
     turned = pictures.scaled(*LARGEST, orientation=6)
-    with server_process("--deadline-s", "600") as server, httpx.Client(base_url=server.url, timeout=600) as client:
+    with run_server("--deadline-s", "600") as server, httpx.Client(base_url=server.url, timeout=600) as client:
         print("| calls | s | peak MB | afterwards MB |\n|---|---|---|---|")
-        line(server, "none", lambda: None)
-        line(
+        print_line(server, "none", lambda: None)
+        print_line(
             server,
             f"{len(photos)} x {json.dumps(EVERYBODY)}",
             lambda: [predict(client, it, **EVERYBODY) for it in photos],
         )
-        line(server, f"{LARGEST[0] * LARGEST[1] / MEGA:.0f} megapixels, turned", lambda: predict(client, turned))
+        print_line(server, f"{LARGEST[0] * LARGEST[1] / MEGA:.0f} megapixels, rotated", lambda: predict(client, turned))
         for kind in ("image/jpeg", "image/png"):
-            line(server, f"the same, drawn as {kind}", lambda kind=kind: predict(client, turned, kind))
+            print_line(server, f"the same, drawn as {kind}", lambda kind=kind: predict(client, turned, kind))
         batch = [pictures.scaled(4000, 3000)] * 32
-        line(server, "a batch of 32 x 12 megapixels", lambda: predict_batch(client, batch))
+        print_line(server, "a batch of 32 x 12 megapixels", lambda: predict_batch(client, batch))
         for part in range(1, PARTS + 1):
             name = f"part {part} of {PARTS} of {options.minutes:g} min of mixed sizes"
-            line(server, name, lambda part=part: mixed(client, options.minutes / PARTS, seed=part))
+            print_line(server, name, lambda part=part: mixed(client, options.minutes / PARTS, seed=part))
     return 0
 
 

@@ -1,7 +1,11 @@
-"""What HTTP costs: /predict of one picture against the same steps called in-process, interleaved in one run.
+"""Benchmark: overhead of HTTP. Compares /predict with the same steps called in this process, in alternation.
 
-python -m tests.system.bench_server [photo.jpg] [--rounds N]: prints medians and their ratio. The server runs in a
-process of its own with as many onnxruntime threads as the in-process side; the client keeps its connection.
+python -m tests.system.bench_server [photo.jpg] [--rounds N]
+
+The server runs in its own process, with as many ONNX Runtime threads as the in-process side. The client keeps its
+connection open.
+
+Prints the number of people found by both, the median times, and their ratio.
 """
 
 import argparse
@@ -24,7 +28,7 @@ from service.pose.backends.runner import OnnxRunner
 from service.pose.detector import PersonDetector
 from service.pose.estimator import PoseEstimator
 from service.settings import Settings
-from tests.system.processes import server_process
+from tests.system.processes import run_server
 
 SIZE = (1280, 720)
 WARM_UP = 20
@@ -39,7 +43,7 @@ def portrait() -> bytes:
 
 
 def in_process(settings: Settings, content: bytes) -> Callable[[], int]:
-    """Decode, find, pose, without a server; the call answers how many people."""
+    """Make a function that decodes, detects and poses without a server, and returns the number of people."""
     opened = {name: bundle.read(settings.models_dir / name) for name in (settings.detector, settings.student)}
     runners = {name: OnnxRunner(it.onnx, settings.thread_count) for name, it in opened.items()}
     detector = PersonDetector(opened[settings.detector], runners[settings.detector])
@@ -55,6 +59,7 @@ def in_process(settings: Settings, content: bytes) -> Callable[[], int]:
 
 
 def ask(client: HTTPConnection, method: str, path: str, content: bytes | None = None) -> tuple[int, bytes]:
+    """Send a request; returns the status and the body."""
     client.request(method, path, content, {"Content-Type": "image/jpeg"})
     reply = client.getresponse()
     return reply.status, reply.read()
@@ -67,8 +72,8 @@ def main() -> int:
     options = parser.parse_args()
     content = options.photo.read_bytes() if options.photo else portrait()
     direct = in_process(settings_.load(os.environ), content)
-    with server_process() as server:
-        # The standard library's client: lighter than others, so that it is the server that is measured.
+    with run_server() as server:
+        # The standard library's client has the least overhead of its own.
         client = HTTPConnection(server.host, server.port, timeout=60)
         times: dict[str, list[float]] = {"in-process": [], "/predict": []}
         for turn in range(options.rounds + WARM_UP):

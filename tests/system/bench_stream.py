@@ -1,12 +1,15 @@
-"""Streams against a server of its own: ages, answers and drops of every client, and what the server needs for them.
+"""Benchmark: streams of several clients against a server that this program starts.
 
-python -m tests.system.bench_stream [--clients N] [--fps F] [--seconds S] [--policy latest|all] [--rude] [photo.jpg ...]
+python -m tests.system.bench_stream [--clients N] [--fps F] [--seconds S] [--policy P] [--misbehaving] [photo ...]
 
-Without options it is one camera of 1280 x 720 at 30 fps; with ``--clients 8`` more than two cores can answer.
-``--clients 4 --workers 1 --model teacher --no-track --seconds 300`` asks four times what the server can do. Each client
-is a process that sends on time whatever comes back; ``--rude`` adds three who never read, send half a frame, or come
-and go all the time. Ages are the server's (last byte in, answer out) and the client's own (picture handed over, answer
-read), on one clock. The person sways.
+Without options: one camera of 1280 x 720 px at 30 fps that shows a swaying person. ``--clients 8`` is more than two
+cores can serve. ``--clients 4 --workers 1 --model teacher --no-track --seconds 300`` is an overload of about four
+times. Each client is a process that sends on time whatever comes back. ``--misbehaving`` adds three clients that
+never read, send half a frame, or reconnect all the time.
+
+Prints frames sent, answered and dropped; results per second of each client and their fairness (Jain's index); ages of
+results, measured by the server (last byte in to result out) and by the client (frame sent to result read); the mean
+time of each stage; and the server's memory and CPU use.
 """
 
 import argparse
@@ -31,21 +34,21 @@ import numpy as np
 import skimage.data
 from websockets.sync.client import ClientConnection, connect
 
-from tests.system import rude
+from tests.system import misbehaving
 
 SIZE = (1280, 720)
 STEPS = 30
 WARM_UP_S = 2.0
-PATIENCE_S = 30.0
+TIMEOUT_S = 30.0
 
 
 def offset(step: int) -> int:
-    """Where the photo's left edge is in a frame, px."""
+    """Left edge of the photo in a frame, px."""
     return 384 + round(80 * np.sin(2 * np.pi * step / STEPS))
 
 
 def camera() -> list[bytes]:
-    """JPEGs of one second of a person who sways before a blurred enlargement of herself."""
+    """JPEGs of one second: a person who sways in front of a blurred enlargement of the photo."""
     photo = skimage.data.astronaut()[..., ::-1]
     background = cv2.GaussianBlur(cv2.resize(photo, SIZE), (0, 0), 40)
     pictures = []
@@ -58,8 +61,8 @@ def camera() -> list[bytes]:
 
 
 @dataclass
-class Tally:
-    """What one client saw; times in ms."""
+class ClientTally:
+    """Results of one client; times in ms."""
 
     sent: int
     answered: int
@@ -72,28 +75,28 @@ class Tally:
     stages: dict[str, float]
 
 
-def run_client(url: str, pictures: list[bytes], options: argparse.Namespace) -> Tally:
-    """Send for so many seconds, then hear the rest."""
+def run_client(url: str, pictures: list[bytes], options: argparse.Namespace) -> ClientTally:
+    """Send frames for the given time, then wait for the remaining results."""
     with connect(url, subprotocols=["pose.v1.json"], compression=None, max_size=None) as connection:
         hello = {"policy": options.policy, "track": not options.no_track, "max_fps": options.max_fps}
         hello |= {"type": "hello", "model": options.model}
         connection.send(json.dumps({name: value for name, value in hello.items() if value is not None}))
-        assert json.loads(connection.recv(PATIENCE_S))["type"] == "ready"
+        assert json.loads(connection.recv(TIMEOUT_S))["type"] == "ready"
         events: list[tuple[float, dict[str, Any]]] = []
         last = round(options.fps * options.seconds) - 1
-        hearing = threading.Thread(target=_hear, args=(connection, last, events))
-        hearing.start()
+        receiving = threading.Thread(target=_receive, args=(connection, last, events))
+        receiving.start()
         begun_s = time.perf_counter()
         for seq in range(last + 1):
             time.sleep(max(0.0, begun_s + seq / options.fps - time.perf_counter()))
             header = struct.pack(">BBHIQ", 1, 0, 0, seq, time.perf_counter_ns() // 1000)
             connection.send(header + pictures[seq % len(pictures)])
-        hearing.join(PATIENCE_S)
+        receiving.join(TIMEOUT_S)
     results = [(at_s, event) for at_s, event in events if event["type"] == "result"]
     stages = {
         name: np.mean([event["timings_ms"][name] for _, event in results]) for name in results[0][1]["timings_ms"]
     }
-    return Tally(
+    return ClientTally(
         sent=last + 1,
         answered=len(results),
         errors=sum(event["type"] == "error" for _, event in events),
@@ -106,14 +109,14 @@ def run_client(url: str, pictures: list[bytes], options: argparse.Namespace) -> 
     )
 
 
-def _hear(connection: ClientConnection, last: int, events: list[tuple[float, dict[str, Any]]]) -> None:
+def _receive(connection: ClientConnection, last: int, events: list[tuple[float, dict[str, Any]]]) -> None:
     while not events or events[-1][1].get("seq") != last:
-        event = json.loads(connection.recv(PATIENCE_S))
+        event = json.loads(connection.recv(TIMEOUT_S))
         events.append((time.perf_counter(), event))
 
 
 def server_use(url: str) -> tuple[float, float]:
-    """Resident MB and CPU seconds so far, as /metrics tells."""
+    """Resident MB, and CPU seconds since the start, from /metrics."""
     text = urllib.request.urlopen(url + "/metrics").read().decode()
     resident, cpu = (re.search(rf"^process_{name} (\S+)$", text, re.MULTILINE) for name in (
         "resident_memory_bytes", "cpu_seconds_total",
@@ -127,32 +130,32 @@ def percentiles(values: Sequence[float]) -> str:
     return "  ".join(f"p{q} {np.percentile(values, q):6.1f}" for q in (50, 95, 99))
 
 
-class Watch:
-    """Reads the server's use ten times while a benchmark runs."""
+class UsageMonitor:
+    """Reads the server's memory and CPU use ten times during a benchmark."""
 
     def __init__(self, url: str, seconds: float) -> None:
         self.uses = [server_use(url)]
         self._over = threading.Event()
-        self._watching = threading.Thread(target=self._watch, args=(url, seconds / 10))
+        self._thread = threading.Thread(target=self._run, args=(url, seconds / 10))
 
     def __enter__(self) -> Self:
-        self._watching.start()
+        self._thread.start()
         return self
 
     def __exit__(self, *error: object) -> None:
         self._over.set()
-        self._watching.join()
+        self._thread.join()
 
-    def _watch(self, url: str, pause_s: float) -> None:
+    def _run(self, url: str, pause_s: float) -> None:
         while not self._over.wait(pause_s):
             self.uses.append(server_use(url))
 
 
-def report(tallies: list[Tally], seconds: float, uses: Sequence[tuple[float, float]]) -> None:
+def report(tallies: list[ClientTally], seconds: float, uses: Sequence[tuple[float, float]]) -> None:
     rates = [tally.answered / seconds for tally in tallies]
     total = {name: sum(getattr(it, name) for it in tallies) for name in ("sent", "answered", "errors", "dropped")}
     lost = total["sent"] - total["answered"] - total["errors"] - total["dropped"]
-    print(f"frames       {total}, unaccounted {lost}, told to slow down {sum(it.slow_downs for it in tallies)} times")
+    print(f"frames       {total}, unaccounted {lost}, asked to slow down {sum(it.slow_downs for it in tallies)} times")
     print(f"answered/s   {'  '.join(f'{rate:.1f}' for rate in rates)}  sum {sum(rates):.1f}")
     print(f"Jain index   {sum(rates) ** 2 / (len(rates) * sum(rate**2 for rate in rates)):.4f}")
     print(f"server age   {percentiles([age for it in tallies for age in it.server_ages])} ms")
@@ -169,16 +172,16 @@ def report(tallies: list[Tally], seconds: float, uses: Sequence[tuple[float, flo
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("photos", type=Path, nargs="*", help="frames to send in turn; a painted second without")
+    parser.add_argument("photos", type=Path, nargs="*", help="frames to send in turn; default: a swaying person")
     parser.add_argument("--clients", type=int, default=1)
     parser.add_argument("--fps", type=float, default=30)
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--policy", choices=["latest", "all"], default="latest")
     parser.add_argument("--max-fps", type=float)
     parser.add_argument("--model", default="auto", help="student, teacher, auto or a bundle's name")
-    parser.add_argument("--workers", type=int, help="of the server; a half of the cores without")
-    parser.add_argument("--rude", action="store_true", help="beside clients who misbehave")
-    parser.add_argument("--no-track", action="store_true", help="the detector looks at every frame")
+    parser.add_argument("--workers", type=int, help="inference threads of the server; default: half of the cores")
+    parser.add_argument("--misbehaving", action="store_true", help="add clients that misbehave")
+    parser.add_argument("--no-track", action="store_true", help="no tracking: the detector runs on every frame")
     options = parser.parse_args()
     pictures = [path.read_bytes() for path in options.photos] or camera()
     command = [sys.executable, "-m", "service", "--port", "0", "--log-level", "warning"]
@@ -197,12 +200,12 @@ def main() -> int:
             with multiprocessing.get_context("spawn").Pool(options.clients) as pool:
                 warm_up = argparse.Namespace(**vars(options) | {"seconds": WARM_UP_S})
                 pool.starmap(run_client, [(stream, pictures, warm_up)] * options.clients, chunksize=1)
-                others = rude.crowd(url, pictures[0]) if options.rude else nullcontext({})
-                with Watch(url, options.seconds) as watch, others as visits:
+                others = misbehaving.misbehaving_clients(url, pictures[0]) if options.misbehaving else nullcontext({})
+                with UsageMonitor(url, options.seconds) as monitor, others as connections:
                     tallies = pool.starmap(run_client, [(stream, pictures, options)] * options.clients, chunksize=1)
-            report(tallies, options.seconds, [*watch.uses, server_use(url)])
-            if options.rude:
-                print(f"rude clients came {visits} times")
+            report(tallies, options.seconds, [*monitor.uses, server_use(url)])
+            if options.misbehaving:
+                print(f"connections of misbehaving clients: {connections}")
         finally:
             server.terminate()
     return 0

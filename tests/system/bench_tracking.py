@@ -1,11 +1,13 @@
-"""Boxes from previous poses against the detector at every frame, on a clip with exact truth.
+"""Benchmark: tracking between detections, compared with the detector on every frame, on a clip with ground truth.
 
-python -m tests.system.bench_tracking CLIP [--fps F] [--find-every N ...]
+python -m tests.system.bench_tracking CLIP [--fps F] [--detect-every N ...] [--model NAME]
 
-CLIP is a folder with ``annotations.json`` (COCO keypoints; each person with a ``track_id``) and the frames it names, as
-`posewright-train render --clip` writes it. Each line is one way of watching, by the shipped bundles: mean OKS of all
-true people (a missed one counts 0), the share found (OKS of one half), how often a person's id changed, how often the
-detector looked, the median time of a frame, and how far joints tremble about the truth (second differences).
+CLIP is a folder with ``annotations.json`` (COCO keypoints, each person with a ``track_id``) and the frames it names,
+as `posewright-train render --clip` writes it. Runs the bundles that ship.
+
+Prints a table with a line for each way: mean OKS of all true people (a missed one counts 0), the share found (OKS of
+one half), the number of id changes, the share of frames on which the detector ran, the median time of a frame, and
+the jitter of keypoints about the truth (second differences).
 """
 
 import argparse
@@ -23,15 +25,15 @@ from service.inference.registry import ModelRegistry, open_registry
 from service.pose.oks import oks
 from service.pose.skeleton import COCO17
 from service.settings import Settings
-from service.streaming.follower import Watcher
-from service.streaming.tracking.assignment import pair
+from service.streaming.follower import Follower
+from service.streaming.tracking.assignment import assign
 
 FOUND = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """The people of a frame: keypoints (N, K, 2), weights (N, K), areas (N,), ids (N,)."""
+    """Ground truth of a frame: keypoints (N, K, 2), weights (N, K), areas (N,), ids (N,)."""
 
     file: Path
     keypoints: np.ndarray
@@ -41,7 +43,7 @@ class Truth:
 
 
 def read(clip: Path) -> list[Truth]:
-    """Frames in order of their file names."""
+    """Read a clip, in the order of the file names."""
     content = json.loads((clip / "annotations.json").read_text())
     people = defaultdict(list)
     for person in content["annotations"]:
@@ -57,17 +59,17 @@ def read(clip: Path) -> list[Truth]:
 
 
 @dataclass(slots=True)
-class Score:
-    """Sums over a clip."""
+class TrackingScore:
+    """Measurements over a clip."""
 
-    likeness: list[float]
+    similarity: list[float]
     switches: int
-    looks: int
+    detections: int
     times_ms: list[float]
-    tremble: list[float]
+    jitter: list[float]
 
 
-def watch(
+def measure(
     frames: list[Truth],
     registry: ModelRegistry,
     request: PoseRequest,
@@ -75,33 +77,33 @@ def watch(
     track: bool,
     smooth: bool,
     every: int,
-) -> Score:
-    """Watch a clip once."""
-    watching = Watcher(registry, request, track=track, smooth=smooth, find_every=every, most_misses=30)
-    score = Score([], 0, 0, [], [])
+) -> TrackingScore:
+    """Run a follower over a clip."""
+    follower = Follower(registry, request, track=track, smooth=smooth, detect_every=every, max_misses=30)
+    score = TrackingScore([], 0, 0, [], [])
     known: dict[int, int] = {}
     places: dict[int, list[np.ndarray]] = defaultdict(list)
     for i, truth in enumerate(frames):
-        clock, begun = Stopwatch(), time.perf_counter()
-        sight = watching.look(truth.file.read_bytes(), i / fps, clock)
+        stopwatch, begun = Stopwatch(), time.perf_counter()
+        result = follower.infer(truth.file.read_bytes(), i / fps, stopwatch)
         score.times_ms.append(1e3 * (time.perf_counter() - begun))
-        score.looks += clock.laps_ms["detect"] > 1
-        poses = sight.prediction.poses
+        score.detections += stopwatch.laps_ms["detect"] > 1
+        poses = result.prediction.poses
         alike = oks(poses.keypoints, truth.keypoints, truth.areas, COCO17.sigma_array, truth.weights)
-        matched = {column: row for row, column in pair(alike, 0.1)}
+        matched = {column: row for row, column in assign(alike, 0.1)}
         for person, track_id in enumerate(truth.ids):
             row = matched.get(person)
             if not truth.weights[person].any():
                 continue
-            score.likeness.append(0.0 if row is None else float(alike[row, person]))
+            score.similarity.append(0.0 if row is None else float(alike[row, person]))
             if row is None or alike[row, person] < FOUND:
                 continue
-            if sight.ids is not None:
-                score.switches += known.get(track_id, sight.ids[row]) != sight.ids[row]
-                known[track_id] = sight.ids[row]
+            if result.ids is not None:
+                score.switches += known.get(track_id, result.ids[row]) != result.ids[row]
+                known[track_id] = result.ids[row]
             places[track_id].append((poses.keypoints[row] - truth.keypoints[person]) / np.sqrt(truth.areas[person]))
     for errors in places.values():
-        score.tremble += list(np.linalg.norm(np.diff(np.array(errors), n=2, axis=0), axis=2).ravel())
+        score.jitter += list(np.linalg.norm(np.diff(np.array(errors), n=2, axis=0), axis=2).ravel())
     return score
 
 
@@ -109,7 +111,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clip", type=Path)
     parser.add_argument("--fps", type=float, default=30)
-    parser.add_argument("--find-every", type=int, nargs="+", default=[10])
+    parser.add_argument("--detect-every", type=int, nargs="+", default=[10])
     parser.add_argument("--model", default="auto")
     options = parser.parse_args()
     registry = open_registry(Settings())
@@ -117,18 +119,19 @@ def main() -> int:
     frames = read(options.clip)
     print(f"{options.clip}: {len(frames)} frames, {sum(len(it.ids) for it in frames)} people in them")
     ways = {"detector at every frame": (False, False, 1)}
-    for every in options.find_every:
+    for every in options.detect_every:
         ways[f"tracked, detector every {every}"] = (True, False, every)
         ways[f"tracked, detector every {every}, smoothed"] = (True, True, every)
-    print("| way | mean OKS | found | id changes | detector looked | ms a frame | tremble (% of size) |")
+    print("| way | mean OKS | found | id changes | detector ran | ms a frame | jitter (% of size) |")
     print("|---|---|---|---|---|---|---|")
     for name, (track, smooth, every) in ways.items():
-        score = watch(frames, registry, request, options.fps, track, smooth, every)
-        found = np.mean([value >= FOUND for value in score.likeness])
+        score = measure(frames, registry, request, options.fps, track, smooth, every)
+        found = np.mean([value >= FOUND for value in score.similarity])
         changes = str(score.switches) if track else "-"
         print(
-            f"| {name} | {np.mean(score.likeness):.3f} | {found:.1%} | {changes} | {score.looks / len(frames):.0%} | "
-            f"{np.median(score.times_ms):.1f} | {100 * np.mean(score.tremble):.2f} |",
+            f"| {name} | {np.mean(score.similarity):.3f} | {found:.1%} | {changes} | "
+            f"{score.detections / len(frames):.0%} | "
+            f"{np.median(score.times_ms):.1f} | {100 * np.mean(score.jitter):.2f} |",
             flush=True,
         )
     return 0

@@ -1,4 +1,4 @@
-"""Pictures that ask much of a server: crowds, large ones, all sizes. Of scikit-image's photo of Eileen Collins."""
+"""Demanding pictures: many people, large sizes. Made of scikit-image's photo of Eileen Collins."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from PIL import Image as PillowImage
 
 
 def crowd(columns: int, rows: int, side: int = 96) -> bytes:
-    """A JPEG that shows her ``columns`` x ``rows`` times, each ``side`` px wide and high."""
+    """Make a JPEG that shows her ``columns`` x ``rows`` times, each ``side`` px wide and high."""
     photo = cv2.resize(skimage.data.astronaut(), (side, side), interpolation=cv2.INTER_AREA)
     return encode(np.tile(photo, (rows, columns, 1)))
 
 
 def scaled(width: int, height: int, orientation: int = 1) -> bytes:
-    """A JPEG of ``width`` x ``height`` px as stored, to be turned as EXIF's ``orientation`` says."""
+    """Make a JPEG of ``width`` x ``height`` px as stored, with an EXIF ``orientation``."""
     photo = cv2.resize(skimage.data.astronaut(), (width, height), interpolation=cv2.INTER_LINEAR)
     return encode(photo, orientation)
 
 
 def encode(pixels: np.ndarray, orientation: int = 1) -> bytes:
+    """Encode RGB pixels as a JPEG with an EXIF ``orientation``."""
     exif = PillowImage.Exif()
     exif[0x0112] = orientation
     stream = io.BytesIO()

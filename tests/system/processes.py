@@ -1,4 +1,4 @@
-"""A server in a process of its own, and what the kernel says of its memory."""
+"""A server in a process of its own, and the memory that it uses."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
-    """A server that answers.
+class ServerProcess:
+    """A running server.
 
     Attributes:
-        pid: Of its process.
-        host: Where it listens.
-        port: Likewise.
+        pid: Its process id.
+        host: The address on which it listens.
+        port: The port on which it listens.
     """
 
     pid: int
@@ -36,34 +36,34 @@ class Server:
         return f"http://{self.host}:{self.port}"
 
     def memory_mb(self, field: str) -> float:
-        """Of the process, 10^6 bytes: ``VmRSS``, resident now, or ``VmHWM``, its peak. Linux only."""
+        """Memory of the process in 10^6 bytes: ``VmRSS`` (resident now) or ``VmHWM`` (its peak). Linux only."""
         status = Path(f"/proc/{self.pid}/status").read_text()
         found = re.search(rf"^{field}:\s+(\d+) kB$", status, re.MULTILINE)
         assert found
         return int(found[1]) * 1024 / 1e6
 
-    def forget_peak(self) -> None:
-        """Begin a new peak at what is resident now (proc(5), clear_refs)."""
+    def reset_peak(self) -> None:
+        """Reset the peak to what is resident now (proc(5), clear_refs)."""
         Path(f"/proc/{self.pid}/clear_refs").write_text("5")
 
 
 @contextmanager
-def server_process(*flags: str) -> Iterator[Server]:
-    """Serve with the defaults and ``flags`` until the block ends; it is warm when the block begins."""
+def run_server(*flags: str) -> Iterator[ServerProcess]:
+    """Run a server with the default settings and ``flags``; it is ready when the block begins."""
     command = [sys.executable, "-m", "service", "--port", "0", *flags]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) as process:
         try:
             assert process.stdout
             address = re.search(r"http://([\d.]+):(\d+)", process.stdout.readline())
             assert address, "the server did not start"
-            server = Server(process.pid, address[1], int(address[2]))
+            server = ServerProcess(process.pid, address[1], int(address[2]))
             _wait_until_ready(server)
             yield server
         finally:
             process.terminate()
 
 
-def _wait_until_ready(server: Server) -> None:
+def _wait_until_ready(server: ServerProcess) -> None:
     end_s = time.monotonic() + PATIENCE_S
     while True:
         try:

@@ -1,4 +1,4 @@
-"""The bundles that ship, on a real photo: NASA's portrait of Eileen Collins, which scikit-image carries."""
+"""The bundles that ship, on a real photo: NASA's portrait of Eileen Collins, from scikit-image."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ MODELS = Path(bundle.__file__).parent.parent / "models"
 POSES = ("student-s", "student-t", "teacher")
 NAMES = ("detector", *POSES)
 BOX = np.array([[0, 0, 512, 512]], np.float32)
-# Read off the photo by eye, px; a person facing the camera has her left on the picture's right.
+# Measured by hand, px. A person who faces the camera has the left side on the right of the picture.
 JOINTS = {
     "nose": (221, 125),
     "left_eye": (239, 103),
@@ -36,12 +36,12 @@ def opened(name: str) -> tuple[bundle.Bundle, OnnxRunner]:
     return found, OnnxRunner(found.onnx, threads=1)
 
 
-def test_together_they_are_small_enough_to_ship() -> None:
+def test_all_bundles_together_are_small_enough_to_ship() -> None:
     assert sum(path.stat().st_size for path in MODELS.rglob("*") if path.is_file()) < 40e6
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_has_a_card_with_figures_data_and_limits(name: str) -> None:
+def test_each_bundle_has_a_model_card_with_figures_data_and_limits(name: str) -> None:
     found = bundle.read(MODELS / name)
     assert found.manifest.metrics
     for section in ("## Figures", "## Training", "## Terms of the data", "## Limits"):
@@ -51,7 +51,7 @@ def test_each_has_a_card_with_figures_data_and_limits(name: str) -> None:
     assert "## Scores" in found.card
 
 
-def test_the_detector_finds_her_alone(photo: np.ndarray) -> None:
+def test_the_detector_finds_exactly_one_person(photo: np.ndarray) -> None:
     boxes, scores = PersonDetector(*opened("detector")).detect(photo, min_score=0.3)
     assert len(boxes) == 1
     assert scores[0] > 0.3
@@ -59,10 +59,10 @@ def test_the_detector_finds_her_alone(photo: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("name", POSES)
-def test_joints_are_where_they_are(photo: np.ndarray, name: str) -> None:
+def test_keypoints_are_near_those_measured_by_hand(photo: np.ndarray, name: str) -> None:
     estimator = PoseEstimator(*opened(name))
     poses = estimator.estimate(photo, BOX)
-    near = 9 * 1.25 * 512 / estimator.manifest.input_size[1] / 0.75  # nine px of the crop, in px of the photo
+    near = 9 * 1.25 * 512 / estimator.manifest.input_size[1] / 0.75  # nine crop px in photo px
     for joint, place in JOINTS.items():
         k = estimator.skeleton.keypoints.index(joint)
         assert np.linalg.norm(poses.keypoints[0, k] - place) < near, joint
@@ -70,7 +70,7 @@ def test_joints_are_where_they_are(photo: np.ndarray, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", POSES)
-def test_a_mirrored_photo_gives_mirrored_joints(photo: np.ndarray, name: str) -> None:
+def test_a_mirrored_photo_gives_mirrored_keypoints(photo: np.ndarray, name: str) -> None:
     estimator = PoseEstimator(*opened(name))
     poses = estimator.estimate(photo, BOX)
     mirrored = estimator.estimate(np.ascontiguousarray(photo[:, ::-1]), BOX - np.array([1, 0, 1, 0], np.float32))

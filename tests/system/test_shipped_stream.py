@@ -1,4 +1,4 @@
-"""The bundles that ship, watching somebody who sways before a camera, and vanishes."""
+"""The bundles that ship, in a stream that shows a person who sways before the camera, and then vanishes."""
 
 import cv2
 import numpy as np
@@ -9,7 +9,7 @@ from service.inference.predict import PoseRequest, Stopwatch
 from service.inference.registry import ModelRegistry, open_registry
 from service.pose.boxes import iou
 from service.settings import Settings
-from service.streaming.follower import Watcher
+from service.streaming.follower import Follower
 from tests.system.bench_stream import SIZE, STEPS, camera, offset
 
 PICTURES = camera()
@@ -20,34 +20,34 @@ def registry() -> ModelRegistry:
     return open_registry(Settings())
 
 
-@pytest.mark.parametrize("fps", [30, 10, 5, 3])
-def test_she_is_one_person_at_any_rate(registry: ModelRegistry, fps: int) -> None:
+@pytest.mark.parametrize("fps", [30, 10, 6.5, 5, 3])
+def test_a_swaying_person_is_one_track_at_any_frame_rate(registry: ModelRegistry, fps: float) -> None:
     request = PoseRequest(registry.choose("auto"), None, 20, 0.15, 10**8)
-    watching = Watcher(registry, request, track=True, smooth=True, find_every=10, most_misses=30)
+    follower = Follower(registry, request, track=True, smooth=True, detect_every=10, max_misses=30)
     for i in range(25):
-        step = i * 30 // fps % STEPS
-        sight = watching.look(PICTURES[step], i / fps, Stopwatch())
-        assert sight.ids == [1]
+        step = int(i * 30 / fps) % STEPS
+        result = follower.infer(PICTURES[step], i / fps, Stopwatch())
+        assert result.ids == [1]
         x = offset(step)
         truth = np.array([[x + 30, 213, x + 480, 720]], np.float32)
-        assert iou(sight.prediction.poses.boxes, truth)[0, 0] > 0.4
+        assert iou(result.prediction.poses.boxes, truth)[0, 0] > 0.4
 
 
-@pytest.mark.parametrize(("fps", "find_every"), [(30, 10), (10, 3), (3, 1000)])
+@pytest.mark.parametrize(("fps", "detect_every"), [(30, 10), (10, 3), (3, 1000)])
 @pytest.mark.parametrize("background", ["black", "brick", "gravel", "page"])
-def test_when_she_vanishes_nobody_is_told_three_frames_later(
-    registry: ModelRegistry, background: str, fps: int, find_every: int
+def test_a_person_who_vanishes_is_reported_for_three_more_frames_at_most(
+    registry: ModelRegistry, background: str, fps: int, detect_every: int
 ) -> None:
     pixels = np.zeros(SIZE[::-1], np.uint8)
     if background != "black":
         pixels = cv2.resize(getattr(skimage.data, background)(), SIZE)
     empty = bytes(cv2.imencode(".jpg", pixels)[1])
     request = PoseRequest(registry.choose("auto"), None, 20, 0.15, 10**8)
-    watching = Watcher(registry, request, track=True, smooth=True, find_every=find_every, most_misses=30)
-    told = []
+    follower = Follower(registry, request, track=True, smooth=True, detect_every=detect_every, max_misses=30)
+    reported = []
     for i in range(25):
         picture = PICTURES[i * 30 // fps % STEPS] if i < 8 else empty
-        told.append(watching.look(picture, i / fps, Stopwatch()).ids)
-    assert told[:8] == [[1]] * 8
-    assert told[11:] == [[]] * 14
-    assert all(set(ids or ()) <= {1} for ids in told)
+        reported.append(follower.infer(picture, i / fps, Stopwatch()).ids)
+    assert reported[:8] == [[1]] * 8
+    assert reported[11:] == [[]] * 14
+    assert all(set(ids or ()) <= {1} for ids in reported)

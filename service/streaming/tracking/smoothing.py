@@ -1,9 +1,9 @@
-"""One-Euro smoothing: joints that rest stand still, joints that move are followed at once.
+"""One-Euro smoothing of keypoints: removes jitter from keypoints at rest, adds little delay to moving ones.
 
-Casiez, Roussel, Vogel, "1 € Filter", CHI 2012: a low-pass filter whose cutoff frequency grows with speed. One filter
-per keypoint, all of a person's at once; x and y of a point share its speed, so that no direction is smoothed more than
-another. Speeds are in person sizes per second (a size is the square root of the box's area), so that a person far away
-is smoothed like one near by.
+Casiez, Roussel, Vogel, "1 € Filter", CHI 2012: a low-pass filter whose cutoff frequency grows with speed. There is one
+filter per keypoint. x and y of a keypoint share its speed, so that all directions are smoothed alike. Speeds are in
+person sizes per second (the size is the square root of the box's area), so that people far away are smoothed like
+people near the camera.
 """
 
 from __future__ import annotations
@@ -17,19 +17,21 @@ from service.streaming.tracking import clock
 
 MIN_CUTOFF_HZ = 1.0
 BETA = 5.0
-"""Cutoff gained per speed, Hz per size/s."""
+"""Growth of the cutoff with speed, Hz per size/s."""
 SPEED_CUTOFF_HZ = 2.0
-SURE_SCORE = 0.35
-LEAST_TRUST = 0.25
-"""Share of the cutoff that a keypoint of score 0 is left with: what is hardly seen is smoothed harder."""
+"""Cutoff of the low-pass filter on the speed itself."""
+FULL_CUTOFF_SCORE = 0.35
+"""Keypoint score from which the full cutoff is used; below, keypoints are smoothed more."""
+MIN_CUTOFF_SHARE = 0.25
+"""Share of the cutoff for a keypoint of score 0."""
 
 
 @dataclass(slots=True)
 class _State:
-    """Where one person's filter stands.
+    """State of one person's filters.
 
     Attributes:
-        time_s: Of the newest points.
+        time_s: Time of the newest points.
         points: float32 (K, 2), smoothed, image px.
         speeds: float32 (K, 2), smoothed, sizes per second.
     """
@@ -43,19 +45,20 @@ class Smoother:
     """The filters of all people in one stream."""
 
     def __init__(self) -> None:
+        """Start without people."""
         self._states: dict[int, _State] = {}
 
     def smooth(self, person: int, points: Floats, scores: Floats, size: float, time_s: float) -> Floats:
         """Smooth one person's newest keypoints.
 
-        Where time jumps (`clock.step`) the filter begins anew: points come out as they came in.
+        Where the clock jumps (`clock.step`) the filters start anew, and the points are returned unchanged.
 
         Args:
-            person: Whose they are.
+            person: The track id.
             points: float32 (K, 2), image px.
             scores: float32 (K,), 0..1.
             size: Square root of the area of the person's box, px.
-            time_s: When they were seen, on any steady clock.
+            time_s: Time of the frame, on the stream's clock.
 
         Returns:
             float32 (K, 2), image px.
@@ -67,14 +70,14 @@ class Smoother:
             return points
         raw_speeds = (points - state.points) / (max(size, 1.0) * step_s)
         speeds = state.speeds + _weight(np.float32(SPEED_CUTOFF_HZ), step_s) * (raw_speeds - state.speeds)
-        trust = np.clip(scores / SURE_SCORE, LEAST_TRUST, 1)
-        cutoffs_hz = trust * (MIN_CUTOFF_HZ + BETA * np.linalg.norm(speeds, axis=1))
+        cutoff_shares = np.clip(scores / FULL_CUTOFF_SCORE, MIN_CUTOFF_SHARE, 1)
+        cutoffs_hz = cutoff_shares * (MIN_CUTOFF_HZ + BETA * np.linalg.norm(speeds, axis=1))
         smoothed = state.points + _weight(cutoffs_hz, step_s)[:, None] * (points - state.points)
         self._states[person] = _State(time_s, smoothed.astype(np.float32), speeds.astype(np.float32))
         return self._states[person].points
 
     def keep(self, people: set[int]) -> None:
-        """Forget everyone but ``people``."""
+        """Remove the filters of everyone but ``people``."""
         for person in self._states.keys() - people:
             del self._states[person]
 

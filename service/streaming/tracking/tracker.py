@@ -1,22 +1,23 @@
-"""Who is who from frame to frame, and where to look next, so that the detector need not look at every frame.
+"""Tracking of people from frame to frame, so that the detector need not run on every frame.
 
-One frame goes: `Tracker.boxes` says where the known people must be now; where `Tracker.due`, the detector looks too, and
-what it finds elsewhere is added; the pose network looks into all boxes; `Tracker.update` says whose pose is whose.
+For each frame, `Tracker.predict` gives the boxes in which the known people are expected. If `Tracker.detection_due`,
+the detector runs as well, and `Tracker.add_detections` merges its boxes with the predicted ones. The pose network runs
+on all boxes. If the poses show that the predictions were wrong (`Tracker.predictions_failed`), the detector runs in
+the same frame. Finally `Tracker.update` assigns the poses to tracks.
 
-A pose's own box tells little about whose it is: in a crop that shows two people the network may choose the other one.
-So ids are given by how well poses fit to where their owners were heading (OKS and IoU, the best pairing as a whole). Of
-two poses that are one person the surer one stays; the track that is left without coasts on, and the detector looks for
-its person until he is back or given up.
+Poses are assigned by how well they fit the motion (OKS and IoU) and the appearance of the tracks, with one optimal
+assignment for the whole frame, because a crop that shows two people may yield the pose of either. Of two poses of one
+person, the one with the higher score is kept; the track that is left without a pose is extrapolated, and the detector
+searches for its person.
 
-A pose network sees a body wherever it is told to look, so poses alone keep nobody: every track begins with a box of the
-detector and lives by its word. That word holds for what it was given about. Once the pose jumps, or its score or the
-colours of the body fall away (`Track.compare`), and whenever the detector looks and is silent, the person is in doubt.
-Then the detector looks at every frame, and whoever it does not confirm within `track.MOST_DOUBT` frames is not told,
-until it does. Who has come into doubt is judged like a stranger.
+A pose network finds a body in whatever box it is given, so poses alone do not keep a track alive. Each track starts
+with a box of the detector and has to be confirmed by it again once a pose is inconsistent (`Track.is_consistent`) or
+the detector ran and did not see the person. Until then the detector runs on every frame. A track that is not confirmed
+within `track.MAX_UNCONFIRMED` frames is no longer reported, and needs the score of a new person to come back.
 
-So who has left is told in at most three more frames. One case takes longer: where something takes the person's place
-that has the same pose and colours, nothing speaks against it until the detector looks, and it is told in at most
-``find_every`` + 2 more frames.
+So a person who has left is reported in at most three more frames. There is one exception: if something with the same
+pose and colours takes the person's place, nothing is inconsistent until the detector runs next, and it is reported in
+at most ``detect_every`` + 2 more frames.
 """
 
 from __future__ import annotations
@@ -27,54 +28,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.pose import boxes as boxes_
-from service.pose.boxes import keypoint_extents
-from service.pose.oks import SIGMA_SCALE, oks
 from service.pose.types import Boxes, Floats, Poses
-from service.streaming.tracking import appearance, clock
-from service.streaming.tracking.assignment import pair
+from service.streaming.tracking import association, clock
+from service.streaming.tracking.assignment import assign
+from service.streaming.tracking.association import URGENT_MISSES
+from service.streaming.tracking.crowding import Crowding
+from service.streaming.tracking.duplicates import distinct_poses
 from service.streaming.tracking.track import Track
 
 SLOW_STEP_S = 0.15
-"""Between frames. In slower streams people may turn or stop meanwhile: they are expected ahead, and where they were."""
-LONG_STRIDE = 0.2
-"""In person sizes: whoever moves farther between two frames of a slow stream is not followed by the box alone."""
-BLIND_STEP_S = 0.3
-"""Between frames; after so long nobody is. (Not for all slow streams: in an overloaded server each look of the detector
-makes every stream slower still, and it would not get out of that again.)"""
+"""Gap between frames (s) above which a stream is slow: people may turn or stop between two frames, so they are expected
+both at the predicted place and where they were last."""
+MAX_RELATIVE_DISPLACEMENT = 0.2
+"""In slow streams, the detector runs if a person is predicted to move farther than this, in person sizes."""
+MAX_PREDICTION_S = 0.3
+"""Gap between frames (s) above which predicted boxes are not trusted and the detector runs. Shorter gaps do not force a
+detection: in an overloaded server, every detection makes the streams slower still."""
 SAME_BOX_IOU = 0.3
-"""A found box that overlaps a track's so much is the same person's."""
+"""Minimum IoU of a detected box and a track's box that show the same person."""
 AGREEING_IOU = 0.6
-"""If it overlaps less than this, the track's is off, and the found one is looked into instead. In slow streams it
-always is: people move too far between frames for any prediction to be as near, and close crops cut them off."""
-SAME_POSE_OKS = 0.6
-"""Poses more alike than this (with `SIGMA_SCALE`) are one person's: less than in a single picture, since tracks of two
-boxes slide onto one person bit by bit. Of 22,822 pairs of people in COCO pictures 0.4 % are so alike, and half of these
-are people who were labelled twice."""
-LEAST_LIKENESS = 0.15
-"""Least mean of OKS and IoU at which a pose can be the next one of a track."""
-LOOK_WEIGHT = 0.5
-"""Share of that likeness which depends on whether the pose looks like the track; no pose is refused for its look."""
-CROP_MARGIN = 0.15
-"""Share of a box's longer side by which a crop may reach beyond it: padding, and the network's aspect."""
-OVERLAPPED_IOU = 0.1
-"""Of two tracks whose boxes overlap more, each keeps the look from before: what is seen may be partly the other's."""
-RECENT = 0.9
-"""Factor on the likeness for each frame a track was not seen: of two who claim a pose, who was just there has it."""
-KEPT_SHARE = 0.6
-"""Of the score that a person needs to be taken up, the share that a known one needs to stay."""
-URGENT_MISSES = 5
-"""For so many frames someone lost is looked for in every one, after that in every `LATER_EVERY`-th."""
-LATER_EVERY = 3
+"""Below this IoU, the detected box replaces the predicted one. In slow streams it always does, because people move too
+far between frames for a prediction to be as accurate, and a tight crop cuts them off."""
+KEEP_SHARE = 0.6
+"""A tracked person is kept until the score falls below this share of the minimum score for new people."""
+LATER_SEARCH_EVERY = 3
+"""After `URGENT_MISSES` missed frames, a lost person is searched for in every so many-th frame."""
 
 
 @dataclass(frozen=True, slots=True)
-class Tracked:
-    """The people of one frame who are known.
+class TrackerOutput:
+    """The tracked people of one frame.
 
     Attributes:
-        index: intp (M,), into the poses that were given.
-        ids: Their numbers, M, ascending.
-        boxes: float32 (M, 4) xyxy, image px: around each person now.
+        index: intp (M,), indices into the given poses.
+        ids: Track ids, M, ascending.
+        boxes: float32 (M, 4) xyxy, image px: the tracks' boxes in this frame.
     """
 
     index: NDArray[np.intp]
@@ -82,59 +70,68 @@ class Tracked:
     boxes: Boxes
 
 
+@dataclass(frozen=True, slots=True)
+class _Detection:
+    """A box of the detector, float32 (4,) xyxy in image px, and its score, 0..1."""
+
+    box: Floats
+    score: float
+
+
 class Tracker:
-    """The people of one stream. Not for several threads at once."""
+    """The tracks of one stream. Not safe for concurrent calls."""
 
     def __init__(
         self,
         sigmas: Floats,
         *,
-        find_every: int,
-        most_misses: int,
+        detect_every: int,
+        max_misses: int,
         max_people: int,
         min_score: float,
-        least_box_score: float,
+        min_box_score: float,
     ) -> None:
-        """Begin without people.
+        """Start without tracks.
 
         Args:
             sigmas: float32 (K,), `Skeleton.sigma_array`.
-            find_every: The detector looks at every so many-th frame at least.
-            most_misses: Frames in a row for which a person may be unseen before he is given up.
-            max_people: Most people at once.
-            min_score: Score from which a person is taken up.
-            least_box_score: Score of a found box from which it is looked into for somebody new.
+            detect_every: The detector runs at least on every so many-th frame.
+            max_misses: Consecutive missed frames after which a track is removed.
+            max_people: Maximum number of tracks.
+            min_score: Minimum person score to start a track.
+            min_box_score: Minimum score of a detected box to look for a new person in it.
         """
         self._sigmas = sigmas
-        self._find_every = find_every
-        self._most_misses = most_misses
+        self._detect_every = detect_every
+        self._max_misses = max_misses
         self._max_people = max_people
         self._min_score = min_score
-        self._least_box_score = least_box_score
+        self._min_box_score = min_box_score
         self._tracks: list[Track] = []
         self._next_id = 1
-        self._since_find = 0  # frames since the detector looked
-        self._wanted = True
+        self._frames_since_detection = 0
+        self._detection_wanted = True
         self._time_s: float | None = None
         self._slow = False
-        self._looked = False  # whether the detector looked at this frame
-        self._backing: dict[int, tuple[Boxes, float]] = {}  # what it found, by the index of the box that shows it
+        self._failed: set[int] = set()  # tracks, by index, whose predicted box turned out to be wrong in this frame
+        self._detected = False  # whether the detector ran on this frame
+        self._detections: dict[int, _Detection] = {}  # the detector's boxes in this frame, by the index of the pose
 
     @property
     def ids(self) -> set[int]:
-        """Everyone who is known, those who are not seen just now too."""
+        """Ids of all tracks, including those of people who are not seen in this frame."""
         return {track.id for track in self._tracks}
 
     @property
-    def due(self) -> bool:
-        """Whether the detector must look at the coming frame: nobody is known, someone is lost, or it is time."""
-        return self._wanted or not self._tracks or self._since_find + 1 >= self._find_every
+    def detection_due(self) -> bool:
+        """Whether the detector must run on this frame: nobody is known, somebody is lost, or it is time."""
+        return self._detection_wanted or not self._tracks or self._frames_since_detection + 1 >= self._detect_every
 
-    def boxes(self, time_s: float) -> tuple[Boxes, Floats]:
-        """Predict where everyone is.
+    def predict(self, time_s: float) -> tuple[Boxes, Floats]:
+        """Begin a frame: predict the box of each track.
 
         Args:
-            time_s: Of the coming frame, on the stream's clock; where it jumps, everyone is taken to stand still.
+            time_s: Time of the frame on the stream's clock. Where it jumps, people are assumed to stand still.
 
         Returns:
             Boxes float32 (T, 4) xyxy, image px, and scores float32 (T,), 0..1.
@@ -142,170 +139,136 @@ class Tracker:
         if self._time_s is not None:
             step_s = clock.step(self._time_s, time_s)
             self._slow = step_s is None or step_s > SLOW_STEP_S
-            self._wanted |= step_s is None or step_s > BLIND_STEP_S
-            self._wanted |= self._slow and any(track.stride(time_s) > LONG_STRIDE for track in self._tracks)
+            self._detection_wanted |= step_s is None or step_s > MAX_PREDICTION_S
+            self._detection_wanted |= self._slow and any(
+                track.relative_displacement(time_s) > MAX_RELATIVE_DISPLACEMENT for track in self._tracks
+            )
             if step_s is None:
                 for track in self._tracks:
-                    track.halt(time_s)
+                    track.reset_motion(time_s)
         self._time_s = time_s
-        boxes = [track.reach_at(time_s) if self._slow else track.box_at(time_s) for track in self._tracks]
+        boxes = [track.search_box(time_s) if self._slow else track.predicted_box(time_s) for track in self._tracks]
         scores = [track.box_score for track in self._tracks]
         return np.asarray(boxes, np.float32).reshape(-1, 4), np.asarray(scores, np.float32)
 
-    def add_found(self, boxes: Boxes, scores: Floats, found: Boxes, found_scores: Floats) -> tuple[Boxes, Floats]:
-        """Add what the detector saw to the predicted boxes.
+    def predictions_failed(self, poses: Poses, appearances: Floats) -> bool:
+        """Check the poses in predicted boxes; if any is wrong, the detector should run on this frame too.
+
+        Only tracks that were fine until now count: for the others, the detector runs on the next frames anyway.
 
         Args:
-            boxes: float32 (T, 4), as `boxes` gave them.
+            poses: T poses, in the order of the boxes from `predict`.
+            appearances: float32 (T, S, 4), `appearance.sample` of them.
+        """
+        fit = self._motion_fit(poses)
+        similarity = association.appearance_similarity(appearances, self._tracks)
+        visible = poses.person_scores >= self._min_kept_score
+        self._failed = {
+            j
+            for j, track in enumerate(self._tracks)
+            if not (track.misses or track.inconsistent)
+            and not (visible[j] and track.is_consistent(float(similarity[j, j]), float(fit[j, j]), poses.scores[j]))
+        }
+        return bool(self._failed)
+
+    def add_detections(
+        self, boxes: Boxes, scores: Floats, detected: Boxes, detected_scores: Floats
+    ) -> tuple[Boxes, Floats]:
+        """Merge the detector's boxes with the predicted ones.
+
+        Args:
+            boxes: float32 (T, 4), from `predict`.
             scores: float32 (T,).
-            found: float32 (F, 4) xyxy, image px.
-            found_scores: float32 (F,).
+            detected: float32 (D, 4) xyxy, image px.
+            detected_scores: float32 (D,).
 
         Returns:
-            The predicted boxes, then the found ones of people who may be new, and all their scores.
+            A box for each track, then the detected boxes that match no track, and the scores of all.
         """
-        self._looked, self._since_find, self._wanted, self._backing = True, -1, False, {}
-        overlaps = boxes_.iou(found, boxes)
+        self._detected, self._frames_since_detection, self._detection_wanted, self._detections = True, -1, False, {}
+        overlaps = boxes_.iou(detected, boxes)
         if self._slow and self._tracks:
-            overlaps = np.maximum(overlaps, boxes_.iou(found, np.stack([track.box for track in self._tracks])))
-        boxes, scores, taken = boxes.copy(), scores.copy(), set()
-        for i, j in pair(overlaps, SAME_BOX_IOU):
-            self._backing[j] = found[i], float(found_scores[i])
-            taken.add(i)
-            if self._slow or overlaps[i, j] < AGREEING_IOU:
-                boxes[j] = found[i]
-            if self._tracks[j].doubt:
-                scores[j] = found_scores[i]
-        new = [i for i in range(len(found)) if i not in taken and found_scores[i] >= self._least_box_score]
-        self._backing |= {len(boxes) + row: (found[i], float(found_scores[i])) for row, i in enumerate(new)}
-        return np.concatenate([boxes, found[new]]), np.concatenate([scores, found_scores[new]])
+            overlaps = np.maximum(overlaps, boxes_.iou(detected, np.stack([track.box for track in self._tracks])))
+        boxes, scores, matched = boxes.copy(), scores.copy(), set()
+        for i, j in assign(overlaps, SAME_BOX_IOU):
+            self._detections[j] = _Detection(detected[i], float(detected_scores[i]))
+            matched.add(i)
+            if self._slow or overlaps[i, j] < AGREEING_IOU or j in self._failed:
+                boxes[j] = detected[i]
+            if self._tracks[j].unconfirmed:
+                scores[j] = detected_scores[i]
+        new = [i for i in range(len(detected)) if i not in matched and detected_scores[i] >= self._min_box_score]
+        for row, i in enumerate(new):
+            self._detections[len(boxes) + row] = _Detection(detected[i], float(detected_scores[i]))
+        return np.concatenate([boxes, detected[new]]), np.concatenate([scores, detected_scores[new]])
 
-    def update(self, poses: Poses, looks: Floats, image_size: tuple[int, int]) -> Tracked:
-        """Give the poses of a frame to their owners.
+    def update(self, poses: Poses, appearances: Floats, image_size: tuple[int, int]) -> TrackerOutput:
+        """End a frame: assign its poses to tracks, and start and remove tracks.
 
         Args:
-            poses: In the order of the boxes from `boxes` or `add_found`.
-            looks: float32 (N, S, 4), `appearance.sample` of them.
+            poses: N poses, in the order of the boxes from `predict` or `add_detections`.
+            appearances: float32 (N, S, 4), `appearance.sample` of them.
             image_size: (width, height), px.
 
         Returns:
-            Who is in the frame.
+            The tracked people of the frame.
         """
-        assert self._time_s is not None, "boxes comes before update"
-        self._since_find += 1
-        candidates, witnesses = self._distinct(poses)
-        alike = self._looks_alike(looks)
-        fit = self._fit_ahead(poses)
-        pairs = dict(pair(self._likeness(fit[candidates], alike[candidates]), LEAST_LIKENESS))
-        owners = {owner: int(candidates[row]) for row, owner in pairs.items()}
-        crowded, overlapped = self._crowded()
+        self._frames_since_detection += 1
+        candidates, confirming = distinct_poses(poses, self._sigmas, self._min_kept_score, self._detections)
+        similarity = association.appearance_similarity(appearances, self._tracks)
+        fit = self._motion_fit(poses)
+        scores = association.continuation(fit[candidates], similarity[candidates], self._tracks)
+        assigned = {j: int(candidates[row]) for row, j in assign(scores, association.MIN_CONTINUATION)}
+        crowding = Crowding.of(self._tracks, self._now_s)
         seen: list[tuple[Track, int]] = []
         for j, track in enumerate(self._tracks):
-            i = owners.get(j)
-            if i is not None:
-                track.compare(float(alike[i, j]), float(fit[i, j]), poses.scores[i])
-            backing = self._word_for(track, None if i is None else witnesses.get(i), poses)
-            if backing is None and (self._looked or i is None or track.changed):
-                track.doubt_more()
-            if i is not None and (backing is not None or track.told):
-                track.follow(poses.keypoints[i], poses.scores[i], self._time_s, crowded=bool(crowded[j]))
-                if backing is not None:
-                    track.confirm(*backing, track.look if overlapped[j] else looks[i])
-                self._wanted |= track.doubt > 0
+            i = assigned.get(j)
+            if i is not None and not track.is_consistent(float(similarity[i, j]), float(fit[i, j]), poses.scores[i]):
+                track.inconsistent = True
+            detection = self._confirming_detection(track, None if i is None else confirming.get(i), poses)
+            if detection is None and (self._detected or i is None or track.inconsistent):
+                track.add_unconfirmed()
+            if i is not None and (detection is not None or track.reportable):
+                track.update(poses.keypoints[i], poses.scores[i], self._now_s, crowded=bool(crowding.in_crop[j]))
+                if detection is not None:
+                    seen_alone = not crowding.overlapped[j]
+                    track.confirm(*detection, appearances[i] if seen_alone else track.appearance)
+                self._detection_wanted |= track.unconfirmed > 0
                 seen.append((track, i))
             else:
                 track.misses += 1
-                self._wanted |= track.misses <= URGENT_MISSES or track.misses % LATER_EVERY == 0
-        self._tracks = [it for it in self._tracks if it.misses <= self._most_misses and it.inside(image_size)]
-        rest = [int(i) for row, i in enumerate(candidates) if row not in pairs and int(i) in witnesses]
-        seen = [(track, i) for track, i in seen if track in self._tracks] + self._take_up(poses, looks, rest, witnesses)
+                self._detection_wanted |= track.misses <= URGENT_MISSES or track.misses % LATER_SEARCH_EVERY == 0
+        self._tracks = [it for it in self._tracks if it.misses <= self._max_misses and it.inside(image_size)]
+        seen = [(track, i) for track, i in seen if track in self._tracks]
+        unassigned = [int(i) for i in candidates if i not in assigned.values() and int(i) in confirming]
+        seen += self._start_tracks(poses, appearances, unassigned, confirming)
         seen.sort(key=lambda it: it[0].id)
-        self._looked, self._backing = False, {}
+        self._detected, self._detections, self._failed = False, {}, set()
         boxes = np.asarray([track.box for track, _ in seen], np.float32).reshape(-1, 4)
-        return Tracked(np.array([i for _, i in seen], np.intp), [track.id for track, _ in seen], boxes)
+        return TrackerOutput(np.array([i for _, i in seen], np.intp), [track.id for track, _ in seen], boxes)
 
-    def _crowded(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Whether others can be seen in the crop around each track's predicted box, and in the box, bool (T,)."""
-        assert self._time_s is not None
-        boxes = np.asarray([track.box_at(self._time_s) for track in self._tracks], np.float32).reshape(-1, 4)
-        overlapped = (boxes_.iou(boxes, boxes) > OVERLAPPED_IOU).sum(axis=1) > 1
-        margin = CROP_MARGIN * (boxes[:, 2:] - boxes[:, :2]).max(axis=1, keepdims=True, initial=0)
-        boxes = np.concatenate([boxes[:, :2] - margin, boxes[:, 2:] + margin], axis=1)
-        return np.asarray((boxes_.overlap(boxes, boxes) > 0).sum(axis=1) > 1), np.asarray(overlapped)
+    @property
+    def _now_s(self) -> float:
+        assert self._time_s is not None, "predict must be called first"
+        return self._time_s
 
-    def _word_for(self, track: Track, witness: int | None, poses: Poses) -> tuple[Boxes, float] | None:
-        """The detector's box and score for a track, where the pose ``witness`` in that box confirms it."""
-        if witness is None:
+    @property
+    def _min_kept_score(self) -> float:
+        return KEEP_SHARE * self._min_score
+
+    def _motion_fit(self, poses: Poses) -> Floats:
+        return association.motion_fit(poses, self._tracks, self._now_s, self._sigmas, may_have_stopped=self._slow)
+
+    def _confirming_detection(self, track: Track, pose: int | None, poses: Poses) -> tuple[Floats, float] | None:
+        """The detected box and its score if ``pose``, the index of the pose in that box, confirms the track."""
+        if pose is None:
             return None
-        # The score of a pose that has changed just now still rests on what was seen before.
-        stranger = poses.person_scores[witness] >= self._min_score if track.doubt else not track.changed
-        return self._backing[witness] if stranger else None
-
-    def _distinct(self, poses: Poses) -> tuple[NDArray[np.intp], dict[int, int]]:
-        """Choose the poses that are sure enough and nobody else's.
-
-        Returns:
-            Their indices, surest first; and for those whom the detector sees, the index of the pose in its box: their
-            own, or of one so alike that it was left out.
-        """
-        scores = poses.person_scores
-        order = np.argsort(-scores, kind="stable")
-        order = order[scores[order] >= max(KEPT_SHARE * self._min_score, 1e-6)]
-        people = poses.select(order)
-        bodies = keypoint_extents(people.keypoints, people.scores)
-        tolerances = SIGMA_SCALE**2 * boxes_.areas(bodies)
-        alike = oks(people.keypoints, people.keypoints, tolerances, self._sigmas, people.scores)
-        same = alike > SAME_POSE_OKS
-        kept = np.ones(len(order), bool)
-        witnesses: dict[int, int] = {}
-        for i in range(len(order)):
-            if not kept[i]:
-                continue
-            twins = kept[i:] & np.concatenate([[True], same[i + 1 :, i]])
-            backed = [int(it) for it in order[i:][twins] if int(it) in self._backing]
-            if backed:
-                witnesses[int(order[i])] = backed[0]
-            kept[i + 1 :] &= ~same[i + 1 :, i]
-        return order[kept], witnesses
-
-    def _looks_alike(self, looks: Floats) -> Floats:
-        """How much each pose looks like each track, float32 (N, T)."""
-        if not self._tracks:
-            return np.zeros((len(looks), 0), np.float32)
-        return appearance.likeness(looks, np.stack([track.look for track in self._tracks]))
-
-    def _fit_ahead(self, poses: Poses) -> Floats:
-        """How well each pose fits to where each track was heading, float32 (N, T): the mean of OKS and IoU."""
-        if not self._tracks or not len(poses):
-            return np.zeros((len(poses), len(self._tracks)), np.float32)
-        assert self._time_s is not None
-        heading = self._fit(poses, np.stack([track.keypoints_at(self._time_s) for track in self._tracks]))
-        if self._slow:
-            heading = np.maximum(heading, self._fit(poses, np.stack([track.keypoints for track in self._tracks])))
-        return heading
-
-    def _likeness(self, fit: Floats, alike: Floats) -> Floats:
-        """How likely each pose is each track's, float32 (N, T): of several that fit, the one that looks like it.
-
-        Args:
-            fit: float32 (N, T), `_fit_ahead`.
-            alike: float32 (N, T), `appearance.likeness`.
-        """
-        unseen = np.array([min(track.misses, URGENT_MISSES) for track in self._tracks])
-        fit = np.asarray(fit * RECENT**unseen, np.float32)
-        likely = fit * (1 - LOOK_WEIGHT + LOOK_WEIGHT * np.clip(alike, 0, 1))
-        return np.asarray(np.where(fit >= LEAST_LIKENESS, np.maximum(likely, LEAST_LIKENESS), 0), np.float32)
-
-    def _fit(self, poses: Poses, expected: Floats) -> Floats:
-        """The mean of OKS and IoU with the tracks' expected keypoints (T, K, 2)."""
-        scores = np.stack([track.scores for track in self._tracks])
-        extents = keypoint_extents(expected, scores)
-        similarity = oks(poses.keypoints, expected, SIGMA_SCALE**2 * boxes_.areas(extents), self._sigmas, scores)
-        overlaps = boxes_.iou(keypoint_extents(poses.keypoints, poses.scores), extents)
-        return np.asarray((similarity + overlaps) / 2, np.float32)
+        # The score of a pose that is inconsistent for the first time still rests on what was seen before.
+        confirmed = poses.person_scores[pose] >= self._min_score if track.unconfirmed else not track.inconsistent
+        return (self._detections[pose].box, self._detections[pose].score) if confirmed else None
 
     def _make_room(self) -> bool:
-        """Tell whether one more may be known; for that, whoever was out of sight for longest may have to go."""
+        """Whether one more track may be started; if necessary, the track that was lost for longest is removed."""
         if len(self._tracks) < self._max_people:
             return True
         lost = max(self._tracks, key=lambda track: track.misses)
@@ -314,17 +277,16 @@ class Tracker:
         self._tracks = [track for track in self._tracks if track is not lost]
         return True
 
-    def _take_up(
-        self, poses: Poses, looks: Floats, rest: list[int], witnesses: dict[int, int]
+    def _start_tracks(
+        self, poses: Poses, appearances: Floats, unassigned: list[int], confirming: dict[int, int]
     ) -> list[tuple[Track, int]]:
-        """Begin tracks for the ``rest``: poses in boxes of the detector that are nobody's, the surest first."""
-        assert self._time_s is not None
-        begun = []
-        for i in rest:
-            if poses.person_scores[witnesses[i]] < self._min_score or not self._make_room():
+        """Start tracks from poses in detected boxes that continue no track, in the order of ``unassigned``."""
+        started = []
+        for i in unassigned:
+            if poses.person_scores[confirming[i]] < self._min_score or not self._make_room():
                 continue
-            track = Track.begin(self._next_id, poses.select(np.array([i])), looks[i], self._time_s)
+            track = Track.start(self._next_id, poses.select(np.array([i])), appearances[i], self._now_s)
             self._next_id += 1
             self._tracks.append(track)
-            begun.append((track, i))
-        return begun
+            started.append((track, i))
+        return started

@@ -1,4 +1,4 @@
-"""A stream's pictures through real networks: painted people who walk, meet and leave."""
+"""Streams through real networks: painted people who walk, meet and leave."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from service.inference.predict import PoseRequest, Stopwatch
 from service.inference.registry import ModelRegistry, open_registry
 from service.pose.boxes import iou
 from service.settings import Settings
-from service.streaming.follower import Sight, Watcher
+from service.streaming.follower import Follower, TrackedPrediction
 from tests import spots
 from tests.spots import FIGURE, HALF_BOX, Person
 
 FPS = 30.0
-FIND_EVERY = 5
+DETECT_EVERY = 5
 
 
 @pytest.fixture(scope="module")
@@ -28,98 +28,100 @@ def registry(models_dir: Path) -> ModelRegistry:
     return open_registry(Settings(models_dir=models_dir))
 
 
-def watcher(
-    registry: ModelRegistry, *, track: bool = True, smooth: bool = False, find_every: int = FIND_EVERY
-) -> Watcher:
-    wish = PoseRequest(registry.choose("auto"), None, 20, 0.15, 10_000_000)
-    return Watcher(registry, wish, track=track, smooth=smooth, find_every=find_every, most_misses=30)
+def make_follower(
+    registry: ModelRegistry, *, track: bool = True, smooth: bool = False, detect_every: int = DETECT_EVERY
+) -> Follower:
+    request = PoseRequest(registry.choose("auto"), None, 20, 0.15, 10_000_000)
+    return Follower(registry, request, track=track, smooth=smooth, detect_every=detect_every, max_misses=30)
 
 
-def look(watching: Watcher, frame: int, *people: Person) -> Sight:
-    """Those behind come first: they are painted over."""
-    return watching.look(spots.encode(spots.paint(*people), "JPEG"), frame / FPS, Stopwatch())
+def infer(follower: Follower, frame: int, *people: Person) -> TrackedPrediction:
+    """Process a frame with painted people. Earlier people are painted over by later ones."""
+    return follower.infer(spots.encode(spots.paint(*people), "JPEG"), frame / FPS, Stopwatch())
 
 
-def centers(sight: Sight) -> np.ndarray:
+def centers(result: TrackedPrediction) -> np.ndarray:
     """(N, 2), image px."""
-    return np.asarray((sight.prediction.poses.keypoints - FIGURE).mean(axis=1))
+    return np.asarray((result.prediction.poses.keypoints - FIGURE).mean(axis=1))
 
 
-def assert_near(sight: Sight, people: Sequence[Person], within_px: float = 3) -> None:
-    assert len(sight.prediction.poses) == len(people)
-    for center, person in zip(centers(sight), people, strict=True):
+def assert_near(result: TrackedPrediction, people: Sequence[Person], within_px: float = 3) -> None:
+    assert len(result.prediction.poses) == len(people)
+    for center, person in zip(centers(result), people, strict=True):
         assert np.abs(center - person.center).max() < within_px
 
 
-def test_walkers_are_followed_with_ids_and_boxes(registry: ModelRegistry) -> None:
-    watching = watcher(registry)
-    for frame in range(3 * FIND_EVERY):
+def test_walking_people_keep_their_ids_and_their_boxes_follow(registry: ModelRegistry) -> None:
+    follower = make_follower(registry)
+    for frame in range(3 * DETECT_EVERY):
         people = [Person((100 + 12 * frame, 180)), Person((500 - 3 * frame, 200))]
-        sight = look(watching, frame, *people)
-        assert sorted(sight.ids or ()) == [1, 2]
-        by_place = sorted(range(2), key=lambda i: centers(sight)[i][0])
-        poses = sight.prediction.poses.select(np.array(by_place))
+        result = infer(follower, frame, *people)
+        assert sorted(result.ids or ()) == [1, 2]
+        by_place = sorted(range(2), key=lambda i: centers(result)[i][0])
+        poses = result.prediction.poses.select(np.array(by_place))
         expected = np.array([[*(p.center - np.array(HALF_BOX)), *(p.center + np.array(HALF_BOX))] for p in people])
         assert np.diagonal(iou(poses.boxes, expected.astype(np.float32))).min() > 0.85
 
 
 def test_people_who_cross_keep_their_ids(registry: ModelRegistry) -> None:
-    watching = watcher(registry)
+    follower = make_follower(registry)
     seen: dict[int, list[float]] = {}
     for frame in range(40):
         left, right = Person((100 + 11 * frame, 190)), Person((540 - 11 * frame, 190))
-        sight = look(watching, frame, right, left)
-        for number, center in zip(sight.ids or (), centers(sight), strict=True):
+        result = infer(follower, frame, right, left)
+        for number, center in zip(result.ids or (), centers(result), strict=True):
             seen.setdefault(number, []).append(float(center[0]))
     assert len(seen) == 2
     for places in seen.values():
         assert abs(places[-1] - places[0]) > 400  # from one side to the other
 
 
-def test_without_tracks_every_frame_stands_alone(registry: ModelRegistry) -> None:
-    watching = watcher(registry, track=False)
+def test_without_tracking_each_frame_is_independent(registry: ModelRegistry) -> None:
+    follower = make_follower(registry, track=False)
     for frame, person in enumerate((Person((180, 188)), Person((444, 164)))):
-        sight = look(watching, frame, person)
-        assert sight.ids is None
-        assert_near(sight, [person])
+        result = infer(follower, frame, person)
+        assert result.ids is None
+        assert_near(result, [person])
 
 
-def test_a_frame_that_cannot_be_read_changes_nothing(registry: ModelRegistry) -> None:
-    watching = watcher(registry)
+def test_a_frame_that_cannot_be_read_leaves_the_tracks_unchanged(registry: ModelRegistry) -> None:
+    follower = make_follower(registry)
     person = Person((180, 188))
-    look(watching, 0, person)
+    infer(follower, 0, person)
     with pytest.raises(UndecodableImage):
-        watching.look(b"no picture", 1 / FPS, Stopwatch())
-    assert look(watching, 2, person).ids == [1]
+        follower.infer(b"no picture", 1 / FPS, Stopwatch())
+    assert infer(follower, 2, person).ids == [1]
 
 
-def test_smoothing_steadies_who_stands_and_follows_who_walks(registry: ModelRegistry) -> None:
-    raw, steady = watcher(registry), watcher(registry, smooth=True)
+def test_smoothing_removes_jitter_at_rest_and_follows_motion(registry: ModelRegistry) -> None:
+    raw, steady = make_follower(registry), make_follower(registry, smooth=True)
     shaken = np.random.default_rng(0).integers(-2, 3, (40, 2))
     places: dict[str, list[np.ndarray]] = {"raw": [], "steady": []}
     for frame, (dx, dy) in enumerate(shaken):
         person = Person((200 + int(dx), 190 + int(dy)))
-        for name, watching in (("raw", raw), ("steady", steady)):
-            places[name].append(look(watching, frame, person).prediction.poses.keypoints[0])
+        for name, follower in (("raw", raw), ("steady", steady)):
+            places[name].append(infer(follower, frame, person).prediction.poses.keypoints[0])
     shake = {name: np.abs(np.diff(np.array(it), 2, axis=0)).mean() for name, it in places.items()}
     assert shake["raw"] > 3 * shake["steady"]
     for frame in range(40, 60):
         person = Person((200 + 6 * (frame - 40), 190))
-        sight = look(steady, frame, person)
-    assert_near(sight, [person], within_px=6)  # less than a frame behind
+        result = infer(steady, frame, person)
+    assert_near(result, [person], within_px=6)  # less than a frame behind
 
 
-def test_somebody_new_is_found_in_time(registry: ModelRegistry) -> None:
-    watching = watcher(registry)
+def test_a_new_person_is_detected_within_detect_every_frames(registry: ModelRegistry) -> None:
+    follower = make_follower(registry)
     first, second = Person((180, 188)), Person((444, 164))
-    ids = [look(watching, frame, *([first] if frame < 2 else [first, second])).ids for frame in range(2 + FIND_EVERY)]
+    ids = [
+        infer(follower, frame, *([first] if frame < 2 else [first, second])).ids for frame in range(2 + DETECT_EVERY)
+    ]
     assert [1, 2] in ids
 
 
 def test_stages_are_timed(registry: ModelRegistry) -> None:
-    watch = Stopwatch({"queue": 0.0})
-    watcher(registry).look(spots.encode(spots.paint(), "JPEG"), 0.0, watch)
-    assert list(watch.laps_ms) == ["queue", "decode", "detect", "pose", "track"]
+    stopwatch = Stopwatch({"queue": 0.0})
+    make_follower(registry).infer(spots.encode(spots.paint(), "JPEG"), 0.0, stopwatch)
+    assert list(stopwatch.laps_ms) == ["queue", "decode", "detect", "pose", "track"]
 
 
 @settings(max_examples=25)
@@ -129,15 +131,15 @@ def test_stages_are_timed(registry: ModelRegistry) -> None:
     st.sampled_from([2.0, 10.0, 30.0]),
     st.integers(0, 999),
 )
-def test_who_vanishes_is_told_three_frames_more_at_most(
-    registry: ModelRegistry, background: str, find_every: int, fps: float, seed: int
+def test_a_person_who_vanishes_is_reported_for_three_more_frames_at_most(
+    registry: ModelRegistry, background: str, detect_every: int, fps: float, seed: int
 ) -> None:
-    """Before backgrounds on which the network sees joints, and the detector nobody; who stays is told on.
+    """On backgrounds where the pose network sees keypoints and the detector sees nobody. The other person stays.
 
-    A body that looks alike and stands in the same place is told until the detector looks, and two frames more.
+    A body that looks alike in the same place is reported until the detector runs, and for two more frames.
     """
     rng = np.random.default_rng(seed)
-    watching = watcher(registry, find_every=find_every)
+    follower = make_follower(registry, detect_every=detect_every)
     stays = Person((500, 188))
     empty, most = spots.paint(), 3
     if background == "noise":
@@ -146,13 +148,13 @@ def test_who_vanishes_is_told_three_frames_more_at_most(
         empty = np.asarray(spots.COLORS, np.uint8)[rng.integers(0, 17, (24, 40))].repeat(16, 0).repeat(16, 1)
     elif background == "bodies":  # whole ones, without what the detector sees
         empty = spots.paint(*(Person((int(x), 188), marker_radius=0) for x in rng.integers(100, 300, 2)))
-        most = max(most, find_every + 2)
+        most = max(most, detect_every + 2)
     empty[:, 400:] = spots.paint(stays)[:, 400:]
     leaving = 1 + seed % 9
-    told = []
+    reported = []
     for frame in range(leaving + min(most, 12) + 9):
         picture = spots.paint(Person((150 + frame, 188)), stays) if frame < leaving else empty
-        told.append(watching.look(spots.encode(picture, "JPEG"), frame / fps, Stopwatch()).ids or [])
-    assert told[0] == [1, 2]
-    assert all(len(ids) == 1 for ids in told[leaving + most :])
-    assert all(set(ids) <= {1, 2} for ids in told)
+        reported.append(follower.infer(spots.encode(picture, "JPEG"), frame / fps, Stopwatch()).ids or [])
+    assert reported[0] == [1, 2]
+    assert all(len(ids) == 1 for ids in reported[leaving + most :])
+    assert all(set(ids) <= {1, 2} for ids in reported)

@@ -1,4 +1,4 @@
-"""What a session and its client agree on."""
+"""The handshake of a stream."""
 
 from __future__ import annotations
 
@@ -7,51 +7,51 @@ from pathlib import Path
 
 import pytest
 
+from service.http.upload_budget import Room
 from service.inference.metrics import Metrics
-from service.inference.pixel_budget import PixelBudget
+from service.inference.pixel_budget import PixelRoom
 from service.inference.registry import open_registry
 from service.inference.scheduler import Scheduler
 from service.inference.state import Service
 from service.settings import Settings
-from service.streaming import messages
-from service.streaming.close import Farewell
-from service.streaming.handshake import agree
+from service.streaming.close import CloseCode, StreamClosed
+from service.streaming.handshake import negotiate
 
 
 @pytest.fixture
 def service(models_dir: Path) -> Iterator[Service]:
-    """Whose models are cold."""
+    """A service whose models are not warm yet."""
     settings = Settings(models_dir=models_dir, stream_max_fps=25, stream_queue=3, keypoint_threshold=0.4)
     scheduler = Scheduler(1, 1, 1.0)
-    registry, pixels = open_registry(settings), PixelBudget(settings.max_pixels)
-    yield Service(settings, registry, scheduler, Metrics(), pixels)
+    registry, bodies, pixels = open_registry(settings), Room(settings.max_bodies_bytes), PixelRoom(settings.max_pixels)
+    yield Service(settings, registry, scheduler, Metrics(), bodies, pixels)
     scheduler.close()
 
 
-def test_before_the_warm_up_a_client_is_told_to_come_back(service: Service) -> None:
-    with pytest.raises(Farewell, match="warming up") as caught:
-        agree('{"type":"hello"}', service, "id")
-    assert caught.value.code == messages.OVERLOADED
+def test_before_the_warm_up_a_client_is_asked_to_retry(service: Service) -> None:
+    with pytest.raises(StreamClosed, match="warming up") as caught:
+        negotiate('{"type":"hello"}', service, "id")
+    assert caught.value.code == CloseCode.TRY_AGAIN_LATER
 
 
 @pytest.mark.parametrize(("asked", "granted"), [("null", 25), ("10", 10), ("10.5", 10.5), ("30", 25)])
-def test_the_lower_rate_counts(service: Service, asked: str, granted: float) -> None:
+def test_the_lower_of_both_rates_applies(service: Service, asked: str, granted: float) -> None:
     service.registry.warm_up()
-    assert agree(f'{{"type":"hello","max_fps":{asked}}}', service, "id").ready.limits.max_fps == granted
+    assert negotiate(f'{{"type":"hello","max_fps":{asked}}}', service, "id").ready.limits.max_fps == granted
 
 
-def test_defaults_are_the_servers(service: Service) -> None:
+def test_defaults_come_from_the_settings(service: Service) -> None:
     service.registry.warm_up()
-    terms = agree('{"type":"hello"}', service, "id")
-    ready = terms.ready
+    setup = negotiate('{"type":"hello"}', service, "id")
+    ready = setup.ready
     assert (ready.policy, ready.track, ready.smooth, ready.format) == ("latest", True, True, "compact")
-    assert (ready.limits.waiting_frames, terms.query.keypoint_threshold) == (1, 0.4)
-    assert agree('{"type":"hello","policy":"all"}', service, "id").ready.limits.waiting_frames == 3
-    assert agree('{"type":"hello","keypoint_threshold":0}', service, "id").query.keypoint_threshold == 0
+    assert (ready.limits.waiting_frames, setup.keypoint_threshold) == (1, 0.4)
+    assert negotiate('{"type":"hello","policy":"all"}', service, "id").ready.limits.waiting_frames == 3
+    assert negotiate('{"type":"hello","keypoint_threshold":0}', service, "id").keypoint_threshold == 0
 
 
 def test_a_refusal_is_counted(service: Service) -> None:
     service.registry.warm_up()
-    with pytest.raises(Farewell):
-        agree("{}", service, "id")
+    with pytest.raises(StreamClosed):
+        negotiate("{}", service, "id")
     assert b'posewright_rejected_total{reason="malformed-request"} 1.0' in service.metrics.text(())

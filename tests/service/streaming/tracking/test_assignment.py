@@ -1,4 +1,4 @@
-"""The pairing against scipy's, which the tests have and the service does not."""
+"""The assignment against SciPy's, which the tests may use and the service does not."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy.optimize import linear_sum_assignment
 
-from service.streaming.tracking.assignment import pair
+from service.streaming.tracking.assignment import assign
 
 tables = st.tuples(st.integers(0, 6), st.integers(0, 6)).flatmap(
     lambda shape: arrays.arrays(np.float32, shape, elements=st.floats(0, 1, width=32))
@@ -17,23 +17,23 @@ tables = st.tuples(st.integers(0, 6), st.integers(0, 6)).flatmap(
 
 
 @given(tables, st.floats(0, 1))
-def test_it_is_the_best_of_all_pairings(likeness: np.ndarray, least: float) -> None:
-    pairs = pair(likeness, least)
+def test_the_assignment_is_optimal(similarity: np.ndarray, threshold: float) -> None:
+    pairs = assign(similarity, threshold)
 
     rows, columns = [row for row, _ in pairs], [column for _, column in pairs]
     assert rows == sorted(set(rows))
     assert len(columns) == len(set(columns))
-    assert all(likeness[row, column] >= least for row, column in pairs)
-    worth = np.where(likeness >= least, likeness, 0)
-    best = worth[linear_sum_assignment(worth, maximize=True)].sum()
-    assert sum(float(likeness[row, column]) for row, column in pairs) == pytest.approx(float(best), abs=1e-5)
+    assert all(similarity[row, column] >= threshold for row, column in pairs)
+    value = np.where(similarity >= threshold, similarity, 0)
+    best = value[linear_sum_assignment(value, maximize=True)].sum()
+    assert sum(float(similarity[row, column]) for row, column in pairs) == pytest.approx(float(best), abs=1e-5)
 
 
-def test_the_sum_decides_not_the_single_best() -> None:
-    # Greedily (0, 0) at .9 would go first and leave .1 for the other.
-    assert pair(np.array([[0.9, 0.8], [0.8, 0.1]]), 0.0) == [(0, 1), (1, 0)]
+def test_the_best_sum_wins_over_the_best_single_pair() -> None:
+    # A greedy choice would take (0, 0) at .9 and leave .1 for the other pair.
+    assert assign(np.array([[0.9, 0.8], [0.8, 0.1]]), 0.0) == [(0, 1), (1, 0)]
 
 
-def test_what_is_too_unlike_stays_alone() -> None:
-    assert pair(np.array([[0.9, 0.3], [0.1, 0.3]]), 0.5) == [(0, 0)]
-    assert pair(np.zeros((0, 3)), 0.5) == []
+def test_pairs_below_the_threshold_stay_unassigned() -> None:
+    assert assign(np.array([[0.9, 0.3], [0.1, 0.3]]), 0.5) == [(0, 0)]
+    assert assign(np.zeros((0, 3)), 0.5) == []

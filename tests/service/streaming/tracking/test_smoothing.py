@@ -1,4 +1,4 @@
-"""One-Euro smoothing by its figures: what it does to a joint that rests, and to one that moves."""
+"""One-Euro smoothing: jitter of keypoints at rest, and delay of moving ones."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.streaming.tracking.clock import LONGEST_GAP_S
+from service.streaming.tracking.clock import MAX_GAP_S
 from service.streaming.tracking.smoothing import Smoother
 
 K = 17
 FPS = 30.0
 SIZE_PX = 150.0
 NOISE = 0.015
-"""Standard deviation of a student's joints, in person sizes."""
+"""Standard deviation of a student's keypoints, in person sizes."""
 SURE = np.ones(K, np.float32)
 
 
@@ -38,13 +38,13 @@ def jitter(points: np.ndarray) -> float:
 
 
 @given(st.integers(0, 1000), st.floats(10, 2000))
-def test_a_joint_at_rest_jitters_less_by_a_factor_of_four(seed: int, size: float) -> None:
+def test_jitter_at_rest_is_reduced_at_least_fourfold(seed: int, size: float) -> None:
     still = 2.0 + noise(300, seed)
     assert jitter(still) > 4 * jitter(smoothed(still, size=size))
 
 
 @pytest.mark.parametrize(("speed", "most_frames"), [(0.5, 0.9), (1.0, 0.65), (1.4, 0.55), (3.0, 0.35)])
-def test_a_joint_in_motion_lags_less_than_a_frame(speed: float, most_frames: float) -> None:
+def test_a_moving_keypoint_lags_less_than_a_frame(speed: float, most_frames: float) -> None:
     """1.4 sizes/s is a walk (1.4 m/s, and a standing person's size is about a metre); hands reach 3."""
     t = np.arange(300) / FPS
     moving = np.stack([speed * t, np.zeros_like(t)], axis=1)[:, None].repeat(K, axis=1) + noise(300)
@@ -52,7 +52,7 @@ def test_a_joint_in_motion_lags_less_than_a_frame(speed: float, most_frames: flo
     assert 0 <= lag < most_frames
 
 
-def test_a_waving_hand_is_followed() -> None:
+def test_a_waving_hand_is_followed_closely() -> None:
     """Once a second, 0.3 sizes to either side: the error stays within a seventh of the way."""
     t = np.arange(300) / FPS
     path = np.stack([0.3 * np.sin(2 * np.pi * t), np.zeros_like(t)], axis=1)[:, None].repeat(K, axis=1)
@@ -60,7 +60,7 @@ def test_a_waving_hand_is_followed() -> None:
     assert np.sqrt((error**2).mean()) < 0.3 / 7
 
 
-def test_what_is_hardly_seen_is_smoothed_harder() -> None:
+def test_keypoints_of_low_score_are_smoothed_more() -> None:
     still = noise(300)
     scores = np.where(np.arange(K) < 9, 1.0, 0.05).astype(np.float32)
     out = smoothed(still, scores=scores)
@@ -68,13 +68,13 @@ def test_what_is_hardly_seen_is_smoothed_harder() -> None:
 
 
 @pytest.mark.parametrize("factor", [0.1, 10.0])
-def test_people_near_and_far_are_smoothed_alike(factor: float) -> None:
+def test_people_near_and_far_are_smoothed_equally(factor: float) -> None:
     path = noise(60).cumsum(axis=0)
     np.testing.assert_allclose(smoothed(path, size=SIZE_PX * factor), smoothed(path), atol=1e-3)
 
 
-@pytest.mark.parametrize("jump_s", [-1.0, -1e9, 0.0, LONGEST_GAP_S + 0.01, 1e12])
-def test_a_gap_or_a_step_backwards_begins_anew(jump_s: float) -> None:
+@pytest.mark.parametrize("jump_s", [-1.0, -1e9, 0.0, MAX_GAP_S + 0.01, 1e12])
+def test_a_gap_or_a_step_backwards_restarts_the_filter(jump_s: float) -> None:
     smoother = Smoother()
     before, after = noise(2)[0].astype(np.float32), 50 + noise(2)[1].astype(np.float32)
     for i in range(5):
@@ -82,7 +82,7 @@ def test_a_gap_or_a_step_backwards_begins_anew(jump_s: float) -> None:
     np.testing.assert_array_equal(smoother.smooth(1, after, SURE, 1.0, 4 / FPS + jump_s), after)
 
 
-def test_people_do_not_mix_and_are_forgotten() -> None:
+def test_people_have_separate_filters_that_are_removed_with_them() -> None:
     smoother = Smoother()
     one, other = np.zeros((K, 2), np.float32), np.ones((K, 2), np.float32)
     smoother.smooth(1, one, SURE, 1.0, 0.0)

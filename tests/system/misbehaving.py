@@ -1,4 +1,4 @@
-"""Clients who misbehave, for benchmarks: each runs in a process of its own until the benchmark is over."""
+"""Misbehaving clients for benchmarks; each runs in its own process until the benchmark is over."""
 
 import itertools
 import json
@@ -15,7 +15,7 @@ HELLO = packed(TEXT, json.dumps({"type": "hello", "policy": "latest"}).encode())
 
 
 def never_reads(url: str, picture: bytes, over: Event) -> None:
-    """Send at 30 fps and read nothing, until cut off; then come again."""
+    """Send at 30 fps and read nothing until the server cuts the connection."""
     with bare(url) as connection:
         connection.sendall(HELLO)
         for seq in itertools.count():
@@ -25,23 +25,23 @@ def never_reads(url: str, picture: bytes, over: Event) -> None:
 
 
 def sends_half(url: str, picture: bytes, over: Event) -> None:
-    """Send half a frame, keep the rest for ten seconds, and vanish."""
+    """Send half a frame, wait ten seconds, and reset the connection."""
     with bare(url) as connection:
         connection.sendall(HELLO + packed(BINARY, frame(picture, 0))[: len(picture) // 2])
         over.wait(10)
-        _vanish(connection)
+        _reset(connection)
 
 
 def reconnects(url: str, picture: bytes, over: Event) -> None:
-    """Say hello, send a frame, read the first byte of whatever comes, vanish; five times a second."""
+    """Send a hello and a frame, read one byte, and reset the connection; five times a second."""
     with bare(url) as connection:
         connection.sendall(HELLO + packed(BINARY, frame(picture, 0)))
         connection.recv(1)
         over.wait(0.2)
-        _vanish(connection)
+        _reset(connection)
 
 
-HABITS: dict[str, Callable[[str, bytes, Event], None]] = {
+BEHAVIOURS: dict[str, Callable[[str, bytes, Event], None]] = {
     "never-reads": never_reads,
     "sends-half": sends_half,
     "reconnects": reconnects,
@@ -49,11 +49,14 @@ HABITS: dict[str, Callable[[str, bytes, Event], None]] = {
 
 
 @contextmanager
-def crowd(url: str, picture: bytes) -> Iterator[dict[str, int]]:
-    """One client of each habit; inside, how often each has come is counted at the end."""
+def misbehaving_clients(url: str, picture: bytes) -> Iterator[dict[str, int]]:
+    """Run one client of each kind; the yielded counts of connections are filled in at the end."""
     context = multiprocessing.get_context("spawn")
-    over, visits = context.Event(), context.Queue()
-    clients = [context.Process(target=_visit, args=(habit, url, picture, over, visits)) for habit in HABITS]
+    over, connections = context.Event(), context.Queue()
+    clients = [
+        context.Process(target=_connect_repeatedly, args=(behaviour, url, picture, over, connections))
+        for behaviour in BEHAVIOURS
+    ]
     for client in clients:
         client.start()
     counts: dict[str, int] = {}
@@ -61,20 +64,22 @@ def crowd(url: str, picture: bytes) -> Iterator[dict[str, int]]:
         yield counts
     finally:
         over.set()
-        counts.update(visits.get(timeout=PATIENCE_S) for _ in clients)
+        counts.update(connections.get(timeout=PATIENCE_S) for _ in clients)
         for client in clients:
             client.join(PATIENCE_S)
 
 
-def _visit(habit: str, url: str, picture: bytes, over: Event, visits: "multiprocessing.Queue[tuple[str, int]]") -> None:
+def _connect_repeatedly(
+    behaviour: str, url: str, picture: bytes, over: Event, connections: "multiprocessing.Queue[tuple[str, int]]"
+) -> None:
     count = 0
     while not over.is_set():
-        with suppress(OSError):  # being cut off is what they are here for
-            HABITS[habit](url, picture, over)
+        with suppress(OSError):  # the server is expected to cut these connections
+            BEHAVIOURS[behaviour](url, picture, over)
         count += 1
-    visits.put((habit, count))
+    connections.put((behaviour, count))
 
 
-def _vanish(connection: socket.socket) -> None:
+def _reset(connection: socket.socket) -> None:
     """Reset the connection instead of closing it."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
