@@ -62,7 +62,7 @@ class FrameReader:
             raise BadRequest(
                 f"expected a frame header (16 bytes, the first one {VERSION}) before a {ACCEPTED}, or the bare "
                 f"picture, got {len(message)} bytes beginning with [{message[:16].hex(' ')}]; "
-                "see the README on streams",
+                "see docs/streaming.md",
                 seq=seq,
             )
         if not capture_us:  # 0 means that the client has no clock

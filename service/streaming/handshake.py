@@ -68,7 +68,7 @@ def negotiate(first: bytes | str, service: Service, session_id: str) -> StreamSe
         if isinstance(first, bytes):
             raise BadRequest(
                 f'expected a text message {{"type": "hello", …}} before the first frame, got {len(first)} bytes; '
-                "see the README on streams"
+                "see docs/streaming.md"
             )
         hello = read_hello(first)
         return _set_up(hello, _resolve(hello, service), service, session_id)

@@ -138,7 +138,7 @@ def read_hello(text: str) -> Hello:
             f"{'.'.join(map(str, it['loc'])) or 'hello'}: {it['msg']}, got {shown(it['input'])}"
             for it in error.errors()
         ]
-    raise BadRequest(f'expected {{"type": "hello", …}}; {"; ".join(faults)[:500]}; see the README on streams')
+    raise BadRequest(f'expected {{"type": "hello", …}}; {"; ".join(faults)[:500]}; see docs/streaming.md')
 
 
 def read_ping(text: str) -> Literal["ping", "pong"]:

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from service.http.upload_budget import Room
 from service.inference.metrics import Metrics
-from service.inference.pixel_budget import PixelRoom
+from service.inference.pixel_budget import PixelBudget
 from service.inference.registry import open_registry
 from service.inference.scheduler import Scheduler
 from service.inference.state import Service
@@ -23,8 +22,8 @@ def service(models_dir: Path) -> Iterator[Service]:
     """A service whose models are not warm yet."""
     settings = Settings(models_dir=models_dir, stream_max_fps=25, stream_queue=3, keypoint_threshold=0.4)
     scheduler = Scheduler(1, 1, 1.0)
-    registry, bodies, pixels = open_registry(settings), Room(settings.max_bodies_bytes), PixelRoom(settings.max_pixels)
-    yield Service(settings, registry, scheduler, Metrics(), bodies, pixels)
+    registry, pixels = open_registry(settings), PixelBudget(settings.max_pixels)
+    yield Service(settings, registry, scheduler, Metrics(), pixels)
     scheduler.close()
 
 
@@ -45,9 +44,9 @@ def test_defaults_come_from_the_settings(service: Service) -> None:
     setup = negotiate('{"type":"hello"}', service, "id")
     ready = setup.ready
     assert (ready.policy, ready.track, ready.smooth, ready.format) == ("latest", True, True, "compact")
-    assert (ready.limits.waiting_frames, setup.keypoint_threshold) == (1, 0.4)
+    assert (ready.limits.waiting_frames, setup.query.keypoint_threshold) == (1, 0.4)
     assert negotiate('{"type":"hello","policy":"all"}', service, "id").ready.limits.waiting_frames == 3
-    assert negotiate('{"type":"hello","keypoint_threshold":0}', service, "id").keypoint_threshold == 0
+    assert negotiate('{"type":"hello","keypoint_threshold":0}', service, "id").query.keypoint_threshold == 0
 
 
 def test_a_refusal_is_counted(service: Service) -> None:
