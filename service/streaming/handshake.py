@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from service.errors import BadRequest, ServiceError, Unavailable, problem
 from service.inference.predict import Wish
 from service.inference.state import Service
-from service.streaming.close import CloseCode, StreamClosed
+from service.streaming.close import CloseCode, CloseStream
 from service.streaming.follower import Follower
 from service.streaming.frame_queue import FrameQueue
 from service.streaming.messages import Hello, Ready, StreamLimits, read_hello
@@ -19,7 +19,7 @@ INSTANCE = "/stream"
 
 
 @dataclass(frozen=True, slots=True)
-class StreamOptions:
+class EffectiveOptions:
     """What a client asked for, with the server's defaults and limits applied.
 
     Attributes:
@@ -64,7 +64,7 @@ def negotiate(first: bytes | str, service: Service, session_id: str) -> StreamSe
     """Read a client's first message and set up its stream.
 
     Raises:
-        StreamClosed: It is not a valid hello, or asks for something that the server does not have.
+        CloseStream: It is not a valid hello, or asks for something that the server does not have.
     """
     try:
         if isinstance(first, bytes):
@@ -77,10 +77,10 @@ def negotiate(first: bytes | str, service: Service, session_id: str) -> StreamSe
     except ServiceError as error:
         service.metrics.rejected(error.slug)
         code = CloseCode.TRY_AGAIN_LATER if isinstance(error, Unavailable) else CloseCode.BAD_HELLO
-        raise StreamClosed(code, error.detail, problem(error, INSTANCE, session_id)) from None
+        raise CloseStream(code, error.detail, problem(error, INSTANCE, session_id)) from None
 
 
-def _resolve(hello: Hello, service: Service) -> StreamOptions:
+def _resolve(hello: Hello, service: Service) -> EffectiveOptions:
     """Apply the server's defaults and limits to a hello.
 
     Raises:
@@ -93,7 +93,7 @@ def _resolve(hello: Hello, service: Service) -> StreamOptions:
     min_score = settings.min_score if hello.min_score is None else hello.min_score
     threshold = settings.keypoint_threshold if hello.keypoint_threshold is None else hello.keypoint_threshold
     latest = hello.policy == "latest"
-    return StreamOptions(
+    return EffectiveOptions(
         wish=Wish(choice, None, hello.max_people or settings.max_people, min_score, settings.max_pixels),
         keypoint_threshold=threshold,
         max_fps=min(hello.max_fps or settings.stream_max_fps, settings.stream_max_fps),
@@ -103,7 +103,7 @@ def _resolve(hello: Hello, service: Service) -> StreamOptions:
     )
 
 
-def _set_up(hello: Hello, options: StreamOptions, service: Service, session_id: str) -> StreamSetup:
+def _set_up(hello: Hello, options: EffectiveOptions, service: Service, session_id: str) -> StreamSetup:
     settings, choice = service.settings, options.wish.choice
     skeleton = choice.model.estimator.skeleton
     ready = Ready.model_validate(
