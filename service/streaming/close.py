@@ -25,7 +25,7 @@ class CloseCode(IntEnum):
     IDLE = 4408
 
 
-class StreamClosed(Exception):
+class CloseStream(Exception):
     """Raised where the server decides to end a stream."""
 
     def __init__(self, code: CloseCode, reason: str, document: dict[str, Any] | None = None) -> None:
@@ -42,7 +42,7 @@ class StreamClosed(Exception):
         self.document = document
 
 
-async def send_close(socket: WebSocket, closed: StreamClosed) -> None:
+async def send_close(socket: WebSocket, closed: CloseStream) -> None:
     """Send ``bye`` and close the connection; does nothing where the client has already left."""
     bye = Bye.model_validate({"code": closed.code, "reason": closed.reason, "problem": closed.document})
     with suppress(WebSocketDisconnect, RuntimeError):  # starlette raises RuntimeError for a closed connection

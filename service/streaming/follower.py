@@ -85,18 +85,21 @@ class Follower:
             return TrackedPrediction(prediction, None)
         picture = image.decode(content, self._request.max_pixels)
         stopwatch.lap("decode")
-        poses = self._estimate(self._tracker, picture, time_s, stopwatch)
-        poses, by_fallback = apply_fallback(self._request.choice, picture, poses)
+        estimated, appearances = self._estimate(self._tracker, picture, time_s, stopwatch)
+        poses, by_fallback = apply_fallback(self._request.choice, picture, estimated)
         stopwatch.lap("pose")
-        appearances = appearance.sample(picture.pixels, poses, self._estimator.skeleton)
+        if poses is not estimated:
+            appearances = self._appearances(picture, poses)
         output = self._tracker.update(poses, appearances, picture.size)
         people = self._tracked_poses(self._tracker, poses, output, picture.size, time_s)
         stopwatch.lap("track")
         prediction = Prediction.of(self._request.choice, picture, people, by_fallback[output.index])
         return TrackedPrediction(prediction, output.ids)
 
-    def _estimate(self, tracker: Tracker, picture: DecodedImage, time_s: float, stopwatch: Stopwatch) -> Poses:
-        """Estimate poses in the predicted boxes, and in the detector's where it runs."""
+    def _estimate(
+        self, tracker: Tracker, picture: DecodedImage, time_s: float, stopwatch: Stopwatch
+    ) -> tuple[Poses, Floats]:
+        """Estimate poses in the predicted boxes, and in the detector's where it runs; returns their appearances too."""
         boxes, scores = tracker.predict(time_s)
         detect = tracker.detection_due
         if detect:
@@ -104,16 +107,18 @@ class Follower:
         stopwatch.lap("detect")
         poses = self._estimator.estimate(picture.pixels, boxes, scores)
         stopwatch.lap("pose")
-        if detect:
-            return poses
-        appearances = appearance.sample(picture.pixels, poses, self._estimator.skeleton)
-        if tracker.predictions_failed(poses, appearances):
-            stopwatch.lap("track")
+        appearances = self._appearances(picture, poses)
+        stopwatch.lap("track")
+        if not detect and tracker.predictions_failed(poses, appearances):
             boxes, scores = self._add_detections(tracker, picture, boxes, scores)
             stopwatch.lap("detect")
             poses = self._update_poses(picture, poses, boxes, scores)
             stopwatch.lap("pose")
-        return poses
+            appearances = self._appearances(picture, poses)
+        return poses, appearances
+
+    def _appearances(self, picture: DecodedImage, poses: Poses) -> Floats:
+        return appearance.sample(picture.pixels, poses, self._estimator.skeleton)
 
     def _add_detections(
         self, tracker: Tracker, picture: DecodedImage, boxes: Boxes, scores: Floats

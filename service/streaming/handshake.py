@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from service.errors import BadRequest, ServiceError, Unavailable, problem
 from service.inference.state import Service
-from service.streaming.close import CloseCode, StreamClosed
+from service.streaming.close import CloseCode, CloseStream
 from service.streaming.follower import Follower
 from service.streaming.frame_queue import FrameQueue
 from service.streaming.messages import Hello, Ready, StreamLimits, read_hello
@@ -19,7 +19,7 @@ INSTANCE = "/stream"
 
 
 @dataclass(frozen=True, slots=True)
-class StreamOptions:
+class EffectiveOptions:
     """What a client asked for, with the server's defaults and limits applied.
 
     Attributes:
@@ -62,7 +62,7 @@ def negotiate(first: bytes | str, service: Service, session_id: str) -> StreamSe
     """Read a client's first message and set up its stream.
 
     Raises:
-        StreamClosed: It is not a valid hello, or asks for something that the server does not have.
+        CloseStream: It is not a valid hello, or asks for something that the server does not have.
     """
     try:
         if isinstance(first, bytes):
@@ -75,12 +75,12 @@ def negotiate(first: bytes | str, service: Service, session_id: str) -> StreamSe
     except ServiceError as error:
         service.metrics.rejected(error.slug)
         code = CloseCode.TRY_AGAIN_LATER if isinstance(error, Unavailable) else CloseCode.BAD_HELLO
-        raise StreamClosed(
+        raise CloseStream(
             code, error.detail, problem(error, INSTANCE, session_id, service.settings.root_path)
         ) from None
 
 
-def _resolve(hello: Hello, service: Service) -> StreamOptions:
+def _resolve(hello: Hello, service: Service) -> EffectiveOptions:
     """Apply the server's defaults and limits to a hello.
 
     Raises:
@@ -88,7 +88,7 @@ def _resolve(hello: Hello, service: Service) -> StreamOptions:
     """
     settings = service.settings
     latest = hello.policy == "latest"
-    return StreamOptions(
+    return EffectiveOptions(
         query=resolve(hello, service.registry, settings),
         max_fps=min(hello.max_fps or settings.stream_max_fps, settings.stream_max_fps),
         smooth=hello.track and hello.smooth,
@@ -97,7 +97,7 @@ def _resolve(hello: Hello, service: Service) -> StreamOptions:
     )
 
 
-def _set_up(hello: Hello, options: StreamOptions, service: Service, session_id: str) -> StreamSetup:
+def _set_up(hello: Hello, options: EffectiveOptions, service: Service, session_id: str) -> StreamSetup:
     settings, choice = service.settings, options.query.request.choice
     skeleton = choice.model.estimator.skeleton
     ready = Ready.model_validate(

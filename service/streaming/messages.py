@@ -1,7 +1,7 @@
 """Text messages of /stream: the client's hello, and every message of the server (subprotocol ``pose.v1.json``).
 
-The models document and test the wire format. Only small messages are written through them: `Result` is written by the
-session directly, which is faster.
+The models document and test the wire format. Only small messages are written through them; `FrameResult` is written by
+the session directly, which is faster.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class StreamTimings(Timings):
     track: float = Field(description="Ids and smoothing.")
 
 
-class Result(BaseModel):
+class FrameResult(BaseModel):
     """Answer to a frame."""
 
     type: Literal["result"]

@@ -6,7 +6,7 @@ import asyncio
 from contextlib import suppress
 
 from service.inference.metrics import Metrics
-from service.streaming.close import CloseCode, StreamClosed
+from service.streaming.close import CloseCode, CloseStream
 from service.streaming.session import StreamSession
 
 
@@ -34,19 +34,19 @@ class OpenStreams:
         """Check that one more stream from ``address`` may be opened.
 
         Raises:
-            StreamClosed: There are too many streams, or the server is stopping.
+            CloseStream: There are too many streams, or the server is stopping.
         """
         if self._stopping:
-            raise StreamClosed(CloseCode.SERVICE_RESTART, "the server is stopping; connect again in a moment")
+            raise CloseStream(CloseCode.SERVICE_RESTART, "the server is stopping; connect again in a moment")
         if len(self) >= self._limit:
             reason = f"expected at most {self._limit} streams at once, got one more; try again later"
-            raise StreamClosed(CloseCode.TRY_AGAIN_LATER, reason)
+            raise CloseStream(CloseCode.TRY_AGAIN_LATER, reason)
         if list(self._addresses.values()).count(address) >= self._limit_per_address:
             reason = (
                 f"expected at most {self._limit_per_address} streams at once from one address, got one more; "
                 "close one, or raise the server's stream_max_per_address"
             )
-            raise StreamClosed(CloseCode.TRY_AGAIN_LATER, reason)
+            raise CloseStream(CloseCode.TRY_AGAIN_LATER, reason)
 
     async def run(self, session: StreamSession, address: str, metrics: Metrics) -> None:
         """Run a session to its end and count it as open meanwhile."""

@@ -10,7 +10,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from service.errors import UnknownHost
 from service.inference.state import Service
-from service.streaming.close import CloseCode, StreamClosed, send_close
+from service.streaming.close import CloseCode, CloseStream, send_close
 from service.streaming.messages import SUBPROTOCOL
 from service.streaming.open_streams import OpenStreams
 from service.streaming.session import StreamSession
@@ -44,7 +44,7 @@ async def stream(socket: WebSocket) -> None:
             _require_origin(socket, service.settings.cors_origins)
             _require_subprotocol(offered)
             streams.require_room(address)
-        except StreamClosed as closed:
+        except CloseStream as closed:
             service.metrics.rejected(REFUSALS[closed.code])
             await send_close(socket, closed)
             return
@@ -56,7 +56,7 @@ def _require_host(socket: WebSocket) -> None:
     try:
         socket.app.state.hosts.require(socket.headers)
     except UnknownHost as error:
-        raise StreamClosed(CloseCode.POLICY_VIOLATION, error.detail) from None
+        raise CloseStream(CloseCode.POLICY_VIOLATION, error.detail) from None
 
 
 def _require_origin(socket: WebSocket, allowed: tuple[str, ...]) -> None:
@@ -70,7 +70,7 @@ def _require_origin(socket: WebSocket, allowed: tuple[str, ...]) -> None:
         return
     host = socket.headers.get("host", "")
     if not _is_of(origin, host):
-        raise StreamClosed(
+        raise CloseStream(
             CloseCode.POLICY_VIOLATION,
             f"expected a page of {host!r} or of the origins allowed here, got {origin[:200]!r}; "
             "add it to the server's cors_origins",
@@ -93,4 +93,4 @@ def _require_subprotocol(offered: list[str]) -> None:
     """Refuse clients that offer other subprotocols only; a client that offers none is accepted."""
     if offered and SUBPROTOCOL not in offered:
         reason = f"expected the subprotocol {SUBPROTOCOL!r}, got {', '.join(offered)[:200]!r}; offer it"
-        raise StreamClosed(CloseCode.BAD_HELLO, reason)
+        raise CloseStream(CloseCode.BAD_HELLO, reason)

@@ -25,7 +25,7 @@ from service.inference import image
 from service.inference.predict import Stopwatch
 from service.inference.state import Service
 from service.streaming import messages
-from service.streaming.close import CloseCode, StreamClosed, send_close
+from service.streaming.close import CloseCode, CloseStream, send_close
 from service.streaming.follower import TrackedPrediction
 from service.streaming.frame_job import FrameJob
 from service.streaming.frame_queue import QueuedFrame
@@ -70,7 +70,7 @@ class StreamSession:
             outcomes = await asyncio.gather(*tasks, return_exceptions=True)
             self._count_unanswered()
         for outcome in outcomes:
-            if isinstance(outcome, StreamClosed):
+            if isinstance(outcome, CloseStream):
                 await send_close(self._socket, outcome)
                 return
 
@@ -80,17 +80,17 @@ class StreamSession:
         for _ in range(waiting + in_progress):
             self._service.metrics.frame("dropped")
 
-    async def _until_closed(self, task: Coroutine[Any, Any, None]) -> StreamClosed | None:
+    async def _until_closed(self, task: Coroutine[Any, Any, None]) -> CloseStream | None:
         """Run one of the two tasks until the client leaves (None) or the server has to close the stream."""
         try:
             await task
-        except StreamClosed as closed:
+        except CloseStream as closed:
             return closed
         except WebSocketDisconnect:
             return None
         except Exception:
             log.exception("stream %s failed", self.id)
-            return StreamClosed(CloseCode.INTERNAL_ERROR, internal_error().detail)
+            return CloseStream(CloseCode.INTERNAL_ERROR, internal_error().detail)
         return None
 
     async def _read(self) -> None:
@@ -111,7 +111,7 @@ class StreamSession:
         """Wait for the client's next message.
 
         Raises:
-            StreamClosed: No frame, or no hello, came within the idle timeout. Pings do not extend it.
+            CloseStream: No frame, or no hello, came within the idle timeout. Pings do not extend it.
             WebSocketDisconnect: The client left.
         """
         idle_s = self._service.settings.stream_idle_s
@@ -128,7 +128,7 @@ class StreamSession:
                     continue
             missing = "a hello" if self._setup is None else "a frame"
             reason = f"expected {missing} within {idle_s:g} s, got none; connect again when there is one to send"
-            raise StreamClosed(CloseCode.IDLE, reason)
+            raise CloseStream(CloseCode.IDLE, reason)
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message.get("code", 1005))
         content: bytes | str | None = message.get("bytes")
@@ -171,7 +171,7 @@ class StreamSession:
             if self._setup is not None:
                 await self._wait_for_rate_limit(self._setup)
             if self._stopped.is_set() or self._setup is None:
-                raise StreamClosed(CloseCode.SERVICE_RESTART, "the server is stopping; connect again in a moment")
+                raise CloseStream(CloseCode.SERVICE_RESTART, "the server is stopping; connect again in a moment")
             self._wake.clear()
             await self._answer_one(self._setup)
             if len(self._setup.queue):

@@ -71,7 +71,7 @@ def test_a_frame_is_answered_by_a_result(server: Running) -> None:
     with streaming(server) as connection:
         connection.send(frame(PICTURE, 7, 123_456_789))
         result = hear(connection)
-    messages.Result.model_validate(result)
+    messages.FrameResult.model_validate(result)
     assert (result["type"], result["seq"], result["capture_us"], result["dropped"]) == ("result", 7, 123_456_789, 0)
     assert list(result["timings_ms"]) == STAGES
     # The age contains all stages, and the hand-over from the inference thread.
@@ -87,7 +87,7 @@ def test_every_format_has_the_people_of_predict(server: Running, layout: str) ->
     with streaming(server, track=False, format=layout) as connection:
         connection.send(PICTURE)
         result = hear(connection)
-    messages.Result.model_validate(result)
+    messages.FrameResult.model_validate(result)
     alone = server.predict(PICTURE, "image/jpeg", format=layout).json()
     keys = {"openpose": "people", "roboflow": "predictions"}
     assert result["poses"] == (alone if isinstance(alone, list) else alone[keys.get(layout, "poses")])

@@ -76,6 +76,18 @@ def test_people_who_cross_keep_their_ids(registry: ModelRegistry) -> None:
         assert abs(places[-1] - places[0]) > 400  # from one side to the other
 
 
+def test_a_person_who_jumps_is_detected_on_the_same_frame_and_the_other_pose_stays(registry: ModelRegistry) -> None:
+    follower = make_follower(registry, detect_every=1000)
+    before, other = Person((180, 188)), Person((500, 188))
+    for frame in range(3):
+        result = infer(follower, frame, before, other)
+    assert result.ids == [1, 2]
+    after = Person((245, 188))
+    result = infer(follower, 3, after, other)
+    assert result.ids == [1, 2]
+    assert_near(result, [after, other])
+
+
 def test_without_tracking_each_frame_is_independent(registry: ModelRegistry) -> None:
     follower = make_follower(registry, track=False)
     for frame, person in enumerate((Person((180, 188)), Person((444, 164)))):

@@ -13,7 +13,7 @@ from service.inference.registry import open_registry
 from service.inference.scheduler import Scheduler
 from service.inference.state import Service
 from service.settings import Settings
-from service.streaming.close import CloseCode, StreamClosed
+from service.streaming.close import CloseCode, CloseStream
 from service.streaming.handshake import negotiate
 
 
@@ -28,7 +28,7 @@ def service(models_dir: Path) -> Iterator[Service]:
 
 
 def test_before_the_warm_up_a_client_is_asked_to_retry(service: Service) -> None:
-    with pytest.raises(StreamClosed, match="warming up") as caught:
+    with pytest.raises(CloseStream, match="warming up") as caught:
         negotiate('{"type":"hello"}', service, "id")
     assert caught.value.code == CloseCode.TRY_AGAIN_LATER
 
@@ -51,6 +51,6 @@ def test_defaults_come_from_the_settings(service: Service) -> None:
 
 def test_a_refusal_is_counted(service: Service) -> None:
     service.registry.warm_up()
-    with pytest.raises(StreamClosed):
+    with pytest.raises(CloseStream):
         negotiate("{}", service, "id")
     assert b'posewright_rejected_total{reason="malformed-request"} 1.0' in service.metrics.text(())
