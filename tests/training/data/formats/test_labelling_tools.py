@@ -40,9 +40,9 @@ def same_people(found: LabelledSet, folder: Path) -> None:
     for person, other in zip(found.people, expected.people, strict=True):
         np.testing.assert_allclose(person.joints, other.joints, atol=0.01)
         picture, shown = found.pictures[person.picture], expected.pictures[other.picture]
-        assert picture.look is not None
-        assert shown.look is not None
-        assert picture.look.sha256 == shown.look.sha256
+        assert picture.file is not None
+        assert shown.file is not None
+        assert picture.file.sha256 == shown.file.sha256
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
