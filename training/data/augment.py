@@ -3,12 +3,13 @@
 The places where crops are cut from their canvases are drawn in numpy, since labels have to follow; pixels are changed
 in torch, for all crops of a batch at once. The strengths follow RTMPose's two phases (arXiv 2303.07399, sec. 3.4):
 `STRONG` for most of a long training and `LIGHT` for its end. `FAINT` (ours) is for the end of the training of a small
-network, whose capacity light augmentation would use up for pictures that are not met in serving.
+network, whose capacity light augmentation would use up for pictures that are not met in serving; `DETECTED` (ours) is
+as faint, with boxes as inexact as a detector's.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -54,7 +55,8 @@ class Strength:
 STRONG = Strength(30, 0.6, (0.75, 1.35), 0.08, 0.2, 0.7, 0.25, 0.15, 0.15, 0.4)
 LIGHT = Strength(20, 0.4, (0.85, 1.2), 0.04, 0.05, 0.4, 0.1, 0.05, 0.05, 0.1)
 FAINT = Strength(15, 0.15, (0.92, 1.1), 0.02, 0.02, 0.3, 0.03, 0.02, 0.02, 0.02)
-STRENGTHS = {"strong": STRONG, "light": LIGHT, "faint": FAINT}
+DETECTED = replace(FAINT, zoom=(0.85, 1.2), shift=0.05)
+STRENGTHS = {"strong": STRONG, "light": LIGHT, "faint": FAINT, "detected": DETECTED}
 
 SOFTENINGS = (0.35, 0.5, 0.7)
 """Shares of the resolution that softened pictures keep."""

@@ -40,7 +40,7 @@ class Phase:
         steps: Optimizer steps.
         batch: Samples a step, over all processes together.
         size: (width, height) of the input in px.
-        augment: Strength of the augmentation: ``strong``, ``light`` or ``faint``.
+        augment: Strength of the augmentation: ``strong``, ``light``, ``faint`` or ``detected``.
         frozen_blocks: Number of the backbone's first blocks that stay as they are, like its stem; 0 trains all.
     """
 
@@ -48,5 +48,5 @@ class Phase:
     steps: Count
     batch: Count
     size: Size
-    augment: Literal["strong", "light", "faint"] = "strong"
+    augment: Literal["strong", "light", "faint", "detected"] = "strong"
     frozen_blocks: NaturalNumber = 0

@@ -35,8 +35,8 @@ class Network:
         unit_widths: Channels inside the units of each branch, finest first (``lite-hrnet``).
         exchange: Which branches exchange features (``lite-hrnet``): ``full``: all pairs; ``star``: the finest with each
             of the others.
-        pruning_ramp: Share of the training over which the modules and connections that the start has and this network lacks
-            are blended out; 0 leaves them out at once (``lite-hrnet``).
+        pruning_ramp: Share of the training over which the modules and connections that the start has and this network
+            lacks are blended out; 0 leaves them out at once (``lite-hrnet``).
         start_modules: The ``modules`` of the start that is blended into this network.
         start_exchange: The ``exchange`` of that start.
         activation: Activations of ``rtmdet-nano``: ``silu``, as published; ``relu``: all become ReLUs, which are
@@ -107,8 +107,8 @@ class Network:
         fits = len(start) == len(here) and all(more >= few for more, few in zip(start, here, strict=True))
         if not fits or (self.start_exchange, self.exchange) == ("star", "full"):
             raise ValueError(
-                f"expected start_modules and start_exchange of a start that has all of this network, modules {here} and "
-                f"exchange {self.exchange!r}, got {start} and {self.start_exchange!r}"
+                f"expected start_modules and start_exchange of a start that has all of this network, modules {here} "
+                f"and exchange {self.exchange!r}, got {start} and {self.start_exchange!r}"
             )
 
     @property

@@ -13,8 +13,8 @@ from service.pose.oks import SIGMA_SCALE, oks
 from service.pose.types import Floats, Poses
 
 DUPLICATE_OKS = 0.6
-"""Poses with a higher OKS (with `SIGMA_SCALE`) are of one person. Lower than for a single image, because the boxes of two
-tracks can drift onto one person over several frames."""
+"""Poses with a higher OKS (with `SIGMA_SCALE`) are of one person. Lower than for a single image, because the boxes of
+two tracks can drift onto one person over several frames."""
 
 
 def distinct_poses(
