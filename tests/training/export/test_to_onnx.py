@@ -131,7 +131,7 @@ def test_a_detector_can_be_exported_for_another_size_and_a_pose_network_cannot(t
     with pytest.raises(checkpoint.CheckpointError, match="multiples of 32"):
         to_onnx.export(fresh("detector", network=network), tmp_path / "odd", "1", input_size=(200, 96))
     pose = {"kind": "pose", "backbone": "plain-s", "decoder_width": 16, "input_size": [96, 128]}
-    with pytest.raises(checkpoint.CheckpointError, match="the size that it saw last"):
+    with pytest.raises(checkpoint.CheckpointError, match="the size that it was trained on last"):
         to_onnx.export(fresh(network=pose), tmp_path / "pose", "1", input_size=(128, 160))
     assert not (tmp_path / "odd").exists()
     assert not (tmp_path / "pose").exists()
