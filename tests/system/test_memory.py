@@ -11,7 +11,10 @@ from tests.system.bench_memory import EVERYBODY, LARGEST, predict, predict_batch
 from tests.system.processes import ServerProcess, run_server
 
 PEAK_MB = 700
-pytestmark = pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="memory is read from Linux' /proc")
+pytestmark = [
+    pytest.mark.serial,
+    pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="memory is read from Linux' /proc"),
+]
 
 
 def test_no_call_keeps_memory_and_the_peak_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@
     │   ├── Forbidden             403 forbidden
     │   ├── NotFound              404 not-found
     │   │   └── UnknownModel      404 unknown-model
+    │   ├── MethodNotAllowed      405 method-not-allowed
     │   ├── NotAcceptable         406 not-acceptable
     │   ├── SlowUpload            408 slow-upload: the body took too long to arrive
     │   ├── ImageTooLarge         413 image-too-large: bytes or pixels
@@ -160,6 +161,12 @@ class UnknownModel(NotFound):
     """The server does not have this model."""
 
     slug = "unknown-model"
+
+
+class MethodNotAllowed(ProblemError):
+    """The path exists, but not for this HTTP method."""
+
+    slug, default_status = "method-not-allowed", 405
 
 
 class NotAcceptable(ProblemError):
