@@ -1,7 +1,9 @@
 """Who may import whom: `CONTRIBUTING.md`, "The house". The rules' tables are in `tests.house`."""
 
+import ast
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,18 @@ def test_imports_go_down_the_rooms_only() -> None:
 def test_no_file_and_no_room_is_in_a_circle() -> None:
     assert house.circle(house.graph()) == []
     assert house.circle(house.room_graph()) == []
+
+
+def test_no_two_classes_have_one_name() -> None:
+    names = Counter(
+        node.name
+        for path in house.sources()
+        if path.relative_to(ROOT).parts[0] != "clients"  # a distribution of its own mirrors names of the wire
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+    )
+    assert len(names) > 200
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_the_runtime_needs_no_training_libraries() -> None:

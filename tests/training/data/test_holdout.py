@@ -43,7 +43,7 @@ def detector(many: coco.Source, tmp_path: Path) -> Bundle:
     return with_record(path, PictureRecord.of([image_record.picture_id(many.images / "2.png")]))
 
 
-def verb(name: str, source: coco.Source, *more: object) -> int:
+def subcommand(name: str, source: coco.Source, *more: object) -> int:
     where = ("--annotations", source.annotations, "--images", source.images)
     return main([name, *map(str, [*more, *where])])
 
@@ -62,12 +62,12 @@ def test_measuring_on_training_pictures_is_refused_and_others_do_not_count(many:
 def test_evaluate_refuses_training_pictures(
     many: coco.Source, student: Bundle, detector: Bundle, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert verb("evaluate", many, student.path) == 1
+    assert subcommand("evaluate", many, student.path) == 1
     assert "got 2 of 12" in capsys.readouterr().err
-    assert verb("evaluate", many, student.path, "--every", 2) == 0
-    assert verb("evaluate", many, student.path, "--every", 2, "--detector", detector.path) == 1
+    assert subcommand("evaluate", many, student.path, "--every", 2) == 0
+    assert subcommand("evaluate", many, student.path, "--every", 2, "--detector", detector.path) == 1
     assert "detector 1 did not learn from, got 1 of 6" in capsys.readouterr().err
-    assert verb("evaluate", many, student.path, "--allow-seen", "--record", "painted people") == 0
+    assert subcommand("evaluate", many, student.path, "--allow-seen", "--record", "painted people") == 0
     told = json.loads(capsys.readouterr().out)
     assert told["overlap"] == {"pictures": 2, "unchecked": []}
     assert told["ap_interval"][0] <= told["ap"] <= told["ap_interval"][1]
@@ -78,9 +78,9 @@ def test_evaluate_refuses_training_pictures(
 
 def test_calibrate_refuses_training_pictures(many: coco.Source, student: Bundle, tmp_path: Path) -> None:
     out = ("--out", tmp_path / "out")
-    assert verb("calibrate", many, student.path, *out) == 1
+    assert subcommand("calibrate", many, student.path, *out) == 1
     assert not (tmp_path / "out").exists()
-    assert verb("calibrate", many, student.path, *out, "--allow-seen") == 0
+    assert subcommand("calibrate", many, student.path, *out, "--allow-seen") == 0
     found = bundle.read(tmp_path / "out").manifest.calibration
     assert found is not None
     assert found.measured_on == f"12 pictures of {many.annotations.stem}, of which 2 were learned from"
@@ -89,11 +89,11 @@ def test_calibrate_refuses_training_pictures(many: coco.Source, student: Bundle,
 def test_bench_and_report_refuse_training_pictures(
     many: coco.Source, student: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert verb("bench", many, student.path, "--rounds", 1) == 1
-    assert verb("bench", many, student.path, "--rounds", 1, "--allow-seen") == 0
+    assert subcommand("bench", many, student.path, "--rounds", 1) == 1
+    assert subcommand("bench", many, student.path, "--rounds", 1, "--allow-seen") == 0
     assert "AP is of pictures, of which 2 were learned from" in capsys.readouterr().out
-    assert verb("report", many, student.path, "--out", tmp_path / "report") == 1
-    assert verb("report", many, student.path, "--out", tmp_path / "report", "--allow-seen") == 0
+    assert subcommand("report", many, student.path, "--out", tmp_path / "report") == 1
+    assert subcommand("report", many, student.path, "--out", tmp_path / "report", "--allow-seen") == 0
     assert json.loads((tmp_path / "report" / "report.json").read_text())["overlap"] == {"pictures": 2, "unchecked": []}
     assert "It was trained on 2 of the pictures below" in (tmp_path / "report" / "report.html").read_text()
 
@@ -121,7 +121,7 @@ def test_a_bundle_without_a_record_is_measured_with_a_warning(
     many: coco.Source, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = spots.write_pose_bundle(tmp_path, "old", "student")
-    assert verb("evaluate", many, path, "--every", 6) == 0
+    assert subcommand("evaluate", many, path, "--every", 6) == 0
     answer = capsys.readouterr()
     assert json.loads(answer.out)["overlap"] == {"pictures": 0, "unchecked": ["old 1"]}
     assert (
