@@ -23,7 +23,15 @@ from training.recipe import chain, recipe, reference, skeletons
 PROGRAMS = ("posewright-serve", "posewright-train", "posewright-client")
 NOT_OURS = {"--standalone", "--nproc-per-node", "--globoff", "--data-binary"}
 """Options of torchrun and curl."""
-GONE = {"losses.forgiving", "--peers", "losses.guesses", "losses.fill", "losses.past", "losses.past_ramp"}
+GONE = {
+    "losses.forgiving",
+    "--peers",
+    "losses.guesses",
+    "losses.fill",
+    "losses.past",
+    "losses.past_ramp",
+    "network.fade",
+}
 """Named as things that were tried or renamed: in the diary and the changelog."""
 EXAMPLES = re.compile(r"(data|crops|runs|bundles|labelled|people|out|work|labels)/")
 WHOLE = """
