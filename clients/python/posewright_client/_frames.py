@@ -25,8 +25,8 @@ class Frame:
 
     Attributes:
         picture: A path, encoded bytes, or pixels uint8 (H, W, 3) RGB.
-        capture_us: Capture time on any monotonic clock, µs, 0 or more; smoothing uses the time between frames. None:
-            the wall clock when the frame is read from its source.
+        capture_us: Capture time on any monotonic clock, µs, 0 or more; tracking and smoothing use the time between
+            frames. None: the wall clock when the frame is read from its source.
     """
 
     picture: Picture
