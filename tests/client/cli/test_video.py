@@ -157,6 +157,8 @@ def test_a_file_that_is_no_video_is_refused(
     assert "expected a video" in capsys.readouterr().err
     assert main(["video", str(tmp_path / "none.mp4"), "--url", server.url]) == 1
     assert "there is no such file" in capsys.readouterr().err
+    assert main(["video", str(tmp_path), "--url", server.url]) == 1
+    assert "expected a video file, got a folder" in capsys.readouterr().err
     assert names_in(tmp_path) == {"text.mp4"}
 
 

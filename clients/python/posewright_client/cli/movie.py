@@ -52,10 +52,12 @@ class Movie:
 
         Raises:
             FileNotFoundError: The file does not exist.
-            PosewrightError: OpenCV cannot read the file.
+            PosewrightError: It is a folder, or OpenCV cannot read it.
             MissingExtra: OpenCV is not installed.
         """
         self._cv2 = require_cv2("reading videos")
+        if path.is_dir():
+            raise PosewrightError(f"{path}: expected a video file, got a folder")
         if not path.is_file():
             hint = "; for the address of a camera, use `webcam --device`" if ADDRESS.match(str(path)) else ""
             raise FileNotFoundError(f"{path}: there is no such file{hint}")
