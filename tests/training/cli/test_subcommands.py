@@ -21,7 +21,7 @@ def test_from_recipe_to_table(painted: coco.Source, data_root: Path, tmp_path: P
     (tmp_path / "tiny.toml").write_text(toml(tiny_recipe()))
     train = ("train", tmp_path / "tiny.toml", "--data", data_root, "--out", tmp_path / "run")
     run(*train, "--until", 2)
-    run(*train)
+    assert run(*train).stdout.strip() == str(tmp_path / "run" / "last.pt")
     exported = run("export", tmp_path / "run" / "last.pt", "--out", tmp_path / "bundles" / "tiny")
     opened = bundle.read(tmp_path / "bundles" / "tiny")
     assert opened.manifest.files["model.onnx"] in exported.stdout
