@@ -5,7 +5,6 @@ The tests need about a dozen commands, for which a driver such as Playwright wit
 
 from __future__ import annotations
 
-import base64
 import itertools
 import json
 import queue
@@ -252,11 +251,6 @@ class Tab:
             )
         )
         return folder / str(begun["suggestedFilename"])
-
-    def screenshot(self, path: Path, *, whole: bool = False) -> None:
-        """Save a PNG; ``whole``: of the whole page instead of the visible part."""
-        shot = self.send("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
-        path.write_bytes(base64.b64decode(shot["data"]))
 
     def faults(self) -> list[str]:
         """Exceptions, errors and warnings in the console."""

@@ -165,10 +165,10 @@ def _start(request: AdaptRequest, labels: TeacherLabels) -> Checkpoint:
     """Return the student as a checkpoint, which is made once."""
     place = request.work / "start" / "last.pt"
     if not place.is_file():
-        revived = from_bundle.as_checkpoint(request.student, _some_crops(request, labels))
+        rebuilt = from_bundle.as_checkpoint(request.student, _some_crops(request, labels))
         line = lineage.of_bundle(request.student.manifest)
         line = replace(line, pictures=line.pictures | _record(request, labels.footage))
-        checkpoint.save(place, replace(revived, lineage=line))
+        checkpoint.save(place, replace(rebuilt, lineage=line))
     return checkpoint.load(place)
 
 

@@ -89,14 +89,14 @@ def run(options: Namespace) -> int:
     if options.decoder == "rtmdet":
         return _detector(options)
     truth = coco.optional_source(options.annotations, options.images)
-    known = _foreign(options)
-    feeding = _feeding(options, known.skeleton)
-    made, result = import_pose.make(known, feeding, {}), checks.NOT_CHECKED
+    known = _third_party(options)
+    conventions = _conventions(options, known.skeleton)
+    made, result = import_pose.make(known, conventions, {}), checks.NOT_CHECKED
     if truth is not None:
-        trial, findings = checks.check(_as_labelled(known, truth), feeding, truth, options.pictures)
+        trial, findings = checks.check(_as_labelled(known, truth), conventions, truth, options.pictures)
         if findings and not options.anyway:
             raise probe.ImportRefusedError(checks.refusal(options.out, findings))
-        made = import_pose.make(known, feeding, {"ap_import_check": round(trial.ap, 4)})
+        made = import_pose.make(known, conventions, {"ap_import_check": round(trial.ap, 4)})
         score = f"AP {trial.ap:.3f} on {len(trial.found.picture_ids)} pictures, people in their labelled boxes"
         result = "\n".join([score, *(finding.message for finding in findings)])
     written = bundle.write(options.out, made.manifest, made.onnx, made.card)
@@ -117,7 +117,7 @@ def _detector(options: Namespace) -> int:
     return 0
 
 
-def _foreign(options: Namespace) -> ThirdPartyModel:
+def _third_party(options: Namespace) -> ThirdPartyModel:
     model = import_pose.read(options.onnx)
     skeleton = inputs.skeleton(options) or COCO17
     size = (options.input_size[0], options.input_size[1]) if options.input_size else None
@@ -147,7 +147,7 @@ def _as_labelled(known: ThirdPartyModel, truth: coco.Source) -> ThirdPartyModel:
     return known
 
 
-def _feeding(options: Namespace, skeleton: Skeleton) -> Conventions:
+def _conventions(options: Namespace, skeleton: Skeleton) -> Conventions:
     mean, deviation = NORMALISATIONS[options.normalise]
     return Conventions(
         colour=options.colour,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from training.cli import inputs
 from training.cli.arguments import add_measured_pictures
+from training.data import coco
 from training.evaluation.report import report
 
 
@@ -18,13 +18,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Write the report; see `report.write`.
-
-    Raises:
-        ReportError: Only one of ``--annotations`` and ``--images`` was given.
-    """
-    if (options.annotations is None) != (options.images is None):
-        raise report.ReportError("expected --annotations and --images together, got one; give both, or none for curves")
-    source = None if options.annotations is None else inputs.source(options)
+    """Write the report; see `report.write`."""
+    source = coco.optional_source(options.annotations, options.images)
     print(report.write(options.folder, options.out, source, options.every, allow_seen=options.allow_seen))
     return 0

@@ -10,9 +10,9 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from service.pose import bundle
 from service.pose.backends.runner import OnnxRunner
@@ -29,10 +29,8 @@ from training.evaluation.coco_ap import Score
 from training.export import to_onnx
 from training.recipe import chain, recipe
 from training.recipe.errors import RecipeError
-from training.recipe.fields import Weight
+from training.recipe.fields import STRICT, Count, Weight
 from training.recipe.recipe import Recipe
-
-_STRICT = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +44,11 @@ class EvaluationSet:
         every: Only pictures whose id is divisible by this: those that `crops --skip` held back.
     """
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = STRICT
     name: str
     annotations: str
     images: str
-    every: Annotated[int, Field(ge=1)] = 1
+    every: Count = 1
 
     def source(self, data_root: Path) -> coco.Source:
         """Return its pictures."""

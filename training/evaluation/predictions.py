@@ -141,12 +141,7 @@ def _joined(parts: list[Predictions]) -> Predictions:
         parts[0],
         image_ids=join("image_ids"),
         annotation_ids=join("annotation_ids"),
-        poses=Poses(
-            np.concatenate([part.poses.keypoints for part in parts]),
-            np.concatenate([part.poses.scores for part in parts]),
-            np.concatenate([part.poses.boxes for part in parts]),
-            np.concatenate([part.poses.box_scores for part in parts]),
-        ),
+        poses=Poses.concatenate([part.poses for part in parts]),
         truth=join("truth"),
         labelled=join("labelled"),
         areas=join("areas"),

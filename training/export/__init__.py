@@ -1,1 +1,1 @@
-"""Checkpoints to bundles, and bundles back to networks."""
+"""Export of checkpoints as bundles, with their model cards."""

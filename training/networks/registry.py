@@ -25,13 +25,12 @@ TrainableNetwork = PoseNetwork | DetectorNetwork | RtmDet
 
 @dataclass(frozen=True, slots=True)
 class Backbone:
-    """What is known of an architecture.
+    """How to build an architecture, and its weights. `recipe.backbones` holds what limits recipes, such as its stride.
 
     Attributes:
         build: Makes the module for a recipe, with pretrained weights where there are any and the second argument asks
             for them. Either feature levels (N, C, h, w), finest first, around which this project puts a decoder and
             heads, or a whole network.
-        stride: Sides of inputs must be multiples of it, px.
         pretrained: Which weights it begins with; empty where it begins with random ones.
         licence: Of these weights.
         original_weights: Reads the weights of the network's original authors out of their ONNX graph, as an imported
@@ -40,25 +39,24 @@ class Backbone:
     """
 
     build: Callable[[Recipe, bool], nn.Module]
-    stride: int
     pretrained: str = ""
     licence: str = ""
     original_weights: Callable[[bytes, Recipe], dict[str, Tensor]] | None = None
     prunable: bool = False
 
 
-def _lite0(stages: int, stride: int, context: bool = False) -> Backbone:
+def _lite0(stages: int, context: bool = False) -> Backbone:
     def build(_: Recipe, pretrained: bool) -> nn.Module:
         return EfficientNetLite0(stages, pretrained, context)
 
-    return Backbone(build, stride, "EfficientNet-Lite0's ImageNet weights", "Apache-2.0")
+    return Backbone(build, "EfficientNet-Lite0's ImageNet weights", "Apache-2.0")
 
 
 def _from_scratch(kind: type[MobileOne | ShuffleNet], widths: tuple[int, ...], depths: tuple[int, ...]) -> Backbone:
     def build(_: Recipe, __: bool) -> nn.Module:
         return kind(widths, depths)
 
-    return Backbone(build, stride=32)
+    return Backbone(build)
 
 
 def _lite_hrnet(recipe: Recipe, _: bool) -> nn.Module:
@@ -74,26 +72,24 @@ def _imported(recipe: Recipe, pretrained: bool) -> nn.Module:
 
 
 BACKBONES: dict[str, Backbone] = {
-    "lite0": _lite0(stages=7, stride=32),
-    "lite0-context": _lite0(stages=6, stride=32, context=True),
-    "lite0-stride16": _lite0(stages=5, stride=16),
-    "lite0-stride16-narrow": _lite0(stages=4, stride=16),
+    "lite0": _lite0(stages=7),
+    "lite0-context": _lite0(stages=6, context=True),
+    "lite0-stride16": _lite0(stages=5),
+    "lite0-stride16-narrow": _lite0(stages=4),
     "plain-s": _from_scratch(MobileOne, (32, 64, 128, 192), (2, 3, 5, 2)),
     "plain-m": _from_scratch(MobileOne, (48, 96, 192, 256), (2, 4, 6, 2)),
     "shuffle-s": _from_scratch(ShuffleNet, (48, 96, 160, 224), (2, 3, 5, 2)),
     "shuffle-m": _from_scratch(ShuffleNet, (64, 128, 224, 320), (2, 4, 7, 3)),
     "lite-hrnet": Backbone(
         _lite_hrnet,
-        stride=16,
         original_weights=lambda onnx, recipe: pp_tinypose.weights_of(onnx, len(recipe.skeleton)),
         prunable=True,
     ),
     "rtmdet-nano": Backbone(
         lambda recipe, _: RtmDet(recipe.network.activation),
-        stride=32,
         original_weights=lambda onnx, _: rtmdet.weights_of(onnx, is_bgr=False),
     ),
-    "imported": Backbone(_imported, stride=8),
+    "imported": Backbone(_imported),
 }
 
 

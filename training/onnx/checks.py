@@ -127,7 +127,7 @@ Change = tuple[tuple[ThirdPartyModel, Conventions], str, str]
 def _some(source: coco.Source, count: int, folder: Path) -> coco.Source:
     """Write a data set of some pictures with labelled people, evenly spread over the source."""
     data = coco.load(source.annotations)
-    useful = [i for i in sorted(data.imgs) if any(_labelled(a) for a in data.imgToAnns[i])]
+    useful = [i for i in coco.picture_ids(data) if coco.people(data, i, with_keypoints=True)]
     if not useful:
         raise coco.DatasetError(f"{source.annotations}: expected people with labelled keypoints, got none")
     chosen = [useful[i] for i in np.unique(np.linspace(0, len(useful) - 1, min(count, len(useful))).astype(int))]
@@ -138,10 +138,6 @@ def _some(source: coco.Source, count: int, folder: Path) -> coco.Source:
     }
     (folder / "some.json").write_text(json.dumps(content))
     return coco.Source(source.name, folder / "some.json", source.images)
-
-
-def _labelled(person: dict) -> bool:
-    return not person.get("iscrowd") and bool(person.get("num_keypoints"))
 
 
 def _try(imported: ThirdPartyModel, conventions: Conventions, source: coco.Source) -> Attempt:

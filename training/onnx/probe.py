@@ -28,7 +28,6 @@ class Shape:
         outputs: Name of the heatmaps, or names of the distributions along x and along y.
         keypoint_count: Number of keypoints.
         cells: Size (w, h) of the heatmaps, or number of bins along x and y.
-        fixed_batch: Whether the input has a batch size of 1.
     """
 
     input_name: str
@@ -38,7 +37,6 @@ class Shape:
     outputs: tuple[str, ...]
     keypoint_count: int
     cells: tuple[int, int]
-    fixed_batch: bool
 
 
 def inspect(
@@ -79,7 +77,7 @@ def inspect(
     missing = set(names) - {it.name for it in model.graph.output}
     if missing:
         raise ImportRefusedError(f"--outputs: the graph has {[it.name for it in model.graph.output]}, not {missing}")
-    shape = Shape(inputs[0].name, (width, height), channels_first, given.elem_type, names, 0, (0, 0), sides[0] == 1)
+    shape = Shape(inputs[0].name, (width, height), channels_first, given.elem_type, names, 0, (0, 0))
     return _with_outputs(shape, _run(model, shape), decoder)
 
 

@@ -120,7 +120,7 @@ class _GraphBuilder:
         self._shape = replace(
             shape, input_name=THEIRS + shape.input_name, outputs=tuple(THEIRS + it for it in shape.outputs)
         )
-        self._feeding = conventions
+        self._conventions = conventions
         self._decoder = decoder
         self._order = order
         self._nodes: list[onnx.NodeProto] = []
@@ -164,7 +164,7 @@ class _GraphBuilder:
 
     def _feed(self, pixels: str) -> None:
         """Add the nodes from uint8 NHWC RGB to the input of the model."""
-        conventions, shape = self._feeding, self._shape
+        conventions, shape = self._conventions, self._shape
         last = self._add("Cast", pixels, to=TensorProto.FLOAT)
         last = self._add("Sub", last, self._keep("mean", np.array(conventions.mean, np.float32)))
         last = self._add("Div", last, self._keep("deviation", np.array(conventions.deviation, np.float32)))
@@ -177,7 +177,7 @@ class _GraphBuilder:
 
     def _read(self, output: str, axis: int) -> str:
         """Add the nodes from an output of the model to scores in the skeleton's order; returns their name."""
-        conventions, (w, h) = self._feeding, self._shape.cells
+        conventions, (w, h) = self._conventions, self._shape.cells
         last = self._add("Cast", output, to=TensorProto.FLOAT)
         if self._order != list(range(self._shape.keypoint_count)):
             last = self._add("Gather", last, self._keep(f"order{axis}", np.array(self._order)), axis=1)
@@ -201,7 +201,7 @@ class _GraphBuilder:
     def _shift_kernel(self, axis: int) -> NDArray[np.float32]:
         """Make the kernel (K, 1, ...) that moves heatmaps, or distributions along an axis, by ``conventions.shift``."""
         size, cells, count = self._shape.input_size, self._shape.cells, len(self._order)
-        taps = [_taps(shift * n / side) for shift, n, side in zip(self._feeding.shift, cells, size, strict=True)]
+        taps = [_taps(shift * n / side) for shift, n, side in zip(self._conventions.shift, cells, size, strict=True)]
         one = np.outer(taps[1], taps[0]) if self._decoder == "heatmap" else taps[axis]
         return np.broadcast_to(one, (count, 1, *one.shape)).astype(np.float32)
 

@@ -7,14 +7,12 @@ from collections.abc import Container
 import numpy as np
 from numpy.typing import NDArray
 
-from service.pose import boxes as boxes_
-from service.pose.boxes import keypoint_extents
-from service.pose.oks import SIGMA_SCALE, oks
+from service.pose.oks import same_person
 from service.pose.types import Floats, Poses
 
 DUPLICATE_OKS = 0.6
-"""Poses with a higher OKS (with `SIGMA_SCALE`) are of one person. Lower than for a single image, because the boxes of
-two tracks can drift onto one person over several frames."""
+"""Threshold of `same_person`. Lower than for a single image, because the boxes of two tracks can drift onto one person
+over several frames."""
 
 
 def distinct_poses(
@@ -36,8 +34,7 @@ def distinct_poses(
     order = np.argsort(-scores, kind="stable")
     order = order[scores[order] >= max(min_score, 1e-6)]
     people = poses.select(order)
-    areas = SIGMA_SCALE**2 * boxes_.areas(keypoint_extents(people.keypoints, people.scores))
-    same = oks(people.keypoints, people.keypoints, areas, sigmas, people.scores) > DUPLICATE_OKS
+    same = same_person(people, sigmas, DUPLICATE_OKS)
     kept = np.ones(len(order), bool)
     confirming: dict[int, int] = {}
     for i in range(len(order)):

@@ -312,18 +312,18 @@ def test_recipes_and_chains_find_the_toml_file_beside_them(tmp_path: Path) -> No
     assert staged == plan
 
 
-def test_the_teachers_skeleton_and_recipe_are_what_they_say(tmp_path: Path) -> None:
+def test_the_skeleton_and_the_recipe_of_the_manual_are_valid(tmp_path: Path) -> None:
     """docs/your-labels.md: its recipe names its skeleton; its table lists every key."""
-    teacher = (Path(__file__).parents[3] / "docs" / "your-labels.md").read_text()
-    skeleton, plan = re.findall(r"```toml\n(.*?)```", teacher, flags=re.DOTALL)
+    page = (Path(__file__).parents[3] / "docs" / "your-labels.md").read_text()
+    skeleton, plan = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
     (tmp_path / "mine-skeleton.toml").write_text(skeleton)
     (tmp_path / "mine.toml").write_text(plan)
     assert recipe.load(tmp_path / "mine.toml").skeleton.name == "hand6"
-    keys = re.findall(r"^\| `(\w+)` \| ", teacher.partition("| key |")[2], flags=re.MULTILINE)
+    keys = re.findall(r"^\| `(\w+)` \| ", page.partition("| key |")[2], flags=re.MULTILINE)
     assert keys == ["name", "keypoints", "edges", "flip", "upper", "sigmas"]
-    told = " ".join(re.findall(r"`([^`\n]+)`", teacher))
+    quoted = " ".join(re.findall(r"`([^`\n]+)`", page))
     for kind in ("left and right", "the same picture twice", "box outside", "keypoint far from its box", "LEAK"):
-        assert kind in told
+        assert kind in quoted
         assert kind in "".join(it.read_text() for it in Path(check.__file__).parent.glob("*.py"))
 
 

@@ -108,7 +108,7 @@ def test_a_detectors_scores_become_probabilities_of_people(many: coco.Source, tm
     assert found.calibrate(np.ones(1, np.float32))[0] == pytest.approx(0.5, abs=0.1)
 
 
-class TestVerb:
+class TestSubcommand:
     """Bundle in, bundle out."""
 
     def calibrate(self, path: Path, source: coco.Source, *more: str) -> int:

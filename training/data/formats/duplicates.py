@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -49,11 +48,6 @@ def alike(first: LabelledSet, second: LabelledSet | None = None) -> list[tuple[L
                 if a.file.sha256 != b.file.sha256:
                     pairs.append((a, b))
     return pairs
-
-
-def groups(pairs: Sequence[tuple[LabelledImage, LabelledImage]]) -> int:
-    """Return the count of superfluous pictures: those that are the second of a pair."""
-    return len({second.id for _, second in pairs})
 
 
 def _distinct(labelled: LabelledSet) -> list[LabelledImage]:

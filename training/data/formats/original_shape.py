@@ -44,7 +44,7 @@ def restore(images: Path, labels: Path, out: Path, without: Iterable[int] = ()) 
     Args:
         images: Folder of copies, searched to any depth; a name contains the picture's twelve digits.
         labels: Folder with a text file for each picture, named by its digits, with COCO's 17 keypoints as YOLO pose
-        rows.
+            rows.
         out: Folder to write; the JSON file is written last, so a set without it is not complete.
         without: Numbers to leave out, e.g. held-out pictures.
 

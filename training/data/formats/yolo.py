@@ -52,9 +52,8 @@ def read(
         wanted: Classes to read, by name or number; see `Classes`.
 
     Raises:
-        DatasetError: The file is not YAML or has no ``kpt_shape``, labels another skeleton, lacks the class or split,
-        or
-            has no pictures or people.
+        DatasetError: The file is not YAML or has no ``kpt_shape``, labels another skeleton, lacks the class or the
+            split, or has no pictures or people.
     """
     tree = _tree(path)
     count, numbers = _shape(path, tree)

@@ -67,7 +67,7 @@ _NO_FACE = np.ones((2, 2, 3), np.float32)
 
 
 def join(meshes: list[Mesh]) -> Mesh:
-    """Make one mesh of many; skin rows learn which face is theirs."""
+    """Join meshes to one; column 11 of their materials becomes the number of their face picture."""
     if not meshes:
         empty = np.zeros((0, 3), np.float32)
         none = np.zeros(0, np.int32)
@@ -89,7 +89,7 @@ def join(meshes: list[Mesh]) -> Mesh:
 
 
 def _casters(meshes: list[Mesh]) -> np.ndarray:
-    """Say which triangles cast shadows: walls do not, lest the map be spread over them."""
+    """Return which triangles cast shadows, bool (T,). Walls do not: the shadow map would have to cover them too."""
     small = [bool(np.ptp(mesh.points, axis=0).max() < 6) for mesh in meshes]
     return np.repeat(np.array(small, bool), [len(mesh.triangles) for mesh in meshes])
 

@@ -54,7 +54,7 @@ def annotate(stage: Stage, drawn: Drawn, with_masks: bool) -> list[dict]:
 
 
 def keypoints(stage: Stage, drawn: Drawn, number: int, actor: Actor) -> np.ndarray:
-    """Project an actor's joints and ask the depth buffer which are hidden: float64 (17, 3), x, y in px, v."""
+    """Project an actor's joints, and read from the depth buffer which are hidden: float64 (17, 3), x, y in px, v."""
     width, height = stage.camera.size
     shown = stage.camera.project(actor.joints)
     points = np.zeros((len(shown), 3))

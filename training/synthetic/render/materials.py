@@ -64,7 +64,7 @@ def sample_cloth(rng: np.random.Generator, folds: float, patterned: float = 0.45
 
 
 def sample_skin(rng: np.random.Generator, ancestry: tuple[float, float, float]) -> np.ndarray:
-    """Draw a skin colour that goes with an ancestry (see `body.Build`), linear."""
+    """Draw a skin colour that goes with an ancestry (see `shape.Build`), linear."""
     african, asian, _ = ancestry
     tone = np.clip(0.6 + 3.9 * african + 1.0 * asian + rng.normal(0, 0.5), 0, len(SKINS) - 1.001)
     k = int(tone)

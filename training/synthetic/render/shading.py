@@ -1,6 +1,6 @@
 """Colour for every sample of the z-buffer: cloth, skin, hair, ground, walls; sun, sky and shadow; compiled by numba.
 
-Colours are linear light, 1 is white paper in full sun. Materials are rows of numbers, see `materials.Column`.
+Colours are linear light, 1 is white paper in full sun. Materials are rows of numbers, see `materials.WIDTH`.
 """
 
 from __future__ import annotations

@@ -14,7 +14,6 @@ from training.synthetic.render.stage import Mesh, Surroundings
 from training.synthetic.scene import things
 
 TILE = 128
-PHOTOS = (".jpg", ".jpeg", ".png", ".webp")
 
 
 def sample(

@@ -19,7 +19,7 @@ from training.synthetic.scene.person import Person, person
 from training.synthetic.scene.scene import Look, Picture
 
 FASTEST, SLOWEST = 1.25, 0.5
-"""Of a walk, m/s: long clips are walked slowly, lest people be gone for most of them."""
+"""Limits of walking speed, m/s. People walk slowly in long clips, so that they stay in the picture."""
 
 
 @dataclass(frozen=True, slots=True)

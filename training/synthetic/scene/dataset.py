@@ -109,7 +109,7 @@ def _missing(order: Order) -> list[int]:
 
 
 def check(order: Order) -> None:
-    """Refuse an order that cannot be met."""
+    """Refuse options that are out of range or do not fit together."""
     limits = (
         ("--count", order.count, 1, 10_000_000),
         ("--seed", order.seed, 0, 2**63),
@@ -161,7 +161,7 @@ def photos(folder: Path | None) -> tuple[Path, ...]:
 
 
 def look_of(order: Order) -> Look:
-    """Give what the pictures of an order have in common."""
+    """Return what all pictures of an order have in common."""
     from training.synthetic.scene.scene import Look  # noqa: PLC0415 (numba takes a second: errors come first)
 
     return Look(
@@ -171,9 +171,9 @@ def look_of(order: Order) -> Look:
 
 
 def _claim(order: Order) -> None:
-    """Write down what is rendered here, or refuse where something else is."""
+    """Save the options in the folder, or refuse a folder that was rendered with others."""
     for partial in [path for folder in ("images", "labels") for path in (order.out / folder).glob(".*.partial")]:
-        partial.unlink()  # a killed rendering's
+        partial.unlink()  # left by a killed process
     settings = asdict(order)
     for name in ("out", "processes", *(() if order.clip else ("count", "fps", "clip"))):
         del settings[name]
@@ -213,7 +213,7 @@ _order: Order | None = None
 
 
 def _start(order: Order) -> None:
-    """Take an order: this process's own from now on."""
+    """Prepare this process to render pictures of an order."""
     global _order  # noqa: PLW0603 (a pool's workers hold their task in a global)
     import cv2  # noqa: PLC0415
 
@@ -226,7 +226,7 @@ def _start(order: Order) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """End this worker once its parent has: a killed one cannot tell its workers, which would render for nobody."""
+    """End this worker when its parent process ends; a parent that is killed cannot stop its workers itself."""
     multiprocessing.connection.wait([parent])
     os._exit(1)
 

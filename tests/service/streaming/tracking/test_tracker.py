@@ -359,7 +359,7 @@ def test_in_a_slow_stream_a_box_covers_the_last_and_the_predicted_place(fps: flo
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("speed", [80.0, 150.0, 300.0])
 def test_a_visible_person_keeps_the_id_when_another_vanishes_behind(speed: float, seed: int) -> None:
-    """The one behind stops there: where he is expected, somebody else is seen."""
+    """The one behind stops there: where they are expected, somebody else is seen."""
     hides_s = 2.0
     behind: Way = lambda t: (640 - speed * (hides_s - t), 360) if t < hides_s else (640, 360)  # noqa: E731
     scene = Scene([stands((640, 360)), behind], tracker(), seed)
