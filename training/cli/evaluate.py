@@ -37,7 +37,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Measure AP and print one line of json; see `coco_ap.score_poses` and `coco_ap.score_boxes`."""
     opened = bundle.read(options.bundle)
-    detects = opened.manifest.role == "detector"
+    detects = opened.manifest.is_detector
     detector = bundle.read(options.detector) if options.detector and not detects else None
     measured = [opened] if detector is None else [opened, detector]
     source, whole = inputs.source(options), detects or detector is not None

@@ -104,9 +104,9 @@ def gather(
         runners = [open_runner(backend, opened.onnx, threads=1) for opened in read]
         suffix = [f", {runner.backend}" if len(backends) > 1 else "" for runner in runners]
         names = [_name(opened, read) + tail for opened, tail in zip(read, suffix, strict=True)]
-        of_detectors = [name for name, opened in zip(names, read, strict=True) if opened.manifest.role == "detector"]
+        of_detectors = [name for name, opened in zip(names, read, strict=True) if opened.manifest.is_detector]
         for name, opened, runner in zip(names, read, runners, strict=True):
-            if opened.manifest.role == "detector":
+            if opened.manifest.is_detector:
                 found.detectors.append(_our_detector(name, opened, runner))
             else:
                 found.poses.append(_our_pose(name, opened, runner, of_detectors[0] if of_detectors else None))

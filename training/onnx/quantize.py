@@ -130,7 +130,7 @@ def served_inputs(opened: Bundle, source: coco.Source, ids: list[int]) -> list[N
     """Record the inputs of the network on some pictures: crops of labelled people, or resized whole pictures."""
     truth = coco.load(source.annotations)
     recorder = RecordingRunner(OnnxRunner(opened.onnx, threads=1))
-    is_detector = opened.manifest.role == "detector"
+    is_detector = opened.manifest.is_detector
     ask: Any = PersonDetector(opened, recorder) if is_detector else PoseEstimator(opened, recorder)
     for image_id in ids:
         image = images.read_labelled(source.images, truth.imgs[image_id])
@@ -193,7 +193,7 @@ def _times(measured: dict[str, Bundle]) -> dict[str, list[float]]:
 
     def call(opened: Bundle) -> Callable[[], object]:
         runner = OnnxRunner(opened.onnx, threads=1)
-        if opened.manifest.role == "detector":
+        if opened.manifest.is_detector:
             detector = PersonDetector(opened, runner)
             return lambda: detector.detect(picture)
         estimator = PoseEstimator(opened, runner)
@@ -204,7 +204,7 @@ def _times(measured: dict[str, Bundle]) -> dict[str, list[float]]:
 
 def _ap(opened: Bundle, source: coco.Source, every: int) -> float:
     runner = OnnxRunner(opened.onnx, threads=1)
-    if opened.manifest.role == "detector":
+    if opened.manifest.is_detector:
         return coco_ap.score_boxes(source, PersonDetector(opened, runner), every).ap
     return coco_ap.score_poses(source, PoseEstimator(opened, runner), every=every).ap
 

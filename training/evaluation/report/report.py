@@ -68,7 +68,7 @@ def write(
         _add_overlap(report, about, source, every, allow_seen)
     if source is None:
         _add_curves(report, about)
-    elif about.opened.manifest.role == "detector":
+    elif about.opened.manifest.is_detector:
         _add_boxes(report, about, source, every)
         _add_curves(report, about)
     else:
