@@ -1,1 +1,1 @@
-"""Bodies: shape, skeleton, poses, keypoints."""
+"""Build and pose human bodies: shape, skeleton, poses and keypoints."""

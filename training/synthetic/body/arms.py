@@ -1,4 +1,7 @@
-"""Where hands are: hanging, on hips, crossed, raised, at a face or on a knee; one random draw within a style."""
+"""Pose arms in named styles, such as hanging, on the hips, crossed, raised, at the face or on a knee.
+
+Each call draws a random variation of its style.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,13 @@ Rng = np.random.Generator
 
 
 def arms(rig: Rig, rng: Rng, styles: tuple[str, ...]) -> None:
-    """Pose both arms; in half of the draws alike."""
+    """Pose both arms in styles drawn at random; both arms share one style at least half the time.
+
+    Args:
+        rig: The rig whose arm bones are set.
+        rng: Source of randomness.
+        styles: Names of the styles to draw from (see `place_arm`); repeating a name makes it more likely.
+    """
     first, second = (str(style) for style in rng.choice(styles, 2))
     if rng.random() < 0.5 or "cross" in (first, second):
         second = first
@@ -20,7 +29,6 @@ def arms(rig: Rig, rng: Rng, styles: tuple[str, ...]) -> None:
 
 
 WAYS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float], tuple[float, float]]] = {
-    # mean direction (outward, up, forward), its deviation, reach
     "hang": ((0.17, -1.0, 0.05), (0.05, 0.05, 0.12), (0.93, 0.985)),
     "bent": ((0.12, -0.45, 0.8), (0.2, 0.3, 0.15), (0.5, 0.75)),
     "front": ((0.0, -0.05, 1.0), (0.2, 0.35, 0.1), (0.7, 0.98)),
@@ -31,10 +39,20 @@ WAYS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float], tu
     "low": ((0.05, -0.6, 0.8), (0.15, 0.3, 0.2), (0.85, 0.98)),
     "wild": ((0.5, 0.0, 0.4), (0.4, 0.7, 0.5), (0.55, 0.98)),
 }
+"""Styles that are defined by a direction. Each holds the mean direction from the shoulder to the wrist as (outward, up,
+forward) in the chest's frame, its standard deviation on the same axes, and the smallest and largest distance from the
+shoulder to the wrist as a share of the arm's length."""
 
 
 def place_arm(rig: Rig, rng: Rng, side: str, style: str) -> None:
-    """Pose one arm in a style: of `WAYS`, or a hand on hip, thigh, knee, face, head, or the other arm."""
+    """Pose one arm in a style.
+
+    Args:
+        rig: The rig whose arm bones are set.
+        rng: Source of randomness.
+        side: "L" or "R".
+        style: A key of `WAYS`, or "hip", "cross", "thigh", "knee", "face" or "head": where the hand rests.
+    """
     out = OUTWARD[side]
     relax_hand(rig, side, rng.uniform(5, 40), rng.uniform(-25, 35), rng.uniform(-10, 15))
     if style in WAYS:
@@ -69,5 +87,5 @@ def place_arm(rig: Rig, rng: Rng, side: str, style: str) -> None:
     elif style == "face":
         hand_to(rig, side, skull + head @ np.array([out * 0.16, -0.04, 0.24]) * size + wobble, (0.4, -0.9, 0.2))
         relax_hand(rig, side, 45, rng.uniform(-30, 30), 10)
-    else:  # a hand on the head
+    else:  # style == "head"
         hand_to(rig, side, skull + head @ np.array([out * 0.22, 0.3, 0.0]) * size + wobble, (1.0, 0.2, 0.1))

@@ -1,6 +1,8 @@
-"""The picture on a face: brows, lips, lashes, cheeks, beard, as factors on the colour of the skin.
+"""Paint the texture of a face: brows, lips, lashes, cheeks and beard.
 
-It covers the square of the template's front that `shading` names; the numbers below are places on that neutral face.
+The texture holds factors that multiply the linear skin colour. It is projected from the front onto the square of the
+template mesh that `shading` defines (`FACE_LEFT`, `FACE_BOTTOM`, `FACE_SIZE`). Positions in this module are (x, y) on
+the front of the template mesh, in m.
 """
 
 from __future__ import annotations
@@ -20,14 +22,14 @@ NOSTRIL = (0.0085, 0.6905)
 
 @dataclass(frozen=True, slots=True)
 class Looks:
-    """What a face wears.
+    """Appearance of one face.
 
     Attributes:
-        hair: Linear colour of brows and beard relative to the skin's, (3,).
-        brows: Thickness of the brows, m.
-        lips: Linear colour of the lips relative to the skin's, (3,).
-        beard: 0 none, 1 full.
-        shadow: Darkness around the eyes, 0..1.
+        hair: Colour of brows and beard divided by the skin colour, both linear RGB; (3,).
+        brows: Thickness of the eyebrows in m.
+        lips: Colour of the lips divided by the skin colour, both linear RGB; (3,).
+        beard: Density of the beard: 0 is clean-shaven, 1 is a full beard.
+        shadow: Darkness of the eye sockets, 0..1.
     """
 
     hair: np.ndarray
@@ -38,7 +40,14 @@ class Looks:
 
 
 def sample_looks(rng: np.random.Generator, female: bool, adult: bool, hair_on_skin: np.ndarray) -> Looks:
-    """Draw a face's looks; ``hair_on_skin`` is the hair's linear colour divided by the skin's, (3,)."""
+    """Draw the appearance of one face at random.
+
+    Args:
+        rng: Source of randomness.
+        female: Whether the body is female. Only female adults are drawn with make-up, and only male adults with beards.
+        adult: Whether the body is an adult's.
+        hair_on_skin: (3,), the hair colour divided by the skin colour, both linear RGB.
+    """
     made_up = female and adult and rng.random() < 0.4
     lips = np.array([0.92, 0.6, 0.6]) if not made_up else np.array([0.85, 0.28, 0.32])
     bearded = not female and adult and rng.random() < 0.45
@@ -52,7 +61,7 @@ def sample_looks(rng: np.random.Generator, female: bool, adult: bool, hair_on_sk
 
 
 def paint(looks: Looks, rng: np.random.Generator) -> np.ndarray:
-    """Paint a face, float32 (256, 256, 3): factors on linear skin colour, row 0 at the top."""
+    """Paint a face texture: float32 (256, 256, 3), factors on the linear RGB skin colour, with row 0 at the top."""
     picture = np.ones((SIZE, SIZE, 3), np.float32)
     cheeks = _blob([(0.05, 0.695), (-0.05, 0.695)], 0.022)
     picture *= 1 - cheeks[..., None] * np.array([0.0, 0.12, 0.12], np.float32)
@@ -68,18 +77,19 @@ def paint(looks: Looks, rng: np.random.Generator) -> np.ndarray:
 
 
 def _pixel(x: float, y: float) -> tuple[int, int]:
-    """A place of the template in sixteenths of a pixel, as OpenCV's ``shift=4`` wants."""
+    """Convert (x, y) on the template, m, to (column, row) in 1/16 texture pixels, for OpenCV's ``shift=4``."""
     u = (x - shading.FACE_LEFT) / shading.FACE_SIZE * (SIZE - 1)
     v = (1 - (y - shading.FACE_BOTTOM) / shading.FACE_SIZE) * (SIZE - 1)
     return round(u * 16), round(v * 16)
 
 
 def _pixels(metres: float) -> float:
+    """Convert a length on the template, m, to texture pixels."""
     return metres / shading.FACE_SIZE * (SIZE - 1)
 
 
 def _blob(centres: list[tuple[float, float]], radius: float) -> np.ndarray:
-    """Soft spots, float32 (256, 256), 0..1."""
+    """Draw Gaussian spots around centres (x, y), m: float32 (256, 256), 0..1; ``radius`` is in m."""
     v, u = np.mgrid[:SIZE, :SIZE]
     total = np.zeros((SIZE, SIZE), np.float32)
     for x, y in centres:
@@ -89,6 +99,7 @@ def _blob(centres: list[tuple[float, float]], radius: float) -> np.ndarray:
 
 
 def _stroke(mask: np.ndarray, points: list[tuple[float, float]], width: float) -> None:
+    """Draw an open polyline through points (x, y) into ``mask``; points and line width are in m."""
     line = np.array([_pixel(x, y) for x, y in points], np.int32)
     cv2.polylines(
         mask, [line], isClosed=False, color=1.0, thickness=max(1, round(_pixels(width))), lineType=cv2.LINE_AA, shift=4
@@ -96,6 +107,7 @@ def _stroke(mask: np.ndarray, points: list[tuple[float, float]], width: float) -
 
 
 def _mix(picture: np.ndarray, mask: np.ndarray, colour: np.ndarray) -> None:
+    """Blend ``colour`` (3,) into ``picture`` in place, with ``mask`` (H, W), 0..1, as its opacity."""
     picture += mask[..., None] * (colour.astype(np.float32) - picture)
 
 

@@ -1,7 +1,7 @@
-"""COCO's 17 keypoints on the body model.
+"""Compute the 17 COCO keypoints of a posed body.
 
-Limbs are bone heads: shoulder, elbow, wrist, hip, knee, ankle. Nose, eyes and ears are places of the skin. Where people
-who label photos put a joint elsewhere than anatomy does, `HABIT` moves it.
+Shoulders, elbows, wrists, hips, knees and ankles are the heads of bones. The nose, eyes and ears are means of skin
+vertices. Human annotators do not always mark the anatomical joint; `HABIT` moves those keypoints to where they mark it.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from training.synthetic.body.makehuman import BodyModel
 from training.synthetic.body.rig import skin
 
 BONES = ("upperarm01", "lowerarm01", "wrist", "upperleg01", "lowerleg01", "foot")
-"""Of keypoints 5 to 16: left and right of each."""
+"""Bones whose heads give keypoints 5 to 16; each bone gives a left and then a right keypoint."""
 FLESH = np.array([0.03, 0.025, 0.025, 0.04, 0.04] + [f for f in (0.11, 0.08, 0.06, 0.17, 0.1, 0.09) for _ in "LR"])
-"""How deep a keypoint lies under skin and cloth at most, m; farther behind a surface it is hidden."""
+"""Greatest depth of each keypoint below skin and clothes, (17,) in m, in COCO's order. A keypoint that lies deeper
+behind the visible surface is occluded."""
 HABIT: dict[str, tuple[float, float, float]] = {
     "upperarm01": (-0.01, 0.028, 0.0),
     "lowerarm01": (-0.012, 0.023, 0.0),
@@ -25,22 +26,25 @@ HABIT: dict[str, tuple[float, float, float]] = {
     "upperleg01": (-0.013, 0.008, 0.0),
     "foot": (0.0, 0.005, 0.0),
 }
-"""Where people who label photos put a joint, from the bone's head: (outward, up, forward) of the rest pose, in m,
-turning with the bone above. Measured with student-s 2: its median difference from the labels of 1,000 rendered crops
-less that from the labels of 449 pictures of COCO train2017, at a torso of 50 cm; standard errors of 2 to 3 mm."""
+"""Offset from the bone's head to the place that human annotators mark: (outward, up, forward) in the rest pose, m, for
+a body 1.7 m tall. `joints` scales it with the height of the body and rotates it with the parent bone. docs/synthetic.md
+says how the offsets were measured."""
 
 
 def joints(
     model: BodyModel, heads: np.ndarray, body: np.ndarray, orientation: np.ndarray, position: np.ndarray
 ) -> np.ndarray:
-    """Place the keypoints of a posed body: float64 (17, 3) in m, in COCO's order.
+    """Compute the keypoints of a posed body.
 
     Args:
-        model: Bones.
-        heads: float64 (B, 3), bones at rest.
-        body: float32 (V, 3), the bare body at rest.
-        orientation: float64 (B, 3, 3), of the bones.
-        position: float64 (B, 3), of the bones.
+        model: The body model with B bones and V vertices.
+        heads: float64 (B, 3), heads of the bones in the rest pose, m.
+        body: float32 (V, 3), vertices of the undressed body in the rest pose, m.
+        orientation: float64 (B, 3, 3), orientations of the posed bones (see `Rig.solve`).
+        position: float64 (B, 3), heads of the posed bones, m.
+
+    Returns:
+        float64 (17, 3): keypoints in COCO's order, m, in the same frame as ``position``.
     """
     size = float(np.ptp(body[: makehuman.SKIN_END, 1])) / 1.7
     spots = [skin(body[v], model.weights[v], heads, orientation, position).mean(0) for v in face_vertices()]
@@ -54,7 +58,7 @@ def joints(
 
 @functools.cache
 def face_vertices() -> tuple[np.ndarray, ...]:
-    """Vertices whose mean is the nose, the left eye, the right eye, the left ear, the right ear."""
+    """Find the vertices whose mean is the nose, left eye, right eye, left ear and right ear, in this order."""
     model = makehuman.load()
     p = model.template
     skin_vertices = np.unique(model.triangles["body"])

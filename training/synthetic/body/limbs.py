@@ -1,4 +1,7 @@
-"""Put limbs where people put them: feet on the ground, hands on hips, a nod; within what joints allow."""
+"""Pose the spine, neck, legs, arms and hands of a rig, by angles or by target points (inverse kinematics).
+
+`bow`, `look` and `leg` clamp their angles to the joints' ranges of motion.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,8 @@ LIMITS = {
     "neck tilt": (-25.0, 25.0),
     "neck turn": (-65.0, 65.0),
 }
-"""Of joints, in degrees from the rest pose; about the ranges of healthy adults (AAOS), narrowed where skin tears."""
+"""Smallest and largest angle of each joint, in degrees from the rest pose. The values follow the ranges of motion of
+healthy adults (American Academy of Orthopaedic Surgeons); some are narrower, where skinning would distort the mesh."""
 
 SPINE = ("spine05", "spine04", "spine03", "spine02", "spine01")
 NECK = ("neck01", "neck02", "neck03", "head")
@@ -30,14 +34,14 @@ OUTWARD = {"L": 1.0, "R": -1.0}
 
 @dataclass(frozen=True, slots=True)
 class Foot:
-    """Where a foot goes, in the person's frame (x to the left, y up, z to the front; m and degrees).
+    """Target of a foot in the person's frame: x to the person's left, y up, z to the front.
 
     Attributes:
-        x: To the left of the pelvis.
-        z: Before the pelvis.
-        lift: Of the ankle above that of a foot standing flat.
-        yaw: Toes outward.
-        pitch: Toes down.
+        x: Position of the ankle along x, m.
+        z: Position of the ankle along z, m.
+        lift: Height of the ankle above the ankle of a foot that stands flat on the ground, m.
+        yaw: Angle by which the toes point outward, degrees.
+        pitch: Angle by which the toes point down, degrees.
     """
 
     x: float
@@ -48,13 +52,20 @@ class Foot:
 
 
 def limit(joint: str, degrees: float) -> float:
-    """Hold an angle within a joint's limits."""
+    """Clamp an angle in degrees to the range of a joint, a key of `LIMITS`."""
     low, high = LIMITS[joint]
     return float(np.clip(degrees, low, high))
 
 
 def bow(rig: Rig, flexion: float = 0, tilt: float = 0, turn: float = 0) -> None:
-    """Bend the spine, evenly over its bones; degrees as in `rig.turn_x`, `turn_z`, `turn_y`."""
+    """Bend the spine and spread the rotation evenly over its bones.
+
+    Args:
+        rig: The rig whose spine bones are set.
+        flexion: Forward bend in degrees, with the sign of `rig.turn_x`.
+        tilt: Sideways bend in degrees, with the sign of `rig.turn_z`.
+        turn: Rotation about the vertical in degrees, with the sign of `rig.turn_y`.
+    """
     angles = (limit("spine flexion", flexion), limit("spine tilt", tilt), limit("spine turn", turn))
     x, z, y = (angle / len(SPINE) for angle in angles)
     for bone in SPINE:
@@ -62,7 +73,7 @@ def bow(rig: Rig, flexion: float = 0, tilt: float = 0, turn: float = 0) -> None:
 
 
 def look(rig: Rig, nod: float = 0, tilt: float = 0, turn: float = 0) -> None:
-    """Turn the head, evenly over neck and skull."""
+    """Turn the head and spread the rotation evenly over the neck and head bones; angles and signs as in `bow`."""
     angles = (limit("neck flexion", nod), limit("neck tilt", tilt), limit("neck turn", turn))
     x, z, y = (angle / len(NECK) for angle in angles)
     for bone in NECK:
@@ -70,14 +81,14 @@ def look(rig: Rig, nod: float = 0, tilt: float = 0, turn: float = 0) -> None:
 
 
 def plant(rig: Rig, feet: dict[str, Foot], pelvis: np.ndarray, straight: float, sway: tuple[float, float]) -> None:
-    """Stand on both feet.
+    """Make the person stand on both feet: set the height of the pelvis, then solve both legs.
 
     Args:
-        rig: Root and legs are set.
-        feet: By side.
-        pelvis: (3, 3), orientation of the root.
-        straight: How straight the legs are: the straighter one's length as a share of its full length.
-        sway: (x, z) of the pelvis in m.
+        rig: The rig whose root and leg bones are set.
+        feet: Targets of the feet by side, "L" and "R".
+        pelvis: (3, 3), orientation of the root bone.
+        straight: Distance from hip to ankle of the straighter leg, as a share of the leg's full length.
+        sway: Position (x, z) of the pelvis in the person's frame, m.
     """
     rig.turn("root", pelvis)
     rig.shift = np.array([sway[0], 0.0, sway[1]])
@@ -93,7 +104,7 @@ def plant(rig: Rig, feet: dict[str, Foot], pelvis: np.ndarray, straight: float, 
 
 
 def step(rig: Rig, side: str, foot: Foot) -> None:
-    """Put one foot down without moving the pelvis; the knee points where the toes do."""
+    """Move one foot to its target without moving the pelvis; the knee points in the direction of the toes."""
     yaw = OUTWARD[side] * foot.yaw
     ahead = turn_y(yaw * 0.6)[:, 2] + np.array([OUTWARD[side] * 0.08, 0.0, 0.0])
     rig.reach("leg", side, np.array([foot.x, foot.lift, foot.z]), ahead)
@@ -101,7 +112,17 @@ def step(rig: Rig, side: str, foot: Foot) -> None:
 
 
 def leg(rig: Rig, side: str, flexion: float, abduction: float, twist: float, knee: float, ankle: float = 0) -> None:
-    """Set a leg by its angles in degrees: thigh forward, thigh outward, toes outward, knee bent, toes down."""
+    """Set a leg by its joint angles; all but ``ankle`` are clamped to `LIMITS`.
+
+    Args:
+        rig: The rig whose leg bones are set.
+        side: "L" or "R".
+        flexion: Angle of the thigh forward, degrees.
+        abduction: Angle of the thigh outward, degrees.
+        twist: Rotation of the thigh about its length, degrees; positive turns the toes outward.
+        knee: Flexion of the knee, degrees.
+        ankle: Angle of the toes down, degrees.
+    """
     out = OUTWARD[side]
     swing = turn_z(out * limit("hip abduction", abduction)) @ turn_x(-limit("hip flexion", flexion))
     rotation = swing @ turn_y(out * limit("hip twist", twist))
@@ -110,14 +131,14 @@ def leg(rig: Rig, side: str, flexion: float, abduction: float, twist: float, kne
 
 
 def arm(rig: Rig, side: str, way: tuple[float, float, float], reach: float, pole: tuple[float, float, float]) -> None:
-    """Stretch an arm.
+    """Extend an arm in a direction.
 
     Args:
-        rig: The arm is set.
+        rig: The rig whose clavicle and arm bones are set.
         side: "L" or "R".
-        way: Direction of the wrist from the shoulder, (outward, up, forward) of the chest.
-        reach: Its distance as a share of the arm's length.
-        pole: Where the elbow points, in the same axes.
+        way: Direction from the shoulder to the wrist, (outward, up, forward) in the chest's frame.
+        reach: Distance from the shoulder to the wrist as a share of the arm's length.
+        pole: Direction in which the elbow points, in the same axes.
     """
     out = OUTWARD[side]
     chest, _ = rig.frame("spine01")
@@ -130,13 +151,21 @@ def arm(rig: Rig, side: str, way: tuple[float, float, float], reach: float, pole
 
 
 def hand_to(rig: Rig, side: str, point: np.ndarray, pole: tuple[float, float, float]) -> None:
-    """Bring a wrist to a point (3,) in the person's frame, m; ``pole`` as in `arm`."""
+    """Move a wrist to a point (3,) in the person's frame, m; ``pole`` is the elbow's direction as in `arm`."""
     chest, _ = rig.frame("spine01")
     rig.reach("arm", side, point, chest @ np.array([OUTWARD[side] * pole[0], pole[1], pole[2]]))
 
 
 def relax_hand(rig: Rig, side: str, curl: float, twist: float, drop: float) -> None:
-    """Curl the fingers and turn the hand; degrees (``twist`` along the forearm, ``drop`` towards the palm)."""
+    """Curl the fingers and rotate the hand.
+
+    Args:
+        rig: The rig whose forearm, wrist and finger bones are set.
+        side: "L" or "R".
+        curl: Flexion of every finger joint except the thumb's, degrees.
+        twist: Rotation of the hand about the forearm's axis, degrees.
+        drop: Flexion of the wrist towards the palm, degrees.
+    """
     points = {name: rig.heads[rig.model.bone(f"{name}.{side}")] for name in ("wrist", "finger2-1", "finger5-1")}
     fore = unit(points["wrist"] - rig.heads[rig.model.bone(f"lowerarm01.{side}")])
     across = unit(points["finger5-1"] - points["finger2-1"])
@@ -149,12 +178,12 @@ def relax_hand(rig: Rig, side: str, curl: float, twist: float, drop: float) -> N
 
 
 def arm_length(rig: Rig, side: str) -> float:
-    """Of upper and lower arm, in m."""
+    """Sum of the lengths of the upper arm and the forearm, m."""
     return _length(rig, side, ("upperarm01", "lowerarm01", "wrist"))
 
 
 def leg_length(rig: Rig, side: str) -> float:
-    """Of thigh and shank, in m."""
+    """Sum of the lengths of the thigh and the shank, m."""
     return _length(rig, side, ("upperleg01", "lowerleg01", "foot"))
 
 

@@ -1,4 +1,4 @@
-"""What people do: one function a kind of pose, each a random draw within the limits of `limbs`."""
+"""Draw random poses of people; each kind of pose has one function."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Rng = np.random.Generator
 
 
 def stand(rig: Rig, rng: Rng) -> None:
-    """Stand, talk, wait, point, hold a telephone; the weight often on one leg."""
+    """Stand, as when people talk, wait, point or hold a telephone; the pelvis may tilt towards one leg."""
     wide = rng.uniform(0.05, 0.22)
     feet = {
         side: Foot(out * wide + rng.normal(0, 0.02), rng.normal(0, 0.07), yaw=rng.uniform(0, 30))
@@ -29,7 +29,7 @@ def stand(rig: Rig, rng: Rng) -> None:
 
 
 def walk(rig: Rig, rng: Rng) -> None:
-    """Take a step."""
+    """Walk, at a random phase of the gait cycle."""
     stride(rig, rng.uniform(0, 1), rng.uniform(0.28, 0.42), rng.uniform(0.5, 1.2))
     gaze(rig, rng)
     if rng.random() < 0.35:
@@ -37,7 +37,7 @@ def walk(rig: Rig, rng: Rng) -> None:
 
 
 def run(rig: Rig, rng: Rng) -> None:
-    """Run: bent elbows, a long stride, a leaning trunk."""
+    """Run with bent elbows, a long stride and a trunk that leans forward."""
     lead, trail = rng.permutation(["L", "R"])
     rig.turn("root", turn_x(rng.uniform(2, 14)))
     bow(rig, rng.uniform(2, 12), 0, OUTWARD[lead] * rng.uniform(-14, -2))
@@ -51,7 +51,7 @@ def run(rig: Rig, rng: Rng) -> None:
 
 
 def sit(rig: Rig, rng: Rng) -> None:
-    """Sit on a seat of ordinary height; hands on thighs, before the body, or up."""
+    """Sit on a seat of ordinary height, with the hands on the thighs, in front of the body or at the face."""
     recline = rng.normal(-4, 9)
     rig.turn("root", turn_x(recline))
     bow(rig, rng.uniform(-4, 22), rng.normal(0, 4), rng.normal(0, 8))
@@ -60,7 +60,7 @@ def sit(rig: Rig, rng: Rng) -> None:
     wide = rng.uniform(0.08, 0.28)
     for side, out in OUTWARD.items():
         step(rig, side, Foot(out * wide, thigh + rng.uniform(-0.16, 0.22), 0, rng.uniform(0, 25)))
-    if rng.random() < 0.25:  # legs crossed
+    if rng.random() < 0.25:  # cross the legs
         side, other = rng.permutation(["L", "R"])
         leg(rig, side, 100, -12, 12, rng.uniform(60, 90), rng.uniform(0, 25))
         step(rig, other, Foot(OUTWARD[other] * 0.06, thigh + rng.uniform(-0.05, 0.1)))
@@ -69,7 +69,7 @@ def sit(rig: Rig, rng: Rng) -> None:
 
 
 def sit_low(rig: Rig, rng: Rng) -> None:
-    """Sit on the ground, legs stretched, drawn up, or crossed."""
+    """Sit on the ground with stretched legs, drawn-up knees or crossed legs."""
     rig.turn("root", turn_x(rng.uniform(-22, 4)))
     bow(rig, rng.uniform(5, 35), rng.normal(0, 5), rng.normal(0, 10))
     style = rng.choice(["stretched", "drawn", "crossed"])
@@ -85,7 +85,7 @@ def sit_low(rig: Rig, rng: Rng) -> None:
 
 
 def squat(rig: Rig, rng: Rng) -> None:
-    """Squat, arms forward or on the knees."""
+    """Squat with the arms forward, bent, raised or on the knees."""
     wide = rng.uniform(0.14, 0.3)
     feet = {side: Foot(out * wide, rng.normal(0, 0.03), yaw=rng.uniform(10, 35)) for side, out in OUTWARD.items()}
     depth = rng.uniform(0.45, 0.8)
@@ -96,7 +96,7 @@ def squat(rig: Rig, rng: Rng) -> None:
 
 
 def lunge(rig: Rig, rng: Rng) -> None:
-    """Lunge, fence, or stand in a wide stance."""
+    """Step one foot far forward, as in a lunge, in fencing or in a wide stance."""
     lead, trail = rng.permutation(["L", "R"])
     long = rng.uniform(0.25, 0.5)
     feet = {
@@ -110,7 +110,7 @@ def lunge(rig: Rig, rng: Rng) -> None:
 
 
 def kneel(rig: Rig, rng: Rng) -> None:
-    """Kneel on one knee or on both."""
+    """Kneel on one knee or on both knees."""
     rig.turn("root", turn_x(rng.uniform(-4, 14)))
     bow(rig, rng.uniform(0, 25), 0, rng.normal(0, 8))
     both = rng.random() < 0.5
@@ -126,7 +126,7 @@ def kneel(rig: Rig, rng: Rng) -> None:
 
 
 def bend(rig: Rig, rng: Rng) -> None:
-    """Bend to the ground, pick something up, stretch."""
+    """Bend forward, as when people pick something up or stretch."""
     wide = rng.uniform(0.08, 0.25)
     feet = {side: Foot(out * wide, rng.normal(0, 0.06), yaw=rng.uniform(0, 20)) for side, out in OUTWARD.items()}
     lean = rng.uniform(15, 60)
@@ -137,7 +137,7 @@ def bend(rig: Rig, rng: Rng) -> None:
 
 
 def jump(rig: Rig, rng: Rng) -> None:
-    """Leap, arms anywhere."""
+    """Jump, with the arms in any position."""
     rig.turn("root", turn_x(rng.normal(0, 12)) @ turn_z(rng.normal(0, 8)))
     bow(rig, rng.uniform(-15, 20), rng.normal(0, 8), rng.normal(0, 12))
     alike = rng.random() < 0.4
@@ -151,7 +151,7 @@ def jump(rig: Rig, rng: Rng) -> None:
 
 
 def kick(rig: Rig, rng: Rng) -> None:
-    """Kick, high or at a ball."""
+    """Kick with one leg, low as at a ball, or high."""
     side, other = rng.permutation(["L", "R"])
     rig.turn("root", turn_x(rng.uniform(-25, 5)) @ turn_z(OUTWARD[side] * rng.uniform(0, 18)))
     bow(rig, rng.uniform(-5, 20), 0, OUTWARD[side] * rng.uniform(-5, 20))
@@ -162,7 +162,7 @@ def kick(rig: Rig, rng: Rng) -> None:
 
 
 def throw(rig: Rig, rng: Rng) -> None:
-    """Throw, serve, or strike overhead."""
+    """Swing one arm, as when people throw, serve or strike overhead."""
     side, other = rng.permutation(["L", "R"])
     long = rng.uniform(0.1, 0.35)
     feet = {
@@ -178,7 +178,7 @@ def throw(rig: Rig, rng: Rng) -> None:
 
 
 def lie(rig: Rig, rng: Rng) -> None:
-    """Lie on the back, the belly or a side."""
+    """Lie on the back, on the belly or on one side."""
     roll = rng.choice([0.0, 180.0, 90.0, -90.0]) + rng.normal(0, 12)
     rig.turn("root", turn_x(-90) @ turn_y(roll))
     bow(rig, rng.normal(0, 6), rng.normal(0, 6), rng.normal(0, 8))
@@ -191,7 +191,7 @@ def lie(rig: Rig, rng: Rng) -> None:
 
 
 def plank(rig: Rig, rng: Rng) -> None:
-    """Press-ups, a plank, or all fours."""
+    """Support the body on hands and feet, as in press-ups or a plank, or on all fours."""
     all_fours = rng.random() < 0.5
     lean = 88 if all_fours else rng.uniform(70, 80)
     rig.turn("root", turn_x(lean))
@@ -204,7 +204,7 @@ def plank(rig: Rig, rng: Rng) -> None:
 
 
 def cheer(rig: Rig, rng: Rng) -> None:
-    """Stand with raised or spread arms: cheer, stretch, hang washing, dance."""
+    """Stand with raised or spread arms, as when people cheer, stretch or dance."""
     stand(rig, rng)
     bow(rig, rng.normal(-4, 6), rng.normal(0, 8), rng.normal(0, 10))
     arms(rig, rng, ("up", "up", "side", "wild", "bent", "head"))
@@ -227,45 +227,45 @@ KINDS: dict[str, tuple[float, Callable[[Rig, Rng], None]]] = {
     "plank": (0.02, plank),
     "cheer": (0.04, cheer),
 }
-"""Share of each kind of pose."""
+"""Probability of each kind of pose, and the function that draws one."""
 
 
 def strike(kind: str, rig: Rig, rng: Rng) -> None:
-    """Pose a rig that is at rest; height above the ground is seen to by the caller."""
+    """Apply a random pose of a kind in `KINDS` to a rig at rest; the caller sets the height above the ground."""
     for side in OUTWARD:
         relax_hand(rig, side, rng.uniform(5, 35), rng.uniform(-30, 30), rng.uniform(-10, 15))
     KINDS[kind][1](rig, rng)
 
 
 def sample_kind(rng: Rng, kinds: tuple[str, ...] = tuple(KINDS)) -> str:
-    """Draw a kind of pose by its share."""
+    """Draw one of ``kinds`` with the probabilities in `KINDS`, normalised over ``kinds``."""
     shares = np.array([KINDS[kind][0] for kind in kinds])
     return str(rng.choice(kinds, p=shares / shares.sum()))
 
 
 def gaze(rig: Rig, rng: Rng, calm: float = 1.0) -> None:
-    """Turn the head somewhere."""
+    """Turn the head in a random direction; ``calm`` scales the angles."""
     look(rig, rng.normal(-3, 10) * calm, rng.normal(0, 5) * calm, rng.normal(0, 20) * calm)
 
 
 def stride(rig: Rig, phase: float, long: float, swing: float) -> None:
-    """Pose the rig at a phase of a walk, 0..1 for two steps: smooth in ``phase``, so that it serves motion too.
+    """Pose the rig at one phase of the gait cycle; the pose changes smoothly with ``phase``, so clips can use it too.
 
     Args:
-        rig: Set as a whole but for the head.
-        phase: Of the left foot: 0 where its heel strikes.
-        long: Half a step's length in m, for legs of 0.85 m.
-        swing: Of the arms; 1 is brisk.
+        rig: The rig; root, spine, legs and arms are set, the head is not.
+        phase: Phase of the cycle of two steps, 0..1; the left heel strikes the ground at 0.
+        long: Half the length of a step in m, for legs 0.85 m long; it scales with the leg's length.
+        swing: Amplitude of the arm swing; 1 is a brisk walk.
     """
     long *= leg_length(rig, "L") / 0.85
     feet = {}
     for side, out in OUTWARD.items():
         t = (phase + (0.0 if side == "L" else 0.5)) % 1.0
-        if t < 0.6:  # on the ground, going back under the pelvis at an even pace
+        if t < 0.6:  # stance: the foot moves back under the pelvis at constant speed
             z, lift = long * (1 - 2 * t / 0.6), 0.0
             pitch = 40 * max(t / 0.6 - 0.65, 0.0) / 0.35 - 18 * max(1 - t / 0.12, 0.0)
             lift = 0.13 * np.sin(np.radians(max(pitch, 0.0)))
-        else:
+        else:  # swing: the foot moves forward through the air
             s = (t - 0.6) / 0.4
             z = -long * np.cos(np.pi * s)
             pitch = 40 * (1 - s) ** 2 - 18 * s**2

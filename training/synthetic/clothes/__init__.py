@@ -1,1 +1,1 @@
-"""Clothes, shoes and hair."""
+"""Dress bodies in clothes, shoes and hair."""

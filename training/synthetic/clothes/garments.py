@@ -1,7 +1,8 @@
-"""Cut clothes, shoes and hair from MakeHuman's helper meshes and from the skin itself.
+"""Cut clothes and hair from MakeHuman's helper meshes and from the skin mesh.
 
-Where a garment ends is a function of the place on the neutral body, in m: positive inside, negative cut away. The
-rasteriser interpolates it, so hems are smooth whatever the triangles.
+The edge of a garment is the zero level of a signed function of the position on the neutral body, roughly a distance in
+m: positive inside the garment, negative where it is cut away. The rasteriser interpolates the function across each
+triangle, so that hems are smooth and do not follow the triangles' edges.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ FAR = np.float32(1.0)
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A piece of a dressed body.
+    """One mesh of a dressed body: skin, a garment, a shoe or hair.
 
     Attributes:
-        base: int64 (n,), vertices of the body model that carry it.
-        rest: float32 (n, 3), where they lie at rest, in m.
-        keep: float32 (n,), negative where the piece is cut away.
-        triangles: int32 (m, 3), into these vertices.
-        material: Row of its material, (13,).
-        closed: Whether its back can never be seen.
+        base: int64 (n,), the body model's vertices that give the skinning weights and texture coordinates.
+        rest: float32 (n, 3), vertices in the rest pose, m.
+        keep: float32 (n,), signed cut function; the mesh is cut away where its interpolation is negative.
+        triangles: int32 (m, 3), indices into the n vertices.
+        material: float32 (13,), the material (see `materials.row`).
+        closed: Whether the back of the triangles is never visible, so that they can be culled.
     """
 
     base: np.ndarray
@@ -40,14 +41,14 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Regions:
-    """Where every vertex lies on the neutral body.
+    """Position of every vertex relative to the limbs of the neutral body.
 
     Attributes:
-        arm: float32 (V,), share of its weight that arms carry.
-        arm_way: float32 (V,), along the arm: 0 shoulder, 1 wrist.
-        leg: float32 (V,), share that legs and feet carry.
-        leg_way: float32 (V,), 0 hip, 1 ankle.
-        head: float32 (V,), share that head and upper neck carry.
+        arm: float32 (V,), sum of the skinning weights of the arms, hands included.
+        arm_way: float32 (V,), position along the arm: 0 at the shoulder, 1 at the wrist.
+        leg: float32 (V,), sum of the skinning weights of the legs and feet.
+        leg_way: float32 (V,), position along the leg: 0 at the hip, 1 at the ankle.
+        head: float32 (V,), sum of the skinning weights of the head and the upper neck.
     """
 
     arm: np.ndarray
@@ -59,7 +60,7 @@ class Regions:
 
 @functools.cache
 def regions() -> Regions:
-    """Measure the neutral body, once a process."""
+    """Compute the regions of the neutral body; the result is cached for the life of the process."""
     model = makehuman.load()
 
     def share(*names: str) -> np.ndarray:
@@ -80,7 +81,7 @@ def regions() -> Regions:
 
 
 def _way(points: np.ndarray, start: np.ndarray, middle: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """How far along a limb of two bones points lie: 0 at ``start``, 1 at ``end``."""
+    """Project points (n, 3) onto a limb of two bones: float32 (n,), 0 at ``start``, 1 at ``end``."""
     long, short = np.linalg.norm(middle - start), np.linalg.norm(end - middle)
     first = (points - start) @ ((middle - start) / long)
     second = (points - middle) @ ((end - middle) / short)
@@ -88,13 +89,13 @@ def _way(points: np.ndarray, start: np.ndarray, middle: np.ndarray, end: np.ndar
 
 
 def top_cut(sleeve: float, hem: float, neck: float, vee: float) -> np.ndarray:
-    """What a top covers: float32 (V,).
+    """Compute the cut function of a top: float32 (V,), positive where the top covers the body.
 
     Args:
-        sleeve: Share of the arm; 0 for none.
-        hem: Height of its lower edge on the template, m.
-        neck: Height of the neckline at the throat.
-        vee: How steeply it falls from the sides to the throat; 0 is round.
+        sleeve: Length of the sleeves as a share of the arm; 0 for a sleeveless top.
+        hem: Height of the lower edge on the template, m.
+        neck: Height of the neckline at the throat on the template, m.
+        vee: Slope of the neckline from the sides down to the throat; 0 gives a round neckline.
     """
     where, p = regions(), makehuman.load().template
     sleeves = np.where(where.arm > 0.5, (sleeve - where.arm_way) * 0.5, (0.5 - where.arm) * 0.1 if sleeve <= 0 else FAR)
@@ -105,32 +106,37 @@ def top_cut(sleeve: float, hem: float, neck: float, vee: float) -> np.ndarray:
 
 
 def legs_cut(length: float, waist: float) -> np.ndarray:
-    """What trousers cover: float32 (V,), to a share of the leg and up to a height on the template."""
+    """Compute the cut function of trousers: float32 (V,), positive where they cover the body.
+
+    Args:
+        length: Length of the trouser legs as a share of the leg.
+        waist: Height of the upper edge on the template, m.
+    """
     where, p = regions(), makehuman.load().template
     leg = np.where(where.leg > 0.3, (length - where.leg_way) * 0.8, FAR)
     return np.asarray(np.where(where.arm > 0.4, -FAR, np.minimum(leg, waist - p[:, 1])), np.float32)
 
 
 def skirt_cut(length: float) -> np.ndarray:
-    """What a skirt covers: float32 (V,)."""
+    """Compute the cut function of a skirt: float32 (V,), positive in the skirt; a larger ``length`` lowers the hem."""
     p = makehuman.load().template
     knee = 0.05 - length * 0.8
     return np.asarray(np.minimum(p[:, 1] - knee, 0.2 - p[:, 1]), np.float32)
 
 
 def shoe_cut() -> np.ndarray:
-    """Skin that shoes hide, float32 (V,): in front of and below a plane across the ankle."""
+    """Compute the cut function of the skin that shoes hide: float32 (V,), positive beyond a plane across the ankle."""
     where = regions()
     return np.asarray(np.where(where.leg > 0.5, (where.leg_way - 0.985) * 0.8, -FAR), np.float32)
 
 
 def hair_cut(fringe: float, nape: float, *, ears: bool = False) -> np.ndarray:
-    """Where hair grows: float32 (V,).
+    """Compute the cut function of hair: float32 (V,), positive where hair covers the head.
 
     Args:
-        fringe: How far the hairline comes down the forehead, m.
-        nape: How far it comes down the neck.
-        ears: Whether it covers the ears.
+        fringe: Distance by which the hairline is lowered on the forehead, m.
+        nape: Distance by which the hairline is lowered on the neck, m.
+        ears: Whether the hair covers the ears.
     """
     p = makehuman.load().template
     x, y, z = p[:, 0], p[:, 1], p[:, 2]
@@ -156,14 +162,14 @@ def piece(
     *,
     closed: bool = False,
 ) -> Layer:
-    """Cut a piece from a part of the mesh and lift it off along its normals.
+    """Cut a layer from a part of the mesh and offset it along the vertex normals.
 
     Args:
-        part: Name of the part (`makehuman.BodyModel.triangles`).
-        rest: float32 (V, 3), the body at rest.
-        keep: float32 (V,), where the piece is.
-        thickness: m, (V,) or one number.
-        material: Row of the material.
+        part: Name of the part, a key of `makehuman.BodyModel.triangles`.
+        rest: float32 (V, 3), the body in its rest pose, m.
+        keep: float32 (V,), cut function of the layer.
+        thickness: Offset along the normals in m, (V,) or one number; negative moves the layer inwards.
+        material: float32 (13,), the material.
         closed: See `Layer`.
     """
     triangles = makehuman.load().triangles[part]
@@ -176,7 +182,15 @@ def piece(
 def gather(
     rest: np.ndarray, keep: np.ndarray, triangles: np.ndarray, material: np.ndarray, *, closed: bool = False
 ) -> Layer:
-    """Make a layer of some triangles of the whole mesh, with only the vertices that they use."""
+    """Build a layer from triangles of the whole mesh and keep only the vertices that they use.
+
+    Args:
+        rest: float32 (V, 3), vertices of the whole mesh in the rest pose, m.
+        keep: float32 (V,), cut function.
+        triangles: int32 (m, 3), indices into the V vertices.
+        material: float32 (13,), the material.
+        closed: See `Layer`.
+    """
     base, inverse = np.unique(triangles, return_inverse=True)
     return Layer(
         base,
@@ -189,7 +203,17 @@ def gather(
 
 
 def smooth(part: str, rest: np.ndarray, where: np.ndarray, rounds: int) -> np.ndarray:
-    """Smooth some vertices (bool (V,)) of a part by moving each to the mean of its neighbours, ``rounds`` times."""
+    """Smooth a part of the mesh (Laplacian smoothing): move vertices to the mean of their neighbours, repeatedly.
+
+    Args:
+        part: Name of the part, a key of `makehuman.BodyModel.triangles`.
+        rest: float32 (V, 3), the vertices in m; not changed.
+        where: bool (V,), the vertices to move. Those that do not belong to the part end at the origin.
+        rounds: Number of iterations.
+
+    Returns:
+        float32 (V, 3): the smoothed vertices, m.
+    """
     start, end = shape.neighbours(part)
     inside = where[start]
     start, end = start[inside], end[inside]

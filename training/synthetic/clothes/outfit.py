@@ -1,4 +1,4 @@
-"""Clothes: what goes together, how long, how loose, of what cloth."""
+"""Draw outfits: which garments go together, their lengths, their looseness and their cloth."""
 
 from __future__ import annotations
 
@@ -13,26 +13,28 @@ from training.synthetic.render import materials, shading
 
 STYLES = ("casual", "sport", "smart", "dress")
 FOLDS = {"casual": 0.5, "sport": 0.35, "smart": 0.4, "dress": 0.4}
+"""Strength of the folds of the cloth in each style (see `materials.row`)."""
 LEGS = {"casual": (1.02, 1.02, 1.0, 0.42), "sport": (0.28, 0.4, 1.0, 0.35), "smart": (1.03, 1.03, 1.03, 1.0)}
-"""Lengths of trousers, as shares of the leg."""
+"""Lengths of trousers in each style, as shares of the leg."""
 SLEEVES = {
     "casual": (0.38, 0.45, 0.99, 0.99, 0.0),
     "sport": (0.0, 0.35, 0.4, 0.99),
     "smart": (0.99, 0.99, 0.99, 0.4),
     "dress": (0.0, 0.2, 0.55, 0.98),
 }
-"""Of the arm."""
+"""Lengths of sleeves in each style, as shares of the arm."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wardrobe:
-    """A body being dressed.
+    """A body and the clothes that it wears so far.
 
     Attributes:
-        rest: float32 (V, 3), the body.
-        draped: float32 (V, 3), the same, smoothed as cloth would lie.
-        covered: float32 (V,), how deep a vertex lies under clothes along the skin, m; negative where bare; changed.
-        layers: Clothes so far; changed.
+        rest: float32 (V, 3), the body in its rest pose, m.
+        draped: float32 (V, 3), the body smoothed to the shape of loose cloth, m.
+        covered: float32 (V,), approximate distance along the skin to the edge of the clothes, m; positive under
+            clothes, negative on bare skin. Modified in place.
+        layers: The clothes that were put on. Modified in place.
     """
 
     rest: np.ndarray
@@ -41,20 +43,29 @@ class Wardrobe:
     layers: list[Layer]
 
     def wear(self, part: str, keep: np.ndarray, thickness: np.ndarray | float, cloth: np.ndarray) -> None:
-        """Put on a piece, see `garments.piece`."""
+        """Put on a garment cut from ``part`` (see `garments.piece`); tops and trousers use the smoothed body."""
         shape = self.draped if part == "helper-tights" else self.rest
         self.layers.append(garments.piece(part, shape, keep, thickness, cloth))
         np.maximum(self.covered, keep, out=self.covered)
 
     def skirt(self, length: float, thickness: float, cloth: np.ndarray) -> None:
-        """Put on a skirt; legs below it stay, as one may see them."""
+        """Put on a skirt; the legs keep their skin, because they can be visible below it."""
         self.wear("helper-skirt", garments.skirt_cut(length), thickness, cloth)
         where = garments.regions()
         self.covered[:] = np.where((where.leg > 0.5) & (where.leg_way > 0.1), -1, self.covered)
 
 
 def sample(rng: np.random.Generator, rest: np.ndarray, *, female: bool) -> tuple[list[Layer], np.ndarray]:
-    """Dress a body; gives the layers, and how deep each vertex lies under them (`Wardrobe.covered`)."""
+    """Draw an outfit for a body.
+
+    Args:
+        rng: Source of randomness.
+        rest: float32 (V, 3), the body in its rest pose, m.
+        female: Whether skirts and dresses may be drawn.
+
+    Returns:
+        The clothes, and how far each vertex lies under them, float32 (V,) in m (see `Wardrobe.covered`).
+    """
     everywhere = np.ones(len(rest), bool)
     draped = garments.smooth("helper-tights", rest, everywhere, 2)
     wardrobe = Wardrobe(rest, draped, np.full(len(rest), -1.0, np.float32), [])

@@ -1,4 +1,4 @@
-"""Shoes: tubes lofted around the feet, with a sole; skin alone would show its toes."""
+"""Build shoes: a closed tube lofted around each foot, and a sole. Shoes made from the skin mesh would show toes."""
 
 from __future__ import annotations
 
@@ -8,13 +8,21 @@ from training.synthetic.body import makehuman
 from training.synthetic.clothes.garments import Layer
 
 STATIONS = 11
+"""Number of cross-sections along a shoe."""
 RING = 14
+"""Number of vertices in a cross-section."""
 SOLE = 0.014
-"""Thickness, m."""
+"""Thickness of the sole, m."""
 
 
 def pair(rest: np.ndarray, upper: np.ndarray, sole: np.ndarray) -> list[Layer]:
-    """Make both shoes and their soles for a body at rest, float32 (V, 3); ``upper`` and ``sole`` are materials."""
+    """Build both shoes with their soles.
+
+    Args:
+        rest: float32 (V, 3), the body in its rest pose, m.
+        upper: float32 (13,), material of the shoes.
+        sole: float32 (13,), material of the soles.
+    """
     return [layer for side in "LR" for layer in _shoe(rest, side, upper, sole)]
 
 
@@ -27,7 +35,7 @@ def _shoe(rest: np.ndarray, side: str, upper: np.ndarray, sole: np.ndarray) -> l
     ankle = rest[model.cubes[f"joint-{side.lower()}-ankle"]].mean(0)
     ground = float(skin[:, 1].min())
     low, high = float(skin[:, 2].min()) - 0.012, float(skin[:, 2].max()) + 0.014
-    at = low + (high - low) * (1 - np.cos(np.linspace(0, np.pi, STATIONS))) / 2  # denser at toe and heel
+    at = low + (high - low) * (1 - np.cos(np.linspace(0, np.pi, STATIONS))) / 2  # closer together at toe and heel
     rings = np.stack([_ring(skin, z, ground, float(ankle[1]) + 0.012, (low, high)) for z in at])
     soles = rings.copy()
     soles[:, :, 1] = np.minimum(soles[:, :, 1], ground + 0.004)
@@ -37,11 +45,19 @@ def _shoe(rest: np.ndarray, side: str, upper: np.ndarray, sole: np.ndarray) -> l
 
 
 def _ring(skin: np.ndarray, z: float, ground: float, collar: float, ends: tuple[float, float]) -> np.ndarray:
-    """Outline of a shoe across the foot at ``z``: float64 (RING, 3)."""
+    """Compute the cross-section of a shoe at ``z``: float64 (RING, 3) in m.
+
+    Args:
+        skin: float32 (n, 3), vertices of the foot in the rest pose, m.
+        z: Position along the foot, m.
+        ground: Height of the lowest vertex of the foot, m.
+        collar: Greatest height of the shoe, m.
+        ends: Positions (z) of the heel and the tip of the shoe, m.
+    """
     near = skin[np.abs(skin[:, 2] - z) < 0.022]
     left, right = float(near[:, 0].min()) - 0.008, float(near[:, 0].max()) + 0.008
     top = min(float(near[:, 1].max()) + 0.008, collar)
-    # The tip and the heel are round: half an ellipse over the last 3.5 cm.
+    # Scaling the width by half an ellipse near both ends rounds the tip and the heel.
     edge = min(z - ends[0], ends[1] - z) / 0.035
     narrow = np.sqrt(max(1 - (1 - min(edge, 1.0)) ** 2, 0.02))
     turn = np.linspace(0, 2 * np.pi, RING, endpoint=False)
@@ -52,7 +68,7 @@ def _ring(skin: np.ndarray, z: float, ground: float, collar: float, ends: tuple[
 
 
 def _loft(rings: np.ndarray, foot: np.ndarray, material: np.ndarray) -> Layer:
-    """Close a row of rings (S, RING, 3) into a tube that follows the foot's vertices."""
+    """Join cross-sections (S, RING, 3), m, into a closed tube; its vertices move with the first vertex of ``foot``."""
     count = len(rings)
     ends = np.stack([rings[0].mean(0), rings[-1].mean(0)])
     points = np.concatenate([rings.reshape(-1, 3), ends]).astype(np.float32)
@@ -68,5 +84,5 @@ def _loft(rings: np.ndarray, foot: np.ndarray, material: np.ndarray) -> Layer:
             np.stack([k + (count - 1) * RING, front, n + (count - 1) * RING], 1),
         ]
     )
-    rigid = np.full(len(points), foot[0])  # a shoe does not bend: all of it follows the one vertex's bone
+    rigid = np.full(len(points), foot[0])  # one vertex's skinning weights for the whole shoe keep it rigid
     return Layer(rigid, points, np.ones(len(points), np.float32), triangles.astype(np.int32), material, closed=False)
