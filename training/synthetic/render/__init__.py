@@ -1,1 +1,1 @@
-"""From meshes to pixels and labels."""
+"""Software renderer: turns posed meshes into JPEG images and COCO annotations."""

@@ -1,4 +1,4 @@
-"""Draw a stage: z-buffer, shadow map, colours, and down to the picture's size."""
+"""Render a stage: rasterize, build the shadow map, shade, and downsample to the image size."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from training.synthetic.render.camera import Camera
 from training.synthetic.render.stage import Mesh, Stage
 
 SHADOW_SIZE = 512
+"""Width and height of the shadow map, px."""
 NEAR = 0.15
-"""Nothing nearer to the camera is drawn, m."""
+"""Depth of the near plane, m; triangles with a vertex nearer than this are not drawn."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """What a camera saw.
+    """The rendered image and the buffers that labels are read from.
 
     Attributes:
-        linear: float32 (H, W, 3), linear colour at the picture's size.
-        depth: float32 (sH, sW), 1 / z at s times the size; 0 where only surroundings are.
-        owner: int32 (sH, sW), number of the mesh (actors first, then things), or -1.
-        finer: s.
+        linear: float32 (H, W, 3), linear RGB at image size.
+        depth: float32 (sH, sW), inverse depth 1 / z in 1/m at s times the image size; 0 where no mesh is drawn.
+        owner: int32 (sH, sW), index of the visible mesh (actors first, then things), or -1 for none.
+        finer: Supersampling factor s, samples per pixel side.
     """
 
     linear: np.ndarray
@@ -34,7 +35,7 @@ class Drawn:
 
 
 def draw(stage: Stage, finer: int) -> Drawn:
-    """Draw a stage with ``finer`` x ``finer`` samples a pixel."""
+    """Render a stage with ``finer`` x ``finer`` samples per pixel."""
     meshes = [actor.mesh for actor in stage.actors] + list(stage.things)
     whole = join(meshes)
     camera = stage.camera.finer(finer)
@@ -67,7 +68,7 @@ _NO_FACE = np.ones((2, 2, 3), np.float32)
 
 
 def join(meshes: list[Mesh]) -> Mesh:
-    """Join meshes to one; column 11 of their materials becomes the number of their face picture."""
+    """Concatenate meshes; column 11 of each material (its face picture) is set to the index of the material's mesh."""
     if not meshes:
         empty = np.zeros((0, 3), np.float32)
         none = np.zeros(0, np.int32)
@@ -89,13 +90,26 @@ def join(meshes: list[Mesh]) -> Mesh:
 
 
 def _casters(meshes: list[Mesh]) -> np.ndarray:
-    """Return which triangles cast shadows, bool (T,). Walls do not: the shadow map would have to cover them too."""
+    """Return which triangles cast shadows, bool (T,).
+
+    Large meshes such as walls cast none: the shadow map would have to cover them too and would lose resolution.
+    """
     small = [bool(np.ptp(mesh.points, axis=0).max() < 6) for mesh in meshes]
     return np.repeat(np.array(small, bool), [len(mesh.triangles) for mesh in meshes])
 
 
 def _shadow(mesh: Mesh, casts: np.ndarray, sun: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Give the matrix (3, 4) from world to shadow map, and the map, float32 (S, S)."""
+    """Render the shadow map with an orthographic projection along the sun's direction.
+
+    Args:
+        mesh: All meshes as one, in world coordinates.
+        casts: bool (T,), triangles that cast shadows.
+        sun: float64 (3,), unit vector towards the sun, in world coordinates.
+
+    Returns:
+        float64 (3, 4), the matrix from world coordinates in m to the shadow map: x and y in its px, and height
+        towards the sun in m. And float32 (S, S), the map, see `raster.draw_shadow`.
+    """
     depth = np.full((SHADOW_SIZE, SHADOW_SIZE), -1e6, np.float32)
     triangles = mesh.triangles[casts]
     if not len(triangles):
@@ -115,7 +129,14 @@ def _shadow(mesh: Mesh, casts: np.ndarray, sun: np.ndarray) -> tuple[np.ndarray,
 
 
 def _contacts(meshes: list[Mesh]) -> np.ndarray:
-    """Where things stand: float64 (C, 3), x, z and radius of what lies within 5 cm of the ground, in cells of 15 cm."""
+    """Place contact shadows where meshes touch the ground.
+
+    Vertices close to the ground are snapped to a coarse grid. Each occupied cell gets one shadow, up to a limit per
+    mesh.
+
+    Returns:
+        float64 (C, 3): world x, world z and radius of each contact shadow, m.
+    """
     found = []
     for mesh in meshes:
         low = mesh.points[mesh.points[:, 1] < 0.05][:, [0, 2]]
@@ -125,7 +146,16 @@ def _contacts(meshes: list[Mesh]) -> np.ndarray:
 
 
 def _crease(out: np.ndarray, depth: np.ndarray, people: np.ndarray, camera: Camera) -> None:
-    """Darken what of people lies close behind something nearer (unsharp masking of depth, Luft et al. 2006)."""
+    """Darken creases and gaps on people: samples that lie slightly behind the mean depth around them.
+
+    The method is unsharp masking of the depth buffer (Luft et al. 2006).
+
+    Args:
+        out: float32 (sH, sW, 3), linear RGB; changed in place.
+        depth: float32 (sH, sW), inverse depth 1 / z, 1/m.
+        people: bool (sH, sW), samples that show a person.
+        camera: The supersampled camera.
+    """
     known = people.astype(np.float32)
     z = known / np.maximum(depth, 1e-6)
     size = (max(camera.size[0] // 4, 1), max(camera.size[1] // 4, 1))
@@ -139,5 +169,5 @@ def _crease(out: np.ndarray, depth: np.ndarray, people: np.ndarray, camera: Came
 
 
 def _resized(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Stretch onto (width, height); a copy."""
+    """Return a copy of a picture stretched to ``size`` (width, height), float32."""
     return np.ascontiguousarray(cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR), np.float32)

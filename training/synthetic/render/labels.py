@@ -1,4 +1,4 @@
-"""COCO annotations of what was drawn: keypoints, what hides them, boxes, areas, masks."""
+"""COCO annotations of a rendered image: keypoints with visibility, boxes, areas and masks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from training.synthetic.render.drawing import Drawn
 from training.synthetic.render.stage import Actor, Stage
 
 LEAST_SHARE = 0.04
-"""People of whom less than this share is to be seen are left out, as annotators leave them out."""
+"""Minimum visible share of a person's area; people below it are not annotated, as human annotators omit them too."""
 CATEGORY = {
     "id": 1,
     "name": "person",
@@ -18,13 +18,22 @@ CATEGORY = {
     "keypoints": list(COCO17.keypoints),
     "skeleton": [[a + 1, b + 1] for a, b in COCO17.edges],
 }
+"""The only entry of COCO's ``categories``."""
 
 
 def annotate(stage: Stage, drawn: Drawn, with_masks: bool) -> list[dict]:
-    """Annotate the people of a picture, all but ``id`` and ``image_id``.
+    """Write a COCO annotation for each visible person, without ``id`` and ``image_id``.
 
-    ``bbox`` and ``area`` are those of what can be seen of a person; ``v`` of a keypoint is 0 outside the picture (and
-    its place then 0, 0), 1 where something hides it, 2 where it can be seen.
+    A keypoint's ``v`` is 0 outside the image (x and y are then 0), 1 where the keypoint is hidden and 2 where it is
+    visible.
+
+    Args:
+        stage: The stage that was rendered.
+        drawn: What `drawing.draw` returned for it.
+        with_masks: Whether to add ``segmentation`` as compressed RLE.
+
+    Returns:
+        One dictionary per person; ``bbox`` (xywh, px), ``area`` (px) and ``segmentation`` cover the visible part only.
     """
     found = []
     for number, actor in enumerate(stage.actors):
@@ -54,7 +63,20 @@ def annotate(stage: Stage, drawn: Drawn, with_masks: bool) -> list[dict]:
 
 
 def keypoints(stage: Stage, drawn: Drawn, number: int, actor: Actor) -> np.ndarray:
-    """Project an actor's joints, and read from the depth buffer which are hidden: float64 (17, 3), x, y in px, v."""
+    """Project an actor's keypoints and determine their visibility from the depth buffer.
+
+    A keypoint is visible if the sample at its position shows the actor, and the actor's surface there is at most
+    ``actor.flesh`` nearer to the camera than the keypoint.
+
+    Args:
+        stage: The stage that was rendered.
+        drawn: What `drawing.draw` returned for it.
+        number: Index of the actor's mesh in ``drawn.owner``.
+        actor: The actor.
+
+    Returns:
+        float64 (17, 3): x and y in px, and COCO's visibility v (see `annotate`).
+    """
     width, height = stage.camera.size
     shown = stage.camera.project(actor.joints)
     points = np.zeros((len(shown), 3))
@@ -70,13 +92,16 @@ def keypoints(stage: Stage, drawn: Drawn, number: int, actor: Actor) -> np.ndarr
 
 
 def cell_share(samples: np.ndarray, finer: int) -> np.ndarray:
-    """Share of each pixel's samples that are True: float64 (H, W)."""
+    """Return the share of True among each pixel's samples, float64 (H, W), from bool (sH, sW) with ``finer`` = s."""
     height, width = samples.shape
     return np.asarray(samples.reshape(height // finer, finer, width // finer, finer).mean((1, 3)))
 
 
 def outline_area(stage: Stage, actor: Actor) -> float:
-    """About the area of the whole person in px, were nothing before it: of the box around joints, times a half."""
+    """Estimate the unoccluded area of a person, px, as half the area of the box around the joints.
+
+    Returns 0 if any joint is behind the camera.
+    """
     shown = stage.camera.project(actor.joints)
     if (shown[:, 2] <= 0).any():
         return 0.0

@@ -1,6 +1,7 @@
-"""A z-buffer on one CPU core: triangles to depth and triangle numbers, compiled by numba.
+"""Rasterizer with a z-buffer: writes depth and triangle indices, on one CPU core, compiled by numba.
 
-Screen coordinates have pixel centres at integers. Depth is kept as 1 / z, which is linear on the screen and 0 far away.
+Pixel centres lie at integer screen coordinates. The z-buffer stores inverse depth 1 / z, because it is linear in screen
+space and 0 at infinity.
 """
 
 from __future__ import annotations
@@ -9,12 +10,20 @@ import numpy as np
 from numba import njit
 
 EMPTY = -1
-"""In a buffer of triangle numbers: nothing there."""
+"""Value of a buffer of triangle indices where no triangle is drawn."""
 
 
 @njit(cache=True)
 def normals(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-    """Unit normals at vertices, float32 (N, 3): the mean of their triangles', weighted by area."""
+    """Compute unit vertex normals as the area-weighted mean of the normals of the adjacent triangles.
+
+    Args:
+        points: float32 (N, 3), vertices, m.
+        triangles: int32 (T, 3), vertex indices.
+
+    Returns:
+        float32 (N, 3); zero for a vertex without triangles.
+    """
     total = np.zeros_like(points)
     for t in range(triangles.shape[0]):
         a, b, c = triangles[t]
@@ -45,15 +54,18 @@ def draw(
     depth: np.ndarray,
     owner: np.ndarray,
 ) -> None:
-    """Draw triangles into a depth buffer.
+    """Rasterize triangles into a z-buffer.
+
+    A triangle with a vertex in front of the near plane or behind the camera is skipped, not clipped.
 
     Args:
-        screen: float32 (N, 3): x and y in px, 1 / z in 1/m; 1 / z <= 0 marks a vertex behind the camera.
-        keep: float32 (N,); where its interpolation is negative the triangle has been cut away.
-        triangles: int32 (T, 3).
-        closed: uint8 (T,); 1 where the back of a triangle cannot be seen.
-        depth: float32 (H, W), nearest 1 / z so far; changed.
-        owner: int32 (H, W), number of the triangle there; changed.
+        screen: float32 (N, 3): x and y in px, 1 / z in 1/m; 1 / z <= 0 marks a vertex that is too near or behind the
+            camera.
+        keep: float32 (N,), clip function; a triangle is cut away where its interpolated value is negative.
+        triangles: int32 (T, 3), vertex indices.
+        closed: uint8 (T,), 1 where the back of a triangle can never be seen and is culled.
+        depth: float32 (H, W), greatest 1 / z so far, 1/m; changed in place.
+        owner: int32 (H, W), index of the visible triangle or `EMPTY`; changed in place.
     """
     height, width = depth.shape
     for t in range(triangles.shape[0]):
@@ -64,7 +76,7 @@ def draw(
         if az <= 0 or bz <= 0 or cz <= 0 or (keep[a] < 0 and keep[b] < 0 and keep[c] < 0):
             continue
         area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
-        # Outward triangles turn counter-clockwise in space, which is a negative area where y points down.
+        # Front faces are counter-clockwise; their signed area is negative because screen y points down.
         if area == 0 or (closed[t] == 1 and area > 0):
             continue
         left, right = max(int(np.ceil(min(ax, bx, cx))), 0), min(int(np.floor(max(ax, bx, cx))), width - 1)
@@ -89,13 +101,15 @@ def draw(
 
 @njit(cache=True)
 def draw_shadow(points: np.ndarray, keep: np.ndarray, triangles: np.ndarray, depth: np.ndarray) -> None:
-    """Draw triangles as the light sees them, without perspective.
+    """Rasterize triangles into a shadow map, with an orthographic projection along the light's direction.
+
+    A triangle with a vertex that is cut away (``keep`` < 0) casts no shadow.
 
     Args:
-        points: float32 (N, 3): x and y in px of the map, height towards the light in m.
-        keep: See `draw`.
-        triangles: int32 (T, 3).
-        depth: float32 (S, S), greatest height so far; changed.
+        points: float32 (N, 3): x and y in px of the shadow map, height towards the light in m.
+        keep: float32 (N,), clip function, see `draw`.
+        triangles: int32 (T, 3), vertex indices.
+        depth: float32 (S, S), greatest height towards the light so far, m; changed in place.
     """
     size = depth.shape[0]
     for t in range(triangles.shape[0]):

@@ -1,4 +1,4 @@
-"""From light to a file: exposure, lens, noise, JPEG."""
+"""Camera sensor model: lens blur, motion blur, vignetting, exposure, tone mapping, noise and JPEG compression."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from service.pose.types import Image
 
 @dataclass(frozen=True, slots=True)
 class Sensor:
-    """How a picture is taken.
+    """Settings of the simulated camera for one image.
 
     Attributes:
-        gain: Factors on linear red, green and blue, (3,).
-        blur: Deviation of the lens, px.
-        shake: Motion blur in px, (x, y).
-        noise: Deviation at middle grey, 0..255.
-        falloff: Loss of light in the corners, 0..1.
-        quality: Of the JPEG.
+        gain: float64 (3,), factors on linear red, green and blue: exposure and white balance.
+        blur: Standard deviation of the Gaussian lens blur, px.
+        shake: Motion blur as a vector (x, y), px; (0, 0) for none.
+        noise: Standard deviation of the noise at middle grey, in pixel values 0..255.
+        falloff: Vignetting: share of the light lost in the corners, 0..1.
+        quality: JPEG quality, 0..100.
     """
 
     gain: np.ndarray
@@ -32,7 +32,7 @@ class Sensor:
 
 
 def sample(rng: np.random.Generator) -> Sensor:
-    """Draw a camera: most are sharp and clean, some are not."""
+    """Sample sensor settings: most give sharp, clean images; some add strong noise or motion blur."""
     shaken = rng.random() < 0.12
     length, way = rng.uniform(1, 7), rng.uniform(0, np.pi)
     return Sensor(
@@ -46,7 +46,16 @@ def sample(rng: np.random.Generator) -> Sensor:
 
 
 def expose(linear: np.ndarray, sensor: Sensor, rng: np.random.Generator) -> Image:
-    """Take the picture: uint8 (H, W, 3) RGB from float32 linear light."""
+    """Simulate the exposure of an image.
+
+    Args:
+        linear: float32 (H, W, 3), linear RGB.
+        sensor: Settings of the camera.
+        rng: Random number generator for the noise.
+
+    Returns:
+        uint8 (H, W, 3) RGB, gamma-encoded.
+    """
     height, width = linear.shape[:2]
     if sensor.blur > 0.25:
         linear = cv2.GaussianBlur(linear, (0, 0), sensor.blur)
@@ -55,20 +64,22 @@ def expose(linear: np.ndarray, sensor: Sensor, rng: np.random.Generator) -> Imag
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
     lens = (1 - sensor.falloff * (x**2 + y**2) / 2).astype(np.float32)
     light = np.maximum(linear * lens[..., None] * sensor.gain.astype(np.float32), 0)
-    light = light * (1 + light / 9) / (1 + light * 0.55)  # bright parts bend over instead of clipping (Reinhard)
+    # Compress highlights instead of clipping them: a variant of the tone mapping of Reinhard et al. 2002.
+    light = light * (1 + light / 9) / (1 + light * 0.55)
     pixels = 255 * np.minimum(light * 1.35, 1) ** (1 / 2.2)
     grain = rng.standard_normal((height, width, 3), np.float32) * (sensor.noise * (0.4 + 0.6 * np.sqrt(pixels / 128)))
     return np.asarray(np.clip(pixels + grain + 0.5, 0, 255), np.uint8)
 
 
 def encode(pixels: Image, quality: int) -> bytes:
-    """Write a JPEG."""
+    """Encode uint8 (H, W, 3) RGB as JPEG with ``quality`` 0..100."""
     done, data = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     assert done
     return bytes(data)
 
 
 def _streak(shake: tuple[float, float]) -> np.ndarray:
+    """Return a motion-blur kernel, float32 (n, n) with sum 1: a line along ``shake`` (x, y), px."""
     size = 2 * int(np.ceil(max(abs(shake[0]), abs(shake[1])) / 2)) + 3
     kernel = np.zeros((size, size), np.float32)
     middle = size // 2

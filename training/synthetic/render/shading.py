@@ -1,6 +1,6 @@
-"""Colour for every sample of the z-buffer: cloth, skin, hair, ground, walls; sun, sky and shadow; compiled by numba.
+"""Deferred shading of the z-buffer: procedural materials lit by sun, sky and shadow map; compiled by numba.
 
-Colours are linear light, 1 is white paper in full sun. Materials are rows of numbers, see `materials.WIDTH`.
+Colours are linear RGB; 1 is a white surface in full sun. Materials are rows of numbers, see `materials.WIDTH`.
 """
 
 from __future__ import annotations
@@ -9,15 +9,18 @@ import numpy as np
 from numba import njit
 
 CLOTH, SKIN, EYE, HAIR, SOLID = 0, 1, 2, 3, 4
+"""Kinds of surface, column 0 of a material."""
 PLAIN, HOOPS, STRIPES, CHECKS, BLOTCHES, DOTS, PRINT, BLOCK = 0, 1, 2, 3, 4, 5, 6, 7
+"""Patterns, column 7 of a material."""
 FACE_LEFT, FACE_BOTTOM, FACE_SIZE = -0.11, 0.605, 0.22
-"""Square of the template, in m, that a face's picture covers; seen from the front."""
+"""Left edge, bottom edge and side length, m, of the square on the template's front that a face picture covers."""
 IRIS, PUPIL = 0.0066, 0.003
-"""Radii in m."""
+"""Radii of the iris and the pupil, m."""
 
 
 @njit(cache=True)
 def _hash(x: int, y: int, z: int) -> float:
+    """Return a pseudo-random value 0..1 for a lattice point."""
     n = (x * 73856093) ^ (y * 19349663) ^ (z * 83492791)
     n = (n ^ (n >> 13)) * 1274126177
     return ((n ^ (n >> 16)) & 0xFFFF) / 65535.0
@@ -25,7 +28,7 @@ def _hash(x: int, y: int, z: int) -> float:
 
 @njit(cache=True)
 def noise(x: float, y: float, z: float) -> float:
-    """Value noise, 0..1, of unit grain."""
+    """Return value noise, 0..1, at a point: random values on the integer lattice, smoothly interpolated between."""
     ix, iy, iz = int(np.floor(x)), int(np.floor(y)), int(np.floor(z))
     fx, fy, fz = x - ix, y - iy, z - iz
     fx, fy, fz = fx * fx * (3 - 2 * fx), fy * fy * (3 - 2 * fy), fz * fz * (3 - 2 * fz)
@@ -38,8 +41,8 @@ def noise(x: float, y: float, z: float) -> float:
 
 
 @njit(cache=True)
-def _pattern(row: np.ndarray, x: float, y: float, z: float) -> float:  # noqa: PLR0911 (one a pattern)
-    """Share of a material's second colour at a place of the template."""
+def _pattern(row: np.ndarray, x: float, y: float, z: float) -> float:  # noqa: PLR0911 (one return per pattern)
+    """Return the share of a material's second colour, 0..1, at a point of the template, m."""
     kind, rate = int(row[7]), row[8]
     if kind == HOOPS:
         return 1.0 if (y * rate) % 1.0 < row[12] else 0.0
@@ -66,7 +69,7 @@ def _pattern(row: np.ndarray, x: float, y: float, z: float) -> float:  # noqa: P
 
 @njit(cache=True)
 def _tile(picture: np.ndarray, u: float, v: float, channel: int) -> float:
-    """Sample a tile that repeats, bilinear; ``u`` and ``v`` count tiles."""
+    """Sample one channel of a repeating texture (S, S, 3) bilinearly; ``u`` and ``v`` are in tiles."""
     size = picture.shape[0]
     x, y = (u % 1.0) * size, (v % 1.0) * size
     ix, iy = int(x), int(y)
@@ -79,6 +82,7 @@ def _tile(picture: np.ndarray, u: float, v: float, channel: int) -> float:
 
 @njit(cache=True)
 def _face(picture: np.ndarray, x: float, y: float, channel: int) -> float:
+    """Sample one channel of a face picture (F, F, 3) bilinearly at a point of the template, m, clamped to its edges."""
     size = picture.shape[0]
     u = min(max((x - FACE_LEFT) / FACE_SIZE, 0.0), 0.999) * (size - 1)
     v = min(max(1 - (y - FACE_BOTTOM) / FACE_SIZE, 0.0), 0.999) * (size - 1)
@@ -91,7 +95,11 @@ def _face(picture: np.ndarray, x: float, y: float, channel: int) -> float:
 
 @njit(cache=True)
 def _lit(shadow: np.ndarray, to_shadow: np.ndarray, x: float, y: float, z: float, bias: float) -> float:
-    """Share of sunlight that reaches a point: four taps of the shadow map."""
+    """Return the share of sunlight, 0..1, that reaches a point in world coordinates, m.
+
+    The shadow map is filtered with 3 x 3 taps of percentage-closer filtering (Reeves et al. 1987). An occluder counts
+    only if it is more than ``bias`` (m) nearer to the sun than the point; otherwise surfaces would shadow themselves.
+    """
     u = to_shadow[0, 0] * x + to_shadow[0, 1] * y + to_shadow[0, 2] * z + to_shadow[0, 3]
     v = to_shadow[1, 0] * x + to_shadow[1, 1] * y + to_shadow[1, 2] * z + to_shadow[1, 3]
     w = to_shadow[2, 0] * x + to_shadow[2, 1] * y + to_shadow[2, 2] * z + to_shadow[2, 3]
@@ -107,7 +115,7 @@ def _lit(shadow: np.ndarray, to_shadow: np.ndarray, x: float, y: float, z: float
 
 @njit(cache=True)
 def _albedo(row: np.ndarray, faces: np.ndarray, tx: float, ty: float, tz: float, out: np.ndarray) -> None:
-    """Colour of a material at a place of the template, into ``out`` (3,)."""
+    """Write a material's albedo, linear RGB, at a point of the template (m) into ``out``, float64 (3,)."""
     kind = int(row[0])
     if kind == EYE:
         aside = np.sqrt((abs(tx) - row[4]) ** 2 + (ty - row[5]) ** 2)
@@ -134,7 +142,7 @@ def _albedo(row: np.ndarray, faces: np.ndarray, tx: float, ty: float, tz: float,
 
 @njit(cache=True)
 def _bump(row: np.ndarray, tx: float, ty: float, tz: float, n: np.ndarray) -> None:
-    """Tilt a normal by folds of cloth, (3,), in place."""
+    """Perturb a unit normal ``n``, float64 (3,), in place by a bump map of noise that imitates folds of cloth."""
     strength = row[9]
     if strength <= 0:
         return
@@ -163,25 +171,29 @@ def shade(
     to_shadow: np.ndarray,
     out: np.ndarray,
 ) -> None:
-    """Colour every sample that a triangle owns.
+    """Shade every sample that shows a triangle.
+
+    Lighting is the sun with wrapped diffuse reflection and a shadow map, ambient light from sky and ground, a fill
+    light at the camera, and specular highlights from the half vector (Blinn 1977). Normals are turned towards the
+    camera.
 
     Args:
-        owner: int32 (H, W), triangle or -1.
-        depth: float32 (H, W), 1 / z.
-        screen: float32 (N, 3), x, y in px and 1 / z.
-        points: float32 (N, 3), vertices in the world, m.
-        vertex_normals: float32 (N, 3).
-        places: float32 (N, 3), vertices in the template, m: where patterns are anchored.
-        triangles: int32 (T, 3).
-        material: int32 (T,), row in ``materials``.
-        materials: float32 (M, 13), see `materials`.
-        faces: float32 (P, F, F, 3), factors on skin.
-        view: float64 (3,), the camera in the world.
-        light: float64 (5, 3): direction to the sun, its colour, colour of the sky, of the ground, of the fill light
-            from the camera's side.
-        shadow: float32 (S, S), see `raster.draw_shadow`.
-        to_shadow: float64 (3, 4), world to shadow map.
-        out: float32 (H, W, 3), linear colour; changed where owned.
+        owner: int32 (H, W), index of the visible triangle or -1.
+        depth: float32 (H, W), inverse depth 1 / z, 1/m.
+        screen: float32 (N, 3), x and y in px and 1 / z in 1/m.
+        points: float32 (N, 3), vertices in world coordinates, m.
+        vertex_normals: float32 (N, 3), unit normals in world coordinates.
+        places: float32 (N, 3), texture coordinates, m, see `stage.Mesh`.
+        triangles: int32 (T, 3), vertex indices.
+        material: int32 (T,), row of ``materials``.
+        materials: float32 (M, 13), see `materials.WIDTH`.
+        faces: float32 (P, F, F, 3), face pictures: factors on the albedo of skin.
+        view: float64 (3,), camera position in world coordinates, m.
+        light: float64 (5, 3): unit vector towards the sun, then linear RGB of the sun, of the sky, of light from the
+            ground, and of the fill light at the camera.
+        shadow: float32 (S, S), shadow map, see `raster.draw_shadow`.
+        to_shadow: float64 (3, 4), matrix from world coordinates to the shadow map.
+        out: float32 (H, W, 3), linear RGB; changed in place where a triangle is visible.
     """
     n = np.empty(3)
     colour = np.empty(3)
@@ -232,7 +244,7 @@ def shade(
 
 
 @njit(cache=True)
-def shade_ground(  # noqa: C901 (one loop over samples)
+def shade_ground(  # noqa: C901 (a single loop over samples)
     owner: np.ndarray,
     rays: np.ndarray,
     view: np.ndarray,
@@ -247,22 +259,24 @@ def shade_ground(  # noqa: C901 (one loop over samples)
     photo: bool,
     out: np.ndarray,
 ) -> None:
-    """Lay the ground y = 0 under everything, with shadows; where ``photo``, only darken what is there.
+    """Shade the ground plane y = 0, with cast shadows and contact shadows, wherever no triangle is visible.
+
+    The texture fades to its mean colour with distance, which avoids aliasing.
 
     Args:
-        owner: int32 (H, W); only samples that nothing owns are touched.
-        rays: float64 (3, 3): the direction of sample (x, y) is ``rays @ (x, y, 1)``.
-        view: float64 (3,), the camera.
-        reach: How far the ground goes, in m of depth; 0 for none.
-        tile: float32 (S, S, 3), linear colour of the ground.
-        rate: Tiles a metre.
-        footprint: Angle of a sample in rad.
-        light: See `shade`.
-        shadow: See `shade`.
-        to_shadow: See `shade`.
-        contacts: float64 (C, 3): x, z and radius in m of places where something stands.
-        photo: Whether ``out`` holds a photo already.
-        out: float32 (H, W, 3); changed.
+        owner: int32 (H, W), index of the visible triangle; only samples below 0 are shaded.
+        rays: float64 (3, 3): the ray of sample (x, y) has the direction ``rays @ (x, y, 1)`` in world coordinates.
+        view: float64 (3,), camera position in world coordinates, m.
+        reach: World z at which the ground ends, m.
+        tile: float32 (S, S, 3), repeating ground texture, linear RGB.
+        rate: Texture tiles per metre.
+        footprint: Angle that a sample covers, rad.
+        light: float64 (5, 3), see `shade`.
+        shadow: float32 (S, S), see `shade`.
+        to_shadow: float64 (3, 4), see `shade`.
+        contacts: float64 (C, 3): world x, world z and radius of the contact shadows, m.
+        photo: Whether ``out`` holds a photo, which is then only darkened by the shadows.
+        out: float32 (H, W, 3), linear RGB; changed in place.
     """
     height, width = owner.shape
     mean = np.zeros(3)

@@ -1,4 +1,4 @@
-"""Everything that is drawn: people and things as meshes in the world, and what surrounds them."""
+"""Contents of a scene to render: people, objects, surroundings and the camera."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from training.synthetic.render.camera import Camera
 
 @dataclass(frozen=True, slots=True)
 class Mesh:
-    """A thing in the world.
+    """A triangle mesh with materials.
 
     Attributes:
-        points: float32 (N, 3), m.
-        places: float32 (N, 3), where patterns are anchored.
-        keep: float32 (N,), negative where cut away.
-        triangles: int32 (T, 3).
-        closed: uint8 (T,), see `person.Person`.
+        points: float32 (N, 3), vertices in world coordinates, m.
+        places: float32 (N, 3), texture coordinates, m: of a person, the vertices on the neutral template; of an object,
+            its vertices before it is placed.
+        keep: float32 (N,), clip function: the mesh is cut away where its interpolated value is negative.
+        triangles: int32 (T, 3), vertex indices.
+        closed: uint8 (T,), 1 where the back of a triangle can never be seen and is culled.
         material: int32 (T,), row of ``materials``.
-        materials: float32 (M, 13).
-        face: float32 (F, F, 3); None for things.
+        materials: float32 (M, 13), see `materials.WIDTH`.
+        face: float32 (F, F, 3), face picture: factors on the albedo of skin; None for objects.
     """
 
     points: np.ndarray
@@ -36,15 +37,15 @@ class Mesh:
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """A person in the world.
+    """A posed person.
 
     Attributes:
-        mesh: The dressed body.
-        joints: float64 (17, 3), COCO keypoints, m.
-        flesh: float64 (17,), how deep a joint lies under its own skin and cloth, m.
-        kind: Name of the pose.
-        identity: Number of the person.
-        track: Number that stays with a person through a clip.
+        mesh: The dressed body, in world coordinates.
+        joints: float64 (17, 3), COCO keypoints in world coordinates, m.
+        flesh: float64 (17,), greatest depth of each keypoint below the surface of skin and clothes, m.
+        kind: Kind of pose.
+        identity: Identity number; it determines body, face and clothes.
+        track: Track id, the same in all frames of a clip.
     """
 
     mesh: Mesh
@@ -57,14 +58,14 @@ class Actor:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What is not a mesh.
+    """Background image, ground and light.
 
     Attributes:
-        far: float32 (H, W, 3), linear colour of what lies beyond, at the size that is drawn.
-        photo: Whether ``far`` is a photo that shows its own ground.
-        tile: float32 (S, S, 3), linear colour of the ground.
-        rate: Tiles of it a metre.
-        reach: How far it goes, m of depth.
+        far: float32 (h, w, 3), background image, linear RGB, of any size: it is stretched to the image.
+        photo: Whether ``far`` is a photo that already shows ground; the renderer then adds only shadows.
+        tile: float32 (S, S, 3), repeating ground texture, linear RGB.
+        rate: Texture tiles per metre.
+        reach: World z at which the ground ends, m.
         light: float64 (5, 3), see `shading.shade`.
     """
 
@@ -78,7 +79,14 @@ class Surroundings:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One picture to be drawn."""
+    """Everything that is rendered into one image.
+
+    Attributes:
+        camera: The camera.
+        actors: The people.
+        things: Meshes of objects such as furniture and walls.
+        surroundings: Background, ground and light.
+    """
 
     camera: Camera
     actors: tuple[Actor, ...]
