@@ -1,4 +1,4 @@
-"""posewright-train render."""
+"""The subcommand `posewright-train render`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from training.synthetic.scene import clip, dataset
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add the options."""
+    """Add the options of the subcommand to its parser."""
     parser.add_argument("--out", type=Path, required=True, help="folder to write: images/ and annotations.json")
     parser.add_argument(
         "--count", "--frames", type=int, default=100, help="number of pictures, or frames of a clip (default: 100)"
@@ -20,9 +20,15 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--size", type=size, default="640x480", metavar="WxH", help="in px (default: 640x480)")
     parser.add_argument("--people", type=span, default="1-4", metavar="A-B", help="people in a picture (default: 1-4)")
-    parser.add_argument("--framing", choices=("scene", "crop"), default="scene", help="crop: one person fills it")
     parser.add_argument(
-        "--identities", type=span, default="0-9999", metavar="A-B", help="range of persons; test on a range of its own"
+        "--framing", choices=("scene", "crop"), default="scene", help="crop: one person fills the picture"
+    )
+    parser.add_argument(
+        "--identities",
+        type=span,
+        default="0-9999",
+        metavar="A-B",
+        help="range of identities; use a separate range for testing",
     )
     parser.add_argument(
         "--samples",
@@ -37,8 +43,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Render a data set, or estimate what it takes; see `dataset.build`."""
-    order = dataset.Order(
+    """Render a data set, or estimate its time and disk space; see `dataset.build` and `dataset.forecast`."""
+    request = dataset.RenderRequest(
         out=options.out,
         count=options.count,
         seed=options.seed,
@@ -46,12 +52,12 @@ def run(options: Namespace) -> int:
         people=options.people,
         framing=options.framing,
         identities=options.identities,
-        finer=options.samples,
+        samples=options.samples,
         masks=options.masks,
         backgrounds=options.backgrounds,
         processes=options.processes,
         clip=options.clip,
         fps=options.fps,
     )
-    print(dataset.forecast(order) if options.dry_run else dataset.build(order))
+    print(dataset.forecast(request) if options.dry_run else dataset.build(request))
     return 0

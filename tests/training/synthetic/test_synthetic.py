@@ -1,4 +1,4 @@
-"""Rendered people: the same every time, and labelled as an independent look at the geometry says."""
+"""Tests of the renderer: pictures are reproducible, and labels agree with independent computations of the geometry."""
 
 import contextlib
 import dataclasses
@@ -31,19 +31,20 @@ from training.synthetic.scene import cast, clip, dataset, scene
 from training.synthetic.scene.person import person
 
 NAMES = list(COCO17.keypoints)
-SMALL = scene.Look(
-    seed=3, size=(160, 120), people=(2, 3), framing="scene", identities=(0, 5), finer=2, masks=True, photos=()
+SMALL = scene.RenderSettings(
+    seed=3, size=(160, 120), people=(2, 3), framing="scene", identities=(0, 5), samples=2, masks=True, photos=()
 )
 
 
 @pytest.fixture(scope="module")
 def stages() -> list[tuple[Stage, drawing.Drawn]]:
+    """Sample a few small scenes and draw them."""
     composed = [scene.compose(SMALL, np.random.default_rng([SMALL.seed, k])) for k in range(6)]
-    return [(stage, drawing.draw(stage, SMALL.finer)) for stage in composed]
+    return [(stage, drawing.draw(stage, SMALL.samples)) for stage in composed]
 
 
 def facing(identity: int, yaw: float = 180.0) -> tuple[Camera, Stage]:
-    """A person alone, in the rest pose, 4 m before the camera."""
+    """Build a scene with one person in the rest pose, 4 m in front of the camera; ``yaw`` in degrees."""
     posed = cast.pose_by(person(identity), "stand", lambda _: None)
     around = scene.compose(SMALL, np.random.default_rng(0)).surroundings
     camera = Camera.looking((300, 400), 700.0, np.array([0.0, 1.2, 0.0]), np.array([0.0, 0.9, 4.0]))
@@ -57,9 +58,9 @@ def test_a_picture_is_a_function_of_seed_and_number() -> None:
 
 
 def test_people_keep_to_their_identities() -> None:
-    look = dataclasses.replace(SMALL, identities=(4, 5), people=(2, 2))
+    settings = dataclasses.replace(SMALL, identities=(4, 5), people=(2, 2))
     for k in range(3):
-        found = scene.compose(look, np.random.default_rng([1, k])).actors
+        found = scene.compose(settings, np.random.default_rng([1, k])).actors
         assert {actor.identity for actor in found} <= {4, 5}
 
 
@@ -86,7 +87,7 @@ def test_poses_keep_within_joints_limits(kind: str) -> None:
                 first, second = unit(position[at[1]] - position[at[0]]), unit(position[at[2]] - position[at[1]])
                 angle = np.degrees(np.arccos(np.clip(first @ second, -1, 1)))
                 assert angle < limbs.LIMITS[joint][1] + 25, (joint, angle)
-                if joint == "knee" and angle > 12:  # knees bend backwards only
+                if joint == "knee" and angle > 12:  # A knee bends only backwards.
                     hinge = orientation[at[0]][:, 0]
                     assert np.cross(first, second) @ hinge > 0
 
@@ -96,7 +97,7 @@ def test_limbs_reach_what_they_can() -> None:
     start = rig.frame("upperleg01.L")[1]
     aim = start + np.array([0.1, -0.6, 0.2])
     rig.reach("leg", "L", aim, np.array([0.0, 0.0, 1.0]))
-    # Twist is spread over two bones whose axes differ by a hair: within 2 mm.
+    # The twist is spread over two bones with slightly different axes, so allow 2 mm.
     np.testing.assert_allclose(rig.frame("foot.L")[1], aim, atol=2e-3)
     knee = np.linalg.norm(rig.frame("lowerleg01.L")[1] - start)
     at_rest = np.linalg.norm(rig.heads[rig.model.bone("lowerleg01.L")] - rig.heads[rig.model.bone("upperleg01.L")])
@@ -119,7 +120,7 @@ def test_lowest_point_rests_on_the_ground() -> None:
 
 
 def test_keypoints_agree_with_the_meshs_own_joints_and_opencvs_camera() -> None:
-    """MakeHuman's joint markers, skinned as vertices and projected by OpenCV, against bones placed by kinematics."""
+    """Compare MakeHuman's joint markers, skinned and projected by OpenCV, with the keypoints from the kinematics."""
     model, who = makehuman.load(), person(2)
     rng = np.random.default_rng(5)
     markers = ("shoulder", "elbow", "hand", "upper-leg", "knee", "ankle")
@@ -137,7 +138,7 @@ def test_keypoints_agree_with_the_meshs_own_joints_and_opencvs_camera() -> None:
         habit = [keypoints.HABIT.get(bone) is None for bone in keypoints.BONES for _ in "LR"]
         apart = np.linalg.norm(seen[:, 0] - camera.project(joints)[5:, :2], axis=1)
         assert (apart[np.array(habit)] < 1).all(), dict(zip(NAMES[5:], apart.round(2), strict=True))
-        assert (apart < 8).all()  # where labels differ from anatomy, by centimetres
+        assert (apart < 8).all()  # At some joints, COCO labels lie a few centimetres away from the anatomical joint.
 
 
 def test_somebody_facing_the_camera_has_the_left_side_at_larger_x() -> None:
@@ -159,7 +160,15 @@ def test_the_face_is_seen_from_before_and_not_from_behind() -> None:
 
 
 def first_hit(stage: Stage, joint: np.ndarray) -> tuple[int, float]:
-    """Mesh that a ray to a joint meets first, and its depth: every triangle tried (Moeller and Trumbore 1997)."""
+    """Intersect the ray from the camera to a joint with every triangle (Moeller and Trumbore 1997).
+
+    Args:
+        stage: The scene.
+        joint: (3,), world frame, m.
+
+    Returns:
+        Index of the first mesh that the ray hits, or -1, and the depth of the hit in m.
+    """
     camera = stage.camera
     shown = camera.project(joint)
     ray = camera.rays() @ np.array([shown[0], shown[1], 1.0])
@@ -196,10 +205,10 @@ def test_visibility_agrees_with_rays(stages: list[tuple[Stage, drawing.Drawn]]) 
                 total += 1
     assert total > 60
     assert hidden > 10
-    assert agree / total > 0.97  # a ray hits a point, a sample stands for half a pixel
+    assert agree / total > 0.97  # A ray tests a point, but a sample covers half a pixel, so a few differ.
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools' own, with numpy 2
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # raised by pycocotools with numpy 2
 def test_boxes_areas_and_masks_belong_together(stages: list[tuple[Stage, drawing.Drawn]]) -> None:
     people = [p for stage, drawn in stages for p in labels.annotate(stage, drawn, with_masks=True)]
     assert len(people) > 6
@@ -222,31 +231,31 @@ def test_boxes_areas_and_masks_belong_together(stages: list[tuple[Stage, drawing
 
 
 def test_crops_show_one_person_large() -> None:
-    look = dataclasses.replace(SMALL, size=(96, 128), framing="crop", people=(1, 1))
+    settings = dataclasses.replace(SMALL, size=(96, 128), framing="crop", people=(1, 1))
     tall = []
     for k in range(6):
-        (found,) = scene.render(look, k).people
+        (found,) = scene.render(settings, k).people
         tall.append(max(found["bbox"][2] / 96, found["bbox"][3] / 128))
     assert np.median(tall) > 0.6
 
 
 def test_a_photo_may_be_the_background(tmp_path: Path) -> None:
     photo = np.zeros((200, 300, 3), np.uint8)
-    photo[..., 1] = 200  # green, as OpenCV's BGR too
+    photo[..., 1] = 200  # Green is channel 1 in both RGB and BGR.
     cv2.imwrite(str(tmp_path / "lawn.png"), photo)
-    look = dataclasses.replace(SMALL, photos=dataset.photos(tmp_path))
-    pixels = cv2.imdecode(np.frombuffer(scene.render(look, 1).jpeg, np.uint8), cv2.IMREAD_COLOR).astype(int)
+    settings = dataclasses.replace(SMALL, photos=dataset.photos(tmp_path))
+    pixels = cv2.imdecode(np.frombuffer(scene.render(settings, 1).jpeg, np.uint8), cv2.IMREAD_COLOR).astype(int)
     green = (pixels[..., 1] > pixels[..., 0] + 30) & (pixels[..., 1] > pixels[..., 2] + 30)
     assert green.mean() > 0.4
 
 
 def test_clips_move_smoothly_and_cross() -> None:
-    look = dataclasses.replace(SMALL, size=(128, 96), finer=1, masks=False, people=(1, 2))
-    film = clip._film(look, "two-crossing", 3.0)
+    settings = dataclasses.replace(SMALL, size=(128, 96), samples=1, masks=False, people=(1, 2))
+    film = clip._film(settings, "two-crossing", 3.0)
     times = np.arange(0, 3, 0.04)
     stages_ = [Stage(film.camera, film.at(t), film.things, film.around) for t in times]
     ways = np.array([[film.camera.project(a.joints)[:, :2] for a in stage.actors] for stage in stages_])  # T, 2, 17, 2
-    assert np.abs(np.diff(ways, axis=0)).max() < 0.06 * 128  # an ankle swings fastest
+    assert np.abs(np.diff(ways, axis=0)).max() < 0.06 * 128  # The bound allows for the ankles, which move fastest.
     middle = ways[:, :, 11:13].mean(2)[..., 0]
     assert (middle[0, 0] - middle[0, 1]) * (middle[-1, 0] - middle[-1, 1]) < 0
     stage = stages_[len(times) // 2]
@@ -267,7 +276,7 @@ def test_clips_move_smoothly_and_cross() -> None:
         (["--backgrounds", "empty"], "--backgrounds: expected a folder with"),
     ],
 )
-def test_broken_orders_are_refused(
+def test_invalid_options_are_refused(
     arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -290,15 +299,16 @@ def test_without_the_body_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) ->
         makehuman.data_folder()
 
 
-ORDER = ["--count", "12", "--size", "96x64", "--people", "1-2", "--identities", "0-5", "--samples", "1", "--seed", "1"]
+FLAGS = ["--count", "12", "--size", "96x64", "--people", "1-2", "--identities", "0-5", "--samples", "1", "--seed", "1"]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
+    """Read all files of a folder, by relative path."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def test_a_dry_run_draws_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["render", "--out", str(tmp_path / "people"), *ORDER, "--dry-run"]) == 0
+    assert main(["render", "--out", str(tmp_path / "people"), *FLAGS, "--dry-run"]) == 0
     told = capsys.readouterr().out
     assert "12 pictures of 96 x 64 px, of which 0 are there" in told
     assert "in 1 process(es), by 4 pictures" in told
@@ -308,9 +318,9 @@ def test_a_dry_run_draws_and_writes_nothing(tmp_path: Path, capsys: pytest.Captu
 @pytest.mark.slow
 def test_a_killed_rendering_ends_its_workers_and_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    order = [ORDER[0], "40", *ORDER[2:]]
-    assert main(["render", "--out", str(whole), *order]) == 0
-    command = [sys.executable, "-m", "training", "render", "--out", str(broken), *order, "--processes", "2"]
+    options = [FLAGS[0], "40", *FLAGS[2:]]
+    assert main(["render", "--out", str(whole), *options]) == 0
+    command = [sys.executable, "-m", "training", "render", "--out", str(broken), *options, "--processes", "2"]
     root = Path(__file__).parents[3]
     quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen(command, cwd=root, start_new_session=True, **quiet)
@@ -319,7 +329,7 @@ def test_a_killed_rendering_ends_its_workers_and_resumes_to_the_same_bytes(tmp_p
         while len(list(broken.glob("labels/*.json"))) < 3 and time.monotonic() < deadline and process.poll() is None:
             time.sleep(0.02)
         process.kill()
-        process.communicate(timeout=60)  # until nobody holds its output: the workers, too, have ended
+        process.communicate(timeout=60)  # This returns when all holders of the pipe, including the workers, ended.
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -334,8 +344,8 @@ def test_a_set_loads_in_pycocotools_and_refuses_other_options(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "set"
-    order = [*ORDER[:1], "3", *ORDER[2:], "--masks"]
-    assert main(["render", "--out", str(out), *order]) == 0
+    options = [*FLAGS[:1], "3", *FLAGS[2:], "--masks"]
+    assert main(["render", "--out", str(out), *options]) == 0
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     truth = COCO(str(out / "annotations.json"))
     monkeypatch.undo()
@@ -343,9 +353,12 @@ def test_a_set_loads_in_pycocotools_and_refuses_other_options(
     assert {p.name for p in (out / "images").iterdir()} == {image["file_name"] for image in truth.imgs.values()}
     assert truth.cats[1]["keypoints"] == NAMES
     first = contents(out)
-    assert main(["render", "--out", str(out), *order]) == 0
+    assert main(["render", "--out", str(out), *options]) == 0
     assert contents(out) == first
-    assert main(["render", "--out", str(out), *order, "--seed", "2"]) == 1
+    saved = out / dataset.SETTINGS
+    saved.write_text(saved.read_text().replace('"samples"', '"finer"'))  # as earlier versions wrote it
+    assert main(["render", "--out", str(out), *options]) == 0
+    assert main(["render", "--out", str(out), *options, "--seed", "2"]) == 1
     assert "got another seed" in capsys.readouterr().err
 
 

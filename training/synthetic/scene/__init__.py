@@ -1,1 +1,1 @@
-"""Scenes: people, things, backgrounds, films."""
+"""Scenes: people, objects, backgrounds and clips."""

@@ -1,4 +1,4 @@
-"""What lies around people: light, ground, room or open air, or a photo of the user's."""
+"""Sample the surroundings of a scene: light, ground, and a room, a landscape or a photo as the background."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from training.synthetic.render.stage import Mesh, Surroundings
 from training.synthetic.scene import things
 
 TILE = 128
+"""Side of a ground texture, px."""
 
 
 def sample(
     rng: np.random.Generator, camera: Camera, depth: float, photos: tuple[Path, ...]
 ) -> tuple[Surroundings, list[Mesh], bool]:
-    """Draw surroundings.
+    """Sample the surroundings of a scene.
 
     Args:
-        rng: Random numbers.
-        camera: Sees them.
-        depth: Distance of the farthest person, m.
-        photos: Pictures to choose from; none for painted surroundings.
+        rng: Random generator.
+        camera: The camera.
+        depth: Depth of the farthest person, m.
+        photos: Background photos to choose from; an empty tuple selects generated surroundings.
 
     Returns:
-        The surroundings, meshes that belong to them, and whether they are a room.
+        The surroundings, the meshes that belong to them, and whether the scene is a room.
     """
     if photos:
         far = _photo(photos[rng.integers(len(photos))], camera.size, rng)
@@ -50,11 +51,11 @@ def sample(
 
 
 def _light(rng: np.random.Generator, soft: float) -> np.ndarray:
-    """Draw the light, float64 (5, 3), see `shading.shade`; ``soft`` 0 is bare sun, 1 an overcast sky."""
+    """Sample the light, float64 (5, 3), see `shading.shade`; ``soft`` is 0 for direct sun and 1 for an overcast sky."""
     height, way = np.radians(rng.uniform(25, 80)), rng.uniform(0, 2 * np.pi)
     sun = np.array([np.cos(height) * np.cos(way), np.sin(height), np.cos(height) * np.sin(way)])
     if rng.random() < 0.65:
-        sun[2] = -abs(sun[2])  # mostly from the camera's side
+        sun[2] = -abs(sun[2])  # The light mostly comes from behind the camera.
     warm = rng.uniform(-0.15, 0.25)
     strength = rng.uniform(0.75, 1.15)
     colour = np.array([1 + warm * 0.6, 1.0, 1 - warm]) * strength * (1 - 0.8 * soft)
@@ -64,7 +65,7 @@ def _light(rng: np.random.Generator, soft: float) -> np.ndarray:
 
 
 def _photo(path: Path, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Cut a window of the picture's aspect from a photo, float32 (H, W, 3) linear."""
+    """Crop a photo at random to ``size`` (width, height) in px and return it as float32 (H, W, 3) linear RGB."""
     photo = images.read(path)
     height, width = photo.shape[:2]
     scale = max(size[0] / width, size[1] / height) * rng.uniform(1.0, 1.4)
@@ -76,11 +77,21 @@ def _photo(path: Path, size: tuple[int, int], rng: np.random.Generator) -> np.nd
 
 
 def _plain_tile() -> np.ndarray:
+    """Return a uniform grey ground texture, float32 (2, 2, 3) linear RGB."""
     return np.full((2, 2, 3), 0.3, np.float32)
 
 
 def clouds(rng: np.random.Generator, size: int, grains: tuple[int, ...]) -> np.ndarray:
-    """Noise that repeats at its edges, float32 (size, size), about 0..1: a sum over numbers of grains a side."""
+    """Sample smooth noise that tiles without seams.
+
+    Args:
+        rng: Random generator.
+        size: Side of the texture, px.
+        grains: Random values per side, one number per octave.
+
+    Returns:
+        float32 (size, size), about 0..1, the mean of the octaves.
+    """
     total = np.zeros((size, size), np.float32)
     for grain in grains:
         padded = np.pad(rng.random((grain, grain)).astype(np.float32), 2, mode="wrap")
@@ -92,7 +103,7 @@ def clouds(rng: np.random.Generator, size: int, grains: tuple[int, ...]) -> np.n
 
 
 def _ground(rng: np.random.Generator, room: bool) -> tuple[np.ndarray, float]:
-    """Draw a ground: float32 (S, S, 3) linear, and tiles a metre."""
+    """Sample a ground texture, float32 (TILE, TILE, 3) linear RGB, and its number of repetitions per metre."""
     kind = str(rng.choice(["planks", "tiles", "carpet"] if room else ["grass", "asphalt", "sand", "tiles", "court"]))
     base = {
         "planks": (140, 100, 64), "tiles": (170, 165, 155), "carpet": (110, 100, 105), "grass": (84, 106, 50),
@@ -116,7 +127,7 @@ def _ground(rng: np.random.Generator, room: bool) -> tuple[np.ndarray, float]:
 
 
 def _walls(rng: np.random.Generator, depth: float) -> list[Mesh]:
-    """A back wall with a skirting board, and pictures, doors, shelves or cupboards before it."""
+    """Sample a back wall at ``depth`` m with a skirting board, and pictures, doors or cupboards in front of it."""
     pattern = int(rng.choice([shading.PLAIN, shading.PLAIN, shading.STRIPES, shading.BLOTCHES, shading.CHECKS]))
     colour = materials.linear(
         np.clip(np.array([196, 188, 176]) * rng.uniform(0.5, 1.2) + rng.normal(0, 18, 3), 20, 245)
@@ -143,7 +154,7 @@ def _walls(rng: np.random.Generator, depth: float) -> list[Mesh]:
 
 
 def _outdoors(rng: np.random.Generator, camera: Camera, light: np.ndarray) -> np.ndarray:
-    """Paint sky, hills, houses and trees down to the horizon, float32 (H, W, 3) linear."""
+    """Paint sky, clouds, houses and trees above the horizon, float32 (H, W, 3) linear RGB."""
     width, height = camera.size
     horizon = camera.horizon()
     v = np.arange(height, dtype=np.float32)[:, None]
@@ -156,7 +167,7 @@ def _outdoors(rng: np.random.Generator, camera: Camera, light: np.ndarray) -> np
     cloud = np.clip((cover - rng.uniform(0.4, 0.75)) * 5, 0, 1)
     sky = (sky * (1 - cloud) + 0.85 * cloud).astype(np.float32)
     bright = float(light[2].mean() + light[1].mean() * 0.6)
-    pixel = camera.focal / rng.uniform(15, 60)  # px a metre at the skyline's distance
+    pixel = camera.focal / rng.uniform(15, 60)  # px per metre at the distance of the houses and trees
     for _ in range(rng.integers(0, 9)):
         colour = materials.linear(
             np.clip(np.array([150, 140, 130]) * rng.uniform(0.5, 1.4) + rng.normal(0, 20, 3), 10, 240)
@@ -173,6 +184,15 @@ def _outdoors(rng: np.random.Generator, camera: Camera, light: np.ndarray) -> np
 
 
 def _house(sky: np.ndarray, rng: np.random.Generator, horizon: float, pixel: float, colour: np.ndarray) -> None:
+    """Paint a house with windows into ``sky``, float32 (H, W, 3), in place.
+
+    Args:
+        sky: The background, linear RGB.
+        rng: Random generator.
+        horizon: Row of the horizon, px.
+        pixel: px per metre at the distance of the house.
+        colour: (3,), linear RGB.
+    """
     height, width = sky.shape[:2]
     wide, high = rng.uniform(6, 25) * pixel, rng.uniform(4, 25) * pixel
     left, top = rng.uniform(-0.2, 1.0) * width, horizon - high
@@ -185,6 +205,7 @@ def _house(sky: np.ndarray, rng: np.random.Generator, horizon: float, pixel: flo
 
 
 def _tree(sky: np.ndarray, rng: np.random.Generator, horizon: float, pixel: float, colour: np.ndarray) -> None:
+    """Paint a tree into ``sky`` in place; the arguments are those of `_house`."""
     size = rng.uniform(2, 8) * pixel
     x = rng.uniform(-0.05, 1.05) * sky.shape[1]
     cv2.rectangle(

@@ -1,4 +1,4 @@
-"""Turn persons into actors: pose, skin, put on the ground, move into the world."""
+"""Turn persons into actors: pose the skeleton, skin the mesh, and place it on the ground in the world frame."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from training.synthetic.render.stage import Actor, Mesh
 from training.synthetic.scene.person import Person
 
 HIGHEST = {"jump": 0.55, "run": 0.12}
-"""Of kinds of poses that leave the ground: how far, in m."""
+"""Maximum height above the ground, m, of the kinds of poses that leave it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Posed:
-    """A person in a pose, in its own frame: origin on the ground under the pelvis, looking along z.
+    """A posed person in its own frame: the origin is on the ground under the pelvis, and the person faces +z.
 
     Attributes:
-        person: Who.
+        person: The person.
         kind: Name of the pose.
-        points: float32 (N, 3), the dressed mesh.
-        joints: float64 (17, 3).
-        seat: Height of the underside of the pelvis, m.
+        points: float32 (N, 3), vertices of the dressed mesh, m.
+        joints: float64 (17, 3), positions of the COCO keypoints, m.
+        seat: Height of the underside of the pelvis above the ground, m.
     """
 
     person: Person
@@ -36,12 +36,12 @@ class Posed:
 
 
 def pose(who: Person, kind: str, rng: np.random.Generator) -> Posed:
-    """Strike a random pose of a kind."""
+    """Put a person into a random pose of a kind."""
     return pose_by(who, kind, lambda rig: poses.strike(kind, rig, rng), rng.uniform(0, HIGHEST.get(kind, 0.0)))
 
 
 def pose_by(who: Person, kind: str, move: Callable[[Rig], None], lift: float = 0.0) -> Posed:
-    """Pose a person by a function of its rig, its lowest point ``lift`` m above the ground."""
+    """Put a person into the pose that ``move`` sets on the rig, with the lowest point ``lift`` m above the ground."""
     model = makehuman.load()
     rig = Rig.at_rest(model, who.heads)
     move(rig)
@@ -57,7 +57,18 @@ def pose_by(who: Person, kind: str, move: Callable[[Rig], None], lift: float = 0
 
 
 def place(posed: Posed, yaw: float, x: float, z: float, track: int = 0) -> Actor:
-    """Move a posed person into the world, turned by ``yaw`` degrees (180 faces a camera that looks along z)."""
+    """Place a posed person in the world frame.
+
+    Args:
+        posed: The person in its own frame.
+        yaw: Rotation about the y axis, degrees; at 180 the person faces a camera that looks along +z.
+        x: Position on the ground, m.
+        z: Position on the ground, m.
+        track: Track id; 0 for none.
+
+    Returns:
+        The actor.
+    """
     who, turn, shift = posed.person, turn_y(yaw), np.array([x, 0.0, z])
     points = (posed.points @ turn.T + shift).astype(np.float32)
     mesh = Mesh(points, who.places, who.keep, who.triangles, who.closed, who.material, who.materials, who.face)
@@ -66,7 +77,7 @@ def place(posed: Posed, yaw: float, x: float, z: float, track: int = 0) -> Actor
 
 
 def _seat() -> np.ndarray:
-    """Vertices of the underside of the pelvis."""
+    """Return the indices of the skin vertices that follow the pelvis and the upper thighs."""
     model = makehuman.load()
     carried = model.weights[:, [model.bone(bone) for bone in ("root", "upperleg01.L", "upperleg01.R")]].sum(1)
     return np.flatnonzero(carried[: makehuman.SKIN_END] > 0.85)

@@ -1,4 +1,4 @@
-"""Short films: the same people, smooth motion, exact keypoints and track ids in every frame."""
+"""Render clips: the same people move smoothly, and every frame has exact keypoints and track ids."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from training.synthetic.render.camera import Camera
 from training.synthetic.render.stage import Actor, Mesh, Stage, Surroundings
 from training.synthetic.scene import backdrop, cast, scene
 from training.synthetic.scene.person import Person, person
-from training.synthetic.scene.scene import Look, Picture
+from training.synthetic.scene.scene import Picture, RenderSettings
 
 FASTEST, SLOWEST = 1.25, 0.5
-"""Limits of walking speed, m/s. People walk slowly in long clips, so that they stay in the picture."""
+"""Limits of the walking speed, m/s. People walk more slowly in longer clips, to stay in the picture."""
 
 
 @dataclass(frozen=True, slots=True)
 class Film:
-    """What stays the same through a clip.
+    """The state that all frames of a clip share.
 
     Attributes:
-        camera: Stands still.
-        around: See `backdrop.sample`.
-        things: Meshes that stand there.
-        taken: The sensor.
-        at: Gives every actor at a time in s.
+        camera: The camera, which does not move.
+        around: Background, ground and light, see `backdrop.sample`.
+        things: Static meshes.
+        taken: Properties of the sensor.
+        at: Function from a time in s to the actors at that time.
     """
 
     camera: Camera
@@ -41,24 +41,29 @@ class Film:
     at: Callable[[float], tuple[Actor, ...]]
 
 
-def render(look: Look, kind: str, number: int, frames: int, fps: float) -> Picture:
-    """Render frame ``number`` (from 1) of a clip of ``frames``."""
-    film = _film(look, kind, (frames - 1) / fps)
+def render(settings: RenderSettings, kind: str, number: int, frames: int, fps: float) -> Picture:
+    """Render frame ``number``, counted from 1, of a clip of ``frames`` frames.
+
+    Raises:
+        SyntheticError: The kind is unknown, or it needs more identities than the settings allow.
+    """
+    film = _film(settings, kind, (frames - 1) / fps)
     stage = Stage(film.camera, film.at((number - 1) / fps), film.things, film.around)
-    return scene.develop(stage, look, film.taken, np.random.default_rng([look.seed, number]))
+    return scene.develop(stage, settings, film.taken, np.random.default_rng([settings.seed, number]))
 
 
 @functools.lru_cache(maxsize=2)
-def _film(look: Look, kind: str, length: float) -> Film:
+def _film(settings: RenderSettings, kind: str, length: float) -> Film:
+    """Sample the shared state of a clip that lasts ``length`` s; the cache keeps it between frames."""
     if kind not in KINDS:
         raise SyntheticError(f"--clip: expected one of {', '.join(KINDS)}, got {kind!r}; choose one")
-    rng = np.random.default_rng([look.seed, 0])
-    width, height = look.size
+    rng = np.random.default_rng([settings.seed, 0])
+    width, height = settings.size
     focal = max(width, height) * 1.1
     distance = 1.7 * focal / (height * 0.6)
-    camera = Camera.looking(look.size, focal, np.array([0.0, 1.4, 0.0]), np.array([0.0, 0.95, distance]))
-    around, decor, _ = backdrop.sample(rng, camera, distance + 1.5, look.photos)
-    low, high = look.identities
+    camera = Camera.looking(settings.size, focal, np.array([0.0, 1.4, 0.0]), np.array([0.0, 0.95, distance]))
+    around, decor, _ = backdrop.sample(rng, camera, distance + 1.5, settings.photos)
+    low, high = settings.identities
     who = [person(int(low + k)) for k in rng.choice(high - low + 1, min(2, high - low + 1), replace=False)]
     reach = 0.42 * width / focal * distance
     at = KINDS[kind](who, rng, distance, reach, length)
@@ -69,7 +74,20 @@ def _film(look: Look, kind: str, length: float) -> Film:
 def _pacer(
     who: Person, rng: np.random.Generator, sign: float, z: float, reach: float, length: float, track: int
 ) -> Callable[[float], Actor]:
-    """Somebody who walks along x, at x = 0 half-way through; ``sign`` is the way, +1 to the left."""
+    """Make a person walk along the x axis and reach x = 0 in the middle of the clip.
+
+    Args:
+        who: The person.
+        rng: Random generator.
+        sign: Direction of the walk: +1 towards +x, which is left in the picture, -1 towards -x.
+        z: Depth of the path, m.
+        reach: Largest visible abs(x) at the depth of the people, m.
+        length: Duration of the clip, s.
+        track: Track id.
+
+    Returns:
+        A function from a time in s to the actor at that time.
+    """
     long, swing, start = float(rng.uniform(0.3, 0.36)), float(rng.uniform(0.6, 1.1)), float(rng.uniform(0, 1))
     nod, turn = float(rng.normal(0, 5)), float(rng.normal(0, 10))
     cycle = long * limbs.leg_length(Rig.at_rest(makehuman.load(), who.heads), "L") / 0.85 * 2 / 0.6
@@ -91,7 +109,11 @@ def _pacer(
 def _two_crossing(
     who: list[Person], rng: np.random.Generator, distance: float, reach: float, length: float
 ) -> Callable[[float], tuple[Actor, ...]]:
-    """Two people walk past one another; the nearer one hides the other half-way."""
+    """Make two people walk past each other; the nearer one occludes the other in the middle of the clip.
+
+    Raises:
+        SyntheticError: Only one identity is available.
+    """
     if len(who) < 2:
         raise SyntheticError(
             "--identities: expected at least two people for --clip two-crossing, got 1; widen the range"
@@ -104,7 +126,7 @@ def _two_crossing(
 def _walk(
     who: list[Person], rng: np.random.Generator, distance: float, reach: float, length: float
 ) -> Callable[[float], tuple[Actor, ...]]:
-    """One person walks through the picture."""
+    """Make one person walk through the picture."""
     walker = _pacer(who[0], rng, float(rng.choice([-1.0, 1.0])), distance, reach, length, 1)
     return lambda time: (walker(time),)
 
@@ -112,7 +134,7 @@ def _walk(
 def _still(
     who: list[Person], rng: np.random.Generator, distance: float, reach: float, length: float
 ) -> Callable[[float], tuple[Actor, ...]]:
-    """People stand, breathe, sway and look about."""
+    """Make people stand, breathe, sway and look around."""
     del length
     seeds = rng.integers(0, 2**31, len(who))
 

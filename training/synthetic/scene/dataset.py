@@ -1,4 +1,7 @@
-"""Render a set of pictures: several processes, one file a picture, resumable, always the same."""
+"""Render a data set in one or more processes.
+
+Each picture has its own files, so an interrupted run can be resumed. The pictures depend only on the options.
+"""
 
 from __future__ import annotations
 
@@ -22,34 +25,34 @@ from training.synthetic.body import makehuman
 from training.synthetic.body.makehuman import SyntheticError
 
 if TYPE_CHECKING:
-    from training.synthetic.scene.scene import Look, Picture
+    from training.synthetic.scene.scene import Picture, RenderSettings
 
 SETTINGS = "render.json"
 IDENTITIES = 1_000_000
 TRIED = 4
-"""Pictures that a dry run draws."""
+"""Number of pictures that a dry run renders to estimate time and disk space."""
 FRAMINGS = ("scene", "crop")
 PHOTOS = (".jpg", ".jpeg", ".png", ".webp")
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """What a user asks for; see `docs/synthetic.md` for every option.
+class RenderRequest:
+    """The options of one call of the subcommand `render`; `docs/synthetic.md` explains each of them.
 
     Attributes:
-        out: Folder to write.
-        count: Pictures, or frames of a clip.
-        seed: Of everything that is drawn by chance.
+        out: Folder that receives the data set.
+        count: Number of pictures, or of frames of a clip.
+        seed: Seed of all random choices except those that belong to an identity.
         size: (width, height) in px.
-        people: (fewest, most) a picture.
-        framing: ``scene`` or ``crop``.
-        identities: (first, last) number of the people.
-        finer: Samples a pixel along each axis.
-        masks: Whether annotations carry segmentations.
-        backgrounds: Folder of photos, or None.
-        processes: Processes that render.
-        clip: Kind of a clip, or "" for single pictures.
-        fps: Frames a second of a clip.
+        people: (minimum, maximum) number of people in a picture.
+        framing: ``scene`` shows people in a place; ``crop`` fills the picture with one person.
+        identities: (first, last) identity that may appear, both inclusive.
+        samples: Samples per pixel along each axis.
+        masks: Whether the annotations contain segmentation masks.
+        backgrounds: Folder of background photos, or None for generated backgrounds.
+        processes: Number of processes that render.
+        clip: Kind of clip, a key of `clip.KINDS`, or "" for independent pictures.
+        fps: Frames per second of a clip.
     """
 
     out: Path
@@ -59,7 +62,7 @@ class Order:
     people: tuple[int, int] = (1, 4)
     framing: str = "scene"
     identities: tuple[int, int] = (0, 9999)
-    finer: int = 2
+    samples: int = 2
     masks: bool = False
     backgrounds: Path | None = None
     processes: int = 1
@@ -67,72 +70,79 @@ class Order:
     fps: float = 25.0
 
 
-def build(order: Order) -> Path:
-    """Render what is missing, then write ``annotations.json``; returns its path.
+def build(request: RenderRequest) -> Path:
+    """Render the missing pictures, write ``annotations.json`` and return its path.
 
     Raises:
-        SyntheticError: The order cannot be met, a package is missing, or the folder holds a set of other settings.
+        SyntheticError: An option is invalid, a package is missing, or the folder holds a data set with other options.
     """
-    check(order)
-    _claim(order)
-    missing = _missing(order)
-    progress = tqdm(_render_all(order, missing), total=order.count, initial=order.count - len(missing), unit="picture")
+    check(request)
+    _claim(request)
+    missing = _missing(request)
+    progress = tqdm(
+        _render_all(request, missing), total=request.count, initial=request.count - len(missing), unit="picture"
+    )
     for _ in progress:
         pass
-    return _collect(order)
+    return _collect(request)
 
 
-def forecast(order: Order) -> str:
-    """Draw a few of the pictures and say what all will take; writes nothing.
+def forecast(request: RenderRequest) -> str:
+    """Render a few pictures and estimate the time and disk space for all of them, without writing a file.
 
     Raises:
-        SyntheticError: As `build`'s.
+        SyntheticError: An option is invalid or a package is missing.
     """
-    check(order)
-    missing = _missing(order)
-    warm(order)
+    check(request)
+    missing = _missing(request)
+    warm(request)
     began = time.perf_counter()
-    sizes = [len(_draw(order, number).jpeg) for number in missing[:TRIED]]
-    seconds = (time.perf_counter() - began) / max(1, len(sizes)) * len(missing) / order.processes
+    sizes = [len(_draw(request, number).jpeg) for number in missing[:TRIED]]
+    seconds = (time.perf_counter() - began) / max(1, len(sizes)) * len(missing) / request.processes
     size = sum(sizes) / max(1, len(sizes)) * len(missing) / 1e6
     return (
-        f"{order.out}: {order.count:,} pictures of {order.size[0]} x {order.size[1]} px, of which "
-        f"{order.count - len(missing):,} are there\n"
-        f"time: about {seconds / 60:.1f} minutes in {order.processes} process(es), by {len(sizes)} pictures\n"
-        f"disk: about {size:,.1f} MB, {files.free(order.out) / 1e6:,.0f} MB are free\n"
+        f"{request.out}: {request.count:,} pictures of {request.size[0]} x {request.size[1]} px, of which "
+        f"{request.count - len(missing):,} are there\n"
+        f"time: about {seconds / 60:.1f} minutes in {request.processes} process(es), by {len(sizes)} pictures\n"
+        f"disk: about {size:,.1f} MB, {files.free(request.out) / 1e6:,.0f} MB are free\n"
         "nothing was written"
     )
 
 
-def _missing(order: Order) -> list[int]:
-    return [k for k in range(1, order.count + 1) if not _label_path(order.out, k).is_file()]
+def _missing(request: RenderRequest) -> list[int]:
+    """List the numbers of the pictures that have no label file yet."""
+    return [k for k in range(1, request.count + 1) if not _label_path(request.out, k).is_file()]
 
 
-def check(order: Order) -> None:
-    """Refuse options that are out of range or do not fit together."""
+def check(request: RenderRequest) -> None:
+    """Check the options and the installed packages before anything is written.
+
+    Raises:
+        SyntheticError: An option is out of range or contradicts another one, or a package is missing.
+    """
     limits = (
-        ("--count", order.count, 1, 10_000_000),
-        ("--seed", order.seed, 0, 2**63),
-        ("--processes", order.processes, 1, 256),
-        ("--samples", order.finer, 1, 4),
-        ("--size: width", order.size[0], 32, 4096),
-        ("--size: height", order.size[1], 32, 4096),
-        ("--people: fewest", order.people[0], 0, 20),
-        ("--people: most", order.people[1], max(order.people[0], 1), 20),
-        ("--identities: first", order.identities[0], 0, IDENTITIES),
-        ("--identities: last", order.identities[1], order.identities[0], IDENTITIES),
+        ("--count", request.count, 1, 10_000_000),
+        ("--seed", request.seed, 0, 2**63),
+        ("--processes", request.processes, 1, 256),
+        ("--samples", request.samples, 1, 4),
+        ("--size: width", request.size[0], 32, 4096),
+        ("--size: height", request.size[1], 32, 4096),
+        ("--people: fewest", request.people[0], 0, 20),
+        ("--people: most", request.people[1], max(request.people[0], 1), 20),
+        ("--identities: first", request.identities[0], 0, IDENTITIES),
+        ("--identities: last", request.identities[1], request.identities[0], IDENTITIES),
     )
     for name, value, low, high in limits:
         if not low <= value <= high:
             raise SyntheticError(f"{name}: expected {low} to {high}, got {value}; change it")
-    if order.framing not in FRAMINGS:
-        raise SyntheticError(f"--framing: expected one of {', '.join(FRAMINGS)}, got {order.framing!r}; choose one")
-    if order.framing == "crop" and order.people[0] < 1:
+    if request.framing not in FRAMINGS:
+        raise SyntheticError(f"--framing: expected one of {', '.join(FRAMINGS)}, got {request.framing!r}; choose one")
+    if request.framing == "crop" and request.people[0] < 1:
         raise SyntheticError("--people: expected at least one person for --framing crop, got 0; ask for 1 or more")
-    room = order.identities[1] - order.identities[0] + 1
-    if room < order.people[1]:
+    room = request.identities[1] - request.identities[0] + 1
+    if room < request.people[1]:
         raise SyntheticError(
-            f"--identities: expected at least as many people as --people asks for ({order.people[1]}), got {room};"
+            f"--identities: expected at least as many people as --people asks for ({request.people[1]}), got {room};"
             " widen the range"
         )
     makehuman.data_folder()
@@ -141,14 +151,14 @@ def check(order: Order) -> None:
             "expected the package 'numba', which compiles the renderer, got none;"
             " install the extra: pip install '.[synthetic]' in posewright's folder"
         )
-    photos(order.backgrounds)
+    photos(request.backgrounds)
 
 
 def photos(folder: Path | None) -> tuple[Path, ...]:
-    """List the pictures of a folder, sorted.
+    """List the photos in a folder and its subfolders, sorted by path; None yields an empty tuple.
 
     Raises:
-        SyntheticError: There are none.
+        SyntheticError: The folder contains no photos.
     """
     if folder is None:
         return ()
@@ -160,61 +170,67 @@ def photos(folder: Path | None) -> tuple[Path, ...]:
     return found
 
 
-def look_of(order: Order) -> Look:
-    """Return what all pictures of an order have in common."""
-    from training.synthetic.scene.scene import Look  # noqa: PLC0415 (numba takes a second: errors come first)
+def settings_of(request: RenderRequest) -> RenderSettings:
+    """Derive the settings that all pictures of a request share."""
+    from training.synthetic.scene.scene import RenderSettings  # noqa: PLC0415 (numba is slow to import)
 
-    return Look(
-        order.seed, order.size, order.people, order.framing, order.identities, order.finer, order.masks,
-        photos(order.backgrounds),
+    return RenderSettings(
+        request.seed, request.size, request.people, request.framing, request.identities, request.samples, request.masks,
+        photos(request.backgrounds),
     )  # fmt: skip
 
 
-def _claim(order: Order) -> None:
-    """Save the options in the folder, or refuse a folder that was rendered with others."""
-    for partial in [path for folder in ("images", "labels") for path in (order.out / folder).glob(".*.partial")]:
-        partial.unlink()  # left by a killed process
-    settings = asdict(order)
-    for name in ("out", "processes", *(() if order.clip else ("count", "fps", "clip"))):
+def _claim(request: RenderRequest) -> None:
+    """Save the options in the folder, or check that an existing data set was rendered with the same ones.
+
+    Raises:
+        SyntheticError: The folder holds a data set with other options, or one that this program did not render.
+    """
+    for partial in [path for folder in ("images", "labels") for path in (request.out / folder).glob(".*.partial")]:
+        partial.unlink()  # A killed process left this file.
+    settings = asdict(request)
+    for name in ("out", "processes", *(() if request.clip else ("count", "fps", "clip"))):
         del settings[name]
-    settings["backgrounds"] = [path.name for path in photos(order.backgrounds)]
+    settings["backgrounds"] = [path.name for path in photos(request.backgrounds)]
     settings = json.loads(json.dumps(settings))
-    path = order.out / SETTINGS
+    path = request.out / SETTINGS
     if not path.is_file():
-        if (order.out / "annotations.json").exists():
+        if (request.out / "annotations.json").exists():
             raise SyntheticError(
-                f"{order.out}: expected an empty folder, got a data set of another origin; choose another"
+                f"{request.out}: expected an empty folder, got a data set of another origin; choose another"
             )
         files.write(path, json.dumps(settings, indent=1).encode())
         return
     before = json.loads(path.read_text())
+    if "finer" in before:  # the name of `samples` in data sets of earlier versions
+        before["samples"] = before.pop("finer")
     changed = [name for name in sorted(settings.keys() | before.keys()) if settings.get(name) != before.get(name)]
     if changed:
         raise SyntheticError(
-            f"{order.out}: expected the options that its pictures were rendered with, got another"
+            f"{request.out}: expected the options that its pictures were rendered with, got another"
             f" {', '.join(changed)}; choose another folder, or delete this one"
         )
 
 
-def _render_all(order: Order, missing: list[int]) -> Iterator[int]:
-    """Render pictures in this process, or in several; yields their numbers as they are done."""
-    if order.processes == 1 or len(missing) < 2:
-        _start(order)
+def _render_all(request: RenderRequest, missing: list[int]) -> Iterator[int]:
+    """Render pictures in this process or in several, and yield the number of each finished picture."""
+    if request.processes == 1 or len(missing) < 2:
+        _start(request)
         yield from map(_render_one, missing)
         return
-    warm(order)  # one process compiles, the others read what it compiled
+    warm(request)  # This process compiles the renderer; the workers load the compiled code from the cache.
     context = multiprocessing.get_context("spawn")
-    with contextlib.closing(context.Pool(order.processes, _start, (order,))) as pool:
+    with contextlib.closing(context.Pool(request.processes, _start, (request,))) as pool:
         yield from pool.imap_unordered(_render_one, missing)
     pool.join()
 
 
-_order: Order | None = None
+_request: RenderRequest | None = None
 
 
-def _start(order: Order) -> None:
-    """Prepare this process to render pictures of an order."""
-    global _order  # noqa: PLW0603 (a pool's workers hold their task in a global)
+def _start(request: RenderRequest) -> None:
+    """Prepare this process to render the pictures of a request."""
+    global _request  # noqa: PLW0603 (the workers of a pool keep their request in a global)
     import cv2  # noqa: PLC0415
 
     parent = multiprocessing.parent_process()
@@ -222,63 +238,78 @@ def _start(order: Order) -> None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
     cv2.setNumThreads(1)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    _order = order
+    _request = request
 
 
 def _end_with(parent: int) -> None:
-    """End this worker when its parent process ends; a parent that is killed cannot stop its workers itself."""
+    """End this worker process when its parent ends, because a killed parent cannot stop its workers.
+
+    Args:
+        parent: Sentinel of the parent process, see `multiprocessing.Process.sentinel`.
+    """
     multiprocessing.connection.wait([parent])
     os._exit(1)
 
 
-def warm(order: Order) -> None:
-    """Compile the renderer."""
+def warm(request: RenderRequest) -> None:
+    """Compile the renderer by rendering one small picture."""
     from training.synthetic.scene import scene  # noqa: PLC0415
 
-    small = Order(order.out, 1, size=(48, 48), people=(1, 1), finer=1)
-    scene.render(look_of(small), 0)
+    small = RenderRequest(request.out, 1, size=(48, 48), people=(1, 1), samples=1)
+    scene.render(settings_of(small), 0)
 
 
 def _render_one(number: int) -> int:
-    """Render one picture; its labels are written last, so that a picture without them is rendered again."""
-    order = _order
-    assert order is not None
-    picture = _draw(order, number)
-    files.write(order.out / "images" / _name(number), picture.jpeg)
-    files.write(_label_path(order.out, number), json.dumps(picture.people).encode())
+    """Render one picture and return its number.
+
+    The labels are written after the image, so a picture that was interrupted has no labels and is rendered again.
+    """
+    request = _request
+    assert request is not None
+    picture = _draw(request, number)
+    files.write(request.out / "images" / _name(number), picture.jpeg)
+    files.write(_label_path(request.out, number), json.dumps(picture.people).encode())
     return number
 
 
-def _draw(order: Order, number: int) -> Picture:
+def _draw(request: RenderRequest, number: int) -> Picture:
+    """Render a picture, or a frame of a clip, in memory."""
     from training.synthetic.scene import clip, scene  # noqa: PLC0415
 
-    look = look_of(order)
-    if order.clip:
-        return clip.render(look, order.clip, number, order.count, order.fps)
-    return scene.render(look, number)
+    settings = settings_of(request)
+    if request.clip:
+        return clip.render(settings, request.clip, number, request.count, request.fps)
+    return scene.render(settings, number)
 
 
-def _collect(order: Order) -> Path:
+def _collect(request: RenderRequest) -> Path:
+    """Write ``annotations.json`` in COCO format from the label files of all pictures, and return its path."""
     from training.synthetic.render.labels import CATEGORY  # noqa: PLC0415
 
     images: list[dict] = []
     annotations: list[dict] = []
-    for number in range(1, order.count + 1):
-        width, height = order.size
+    for number in range(1, request.count + 1):
+        width, height = request.size
         image = {"id": number, "file_name": _name(number), "width": width, "height": height, "official_complete": True}
-        images.append(image | ({"frame": number, "timestamp_s": (number - 1) / order.fps} if order.clip else {}))
-        for person in json.loads(_label_path(order.out, number).read_text()):
+        images.append(image | ({"frame": number, "timestamp_s": (number - 1) / request.fps} if request.clip else {}))
+        for person in json.loads(_label_path(request.out, number).read_text()):
             annotations.append({"id": len(annotations) + 1, "image_id": number, **person})
-    info = {"description": "Rendered by posewright-train render", "seed": order.seed, "identities": order.identities}
+    info = {
+        "description": "Rendered by posewright-train render",
+        "seed": request.seed,
+        "identities": request.identities,
+    }
     content = {"info": info, "images": images, "annotations": annotations, "categories": [CATEGORY]}
-    path = order.out / "annotations.json"
+    path = request.out / "annotations.json"
     files.write(path, json.dumps(content).encode())
     return path
 
 
 def _name(number: int) -> str:
+    """Return the file name of a picture."""
     return f"{number:08d}.jpg"
 
 
 def _label_path(out: Path, number: int) -> Path:
+    """Return the path of a picture's label file."""
     return out / "labels" / f"{number:08d}.json"

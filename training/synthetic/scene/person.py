@@ -1,4 +1,4 @@
-"""Dress a body: who somebody is (build, skin, hair, clothes) as one mesh at rest, a function of the identity alone."""
+"""Build a person: one mesh in the rest pose with body, skin, hair and clothes, which depends only on the identity."""
 
 from __future__ import annotations
 
@@ -14,26 +14,28 @@ from training.synthetic.clothes.garments import Layer
 from training.synthetic.render import materials, shading
 
 IDENTITY_SEED = 0x5EED
-"""Identity k is the same person in every picture of every seed."""
+"""Seed of all identities: identity k is the same person in every picture, whatever the seed of the data set."""
 
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """A dressed body at rest.
+    """A dressed body in the rest pose.
+
+    B is the number of bones, V of body vertices, N of mesh vertices, T of triangles and M of materials.
 
     Attributes:
         identity: Number of the identity.
-        heads: float64 (B, 3), bones, in m.
-        body: float32 (V, 3), all vertices of the bare body, for joints and for what touches the ground.
-        base: int64 (N,), vertices of the body model that carry the mesh's.
-        rest: float32 (N, 3), the mesh.
-        places: float32 (N, 3), the same on the neutral body: where patterns are anchored.
-        keep: float32 (N,), negative where a piece is cut away.
-        triangles: int32 (T, 3).
-        closed: uint8 (T,), whether a triangle's back is never seen.
-        material: int32 (T,), row of ``materials``.
-        materials: float32 (M, 13).
-        face: float32 (256, 256, 3), see `face.paint`.
+        heads: float64 (B, 3), heads of the bones, m.
+        body: float32 (V, 3), all vertices of the undressed body, m; they define the joints and the seat height.
+        base: int64 (N,), index of the body vertex whose skinning weights each mesh vertex uses.
+        rest: float32 (N, 3), vertices of the mesh, m.
+        places: float32 (N, 3), the same vertices on the neutral body, m; patterns are anchored to them.
+        keep: float32 (N,), negative where a piece of clothing or hair is cut away.
+        triangles: int32 (T, 3), vertex indices.
+        closed: uint8 (T,), 1 if the back of a triangle is never visible.
+        material: int32 (T,), row of ``materials`` for each triangle.
+        materials: float32 (M, 13), see `materials.row`.
+        face: float32 (256, 256, 3), texture of the face, see `face.paint`.
     """
 
     identity: int
@@ -52,7 +54,7 @@ class Person:
 
 @functools.lru_cache(maxsize=96)
 def person(identity: int) -> Person:
-    """Make the person of a number; the same in every process."""
+    """Build the person with an identity; the result is the same in every process."""
     rng = np.random.default_rng([IDENTITY_SEED, identity])
     model = makehuman.load()
     build = body.sample_build(rng)
@@ -67,6 +69,7 @@ def person(identity: int) -> Person:
 
 
 def _join(identity: int, build: body.Build, rest: np.ndarray, layers: list[Layer], picture: np.ndarray) -> Person:
+    """Join layers into one mesh; ``picture`` is the texture of the face."""
     model = makehuman.load()
     del build
     starts = np.cumsum([0] + [len(layer.base) for layer in layers])
@@ -91,7 +94,18 @@ def _join(identity: int, build: body.Build, rest: np.ndarray, layers: list[Layer
 
 
 def _skin(rest: np.ndarray, covered: np.ndarray, colour: np.ndarray) -> Layer:
-    """Bare skin: the body without what clothes hide, drawn in a little beside their hems."""
+    """Build the visible skin.
+
+    The skin continues a little under the hems of the clothes, where it is moved inwards to stay below the cloth.
+
+    Args:
+        rest: float32 (V, 3), vertices of the body, m.
+        covered: float32 (V,), distance along the skin to the nearest hem, m; negative where the skin is bare.
+        colour: (3,), linear RGB.
+
+    Returns:
+        The layer.
+    """
     model = makehuman.load()
     row = materials.row(shading.SKIN, colour, gloss=0.05)
     drawn_in = garments.piece(
@@ -105,6 +119,7 @@ def _skin(rest: np.ndarray, covered: np.ndarray, colour: np.ndarray) -> Layer:
 
 
 def _eyes(rng: np.random.Generator, rest: np.ndarray) -> list[Layer]:
+    """Build eyes with an iris of a random colour, and eyelashes."""
     model = makehuman.load()
     left = model.template[np.unique(model.triangles["helper-l-eye"])].mean(0)
     iris = materials.linear(materials.IRISES[rng.integers(len(materials.IRISES))])
@@ -116,6 +131,7 @@ def _eyes(rng: np.random.Generator, rest: np.ndarray) -> list[Layer]:
 
 
 def _hair_colour(rng: np.random.Generator, build: body.Build) -> np.ndarray:
+    """Sample a hair colour that fits age and ancestry, (3,) linear RGB."""
     african, asian, _ = build.ancestry
     if build.age > 0.72 and rng.random() < 0.8:
         colour = materials.HAIR_COLOURS[-1]
@@ -127,7 +143,7 @@ def _hair_colour(rng: np.random.Generator, build: body.Build) -> np.ndarray:
 
 
 def _hairdo(rng: np.random.Generator, build: body.Build, rest: np.ndarray, colour: np.ndarray) -> list[Layer]:
-    """Hair: cropped, short, full, long, tied up, none; or a cap or hood over it."""
+    """Sample a hairstyle (cropped, short, full, long, tied or bald) in a colour, and sometimes a cap over it."""
     female = build.female > 0.5
     styles = ("long", "full", "tied", "short") if female else ("short", "cropped", "full", "bald")
     style = str(rng.choice(styles, p=[0.42, 0.25, 0.22, 0.11] if female else [0.5, 0.25, 0.15, 0.1]))

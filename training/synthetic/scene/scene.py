@@ -1,4 +1,7 @@
-"""Compose a picture: who, in what pose, where, before what, seen from where; a function of (seed, number) alone."""
+"""Compose and render a scene: actors, poses, furniture, background, occluders, camera and light.
+
+A picture depends only on the settings, which include the seed, and on its number.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +20,18 @@ from training.synthetic.scene.person import person
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What all pictures of a set have in common.
+class RenderSettings:
+    """The settings that all pictures of a data set share.
 
     Attributes:
-        seed: Of everything that is drawn by chance.
+        seed: Seed of all random choices except those that belong to an identity.
         size: (width, height) in px.
-        people: (fewest, most) a picture.
-        framing: ``scene``: people in a place; ``crop``: one person fills the picture.
-        identities: (first, last) number of the people that may appear.
-        finer: Samples a pixel along each axis.
-        masks: Whether annotations carry segmentations.
-        photos: Backgrounds; none for painted ones.
+        people: (minimum, maximum) number of people in a picture.
+        framing: ``scene`` shows people in a place; ``crop`` fills the picture with one person.
+        identities: (first, last) identity that may appear, both inclusive.
+        samples: Samples per pixel along each axis.
+        masks: Whether the annotations contain segmentation masks.
+        photos: Background photos; an empty tuple selects generated backgrounds.
     """
 
     seed: int
@@ -36,69 +39,82 @@ class Look:
     people: tuple[int, int]
     framing: str
     identities: tuple[int, int]
-    finer: int
+    samples: int
     masks: bool
     photos: tuple[Path, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A picture and what is on it.
+    """A rendered picture and its annotations.
 
     Attributes:
-        jpeg: The file.
-        people: COCO annotations but for ids, see `labels.annotate`.
+        jpeg: The content of the JPEG file.
+        people: One COCO annotation per visible person, without ids; see `labels.annotate`.
     """
 
     jpeg: bytes
     people: list[dict]
 
 
-def render(look: Look, number: int) -> Picture:
-    """Render picture ``number`` of a set."""
-    rng = np.random.default_rng([look.seed, number])
-    return develop(compose(look, rng), look, sensor.sample(rng), rng)
+def render(settings: RenderSettings, number: int) -> Picture:
+    """Render picture ``number`` of a data set."""
+    rng = np.random.default_rng([settings.seed, number])
+    return develop(compose(settings, rng), settings, sensor.sample(rng), rng)
 
 
-def develop(stage: Stage, look: Look, taken: sensor.Sensor, rng: np.random.Generator) -> Picture:
-    """Draw a stage, take its picture and annotate it."""
-    drawn = drawing.draw(stage, look.finer)
+def develop(stage: Stage, settings: RenderSettings, taken: sensor.Sensor, rng: np.random.Generator) -> Picture:
+    """Rasterise a scene, simulate the sensor, encode the picture and annotate it."""
+    drawn = drawing.draw(stage, settings.samples)
     pixels: Image = sensor.expose(drawn.linear, taken, rng)
-    return Picture(sensor.encode(pixels, taken.quality), labels.annotate(stage, drawn, look.masks))
+    return Picture(sensor.encode(pixels, taken.quality), labels.annotate(stage, drawn, settings.masks))
 
 
-def compose(look: Look, rng: np.random.Generator) -> Stage:
-    """Draw a stage."""
-    count = int(rng.integers(look.people[0], look.people[1] + 1))
-    low, high = look.identities
+def compose(settings: RenderSettings, rng: np.random.Generator) -> Stage:
+    """Sample a scene."""
+    count = int(rng.integers(settings.people[0], settings.people[1] + 1))
+    low, high = settings.identities
     pool = min(count, high - low + 1)
     who = low + rng.choice(high - low + 1, pool, replace=False)
     posed = [cast.pose(person(int(identity)), poses.sample_kind(rng), rng) for identity in who]
-    camera, distance = _camera(look, rng)
-    actors, furniture = _arrange(posed, camera, distance, rng, look.framing)
-    if look.framing == "crop" and actors:
+    camera, distance = _camera(settings, rng)
+    actors, furniture = _arrange(posed, camera, distance, rng, settings.framing)
+    if settings.framing == "crop" and actors:
         camera = _frame(camera, actors[0], rng)
     depth = max((float(actor.mesh.points[:, 2].max()) for actor in actors), default=distance)
-    around, decor, room = backdrop.sample(rng, camera, depth, look.photos)
+    around, decor, room = backdrop.sample(rng, camera, depth, settings.photos)
     furniture += decor + _obstacles(actors, rng, room)
     return Stage(camera, tuple(actors), tuple(furniture), around)
 
 
-def _camera(look: Look, rng: np.random.Generator) -> tuple[Camera, float]:
-    """Draw a camera that stands at x = z = 0 and looks along z, and how far away people are, m."""
-    width, height = look.size
+def _camera(settings: RenderSettings, rng: np.random.Generator) -> tuple[Camera, float]:
+    """Sample a camera above the world origin that looks along +z, and the distance to the people in m."""
+    width, height = settings.size
     focal = max(width, height) * float(np.exp(rng.uniform(np.log(0.75), np.log(2.0))))
     tall = height * float(np.exp(rng.uniform(np.log(0.3), np.log(1.15))))
     distance = float(np.clip(1.7 * focal / tall, 1.3, 14.0))
     above = rng.uniform(2.0, 4.0) if rng.random() < 0.12 else rng.uniform(0.5, 1.9)
     aim = np.array([0.0, float(np.clip(rng.normal(0.9, 0.12), 0.5, 1.3)), distance])
-    return Camera.looking(look.size, focal, np.array([0.0, above, 0.0]), aim, rng.normal(0, 0.03)), distance
+    return Camera.looking(settings.size, focal, np.array([0.0, above, 0.0]), aim, rng.normal(0, 0.03)), distance
 
 
 def _arrange(
     posed: list[cast.Posed], camera: Camera, distance: float, rng: np.random.Generator, framing: str
 ) -> tuple[list[Actor], list[Mesh]]:
-    """Place people on the ground, apart from each other, with the seats they sit on."""
+    """Place people on the ground, at a minimum distance from each other, and add their seats and balls.
+
+    A person for whom no free place is found is left out.
+
+    Args:
+        posed: People in their own frames.
+        camera: The camera.
+        distance: Distance to the people, m.
+        rng: Random generator.
+        framing: ``scene`` or ``crop``.
+
+    Returns:
+        The actors, and the meshes of seats and balls, all in the world frame.
+    """
     taken: list[tuple[float, float]] = []
     actors: list[Actor] = []
     furniture: list[Mesh] = []
@@ -125,7 +141,7 @@ def _arrange(
 
 
 def _frame(camera: Camera, actor: Actor, rng: np.random.Generator) -> Camera:
-    """Crop the view to one person, at times only to a part of it."""
+    """Return a camera whose view is cropped to one actor, or sometimes to a part of the body."""
     unit = replace(camera, focal=1.0, centre=np.zeros(2))
     seen = unit.project(actor.mesh.points)
     seen = seen[seen[:, 2] > drawing.NEAR][:, :2]
@@ -134,7 +150,7 @@ def _frame(camera: Camera, actor: Actor, rng: np.random.Generator) -> Camera:
     size = np.array(camera.size)
     focal = float((size / (np.maximum(high - low, 1e-3) * spare)).min())
     middle = (low + high) / 2
-    if rng.random() < 0.15:  # a part of the body only
+    if rng.random() < 0.15:  # Show only a part of the body.
         focal *= rng.uniform(1.3, 2.2)
         middle = middle + (high - low) * [0, rng.uniform(-0.3, 0.1)]
     slack = rng.normal(0, 0.05, 2) * size
@@ -142,7 +158,7 @@ def _frame(camera: Camera, actor: Actor, rng: np.random.Generator) -> Camera:
 
 
 def _obstacles(actors: list[Actor], rng: np.random.Generator, room: bool) -> list[Mesh]:
-    """Things between camera and people, and about."""
+    """Sample occluders between the camera and the actors, and objects behind the actors."""
     found: list[Mesh] = []
     for actor in actors:
         hips = actor.joints[11:13].mean(0)

@@ -1,4 +1,4 @@
-"""Furniture and obstacles: boxes, posts, seats, tables, bushes, walls."""
+"""Furniture and occluders: boxes, posts, balls, seats, tables, bushes and walls."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _FACES = ((0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), 
 
 
 def box(size: tuple[float, float, float], at: tuple[float, float, float], material: np.ndarray) -> Mesh:
-    """A box of (width, height, depth) in m, the middle of its floor at ``at``."""
+    """Build a box of ``size`` (width, height, depth) in m, whose bottom face has its centre at ``at`` in m."""
     half = np.array(size) / 2
     points = np.concatenate([_CORNERS[list(face)] * half for face in _FACES])
     triangles = [[4 * k, 4 * k + a, 4 * k + a + 1] for k in range(6) for a in (1, 2)]
@@ -21,7 +21,7 @@ def box(size: tuple[float, float, float], at: tuple[float, float, float], materi
 
 
 def post(radius: float, height: float, at: tuple[float, float, float], material: np.ndarray, sides: int = 14) -> Mesh:
-    """An upright round post, m."""
+    """Build an upright cylinder, m, whose bottom has its centre at ``at``."""
     turn = np.linspace(0, 2 * np.pi, sides, endpoint=False)
     ring = np.stack([np.cos(turn) * radius, np.zeros(sides), np.sin(turn) * radius], axis=1)
     points = np.concatenate([ring, ring + np.array([0, height, 0]), np.array([[0, height, 0]])])
@@ -38,7 +38,7 @@ def post(radius: float, height: float, at: tuple[float, float, float], material:
 
 
 def ball(radius: float, at: np.ndarray, material: np.ndarray) -> Mesh:
-    """A ball, m."""
+    """Build a sphere, m, with its centre at ``at``, (3,)."""
     rows, columns = 8, 12
     v, u = np.meshgrid(np.linspace(0, np.pi, rows + 1), np.linspace(0, 2 * np.pi, columns + 1), indexing="ij")
     points = np.stack([np.sin(v) * np.cos(u), np.cos(v), np.sin(v) * np.sin(u)], axis=-1).reshape(-1, 3) * radius
@@ -50,7 +50,7 @@ def ball(radius: float, at: np.ndarray, material: np.ndarray) -> Mesh:
 
 
 def bush(rng: np.random.Generator, size: float, at: tuple[float, float, float]) -> Mesh:
-    """A plant: leaves around a point, about ``size`` m high."""
+    """Build a bush of random leaves that stands at ``at`` and is about ``size`` m high."""
     count = 260
     middle = rng.normal(0, 1, (count, 3)) * np.array([0.3, 0.26, 0.3]) * size + np.array([0, 0.5 * size, 0])
     middle[:, 1] = np.abs(middle[:, 1])
@@ -64,7 +64,7 @@ def bush(rng: np.random.Generator, size: float, at: tuple[float, float, float]) 
 
 
 def seat(rng: np.random.Generator, height: float) -> list[Mesh]:
-    """Something to sit on, in the sitter's frame, its top at ``height`` m under the origin."""
+    """Sample a seat in the frame of the seated person, with its top ``height`` m above the ground under the origin."""
     style = str(rng.choice(["stool", "chair", "chair", "block", "sofa"]))
     skin, frame = surface(rng), surface(rng)
     wide, deep = rng.uniform(0.4, 0.55), rng.uniform(0.4, 0.5)
@@ -97,7 +97,7 @@ def seat(rng: np.random.Generator, height: float) -> list[Mesh]:
 
 
 def table(rng: np.random.Generator, at: tuple[float, float, float]) -> list[Mesh]:
-    """A table, m."""
+    """Sample a table that stands at ``at``, m."""
     wide, deep, high = rng.uniform(0.7, 1.6), rng.uniform(0.5, 0.8), rng.uniform(0.65, 0.78)
     x, y, z = at
     top, frame = surface(rng), surface(rng)
@@ -110,7 +110,17 @@ def table(rng: np.random.Generator, at: tuple[float, float, float]) -> list[Mesh
 
 
 def obstacle(rng: np.random.Generator, x: float, z: float, room: bool) -> list[Mesh]:
-    """Something that may hide part of a person."""
+    """Sample an occluder.
+
+    Args:
+        rng: Random generator.
+        x: Position on the ground, m.
+        z: Position on the ground, m.
+        room: Whether the scene is a room, which changes the choice of objects.
+
+    Returns:
+        The meshes of the occluder in the world frame.
+    """
     styles = ["post", "table", "crate", "wall", "bush"] if not room else ["table", "table", "crate", "counter", "bush"]
     style = str(rng.choice(styles))
     if style == "post":
@@ -128,7 +138,7 @@ def obstacle(rng: np.random.Generator, x: float, z: float, room: bool) -> list[M
 
 
 def surface(rng: np.random.Generator) -> np.ndarray:
-    """Draw wood, paint, metal or a covering."""
+    """Sample a material for furniture, float32 (13,): wood, a pattern or a plain colour."""
     style = rng.random()
     if style < 0.4:
         wood = materials.linear(np.array([150, 104, 64]) * rng.uniform(0.4, 1.35))
@@ -140,12 +150,23 @@ def surface(rng: np.random.Generator) -> np.ndarray:
 
 
 def turned(mesh: Mesh, yaw: float, x: float, z: float) -> Mesh:
-    """Turn a thing by ``yaw`` degrees and move it by (x, z)."""
+    """Rotate a mesh by ``yaw`` degrees about the y axis, then move it by (x, z) in m."""
     points = (mesh.points @ turn_y(yaw).T + np.array([x, 0.0, z])).astype(np.float32)
     return Mesh(points, mesh.places, mesh.keep, mesh.triangles, mesh.closed, mesh.material, mesh.materials)
 
 
 def _mesh(places: np.ndarray, points: np.ndarray, triangles: np.ndarray, material: np.ndarray) -> Mesh:
+    """Build a two-sided mesh of one material.
+
+    Args:
+        places: (N, 3), vertices in the frame that anchors patterns, m.
+        points: (N, 3), vertices in the world frame, m.
+        triangles: (T, 3), vertex indices.
+        material: (13,), see `materials.row`.
+
+    Returns:
+        The mesh.
+    """
     return Mesh(
         points.astype(np.float32),
         places.astype(np.float32),
