@@ -199,6 +199,11 @@ def _lines(error: ValidationError) -> list[str]:
                 lines.append(f"  {key}: unknown key, got {e['input']!r}; posewright-train keys lists all")
             case "string_pattern_mismatch":
                 lines.append(f"  {key}: expected lower-case letters, digits, '.', '_' and '-', got {e['input']!r}")
+            case "literal_error" if e["input"] in {"tinypose", "simcc"}:
+                lines.append(
+                    f"  {key}: expected 'checkpoint' or 'bundle', got {e['input']!r}; make a bundle of the file with "
+                    'posewright-train import (docs/import.md), then kind = "bundle" and its folder as path'
+                )
             case _:
                 lines.append(f"  {key}: {e['msg']}, got {e['input']!r}")
     return lines
