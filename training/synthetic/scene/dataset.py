@@ -202,8 +202,6 @@ def _claim(request: RenderRequest) -> None:
         files.write(path, json.dumps(settings, indent=1).encode())
         return
     before = json.loads(path.read_text())
-    if "finer" in before:  # the name of `samples` in data sets of earlier versions
-        before["samples"] = before.pop("finer")
     changed = [name for name in sorted(settings.keys() | before.keys()) if settings.get(name) != before.get(name)]
     if changed:
         raise SyntheticError(
