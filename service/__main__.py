@@ -91,7 +91,7 @@ def _announcement(app: FastAPI, settings: Settings, listener: socket.socket) -> 
     )
     return (
         f"posewright {package_version()} at http://{host}:{listener.getsockname()[1]} (docs at /docs) with {loaded}; "
-        f"{settings.worker_count} workers x {settings.thread_count} threads"
+        f"{settings.inference_thread_count} inference threads x {settings.runtime_thread_count}"
     )
 
 

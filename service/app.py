@@ -79,7 +79,7 @@ def create_app(settings: Settings) -> FastAPI:
 def _lifespan(settings: Settings, registry: ModelRegistry) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        scheduler = Scheduler(settings.worker_count, settings.queue_size, settings.deadline_s)
+        scheduler = Scheduler(settings.inference_thread_count, settings.queue_size, settings.deadline_s)
         app.state.upload_budget = UploadBudget(settings.max_bodies_bytes, settings.upload_s)
         app.state.service = Service(settings, registry, scheduler, app.state.metrics, PixelBudget(settings.max_pixels))
         app.state.metrics.watch_queue(scheduler)

@@ -13,8 +13,8 @@ from service.pose.backends.cpu_quota import available_cores
 from service.pose.backends.runner import Backend, require_installed
 
 PREFIX = "POSEWRIGHT_"
-MAX_DEFAULT_WORKERS = 4
-"""More workers, on machines of many cores, would exceed the memory limit that `tests/system/test_memory.py` checks."""
+MAX_DEFAULT_INFERENCE_THREADS = 4
+"""More threads, on machines of many cores, would exceed the memory limit that `tests/system/test_memory.py` checks."""
 THREADS_JOIN_S = 1.0
 """Part of `Settings.stop_s` in which the threads of a stopping server must end, in seconds."""
 _HOST = re.compile(r"\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*")
@@ -82,12 +82,11 @@ class Settings(BaseModel):
         "teacher", description="Bundle of the model that answers /compare, and if the student cannot answer."
     )
     detector: str = Field("detector", description="Bundle of the person detector.")
-    workers: int = Field(
+    inference_threads: int = Field(
         0,
         ge=0,
         le=64,
-        description="Inference threads: pictures processed at the same time; each takes memory. 0 = one for every two "
-        "cores, at most 4.",
+        description="Pictures processed at the same time; each takes memory. 0 = one for every two cores, at most 4.",
     )
     backend: Annotated[Backend, AfterValidator(require_installed)] = Field(
         "onnxruntime",
@@ -102,14 +101,17 @@ class Settings(BaseModel):
         default=True,
         description="true: if a pose does not fit the detector's box, infer it again in a better box. false is faster.",
     )
-    threads: int = Field(
-        0, ge=0, le=256, description="Threads of the runtime for each worker. 0 = available cores / workers."
+    runtime_threads: int = Field(
+        0,
+        ge=0,
+        le=256,
+        description="Threads of the runtime inside one call of a network. 0 = available cores / inference threads.",
     )
     queue_size: int = Field(
         32,
         ge=0,
         le=10_000,
-        description="Maximum number of calls that wait for a worker; more get 503 with Retry-After.",
+        description="Maximum number of calls that wait for an inference thread; more get 503 with Retry-After.",
     )
     deadline_s: float = Field(
         10.0,
@@ -196,14 +198,14 @@ class Settings(BaseModel):
         return self.stream_max_per_address or max(1, self.stream_max_sessions // 2)
 
     @property
-    def worker_count(self) -> int:
+    def inference_thread_count(self) -> int:
         """Number of inference threads."""
-        return self.workers or min(MAX_DEFAULT_WORKERS, max(1, available_cores() // 2))
+        return self.inference_threads or min(MAX_DEFAULT_INFERENCE_THREADS, max(1, available_cores() // 2))
 
     @property
-    def thread_count(self) -> int:
-        """Number of the runtime's threads for each worker."""
-        return self.threads or max(1, available_cores() // self.worker_count)
+    def runtime_thread_count(self) -> int:
+        """Number of the runtime's threads inside one call."""
+        return self.runtime_threads or max(1, available_cores() // self.inference_thread_count)
 
 
 def load(environ: Mapping[str, str], flags: Mapping[str, Any] | None = None) -> Settings:

@@ -233,7 +233,9 @@ def _bundle_paths(folder: Path, expected: set[str]) -> list[Path]:
 def _load(bundle: Bundle, settings: Settings) -> Model:
     manifest = bundle.manifest
     try:
-        runner = open_runner(settings.backend, bundle.onnx, settings.thread_count, settings.worker_count)
+        runner = open_runner(
+            settings.backend, bundle.onnx, settings.runtime_thread_count, settings.inference_thread_count
+        )
     except Exception as error:  # noqa: BLE001 - the backends' errors share no base class
         log.error("bundle %r cannot be loaded: %s", manifest.name, error)  # noqa: TRY400 - the traceback adds nothing
         return Model(manifest, bundle.card, f"{settings.backend}-cpu", None, _one_line(error))

@@ -44,17 +44,17 @@ class _Job:
 class Scheduler:
     """Runs jobs on a fixed number of threads; lanes take turns, each lane is first in, first out."""
 
-    def __init__(self, workers: int, queue_size: int, deadline_s: float) -> None:
+    def __init__(self, threads: int, queue_size: int, deadline_s: float) -> None:
         """Start the threads.
 
         Args:
-            workers: Number of threads.
+            threads: Number of threads.
             queue_size: Calls that may wait while all threads are busy. Streams are not counted: their number is bounded
                 when they open.
             deadline_s: Seconds from `run` to the result.
         """
-        self.workers = workers
-        self._capacity = workers + queue_size
+        self.threads = threads
+        self._capacity = threads + queue_size
         self._deadline_s = deadline_s
         self._queues: dict[Lane, deque[_Job]] = {lane: deque() for lane in LANES}
         self._turns = deque(LANES)  # the lane that was served last is at the end
@@ -63,7 +63,7 @@ class Scheduler:
         self._closed = False
         self._mean_s = 0.05
         self._threads = [
-            threading.Thread(target=self._serve, name=f"inference-{i}", daemon=True) for i in range(workers)
+            threading.Thread(target=self._serve, name=f"inference-{i}", daemon=True) for i in range(threads)
         ]
         for thread in self._threads:
             thread.start()
@@ -117,7 +117,7 @@ class Scheduler:
             thread.join(max(0.0, ends_s - time.monotonic()))
 
     def _refusal(self) -> QueueFull:
-        wait_s = max(1, math.ceil(sum(self._in_flight.values()) * self._mean_s / self.workers))
+        wait_s = max(1, math.ceil(sum(self._in_flight.values()) * self._mean_s / self.threads))
         return QueueFull(
             f"expected at most {self._capacity} calls at once, but the queue is full; retry in {wait_s} s",
             headers={"Retry-After": str(wait_s)},
@@ -127,7 +127,7 @@ class Scheduler:
 
     def _expire(self, job: _Job) -> None:
         if not job.answer.done():
-            state = "was still waiting for a worker" if job.waiting else "was still being worked on"
+            state = "was still waiting for a thread" if job.waiting else "was still being worked on"
             job.answer.set_exception(
                 DeadlineExceeded(
                     f"expected an answer within {self._deadline_s:g} s, but the call {state}; "

@@ -151,7 +151,7 @@ class TestLowConfidence:
 
 class TestOverload:
     def test_a_full_queue_refuses_calls_and_answers_the_others(self, models_dir: Path) -> None:
-        settings = Settings(models_dir=models_dir, workers=1, queue_size=1)
+        settings = Settings(models_dir=models_dir, inference_threads=1, queue_size=1)
         with serving(settings) as running, ThreadPoolExecutor(12) as pool:
             responses = list(pool.map(lambda _: running.predict(PICTURE), range(48)))
             codes = [response.status_code for response in responses]

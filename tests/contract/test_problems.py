@@ -224,7 +224,7 @@ def test_a_call_whose_client_disconnected_is_never_worked_on(models_dir: Path, p
         begun.set()
         released.wait(PATIENCE_S)
 
-    with serving(Settings(models_dir=models_dir, workers=1)) as running:
+    with serving(Settings(models_dir=models_dir, inference_threads=1)) as running:
         scheduler = running.app.state.service.scheduler
         with ThreadPoolExecutor(1) as pool:
             pool.submit(lambda: asyncio.run(scheduler.run(hold)))

@@ -44,8 +44,8 @@ HELLO = packed(TEXT, b'{"type":"hello","policy":"latest"}')
 
 @pytest.fixture(scope="module")
 def strict(models_dir: Path) -> Iterator[Running]:
-    """A server with one worker that soon disconnects clients that do not read."""
-    with serving(Settings(models_dir=models_dir, workers=1, stream_send_s=0.3)) as running:
+    """A server with one inference thread that soon disconnects clients that do not read."""
+    with serving(Settings(models_dir=models_dir, inference_threads=1, stream_send_s=0.3)) as running:
         yield running
 
 
@@ -192,7 +192,7 @@ def test_a_frame_past_its_deadline_is_an_error_and_the_stream_continues(models_d
         begun.set()
         released.wait(PATIENCE_S)
 
-    with serving(Settings(models_dir=models_dir, workers=1, deadline_s=0.3)) as running:
+    with serving(Settings(models_dir=models_dir, inference_threads=1, deadline_s=0.3)) as running:
         scheduler = running.app.state.service.scheduler
         with ThreadPoolExecutor(1) as pool, streaming(running) as connection:
             holding = pool.submit(lambda: asyncio.run(scheduler.run(hold)))
@@ -217,7 +217,10 @@ def test_every_frame_behind_one_that_takes_several_deadlines_is_answered(models_
             released.wait(PATIENCE_S)
             return super().detect(*question)
 
-    with serving(Settings(models_dir=models_dir, workers=2, deadline_s=1.5)) as running, connected(running) as stream:
+    with (
+        serving(Settings(models_dir=models_dir, inference_threads=2, deadline_s=1.5)) as running,
+        connected(running) as stream,
+    ):
         quick = running.registry.detector
         slow = SlowDetector.__new__(SlowDetector)
         slow.__dict__ = quick.__dict__

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from service import settings as settings_
-from service.settings import MAX_DEFAULT_WORKERS, PREFIX, Settings, SettingsError
+from service.settings import MAX_DEFAULT_INFERENCE_THREADS, PREFIX, Settings, SettingsError
 
 # Every setting with a text that an operator can write, and its value.
 EXAMPLES = {
@@ -20,11 +20,11 @@ EXAMPLES = {
     "student": ("student-m", "student-m"),
     "teacher": ("teacher-l", "teacher-l"),
     "detector": ("detector-2", "detector-2"),
-    "workers": ("3", 3),
+    "inference_threads": ("3", 3),
     "backend": ("onnxruntime", "onnxruntime"),
     "flip_test": ("true", True),
     "refine_boxes": ("false", False),
-    "threads": ("2", 2),
+    "runtime_threads": ("2", 2),
     "queue_size": ("5", 5),
     "deadline_s": ("2.5", 2.5),
     "upload_s": ("3.5", 3.5),
@@ -84,8 +84,8 @@ def test_service_links_of_kubernetes_are_ignored() -> None:
     ("name", "text"),
     [
         ("port", "70000"), ("port", "eighty"), ("deadline_s", "0"), ("max_people", "0"), ("min_score", "2"),
-        ("keypoint_threshold", "nan"), ("workers", "-1"), ("stream_max_fps", "0"), ("stream_detect_every", "0"),
-        ("log_level", "loud"), ("backend", "torch"),
+        ("keypoint_threshold", "nan"), ("inference_threads", "-1"), ("stream_max_fps", "0"),
+        ("stream_detect_every", "0"), ("log_level", "loud"), ("backend", "torch"),
         ("allowed_hosts", "pose.example:8000"), ("allowed_hosts", "https://pose.example"), ("allowed_hosts", "*pose"),
         ("root_path", "pose"), ("root_path", "/pose?x"), ("root_path", '/"><script>'), ("root_path", "//evil.example"),
         ("upload_s", "0"), ("stop_s", "1"), ("cors_origins", "example.org"), ("cors_origins", "https://a.example/page"),
@@ -102,8 +102,8 @@ def test_the_message_names_an_invalid_value(name: str, text: str) -> None:
 
 
 def test_the_message_names_all_invalid_values() -> None:
-    with pytest.raises(SettingsError, match=r"POSEWRIGHT_PORT.*POSEWRIGHT_WORKERS"):
-        settings_.load({"POSEWRIGHT_PORT": "x", "POSEWRIGHT_WORKERS": "x"})
+    with pytest.raises(SettingsError, match=r"POSEWRIGHT_PORT.*POSEWRIGHT_INFERENCE_THREADS"):
+        settings_.load({"POSEWRIGHT_PORT": "x", "POSEWRIGHT_INFERENCE_THREADS": "x"})
 
 
 def test_origins_are_normalised_as_browsers_send_them() -> None:
@@ -122,14 +122,14 @@ def test_a_machine_of_many_cores_has_at_most_four_default_workers(
     for cores in (1, 2, 8, 64):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)), raising=False)
         automatic = Settings()
-        assert 1 <= automatic.worker_count <= MAX_DEFAULT_WORKERS
-        assert automatic.worker_count * automatic.thread_count <= max(cores, 1)
-        assert Settings(workers=64).worker_count == 64
+        assert 1 <= automatic.inference_thread_count <= MAX_DEFAULT_INFERENCE_THREADS
+        assert automatic.inference_thread_count * automatic.runtime_thread_count <= max(cores, 1)
+        assert Settings(inference_threads=64).inference_thread_count == 64
 
 
 def test_workers_share_the_cores() -> None:
     automatic = Settings()
-    assert automatic.worker_count >= 1
-    assert automatic.thread_count >= 1
-    assert Settings(workers=1, threads=3).thread_count == 3
-    assert Settings(workers=64).thread_count == 1
+    assert automatic.inference_thread_count >= 1
+    assert automatic.runtime_thread_count >= 1
+    assert Settings(inference_threads=1, runtime_threads=3).runtime_thread_count == 3
+    assert Settings(inference_threads=64).runtime_thread_count == 1

@@ -47,7 +47,7 @@ def main() -> int:
     content = json.loads(options.annotations.read_text())
     labelled = Counter(it["image_id"] for it in content["annotations"])
     files = [it["file_name"] for it in content["images"] if labelled[it["id"]] >= options.min_people]
-    settings = Settings(threads=1)
+    settings = Settings(runtime_threads=1)
     registry = open_registry(settings)
     request = PoseRequest(
         registry.choose(options.model), None, settings.max_people, settings.min_score, settings.max_pixels

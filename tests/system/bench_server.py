@@ -45,7 +45,7 @@ def portrait() -> bytes:
 def in_process(settings: Settings, content: bytes) -> Callable[[], int]:
     """Make a function that decodes, detects and poses without a server, and returns the number of people."""
     opened = {name: bundle.read(settings.models_dir / name) for name in (settings.detector, settings.student)}
-    runners = {name: OnnxRunner(it.onnx, settings.thread_count) for name, it in opened.items()}
+    runners = {name: OnnxRunner(it.onnx, settings.runtime_thread_count) for name, it in opened.items()}
     detector = PersonDetector(opened[settings.detector], runners[settings.detector])
     estimator = PoseEstimator(opened[settings.student], runners[settings.student])
 

@@ -3,8 +3,8 @@
 python -m tests.system.bench_stream [--clients N] [--fps F] [--seconds S] [--policy P] [--misbehaving] [photo ...]
 
 Without options: one camera of 1280 x 720 px at 30 fps that shows a swaying person. ``--clients 8`` is more than two
-cores can serve. ``--clients 4 --workers 1 --model teacher --no-track --seconds 300`` is an overload of about four
-times. Each client is a process that sends on time whatever comes back. ``--misbehaving`` adds three clients that
+cores can serve. ``--clients 4 --inference-threads 1 --model teacher --no-track --seconds 300`` is an overload of about
+four times. Each client is a process that sends on time whatever comes back. ``--misbehaving`` adds three clients that
 never read, send half a frame, or reconnect all the time.
 
 Prints frames sent, answered and dropped; results per second of each client and their fairness (Jain's index); ages of
@@ -179,13 +179,15 @@ def main() -> int:
     parser.add_argument("--policy", choices=["latest", "all"], default="latest")
     parser.add_argument("--max-fps", type=float)
     parser.add_argument("--model", default="auto", help="student, teacher, auto or a bundle's name")
-    parser.add_argument("--workers", type=int, help="inference threads of the server; default: half of the cores")
+    parser.add_argument(
+        "--inference-threads", type=int, help="inference threads of the server; default: half of the cores"
+    )
     parser.add_argument("--misbehaving", action="store_true", help="add clients that misbehave")
     parser.add_argument("--no-track", action="store_true", help="no tracking: the detector runs on every frame")
     options = parser.parse_args()
     pictures = [path.read_bytes() for path in options.photos] or camera()
     command = [sys.executable, "-m", "service", "--port", "0", "--log-level", "warning"]
-    command += ["--workers", str(options.workers)] if options.workers else []
+    command += ["--inference-threads", str(options.inference_threads)] if options.inference_threads else []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) as server:
         try:
             assert server.stdout

@@ -41,9 +41,9 @@ async def _answer_all(request: Request, call: Call, contents: list[bytes]) -> li
     """Answer every picture; ``contents`` are dropped one by one.
 
     The scheduler admits the batch as a whole. Its pictures then take turns with other calls, and at most as many of
-    them wait as there are workers.
+    them wait as there are inference threads.
     """
-    turns = asyncio.Semaphore(call.service.scheduler.workers)
+    turns = asyncio.Semaphore(call.service.scheduler.threads)
 
     async def entry(i: int) -> bytes:
         async with turns:

@@ -16,8 +16,8 @@ PATIENCE_S = 30.0
 
 
 @contextmanager
-def running(workers: int = 1, queue_size: int = 1, deadline_s: float = PATIENCE_S) -> Iterator[Scheduler]:
-    scheduler = Scheduler(workers, queue_size, deadline_s)
+def running(threads: int = 1, queue_size: int = 1, deadline_s: float = PATIENCE_S) -> Iterator[Scheduler]:
+    scheduler = Scheduler(threads, queue_size, deadline_s)
     try:
         yield scheduler
     finally:
@@ -101,7 +101,7 @@ def test_work_that_waits_past_its_deadline_never_begins() -> None:
         hold = Hold()
         first = await started(scheduler, hold)
         begun: list[int] = []
-        with pytest.raises(DeadlineExceeded, match="was still waiting for a worker"):
+        with pytest.raises(DeadlineExceeded, match="was still waiting for a thread"):
             await scheduler.run(lambda _: begun.append(1))
         with pytest.raises(DeadlineExceeded, match="was still being worked on"):
             await first
@@ -130,18 +130,18 @@ def test_cancelled_calls_free_their_place() -> None:
         asyncio.run(main(scheduler))
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-def test_as_many_calls_run_at_once_as_there_are_workers(workers: int) -> None:
-    together = threading.Barrier(workers)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_as_many_calls_run_at_once_as_there_are_threads(threads: int) -> None:
+    together = threading.Barrier(threads)
 
     def meet(_: float) -> int:
         return together.wait(PATIENCE_S)
 
     async def main(scheduler: Scheduler) -> None:
-        places = await asyncio.gather(*(scheduler.run(meet) for _ in range(workers)))
-        assert sorted(places) == list(range(workers))
+        places = await asyncio.gather(*(scheduler.run(meet) for _ in range(threads)))
+        assert sorted(places) == list(range(threads))
 
-    with running(workers) as scheduler:
+    with running(threads) as scheduler:
         asyncio.run(main(scheduler))
 
 
