@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.networks.lite_hrnet import MODULES, STEM_WIDTH, WIDTHS, convolution, separable
+from training.networks.blocks import convolution
+from training.networks.lite_hrnet import MODULES, STEM_WIDTH, WIDTHS, separable
 
 
 def shuffle(x: Tensor) -> Tensor:

@@ -22,7 +22,6 @@ from service.pose import orientation
 from training import files
 from training.data import images as pictures
 
-SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 INTERVAL_S = 0.2
 """Minimum distance of a video's frames."""
 CHANGE = 10.0
@@ -162,13 +161,15 @@ def originals(footage: Footage, source: Path, part: str) -> list[Path]:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    return sorted(it for it in folder.rglob("*") if it.suffix.lower() in SUFFIXES and it.is_file())
+    return sorted(it for it in folder.rglob("*") if it.suffix.lower() in pictures.SUFFIXES and it.is_file())
 
 
 def _from_folder(folder: Path, images: Path, limit: int, unreadable: list[str]) -> Iterator[tuple[str, float]]:
     found = _pictures(folder)
     if not found:
-        raise FootageError(f"{folder}: expected pictures ({', '.join(sorted(SUFFIXES))}), got none in this folder")
+        raise FootageError(
+            f"{folder}: expected pictures ({', '.join(sorted(pictures.SUFFIXES))}), got none in this folder"
+        )
     chosen = np.unique(np.linspace(0, len(found) - 1, min(limit, len(found))).round().astype(int)).tolist()
     for i in tqdm(chosen, desc="read pictures", unit="picture"):
         name = f"{i:06d}.jpg"

@@ -17,6 +17,7 @@ from service.pose import orientation
 from service.pose.types import Image
 from training.data.coco import DatasetError, Source, picture_path
 
+SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 _EXIF = 0
 """OpenCV's ``IMAGE_METADATA_EXIF``."""
 

@@ -13,11 +13,23 @@ from training.networks.depthwise import DepthwiseConv2d
 
 NORM_EPS = 1e-5
 """Epsilon of every batch norm in these networks, torch's default."""
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_DEVIATION = (58.395, 57.12, 57.375)
+"""Of R, G and B, for pixels 0..255."""
 
 
 def normalise(pixels: Tensor) -> Tensor:
     """Turn uint8 (N, H, W, 3) RGB into float (N, 3, H, W) about -1..1, as EfficientNet-Lite does: (x - 127) / 128."""
     return (pixels.permute(0, 3, 1, 2).float() - 127) / 128
+
+
+def convolution(width_in: int, width: int, kernel: int = 1, stride: int = 1, depthwise: bool = False) -> nn.Conv2d:
+    """Build a convolution with a bias and "same" padding."""
+    if not depthwise:
+        return nn.Conv2d(width_in, width, kernel, stride, kernel // 2)
+    layer = DepthwiseConv2d(width, kernel, stride)
+    layer.bias = nn.Parameter(torch.zeros(width))
+    return layer
 
 
 class ConvNorm(nn.Sequential):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.networks.depthwise import DepthwiseConv2d
+from training.networks.blocks import IMAGENET_DEVIATION, IMAGENET_MEAN, convolution
 
 WIDTHS = (40, 80, 160, 320)
 """Channels of the branches at strides 4, 8, 16 and 32."""
@@ -29,17 +29,6 @@ Exchange = Literal["full", "star"]
 """Which branches exchange features: ``full``: all; ``star``: the finest and each other one."""
 UNITS = 2
 """Number of units per branch of a module."""
-MEAN = (0.485, 0.456, 0.406)
-DEVIATION = (0.229, 0.224, 0.225)
-
-
-def convolution(width_in: int, width: int, kernel: int = 1, stride: int = 1, depthwise: bool = False) -> nn.Conv2d:
-    """Build a convolution with a bias and "same" padding."""
-    if not depthwise:
-        return nn.Conv2d(width_in, width, kernel, stride, kernel // 2)
-    layer = DepthwiseConv2d(width, kernel, stride)
-    layer.bias = nn.Parameter(torch.zeros(width))
-    return layer
 
 
 def separable(width_in: int, width: int, stride: int = 1, relu: bool = True) -> nn.Sequential:
@@ -203,7 +192,7 @@ class LiteHRNet(nn.Module):
         )
         self.merge = nn.ModuleList(separable(widths[i], widths[max(i - 1, 0)]) for i in range(branches))
         self.head = convolution(widths[0], keypoint_count)
-        mean, deviation = (255 * torch.tensor(it)[:, None, None] for it in (MEAN, DEVIATION))
+        mean, deviation = (torch.tensor(it)[:, None, None] for it in (IMAGENET_MEAN, IMAGENET_DEVIATION))
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("scale", 1 / deviation, persistent=False)
         self.mean: Tensor

@@ -17,12 +17,10 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.networks.lite_hrnet import convolution
+from training.networks.blocks import IMAGENET_DEVIATION, IMAGENET_MEAN, convolution
 
 STRIDES = (8, 16, 32)
 NECK_WIDTH = 64
-MEAN = (123.675, 116.28, 103.53)
-DEVIATION = (58.395, 57.12, 57.375)
 ActivationKind = Literal["silu", "early-relu", "relu"]
 EARLY = ("stem", "stage1")
 """The parts at the highest resolution, whose activations ``early-relu`` replaces."""
@@ -125,7 +123,7 @@ class RtmDet(nn.Module):
         self.out = nn.ModuleList(separable(width, NECK_WIDTH) for width in (64, 128, 256))
         self.score = nn.ModuleList(self._head(1) for _ in STRIDES)
         self.distance = nn.ModuleList(self._head(4) for _ in STRIDES)
-        mean, deviation = (torch.tensor(it)[:, None, None] for it in (MEAN, DEVIATION))
+        mean, deviation = (torch.tensor(it)[:, None, None] for it in (IMAGENET_MEAN, IMAGENET_DEVIATION))
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("scale", 1 / deviation, persistent=False)
         self.mean: Tensor

@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from service.pose.backends.runner import OnnxRunner
 from service.pose.skeleton import COCO17, Skeleton
+from training.networks.blocks import IMAGENET_DEVIATION, IMAGENET_MEAN
 from training.networks.onnx_graph import WRAPPER_PREFIX
 from training.onnx.probe import ImportRefusedError, Shape
 
@@ -26,7 +27,7 @@ THEIRS = "theirs/"
 OUTPUTS = {"heatmap": ("heatmaps",), "simcc": ("along_x", "along_y")}
 Triple = tuple[float, float, float]
 NORMALISATIONS: dict[str, tuple[Triple, Triple]] = {
-    "imagenet": ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
+    "imagenet": (IMAGENET_MEAN, IMAGENET_DEVIATION),
     "unit": ((0.0, 0.0, 0.0), (255.0, 255.0, 255.0)),
     "signed": ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),
     "bytes": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),

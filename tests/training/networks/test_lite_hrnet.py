@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from tests.training.published_tinypose import PublishedTinyPose, onnx_of
 from training.networks import pp_tinypose
-from training.networks.lite_hrnet import DEVIATION, MEAN, ExchangeModule, LiteHRNet, NoExchange, ResidualUnit
+from training.networks.blocks import IMAGENET_DEVIATION, IMAGENET_MEAN
+from training.networks.lite_hrnet import ExchangeModule, LiteHRNet, NoExchange, ResidualUnit
 from training.networks.pruning import shrink
 
 SIZE = (64, 96)
@@ -23,7 +24,7 @@ def crops(count: int, size: tuple[int, int], seed: int = 0) -> np.ndarray:
 
 
 def normalised(pixels: np.ndarray) -> np.ndarray:
-    normal = (pixels.astype(np.float32) / 255 - np.array(MEAN, np.float32)) / np.array(DEVIATION, np.float32)
+    normal = (pixels.astype(np.float32) - np.float32(IMAGENET_MEAN)) / np.float32(IMAGENET_DEVIATION)
     return np.ascontiguousarray(normal.transpose(0, 3, 1, 2))
 
 

@@ -19,7 +19,7 @@ from service.pose.skeleton import COCO17, Skeleton
 from training.data.coco import DatasetError
 from training.data.formats.image_file import ImageFileError, read_image_file
 from training.data.formats.labelled_set import LabelFault, LabelledImage, LabelledPerson, LabelledSet
-from training.data.formats.yolo import SUFFIXES
+from training.data.images import SUFFIXES
 
 JOINTS = (
     "right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle",

@@ -59,11 +59,11 @@ def restore(images: Path, labels: Path, out: Path, without: Iterable[int] = ()) 
     notes: list[LabelFault] = []
     skipped = set(without)
     for number, file in _numbered(images):
-        if number not in skipped and file.suffix.lower() not in yolo.SUFFIXES and _labels(labels, number).is_file():
+        if number not in skipped and file.suffix.lower() not in pictures.SUFFIXES and _labels(labels, number).is_file():
             notes.append(LabelFault("format that cannot be read", str(file), "left out; convert it to JPEG or PNG"))
     for number, file in tqdm(list(_numbered(images)), desc=f"restore {images.name}", unit="picture"):
         rows = _labels(labels, number)
-        if file.suffix.lower() not in yolo.SUFFIXES or number in shown or number in skipped or not rows.is_file():
+        if file.suffix.lower() not in pictures.SUFFIXES or number in shown or number in skipped or not rows.is_file():
             continue
         parsed = [yolo.LabelRow(where, row, len(COCO17), 3, 1) for where, row in yolo.rows_of(rows)]
         faults = [str(row.fault) for row in parsed if row.fault is not None]

@@ -29,11 +29,11 @@ from training.data.formats.labelled_set import (
     LabelledSet,
     infer_skeleton,
 )
+from training.data.images import SUFFIXES
 from training.files import read_text
 from training.recipe import skeletons
 
 SPLITS = ("train", "val", "test")
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 PATHS = re.compile(r"^\s*(?:(?:path|train|val|test)\s*:|-\s).*$", re.MULTILINE)
 """Lines of a data.yaml with paths; their back-slashes are replaced, as YAML reads them as escapes in double quotes."""
 TOLERANCE = 0.01

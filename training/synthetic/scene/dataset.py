@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from training import files
+from training.data.images import SUFFIXES
 from training.synthetic.body import makehuman
 from training.synthetic.body.makehuman import SyntheticError
 
@@ -32,7 +33,6 @@ IDENTITIES = 1_000_000
 TRIED = 4
 """Number of pictures that a dry run renders to estimate time and disk space."""
 FRAMINGS = ("scene", "crop")
-PHOTOS = (".jpg", ".jpeg", ".png", ".webp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,10 +162,11 @@ def photos(folder: Path | None) -> tuple[Path, ...]:
     """
     if folder is None:
         return ()
-    found = tuple(sorted(path for path in folder.rglob("*") if path.suffix.lower() in PHOTOS))
+    found = tuple(sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES))
     if not found:
         raise SyntheticError(
-            f"--backgrounds: expected a folder with {', '.join(PHOTOS)} pictures, got none in {folder}; check the path"
+            f"--backgrounds: expected a folder with pictures ({', '.join(sorted(SUFFIXES))}), got none in {folder}; "
+            "check the path"
         )
     return found
 
