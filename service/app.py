@@ -53,7 +53,7 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     app.state.registry = registry
-    app.state.metrics = Metrics()
+    app.state.metrics = Metrics(package_version())
     app.state.hosts = AllowedHosts(settings)
     for room in (predict, batch, compare, models, health, stream, problems, page):
         app.include_router(room.router)
@@ -79,10 +79,12 @@ def create_app(settings: Settings) -> FastAPI:
 def _lifespan(settings: Settings, registry: ModelRegistry) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        scheduler = Scheduler(settings.inference_thread_count, settings.queue_size, settings.deadline_s)
+        scheduler = Scheduler(
+            settings.inference_thread_count, settings.queue_size, settings.deadline_s, app.state.metrics.waited
+        )
         app.state.upload_budget = UploadBudget(settings.max_bodies_bytes, settings.upload_s)
         app.state.service = Service(settings, registry, scheduler, app.state.metrics, PixelBudget(settings.max_pixels))
-        app.state.metrics.watch_queue(scheduler)
+        app.state.metrics.watch(scheduler, registry)
         app.state.streams = OpenStreams(settings.stream_max_sessions, settings.streams_per_address)
         # On a thread: meanwhile /healthz answers, and /readyz tells when the models are warm.
         warming = threading.Thread(target=registry.warm_up, name="warm-up", daemon=True)
