@@ -19,6 +19,7 @@ from service.http.middleware import RequestContext, UnhandledErrors
 from service.http.redirects import RelativeRedirects
 from service.http.routes import batch, compare, health, models, predict
 from service.http.upload_budget import UploadBudget
+from service.inference.exposition import multiprocess_folder
 from service.inference.metrics import Metrics
 from service.inference.pixel_budget import PixelBudget
 from service.inference.registry import ModelRegistry, open_registry
@@ -87,12 +88,29 @@ def _lifespan(settings: Settings, registry: ModelRegistry) -> Callable[[FastAPI]
         app.state.metrics.watch(scheduler, registry)
         app.state.streams = OpenStreams(settings.stream_max_sessions, settings.streams_per_address)
         # On a thread: meanwhile /healthz answers, and /readyz tells when the models are warm.
-        warming = threading.Thread(target=registry.warm_up, name="warm-up", daemon=True)
+        warming = threading.Thread(target=_warm_up, args=(registry, app.state.metrics), name="warm-up", daemon=True)
         warming.start()
+        sampling = asyncio.create_task(_sample(app.state.metrics)) if multiprocess_folder() else None
         yield
+        if sampling is not None:
+            sampling.cancel()
         # On a thread: calls that are given up are answered meanwhile. The process does not wait for its threads.
         ends_s = time.monotonic() + THREADS_JOIN_S
         await asyncio.to_thread(scheduler.close, THREADS_JOIN_S)
         warming.join(max(0.0, ends_s - time.monotonic()))
 
     return lifespan
+
+
+def _warm_up(registry: ModelRegistry, metrics: Metrics) -> None:
+    registry.warm_up()
+    for name, model in registry.models.items():
+        if model.network is None:
+            metrics.load_failed(name)
+
+
+async def _sample(metrics: Metrics) -> None:
+    """Refresh the gauges of this process every second: another process may be the one that is asked for them."""
+    while True:
+        metrics.sample()
+        await asyncio.sleep(1)

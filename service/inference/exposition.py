@@ -19,13 +19,13 @@ from prometheus_client.registry import Collector
 
 GONE = math.inf
 """Value of a gauge whose labels this process no longer reports: files of the shared folder cannot forget labels."""
-_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _LIVE = "gauge_livesum_"
 
 
 def multiprocess_folder() -> Path | None:
     """Return the folder that server processes share; None where there is one process."""
-    folder = os.environ.get(_FOLDER)
+    folder = os.environ.get(FOLDER_VARIABLE)
     return Path(folder) if folder else None
 
 

@@ -87,16 +87,12 @@ class Metrics:
             "posewright_queue_depth", "Calls and frames that wait for an inference thread.", "sum", "lane"
         )
         self._capacity = self._gauge("posewright_queue_capacity", "Calls that may wait; more are refused.", "sum")
-        self._running = self._gauge(
-            "posewright_running_calls", "Calls and frames on inference threads.", "sum", "lane"
-        )
+        self._running = self._gauge("posewright_running_calls", "Calls and frames on inference threads.", "sum", "lane")
         self._threads = self._gauge("posewright_inference_threads", "Inference threads.", "sum")
         self._waits = _Children(self._histogram(
             "posewright_queue_wait_seconds", "Waiting for an inference thread.", _SECONDS, "lane"
         ))  # fmt: skip
-        self._batches = self._histogram(
-            "posewright_batch_size", "Pictures and frames in one dynamic batch.", _BATCHES
-        )
+        self._batches = self._histogram("posewright_batch_size", "Pictures and frames in one dynamic batch.", _BATCHES)
         self._stages = _Children(self._histogram(
             "posewright_stage_duration_seconds", "Processing stages of pictures and frames.", _SECONDS, "stage"
         ))  # fmt: skip

@@ -21,6 +21,7 @@ EXAMPLES = {
     "teacher": ("teacher-l", "teacher-l"),
     "detector": ("detector-2", "detector-2"),
     "inference_threads": ("3", 3),
+    "workers": ("2", 2),
     "backend": ("onnxruntime", "onnxruntime"),
     "flip_test": ("true", True),
     "refine_boxes": ("false", False),
@@ -84,7 +85,7 @@ def test_service_links_of_kubernetes_are_ignored() -> None:
     ("name", "text"),
     [
         ("port", "70000"), ("port", "eighty"), ("deadline_s", "0"), ("max_people", "0"), ("min_score", "2"),
-        ("keypoint_threshold", "nan"), ("inference_threads", "-1"), ("stream_max_fps", "0"),
+        ("keypoint_threshold", "nan"), ("inference_threads", "-1"), ("workers", "0"), ("stream_max_fps", "0"),
         ("stream_detect_every", "0"), ("log_level", "loud"), ("backend", "torch"),
         ("allowed_hosts", "pose.example:8000"), ("allowed_hosts", "https://pose.example"), ("allowed_hosts", "*pose"),
         ("root_path", "pose"), ("root_path", "/pose?x"), ("root_path", '/"><script>'), ("root_path", "//evil.example"),
