@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
+from service import tracing
 from service.http import error_handlers, openapi, page, problems
 from service.http.allowed_hosts import AllowedHosts, HostCheck
 from service.http.lingering_close import LingeringClose
@@ -72,6 +73,10 @@ def create_app(settings: Settings) -> FastAPI:
             allow_headers=["*"],
             expose_headers=["Server-Timing", "X-Request-Id", "Retry-After"],
         )
+    spans = app.state.spans = tracing.start(package_version())
+    if spans is not None:
+        app.state.metrics.on_stages = spans.stages
+        app.add_middleware(spans.middleware, spans=spans)
     app.add_middleware(RequestContext, on_response=app.state.metrics.request)
     app.add_middleware(LingeringClose, max_s=settings.upload_s)
     return app
@@ -98,6 +103,8 @@ def _lifespan(settings: Settings, registry: ModelRegistry) -> Callable[[FastAPI]
         ends_s = time.monotonic() + THREADS_JOIN_S
         await asyncio.to_thread(scheduler.close, THREADS_JOIN_S)
         warming.join(max(0.0, ends_s - time.monotonic()))
+        if app.state.spans is not None:
+            await asyncio.to_thread(app.state.spans.close, max(0.0, ends_s - time.monotonic()))
 
     return lifespan
 

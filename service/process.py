@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI
 
+from service import tracing
 from service.app import create_app, package_version
 from service.http.server import Server
 from service.settings import Settings
@@ -34,8 +36,12 @@ def serve(settings: Settings, listener: socket.socket, announce: Callable[[str],
 
 
 def configure_logging(settings: Settings) -> None:
-    """Write log lines to the standard error."""
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    """Write log lines to the standard error, with the id of the trace where there are traces."""
+    trace = " trace_id=%(otelTraceID)s" if tracing.wanted(os.environ) else ""
+    shown = f"%(asctime)s %(levelname)s %(name)s: %(message)s{trace}"
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(shown, defaults={"otelTraceID": "0"}))
+    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
 
 
 def _announcement(app: FastAPI, settings: Settings, listener: socket.socket) -> str:

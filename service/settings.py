@@ -93,8 +93,8 @@ class Settings(BaseModel):
         0,
         ge=0,
         le=64,
-        description="Pictures processed at the same time in one process; each takes memory. 0 = one for every two cores "
-        "of the process, at most 4.",
+        description="Pictures processed at the same time in one process; each takes memory. 0 = one for every two "
+        "cores of the process, at most 4.",
     )
     workers: Annotated[int, AfterValidator(_shared_port)] = Field(
         1,
@@ -120,7 +120,8 @@ class Settings(BaseModel):
         0,
         ge=0,
         le=256,
-        description="Threads of the runtime inside one call of a network. 0 = cores of the process / inference threads.",
+        description="Threads of the runtime inside one call of a network. 0 = cores of the process / inference "
+        "threads.",
     )
     queue_size: int = Field(
         32,

@@ -219,7 +219,7 @@ class Supervisor:
         values.close()
 
     def _clean_metrics(self, worker: _Worker) -> None:
-        """Remove an ended process' gauges; its counters stay, or the sums would fall. One that never served had none."""
+        """Remove an ended process' gauges; the counters of one that served stay, or the sums would fall."""
         mark_process_dead(worker.process.pid, str(self._folder))
         if not worker.listening:
             for path in self._folder.glob(f"*_{worker.process.pid}.db"):
@@ -268,7 +268,7 @@ def _metrics_folder() -> Iterator[Path]:
 def _caught_signals(on_signal: Callable[[int], None]) -> Iterator[socket.socket]:
     """Call ``on_signal`` for each signal that a supervisor obeys; the socket becomes readable then."""
     woken, wake = socket.socketpair()
-    wake.setblocking(False)
+    wake.setblocking(False)  # noqa: FBT003 (its own name for it)
     numbers = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
     with woken, wake:
         before = {number: signal.signal(number, lambda caught, _: on_signal(caught)) for number in numbers}

@@ -14,7 +14,6 @@ from service.http.websocket import websocket_protocol
 from service.settings import THREADS_JOIN_S, Settings
 from service.streaming.open_streams import OpenStreams
 
-
 FIRST_BYTES_S = 0.05
 """Seconds in which a connection that was just accepted may send its request: uvicorn closes those without one."""
 
