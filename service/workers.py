@@ -45,6 +45,7 @@ FIRST_DELAY_S = 0.5
 LONGEST_DELAY_S = 30.0
 KILL_AFTER_S = 1.0
 """Seconds after `Settings.stop_s` in which a process that does not end is killed."""
+_MEMORY = "/dev/shm"  # noqa: S108 (a folder of random name is made in it)
 
 
 @dataclass(slots=True, eq=False)
@@ -228,7 +229,8 @@ class Supervisor:
 
 def _work(settings: Settings, listener: socket.socket, reports: Connection) -> None:
     """Run one server process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the supervisor ends them with SIGTERM
+    for number in (signal.SIGINT, signal.SIGHUP):  # from a terminal they reach all processes; the supervisor acts
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_stop_with_supervisor, name="supervisor-watch", daemon=True).start()
     try:
         serve(settings, listener, lambda line: reports.send((True, line)))
@@ -255,8 +257,20 @@ def _how_it_ended(exit_code: int | None) -> str:
 
 @contextmanager
 def _metrics_folder() -> Iterator[Path]:
-    """Make the folder through which the processes share their metrics, and tell them of it."""
-    with TemporaryDirectory(prefix="posewright-metrics-", ignore_cleanup_errors=True) as folder:
+    """Make the folder through which the processes share their metrics, and tell them of it.
+
+    Raises:
+        StartError: It cannot be made.
+    """
+    # The processes map these files: a full disk would end them with SIGBUS, while memory is there or is not.
+    parent = _MEMORY if os.access(_MEMORY, os.W_OK) else None
+    try:
+        made = TemporaryDirectory(prefix="posewright-metrics-", dir=parent, ignore_cleanup_errors=True)
+    except OSError as error:
+        raise StartError(
+            f"expected a folder for temporary files, got {error.strerror}; set TMPDIR to one that can be written"
+        ) from error
+    with made as folder:
         os.environ[FOLDER_VARIABLE] = folder
         try:
             yield Path(folder)

@@ -55,7 +55,11 @@ class _AllProcesses(Collector):
         self._processes = MultiProcessCollector(None, str(folder))
 
     def collect(self) -> Iterator[Metric]:
-        for metric in self._processes.collect():
+        try:
+            metrics = list(self._processes.collect())
+        except FileNotFoundError:  # the supervisor has just removed the files of a process that never served
+            metrics = list(self._processes.collect())
+        for metric in metrics:
             if metric.type == "gauge":
                 metric.samples = [sample for sample in metric.samples if sample.value != GONE]
             yield metric

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import pytest
 from pydantic import ValidationError
@@ -117,7 +118,7 @@ def test_settings_are_frozen() -> None:
         Settings().port = 1  # type: ignore[misc]
 
 
-def test_a_machine_of_many_cores_has_at_most_four_default_workers(
+def test_a_machine_of_many_cores_has_at_most_four_default_threads(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for cores in (1, 2, 8, 64):
@@ -128,7 +129,23 @@ def test_a_machine_of_many_cores_has_at_most_four_default_workers(
         assert Settings(inference_threads=64).inference_thread_count == 64
 
 
-def test_workers_share_the_cores() -> None:
+def test_processes_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
+    for workers in (1, 2, 4, 16, 64):
+        shared = Settings(workers=workers)
+        used = workers * shared.inference_thread_count * shared.runtime_thread_count
+        assert used <= max(16, workers)
+        assert used >= min(16, workers)
+
+
+def test_several_processes_are_refused_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(SettingsError, match=r"--workers.*expected 1 on Windows.*proxy"):
+        settings_.load({}, {"workers": "2"})
+    assert settings_.load({}, {"workers": "1"}).workers == 1
+
+
+def test_inference_threads_share_the_cores() -> None:
     automatic = Settings()
     assert automatic.inference_thread_count >= 1
     assert automatic.runtime_thread_count >= 1
