@@ -64,7 +64,7 @@ $(VENV)/.runtime: $(VENV)/bin/pip pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.runtime clients/python/pyproject.toml
 	$(VENV)/bin/python -c 'import torch' 2>/dev/null || $(PIP) --no-deps --retries 1 torch $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
-	$(PIP) --editable '.[training,synthetic,openvino,dev]' --editable ./clients/python
+	$(PIP) --editable '.[training,synthetic,openvino,otel,dev]' --editable ./clients/python
 	touch $@
 
 $(VENV)/.docs: $(VENV)/.runtime

@@ -1,26 +1,19 @@
-"""posewright-serve: flags and environment -> Settings -> application -> server."""
+"""posewright-serve: flags and environment -> Settings -> one server process, or several under a supervisor."""
 
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import socket
 import sys
 from collections.abc import Sequence
-from typing import Any
-
-from fastapi import FastAPI
 
 from service import settings as settings_
-from service.app import create_app, package_version
-from service.http.server import Server
+from service.app import package_version
 from service.pose.bundle import BundleError
+from service.process import configure_logging, serve
 from service.settings import Settings, SettingsError
-
-
-class StartError(Exception):
-    """The server cannot start."""
+from service.workers import StartError, Supervisor
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,15 +21,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     flags = {name: value for name, value in vars(_parser().parse_args(arguments)).items() if value is not None}
     try:
         settings = settings_.load(os.environ, flags)
-        logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-        app = create_app(settings)
-        listener = _listen(settings)
+        with _listen(settings) as listener:
+            if settings.workers == 1:
+                serve(settings, listener, lambda line: print(line, flush=True))
+            else:
+                configure_logging(settings)
+                Supervisor(settings, listener).run()
     except (SettingsError, BundleError, StartError) as error:
         print(f"posewright-serve: {error}", file=sys.stderr)
         return 1
-    with listener:
-        line = _announcement(app, settings, listener)
-        Server(app, settings, on_listening=lambda: print(line, flush=True)).run(sockets=[listener])
     return 0
 
 
@@ -80,19 +73,6 @@ def _listen(settings: Settings) -> socket.socket:
             "stop the program that holds it, or choose another port with --port"
         ) from error
     return listener
-
-
-def _announcement(app: FastAPI, settings: Settings, listener: socket.socket) -> str:
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    models: dict[str, Any] = app.state.registry.models
-    loaded = ", ".join(
-        f"{model.manifest.name} {model.manifest.version}" + ("" if model.network else " (unavailable)")
-        for model in models.values()
-    )
-    return (
-        f"posewright {package_version()} at http://{host}:{listener.getsockname()[1]} (docs at /docs) with {loaded}; "
-        f"{settings.inference_thread_count} inference threads x {settings.runtime_thread_count}"
-    )
 
 
 if __name__ == "__main__":

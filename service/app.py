@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
+from service import tracing
 from service.http import error_handlers, openapi, page, problems
 from service.http.allowed_hosts import AllowedHosts, HostCheck
 from service.http.lingering_close import LingeringClose
@@ -19,6 +20,7 @@ from service.http.middleware import RequestContext, UnhandledErrors
 from service.http.redirects import RelativeRedirects
 from service.http.routes import batch, compare, health, models, predict
 from service.http.upload_budget import UploadBudget
+from service.inference.exposition import multiprocess_folder
 from service.inference.metrics import Metrics
 from service.inference.pixel_budget import PixelBudget
 from service.inference.registry import ModelRegistry, open_registry
@@ -53,7 +55,7 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     app.state.registry = registry
-    app.state.metrics = Metrics()
+    app.state.metrics = Metrics(package_version())
     app.state.hosts = AllowedHosts(settings)
     for room in (predict, batch, compare, models, health, stream, problems, page):
         app.include_router(room.router)
@@ -71,6 +73,10 @@ def create_app(settings: Settings) -> FastAPI:
             allow_headers=["*"],
             expose_headers=["Server-Timing", "X-Request-Id", "Retry-After"],
         )
+    spans = app.state.spans = tracing.start(package_version())
+    if spans is not None:
+        app.state.metrics.on_stages = spans.stages
+        app.add_middleware(spans.middleware, spans=spans)
     app.add_middleware(RequestContext, on_response=app.state.metrics.request)
     app.add_middleware(LingeringClose, max_s=settings.upload_s)
     return app
@@ -79,18 +85,39 @@ def create_app(settings: Settings) -> FastAPI:
 def _lifespan(settings: Settings, registry: ModelRegistry) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        scheduler = Scheduler(settings.inference_thread_count, settings.queue_size, settings.deadline_s)
+        scheduler = Scheduler(
+            settings.inference_thread_count, settings.queue_size, settings.deadline_s, app.state.metrics.waited
+        )
         app.state.upload_budget = UploadBudget(settings.max_bodies_bytes, settings.upload_s)
         app.state.service = Service(settings, registry, scheduler, app.state.metrics, PixelBudget(settings.max_pixels))
-        app.state.metrics.watch_queue(scheduler)
+        app.state.metrics.watch(scheduler, registry)
         app.state.streams = OpenStreams(settings.stream_max_sessions, settings.streams_per_address)
         # On a thread: meanwhile /healthz answers, and /readyz tells when the models are warm.
-        warming = threading.Thread(target=registry.warm_up, name="warm-up", daemon=True)
+        warming = threading.Thread(target=_warm_up, args=(registry, app.state.metrics), name="warm-up", daemon=True)
         warming.start()
+        sampling = asyncio.create_task(_sample(app.state.metrics)) if multiprocess_folder() else None
         yield
+        if sampling is not None:
+            sampling.cancel()
         # On a thread: calls that are given up are answered meanwhile. The process does not wait for its threads.
         ends_s = time.monotonic() + THREADS_JOIN_S
         await asyncio.to_thread(scheduler.close, THREADS_JOIN_S)
         warming.join(max(0.0, ends_s - time.monotonic()))
+        if app.state.spans is not None:
+            await asyncio.to_thread(app.state.spans.close, max(0.0, ends_s - time.monotonic()))
 
     return lifespan
+
+
+def _warm_up(registry: ModelRegistry, metrics: Metrics) -> None:
+    registry.warm_up()
+    for name, model in registry.models.items():
+        if model.network is None:
+            metrics.load_failed(name)
+
+
+async def _sample(metrics: Metrics) -> None:
+    """Refresh the gauges of this process every second: another process may be the one that is asked for them."""
+    while True:
+        metrics.sample()
+        await asyncio.sleep(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -55,6 +56,12 @@ def _root_path(value: str) -> str:
     return path
 
 
+def _shared_port(workers: int) -> int:
+    if workers > 1 and sys.platform == "win32":
+        raise ValueError("expected 1 on Windows; start several servers with ports of their own behind a proxy")
+    return workers
+
+
 _Hosts = Annotated[tuple[Annotated[str, AfterValidator(_host)], ...], BeforeValidator(_comma_separated)]
 _Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], BeforeValidator(_comma_separated)]
 
@@ -86,7 +93,15 @@ class Settings(BaseModel):
         0,
         ge=0,
         le=64,
-        description="Pictures processed at the same time; each takes memory. 0 = one for every two cores, at most 4.",
+        description="Pictures processed at the same time in one process; each takes memory. 0 = one for every two "
+        "cores of the process, at most 4.",
+    )
+    workers: Annotated[int, AfterValidator(_shared_port)] = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Server processes that share the port and the cores; each loads the models, and limits hold for "
+        "each. 1 = no further process.",
     )
     backend: Annotated[Backend, AfterValidator(require_installed)] = Field(
         "onnxruntime",
@@ -105,7 +120,8 @@ class Settings(BaseModel):
         0,
         ge=0,
         le=256,
-        description="Threads of the runtime inside one call of a network. 0 = available cores / inference threads.",
+        description="Threads of the runtime inside one call of a network. 0 = cores of the process / inference "
+        "threads.",
     )
     queue_size: int = Field(
         32,
@@ -198,14 +214,19 @@ class Settings(BaseModel):
         return self.stream_max_per_address or max(1, self.stream_max_sessions // 2)
 
     @property
+    def cores_per_process(self) -> int:
+        """Number of cores for each server process."""
+        return max(1, available_cores() // self.workers)
+
+    @property
     def inference_thread_count(self) -> int:
-        """Number of inference threads."""
-        return self.inference_threads or min(MAX_DEFAULT_INFERENCE_THREADS, max(1, available_cores() // 2))
+        """Number of inference threads in each server process."""
+        return self.inference_threads or min(MAX_DEFAULT_INFERENCE_THREADS, max(1, self.cores_per_process // 2))
 
     @property
     def runtime_thread_count(self) -> int:
         """Number of the runtime's threads inside one call."""
-        return self.runtime_threads or max(1, available_cores() // self.inference_thread_count)
+        return self.runtime_threads or max(1, self.cores_per_process // self.inference_thread_count)
 
 
 def load(environ: Mapping[str, str], flags: Mapping[str, Any] | None = None) -> Settings:

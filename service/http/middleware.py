@@ -24,12 +24,15 @@ SCOPE_KEY = "posewright.request_id"
 class RequestContext:
     """Gives every request an id, the caller's or a new one, and reports every response."""
 
-    def __init__(self, app: ASGIApp, on_response: Callable[[str, int, float], None] | None = None) -> None:
+    def __init__(
+        self, app: ASGIApp, on_response: Callable[[str, str, int, float, int, int], None] | None = None
+    ) -> None:
         """Wrap ``app``.
 
         Args:
             app: The inner application.
-            on_response: Called for each response with its route, its status, and its duration in seconds.
+            on_response: Called for each response with the request's method, its route, the status, the duration in
+                seconds, and the bytes of the request's and of the response's body.
         """
         self.app = app
         self._on_response = on_response
@@ -39,25 +42,38 @@ class RequestContext:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request_id = dict(scope["headers"]).get(b"x-request-id", b"")
+        headers = dict(scope["headers"])
+        request_id = headers.get(b"x-request-id", b"")
         if not _REQUEST_ID.fullmatch(request_id):  # other characters could break a log line or a header
             request_id = str(uuid.uuid4()).encode()
         scope[SCOPE_KEY] = request_id.decode()
-        status = 0
+        status = sent_bytes = 0
+        length = headers.get(b"content-length", b"0")
+        received_bytes = int(length) if length.isdigit() else 0
         begun_s = time.perf_counter()
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
+            nonlocal status, sent_bytes
+            if message["type"] == "http.response.body":
+                sent_bytes += len(message.get("body", b""))
+            elif message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id)]
             await send(message)
 
-        await self.app(scope, receive, send_with_id)
+        async def receive_counting() -> Message:
+            nonlocal received_bytes
+            message = await receive()
+            received_bytes += len(message.get("body", b""))
+            return message
+
+        chunked = b"transfer-encoding" in headers
+        await self.app(scope, receive_counting if chunked else receive, send_with_id)
         if self._on_response is not None and status:
             # The router sets the route. Paths that it does not know are never used as labels: callers choose them.
             route = getattr(scope.get("route"), "path", "other")
-            self._on_response(route, status, time.perf_counter() - begun_s)
+            duration_s = time.perf_counter() - begun_s
+            self._on_response(scope["method"], route, status, duration_s, received_bytes, sent_bytes)
 
 
 class UnhandledErrors:

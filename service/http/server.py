@@ -14,6 +14,9 @@ from service.http.websocket import websocket_protocol
 from service.settings import THREADS_JOIN_S, Settings
 from service.streaming.open_streams import OpenStreams
 
+FIRST_BYTES_S = 0.05
+"""Seconds in which a connection that was just accepted may send its request: uvicorn closes those without one."""
+
 
 class Server(uvicorn.Server):
     """Serves one application, and lets uploads and streams finish before it closes connections."""
@@ -46,6 +49,7 @@ class Server(uvicorn.Server):
         # Not in the application's lifespan: by its end uvicorn has closed the connections.
         budget: UploadBudget = self._app.state.upload_budget
         budget.close(self._stop_s / 2)
+        await asyncio.sleep(FIRST_BYTES_S)
         streams: OpenStreams = self._app.state.streams
         await streams.drain(self._stop_s / 2)
         left_s = max(0.0, ends_s - THREADS_JOIN_S - now_s())

@@ -1,112 +1,272 @@
-"""Prometheus metrics of one server, in a collector registry of its own."""
+"""Prometheus metrics of one server, in a collector registry of its own. `docs/observability.md` lists them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from functools import partial
-from typing import Literal
+import platform
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Literal, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+import onnxruntime
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.metrics import MetricWrapperBase
 
-from service.inference.registry import Model
-from service.inference.scheduler import LANES, Scheduler
+from service.errors import EmptyBody, ServiceError, TooLarge, UndecodableImage, UnsupportedType
+from service.inference import exposition
+from service.inference.registry import Model, ModelRegistry
+from service.inference.scheduler import LANES, Lane, Scheduler
 
-CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_BYTES = (1e3, 1e4, 1e5, 1e6, 1e7, 1e8)
+_BATCHES = (1, 2, 4, 8, 16, 32, 64)
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
+_OTHER_METHOD = "_OTHER"
+"""Label of all other methods, as OpenTelemetry names it: callers can make up methods."""
+WORKER_RESTARTS = ("posewright_worker_restarts", "Server processes that died and were replaced.")
+"""Name and help of the counter that the supervisor of several server processes writes."""
 Outcome = Literal["answered", "error", "dropped"]
+Drop = Literal["replaced", "closed"]
+_Child = TypeVar("_Child", bound=MetricWrapperBase)
+
+
+class _Children(dict[Hashable, _Child]):
+    """The children of a metric by their label values; looking one up in the metric takes a lock and builds a tuple."""
+
+    def __init__(self, metric: _Child) -> None:
+        super().__init__()
+        self._metric = metric
+
+    def __missing__(self, key: Hashable) -> _Child:
+        values = key if isinstance(key, tuple) else (key,)
+        child = self[key] = self._metric.labels(*values)
+        return child
 
 
 class Metrics:
     """Counters, gauges and histograms of one server. Safe from several threads."""
 
-    def __init__(self) -> None:
-        self._registry = registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
-        self._requests = Histogram(
-            "posewright_request_duration_seconds",
-            "HTTP calls, from the arrival of the request's head to the end of the reply.",
-            ["route", "status"],
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self._stages = Histogram(
-            "posewright_stage_duration_seconds",
-            "Processing stages of pictures and frames.",
-            ["stage"],
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self._depth = Gauge(
-            "posewright_queue_depth", "Calls and frames that wait for an inference thread.", ["lane"], registry=registry
-        )
-        self._rejected = Counter(
-            "posewright_rejected_total", "Calls and streams refused, by kind of problem.", ["reason"], registry=registry
-        )
-        self._sessions = Gauge("posewright_stream_sessions", "Open streams.", registry=registry)
-        self._frames = Counter("posewright_stream_frames_total", "Frames by outcome.", ["outcome"], registry=registry)
-        self._ages = Histogram(
-            "posewright_stream_frame_age_seconds",
-            "From the arrival of a frame's last byte to the sending of its result.",
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self._models = Gauge(
-            "posewright_model_info", "Loaded models; 1 if the model can run.",
-            ["name", "version", "sha256", "role", "backend"], registry=registry,
-        )  # fmt: skip
-        self._fallbacks = Counter(
-            "posewright_fallback_total",
-            "Pictures and frames for which the teacher answered.",
-            ["reason"],
-            registry=registry,
-        )
-
-    def watch_queue(self, scheduler: Scheduler) -> None:
-        """Report the scheduler's queue depths from now on."""
-        for lane in LANES:
-            self._depth.labels(lane).set_function(partial(scheduler.waiting_in, lane))
-
-    def request(self, route: str, status: int, duration_s: float) -> None:
-        """Count an HTTP call.
+    def __init__(self, version: str = "0") -> None:
+        """Begin with zeros.
 
         Args:
-            route: Its template, e.g. ``/models/{name}``: a caller's own paths would make new time series.
-            status: Status code of the reply.
-            duration_s: Seconds until the reply's end.
+            version: Of this software.
         """
-        self._requests.labels(route, status).observe(duration_s)
+        self.on_stages: Callable[[Mapping[str, float]], None] | None = None  # also told of every picture's stages
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        self._make_http_metrics()
+        self._make_inference_metrics()
+        self._make_stream_metrics()
+        self._scheduler: Scheduler | None = None
+        self._models: ModelRegistry | None = None
+        self._reported: dict[str, tuple[str, ...]] = {}  # labels of each model in `_model_info`
+        build = self._gauge("posewright_build_info", "Versions, as labels.", "max", "version", "python", "onnxruntime")
+        build.labels(version, platform.python_version(), onnxruntime.__version__).set(1)
+        self._gauge("posewright_workers", "Server processes that run.", "sum").set(1)
+        self._counter(*WORKER_RESTARTS)
+
+    def _make_http_metrics(self) -> None:
+        route = ("method", "route")
+        self._requests = _Children(self._histogram(
+            "http_server_request_duration_seconds",
+            "HTTP requests, from the arrival of the head to the end of the response.",
+            _SECONDS, *route, "status",
+        ))  # fmt: skip
+        self._received = _Children(self._histogram(
+            "http_server_request_body_size_bytes", "Bodies of requests, as received.", _BYTES, *route
+        ))  # fmt: skip
+        self._sent = _Children(self._histogram(
+            "http_server_response_body_size_bytes", "Bodies of responses, as sent.", _BYTES, *route
+        ))  # fmt: skip
+        self._rejected = _Children(
+            self._counter("posewright_rejected", "Calls and streams refused, by kind of problem.", "reason")
+        )
+
+    def _make_inference_metrics(self) -> None:
+        self._depth = self._gauge(
+            "posewright_queue_depth", "Calls and frames that wait for an inference thread.", "sum", "lane"
+        )
+        self._capacity = self._gauge("posewright_queue_capacity", "Calls that may wait; more are refused.", "sum")
+        self._running = self._gauge("posewright_running_calls", "Calls and frames on inference threads.", "sum", "lane")
+        self._threads = self._gauge("posewright_inference_threads", "Inference threads.", "sum")
+        self._waits = _Children(self._histogram(
+            "posewright_queue_wait_seconds", "Waiting for an inference thread.", _SECONDS, "lane"
+        ))  # fmt: skip
+        self._batches = self._histogram("posewright_batch_size", "Pictures and frames in one dynamic batch.", _BATCHES)
+        self._stages = _Children(self._histogram(
+            "posewright_stage_duration_seconds", "Processing stages of pictures and frames.", _SECONDS, "stage"
+        ))  # fmt: skip
+        self._model_info = self._gauge(
+            "posewright_model_info", "Loaded models; 1 if the model can run.", "min",
+            "name", "version", "sha256", "role", "backend",
+        )  # fmt: skip
+        model = ("name", "version")
+        self._inferences = _Children(
+            self._counter("posewright_model_inferences", "Pictures and frames that a model answered.", *model)
+        )
+        self._inference_failures = _Children(self._counter(
+            "posewright_model_inference_failures", "Pictures and frames on which a model raised an error.", *model
+        ))  # fmt: skip
+        self._load_failures = _Children(
+            self._counter("posewright_model_load_failures", "Bundles that could not be loaded or warmed up.", "name")
+        )
+        self._decode_failures = _Children(
+            self._counter("posewright_decode_failures", "Pictures and frames that were not decoded.", "reason")
+        )
+        self._fallbacks = _Children(
+            self._counter("posewright_fallback", "Pictures and frames for which the teacher answered.", "reason")
+        )
+
+    def _make_stream_metrics(self) -> None:
+        self._sessions = self._gauge("posewright_stream_sessions", "Open streams.", "sum")
+        self._frames = _Children(self._counter("posewright_stream_frames", "Frames by outcome.", "outcome"))
+        self._drops = _Children(
+            self._counter("posewright_stream_frames_dropped", "Frames that were never processed.", "reason")
+        )
+        self._ages = self._histogram(
+            "posewright_stream_frame_age_seconds",
+            "From the arrival of a frame's last byte to the sending of its result.",
+            _SECONDS,
+        )
+
+    def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
+        return Counter(name, meaning, labels, registry=self._registry)
+
+    def _gauge(self, name: str, meaning: str, across: Literal["sum", "min", "max"], *labels: str) -> Gauge:
+        """Make a gauge; ``across`` says how the values of several server processes become one."""
+        return Gauge(name, meaning, labels, registry=self._registry, multiprocess_mode=f"live{across}")  # type: ignore[arg-type] # one of the library's literals
+
+    def _histogram(self, name: str, meaning: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(name, meaning, labels, buckets=buckets, registry=self._registry)
+
+    def watch(self, scheduler: Scheduler, models: ModelRegistry) -> None:
+        """Report the state of these parts from now on."""
+        self._scheduler, self._models = scheduler, models
+        self.sample()
+
+    def sample(self) -> None:
+        """Read queue depths and models into their gauges; `write` does so for its own process."""
+        if self._scheduler is None or self._models is None:
+            return
+        for lane in LANES:
+            self._depth.labels(lane).set(self._scheduler.waiting_in(lane))
+            self._running.labels(lane).set(self._scheduler.running_in(lane))
+        self._capacity.set(self._scheduler.queue_size)
+        self._threads.set(self._scheduler.threads)
+        models = dict(self._models.models)
+        for name, model in models.items():
+            manifest = model.manifest
+            labels = (manifest.name, manifest.version, model.sha256, manifest.role, model.backend)
+            if self._reported.get(name, labels) != labels:
+                self._forget(name)
+            self._reported[name] = labels
+            self._model_info.labels(*labels).set(float(model.network is not None))
+        for name in self._reported.keys() - models.keys():
+            self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        """Stop reporting a model that was replaced or unloaded."""
+        labels = self._reported.pop(name)
+        if exposition.multiprocess_folder() is None:
+            self._model_info.remove(*labels)
+        else:
+            self._model_info.labels(*labels).set(exposition.GONE)
+
+    def request(
+        self, method: str, route: str, status: int, duration_s: float, received_bytes: int, sent_bytes: int
+    ) -> None:
+        """Count an HTTP request.
+
+        Args:
+            method: As the client sent it.
+            route: Its template, e.g. ``/models/{name}``: a caller's own paths would make new time series.
+            status: Status code of the response.
+            duration_s: Seconds until the response's end.
+            received_bytes: Size of the request's body.
+            sent_bytes: Size of the response's body.
+        """
+        if method not in _METHODS:
+            method = _OTHER_METHOD
+        self._requests[method, route, status].observe(duration_s)
+        self._received[method, route].observe(received_bytes)
+        self._sent[method, route].observe(sent_bytes)
+
+    def waited(self, lane: Lane, wait_s: float) -> None:
+        """Record how long a call or frame waited for an inference thread, s."""
+        self._waits[lane].observe(wait_s)
+
+    def batch(self, size: int) -> None:
+        """Record the number of pictures and frames that a network got in one dynamic batch."""
+        self._batches.observe(size)
 
     def stages(self, laps_ms: Mapping[str, float]) -> None:
         """Record the stages of a picture or frame, ms."""
         for stage, lap_ms in laps_ms.items():
             if stage != "total":
-                self._stages.labels(stage).observe(lap_ms / 1e3)
+                self._stages[stage].observe(lap_ms / 1e3)
+        if self.on_stages is not None:
+            self.on_stages(laps_ms)
+
+    @contextmanager
+    def inference(self, *models: Model) -> Iterator[None]:
+        """Count what becomes of a picture or frame that models process inside the block.
+
+        An error of the caller's, such as a damaged picture, is not counted as the models' failure.
+        """
+        counters = self._inferences
+        try:
+            yield
+        except ServiceError as error:
+            if isinstance(error, UndecodableImage | UnsupportedType | TooLarge | EmptyBody):
+                self._decode_failures[error.slug].inc()
+            models = ()
+            raise
+        except Exception:
+            counters = self._inference_failures
+            raise
+        finally:
+            for model in models:
+                counters[model.manifest.name, model.manifest.version].inc()
+
+    def load_failed(self, name: str) -> None:
+        """Count a bundle that could not be loaded, or failed its warm-up."""
+        self._load_failures[name].inc()
 
     def rejected(self, reason: str) -> None:
         """Count a call or a stream that was refused; ``reason`` is a problem's slug."""
-        self._rejected.labels(reason).inc()
+        self._rejected[reason].inc()
 
     def sessions(self, count: int) -> None:
         """Set the number of open streams."""
         self._sessions.set(count)
 
-    def frame(self, outcome: Outcome, age_ms: float | None = None) -> None:
-        """Count a frame, and record its age when its result was sent."""
-        self._frames.labels(outcome).inc()
+    def frame(self, outcome: Outcome, age_ms: float | None = None, reason: Drop | None = None) -> None:
+        """Count a frame.
+
+        Args:
+            outcome: What became of it.
+            age_ms: When its result was sent, ms since its arrival.
+            reason: Why it was dropped: a newer one replaced it, or the stream closed.
+        """
+        self._frames[outcome].inc()
         if age_ms is not None:
             self._ages.observe(age_ms / 1e3)
+        if reason is not None:
+            self._drops[reason].inc()
 
     def fallback(self, reason: str | None) -> None:
         """Count a picture or frame for which the teacher answered; None counts nothing."""
         if reason is not None:
-            self._fallbacks.labels(reason).inc()
+            self._fallbacks[reason].inc()
 
-    def text(self, models: Iterable[Model]) -> bytes:
-        """Write all metrics, and the models as they are now, in Prometheus' text format 0.0.4."""
-        self._models.clear()
-        for model in models:
-            manifest = model.manifest
-            labels = (manifest.name, manifest.version, model.sha256, manifest.role, model.backend)
-            self._models.labels(*labels).set(float(model.network is not None))
-        return generate_latest(self._registry)
+    def write(self, accept: str = "") -> tuple[bytes, str]:
+        """Write all metrics, and the queue and the models as they are now.
+
+        Args:
+            accept: The Accept header of the call.
+
+        Returns:
+            The text, and its content type.
+        """
+        self.sample()
+        return exposition.write(self._registry, accept)

@@ -105,7 +105,12 @@ class ModelRegistry:
             )
 
     def warm_up(self) -> None:
-        """Run every network once: the first run of a graph allocates its memory, and shows whether the graph runs."""
+        """Run every network once: the first run of a graph allocates its memory, and shows whether the graph runs.
+
+        A second call does nothing.
+        """
+        if self._warm.is_set():
+            return
         blank = np.zeros((WARM_UP_SIZE[1], WARM_UP_SIZE[0], 3), np.uint8)
         for name, model in list(self.models.items()):
             try:

@@ -12,6 +12,7 @@ take turns as well.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import math
 import threading
 import time
@@ -38,13 +39,20 @@ class _Job:
     lane: Lane
     answer: asyncio.Future[Any]
     arrived_s: float
+    context: contextvars.Context
     waiting: bool = True
 
 
 class Scheduler:
     """Runs jobs on a fixed number of threads; lanes take turns, each lane is first in, first out."""
 
-    def __init__(self, threads: int, queue_size: int, deadline_s: float) -> None:
+    def __init__(
+        self,
+        threads: int,
+        queue_size: int,
+        deadline_s: float,
+        on_start: Callable[[Lane, float], None] = lambda lane, wait_s: None,  # noqa: ARG005
+    ) -> None:
         """Start the threads.
 
         Args:
@@ -52,8 +60,11 @@ class Scheduler:
             queue_size: Calls that may wait while all threads are busy. Streams are not counted: their number is bounded
                 when they open.
             deadline_s: Seconds from `run` to the result.
+            on_start: Called with the lane of each job that begins, and the seconds that it waited.
         """
         self.threads = threads
+        self.queue_size = queue_size
+        self._on_start = on_start
         self._capacity = threads + queue_size
         self._deadline_s = deadline_s
         self._queues: dict[Lane, deque[_Job]] = {lane: deque() for lane in LANES}
@@ -77,6 +88,11 @@ class Scheduler:
         """Number of jobs of one lane that no thread has begun."""
         return len(self._queues[lane])
 
+    def running_in(self, lane: Lane) -> int:
+        """Number of jobs of one lane on a thread."""
+        with self._changed:
+            return self._in_flight[lane] - len(self._queues[lane])
+
     async def run(self, work: Callable[[float], T], *, lane: Lane = "call", admitted: bool = False) -> T:
         """Run ``work(waited_ms)`` on a thread and return what it returns.
 
@@ -91,7 +107,7 @@ class Scheduler:
             DeadlineExceeded: No result in time. Work that has not begun by then is never begun.
         """
         loop = asyncio.get_running_loop()
-        job = _Job(work, lane, loop.create_future(), time.perf_counter())
+        job = _Job(work, lane, loop.create_future(), time.perf_counter(), contextvars.copy_context())
         with self._changed:
             if self._closed:
                 raise stopping()
@@ -152,8 +168,10 @@ class Scheduler:
                 job = self._next()
             started_s = time.perf_counter()
             result, error = None, None
+            self._on_start(job.lane, started_s - job.arrived_s)
             try:
-                result = job.work((started_s - job.arrived_s) * 1e3)
+                # In the context of the call: logs and traces know whose work it is.
+                result = job.context.run(job.work, (started_s - job.arrived_s) * 1e3)
             except BaseException as raised:  # noqa: BLE001 - raised again where the call is awaited
                 error = raised
             with self._changed:

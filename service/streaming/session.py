@@ -78,7 +78,7 @@ class StreamSession:
         waiting = 0 if self._setup is None else len(self._setup.queue)
         in_progress = self._job is not None and self._job.close() is not None
         for _ in range(waiting + in_progress):
-            self._service.metrics.frame("dropped")
+            self._service.metrics.frame("dropped", reason="closed")
 
     async def _until_closed(self, task: Coroutine[Any, Any, None]) -> CloseStream | None:
         """Run one of the two tasks until the client leaves (None) or the server has to close the stream."""
@@ -144,7 +144,7 @@ class StreamSession:
             await self._send(self._error_message(error, seq=error.extras["seq"]))
             return False
         if setup.queue.put(frame):
-            metrics.frame("dropped")
+            metrics.frame("dropped", reason="replaced")
         self._wake.set()
         if setup.hello.policy == "all" and setup.queue.full:
             waiting = len(setup.queue)
@@ -245,7 +245,11 @@ class StreamSession:
             frame = taken.frame
             setup.rate_limit.record(time.perf_counter())
             stopwatch = Stopwatch({"queue": (time.perf_counter() - frame.arrived_s) * 1e3})
-            with self._service.pixel_budget.reserve(image.pixel_count(frame.content), stopwatch):
+            model = setup.query.request.choice.model
+            with (
+                self._service.metrics.inference(model),
+                self._service.pixel_budget.reserve(image.pixel_count(frame.content), stopwatch),
+            ):
                 tracked = setup.follower.infer(frame.content, frame.time_s, stopwatch)
             return self._result(setup, taken, tracked, stopwatch)
         finally:

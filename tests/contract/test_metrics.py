@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.settings import Settings
@@ -17,15 +19,30 @@ from tests.streaming import connected, frame, hear, say, streaming
 PICTURE = spots.encode(spots.paint(SURE, UNSURE))
 # The parser names counters without _total.
 NAMES = {
-    "posewright_request_duration_seconds": "histogram",
-    "posewright_stage_duration_seconds": "histogram",
-    "posewright_queue_depth": "gauge",
-    "posewright_rejected": "counter",
-    "posewright_stream_frames": "counter",
-    "posewright_stream_frame_age_seconds": "histogram",
-    "posewright_stream_sessions": "gauge",
-    "posewright_model_info": "gauge",
+    "http_server_request_duration_seconds": "histogram",
+    "http_server_request_body_size_bytes": "histogram",
+    "http_server_response_body_size_bytes": "histogram",
+    "posewright_batch_size": "histogram",
+    "posewright_build_info": "gauge",
+    "posewright_decode_failures": "counter",
     "posewright_fallback": "counter",
+    "posewright_inference_threads": "gauge",
+    "posewright_model_inference_failures": "counter",
+    "posewright_model_inferences": "counter",
+    "posewright_model_info": "gauge",
+    "posewright_model_load_failures": "counter",
+    "posewright_queue_capacity": "gauge",
+    "posewright_queue_depth": "gauge",
+    "posewright_queue_wait_seconds": "histogram",
+    "posewright_rejected": "counter",
+    "posewright_running_calls": "gauge",
+    "posewright_stage_duration_seconds": "histogram",
+    "posewright_stream_frame_age_seconds": "histogram",
+    "posewright_stream_frames": "counter",
+    "posewright_stream_frames_dropped": "counter",
+    "posewright_stream_sessions": "gauge",
+    "posewright_worker_restarts": "counter",
+    "posewright_workers": "gauge",
 }
 
 
@@ -46,7 +63,8 @@ def test_all_metrics_exist_from_the_start(fresh: Running) -> None:
     response = fresh.http.get("/metrics")
     assert response.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     types = {family.name: family.type for family in text_string_to_metric_families(response.text)}
-    assert {name: types[name] for name in NAMES} == NAMES
+    ours = {name: kind for name, kind in types.items() if name.startswith(("posewright_", "http_"))}
+    assert {name: kind for name, kind in ours.items() if not name.endswith("_created")} == NAMES
     assert types["process_resident_memory_bytes"] == "gauge"
 
 
@@ -57,11 +75,16 @@ def test_calls_are_counted_by_route_and_status(fresh: Running) -> None:
     fresh.http.get("/models/other")
     fresh.http.get("/made/up/7")
     counted = samples(fresh)
-    count = "posewright_request_duration_seconds_count"
-    assert counted[count, "/predict", "200"] == 1
-    assert counted[count, "/predict", "422"] == 1
-    assert counted[count, "/models/{name}", "200"] == counted[count, "/models/{name}", "404"] == 1
-    assert counted[count, "other", "404"] == 1
+    count = "http_server_request_duration_seconds_count"
+    assert counted[count, "POST", "/predict", "200"] == 1
+    assert counted[count, "POST", "/predict", "422"] == 1
+    assert counted[count, "GET", "/models/{name}", "200"] == counted[count, "GET", "/models/{name}", "404"] == 1
+    assert counted[count, "GET", "other", "404"] == 1
+    assert counted["posewright_decode_failures_total", "undecodable-image"] == 1
+    assert counted["posewright_model_inferences_total", "student-s", "1"] == 1
+    for lane in ("call", "stream"):
+        assert counted["posewright_running_calls", lane] == 0
+    assert counted["posewright_queue_wait_seconds_count", "call"] == 2
     assert counted["posewright_rejected_total", "undecodable-image"] == 1
     assert counted["posewright_rejected_total", "unknown-model"] == 1
     for stage in ("queue", "decode", "detect", "pose", "encode"):
@@ -76,6 +99,8 @@ def test_all_pictures_of_a_batch_and_both_sides_of_a_comparison_are_counted(fres
     fresh.http.post("/compare", content=PICTURE)
     counted = samples(fresh)
     assert counted["posewright_stage_duration_seconds_count", "decode"] == 4
+    assert counted["posewright_model_inferences_total", "student-s", "1"] == 4
+    assert counted["posewright_model_inferences_total", "teacher", "1"] == 1
     assert counted["posewright_stage_duration_seconds_count", "teacher"] == 1
 
 
@@ -95,6 +120,7 @@ def test_streams_are_counted(fresh: Running) -> None:
     assert counted["posewright_stream_frame_age_seconds_count",] == 3
     assert counted["posewright_stage_duration_seconds_count", "track"] == 3
     assert counted["posewright_rejected_total", "too-many-streams"] == 1
+    assert counted["posewright_queue_wait_seconds_count", "stream"] == 3
     assert counted["posewright_fallback_total", "low_confidence"] == 3
 
 
@@ -118,4 +144,48 @@ def test_models_are_listed(fresh: Running) -> None:
 
 def test_servers_do_not_share_their_counts(fresh: Running, server: Running) -> None:
     server.predict(PICTURE)
-    assert ("posewright_request_duration_seconds_count", "/predict", "200") not in samples(fresh)
+    assert ("http_server_request_duration_seconds_count", "POST", "/predict", "200") not in samples(fresh)
+
+
+def test_unusual_methods_share_one_label(fresh: Running) -> None:
+    for method in ("PROPFIND", "MKCOL"):
+        fresh.http.request(method, "/predict")
+    methods = {key[1] for key in samples(fresh) if key[0] == "http_server_request_duration_seconds_count"}
+    assert methods == {"_OTHER"}
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_bytes_of_bodies_are_counted(fresh: Running, chunked: bool) -> None:
+    reply = fresh.http.post("/predict", content=iter([PICTURE[:9], PICTURE[9:]]) if chunked else PICTURE)
+    counted = samples(fresh)
+    assert counted["http_server_request_body_size_bytes_sum", "POST", "/predict"] == len(PICTURE)
+    assert counted["http_server_response_body_size_bytes_sum", "POST", "/predict"] == len(reply.content)
+
+
+def test_a_model_that_raises_is_counted_as_its_failure(fresh: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = fresh.registry.models["student-s"].network
+    monkeypatch.setattr(model._runner, "run", lambda *_: 1 / 0)
+    assert fresh.predict(PICTURE).status_code == 500
+    counted = samples(fresh)
+    assert counted["posewright_model_inference_failures_total", "student-s", "1"] == 1
+    assert ("posewright_model_inferences_total", "student-s", "1") not in counted
+
+
+def test_openmetrics_is_written_for_those_who_ask_for_it(fresh: Running) -> None:
+    fresh.predict(PICTURE)
+    accept = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
+    response = fresh.http.get("/metrics", headers={"Accept": accept})
+    assert response.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
+    families = {it.name: it for it in openmetrics.text_string_to_metric_families(response.text)}
+    assert families["http_server_request_duration_seconds"].type == "histogram"
+    assert response.text.endswith("# EOF\n")
+
+
+def test_a_model_that_is_replaced_or_gone_is_no_longer_listed(fresh: Running) -> None:
+    models = fresh.registry.models
+    replaced = models["teacher"].manifest.model_copy(update={"version": "2"})
+    models["teacher"] = replace(models["teacher"], manifest=replaced, network=None)
+    listed = {(key[2], key[5]): value for key, value in samples(fresh).items() if key[0] == "posewright_model_info"}
+    assert listed == {("detector", "1"): 1, ("student-s", "1"): 1, ("teacher", "2"): 0}
+    del models["teacher"]
+    assert "teacher" not in {key[2] for key in samples(fresh) if key[0] == "posewright_model_info"}

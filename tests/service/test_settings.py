@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import pytest
 from pydantic import ValidationError
@@ -21,6 +22,7 @@ EXAMPLES = {
     "teacher": ("teacher-l", "teacher-l"),
     "detector": ("detector-2", "detector-2"),
     "inference_threads": ("3", 3),
+    "workers": ("2", 2),
     "backend": ("onnxruntime", "onnxruntime"),
     "flip_test": ("true", True),
     "refine_boxes": ("false", False),
@@ -84,7 +86,7 @@ def test_service_links_of_kubernetes_are_ignored() -> None:
     ("name", "text"),
     [
         ("port", "70000"), ("port", "eighty"), ("deadline_s", "0"), ("max_people", "0"), ("min_score", "2"),
-        ("keypoint_threshold", "nan"), ("inference_threads", "-1"), ("stream_max_fps", "0"),
+        ("keypoint_threshold", "nan"), ("inference_threads", "-1"), ("workers", "0"), ("stream_max_fps", "0"),
         ("stream_detect_every", "0"), ("log_level", "loud"), ("backend", "torch"),
         ("allowed_hosts", "pose.example:8000"), ("allowed_hosts", "https://pose.example"), ("allowed_hosts", "*pose"),
         ("root_path", "pose"), ("root_path", "/pose?x"), ("root_path", '/"><script>'), ("root_path", "//evil.example"),
@@ -116,7 +118,7 @@ def test_settings_are_frozen() -> None:
         Settings().port = 1  # type: ignore[misc]
 
 
-def test_a_machine_of_many_cores_has_at_most_four_default_workers(
+def test_a_machine_of_many_cores_has_at_most_four_default_threads(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for cores in (1, 2, 8, 64):
@@ -127,7 +129,23 @@ def test_a_machine_of_many_cores_has_at_most_four_default_workers(
         assert Settings(inference_threads=64).inference_thread_count == 64
 
 
-def test_workers_share_the_cores() -> None:
+def test_processes_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
+    for workers in (1, 2, 4, 16, 64):
+        shared = Settings(workers=workers)
+        used = workers * shared.inference_thread_count * shared.runtime_thread_count
+        assert used <= max(16, workers)
+        assert used >= min(16, workers)
+
+
+def test_several_processes_are_refused_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(SettingsError, match=r"--workers.*expected 1 on Windows.*proxy"):
+        settings_.load({}, {"workers": "2"})
+    assert settings_.load({}, {"workers": "1"}).workers == 1
+
+
+def test_inference_threads_share_the_cores() -> None:
     automatic = Settings()
     assert automatic.inference_thread_count >= 1
     assert automatic.runtime_thread_count >= 1

@@ -50,9 +50,13 @@ def _require_comparable(student: Model, teacher: Model) -> None:
 
 def _answer(call: Call, content: bytes, student: Model, watch: Stopwatch) -> tuple[bytes, dict[str, float]]:
     """Compare and write the reply, on an inference thread."""
-    with call.service.pixel_budget.reserve(image.pixel_count(content), watch):
+    metrics, teacher = call.service.metrics, call.query.request.choice.model
+    with (
+        metrics.inference(student, teacher),
+        call.service.pixel_budget.reserve(image.pixel_count(content), watch),
+    ):
         comparison = compare(call.service.registry, content, call.query.request, student, watch)
         image_id = call.options.image_id
         reply, laps_ms = documents.comparison_reply(comparison, student, call.query, call.request_id, image_id, watch)
-        call.service.metrics.stages(laps_ms)
+        metrics.stages(laps_ms)
         return documents.to_json(reply), laps_ms

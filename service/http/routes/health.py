@@ -7,7 +7,6 @@ from starlette.responses import Response
 
 from service.http import openapi
 from service.http.routes.call import JSON
-from service.inference.metrics import CONTENT_TYPE
 from service.inference.state import Service
 
 router = APIRouter()
@@ -15,12 +14,10 @@ router = APIRouter()
 
 @router.get("/metrics", **openapi.METRICS)
 async def metrics(request: Request) -> Response:
-    """Show the counters in Prometheus' text format."""
+    """Show the metrics in Prometheus' text format, or in OpenMetrics where that is asked for."""
     service: Service = request.app.state.service
-    return Response(
-        service.metrics.text(service.registry.models.values()),
-        headers={"Content-Type": CONTENT_TYPE},
-    )
+    text, content_type = service.metrics.write(request.headers.get("accept", ""))
+    return Response(text, headers={"Content-Type": content_type})
 
 
 @router.head("/healthz", include_in_schema=False)

@@ -48,7 +48,8 @@ def answer(call: Call, content: bytes, watch: Stopwatch, image_id: int) -> tuple
     Raises:
         ServiceError: The picture cannot be answered.
     """
-    with call.service.pixel_budget.reserve(image.pixel_count(content), watch):
+    metrics, model = call.service.metrics, call.query.request.choice.model
+    with metrics.inference(model), call.service.pixel_budget.reserve(image.pixel_count(content), watch):
         prediction = predict(call.service.registry, content, call.query.request, watch)
         if call.media_type == JSON:
             reply, laps_ms = documents.prediction_reply(prediction, call.query, call.request_id, image_id, watch)
@@ -57,6 +58,6 @@ def answer(call: Call, content: bytes, watch: Stopwatch, image_id: int) -> tuple
             skeleton, threshold = prediction.model.estimator.skeleton, call.query.keypoint_threshold
             canvas = draw(prediction.image.pixels, prediction.poses, skeleton, threshold)
             body, laps_ms = image.encode(canvas, call.media_type), watch.finish()
-    call.service.metrics.fallback(prediction.fallback)
-    call.service.metrics.stages(laps_ms)
+    metrics.fallback(prediction.fallback)
+    metrics.stages(laps_ms)
     return body, laps_ms

@@ -53,4 +53,4 @@ def test_a_refusal_is_counted(service: Service) -> None:
     service.registry.warm_up()
     with pytest.raises(CloseStream):
         negotiate("{}", service, "id")
-    assert b'posewright_rejected_total{reason="malformed-request"} 1.0' in service.metrics.text(())
+    assert b'posewright_rejected_total{reason="malformed-request"} 1.0' in service.metrics.write()[0]

@@ -1,0 +1,58 @@
+"""One server process: its log, the application, and uvicorn."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import FastAPI
+
+from service import tracing
+from service.app import create_app, package_version
+from service.http.server import Server
+from service.settings import Settings
+
+
+def serve(settings: Settings, listener: socket.socket, announce: Callable[[str], None]) -> None:
+    """Serve in this process until a signal comes.
+
+    Args:
+        settings: Of the server.
+        listener: A bound socket.
+        announce: Called with one line about the server as soon as it accepts connections.
+
+    Raises:
+        BundleError: The models folder cannot be served from.
+    """
+    configure_logging(settings)
+    app = create_app(settings)
+    if settings.workers > 1:  # a process that is not ready must not take connections from those that are
+        app.state.registry.warm_up()
+    line = _announcement(app, settings, listener)
+    Server(app, settings, on_listening=lambda: announce(line)).run(sockets=[listener])
+
+
+def configure_logging(settings: Settings) -> None:
+    """Write log lines to the standard error, with the id of the trace where there are traces."""
+    trace = " trace_id=%(otelTraceID)s" if tracing.wanted(os.environ) else ""
+    shown = f"%(asctime)s %(levelname)s %(name)s: %(message)s{trace}"
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(shown, defaults={"otelTraceID": "0"}))
+    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
+
+
+def _announcement(app: FastAPI, settings: Settings, listener: socket.socket) -> str:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    models: dict[str, Any] = app.state.registry.models
+    loaded = ", ".join(
+        f"{model.manifest.name} {model.manifest.version}" + ("" if model.network else " (unavailable)")
+        for model in models.values()
+    )
+    processes = f"{settings.workers} processes x " if settings.workers > 1 else ""
+    return (
+        f"posewright {package_version()} at http://{host}:{listener.getsockname()[1]} (docs at /docs) with {loaded}; "
+        f"{processes}{settings.inference_thread_count} inference threads x {settings.runtime_thread_count}"
+    )
