@@ -17,11 +17,12 @@ from service.http.allowed_hosts import AllowedHosts, HostCheck
 from service.http.lingering_close import LingeringClose
 from service.http.middleware import RequestContext, UnhandledErrors
 from service.http.redirects import RelativeRedirects
-from service.http.routes import batch, compare, health, models, predict
+from service.http.routes import batch, compare, health, models, predict, repository
 from service.http.upload_budget import UploadBudget
 from service.inference.metrics import Metrics
 from service.inference.pixel_budget import PixelBudget
 from service.inference.registry import ModelRegistry, open_registry
+from service.inference.repository import ModelRepository
 from service.inference.scheduler import Scheduler
 from service.inference.state import Service
 from service.settings import THREADS_JOIN_S, Settings
@@ -54,8 +55,9 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.registry = registry
     app.state.metrics = Metrics()
+    app.state.repository = ModelRepository(registry, settings, app.state.metrics.load_failure)
     app.state.hosts = AllowedHosts(settings)
-    for room in (predict, batch, compare, models, health, stream, problems, page):
+    for room in (predict, batch, compare, models, health, repository, stream, problems, page):
         app.include_router(room.router)
     openapi.describe(app)
     error_handlers.install(app)

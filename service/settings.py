@@ -146,6 +146,11 @@ class Settings(BaseModel):
     keypoint_threshold: float = Field(
         0.35, ge=0, le=1, description="Default score from which a keypoint counts as `visible`."
     )
+    model_control: Literal["none", "explicit"] = Field(
+        "none",
+        description="explicit: load, unload and roll back models while the server runs, by POST to /v2/repository. "
+        "Whoever can call the server can then do so.",
+    )
     fallback_score: float | None = Field(
         None,
         ge=0,

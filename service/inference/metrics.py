@@ -62,6 +62,13 @@ class Metrics:
             registry=registry,
         )
 
+        self._load_failures = Counter(
+            "posewright_model_load_failures_total",
+            "Loads of a model that failed and left the version before serving.",
+            ["model"],
+            registry=registry,
+        )
+
     def watch_queue(self, scheduler: Scheduler) -> None:
         """Report the scheduler's queue depths from now on."""
         for lane in LANES:
@@ -96,6 +103,10 @@ class Metrics:
         self._frames.labels(outcome).inc()
         if age_ms is not None:
             self._ages.observe(age_ms / 1e3)
+
+    def load_failure(self, model: str) -> None:
+        """Count a failed load; ``model`` is the name of a model or of a bundle's folder."""
+        self._load_failures.labels(model).inc()
 
     def fallback(self, reason: str | None) -> None:
         """Count a picture or frame for which the teacher answered; None counts nothing."""

@@ -37,6 +37,7 @@ EXAMPLES = {
     "max_people": ("7", 7),
     "min_score": ("0.4", 0.4),
     "keypoint_threshold": ("0.6", 0.6),
+    "model_control": ("explicit", "explicit"),
     "fallback_score": ("0.5", 0.5),
     "stream_max_sessions": ("6", 6),
     "stream_max_per_address": ("3", 3),
