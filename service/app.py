@@ -17,7 +17,7 @@ from service.http.allowed_hosts import AllowedHosts, HostCheck
 from service.http.lingering_close import LingeringClose
 from service.http.middleware import RequestContext, UnhandledErrors
 from service.http.redirects import RelativeRedirects
-from service.http.routes import batch, compare, health, models, predict, repository
+from service.http.routes import batch, compare, health, models, open_inference, predict, repository
 from service.http.upload_budget import UploadBudget
 from service.inference.metrics import Metrics
 from service.inference.pixel_budget import PixelBudget
@@ -57,7 +57,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.metrics = Metrics()
     app.state.repository = ModelRepository(registry, settings, app.state.metrics.load_failure)
     app.state.hosts = AllowedHosts(settings)
-    for room in (predict, batch, compare, models, health, repository, stream, problems, page):
+    for room in (predict, batch, compare, models, health, open_inference, repository, stream, problems, page):
         app.include_router(room.router)
     openapi.describe(app)
     error_handlers.install(app)

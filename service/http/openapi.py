@@ -42,7 +42,8 @@ _REF = "#/components/schemas/"
 _TYPES = (
     wire.Reply, CocoResult, wire.ComparisonReply, wire.Models, wire.ModelDetail, wire.State, wire.Problem,
     wire.BatchFault, TfjsPose, OpenPoseDocument, RoboflowDocument, open_inference.ModelControl,
-    open_inference.RepositoryEntry, open_inference.InferenceError,
+    open_inference.RepositoryEntry, open_inference.InferenceError, open_inference.ServerMetadata,
+    open_inference.ModelMetadata, open_inference.InferRequest, open_inference.InferReply,
 )  # fmt: skip
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
@@ -162,6 +163,27 @@ REPOSITORY_CHANGE = _route(
     _errors(BadRequest, ModelControlFailed, ModelControlForbidden, UnknownModel, NotReady, QueueFull),
     _CONTROL,
 )
+_HEALTH = {_JSON: {"type": "object"}}
+SERVER_METADATA = _route({_JSON: _ref(open_inference.ServerMetadata)}, {})
+SERVER_LIVE = _route(_HEALTH, {})
+SERVER_READY = _route(_HEALTH, _errors(NotReady))
+MODEL_METADATA = _route({_JSON: _ref(open_inference.ModelMetadata)}, _errors(UnknownModel, Unavailable))
+MODEL_READY = _route(_HEALTH, _errors(UnknownModel, Unavailable, NotReady))
+INFER = _route(
+    {_JSON: _ref(open_inference.InferReply), "application/octet-stream": _BINARY["schema"]},
+    _errors(
+        EmptyBody, BadRequest, UnknownModel, SlowUpload, TooLarge, UnsupportedType, UndecodableImage, BadParameter,
+        NotReady, Unavailable, QueueFull, DeadlineExceeded,
+    ),
+    {
+        "requestBody": {
+            "required": True,
+            "description": "JSON; or JSON and binary tensor data, with the size of the JSON in the header "
+            f"`{open_inference.HEADER_LENGTH}`.",
+            "content": {_JSON: {"schema": _ref(open_inference.InferRequest)}, "application/octet-stream": _BINARY},
+        }
+    },
+)  # fmt: skip
 
 
 def describe(app: FastAPI) -> None:

@@ -165,10 +165,10 @@ class ModelRegistry:
             return ModelChoice(self._find_pose_model(names.get(wanted, wanted)))
         if student is None:
             failed = self.models.get(self._settings.student)
-            if failed is not None and teacher is not None and not _same_skeleton(failed, teacher):
+            if failed is not None and teacher is not None and not same_skeleton(failed, teacher):
                 return ModelChoice(self._find_pose_model(self._settings.student))
             return ModelChoice(teacher or self._find_pose_model(self._settings.teacher), "student_unavailable")
-        if self._settings.fallback_score is None or (teacher is not None and not _same_skeleton(student, teacher)):
+        if self._settings.fallback_score is None or (teacher is not None and not same_skeleton(student, teacher)):
             return ModelChoice(student)
         return ModelChoice(student, backup=teacher, backup_below=self._settings.fallback_score)
 
@@ -234,7 +234,7 @@ def read(path: Path) -> Bundle:
     return bundle
 
 
-def _same_skeleton(student: Model, teacher: Model) -> bool:
+def same_skeleton(student: Model, teacher: Model) -> bool:
     """Whether the teacher may answer in the student's place: callers rely on the keypoints of the model they chose."""
     return student.manifest.known_skeleton == teacher.manifest.known_skeleton
 

@@ -26,7 +26,7 @@ MAX_WAITING = 8
 """Most actions that wait for their turn; further ones are refused."""
 MAX_REASON = 500
 """Longest reason of a failure, in characters: a manifest's faults may be many."""
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,8 +258,7 @@ class ModelRepository:
         if name not in others:
             return
         model, other = self._registry.models[name], self._registry.models.get(others[name])
-        replaceable = other is not None and other is not model and other.network is not None
-        if not replaceable or other.manifest.known_skeleton != model.manifest.known_skeleton:
+        if other is None or other is model or other.network is None or not registry_.same_skeleton(model, other):
             raise ModelControlFailed(
                 f"expected a model that others can replace, got {name!r}, the last that answers calls for `auto` with "
                 f"its keypoints; load {others[name]!r} first",
