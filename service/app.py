@@ -89,7 +89,9 @@ def _lifespan(settings: Settings, registry: ModelRegistry) -> Callable[[FastAPI]
         # On a thread: meanwhile /healthz answers, and /readyz tells when the models are warm.
         warming = threading.Thread(target=registry.warm_up, name="warm-up", daemon=True)
         warming.start()
+        app.state.repository.follow()
         yield
+        app.state.repository.close()
         # On a thread: calls that are given up are answered meanwhile. The process does not wait for its threads.
         ends_s = time.monotonic() + THREADS_JOIN_S
         await asyncio.to_thread(scheduler.close, THREADS_JOIN_S)

@@ -151,6 +151,11 @@ class Settings(BaseModel):
         description="explicit: load, unload and roll back models while the server runs, by POST to /v2/repository. "
         "Whoever can call the server can then do so.",
     )
+    run_dir: Path | None = Field(
+        None,
+        description="Folder in which the server processes of one machine tell each other of loaded and unloaded "
+        "models. Needed only where several of them serve the same models folder under model control.",
+    )
     fallback_score: float | None = Field(
         None,
         ge=0,

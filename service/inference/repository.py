@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
-from service.errors import ModelControlFailed, QueueFull, ServiceError, UnknownModel, shown
+from service.errors import ModelControlFailed, QueueFull, ServiceError
+from service.inference import model_checks
 from service.inference import registry as registry_
+from service.inference.control_journal import Action, Change, ControlJournal
 from service.inference.registry import Model, ModelRegistry
-from service.pose.bundle import MANIFEST, BundleError, Manifest
+from service.pose.bundle import BundleError, sha256
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
+State = Literal["READY", "UNAVAILABLE"]
 UNLOADED = "unloaded"
 MAX_WAITING = 8
 """Most actions that wait for their turn; further ones are refused."""
+POLL_S = 1.0
+"""Time between two looks at the journal of the other processes, in seconds."""
 MAX_REASON = 500
 """Longest reason of a failure, in characters: a manifest's faults may be many."""
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +46,14 @@ class IndexEntry:
     name: str
     version: str | None
     sha256: str | None
-    state: Literal["READY", "UNAVAILABLE"]
+    state: State
     reason: str = ""
+
+    @classmethod
+    def of(cls, model: Model, reason: str) -> IndexEntry:
+        """Describe a model that is in the registry."""
+        state: State = "UNAVAILABLE" if model.network is None else "READY"
+        return cls(model.manifest.name, model.manifest.version, model.sha256, state, reason)
 
 
 class ModelRepository:
@@ -63,9 +71,13 @@ class ModelRepository:
 
         Args:
             registry: The models that serve.
-            settings: Name the folder of the bundles and the models that callers rely on.
+            settings: Name the folder of the bundles, the models that callers rely on, and the folder of the journal.
             on_load_failure: Called with a model's name whenever loading it has failed.
         """
+        self._journal: ControlJournal | None = None
+        if settings.model_control == "explicit" and settings.run_dir is not None:
+            self._journal = ControlJournal(settings.run_dir)
+        self._closed = threading.Event()
         self.load_failures: dict[str, str] = {}
         self._registry = registry
         self._settings = settings
@@ -83,9 +95,7 @@ class ModelRepository:
         models = self._registry.models
         entries = []
         for name, model in models.items():
-            state: Literal["READY", "UNAVAILABLE"] = "UNAVAILABLE" if model.network is None else "READY"
-            reason = self.load_failures.get(name) or model.failure or ""
-            entries.append(IndexEntry(name, model.manifest.version, model.sha256, state, reason))
+            entries.append(IndexEntry.of(model, self.load_failures.get(name) or model.failure or ""))
             if (previous := self.previous(name)) is not None:
                 kept = "replaced; a roll back returns to it"
                 entries.append(IndexEntry(name, previous.manifest.version, previous.sha256, "UNAVAILABLE", kept))
@@ -98,13 +108,23 @@ class ModelRepository:
                 entries.append(IndexEntry(path.name, None, None, "UNAVAILABLE", reason))
         return entries
 
-    async def run(self, action: Callable[[str], T], name: str) -> T:
-        """Run `load`, `unload` or `roll_back` on a thread of its own, so that calls are answered meanwhile.
+    def follow(self) -> None:
+        """Make the changes of the other processes of this server from now on, until `close`."""
+        if self._journal is not None:
+            threading.Thread(target=self._follow, args=(self._journal,), name="model-journal", daemon=True).start()
+
+    def close(self) -> None:
+        """End `follow`."""
+        self._closed.set()
+
+    async def run(self, action: Action, name: str) -> Model:
+        """Make a change on a thread of its own, so that calls are answered meanwhile; see `change`.
 
         Raises:
             NotReady: The warm-up is still running.
-            QueueFull: Too many actions are waiting.
-            ServiceError: See the action.
+            QueueFull: Too many changes are waiting.
+            UnknownModel: There is no such model.
+            ModelControlFailed: The change cannot be made.
         """
         if not self._registry.wait_until_warm(0):
             self._registry.require_ready()
@@ -116,24 +136,24 @@ class ModelRepository:
                 capacity=MAX_WAITING,
             )
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[T] = loop.create_future()
+        answer: asyncio.Future[Model] = loop.create_future()
 
         def work() -> None:
-            result, error = None, None
+            model, error = None, None
             try:
-                result = action(name)
+                model = self.change(action, name)
             except BaseException as raised:  # noqa: BLE001 - raised again where the call is awaited
                 error = raised
             with suppress(RuntimeError):  # the loop has closed: the server stopped meanwhile
-                loop.call_soon_threadsafe(settle, result, error)
+                loop.call_soon_threadsafe(settle, model, error)
 
-        def settle(result: T, error: BaseException | None) -> None:
+        def settle(model: Model | None, error: BaseException | None) -> None:
             self._waiting -= 1
             if answer.cancelled():
                 return
-            if error is None:
-                answer.set_result(result)
-            else:
+            if model is not None:
+                answer.set_result(model)
+            elif error is not None:
                 answer.set_exception(error)
 
         self._waiting += 1
@@ -141,134 +161,122 @@ class ModelRepository:
         threading.Thread(target=work, name=f"model-{name[:40]}", daemon=True).start()
         return await answer
 
-    def load(self, name: str) -> Model:
-        """Read, verify, load and run the bundle of a name, then let it serve in the place of the version before.
+    def change(self, action: Action, name: str) -> Model:
+        """Make a change, in this process and by the journal in the others; one change is made at a time.
+
+        Args:
+            action: ``load`` reads, verifies, loads and runs the bundle of a name, then lets it serve in the place of
+                the version before. ``unload`` drops a model and the version before; calls and streams under way end on
+                it. ``rollback`` returns to the version that the last load replaced; a second one to the newer.
+            name: The model's name.
+
+        Returns:
+            The model that serves now, or the unloaded one.
 
         Raises:
-            UnknownModel: There is no such model and no such folder.
-            ModelControlFailed: The bundle cannot serve; the version before serves on.
+            UnknownModel: There is no such model.
+            ModelControlFailed: The change cannot be made; what served serves on.
         """
-        path = self._path(name)
         with self._turn:
+            if self._journal is None:
+                return self._make(action, name)
             try:
-                model = self._loaded(path)
-            except Exception as error:
-                reason = _reason(error)
-                log.warning("model %r was not loaded: %s", name, reason)
-                self.load_failures = self.load_failures | {name: reason}
-                self._on_load_failure(name)
-                serving = name in self._registry.models and self._registry.models[name].network is not None
-                state = "the version before serves on" if serving else "the model stays unavailable"
-                raise ModelControlFailed(f"model {name!r} was not loaded, {state}: {reason}", model=name) from error
-            self._replace(name, model)
-            self.load_failures = {other: why for other, why in self.load_failures.items() if other != name}
+                with self._journal.turn():
+                    self._catch_up(self._journal)
+                    model = self._make(action, name)
+                    self._journal.append(Change(action, name, _digest(model)))
+            except OSError as error:  # of the journal alone
+                raise ModelControlFailed(
+                    f"model {name!r}: expected a journal in {self._settings.run_dir} to tell the other processes of "
+                    f"the change, got: {error.strerror}; correct the folder and repeat the call",
+                    model=name,
+                ) from error
+            return model
+
+    def _make(self, action: Action, name: str, wanted: str | None = None) -> Model:
+        """Make a change in this process; ``wanted`` is the `Change.bundle` that it must lead to."""
+        if action == "load":
+            return self._load(name, wanted)
+        return self._unload(name) if action == "unload" else self._roll_back(name)
+
+    def _follow(self, journal: ControlJournal) -> None:
+        """Catch up with the other processes once a second."""
+        first = True
+        while not self._closed.wait(POLL_S):
+            if self._registry.wait_until_warm(0):
+                with self._turn:
+                    self._catch_up(journal, at_start=first)
+                first = False
+
+    def _catch_up(self, journal: ControlJournal, at_start: bool = False) -> None:
+        """Make the changes of other processes; a process that has just started makes only what is left of them."""
+        try:
+            changes = journal.unread()
+        except OSError as error:
+            log.warning("the journal of model changes cannot be read: %s", error)
+            return
+        for change in {it.name: it for it in changes}.values() if at_start else changes:
+            try:
+                if change.action == "unload" or not self._serves(change):
+                    self._make(change.action, change.name, change.bundle)
+            except ServiceError as error:
+                log.warning("a change of another process was not made here: %s", error.detail)
+                if change.name not in self.load_failures:
+                    self._note_failure(change.name, error)
+
+    def _serves(self, change: Change) -> bool:
+        """Whether this process already serves the version that a change led to."""
+        model = self._registry.models.get(change.name)
+        return model is not None and model.network is not None and _digest(model) == change.bundle
+
+    def _load(self, name: str, wanted: str | None) -> Model:
+        path = model_checks.find_folder(self._registry, self._settings, name)
+        try:
+            model = model_checks.load_checked(self._registry, self._settings, path)
+            _require_version(model, wanted)
+        except Exception as error:
+            reason = self._note_failure(name, error)
+            self._on_load_failure(name)
+            log.warning("model %r was not loaded: %s", name, reason)
+            serving = name in self._registry.models and self._registry.models[name].network is not None
+            state = "the version before serves on" if serving else "the model stays unavailable"
+            raise ModelControlFailed(f"model {name!r} was not loaded, {state}: {reason}", model=name) from error
+        self._replace(name, model)
         log.info("model %r: version %s (sha256 %s) serves", name, model.manifest.version, model.sha256[:12])
         return model
 
-    def unload(self, name: str) -> Model:
-        """Take a model out of service and drop it, with the version before; calls and streams under way end on it.
-
-        Raises:
-            UnknownModel: There is no such model.
-            ModelControlFailed: Calls rely on it.
-        """
-        with self._turn:
-            model = self._registry.find_model(name)
-            self._require_dispensable(name)
-            unloaded = replace(model, network=None, failure=UNLOADED)
-            self._registry.put(name, unloaded)
-            self._previous.pop(name, None)
+    def _unload(self, name: str) -> Model:
+        model = self._registry.find_model(name)
+        model_checks.require_dispensable(self._registry, self._settings, name)
+        unloaded = replace(model, network=None, failure=UNLOADED)
+        self._registry.put(name, unloaded)
+        self._previous.pop(name, None)
         log.info("model %r is unloaded", name)
         return unloaded
 
-    def roll_back(self, name: str) -> Model:
-        """Return to the version that the last load replaced; a second roll back returns to the newer one.
-
-        Raises:
-            UnknownModel: There is no such model.
-            ModelControlFailed: No version before is in memory.
-        """
-        with self._turn:
-            self._registry.find_model(name)
-            model = self.previous(name)
-            if model is None:
-                raise ModelControlFailed(
-                    f"model {name!r}: expected a version that a load has replaced, got none since the start or since "
-                    "the model was unloaded; put the older bundle into the models folder and load it",
-                    model=name,
-                )
-            self._replace(name, model)
+    def _roll_back(self, name: str) -> Model:
+        self._registry.find_model(name)
+        model = self.previous(name)
+        if model is None:
+            raise ModelControlFailed(
+                f"model {name!r}: expected a version that a load has replaced, got none since the start or since "
+                "the model was unloaded; put the older bundle into the models folder and load it",
+                model=name,
+            )
+        self._replace(name, model)
         log.info("model %r: rolled back to version %s", name, model.manifest.version)
         return model
 
-    def _path(self, name: str) -> Path:
-        """Find the folder of a name, which must be one part of a path.
-
-        Raises:
-            UnknownModel: There is no such model and no such folder.
-        """
-        path = self._settings.models_dir / name
-        if _NAME.fullmatch(name) and (name in self._registry.models or (path / MANIFEST).is_file()):
-            return path
-        raise UnknownModel(
-            f"expected the name of a model or of a bundle's folder in the models folder, got {shown(name)}; "
-            "POST /v2/repository/index lists them",
-            model=name[:80],
-            models=sorted(self._registry.models),
-        )
-
-    def _loaded(self, path: Path) -> Model:
-        """Load a bundle and run it once.
-
-        Raises:
-            BundleError: It is damaged, does not fit what callers rely on, or cannot be loaded.
-            Exception: Whatever the backend raises when it runs.
-        """
-        bundle = registry_.read(path)
-        self._require_same_kind(path.name, bundle.manifest)
-        model = registry_.load(bundle, self._settings)
-        if model.network is None:
-            raise BundleError(f"bundle {path.name!r}: expected a graph that the backend loads, got: {model.failure}")
-        registry_.run_once(model)
-        return model
-
-    def _require_same_kind(self, name: str, manifest: Manifest) -> None:
-        model = self._registry.models.get(name)
-        if model is None:
-            if name in {self._settings.student, self._settings.teacher} and manifest.is_detector:
-                raise BundleError(f"bundle {name!r}: expected a pose model, got a detector; give it another name")
-            return
-        known = model.manifest
-        if (known.is_detector, known.known_skeleton) != (manifest.is_detector, manifest.known_skeleton):
-            raise BundleError(
-                f"bundle {name!r}: expected {_kind(known)} as in the version before, got {_kind(manifest)}; "
-                "callers rely on it: give the bundle another name, or restart the server"
-            )
-
-    def _require_dispensable(self, name: str) -> None:
-        """Refuse to unload a model without which calls that name no model would fail or change their keypoints."""
-        settings = self._settings
-        if name == settings.detector:
-            raise ModelControlFailed(
-                f"expected a model that others do not need, got the detector {name!r}, which finds the people for all "
-                "of them; load another version of it instead",
-                model=name,
-            )
-        others = {settings.student: settings.teacher, settings.teacher: settings.student}
-        if name not in others:
-            return
-        model, other = self._registry.models[name], self._registry.models.get(others[name])
-        if other is None or other is model or other.network is None or not registry_.same_skeleton(model, other):
-            raise ModelControlFailed(
-                f"expected a model that others can replace, got {name!r}, the last that answers calls for `auto` with "
-                f"its keypoints; load {others[name]!r} first",
-                model=name,
-            )
+    def _note_failure(self, name: str, error: Exception) -> str:
+        reason = _reason(error)
+        self.load_failures = self.load_failures | {name: reason}
+        return reason
 
     def _replace(self, name: str, model: Model) -> None:
         """Let a model serve, and keep the one that it replaces unless that is the same version."""
         old = self._registry.models.get(name)
         self._registry.put(name, model)
+        self.load_failures = {other: why for other, why in self.load_failures.items() if other != name}
         if old is not None and old.network is not None and old.manifest != model.manifest:
             self._previous[name] = old
 
@@ -279,6 +287,14 @@ def _reason(error: Exception) -> str:
     return (text or type(error).__name__)[:MAX_REASON]
 
 
-def _kind(manifest: Manifest) -> str:
-    known = manifest.known_skeleton
-    return "a detector" if manifest.is_detector else f"the skeleton {known.name if known else manifest.skeleton!r}"
+def _digest(model: Model) -> str:
+    """Identify a bundle: its manifest holds the hashes of all its files."""
+    return sha256(model.manifest.model_dump_json().encode())
+
+
+def _require_version(model: Model, wanted: str | None) -> None:
+    if wanted not in {None, _digest(model)}:
+        raise BundleError(
+            f"expected the bundle that another process of this server has loaded, got version "
+            f"{model.manifest.version}, which was put into the models folder since; load it once more"
+        )

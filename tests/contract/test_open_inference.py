@@ -192,7 +192,8 @@ def test_limits_are_those_of_a_batch(server: Running) -> None:
     element = {"datatype": "BYTES", "shape": [1]}
     assert "image[0]" in refusal(post(server, element, struct.pack("<I", len(big)) + big), 413)
     refusal(post(server, element, bytes(8_000_001)), 413)
-    assert refusal(post(server, element, struct.pack("<I", 8) + b"no image"), 415)
+    refusal(post(server, element, struct.pack("<I", 8) + b"no image"), 422)
+    refusal(post(server, element, struct.pack("<I", 16) + b"GIF89a\1\0\1\0\x80\0\0\0\0\0"), 415)
     image, data = files(ONE, ONE)
     damaged = data[:-40] + bytes(40)
     assert refusal(post(server, image, damaged), 422).startswith("image[1]: ")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from fastapi import APIRouter, Request
+from numpy.typing import NDArray
 from pydantic import BaseModel
 from starlette.responses import Response
 
@@ -170,7 +171,7 @@ def _infer_one(inference: _Inference, i: int, waited_ms: float) -> Poses:
 
 def _reply(inference: _Inference, found: list[Poses]) -> Response:
     model, call = inference.query.request.choice.model, inference.call
-    arrays = {
+    arrays: dict[str, NDArray[np.float32] | NDArray[np.int32]] = {
         "keypoints": pad([np.concatenate([it.keypoints, it.scores[..., None]], axis=2) for it in found]),
         "boxes": pad([boxes_.to_xywh(it.boxes) for it in found]),
         "scores": pad([it.person_scores for it in found]),

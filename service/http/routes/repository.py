@@ -46,7 +46,7 @@ async def load(request: Request, name: str) -> Response:
             "models folder: configurations and files are not taken from a call"
         )
     repository: ModelRepository = request.app.state.repository
-    return _changed(await repository.run(repository.load, name))
+    return _changed(await repository.run("load", name))
 
 
 @router.post("/v2/repository/models/{name}/unload", **openapi.REPOSITORY_CHANGE)
@@ -56,7 +56,7 @@ async def unload(request: Request, name: str) -> Response:
     if unknown := sorted(set(control.parameters) - IGNORED_PARAMETERS):
         raise BadRequest(f"expected no parameters, got {shown(unknown[:10], 200)}; leave them out")
     repository: ModelRepository = request.app.state.repository
-    return _changed(await repository.run(repository.unload, name))
+    return _changed(await repository.run("unload", name))
 
 
 @router.post("/v2/repository/models/{name}/rollback", **openapi.REPOSITORY_CHANGE)
@@ -64,7 +64,7 @@ async def roll_back(request: Request, name: str) -> Response:
     """Return to the version that the last load replaced (not part of Triton's extension)."""
     await _control(request)
     repository: ModelRepository = request.app.state.repository
-    return _changed(await repository.run(repository.roll_back, name))
+    return _changed(await repository.run("rollback", name))
 
 
 async def _control(request: Request) -> ModelControl:
@@ -111,8 +111,7 @@ def _require_own_page(request: Request, allowed: tuple[str, ...]) -> None:
 
 
 def _changed(model: Model) -> Response:
-    state = "UNAVAILABLE" if model.network is None else "READY"
-    entry = IndexEntry(model.manifest.name, model.manifest.version, model.sha256, state, model.failure or "")
+    entry = IndexEntry.of(model, model.failure or "")
     return Response(documents.to_json(_document(entry)), media_type=JSON)
 
 
