@@ -71,7 +71,7 @@ def create_app(settings: Settings) -> FastAPI:
             allow_origins=list(settings.cors_origins),
             allow_methods=["GET", "POST"],
             allow_headers=["*"],
-            expose_headers=["Server-Timing", "X-Request-Id", "Retry-After"],
+            expose_headers=["Server-Timing", "X-Request-Id", "Retry-After", "Inference-Header-Content-Length"],
         )
     app.add_middleware(RequestContext, on_response=app.state.metrics.request)
     app.add_middleware(LingeringClose, max_s=settings.upload_s)

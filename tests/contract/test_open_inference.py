@@ -8,15 +8,19 @@ import json
 import struct
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from service.settings import Settings
 from service.wire import open_inference as shapes
 from tests import spots
-from tests.conftest import Running
+from tests.conftest import Running, serving
 from tests.spots import SURE, UNSURE
 
 BOTH, ONE, NOBODY = spots.paint(SURE, UNSURE), spots.paint(SURE), spots.paint()
@@ -217,3 +221,31 @@ def test_pixels_of_any_shape_are_answered(server: Running, size: tuple[int, int]
     assert arrays(post(server, image, data))["num_poses"].tolist() == [0]
     found = arrays(post(server, image, data, parameters={"boxes": f"[[0, 0, {size[0]}, {size[1]}]]"}))
     assert found["num_poses"].tolist() == [1]
+
+
+def test_a_full_queue_refuses_calls_and_answers_the_others(models_dir: Path) -> None:
+    image, data = files(ONE)
+    two = files(ONE, BOTH)
+    with serving(Settings(models_dir=models_dir, inference_threads=1, queue_size=1)) as running:
+        with ThreadPoolExecutor(12) as pool:
+            responses = list(pool.map(lambda i: post(running, *(two if i % 2 else (image, data))), range(48)))
+        assert {it.status_code for it in responses} == {200, 503}
+        refused = next(it for it in responses if it.status_code == 503)
+        assert "queue is full" in refusal(refused, 503)
+        assert int(refused.headers["retry-after"]) >= 1
+        assert running.upload_budget.taken == 0
+
+
+@given(data=st.data())
+def test_no_body_makes_the_server_fail(server: Running, data: st.DataObject) -> None:
+    image, binary = files(ONE)
+    head = json.dumps({"inputs": [{"name": "image", "parameters": {"binary_data_size": len(binary)}} | image]}).encode()
+    body = bytearray(head + binary)
+    for _ in range(data.draw(st.integers(0, 5))):
+        body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
+    end = data.draw(st.sampled_from([len(body), len(body) // 2, 3]))
+    headers = data.draw(st.sampled_from([{}, {"Inference-Header-Content-Length": str(len(head))}]))
+    response = server.http.post(INFER, content=bytes(body[:end]), headers=headers)
+    assert response.status_code < 500, response.text
+    if response.status_code != 200:
+        assert list(response.json()) == ["error"]

@@ -30,6 +30,10 @@ from service.wire.tensors import PictureLimits, pad, read_pictures, write_tensor
 
 router = APIRouter()
 EXTENSIONS = ("binary_tensor_data",)
+QUICK_JSON_DIGITS = 4
+"""Digits of the size of a JSON that is read on the event loop; a turn on a thread would take longer."""
+QUICK_BYTES = 4_000_000
+"""Largest body that is read on the event loop; its bytes are copied once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +113,25 @@ async def infer(request: Request, name: str, version: str | None = None) -> Resp
             pictures = read_pictures(call.image, call.binary, limits)
             return len(content), _Inference(service, call, query, pictures)
 
-        size, inference = await while_connected(request, service.scheduler.run(read))
+        at_once = encoding is None and _is_quick_to_read(chunks, header_length)
+        if at_once:
+            size, inference = read(0.0)
+        else:
+            size, inference = await while_connected(request, service.scheduler.run(read))
         if encoding is not None:
             take(size)
         chunks.clear()
-        found = await while_connected(request, _infer_all(inference))
-    return _reply(inference, found)
+        found = await while_connected(request, _infer_all(inference, admitted=not at_once))
+        if len(found) == 1:
+            return _reply(inference, found)
+        return await service.scheduler.run(lambda _: _reply(inference, found), admitted=True)
+
+
+def _is_quick_to_read(chunks: list[bytes], header_length: str | None) -> bool:
+    """Whether a body can be read on the event loop: it has little JSON and not very many bytes."""
+    return (
+        header_length is not None and len(header_length) <= QUICK_JSON_DIGITS and sum(map(len, chunks)) <= QUICK_BYTES
+    )
 
 
 def _find(service: Service, name: str, version: str | None) -> Model:
@@ -135,15 +152,20 @@ def _find(service: Service, name: str, version: str | None) -> Model:
     return model
 
 
-async def _infer_all(inference: _Inference) -> list[Poses]:
-    """Answer every picture. As in a batch, at most as many wait as there are inference threads."""
+async def _infer_all(inference: _Inference, admitted: bool) -> list[Poses]:
+    """Answer every picture. As in a batch, at most as many wait as there are inference threads.
+
+    Args:
+        inference: The call.
+        admitted: Whether the scheduler has admitted the call; otherwise its first picture asks for it.
+    """
     turns = asyncio.Semaphore(inference.service.scheduler.threads)
 
     async def answer(i: int) -> Poses:
         async with turns:
             try:
                 return await inference.service.scheduler.run(
-                    lambda waited_ms: _infer_one(inference, i, waited_ms), admitted=True
+                    lambda waited_ms: _infer_one(inference, i, waited_ms), admitted=admitted or i > 0
                 )
             except ServiceError as error:
                 error.detail = f"image[{i}]: {error.detail}"
