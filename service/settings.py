@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -53,6 +54,12 @@ def _root_path(value: str) -> str:
     if not _ROOT_PATH.fullmatch(path):
         raise ValueError("expected a path such as /pose, of letters, digits and ._~-")
     return path
+
+
+def _run_dir(value: Path | None) -> Path | None:
+    if value is not None and sys.platform == "win32":
+        raise ValueError("expected none on Windows, where processes cannot share it; change the models of each one")
+    return value
 
 
 _Hosts = Annotated[tuple[Annotated[str, AfterValidator(_host)], ...], BeforeValidator(_comma_separated)]
@@ -151,7 +158,7 @@ class Settings(BaseModel):
         description="explicit: load, unload and roll back models while the server runs, by POST to /v2/repository. "
         "Whoever can call the server can then do so.",
     )
-    run_dir: Path | None = Field(
+    run_dir: Annotated[Path | None, AfterValidator(_run_dir)] = Field(
         None,
         description="Folder in which the server processes of one machine tell each other of loaded and unloaded "
         "models. Needed only where several of them serve the same models folder under model control.",

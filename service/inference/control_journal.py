@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from service.settings import SettingsError
+
 log = logging.getLogger(__name__)
 Action = Literal["load", "unload", "rollback"]
 FILE = "model-control.jsonl"
@@ -38,11 +40,17 @@ class ControlJournal:
         """Open the journal of a folder, which is made if it is missing.
 
         Raises:
-            OSError: The folder cannot be written to.
+            SettingsError: The folder cannot be written to.
         """
-        folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / FILE
-        self._path.touch()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._path.touch()
+        except OSError as error:
+            raise SettingsError(
+                f"run_dir: expected a folder that this server can write to, got {folder}: {error.strerror}; choose "
+                "another with --run-dir"
+            ) from error
         self._process = uuid.uuid4().hex
         self._offset = 0
 

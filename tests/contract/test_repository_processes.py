@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from service.app import create_app
 from service.inference.control_journal import FILE, Change, ControlJournal
-from service.settings import Settings
+from service.settings import Settings, SettingsError
 from tests import spots
 from tests.conftest import Running, serving
 from tests.spots import SURE
@@ -91,6 +92,13 @@ def test_a_journal_that_cannot_be_written_refuses_changes(tmp_path: Path, models
         assert response.status_code == 400
         assert "expected a journal" in response.json()["error"]
         assert version(running) == "1"
+
+
+def test_a_folder_that_cannot_be_made_refuses_the_start(tmp_path: Path, models_dir: Path) -> None:
+    (tmp_path / "file").touch()
+    settings = Settings(models_dir=models_dir, run_dir=tmp_path / "file" / "run", model_control="explicit")
+    with pytest.raises(SettingsError, match=r"run_dir: expected a folder .*--run-dir"):
+        create_app(settings)
 
 
 def test_what_is_read_is_what_others_have_appended(tmp_path: Path) -> None:
