@@ -55,7 +55,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.registry = registry
     app.state.metrics = Metrics()
-    app.state.repository = ModelRepository(registry, settings, app.state.metrics.load_failure)
+    app.state.repository = ModelRepository(registry, settings, app.state.metrics.load_failed)
     app.state.hosts = AllowedHosts(settings)
     for room in (predict, batch, compare, models, health, open_inference, repository, stream, problems, page):
         app.include_router(room.router)

@@ -104,9 +104,9 @@ class Metrics:
         if age_ms is not None:
             self._ages.observe(age_ms / 1e3)
 
-    def load_failure(self, model: str) -> None:
-        """Count a failed load; ``model`` is the name of a model or of a bundle's folder."""
-        self._load_failures.labels(model).inc()
+    def load_failed(self, name: str) -> None:
+        """Count a bundle that could not be loaded while the server runs."""
+        self._load_failures.labels(name).inc()
 
     def fallback(self, reason: str | None) -> None:
         """Count a picture or frame for which the teacher answered; None counts nothing."""
