@@ -18,12 +18,13 @@ from service.http.allowed_hosts import AllowedHosts, HostCheck
 from service.http.lingering_close import LingeringClose
 from service.http.middleware import RequestContext, UnhandledErrors
 from service.http.redirects import RelativeRedirects
-from service.http.routes import batch, compare, health, models, predict
+from service.http.routes import batch, compare, health, models, open_inference, predict, repository
 from service.http.upload_budget import UploadBudget
 from service.inference.exposition import multiprocess_folder
 from service.inference.metrics import Metrics
 from service.inference.pixel_budget import PixelBudget
 from service.inference.registry import ModelRegistry, open_registry
+from service.inference.repository import ModelRepository
 from service.inference.scheduler import Scheduler
 from service.inference.state import Service
 from service.settings import THREADS_JOIN_S, Settings
@@ -56,8 +57,9 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.registry = registry
     app.state.metrics = Metrics(package_version())
+    app.state.repository = ModelRepository(registry, settings, app.state.metrics.load_failed)
     app.state.hosts = AllowedHosts(settings)
-    for room in (predict, batch, compare, models, health, stream, problems, page):
+    for room in (predict, batch, compare, models, health, open_inference, repository, stream, problems, page):
         app.include_router(room.router)
     openapi.describe(app)
     error_handlers.install(app)
@@ -71,7 +73,7 @@ def create_app(settings: Settings) -> FastAPI:
             allow_origins=list(settings.cors_origins),
             allow_methods=["GET", "POST"],
             allow_headers=["*"],
-            expose_headers=["Server-Timing", "X-Request-Id", "Retry-After"],
+            expose_headers=["Server-Timing", "X-Request-Id", "Retry-After", "Inference-Header-Content-Length"],
         )
     spans = app.state.spans = tracing.start(package_version())
     if spans is not None:
@@ -96,9 +98,11 @@ def _lifespan(settings: Settings, registry: ModelRegistry) -> Callable[[FastAPI]
         warming = threading.Thread(target=_warm_up, args=(registry, app.state.metrics), name="warm-up", daemon=True)
         warming.start()
         sampling = asyncio.create_task(_sample(app.state.metrics)) if multiprocess_folder() else None
+        app.state.repository.follow()
         yield
         if sampling is not None:
             sampling.cancel()
+        app.state.repository.close()
         # On a thread: calls that are given up are answered meanwhile. The process does not wait for its threads.
         ends_s = time.monotonic() + THREADS_JOIN_S
         await asyncio.to_thread(scheduler.close, THREADS_JOIN_S)

@@ -209,6 +209,29 @@ class BadParameter(ServiceError):
     }
 
 
+class ModelControlForbidden(ServiceError):
+    """The server does not let this caller load and unload models."""
+
+    status, slug, title = 403, "model-control-forbidden", "Models cannot be changed by this call"
+    meaning = (
+        "The server runs without `--model-control explicit`, or a web page of another site asked it to load, unload or "
+        "roll back a model."
+    )
+    advice = "The operator starts the server with `--model-control explicit`. Send the call from a program, not a page."
+
+
+class ModelControlFailed(ServiceError):
+    """A model was not loaded, unloaded or rolled back."""
+
+    status, slug, title = 400, "model-control-failed", "The model was not changed"
+    meaning = (
+        "The new bundle is damaged or does not fit, the model to unload is needed, or there is no version to return "
+        "to. What served before serves on."
+    )
+    advice = "The `detail` says what is wrong. Correct the bundle's folder and load it again."
+    fields: ClassVar[Mapping[str, str]] = {"model": "The model's name."}
+
+
 class Unavailable(ServiceError):
     """The model exists but cannot answer, or the server is stopping."""
 

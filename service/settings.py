@@ -62,6 +62,12 @@ def _shared_port(workers: int) -> int:
     return workers
 
 
+def _run_dir(value: Path | None) -> Path | None:
+    if value is not None and sys.platform == "win32":
+        raise ValueError("expected none on Windows, where processes cannot share it; change the models of each one")
+    return value
+
+
 _Hosts = Annotated[tuple[Annotated[str, AfterValidator(_host)], ...], BeforeValidator(_comma_separated)]
 _Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], BeforeValidator(_comma_separated)]
 
@@ -161,6 +167,16 @@ class Settings(BaseModel):
     )
     keypoint_threshold: float = Field(
         0.35, ge=0, le=1, description="Default score from which a keypoint counts as `visible`."
+    )
+    model_control: Literal["none", "explicit"] = Field(
+        "none",
+        description="explicit: load, unload and roll back models while the server runs, by POST to /v2/repository. "
+        "Whoever can call the server can then do so.",
+    )
+    run_dir: Annotated[Path | None, AfterValidator(_run_dir)] = Field(
+        None,
+        description="Folder in which the server processes of one machine tell each other of loaded and unloaded "
+        "models. Needed only where several of them serve the same models folder under model control.",
     )
     fallback_score: float | None = Field(
         None,

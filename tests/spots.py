@@ -235,12 +235,17 @@ class _Graph:
 
 
 def write_pose_bundle(
-    folder: Path, name: str, role: Literal["student", "teacher"], onnx_bytes: bytes | None = None, **network: Any
+    folder: Path,
+    name: str,
+    role: Literal["student", "teacher"],
+    onnx_bytes: bytes | None = None,
+    version: str = "1",
+    **network: Any,
 ) -> Path:
     """Write a pose bundle; ``network`` are arguments of `pose_network`, unless ``onnx_bytes`` is given."""
     manifest = Manifest(
         name=name,
-        version="1",
+        version=version,
         role=role,
         files={},
         skeleton="coco17",
@@ -256,11 +261,11 @@ def write_pose_bundle(
     return write(folder / name, manifest, content, f"# {name}\n").path
 
 
-def write_detector_bundle(folder: Path, name: str = "detector") -> Path:
+def write_detector_bundle(folder: Path, name: str = "detector", version: str = "1") -> Path:
     """Write the bundle of a detector."""
     manifest = Manifest(
         name=name,
-        version="1",
+        version=version,
         role="detector",
         files={},
         skeleton=None,

@@ -1,4 +1,4 @@
-"""Exceptions of the routes as problem responses (RFC 9457)."""
+"""Exceptions of the routes as problem responses (RFC 9457); below /v2 as the Open Inference Protocol writes errors."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from service.errors import PROBLEM_TYPE, ServiceError, framework_problem, problem, validation_error
+from service.errors import ServiceError, framework_problem, problem, validation_error
+from service.http import error_reply
 from service.http.middleware import SCOPE_KEY
-from service.wire import documents
 
 
 def install(app: FastAPI) -> None:
@@ -25,7 +25,7 @@ async def on_service_error(request: Request, error: Exception) -> Response:
     """Count the error, and make the response."""
     assert isinstance(error, ServiceError)
     request.app.state.metrics.rejected(error.slug)
-    return _response(problem(error, *_place(request)), error.headers)
+    return _response(request, problem(error, *_place(request)), error.headers)
 
 
 async def _on_validation_error(request: Request, error: Exception) -> Response:
@@ -37,7 +37,7 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     detail = f"{request.method} {request.url.path}: {error.detail}; see /docs for what there is"
     document = framework_problem(error.status_code, detail, *_place(request))
-    return _response(document, dict(error.headers or {}))
+    return _response(request, document, dict(error.headers or {}))
 
 
 def _place(request: Request) -> tuple[str, str, str]:
@@ -45,5 +45,6 @@ def _place(request: Request) -> tuple[str, str, str]:
     return request.url.path, request.scope[SCOPE_KEY], request.scope.get("root_path", "")
 
 
-def _response(document: dict[str, Any], headers: dict[str, str]) -> Response:
-    return Response(documents.to_json(document), document["status"], headers, PROBLEM_TYPE)
+def _response(request: Request, document: dict[str, Any], headers: dict[str, str]) -> Response:
+    body, media_type = error_reply.write(document, request.scope.get("root_path", ""))
+    return Response(body, document["status"], headers, media_type)

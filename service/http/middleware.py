@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import re
 import time
@@ -13,7 +12,8 @@ from collections.abc import Callable
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import PROBLEM_TYPE, ServiceError, internal_error, problem, shown, stopping
+from service.errors import ServiceError, internal_error, problem, shown, stopping
+from service.http import error_reply
 
 log = logging.getLogger(__name__)
 
@@ -117,8 +117,9 @@ class UnhandledErrors:
 
 
 async def _send_problem(error: ServiceError, scope: Scope, send: Send) -> None:
-    body = json.dumps(problem(error, scope["path"], scope[SCOPE_KEY], scope.get("root_path", ""))).encode()
-    headers = [(b"content-type", PROBLEM_TYPE.encode()), (b"content-length", str(len(body)).encode())]
+    root_path = scope.get("root_path", "")
+    body, media_type = error_reply.write(problem(error, scope["path"], scope[SCOPE_KEY], root_path), root_path)
+    headers = [(b"content-type", media_type.encode()), (b"content-length", str(len(body)).encode())]
     headers += [(name.lower().encode(), value.encode()) for name, value in error.headers.items()]
     await send({"type": "http.response.start", "status": error.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

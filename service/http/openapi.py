@@ -18,6 +18,8 @@ from service.errors import (
     BadRequest,
     DeadlineExceeded,
     EmptyBody,
+    ModelControlFailed,
+    ModelControlForbidden,
     NotAcceptable,
     NotReady,
     QueueFull,
@@ -29,6 +31,7 @@ from service.errors import (
     UnknownModel,
     UnsupportedType,
 )
+from service.wire import open_inference
 from service.wire import reply as wire
 from service.wire.formats.coco import CocoResult
 from service.wire.formats.openpose import OpenPoseDocument
@@ -38,7 +41,9 @@ from service.wire.formats.tfjs import TfjsPose
 _REF = "#/components/schemas/"
 _TYPES = (
     wire.Reply, CocoResult, wire.ComparisonReply, wire.Models, wire.ModelDetail, wire.State, wire.Problem,
-    wire.BatchFault, TfjsPose, OpenPoseDocument, RoboflowDocument,
+    wire.BatchFault, TfjsPose, OpenPoseDocument, RoboflowDocument, open_inference.ModelControl,
+    open_inference.RepositoryEntry, open_inference.InferenceError, open_inference.ServerMetadata,
+    open_inference.ModelMetadata, open_inference.InferRequest, open_inference.InferReply,
 )  # fmt: skip
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
@@ -85,7 +90,9 @@ def _ref(model: type) -> dict[str, str]:
     return {"$ref": _REF + model.__name__}
 
 
-def _problems(*errors: type[ServiceError]) -> dict[int | str, Any]:
+def _problems(
+    *errors: type[ServiceError], media_type: str = PROBLEM_TYPE, document: type = wire.Problem
+) -> dict[int | str, Any]:
     """Describe the problems of a route, grouped by status."""
     responses: dict[int | str, Any] = {}
     for error in errors:
@@ -94,7 +101,7 @@ def _problems(*errors: type[ServiceError]) -> dict[int | str, Any]:
         if known:
             known["description"] += " " + line
         else:
-            responses[error.status] = {"description": line, "content": {PROBLEM_TYPE: {"schema": _ref(wire.Problem)}}}
+            responses[error.status] = {"description": line, "content": {media_type: {"schema": _ref(document)}}}
     return responses
 
 
@@ -138,6 +145,45 @@ MODEL = _route({_JSON: _ref(wire.ModelDetail)}, _problems(UnknownModel))
 METRICS = _route({"text/plain": {"type": "string"}}, {})
 HEALTHZ = _route({_JSON: _ref(wire.State)}, {})
 READYZ = _route({_JSON: _ref(wire.State)}, _problems(NotReady))
+
+
+def _errors(*errors: type[ServiceError]) -> dict[int | str, Any]:
+    """Describe the errors of a route below /v2."""
+    return _problems(*errors, media_type=_JSON, document=open_inference.InferenceError)
+
+
+_CONTROL = {"requestBody": {"content": {_JSON: {"schema": _ref(open_inference.ModelControl)}}}}
+REPOSITORY_INDEX = _route(
+    {_JSON: {"type": "array", "items": _ref(open_inference.RepositoryEntry)}},
+    _errors(BadRequest, ModelControlForbidden),
+    _CONTROL,
+)
+REPOSITORY_CHANGE = _route(
+    {_JSON: _ref(open_inference.RepositoryEntry)},
+    _errors(BadRequest, ModelControlFailed, ModelControlForbidden, UnknownModel, NotReady, QueueFull),
+    _CONTROL,
+)
+_HEALTH = {_JSON: {"type": "object"}}
+SERVER_METADATA = _route({_JSON: _ref(open_inference.ServerMetadata)}, {})
+SERVER_LIVE = _route(_HEALTH, {})
+SERVER_READY = _route(_HEALTH, _errors(NotReady))
+MODEL_METADATA = _route({_JSON: _ref(open_inference.ModelMetadata)}, _errors(UnknownModel, Unavailable))
+MODEL_READY = _route(_HEALTH, _errors(UnknownModel, Unavailable, NotReady))
+INFER = _route(
+    {_JSON: _ref(open_inference.InferReply), "application/octet-stream": _BINARY["schema"]},
+    _errors(
+        EmptyBody, BadRequest, UnknownModel, SlowUpload, TooLarge, UnsupportedType, UndecodableImage, BadParameter,
+        NotReady, Unavailable, QueueFull, DeadlineExceeded,
+    ),
+    {
+        "requestBody": {
+            "required": True,
+            "description": "JSON; or JSON and binary tensor data, with the size of the JSON in the header "
+            f"`{open_inference.HEADER_LENGTH}`.",
+            "content": {_JSON: {"schema": _ref(open_inference.InferRequest)}, "application/octet-stream": _BINARY},
+        }
+    },
+)  # fmt: skip
 
 
 def describe(app: FastAPI) -> None:

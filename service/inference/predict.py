@@ -108,10 +108,18 @@ class Comparison:
     sizes: Floats
 
 
-def predict(registry: ModelRegistry, content: bytes, request: PoseRequest, watch: Stopwatch) -> Prediction:
+def predict(
+    registry: ModelRegistry, content: bytes | DecodedImage, request: PoseRequest, watch: Stopwatch
+) -> Prediction:
     """Predict the poses of one image.
 
     People in detected boxes are each returned once. Boxes that the caller gave are all answered.
+
+    Args:
+        registry: Holds the detector.
+        content: An encoded image, or a decoded one whose size the caller has checked.
+        request: What to compute.
+        watch: Measures the stages.
 
     Raises:
         ServiceError: The image cannot be decoded, or a box lies outside of it.
@@ -187,10 +195,10 @@ def compare(
 
 
 def _locate(
-    registry: ModelRegistry, content: bytes, request: PoseRequest, watch: Stopwatch
+    registry: ModelRegistry, content: bytes | DecodedImage, request: PoseRequest, watch: Stopwatch
 ) -> tuple[DecodedImage, Boxes, Floats | None]:
     """Decode the image and get its boxes: the request's without scores, or the detector's with theirs."""
-    image = decode(content, request.max_pixels)
+    image = content if isinstance(content, DecodedImage) else decode(content, request.max_pixels)
     watch.lap("decode")
     if request.boxes is None:
         boxes, scores = registry.detector.detect(image.pixels, request.max_people, request.min_box_score)

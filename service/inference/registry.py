@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -16,7 +17,6 @@ from service.pose.backends.runner import open_runner
 from service.pose.bundle import Bundle, BundleError, Manifest
 from service.pose.detector import PersonDetector
 from service.pose.estimator import PoseEstimator
-from service.pose.types import Image
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -74,11 +74,12 @@ class ModelChoice:
 
 
 class ModelRegistry:
-    """The models of one folder, loaded once. Safe from several threads."""
+    """The models of one folder. Safe from several threads."""
 
     def __init__(self, models: dict[str, Model], settings: Settings) -> None:
-        self.models = models
+        self.models = models  # never changed: `put` replaces it, so that readers need no lock
         self._settings = settings
+        self._changing = threading.Lock()
         self._warm = threading.Event()
         self._failure: str | None = None
         network = models[settings.detector].network
@@ -111,18 +112,26 @@ class ModelRegistry:
         """
         if self._warm.is_set():
             return
-        blank = np.zeros((WARM_UP_SIZE[1], WARM_UP_SIZE[0], 3), np.uint8)
-        for name, model in list(self.models.items()):
+        for name, model in self.models.items():
             try:
-                _run_once(model, blank)
+                run_once(model)
             except Exception as error:
                 log.exception("model %r failed its warm-up", name)
-                self.models[name] = replace(model, network=None, failure=_one_line(error))
-        if self.models[self._settings.detector].network is None:
-            self._failure = f"a detector that cannot run: {self.models[self._settings.detector].failure}"
-        elif not any(self._runnable(name) for name in (self._settings.student, self._settings.teacher)):
-            self._failure = "neither a student nor a teacher that can run"
+                self.put(name, replace(model, network=None, failure=one_line(error)))
         self._warm.set()
+
+    def put(self, name: str, model: Model) -> None:
+        """Add a model, or replace the one of this name. Calls that have chosen the old one end on it."""
+        with self._changing:
+            self.models = self.models | {name: model}
+            detector = self.models[self._settings.detector]
+            if isinstance(detector.network, PersonDetector):
+                self.detector = detector.network
+            self._failure = None
+            if detector.network is None:
+                self._failure = f"a detector that cannot run: {detector.failure}"
+            elif not any(self._runnable(name) for name in (self._settings.student, self._settings.teacher)):
+                self._failure = "neither a student nor a teacher that can run"
 
     def wait_until_warm(self, timeout_s: float) -> bool:
         """Wait for the end of the warm-up; False after ``timeout_s``."""
@@ -161,10 +170,10 @@ class ModelRegistry:
             return ModelChoice(self._find_pose_model(names.get(wanted, wanted)))
         if student is None:
             failed = self.models.get(self._settings.student)
-            if failed is not None and teacher is not None and not _same_skeleton(failed, teacher):
+            if failed is not None and teacher is not None and not same_skeleton(failed, teacher):
                 return ModelChoice(self._find_pose_model(self._settings.student))
             return ModelChoice(teacher or self._find_pose_model(self._settings.teacher), "student_unavailable")
-        if self._settings.fallback_score is None or (teacher is not None and not _same_skeleton(student, teacher)):
+        if self._settings.fallback_score is None or (teacher is not None and not same_skeleton(student, teacher)):
             return ModelChoice(student)
         return ModelChoice(student, backup=teacher, backup_below=self._settings.fallback_score)
 
@@ -196,14 +205,8 @@ def open_registry(settings: Settings) -> ModelRegistry:
     folder = settings.models_dir
     expected = {settings.detector, settings.student, settings.teacher}
     models = {}
-    for path in _bundle_paths(folder, expected):
-        bundle = bundles.read(path)
-        if bundle.manifest.name != path.name:
-            raise BundleError(
-                f"bundle {path}: expected its manifest to name {path.name!r}, got {bundle.manifest.name!r}; "
-                f"rename the folder to {bundle.manifest.name}"
-            )
-        models[path.name] = _load(bundle, settings)
+    for path in bundle_paths(folder, expected):
+        models[path.name] = load(read(path), settings)
     detector = models.get(settings.detector)
     if detector is None or not isinstance(detector.network, PersonDetector):
         got = f"found {sorted(models)}" if detector is None else detector.failure or "it is no detector"
@@ -221,13 +224,32 @@ def open_registry(settings: Settings) -> ModelRegistry:
     return ModelRegistry(models, settings)
 
 
-def _same_skeleton(student: Model, teacher: Model) -> bool:
+def read(path: Path) -> Bundle:
+    """Read and verify a bundle of the models folder.
+
+    Raises:
+        BundleError: It is damaged, or its manifest names another folder.
+    """
+    bundle = bundles.read(path)
+    if bundle.manifest.name != path.name:
+        raise BundleError(
+            f"bundle {path}: expected its manifest to name {path.name!r}, got {bundle.manifest.name!r}; "
+            f"rename the folder to {bundle.manifest.name}"
+        )
+    return bundle
+
+
+def same_skeleton(student: Model, teacher: Model) -> bool:
     """Whether the teacher may answer in the student's place: callers rely on the keypoints of the model they chose."""
     return student.manifest.known_skeleton == teacher.manifest.known_skeleton
 
 
-def _bundle_paths(folder: Path, expected: set[str]) -> list[Path]:
-    """List the folders that hold a manifest, and the expected folders even without one: reading them reports it."""
+def bundle_paths(folder: Path, expected: Collection[str] = ()) -> list[Path]:
+    """List the folders that hold a manifest, and the expected folders even without one: reading them reports it.
+
+    Raises:
+        BundleError: ``folder`` cannot be listed.
+    """
     try:
         paths = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     except OSError as error:
@@ -235,7 +257,12 @@ def _bundle_paths(folder: Path, expected: set[str]) -> list[Path]:
     return [path for path in paths if path.name in expected or (path / bundles.MANIFEST).is_file()]
 
 
-def _load(bundle: Bundle, settings: Settings) -> Model:
+def load(bundle: Bundle, settings: Settings) -> Model:
+    """Load a bundle on the backend; the model's `network` is None where the backend cannot load it.
+
+    Raises:
+        BundleError: The bundle is not what its role says.
+    """
     manifest = bundle.manifest
     try:
         runner = open_runner(
@@ -243,24 +270,25 @@ def _load(bundle: Bundle, settings: Settings) -> Model:
         )
     except Exception as error:  # noqa: BLE001 - the backends' errors share no base class
         log.error("bundle %r cannot be loaded: %s", manifest.name, error)  # noqa: TRY400 - the traceback adds nothing
-        return Model(manifest, bundle.card, f"{settings.backend}-cpu", None, _one_line(error))
+        return Model(manifest, bundle.card, f"{settings.backend}-cpu", None, one_line(error))
     if manifest.role == "detector":
         return Model(manifest, bundle.card, runner.backend, PersonDetector(bundle, runner))
     estimator = PoseEstimator(bundle, runner, settings.flip_test, settings.refine_boxes)
     return Model(manifest, bundle.card, runner.backend, estimator)
 
 
-def _run_once(model: Model, image: Image) -> None:
-    """Run a network.
+def run_once(model: Model) -> None:
+    """Run a network on a blank image of `WARM_UP_SIZE`.
 
     Raises:
         BundleError: Its outputs have the wrong shape.
         Exception: Whatever the backend raises.
     """
+    width, height = WARM_UP_SIZE
+    image = np.zeros((height, width, 3), np.uint8)
     if isinstance(model.network, PersonDetector):
         model.network.detect(image)
     elif model.network is not None:
-        height, width = image.shape[:2]
         poses = model.network.estimate(image, np.array([[0, 0, width, height]], np.float32))
         expected = (1, len(model.network.skeleton), 2)
         if poses.keypoints.shape != expected:
@@ -270,5 +298,6 @@ def _run_once(model: Model, image: Image) -> None:
             )
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """Write the message of an error in one line."""
     return " ".join(str(error).split())

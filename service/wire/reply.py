@@ -137,6 +137,13 @@ class SkeletonEntry(BaseModel):
     edges: list[tuple[int, int]] = Field(description="Pairs of keypoint indices that a drawing connects.")
 
 
+class PreviousVersion(BaseModel):
+    """The version of a model that the last load replaced."""
+
+    version: str
+    sha256: str
+
+
 class ModelEntry(BaseModel):
     """A loaded model."""
 
@@ -147,6 +154,10 @@ class ModelEntry(BaseModel):
     backend: str
     state: Literal["ready", "warming_up", "unavailable"]
     failure: str | None = Field(description="Why the model is unavailable; null otherwise.")
+    last_load_failure: str | None = Field(
+        description="Why the last load of this name failed and left this version serving; null otherwise."
+    )
+    previous: PreviousVersion | None = Field(description="The version to which a roll back returns; null: none.")
     default: bool = Field(description="Whether it answers calls that name no model.")
     skeleton: SkeletonEntry | None = Field(description="null for a detector.")
     metrics: dict[str, float]
@@ -169,6 +180,9 @@ class State(BaseModel):
     """Reply of /healthz and /readyz."""
 
     status: Literal["ok", "ready"]
+    load_failures: dict[str, str] | None = Field(
+        None, description="Why the last load of a model failed, by its name; left out where none failed."
+    )
 
 
 class Problem(BaseModel):

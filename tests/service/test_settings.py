@@ -39,6 +39,8 @@ EXAMPLES = {
     "max_people": ("7", 7),
     "min_score": ("0.4", 0.4),
     "keypoint_threshold": ("0.6", 0.6),
+    "model_control": ("explicit", "explicit"),
+    "run_dir": ("/run/posewright", "/run/posewright"),
     "fallback_score": ("0.5", 0.5),
     "stream_max_sessions": ("6", 6),
     "stream_max_per_address": ("3", 3),
@@ -69,7 +71,7 @@ def test_every_setting_is_read(name: str, source: str) -> None:
 
     value = getattr(settings_.load(environ, flags), name)
 
-    assert (str(value) if name == "models_dir" else value) == expected
+    assert (str(value) if name in {"models_dir", "run_dir"} else value) == expected
 
 
 def test_flags_win_and_empty_variables_are_ignored() -> None:

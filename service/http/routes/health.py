@@ -7,7 +7,9 @@ from starlette.responses import Response
 
 from service.http import openapi
 from service.http.routes.call import JSON
+from service.inference.repository import ModelRepository
 from service.inference.state import Service
+from service.wire import documents
 
 router = APIRouter()
 
@@ -30,7 +32,9 @@ async def healthz() -> Response:
 @router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", **openapi.READYZ)
 async def readyz(request: Request) -> Response:
-    """Answer with 200 once the models are loaded and warm, and with 503 before."""
+    """Answer with 200 once the models are loaded and warm, and with 503 before; name loads that failed since."""
     service: Service = request.app.state.service
     service.registry.require_ready()
-    return Response(b'{"status":"ready"}', media_type=JSON)
+    repository: ModelRepository = request.app.state.repository
+    failures = {"load_failures": repository.load_failures} if repository.load_failures else {}
+    return Response(documents.to_json({"status": "ready"} | failures), media_type=JSON)

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from service.http import openapi
 from service.http.routes.call import JSON
 from service.inference.registry import Model
+from service.inference.repository import ModelRepository
 from service.inference.state import Service
 from service.wire import documents
 
@@ -20,7 +21,7 @@ router = APIRouter()
 async def list_models(request: Request) -> Response:
     """List the models of the registry."""
     service: Service = request.app.state.service
-    entries = [_entry(service, model) for model in service.registry.models.values()]
+    entries = [_entry(request, model) for model in service.registry.models.values()]
     return Response(documents.to_json({"models": entries}), media_type=JSON)
 
 
@@ -29,16 +30,22 @@ async def show_model(request: Request, name: str) -> Response:
     """Show one model with its card."""
     service: Service = request.app.state.service
     model = service.registry.find_model(name)
-    return Response(documents.to_json(_entry(service, model) | {"card": model.card}), media_type=JSON)
+    return Response(documents.to_json(_entry(request, model) | {"card": model.card}), media_type=JSON)
 
 
-def _entry(service: Service, model: Model) -> dict[str, Any]:
+def _entry(request: Request, model: Model) -> dict[str, Any]:
+    service: Service = request.app.state.service
+    repository: ModelRepository = request.app.state.repository
+    name = model.manifest.name
+    previous = repository.previous(name)
     ref = documents.model_ref(model)
     del ref["fallback"]
     state = "unavailable" if model.network is None else "ready" if service.registry.ready else "warming_up"
     return ref | {
         "state": state,
         "failure": model.failure,
+        "last_load_failure": repository.load_failures.get(name),
+        "previous": None if previous is None else {"version": previous.manifest.version, "sha256": previous.sha256},
         "default": service.registry.is_default(model),
         "skeleton": _skeleton(model),
         "metrics": model.manifest.metrics,

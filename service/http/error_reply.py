@@ -1,0 +1,25 @@
+"""The body of a call that failed: a problem document, or below /v2 what the Open Inference Protocol asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from service.errors import PROBLEM_TYPE
+from service.wire import documents
+
+
+def write(document: Mapping[str, Any], root_path: str) -> tuple[bytes, str]:
+    """Write a problem document (RFC 9457), or ``{"error": "..."}`` with its detail for a path below /v2.
+
+    Args:
+        document: Of `service.errors.problem`; its ``instance`` is the path of the call.
+        root_path: Path prefix of the server behind a proxy.
+
+    Returns:
+        The body and its media type.
+    """
+    path = str(document["instance"]).removeprefix(root_path)
+    if path == "/v2" or path.startswith("/v2/"):
+        return documents.to_json({"error": document["detail"]}), "application/json"
+    return documents.to_json(document), PROBLEM_TYPE

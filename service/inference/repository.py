@@ -1,0 +1,300 @@
+"""The model repository: loads, unloads and rolls back models while the server runs (Triton's model repository)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from service.errors import ModelControlFailed, QueueFull, ServiceError
+from service.inference import model_checks
+from service.inference import registry as registry_
+from service.inference.control_journal import Action, Change, ControlJournal
+from service.inference.registry import Model, ModelRegistry
+from service.pose.bundle import BundleError, sha256
+from service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+State = Literal["READY", "UNAVAILABLE"]
+UNLOADED = "unloaded"
+MAX_WAITING = 8
+"""Most actions that wait for their turn; further ones are refused."""
+POLL_S = 1.0
+"""Time between two looks at the journal of the other processes, in seconds."""
+MAX_REASON = 500
+"""Longest reason of a failure, in characters: a manifest's faults may be many."""
+
+
+@dataclass(frozen=True, slots=True)
+class IndexEntry:
+    """One version of one model.
+
+    Attributes:
+        name: The model's name.
+        version: Its version; None for a bundle that has not been read.
+        sha256: sha256 (hex) of the network's file; None likewise.
+        state: Whether it answers calls.
+        reason: Why it does not, or why the last load left this version serving; empty otherwise.
+    """
+
+    name: str
+    version: str | None
+    sha256: str | None
+    state: State
+    reason: str = ""
+
+    @classmethod
+    def of(cls, model: Model, reason: str) -> IndexEntry:
+        """Describe a model that is in the registry."""
+        state: State = "UNAVAILABLE" if model.network is None else "READY"
+        return cls(model.manifest.name, model.manifest.version, model.sha256, state, reason)
+
+
+class ModelRepository:
+    """Changes the models of a registry, one change at a time. Safe from several threads.
+
+    A name keeps its skeleton, and stays a detector or a pose model, because callers rely on both. The version that a
+    load replaced stays in memory for `roll_back` until another load of that name succeeds, or until it is unloaded.
+
+    Attributes:
+        load_failures: Why the last load of a name failed, by name; replaced with every change, never changed itself.
+    """
+
+    def __init__(self, registry: ModelRegistry, settings: Settings, on_load_failure: Callable[[str], None]) -> None:
+        """Change nothing yet.
+
+        Args:
+            registry: The models that serve.
+            settings: Name the folder of the bundles, the models that callers rely on, and the folder of the journal.
+            on_load_failure: Called with a model's name whenever loading it has failed.
+        """
+        self._journal: ControlJournal | None = None
+        if settings.model_control == "explicit" and settings.run_dir is not None:
+            self._journal = ControlJournal(settings.run_dir)
+        self._closed = threading.Event()
+        self.load_failures: dict[str, str] = {}
+        self._registry = registry
+        self._settings = settings
+        self._on_load_failure = on_load_failure
+        self._previous: dict[str, Model] = {}
+        self._turn = threading.Lock()
+        self._waiting = 0
+
+    def previous(self, name: str) -> Model | None:
+        """Get the version to which `roll_back` would return; None if there is none."""
+        return self._previous.get(name)
+
+    def index(self) -> list[IndexEntry]:
+        """List all versions in memory, and the bundles in the models folder that are not loaded."""
+        models = self._registry.models
+        entries = []
+        for name, model in models.items():
+            entries.append(IndexEntry.of(model, self.load_failures.get(name) or model.failure or ""))
+            if (previous := self.previous(name)) is not None:
+                kept = "replaced; a roll back returns to it"
+                entries.append(IndexEntry(name, previous.manifest.version, previous.sha256, "UNAVAILABLE", kept))
+        on_disk: list[Path] = []
+        with suppress(BundleError):  # the folder is gone; the models in memory serve on
+            on_disk = registry_.bundle_paths(self._settings.models_dir)
+        for path in on_disk:
+            if path.name not in models:
+                reason = self.load_failures.get(path.name, "not loaded")
+                entries.append(IndexEntry(path.name, None, None, "UNAVAILABLE", reason))
+        return entries
+
+    def follow(self) -> None:
+        """Make the changes of the other processes of this server from now on, until `close`."""
+        if self._journal is not None:
+            threading.Thread(target=self._follow, args=(self._journal,), name="model-journal", daemon=True).start()
+
+    def close(self) -> None:
+        """End `follow`."""
+        self._closed.set()
+
+    async def run(self, action: Action, name: str) -> Model:
+        """Make a change on a thread of its own, so that calls are answered meanwhile; see `change`.
+
+        Raises:
+            NotReady: The warm-up is still running.
+            QueueFull: Too many changes are waiting.
+            UnknownModel: There is no such model.
+            ModelControlFailed: The change cannot be made.
+        """
+        if not self._registry.wait_until_warm(0):
+            self._registry.require_ready()
+        if self._waiting >= MAX_WAITING:
+            raise QueueFull(
+                f"expected at most {MAX_WAITING} changes of models to wait, got one more; try again in 5 s",
+                headers={"Retry-After": "5"},
+                retry_after_s=5,
+                capacity=MAX_WAITING,
+            )
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Model] = loop.create_future()
+
+        def work() -> None:
+            model, error = None, None
+            try:
+                model = self.change(action, name)
+            except BaseException as raised:  # noqa: BLE001 - raised again where the call is awaited
+                error = raised
+            with suppress(RuntimeError):  # the loop has closed: the server stopped meanwhile
+                loop.call_soon_threadsafe(settle, model, error)
+
+        def settle(model: Model | None, error: BaseException | None) -> None:
+            self._waiting -= 1
+            if answer.cancelled():
+                return
+            if model is not None:
+                answer.set_result(model)
+            elif error is not None:
+                answer.set_exception(error)
+
+        self._waiting += 1
+        # Not a pool's thread: the process would wait for it at its end, however long the backend takes.
+        threading.Thread(target=work, name=f"model-{name[:40]}", daemon=True).start()
+        return await answer
+
+    def change(self, action: Action, name: str) -> Model:
+        """Make a change, in this process and by the journal in the others; one change is made at a time.
+
+        Args:
+            action: ``load`` reads, verifies, loads and runs the bundle of a name, then lets it serve in the place of
+                the version before. ``unload`` drops a model and the version before; calls and streams under way end on
+                it. ``rollback`` returns to the version that the last load replaced; a second one to the newer.
+            name: The model's name.
+
+        Returns:
+            The model that serves now, or the unloaded one.
+
+        Raises:
+            UnknownModel: There is no such model.
+            ModelControlFailed: The change cannot be made; what served serves on.
+        """
+        with self._turn:
+            if self._journal is None:
+                return self._make(action, name)
+            try:
+                with self._journal.turn():
+                    self._catch_up(self._journal)
+                    model = self._make(action, name)
+                    self._journal.append(Change(action, name, _digest(model)))
+            except OSError as error:  # of the journal alone
+                raise ModelControlFailed(
+                    f"model {name!r}: expected a journal in {self._settings.run_dir} to tell the other processes of "
+                    f"the change, got: {error.strerror}; correct the folder and repeat the call",
+                    model=name,
+                ) from error
+            return model
+
+    def _make(self, action: Action, name: str, wanted: str | None = None) -> Model:
+        """Make a change in this process; ``wanted`` is the `Change.bundle` that it must lead to."""
+        if action == "load":
+            return self._load(name, wanted)
+        return self._unload(name) if action == "unload" else self._roll_back(name)
+
+    def _follow(self, journal: ControlJournal) -> None:
+        """Catch up with the other processes once a second."""
+        first = True
+        while not self._closed.wait(POLL_S):
+            if self._registry.wait_until_warm(0):
+                with self._turn:
+                    self._catch_up(journal, at_start=first)
+                first = False
+
+    def _catch_up(self, journal: ControlJournal, at_start: bool = False) -> None:
+        """Make the changes of other processes; a process that has just started makes only what is left of them."""
+        try:
+            changes = journal.unread()
+        except OSError as error:
+            log.warning("the journal of model changes cannot be read: %s", error)
+            return
+        for change in {it.name: it for it in changes}.values() if at_start else changes:
+            try:
+                if change.action == "unload" or not self._serves(change):
+                    self._make(change.action, change.name, change.bundle)
+            except ServiceError as error:
+                log.warning("a change of another process was not made here: %s", error.detail)
+                if change.name not in self.load_failures:
+                    self._note_failure(change.name, error)
+
+    def _serves(self, change: Change) -> bool:
+        """Whether this process already serves the version that a change led to."""
+        model = self._registry.models.get(change.name)
+        return model is not None and model.network is not None and _digest(model) == change.bundle
+
+    def _load(self, name: str, wanted: str | None) -> Model:
+        path = model_checks.find_folder(self._registry, self._settings, name)
+        try:
+            model = model_checks.load_checked(self._registry, self._settings, path)
+            _require_version(model, wanted)
+        except Exception as error:
+            reason = self._note_failure(name, error)
+            self._on_load_failure(name)
+            log.warning("model %r was not loaded: %s", name, reason)
+            serving = name in self._registry.models and self._registry.models[name].network is not None
+            state = "the version before serves on" if serving else "the model stays unavailable"
+            raise ModelControlFailed(f"model {name!r} was not loaded, {state}: {reason}", model=name) from error
+        self._replace(name, model)
+        log.info("model %r: version %s (sha256 %s) serves", name, model.manifest.version, model.sha256[:12])
+        return model
+
+    def _unload(self, name: str) -> Model:
+        model = self._registry.find_model(name)
+        model_checks.require_dispensable(self._registry, self._settings, name)
+        unloaded = replace(model, network=None, failure=UNLOADED)
+        self._registry.put(name, unloaded)
+        self._previous.pop(name, None)
+        log.info("model %r is unloaded", name)
+        return unloaded
+
+    def _roll_back(self, name: str) -> Model:
+        self._registry.find_model(name)
+        model = self.previous(name)
+        if model is None:
+            raise ModelControlFailed(
+                f"model {name!r}: expected a version that a load has replaced, got none since the start or since "
+                "the model was unloaded; put the older bundle into the models folder and load it",
+                model=name,
+            )
+        self._replace(name, model)
+        log.info("model %r: rolled back to version %s", name, model.manifest.version)
+        return model
+
+    def _note_failure(self, name: str, error: Exception) -> str:
+        reason = _reason(error)
+        self.load_failures = self.load_failures | {name: reason}
+        return reason
+
+    def _replace(self, name: str, model: Model) -> None:
+        """Let a model serve, and keep the one that it replaces unless that is the same version."""
+        old = self._registry.models.get(name)
+        self._registry.put(name, model)
+        self.load_failures = {other: why for other, why in self.load_failures.items() if other != name}
+        if old is not None and old.network is not None and old.manifest != model.manifest:
+            self._previous[name] = old
+
+
+def _reason(error: Exception) -> str:
+    """Write why a model cannot serve in one line that is not too long."""
+    text = error.detail if isinstance(error, ServiceError) else registry_.one_line(error)
+    return (text or type(error).__name__)[:MAX_REASON]
+
+
+def _digest(model: Model) -> str:
+    """Identify a bundle: its manifest holds the hashes of all its files."""
+    return sha256(model.manifest.model_dump_json().encode())
+
+
+def _require_version(model: Model, wanted: str | None) -> None:
+    if wanted not in {None, _digest(model)}:
+        raise BundleError(
+            f"expected the bundle that another process of this server has loaded, got version "
+            f"{model.manifest.version}, which was put into the models folder since; load it once more"
+        )
