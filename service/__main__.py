@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import socket
 import sys
@@ -11,7 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI
+from pydantic import SecretStr
 
+from service import logs
 from service import settings as settings_
 from service.app import create_app, package_version
 from service.http.server import Server
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     flags = {name: value for name, value in vars(_parser().parse_args(arguments)).items() if value is not None}
     try:
         settings = settings_.load(os.environ, flags)
-        logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        logs.configure(settings)
         app = create_app(settings)
         listener = _listen(settings)
     except (SettingsError, BundleError, StartError) as error:
@@ -50,8 +51,14 @@ def _parser() -> argparse.ArgumentParser:
     for name, field in Settings.model_fields.items():
         default = f" (default: {field.default})" if field.default not in {None, (), ""} else ""
         described = (str(field.description) + default).replace("%", "%%")
-        parser.add_argument(f"--{name.replace('_', '-')}", metavar="VALUE", help=described)
+        kind = _refuse_secret if field.annotation == SecretStr | None else str
+        parser.add_argument(f"--{name.replace('_', '-')}", metavar="VALUE", help=described, type=kind)
     return parser
+
+
+def _refuse_secret(_: str) -> str:
+    """Refuse a secret on the command line, without repeating it."""
+    raise argparse.ArgumentTypeError("expected a variable in the environment, got a flag, which others can read")
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -13,11 +13,16 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from service.http import error_handlers, openapi, page, problems
+from service.http.access import AccessCheck
+from service.http.access_log import AccessLog
 from service.http.allowed_hosts import AllowedHosts, HostCheck
+from service.http.api_keys import ApiKeys
 from service.http.lingering_close import LingeringClose
 from service.http.middleware import RequestContext, UnhandledErrors
+from service.http.rate_limits import RateLimits
 from service.http.redirects import RelativeRedirects
 from service.http.routes import batch, compare, health, models, predict
+from service.http.security_headers import SecurityHeaders
 from service.http.upload_budget import UploadBudget
 from service.inference.metrics import Metrics
 from service.inference.pixel_budget import PixelBudget
@@ -42,7 +47,9 @@ def create_app(settings: Settings) -> FastAPI:
 
     Raises:
         BundleError: The models folder cannot be served from.
+        SettingsError: The API keys cannot be read.
     """
+    api_keys, rate_limits = ApiKeys(settings), RateLimits(settings)
     registry = open_registry(settings)
     app = FastAPI(
         title="posewright",
@@ -55,13 +62,16 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.registry = registry
     app.state.metrics = Metrics()
     app.state.hosts = AllowedHosts(settings)
+    app.state.api_keys, app.state.rate_limits = api_keys, rate_limits
     for room in (predict, batch, compare, models, health, stream, problems, page):
         app.include_router(room.router)
-    openapi.describe(app)
+    openapi.describe(app, public_metrics=settings.public_metrics)
     error_handlers.install(app)
     # The first is the innermost.
     app.add_middleware(UnhandledErrors)
     app.add_middleware(RelativeRedirects)
+    if api_keys.required or rate_limits:
+        app.add_middleware(AccessCheck, keys=api_keys, limits=rate_limits, public_metrics=settings.public_metrics)
     app.add_middleware(HostCheck, hosts=app.state.hosts)
     if settings.cors_origins:
         app.add_middleware(
@@ -69,9 +79,12 @@ def create_app(settings: Settings) -> FastAPI:
             allow_origins=list(settings.cors_origins),
             allow_methods=["GET", "POST"],
             allow_headers=["*"],
-            expose_headers=["Server-Timing", "X-Request-Id", "Retry-After"],
+            expose_headers=["Server-Timing", "X-Request-Id", "Retry-After", "RateLimit", "RateLimit-Policy"],
         )
+    if settings.logs_access:
+        app.add_middleware(AccessLog)
     app.add_middleware(RequestContext, on_response=app.state.metrics.request)
+    app.add_middleware(SecurityHeaders)
     app.add_middleware(LingeringClose, max_s=settings.upload_s)
     return app
 
@@ -83,11 +96,18 @@ def _lifespan(settings: Settings, registry: ModelRegistry) -> Callable[[FastAPI]
         app.state.upload_budget = UploadBudget(settings.max_bodies_bytes, settings.upload_s)
         app.state.service = Service(settings, registry, scheduler, app.state.metrics, PixelBudget(settings.max_pixels))
         app.state.metrics.watch_queue(scheduler)
-        app.state.streams = OpenStreams(settings.stream_max_sessions, settings.streams_per_address)
+        app.state.streams = OpenStreams(
+            settings.stream_max_sessions, settings.streams_per_address, settings.stream_max_per_key
+        )
+        api_keys: ApiKeys = app.state.api_keys
+        watching = asyncio.create_task(
+            api_keys.watch(on_change=lambda: app.state.streams.close_revoked(api_keys.accepts))
+        )
         # On a thread: meanwhile /healthz answers, and /readyz tells when the models are warm.
         warming = threading.Thread(target=registry.warm_up, name="warm-up", daemon=True)
         warming.start()
         yield
+        watching.cancel()
         # On a thread: calls that are given up are answered meanwhile. The process does not wait for its threads.
         ends_s = time.monotonic() + THREADS_JOIN_S
         await asyncio.to_thread(scheduler.close, THREADS_JOIN_S)
