@@ -61,7 +61,7 @@ def _rates(value: str) -> str:
         parsed = parse_many(value) if value else []
     except ValueError:
         parsed = None
-    if parsed is None or any(it.amount < 1 or it.multiples < 1 for it in parsed):
+    if parsed is None or any(it.amount < 1 for it in parsed):
         raise ValueError("expected rates such as 10/second, 600/minute or 10/second;5000/day")
     return value
 
