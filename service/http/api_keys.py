@@ -19,11 +19,10 @@ from starlette.datastructures import Headers
 from service.errors import Unauthorized
 from service.settings import PREFIX, Settings, SettingsError
 from service.streaming.caller import ApiKey
+from service.streaming.messages import BEARER_SUBPROTOCOL
 
 log = logging.getLogger(__name__)
 
-BEARER_SUBPROTOCOL = "bearer."
-"""Start of the WebSocket subprotocol that carries a key: scripts in browsers cannot set headers of a handshake."""
 WATCH_S = 1.0
 """Interval between two looks at the file of keys, seconds."""
 # A key must be a token (RFC 9110, sec. 5.6.2), because a WebSocket subprotocol is one.
@@ -150,7 +149,7 @@ def _parse(place: str, entries: Iterable[tuple[int, str]]) -> tuple[ApiKey, ...]
 
 
 def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode()).digest()
+    return hashlib.sha256(key.encode(errors="surrogatepass")).digest()
 
 
 def _given(headers: Headers, subprotocols: Sequence[str]) -> str | None:

@@ -48,8 +48,7 @@ class RateLimits:
         counted = [(it, name) for it in self._limits if (name := it.name_of(caller)) is not None]
         refusing = [(it, name) for it, name in counted if not it.limiter.test(it.item, name)]
         if refusing:
-            limit, name = max(refusing, key=lambda it: it[0].reset_s(it[1]))
-            wait_s = limit.reset_s(name)
+            wait_s, limit = max(((it.left(name)[1], it) for it, name in refusing), key=lambda it: it[0])
             raise RateLimited(
                 f"expected at most {limit.item.amount} calls in {limit.window_s} s from one {limit.counted_by}, "
                 f"got one more; try again in {wait_s} s",
@@ -87,10 +86,10 @@ class _Limit:
             return caller.address
         return None if caller.key is None else caller.key.name
 
-    def reset_s(self, name: str) -> int:
-        """Whole seconds until the count begins anew, at least 1."""
-        reset_s = self.limiter.get_window_stats(self.item, name).reset_time - time.monotonic()
-        return max(1, math.ceil(reset_s))
+    def left(self, name: str) -> tuple[int, int]:
+        """Return how many calls are left, and in how many seconds (at least 1) the count begins anew."""
+        window = self.limiter.get_window_stats(self.item, name)
+        return window.remaining, max(1, math.ceil(window.reset_time - time.monotonic()))
 
 
 class WindowCounts(Storage):
@@ -164,6 +163,6 @@ def _headers(counted: list[tuple[_Limit, str]]) -> dict[str, str]:
     for limit, name in counted:
         title = f'"{limit.counted_by}-{limit.window_s}s"'
         policies.append(f"{title};q={limit.item.amount};w={limit.window_s}")
-        left = limit.limiter.get_window_stats(limit.item, name).remaining
-        states.append(f"{title};r={left};t={limit.reset_s(name)}")
+        left, reset_s = limit.left(name)
+        states.append(f"{title};r={left};t={reset_s}")
     return {"RateLimit-Policy": ", ".join(policies), "RateLimit": ", ".join(states)}

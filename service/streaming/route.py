@@ -14,7 +14,7 @@ from service.inference.state import Service
 from service.streaming.caller import Caller, counted_address
 from service.streaming.close import CloseCode, CloseStream, send_close
 from service.streaming.handshake import INSTANCE
-from service.streaming.messages import SUBPROTOCOL
+from service.streaming.messages import BEARER_SUBPROTOCOL, SUBPROTOCOL
 from service.streaming.open_streams import OpenStreams
 from service.streaming.session import StreamSession
 
@@ -119,6 +119,6 @@ def _is_of(origin: str, host: str) -> bool:
 def _require_subprotocol(offered: list[str]) -> None:
     """Refuse clients that offer other subprotocols only; a client that offers none is accepted."""
     if offered and SUBPROTOCOL not in offered:
-        shown = ", ".join(it for it in offered if not it.startswith("bearer."))[:200]  # never a key
+        shown = ", ".join(it for it in offered if not it.startswith(BEARER_SUBPROTOCOL))[:200]  # never a key
         reason = f"expected the subprotocol {SUBPROTOCOL!r}, got {shown!r}; offer it"
         raise CloseStream(CloseCode.BAD_HELLO, reason)
