@@ -98,7 +98,8 @@ def _announcement(app: FastAPI, settings: Settings, listener: socket.socket) -> 
     )
     return (
         f"posewright {package_version()} at http://{host}:{listener.getsockname()[1]} (docs at /docs) with {loaded}; "
-        f"{settings.inference_thread_count} inference threads x {settings.runtime_thread_count}"
+        f"{settings.inference_thread_count} inference threads x {settings.runtime_thread_count}; "
+        f"API keys: {', '.join(app.state.api_keys.names) or 'none, every caller is answered'}"
     )
 
 

@@ -54,6 +54,11 @@ class ApiKeys:
         self._seen = self._stamp()
         self._keys = self._read()
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the keys that are accepted now."""
+        return tuple(it.name for it in self._keys)
+
     def identify(self, headers: Headers, subprotocols: Sequence[str] = ()) -> ApiKey | None:
         """Find the key of a request; None if the server asks for none.
 
@@ -105,7 +110,7 @@ class ApiKeys:
             except SettingsError as error:
                 log.error("the API keys stay as they were: %s", error)  # noqa: TRY400 - a traceback says nothing more
                 continue
-            log.info("read the API keys again: %s", ", ".join(it.name for it in self._keys))
+            log.info("read the API keys again: %s", ", ".join(self.names))
             on_change()
 
     def _stamp(self) -> tuple[int, ...]:

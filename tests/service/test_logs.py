@@ -153,6 +153,11 @@ def test_what_callers_send_forges_no_line(seen: Any) -> None:
     assert "\n" not in next(record["message"] for record in records if "forged" in record["message"])
 
 
+def test_the_first_line_names_the_keys(seen: Any) -> None:
+    served, _, _ = seen
+    assert served.stdout.splitlines()[0].endswith("; API keys: camera")
+
+
 def test_neither_keys_nor_queries_nor_pictures_appear_anywhere(seen: Any) -> None:
     served, _, replies = seen
     texts = [served.stdout, served.stderr, *(reply.text + str(reply.headers) for reply in replies)]
