@@ -44,6 +44,7 @@ check: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/python -m tests.audit
 
 house: $(VENV)/.dev
 	$(VENV)/bin/python -m tests.house

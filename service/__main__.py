@@ -8,10 +8,13 @@ import socket
 import sys
 from collections.abc import Sequence
 
+from pydantic import SecretStr
+
+from service import logs
 from service import settings as settings_
 from service.app import package_version
 from service.pose.bundle import BundleError
-from service.process import configure_logging, serve
+from service.process import serve
 from service.settings import Settings, SettingsError
 from service.workers import StartError, Supervisor
 
@@ -25,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if settings.workers == 1:
                 serve(settings, listener, lambda line: print(line, flush=True))
             else:
-                configure_logging(settings)
+                logs.configure(settings)
                 Supervisor(settings, listener).run()
     except (SettingsError, BundleError, StartError) as error:
         print(f"posewright-serve: {error}", file=sys.stderr)
@@ -43,8 +46,14 @@ def _parser() -> argparse.ArgumentParser:
     for name, field in Settings.model_fields.items():
         default = f" (default: {field.default})" if field.default not in {None, (), ""} else ""
         described = (str(field.description) + default).replace("%", "%%")
-        parser.add_argument(f"--{name.replace('_', '-')}", metavar="VALUE", help=described)
+        kind = _refuse_secret if field.annotation == SecretStr | None else str
+        parser.add_argument(f"--{name.replace('_', '-')}", metavar="VALUE", help=described, type=kind)
     return parser
+
+
+def _refuse_secret(_: str) -> str:
+    """Refuse a secret on the command line, without repeating it."""
+    raise argparse.ArgumentTypeError("expected a variable in the environment, got a flag, which others can read")
 
 
 def _listen(settings: Settings) -> socket.socket:

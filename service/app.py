@@ -14,11 +14,16 @@ from starlette.middleware.cors import CORSMiddleware
 
 from service import tracing
 from service.http import error_handlers, openapi, page, problems
+from service.http.access import AccessCheck
+from service.http.access_log import AccessLog
 from service.http.allowed_hosts import AllowedHosts, HostCheck
+from service.http.api_keys import ApiKeys
 from service.http.lingering_close import LingeringClose
 from service.http.middleware import RequestContext, UnhandledErrors
+from service.http.rate_limits import RateLimits
 from service.http.redirects import RelativeRedirects
 from service.http.routes import batch, compare, health, models, open_inference, predict, repository
+from service.http.security_headers import SecurityHeaders
 from service.http.upload_budget import UploadBudget
 from service.inference.exposition import multiprocess_folder
 from service.inference.metrics import Metrics
@@ -45,7 +50,9 @@ def create_app(settings: Settings) -> FastAPI:
 
     Raises:
         BundleError: The models folder cannot be served from.
+        SettingsError: The API keys cannot be read.
     """
+    api_keys, rate_limits = ApiKeys(settings), RateLimits(settings)
     registry = open_registry(settings)
     app = FastAPI(
         title="posewright",
@@ -59,13 +66,16 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.metrics = Metrics(package_version())
     app.state.repository = ModelRepository(registry, settings, app.state.metrics.load_failed)
     app.state.hosts = AllowedHosts(settings)
+    app.state.api_keys, app.state.rate_limits = api_keys, rate_limits
     for room in (predict, batch, compare, models, health, open_inference, repository, stream, problems, page):
         app.include_router(room.router)
-    openapi.describe(app)
+    openapi.describe(app, public_metrics=settings.public_metrics)
     error_handlers.install(app)
     # The first is the innermost.
     app.add_middleware(UnhandledErrors)
     app.add_middleware(RelativeRedirects)
+    if api_keys.required or rate_limits:
+        app.add_middleware(AccessCheck, keys=api_keys, limits=rate_limits, public_metrics=settings.public_metrics)
     app.add_middleware(HostCheck, hosts=app.state.hosts)
     if settings.cors_origins:
         app.add_middleware(
@@ -73,13 +83,23 @@ def create_app(settings: Settings) -> FastAPI:
             allow_origins=list(settings.cors_origins),
             allow_methods=["GET", "POST"],
             allow_headers=["*"],
-            expose_headers=["Server-Timing", "X-Request-Id", "Retry-After", "Inference-Header-Content-Length"],
+            expose_headers=[
+                "Server-Timing",
+                "X-Request-Id",
+                "Retry-After",
+                "RateLimit",
+                "RateLimit-Policy",
+                "Inference-Header-Content-Length",
+            ],
         )
     spans = app.state.spans = tracing.start(package_version())
     if spans is not None:
         app.state.metrics.on_stages = spans.stages
         app.add_middleware(spans.middleware, spans=spans)
+    if settings.logs_access:
+        app.add_middleware(AccessLog)
     app.add_middleware(RequestContext, on_response=app.state.metrics.request)
+    app.add_middleware(SecurityHeaders)
     app.add_middleware(LingeringClose, max_s=settings.upload_s)
     return app
 
@@ -93,7 +113,13 @@ def _lifespan(settings: Settings, registry: ModelRegistry) -> Callable[[FastAPI]
         app.state.upload_budget = UploadBudget(settings.max_bodies_bytes, settings.upload_s)
         app.state.service = Service(settings, registry, scheduler, app.state.metrics, PixelBudget(settings.max_pixels))
         app.state.metrics.watch(scheduler, registry)
-        app.state.streams = OpenStreams(settings.stream_max_sessions, settings.streams_per_address)
+        app.state.streams = OpenStreams(
+            settings.stream_max_sessions, settings.streams_per_address, settings.stream_max_per_key
+        )
+        api_keys: ApiKeys = app.state.api_keys
+        watching = asyncio.create_task(
+            api_keys.watch(on_change=lambda: app.state.streams.close_revoked(api_keys.accepts))
+        )
         # On a thread: meanwhile /healthz answers, and /readyz tells when the models are warm.
         warming = threading.Thread(target=_warm_up, args=(registry, app.state.metrics), name="warm-up", daemon=True)
         warming.start()
@@ -103,6 +129,7 @@ def _lifespan(settings: Settings, registry: ModelRegistry) -> Callable[[FastAPI]
         if sampling is not None:
             sampling.cancel()
         app.state.repository.close()
+        watching.cancel()
         # On a thread: calls that are given up are answered meanwhile. The process does not wait for its threads.
         ends_s = time.monotonic() + THREADS_JOIN_S
         await asyncio.to_thread(scheduler.close, THREADS_JOIN_S)

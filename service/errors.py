@@ -79,6 +79,19 @@ class EmptyBody(BadRequest):
     fields: ClassVar[Mapping[str, str]] = {}
 
 
+class Unauthorized(ServiceError):
+    """The request has no API key, or a wrong one."""
+
+    status, slug, title = 401, "unauthorized", "An API key is needed"
+    meaning = (
+        "The server answers callers with an API key only, and the request had none, or one that it does not accept."
+    )
+    advice = (
+        "Ask the server's operator for a key. Send it as `X-API-Key: KEY` or `Authorization: Bearer KEY`; streams from "
+        "browsers offer it as the subprotocol `bearer.KEY`."
+    )
+
+
 class UnknownPath(ServiceError):
     """The server has nothing at the path."""
 
@@ -230,6 +243,23 @@ class ModelControlFailed(ServiceError):
     )
     advice = "The `detail` says what is wrong. Correct the bundle's folder and load it again."
     fields: ClassVar[Mapping[str, str]] = {"model": "The model's name."}
+
+
+class RateLimited(ServiceError):
+    """The caller made too many calls in a short time."""
+
+    status, slug, title = 429, "rate-limited", "Too many calls"
+    meaning = "One API key, or one address, made more calls, or opened more streams, in a short time than it may."
+    advice = (
+        "Wait for `retry_after_s` seconds and try again. The headers `RateLimit` and `RateLimit-Policy` of each "
+        "answer tell how many calls are left. The operator can raise the limits with `--rate-limit-per-key` and "
+        "`--rate-limit-per-address`."
+    )
+    fields: ClassVar[Mapping[str, str]] = _RETRY_AFTER | {
+        "limit": "Maximum number of calls in the window.",
+        "window_s": "Length of the window in seconds.",
+        "counted_by": "What the limit counts by: `key` or `address`.",
+    }
 
 
 class Unavailable(ServiceError):

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import socket
 from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI
 
-from service import tracing
+from service import logs
 from service.app import create_app, package_version
 from service.http.server import Server
 from service.settings import Settings
@@ -27,21 +25,12 @@ def serve(settings: Settings, listener: socket.socket, announce: Callable[[str],
     Raises:
         BundleError: The models folder cannot be served from.
     """
-    configure_logging(settings)
+    logs.configure(settings)
     app = create_app(settings)
     if settings.workers > 1:  # a process that is not ready must not take connections from those that are
         app.state.registry.warm_up()
     line = _announcement(app, settings, listener)
     Server(app, settings, on_listening=lambda: announce(line)).run(sockets=[listener])
-
-
-def configure_logging(settings: Settings) -> None:
-    """Write log lines to the standard error, with the id of the trace where there are traces."""
-    trace = " trace_id=%(otelTraceID)s" if tracing.wanted(os.environ) else ""
-    shown = f"%(asctime)s %(levelname)s %(name)s: %(message)s{trace}"
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter(shown, defaults={"otelTraceID": "0"}))
-    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
 
 
 def _announcement(app: FastAPI, settings: Settings, listener: socket.socket) -> str:
@@ -54,5 +43,6 @@ def _announcement(app: FastAPI, settings: Settings, listener: socket.socket) -> 
     processes = f"{settings.workers} processes x " if settings.workers > 1 else ""
     return (
         f"posewright {package_version()} at http://{host}:{listener.getsockname()[1]} (docs at /docs) with {loaded}; "
-        f"{processes}{settings.inference_thread_count} inference threads x {settings.runtime_thread_count}"
+        f"{processes}{settings.inference_thread_count} inference threads x {settings.runtime_thread_count}; "
+        f"API keys: {', '.join(app.state.api_keys.names) or 'none, every caller is answered'}"
     )

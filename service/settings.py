@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from limits import parse_many
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from service.pose.backends.cpu_quota import available_cores
 from service.pose.backends.runner import Backend, require_installed
@@ -68,6 +69,17 @@ def _run_dir(value: Path | None) -> Path | None:
     return value
 
 
+def _rates(value: str) -> str:
+    try:
+        parsed = parse_many(value) if value else []
+    except ValueError:
+        parsed = None
+    if parsed is None or any(it.amount < 1 for it in parsed):
+        raise ValueError("expected rates such as 10/second, 600/minute or 10/second;5000/day")
+    return value
+
+
+_Rates = Annotated[str, AfterValidator(_rates)]
 _Hosts = Annotated[tuple[Annotated[str, AfterValidator(_host)], ...], BeforeValidator(_comma_separated)]
 _Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], BeforeValidator(_comma_separated)]
 
@@ -223,6 +235,32 @@ class Settings(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Minimum level of logged messages; debug also logs every call."
     )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Format of logged messages; json writes one object a line, and logs every call."
+    )
+    access_log: bool | None = Field(
+        None, description="Whether every call and stream is logged; unset = with log_format json or log_level debug."
+    )
+    api_keys: SecretStr | None = Field(
+        None,
+        description="API keys, name:key separated by commas; calls without one get 401. Only from the environment, as "
+        "everybody on a machine can read the flags of its programs.",
+    )
+    api_keys_file: Path | None = Field(
+        None, description="File of more API keys, one name:key a line; it is read again when it changes."
+    )
+    public_metrics: bool = Field(default=False, description="true: /metrics needs no API key.")
+    rate_limit_per_key: _Rates = Field(
+        "",
+        description="Maximum rate of calls and new streams of one API key, such as 10/second, 600/minute or "
+        "10/second;5000/day; more get 429.",
+    )
+    rate_limit_per_address: _Rates = Field(
+        "", description="Maximum rate of calls and new streams from one IP address (IPv6: from one /64 network)."
+    )
+    stream_max_per_key: int | None = Field(
+        None, ge=1, description="Maximum number of open streams of one API key; unset = no limit of its own."
+    )
 
     @property
     def streams_per_address(self) -> int:
@@ -233,6 +271,11 @@ class Settings(BaseModel):
     def cores_per_process(self) -> int:
         """Number of cores for each server process."""
         return max(1, available_cores() // self.workers)
+
+    @property
+    def logs_access(self) -> bool:
+        """Whether every call is logged."""
+        return self.log_format == "json" or self.log_level == "debug" if self.access_log is None else self.access_log
 
     @property
     def inference_thread_count(self) -> int:

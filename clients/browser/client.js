@@ -1,6 +1,6 @@
 /** Calls to a posewright server. */
 
-import { refusal, unreachable } from "./errors.js";
+import { badKey, refusal, unreachable } from "./errors.js";
 import { encode } from "./picture.js";
 import { PoseStream } from "./stream.js";
 import { readPose } from "./wire.js";
@@ -78,12 +78,17 @@ export class Posewright {
   /**
    * @param {string | URL} [url] Address of the server; default: the server that this module was loaded from, at
    *   `web/browser/client.js`.
-   * @param {{ key?: string }} [options] `key`: API key, for servers behind a proxy that requires one.
+   * @param {{ key?: string }} [options] `key`: API key, where the server or its proxy requires one.
    */
   constructor(url = new URL("../..", import.meta.url), { key } = {}) {
     const base = new URL(url, globalThis.location?.href);
     if (!base.pathname.endsWith("/")) base.pathname += "/";
     this.#url = base;
+    this.#key = key;
+  }
+
+  /** @param {string | undefined} key API key of all later calls and streams. */
+  set key(key) {
     this.#key = key;
   }
 
@@ -188,7 +193,11 @@ export class Posewright {
       if (value !== undefined) url.searchParams.set(name, String(value));
     }
     const headers = new Headers({ Accept: "application/json" });
-    if (this.#key !== undefined) headers.set("Authorization", `Bearer ${this.#key}`);
+    try {
+      if (this.#key !== undefined) headers.set("Authorization", `Bearer ${this.#key}`);
+    } catch (cause) {
+      throw badKey(cause);
+    }
     if (body) headers.set("Content-Type", body.type);
     const response = await fetch(url, { method: body ? "POST" : "GET", headers, body, signal }).catch((cause) => {
       throw signal?.aborted ? cause : unreachable(url, cause);

@@ -1,6 +1,6 @@
 /** The WebSocket of a stream: reconnects with back-off, and detects dead connections with pings. */
 
-import { streamClosed } from "./errors.js";
+import { badKey, streamClosed } from "./errors.js";
 import { SUBPROTOCOL } from "./wire.js";
 
 /** @typedef {import("./client.js").Model} Model */
@@ -15,7 +15,8 @@ import { SUBPROTOCOL } from "./wire.js";
  * @property {(state: StreamState, details: StateDetails) => void} onState
  */
 
-/** Close codes after which the stream reconnects: closed, restarting, broken, failed, overloaded, idle, too fast. */
+/** Close codes after which the stream reconnects: closed, restarting, broken, failed, overloaded, idle, too fast.
+ * After others, such as 4401 for a wrong API key, another attempt would end in the same way. */
 const RECONNECT_CODES = [1000, 1001, 1006, 1011, 1012, 1013, 1014, 4408, 4429];
 const FIRST_RETRY_MS = 500;
 const MAX_RETRY_MS = 15_000;
@@ -66,7 +67,13 @@ export class StreamConnection {
     this.#closeReason = undefined;
     this.#receivedMs = this.#pingedMs = performance.now();
     this.#setState("connecting");
-    const socket = new WebSocket(this.#url, this.#protocols);
+    let socket;
+    try {
+      socket = new WebSocket(this.#url, this.#protocols);
+    } catch (cause) {
+      this.end(badKey(cause));
+      return;
+    }
     this.socket = socket;
     socket.onopen = () => socket.send(JSON.stringify(this.#hello));
     socket.onmessage = ({ data }) => {

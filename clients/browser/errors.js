@@ -61,6 +61,16 @@ export function unreachable(url, cause) {
 }
 
 /**
+ * The API key cannot be sent.
+ *
+ * @param {unknown} cause
+ */
+export function badKey(cause) {
+  const detail = "expected an API key of letters, digits and !#$%&'*+.^_`|~- only, got other characters";
+  return new PosewrightError(detail, { status: 401, type: clientType("bad-key"), title: "Not an API key", cause });
+}
+
+/**
  * The server responded with an error status.
  *
  * @param {Response} response

@@ -31,6 +31,7 @@ from service.errors import (
     UnknownModel,
     UnsupportedType,
 )
+from service.http.openapi_security import describe_access
 from service.wire import open_inference
 from service.wire import reply as wire
 from service.wire.formats.coco import CocoResult
@@ -186,8 +187,13 @@ INFER = _route(
 )  # fmt: skip
 
 
-def describe(app: FastAPI) -> None:
-    """Add the types of requests and replies to the document of ``app``, and remove FastAPI's own error type."""
+def describe(app: FastAPI, *, public_metrics: bool = False) -> None:
+    """Add the types of requests and replies to the document of ``app``, and remove FastAPI's own error type.
+
+    Args:
+        app: The application.
+        public_metrics: Whether ``/metrics`` needs no API key.
+    """
     write = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -204,6 +210,12 @@ def describe(app: FastAPI) -> None:
                         del operation["responses"]["422"]
             for name in ("HTTPValidationError", "ValidationError"):
                 schemas.pop(name, None)
+            describe_access(
+                document,
+                keys=app.state.api_keys.required,
+                limits=bool(app.state.rate_limits),
+                public_metrics=public_metrics,
+            )
             app.openapi_schema = document
         return app.openapi_schema
 

@@ -25,8 +25,6 @@ _POLICY = (
 HEADERS = {
     "Content-Security-Policy": _POLICY,
     "Permissions-Policy": "camera=(self), microphone=()",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
     # Browsers revalidate at every visit, so that a cached page never meets a server of another version.
     "Cache-Control": "no-cache",
 }

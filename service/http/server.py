@@ -61,7 +61,8 @@ def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         log_level=settings.log_level,
-        access_log=settings.log_level == "debug",
+        log_config=None,  # `service.logs` formats the records of all loggers
+        access_log=False,  # `service.http.access_log` writes it
         server_header=False,
         root_path=settings.root_path,
         ws=websocket_protocol(settings.stream_send_s, settings.upload_s),

@@ -32,6 +32,11 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
     _abort_timer: asyncio.TimerHandle | None = None
     _discard_bytes: int | None = None  # that may still be discarded; None until the peer breaks the protocol
 
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
+        """Keep headers, which may hold an API key, and the contents of messages out of the log at level debug."""
+        super().connection_made(transport)
+        self.conn.debug = False
+
     def pause_writing(self) -> None:
         """Start the abort timer: the write buffer is full."""
         super().pause_writing()

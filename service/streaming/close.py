@@ -22,7 +22,9 @@ class CloseCode(IntEnum):
     SERVICE_RESTART = 1012
     TRY_AGAIN_LATER = 1013
     BAD_HELLO = 4400
+    UNAUTHORIZED = 4401
     IDLE = 4408
+    RATE_LIMITED = 4429
 
 
 class CloseStream(Exception):

@@ -16,6 +16,8 @@ from service.wire.query import Format, PoseOptions, Score
 from service.wire.reply import ModelRef, PoseList, Problem, Timings
 
 SUBPROTOCOL = "pose.v1.json"
+BEARER_SUBPROTOCOL = "bearer."
+"""Start of a second subprotocol, which carries an API key: scripts in browsers cannot set headers of a handshake."""
 MAX_TEXT = 16_384
 """Longest text message, in characters; a hello has about a hundred."""
 Policy = Literal["latest", "all"]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 
 from service.inference.metrics import Metrics
+from service.streaming.caller import ApiKey, Caller
 from service.streaming.close import CloseCode, CloseStream
 from service.streaming.session import StreamSession
 
@@ -13,25 +15,27 @@ from service.streaming.session import StreamSession
 class OpenStreams:
     """The sessions that are open now. Used on the event loop only."""
 
-    def __init__(self, limit: int, limit_per_address: int) -> None:
+    def __init__(self, limit: int, limit_per_address: int, limit_per_key: int | None = None) -> None:
         """Begin without streams.
 
         Args:
             limit: Maximum number of open streams.
             limit_per_address: Maximum number of open streams from one client address.
+            limit_per_key: Maximum number of open streams of one API key; None for no such limit.
         """
         self._limit = limit
         self._limit_per_address = limit_per_address
-        self._addresses: dict[StreamSession, str] = {}
+        self._limit_per_key = limit_per_key
+        self._callers: dict[StreamSession, Caller] = {}
         self._stopping = False
         self._empty = asyncio.Event()
         self._empty.set()
 
     def __len__(self) -> int:
-        return len(self._addresses)
+        return len(self._callers)
 
-    def require_room(self, address: str) -> None:
-        """Check that one more stream from ``address`` may be opened.
+    def require_room(self, caller: Caller) -> None:
+        """Check that one more stream of ``caller`` may be opened.
 
         Raises:
             CloseStream: There are too many streams, or the server is stopping.
@@ -41,30 +45,44 @@ class OpenStreams:
         if len(self) >= self._limit:
             reason = f"expected at most {self._limit} streams at once, got one more; try again later"
             raise CloseStream(CloseCode.TRY_AGAIN_LATER, reason)
-        if list(self._addresses.values()).count(address) >= self._limit_per_address:
+        if sum(it.address == caller.address for it in self._callers.values()) >= self._limit_per_address:
             reason = (
                 f"expected at most {self._limit_per_address} streams at once from one address, got one more; "
                 "close one, or raise the server's stream_max_per_address"
             )
             raise CloseStream(CloseCode.TRY_AGAIN_LATER, reason)
+        if caller.key is None or self._limit_per_key is None:
+            return
+        if sum(it.key == caller.key for it in self._callers.values()) >= self._limit_per_key:
+            reason = (
+                f"expected at most {self._limit_per_key} streams at once of one API key, got one more; "
+                "close one, or raise the server's stream_max_per_key"
+            )
+            raise CloseStream(CloseCode.TRY_AGAIN_LATER, reason)
 
-    async def run(self, session: StreamSession, address: str, metrics: Metrics) -> None:
+    async def run(self, session: StreamSession, caller: Caller, metrics: Metrics) -> None:
         """Run a session to its end and count it as open meanwhile."""
-        self._addresses[session] = address
+        self._callers[session] = caller
         self._empty.clear()
         metrics.sessions(len(self))
         try:
             await session.run()
         finally:
-            del self._addresses[session]
+            del self._callers[session]
             metrics.sessions(len(self))
-            if not self._addresses:
+            if not self._callers:
                 self._empty.set()
+
+    def close_revoked(self, accepted: Callable[[ApiKey | None], bool]) -> None:
+        """Close the streams whose API key is not accepted any more."""
+        for session, caller in self._callers.items():
+            if not accepted(caller.key):
+                session.stop(CloseStream(CloseCode.UNAUTHORIZED, "the API key of this stream is not accepted any more"))
 
     async def drain(self, timeout_s: float) -> None:
         """Accept no further streams, and let each open one send the result that is in progress and close."""
         self._stopping = True
-        for session in self._addresses:
+        for session in self._callers:
             session.stop()
         with suppress(TimeoutError):
             await asyncio.wait_for(self._empty.wait(), timeout_s)

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import uuid
 from contextlib import suppress
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
-from service.errors import UnknownHost
+from service.errors import RateLimited, ServiceError, Unauthorized, UnknownHost, problem
 from service.inference.state import Service
+from service.streaming.caller import Caller, counted_address
 from service.streaming.close import CloseCode, CloseStream, send_close
-from service.streaming.messages import SUBPROTOCOL
+from service.streaming.handshake import INSTANCE
+from service.streaming.messages import BEARER_SUBPROTOCOL, SUBPROTOCOL
 from service.streaming.open_streams import OpenStreams
 from service.streaming.session import StreamSession
 
 router = APIRouter()
+SESSION_KEY = "posewright.session"
+"""Where the ASGI scope holds the id of the stream's session."""
 REFUSALS = {
     CloseCode.POLICY_VIOLATION: "bad-origin",
     CloseCode.SERVICE_RESTART: "stopping",
     CloseCode.TRY_AGAIN_LATER: "too-many-streams",
     CloseCode.BAD_HELLO: "bad-subprotocol",
+    CloseCode.UNAUTHORIZED: Unauthorized.slug,
+    CloseCode.RATE_LIMITED: RateLimited.slug,
 }
 """Why a stream is refused, as the metrics name it."""
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -36,19 +43,39 @@ async def stream(socket: WebSocket) -> None:
     service: Service = socket.app.state.service
     streams: OpenStreams = socket.app.state.streams
     offered = socket.scope["subprotocols"]
-    address = "" if socket.client is None else socket.client.host
     with suppress(WebSocketDisconnect):
         await socket.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
         try:
             _require_host(socket)
             _require_origin(socket, service.settings.cors_origins)
+            caller = _admit(socket)
             _require_subprotocol(offered)
-            streams.require_room(address)
+            streams.require_room(caller)
         except CloseStream as closed:
             service.metrics.rejected(REFUSALS[closed.code])
             await send_close(socket, closed)
             return
-        await streams.run(StreamSession(socket, service), address, service.metrics)
+        session = StreamSession(socket, service)
+        socket.scope[SESSION_KEY] = session.id
+        await streams.run(session, caller, service.metrics)
+
+
+def _admit(socket: WebSocket) -> Caller:
+    """Refuse clients without a valid API key, and those that open streams too often."""
+    try:
+        key = socket.app.state.api_keys.identify(socket.headers, socket.scope["subprotocols"])
+        caller = Caller(counted_address("" if socket.client is None else socket.client.host), key)
+        socket.app.state.rate_limits.count(caller)
+    except Unauthorized as error:
+        raise _refusal(CloseCode.UNAUTHORIZED, error, socket) from None
+    except RateLimited as error:
+        raise _refusal(CloseCode.RATE_LIMITED, error, socket) from None
+    return caller
+
+
+def _refusal(code: CloseCode, error: ServiceError, socket: WebSocket) -> CloseStream:
+    document = problem(error, INSTANCE, str(uuid.uuid4()), socket.scope.get("root_path", ""))
+    return CloseStream(code, error.detail, document)
 
 
 def _require_host(socket: WebSocket) -> None:
@@ -92,5 +119,6 @@ def _is_of(origin: str, host: str) -> bool:
 def _require_subprotocol(offered: list[str]) -> None:
     """Refuse clients that offer other subprotocols only; a client that offers none is accepted."""
     if offered and SUBPROTOCOL not in offered:
-        reason = f"expected the subprotocol {SUBPROTOCOL!r}, got {', '.join(offered)[:200]!r}; offer it"
+        shown = ", ".join(it for it in offered if not it.startswith(BEARER_SUBPROTOCOL))[:200]  # never a key
+        reason = f"expected the subprotocol {SUBPROTOCOL!r}, got {shown!r}; offer it"
         raise CloseStream(CloseCode.BAD_HELLO, reason)

@@ -50,12 +50,18 @@ class StreamSession:
         self._wake = asyncio.Event()  # set when a frame waits, or when the session must stop
         self._room = asyncio.Event()  # set when the queue has room again for a client that was told to slow down
         self._stopped = asyncio.Event()
+        self._closing: CloseStream | None = None
         self._job: FrameJob | None = None  # the job whose frame is not answered yet
         self._late: FrameJob | None = None  # a job that missed its deadline and may still be running
         self._last_frame_s = asyncio.get_running_loop().time()  # when the last frame, or the hello, was processed
 
-    def stop(self) -> None:
-        """Ask the session to end after the result that is in progress."""
+    def stop(self, closing: CloseStream | None = None) -> None:
+        """Ask the session to end after the result that is in progress.
+
+        Args:
+            closing: Why; None where the server is stopping.
+        """
+        self._closing = closing
         self._stopped.set()
         self._wake.set()
 
@@ -171,7 +177,8 @@ class StreamSession:
             if self._setup is not None:
                 await self._wait_for_rate_limit(self._setup)
             if self._stopped.is_set() or self._setup is None:
-                raise CloseStream(CloseCode.SERVICE_RESTART, "the server is stopping; connect again in a moment")
+                stopping = "the server is stopping; connect again in a moment"
+                raise self._closing or CloseStream(CloseCode.SERVICE_RESTART, stopping)
             self._wake.clear()
             await self._answer_one(self._setup)
             if len(self._setup.queue):

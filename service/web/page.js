@@ -1,6 +1,7 @@
 /** The page: holds the open source and the running inference, and connects the controls with the parts that show it. */
 
 import { Posewright, PosewrightError } from "./browser/index.js";
+import { ApiKeyForm } from "./api_key.js";
 import { explainCameraError, listCameras } from "./camera.js";
 import { acceptDroppedFiles } from "./file_drop.js";
 import { inferPhoto, inferVideo } from "./inference.js";
@@ -30,7 +31,8 @@ const statistics = new Statistics(element);
 const people = new PeopleTable(element("people"), element("no-people"));
 const recording = new Recording();
 const messages = new Messages(element("messages"));
-const status = new ServerStatus(server, messages, element, () => restart());
+const keyForm = new ApiKeyForm(server, element, () => status.check());
+const status = new ServerStatus(server, messages, element, () => restart(), () => keyForm.ask());
 
 /** @type {Source | null} */
 let source = null;
@@ -102,7 +104,8 @@ function record({ predictions, matches, image, capturedMs }) {
 
 /** @param {unknown} error */
 function onError(error) {
-  if (error instanceof PosewrightError && error.slug === "unreachable") status.reportFailure();
+  if (error instanceof PosewrightError && error.status === 401) status.reportUnauthorized();
+  else if (error instanceof PosewrightError && error.slug === "unreachable") status.reportFailure();
   else if (error instanceof PosewrightError && error.status === 503) status.reportFailure(error.detail);
   else messages.show("frame", error instanceof Error ? error.message : String(error));
 }
@@ -122,7 +125,8 @@ function onState(state, { error, retryMs = 0 }) {
     messages.show("server", `The stream ended: ${error?.detail}. ${when}`, { action });
     status.reportFailure(null);
   }
-  if (state === "closed" && error) messages.show("frame", error.detail, { action: ["Retry", restart] });
+  if (state === "closed" && error?.status === 401) status.reportUnauthorized();
+  else if (state === "closed" && error) messages.show("frame", error.detail, { action: ["Retry", restart] });
 }
 
 // Sources

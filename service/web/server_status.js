@@ -1,5 +1,7 @@
 /** State of the server: whether it responds, whether its models are ready, and which models it has. */
 
+import { PosewrightError } from "./browser/index.js";
+
 /** @typedef {import("./browser/index.js").Posewright} Posewright */
 /** @typedef {import("./browser/index.js").ModelEntry} ModelEntry */
 /** @typedef {import("./messages.js").Messages} Messages */
@@ -12,6 +14,7 @@ export class ServerStatus {
   #messages;
   #element;
   #onReturn;
+  #onUnauthorized;
   /** @type {ModelEntry[]} */
   #models = [];
   #retryMs = FIRST_RETRY_MS;
@@ -26,12 +29,14 @@ export class ServerStatus {
    * @param {Messages} messages
    * @param {(id: string) => HTMLElement} element Returns the element with an id.
    * @param {() => void} onReturn Called when the server responds again.
+   * @param {() => void} onUnauthorized Called when the server asks for another API key; then call `check`.
    */
-  constructor(server, messages, element, onReturn) {
+  constructor(server, messages, element, onReturn, onUnauthorized) {
     this.#server = server;
     this.#messages = messages;
     this.#element = element;
     this.#onReturn = onReturn;
+    this.#onUnauthorized = onUnauthorized;
   }
 
   /** Ask the server for its models, repeatedly until it is ready. */
@@ -45,7 +50,11 @@ export class ServerStatus {
       this.#show(warming ? "checking" : "ready", warming ? "Loading models…" : this.#summary());
       if (warming) this.#checkLater(500);
       else this.#onReady();
-    } catch {
+    } catch (error) {
+      if (error instanceof PosewrightError && error.status === 401) {
+        this.reportUnauthorized();
+        return;
+      }
       this.#gone = true;
       this.#show("down", "No response");
       const text = `The server at ${location.host} does not respond. Retrying…`;
@@ -72,6 +81,14 @@ export class ServerStatus {
     // A server that refuses calls is not asked again at once.
     if (reason) this.#checkLater(this.#retryMs);
     else this.check();
+  }
+
+  /** Report that the server refused the API key, or asked for one. */
+  reportUnauthorized() {
+    this.#gone = true;
+    this.#messages.clear("server", "frame");
+    this.#show("down", "Asks for an API key");
+    this.#onUnauthorized();
   }
 
   /** Report that a call succeeded. */

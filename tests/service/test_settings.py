@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from service import settings as settings_
 from service.settings import MAX_DEFAULT_INFERENCE_THREADS, PREFIX, Settings, SettingsError
@@ -53,6 +54,14 @@ EXAMPLES = {
     "stream_max_misses": ("9", 9),
     "cors_origins": ("https://a.example, https://b.example", ("https://a.example", "https://b.example")),
     "log_level": ("debug", "debug"),
+    "log_format": ("json", "json"),
+    "access_log": ("true", True),
+    "api_keys": ("camera:0123456789abcdef", SecretStr("camera:0123456789abcdef")),
+    "api_keys_file": ("/run/secrets/keys", Path("/run/secrets/keys")),
+    "public_metrics": ("true", True),
+    "rate_limit_per_key": ("10/second;5000/day", "10/second;5000/day"),
+    "rate_limit_per_address": ("600 per 2 minutes", "600 per 2 minutes"),
+    "stream_max_per_key": ("3", 3),
 }
 
 
