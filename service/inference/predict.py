@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from service.errors import BadParameter
 from service.inference.image import DecodedImage, decode
+from service.inference.image_header import Header
 from service.inference.registry import Fallback, Model, ModelChoice, ModelRegistry
 from service.pose import boxes as boxes_
 from service.pose.oks import oks, oks_nms
@@ -108,16 +109,25 @@ class Comparison:
     sizes: Floats
 
 
-def predict(registry: ModelRegistry, content: bytes, request: PoseRequest, watch: Stopwatch) -> Prediction:
+def predict(
+    registry: ModelRegistry, content: bytes, request: PoseRequest, watch: Stopwatch, header: Header | None = None
+) -> Prediction:
     """Predict the poses of one image.
 
     People in detected boxes are each returned once. Boxes that the caller gave are all answered.
+
+    Args:
+        registry: Has the detector.
+        content: An encoded image.
+        request: What to compute.
+        watch: Measures the stages.
+        header: Of the image, if it has been read already.
 
     Raises:
         ServiceError: The image cannot be decoded, or a box lies outside of it.
     """
     estimator = request.choice.model.estimator
-    image, boxes, scores = _locate(registry, content, request, watch)
+    image, boxes, scores = _locate(registry, content, request, watch, header)
     if request.boxes is None:
         poses = estimator.estimate_detections(image.pixels, boxes, scores, request.min_score)
     else:
@@ -187,10 +197,10 @@ def compare(
 
 
 def _locate(
-    registry: ModelRegistry, content: bytes, request: PoseRequest, watch: Stopwatch
+    registry: ModelRegistry, content: bytes, request: PoseRequest, watch: Stopwatch, header: Header | None = None
 ) -> tuple[DecodedImage, Boxes, Floats | None]:
     """Decode the image and get its boxes: the request's without scores, or the detector's with theirs."""
-    image = decode(content, request.max_pixels)
+    image = decode(content, request.max_pixels, header)
     watch.lap("decode")
     if request.boxes is None:
         boxes, scores = registry.detector.detect(image.pixels, request.max_people, request.min_box_score)
