@@ -23,7 +23,7 @@ from typing import Any
 import cv2
 
 from tests.benchmarks import report, rounds
-from tests.benchmarks.contenders import CONTENDERS, KINDS
+from tests.benchmarks.contenders import CONTENDERS
 from tests.benchmarks.null_models import write_null_models
 from tests.benchmarks.rounds import ROOT, Setup
 from tests.benchmarks.steps import BOXES
@@ -39,7 +39,7 @@ def main() -> int:
     versions: dict[str, str] = {}
     for models in options.models:
         with tempfile.TemporaryDirectory() as folder:
-            setup = _setup(models, options, Path(folder))
+            setup = prepare(models, options, Path(folder))
             rows = _measure(setup, options)
         results[models] = rows
         versions |= {row["name"]: row.pop("version") for row in rows}
@@ -65,7 +65,8 @@ def _measure(setup: Setup, options: argparse.Namespace) -> list[dict[str, Any]]:
         ]
 
 
-def _setup(models: str, options: argparse.Namespace, folder: Path) -> Setup:
+def prepare(models: str, options: argparse.Namespace, folder: Path) -> Setup:
+    """Write what a run with some models needs to a folder; "null" stands for graphs that only copy constants."""
     picture = options.picture
     if models == "null":
         models_dir, roles = write_null_models(folder / "models"), NULL_ROLES

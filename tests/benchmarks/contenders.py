@@ -91,7 +91,7 @@ def python_of(kind: ServerKind, cache: Path) -> str:
     if not done.exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
         command = [python, "-m", "pip", "install", "--quiet", *STEPS_PACKAGES, kind.package]
-        result = subprocess.run(command, capture_output=True, text=True)
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
         if result.returncode:
             raise InstallError(f"pip could not install {kind.package}: {result.stderr.strip()[-300:]}")
         done.touch()

@@ -5,22 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-COLUMNS = ("p50_ms", "p95_ms", "p99_ms", "requests_per_s", "cpu_ms", "memory_mb", "start_s")
+_TITLES = ("", "clients", "p50 ms", "p95 ms", "p99 ms", "requests/s", "CPU ms", "beyond in-process", "MB", "start s")
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Write a Markdown table; ``over`` is the CPU ms of a request beyond the steps in-process."""
-    lines = [
-        "| | clients | p50 ms | p95 ms | p99 ms | requests/s | CPU ms/request | beyond in-process | memory MB | start s |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    """Write a Markdown table; "beyond in-process" is the CPU time of a request beyond that of the steps alone."""
     base = {row["clients"]: row["cpu_ms"] for row in rows if row["name"] == "in-process"}
+    lines = ["| " + " | ".join(_TITLES) + " |", "|" + "---|" * len(_TITLES)]
     for row in rows:
-        over = row["cpu_ms"] - base[row["clients"]]
-        lines.append(
-            f"| {row['name']} | {row['clients']} | {row['p50_ms']:.2f} | {row['p95_ms']:.2f} | {row['p99_ms']:.2f} | "
-            f"{row['requests_per_s']:.0f} | {row['cpu_ms']:.2f} | {over:.2f} | {row['memory_mb']} | {row['start_s']:.1f} |"
-        )
+        cells = [row["name"], str(row["clients"])]
+        cells += [f"{row[f'p{share}_ms']:.2f}" for share in (50, 95, 99)]
+        cells += [f"{row['requests_per_s']:.0f}", f"{row['cpu_ms']:.2f}", f"{row['cpu_ms'] - base[row['clients']]:.2f}"]
+        cells += [f"{row['memory_mb']:.0f}", f"{row['start_s']:.1f}"]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -34,7 +31,7 @@ def plot(results: dict[str, list[dict[str, Any]]], file: Path) -> None:
 
     figure, panels = plt.subplots(1, len(results), figsize=(5 * len(results), 3.6), layout="constrained", squeeze=False)
     for panel, (models, rows) in zip(panels[0], results.items(), strict=True):
-        alone = [row for row in rows if row["clients"] == 1]
+        alone = [row for row in rows if row["clients"] == rows[0]["clients"]]
         base = next(row["cpu_ms"] for row in alone if row["name"] == "in-process")
         rivals = [row for row in alone if row["name"] != "in-process"][::-1]
         colors = ["#1f77b4" if row["name"].startswith("ours") else "#b0b0b0" for row in rivals]

@@ -8,7 +8,6 @@ import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,10 +20,9 @@ import numpy as np
 from tests.benchmarks import contenders as contenders_
 from tests.benchmarks.contenders import CONTENDERS, KINDS, Contender, InstallError
 from tests.benchmarks.process_tree import ProcessTree
-from tests.benchmarks.steps import BOXES
 
 ROOT = Path(__file__).parents[2]
-START_S = 120.0
+START_S = 300.0
 WARM_UP = 30
 STREAM_TOLERANCE_PX = 3.0
 """A stream detects its first person itself, so its boxes differ a little from the given ones."""
@@ -122,19 +120,18 @@ class Server:
     def ask(self, contender: Contender, setup: Setup, clients: int, count: int) -> dict[str, Any]:
         """Send requests; see `tests.benchmarks.load`."""
         if contender.form == "none":
-            assert self.tree.process.stdin and self.tree.process.stdout
+            assert self.tree.process.stdin is not None
+            assert self.tree.process.stdout is not None
             self.tree.process.stdin.write(f"{count} {min(clients, setup.slots)}\n")
             self.tree.process.stdin.flush()
-            answer: dict[str, Any] = json.loads(self.tree.process.stdout.readline())
-            return answer
+            return _answer(self.tree.process.stdout.readline())
         file = setup.folder / f"{contender.form}{contender.path.count('/')}.request"
         file.write_bytes(contenders_.request_bytes(contender, setup.picture.read_bytes(), setup.boxes))
         command = [sys.executable, "-m", "tests.benchmarks.load", str(self.port), str(file)]
         command += ["--clients", str(clients), "--requests", str(count)]
         command += ["--stream"] if contender.form == "stream" else []
         output = subprocess.run(command, stdout=subprocess.PIPE, check=True, cwd=ROOT).stdout
-        answer = json.loads(output)
-        return answer
+        return _answer(output)
 
 
 @contextmanager
@@ -201,6 +198,11 @@ def environment(models_dir: Path, roles: dict[str, str], slots: int, runtime_thr
     paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     named = {f"POSEWRIGHT_{name.upper()}": str(value) for name, value in values.items()}
     return {**os.environ, **named, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+
+
+def _answer(output: str | bytes) -> dict[str, Any]:
+    answer: dict[str, Any] = json.loads(output)
+    return answer
 
 
 def _free_port() -> int:

@@ -1,4 +1,7 @@
-"""The reference: the same steps without a server. Reads ``pictures threads`` from stdin, writes a line of JSON for each."""
+"""The reference: the same steps without a server.
+
+Reads lines of ``pictures threads`` from stdin, and answers each with a line of JSON.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """LitServe: a server process and one worker process for each picture at a time.
 
-Its handlers get the body alone, so the boxes come from the environment. FastAPI reads the annotation of `decode_request`.
+Its handlers get the body alone, so the boxes come from the environment. FastAPI reads the annotation of
+`decode_request`.
 """
 
 import sys
