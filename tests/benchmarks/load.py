@@ -2,8 +2,8 @@
 
 python -m tests.benchmarks.load PORT REQUEST_FILE --clients C --requests N [--stream]
 
-It parses only what it needs: the end of each reply. An HTTP client library would cost more than some of the servers.
-Each client sends its next request as soon as its reply is complete. Prints JSON: seconds of the whole run, milliseconds of
+It parses only what it needs: the end of each reply. An HTTP client library would cost more than some servers do. Each
+client sends its next request as soon as its reply is complete. Prints JSON: seconds of the whole run, milliseconds of
 each request, and the body of the last reply.
 """
 
