@@ -66,4 +66,5 @@ class ProcessTree:
         for pid in self.pids():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        self.process.wait()
+        with self.process:  # closes its pipes
+            self.process.wait()

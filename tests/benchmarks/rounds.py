@@ -197,7 +197,10 @@ def environment(models_dir: Path, roles: dict[str, str], slots: int, runtime_thr
     values |= {"stream_max_fps": 1000, "stream_detect_every": 1000, "log_level": "warning"}
     paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     named = {f"POSEWRIGHT_{name.upper()}": str(value) for name, value in values.items()}
-    return {**os.environ, **named, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+    # Ray's own limits, 5 s, are too short for a busy machine.
+    limits = ("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S")
+    ray = {"RAY_USAGE_STATS_ENABLED": "0", **dict.fromkeys(limits, "240")}
+    return {**os.environ, **named, **ray, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
 
 
 def _answer(output: str | bytes) -> dict[str, Any]:
