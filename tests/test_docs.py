@@ -198,7 +198,8 @@ def test_benchmarks_that_are_run_exist_with_their_options() -> None:
     found = [it for page in PAGES for it in re.findall(r"python -m (tests\.[\w.]+)([^`\n]*)", page.read_text())]
     assert len(found) >= 3
     for module, arguments in found:
-        source = (ROOT / (module.replace(".", "/") + ".py")).read_text()
+        place = ROOT / module.replace(".", "/")
+        source = (place / "__main__.py" if place.is_dir() else place.with_suffix(".py")).read_text()
         for option in re.findall(r"--[\w-]+", arguments):
             assert f'"{option}"' in source, f"{module} {option}"
 

@@ -98,22 +98,25 @@ class UnhandledErrors:
             begun = True
             await send(message)
 
-        call = f"{scope.get(SCOPE_KEY, '-')}: {scope.get('method', 'stream')} {shown(scope['path'], 200)}"
         try:
             await self.app(scope, receive, send_noting)
         except ClientDisconnect:
-            log.debug("%s: the client disconnected before it was answered", call)
+            log.debug("%s: the client disconnected before it was answered", _named(scope))
         except asyncio.CancelledError:  # the server stops now
-            log.warning("%s was cancelled because the server stops", call)
+            log.warning("%s was cancelled because the server stops", _named(scope))
             if not begun:
                 await _send_problem(stopping(), scope, send)
         except Exception:
             if scope["type"] == "websocket":
                 raise
-            log.exception("%s failed", call)
+            log.exception("%s failed", _named(scope))
             if begun:
                 raise
             await _send_problem(internal_error(), scope, send)
+
+
+def _named(scope: Scope) -> str:
+    return f"{scope.get(SCOPE_KEY, '-')}: {scope.get('method', 'stream')} {shown(scope['path'], 200)}"
 
 
 async def _send_problem(error: ServiceError, scope: Scope, send: Send) -> None:

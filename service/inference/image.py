@@ -54,12 +54,13 @@ class DecodedImage:
         return self.pixels.shape[1], self.pixels.shape[0]
 
 
-def decode(content: bytes, max_pixels: int) -> DecodedImage:
+def decode(content: bytes, max_pixels: int, header: Header | None = None) -> DecodedImage:
     """Decode a JPEG, PNG or WebP, and an AVIF where the installed OpenCV supports it.
 
     Args:
         content: The file's bytes.
         max_pixels: Images with more are refused before decoding.
+        header: Of `image_header.read`, if it has been read already.
 
     Raises:
         EmptyBody: No bytes.
@@ -67,7 +68,7 @@ def decode(content: bytes, max_pixels: int) -> DecodedImage:
         UndecodableImage: Not an image, or a damaged one.
         TooLarge: Too many pixels.
     """
-    header = image_header.read(content)
+    header = header or image_header.read(content)
     if header.kind == "AVIF" and not supports_avif():
         raise image_header.unsupported(content)
     _require_within_limits(header, max_pixels)
@@ -89,9 +90,13 @@ def decode(content: bytes, max_pixels: int) -> DecodedImage:
 def pixel_count(content: bytes) -> int:
     """Pixels for which `decode` needs memory, read from the header; 0 for a file that it will refuse."""
     try:
-        header = image_header.read(content)
+        return pixels_in_memory(image_header.read(content))
     except ServiceError:
         return 0
+
+
+def pixels_in_memory(header: Header) -> int:
+    """Pixels for which `decode` needs memory."""
     return header.width * header.height * (DEEP_PIXELS if _deep(header) else 1)
 
 

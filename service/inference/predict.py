@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from service.errors import BadParameter
 from service.inference.image import DecodedImage, decode
+from service.inference.image_header import Header
 from service.inference.registry import Fallback, Model, ModelChoice, ModelRegistry
 from service.pose import boxes as boxes_
 from service.pose.oks import oks, oks_nms
@@ -109,7 +110,11 @@ class Comparison:
 
 
 def predict(
-    registry: ModelRegistry, content: bytes | DecodedImage, request: PoseRequest, watch: Stopwatch
+    registry: ModelRegistry,
+    content: bytes | DecodedImage,
+    request: PoseRequest,
+    watch: Stopwatch,
+    header: Header | None = None,
 ) -> Prediction:
     """Predict the poses of one image.
 
@@ -120,12 +125,13 @@ def predict(
         content: An encoded image, or a decoded one whose size the caller has checked.
         request: What to compute.
         watch: Measures the stages.
+        header: Of an encoded image, if it has been read already.
 
     Raises:
         ServiceError: The image cannot be decoded, or a box lies outside of it.
     """
     estimator = request.choice.model.estimator
-    image, boxes, scores = _locate(registry, content, request, watch)
+    image, boxes, scores = _locate(registry, content, request, watch, header)
     if request.boxes is None:
         poses = estimator.estimate_detections(image.pixels, boxes, scores, request.min_score)
     else:
@@ -195,10 +201,14 @@ def compare(
 
 
 def _locate(
-    registry: ModelRegistry, content: bytes | DecodedImage, request: PoseRequest, watch: Stopwatch
+    registry: ModelRegistry,
+    content: bytes | DecodedImage,
+    request: PoseRequest,
+    watch: Stopwatch,
+    header: Header | None = None,
 ) -> tuple[DecodedImage, Boxes, Floats | None]:
     """Decode the image and get its boxes: the request's without scores, or the detector's with theirs."""
-    image = content if isinstance(content, DecodedImage) else decode(content, request.max_pixels)
+    image = content if isinstance(content, DecodedImage) else decode(content, request.max_pixels, header)
     watch.lap("decode")
     if request.boxes is None:
         boxes, scores = registry.detector.detect(image.pixels, request.max_people, request.min_box_score)

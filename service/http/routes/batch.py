@@ -11,13 +11,13 @@ from starlette.responses import Response
 from service.errors import ServiceError, internal_error, problem
 from service.http import openapi
 from service.http.body import Body, require_size
-from service.http.routes.call import JSON, Call, QueryOptions, check, while_connected
+from service.http.routes.call import JSON, Call, QueryOptions, QueryRoute, check, while_connected
 from service.http.routes.predict import answer
 from service.inference.predict import Stopwatch
 from service.wire import documents
 
 log = logging.getLogger(__name__)
-router = APIRouter()
+router = APIRouter(route_class=QueryRoute)
 
 
 @router.post("/predict/batch", **openapi.BATCH)

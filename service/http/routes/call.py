@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Query, Request
+from fastapi.routing import APIRoute
+from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
+from service.errors import validation_error
 from service.http import negotiation
 from service.http.middleware import SCOPE_KEY
 from service.inference.state import Service
@@ -20,6 +23,38 @@ from service.wire.query import Options, PoseQuery, resolve
 JSON = "application/json"
 QueryOptions = Annotated[Options, Query()]
 T = TypeVar("T")
+DISCONNECT_CHECK_S = 0.05
+"""Seconds after which a call begins to watch for its client's disconnect. Shorter calls are spared the cost."""
+
+
+class QueryRoute(APIRoute):
+    """A route whose handler takes the request and its `Options`.
+
+    FastAPI documents it as any other, but does not solve its dependencies: reading the query field by field would be
+    the most expensive step of a call outside of the inference thread.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """See `APIRoute`.
+
+        Raises:
+            TypeError: The route has dependencies, which would never be called.
+        """
+        if self.dependencies:
+            raise TypeError(f"expected {self.path} without dependencies, got {self.dependencies}; use a middleware")
+
+        async def handle(request: Request) -> Response:
+            response: Response = await self.endpoint(request, _read_options(request))
+            return response
+
+        return handle
+
+
+def _read_options(request: Request) -> Options:
+    try:
+        return Options.model_validate(dict(request.query_params))
+    except ValidationError as error:
+        raise validation_error([{**fault, "loc": ("query", *fault["loc"])} for fault in error.errors()]) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,21 +101,29 @@ async def while_connected(request: Request, answer: Awaitable[T]) -> T:
     Raises:
         ClientDisconnect: The client disconnected.
     """
-    work = asyncio.ensure_future(answer)
-    disconnected = asyncio.ensure_future(_disconnected(request))
+    call = asyncio.current_task()
+    assert call is not None
+    loop = asyncio.get_running_loop()
+    watching: list[asyncio.Task[None]] = []
+    gone = False
+
+    async def cancel_when_gone() -> None:
+        nonlocal gone
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        gone = call.cancel()
+
+    timer = loop.call_later(DISCONNECT_CHECK_S, lambda: watching.append(loop.create_task(cancel_when_gone())))
     try:
-        await asyncio.wait({work, disconnected}, return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
-            raise ClientDisconnect
-        return work.result()
+        return await answer
+    except asyncio.CancelledError:
+        if gone and not call.uncancel():
+            raise ClientDisconnect from None
+        raise
     finally:
-        work.cancel()
-        disconnected.cancel()
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+        timer.cancel()
+        for task in watching:
+            task.cancel()
 
 
 def respond(body: bytes, media_type: str, laps_ms: dict[str, float]) -> Response:

@@ -8,13 +8,13 @@ from starlette.responses import Response
 from service.errors import BadParameter
 from service.http import openapi
 from service.http.body import Body
-from service.http.routes.call import JSON, Call, QueryOptions, check, respond, while_connected
+from service.http.routes.call import JSON, Call, QueryOptions, QueryRoute, check, respond, while_connected
 from service.inference import image
 from service.inference.predict import Stopwatch, compare
 from service.inference.registry import Model
 from service.wire import documents
 
-router = APIRouter()
+router = APIRouter(route_class=QueryRoute)
 
 
 @router.post("/compare", **openapi.COMPARE)

@@ -7,13 +7,13 @@ from starlette.responses import Response
 
 from service.http import negotiation, openapi
 from service.http.body import Body
-from service.http.routes.call import JSON, Call, QueryOptions, check, respond, while_connected
-from service.inference import image
+from service.http.routes.call import JSON, Call, QueryOptions, QueryRoute, check, respond, while_connected
+from service.inference import image, image_header
 from service.inference.predict import Stopwatch, predict
 from service.pose.drawing import draw
 from service.wire import documents
 
-router = APIRouter()
+router = APIRouter(route_class=QueryRoute)
 
 
 @router.post("/predict", **openapi.PREDICT)
@@ -49,15 +49,17 @@ def answer(call: Call, content: bytes, watch: Stopwatch, image_id: int) -> tuple
         ServiceError: The picture cannot be answered.
     """
     metrics, model = call.service.metrics, call.query.request.choice.model
-    with metrics.inference(model), call.service.pixel_budget.reserve(image.pixel_count(content), watch):
-        prediction = predict(call.service.registry, content, call.query.request, watch)
-        if call.media_type == JSON:
-            reply, laps_ms = documents.prediction_reply(prediction, call.query, call.request_id, image_id, watch)
-            body = documents.to_json(reply)
-        else:
-            skeleton, threshold = prediction.model.estimator.skeleton, call.query.keypoint_threshold
-            canvas = draw(prediction.image.pixels, prediction.poses, skeleton, threshold)
-            body, laps_ms = image.encode(canvas, call.media_type), watch.finish()
+    with metrics.inference(model):
+        header = image_header.read(content)
+        with call.service.pixel_budget.reserve(image.pixels_in_memory(header), watch):
+            prediction = predict(call.service.registry, content, call.query.request, watch, header)
+            if call.media_type == JSON:
+                reply, laps_ms = documents.prediction_reply(prediction, call.query, call.request_id, image_id, watch)
+                body = documents.to_json(reply)
+            else:
+                skeleton, threshold = prediction.model.estimator.skeleton, call.query.keypoint_threshold
+                canvas = draw(prediction.image.pixels, prediction.poses, skeleton, threshold)
+                body, laps_ms = image.encode(canvas, call.media_type), watch.finish()
     metrics.fallback(prediction.fallback)
     metrics.stages(laps_ms)
     return body, laps_ms
