@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from service import settings as settings_
 from service.app import create_app, package_version
 from service.http.server import Server
+from service.pose.backends.execution_provider import BackendError
 from service.pose.bundle import BundleError
 from service.settings import Settings, SettingsError
 
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         app = create_app(settings)
         listener = _listen(settings)
-    except (SettingsError, BundleError, StartError) as error:
+    except (SettingsError, BundleError, BackendError, StartError) as error:
         print(f"posewright-serve: {error}", file=sys.stderr)
         return 1
     with listener:
@@ -48,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"posewright {package_version()}")
     for name, field in Settings.model_fields.items():
-        default = f" (default: {field.default})" if field.default not in {None, (), ""} else ""
+        default = f" (default: {field.default})" if field.default not in (None, (), {}, "") else ""
         described = (str(field.description) + default).replace("%", "%%")
         parser.add_argument(f"--{name.replace('_', '-')}", metavar="VALUE", help=described)
     return parser
@@ -85,13 +86,15 @@ def _listen(settings: Settings) -> socket.socket:
 def _announcement(app: FastAPI, settings: Settings, listener: socket.socket) -> str:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     models: dict[str, Any] = app.state.registry.models
+    choice = settings.provider_choice
     loaded = ", ".join(
         f"{model.manifest.name} {model.manifest.version}" + ("" if model.network else " (unavailable)")
         for model in models.values()
     )
     return (
         f"posewright {package_version()} at http://{host}:{listener.getsockname()[1]} (docs at /docs) with {loaded}; "
-        f"{settings.inference_thread_count} inference threads x {settings.runtime_thread_count}"
+        f"{settings.inference_thread_count} inference threads x {settings.runtime_thread_count} "
+        f"on {choice.provider.backend} ({choice.reason})"
     )
 
 

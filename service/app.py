@@ -42,6 +42,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     Raises:
         BundleError: The models folder cannot be served from.
+        BackendError: The execution provider does not work on this machine.
     """
     registry = open_registry(settings)
     app = FastAPI(
@@ -83,6 +84,7 @@ def _lifespan(settings: Settings, registry: ModelRegistry) -> Callable[[FastAPI]
         app.state.upload_budget = UploadBudget(settings.max_bodies_bytes, settings.upload_s)
         app.state.service = Service(settings, registry, scheduler, app.state.metrics, PixelBudget(settings.max_pixels))
         app.state.metrics.watch_queue(scheduler)
+        registry.batching.active_callers = lambda: scheduler.running
         app.state.streams = OpenStreams(settings.stream_max_sessions, settings.streams_per_address)
         # On a thread: meanwhile /healthz answers, and /readyz tells when the models are warm.
         warming = threading.Thread(target=registry.warm_up, name="warm-up", daemon=True)

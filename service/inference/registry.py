@@ -12,6 +12,7 @@ import numpy as np
 
 from service.errors import NotReady, Unavailable, UnknownModel
 from service.pose import bundle as bundles
+from service.pose.backends.dynamic_batching import DynamicBatching
 from service.pose.backends.runner import open_runner
 from service.pose.bundle import Bundle, BundleError, Manifest
 from service.pose.detector import PersonDetector
@@ -74,10 +75,17 @@ class ModelChoice:
 
 
 class ModelRegistry:
-    """The models of one folder, loaded once. Safe from several threads."""
+    """The models of one folder, loaded once. Safe from several threads.
 
-    def __init__(self, models: dict[str, Model], settings: Settings) -> None:
+    Attributes:
+        models: By name.
+        batching: How their networks gather images.
+        detector: The detector that finds the people.
+    """
+
+    def __init__(self, models: dict[str, Model], settings: Settings, batching: DynamicBatching) -> None:
         self.models = models
+        self.batching = batching
         self._settings = settings
         self._warm = threading.Event()
         self._failure: str | None = None
@@ -110,6 +118,8 @@ class ModelRegistry:
         for name, model in list(self.models.items()):
             try:
                 _run_once(model, blank)
+                if self.batching.size > 1 and isinstance(model.network, PoseEstimator):
+                    _run_once(model, blank, self.batching.size)
             except Exception as error:
                 log.exception("model %r failed its warm-up", name)
                 self.models[name] = replace(model, network=None, failure=_one_line(error))
@@ -187,8 +197,10 @@ def open_registry(settings: Settings) -> ModelRegistry:
 
     Raises:
         BundleError: A bundle is damaged, the detector is missing or cannot be loaded, or no pose model runs.
+        BackendError: The execution provider does not work on this machine.
     """
     folder = settings.models_dir
+    batching = DynamicBatching(settings.images_per_batch, settings.batch_window_ms / 1e3)
     expected = {settings.detector, settings.student, settings.teacher}
     models = {}
     for path in _bundle_paths(folder, expected):
@@ -198,7 +210,7 @@ def open_registry(settings: Settings) -> ModelRegistry:
                 f"bundle {path}: expected its manifest to name {path.name!r}, got {bundle.manifest.name!r}; "
                 f"rename the folder to {bundle.manifest.name}"
             )
-        models[path.name] = _load(bundle, settings)
+        models[path.name] = _load(bundle, settings, batching)
     detector = models.get(settings.detector)
     if detector is None or not isinstance(detector.network, PersonDetector):
         got = f"found {sorted(models)}" if detector is None else detector.failure or "it is no detector"
@@ -213,7 +225,7 @@ def open_registry(settings: Settings) -> ModelRegistry:
         )
     if settings.student not in runnable:
         log.warning("student %r is not available; %r answers in its place", settings.student, settings.teacher)
-    return ModelRegistry(models, settings)
+    return ModelRegistry(models, settings, batching)
 
 
 def _same_skeleton(student: Model, teacher: Model) -> bool:
@@ -230,23 +242,22 @@ def _bundle_paths(folder: Path, expected: set[str]) -> list[Path]:
     return [path for path in paths if path.name in expected or (path / bundles.MANIFEST).is_file()]
 
 
-def _load(bundle: Bundle, settings: Settings) -> Model:
-    manifest = bundle.manifest
+def _load(bundle: Bundle, settings: Settings, batching: DynamicBatching) -> Model:
+    manifest, provider = bundle.manifest, settings.provider_choice.provider
+    threads, calls = settings.runtime_thread_count, settings.inference_thread_count
     try:
-        runner = open_runner(
-            settings.backend, bundle.onnx, settings.runtime_thread_count, settings.inference_thread_count
-        )
+        runner = batching.wrap(open_runner(provider, bundle.onnx, threads, calls, batching.size))
     except Exception as error:  # noqa: BLE001 - the backends' errors share no base class
         log.error("bundle %r cannot be loaded: %s", manifest.name, error)  # noqa: TRY400 - the traceback adds nothing
-        return Model(manifest, bundle.card, f"{settings.backend}-cpu", None, _one_line(error))
+        return Model(manifest, bundle.card, provider.backend, None, _one_line(error))
     if manifest.role == "detector":
         return Model(manifest, bundle.card, runner.backend, PersonDetector(bundle, runner))
     estimator = PoseEstimator(bundle, runner, settings.flip_test, settings.refine_boxes)
     return Model(manifest, bundle.card, runner.backend, estimator)
 
 
-def _run_once(model: Model, image: Image) -> None:
-    """Run a network.
+def _run_once(model: Model, image: Image, people: int = 1) -> None:
+    """Run a network once; one for poses on this many people.
 
     Raises:
         BundleError: Its outputs have the wrong shape.
@@ -256,8 +267,8 @@ def _run_once(model: Model, image: Image) -> None:
         model.network.detect(image)
     elif model.network is not None:
         height, width = image.shape[:2]
-        poses = model.network.estimate(image, np.array([[0, 0, width, height]], np.float32))
-        expected = (1, len(model.network.skeleton), 2)
+        poses = model.network.estimate(image, np.array([[0, 0, width, height]] * people, np.float32))
+        expected = (people, len(model.network.skeleton), 2)
         if poses.keypoints.shape != expected:
             raise BundleError(
                 f"bundle {model.manifest.name!r}: expected keypoints {expected}, got {poses.keypoints.shape}; "
