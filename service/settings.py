@@ -101,8 +101,8 @@ class Settings(BaseModel):
         0,
         ge=0,
         le=64,
-        description="Pictures processed at the same time; each takes memory. 0 = one for every two cores, at most 4; with "
-        "batches two more than a batch takes.",
+        description="Pictures processed at the same time; each takes memory. 0 = one for every two cores, at most 4; "
+        "with batches, two more than a batch takes.",
     )
     execution_provider: Annotated[str, AfterValidator(require_installed)] = Field(
         AUTO,

@@ -88,7 +88,8 @@ def test_service_links_of_kubernetes_are_ignored() -> None:
     [
         ("port", "70000"), ("port", "eighty"), ("deadline_s", "0"), ("max_people", "0"), ("min_score", "2"),
         ("keypoint_threshold", "nan"), ("inference_threads", "-1"), ("stream_max_fps", "0"),
-        ("stream_detect_every", "0"), ("log_level", "loud"), ("execution_provider", "torch"), ("execution_provider", "cpu:1"), ("provider_options", "fp16"),
+        ("stream_detect_every", "0"), ("log_level", "loud"),
+        ("execution_provider", "torch"), ("execution_provider", "cpu:1"), ("provider_options", "fp16"),
         ("provider_options", "[1]"), ("batch_size", "63"), ("batch_window_ms", "-1"),
         ("allowed_hosts", "pose.example:8000"), ("allowed_hosts", "https://pose.example"), ("allowed_hosts", "*pose"),
         ("root_path", "pose"), ("root_path", "/pose?x"), ("root_path", '/"><script>'), ("root_path", "//evil.example"),

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import takewhile
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,29 +121,45 @@ class BatchingRunner:
 
     def _fitting(self) -> Iterator[_Call]:
         """Find the calls that run with the first one: in order, of its image size, until the batch is full."""
-        first, total = self._waiting[0], 0
-        same_size = (call for call in self._waiting if call.pixels.shape[1:] == first.pixels.shape[1:])
-        for call in takewhile(lambda it: it is first or total + len(it.pixels) <= self._batching.size, same_size):
+        first = self._waiting[0]
+        total = len(first.pixels)
+        yield first
+        for call in islice(self._waiting, 1, None):
+            if call.pixels.shape[1:] != first.pixels.shape[1:]:
+                continue
             total += len(call.pixels)
+            if total > self._batching.size:
+                return
             yield call
 
     def _infer(self, batch: list[_Call]) -> None:
         """Give each call its outputs or its error; never raises, as other threads wait."""
         try:
-            pixels = batch[0].pixels if len(batch) == 1 else np.concatenate([call.pixels for call in batch])
-            outputs = self._runner.run(pixels)
-            lengths = {len(output) for output in outputs}
-            if lengths != {len(pixels)}:
-                raise ValueError(f"expected outputs for {len(pixels)} images, got {sorted(lengths)}")
-            ends = np.cumsum([len(call.pixels) for call in batch])
-            parts = zip(*(np.split(output, ends[:-1]) for output in outputs), strict=True)
-            for call, own in zip(batch, parts, strict=True):
-                call.outputs = list(own)
-            if self._batching.on_batch is not None:
-                self._batching.on_batch(len(pixels))
+            parts = self._run_together([call.pixels for call in batch])
         except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits for it
             if len(batch) == 1:
                 batch[0].error = error
                 return
             for call in batch:
                 self._infer([call])
+        else:
+            for call, outputs in zip(batch, parts, strict=True):
+                call.outputs = outputs
+
+    def _run_together(self, images: list[NDArray[np.uint8]]) -> list[Outputs]:
+        """Run the network once; return the outputs of each caller's images.
+
+        Raises:
+            ValueError: The graph's outputs are not those of its images one by one.
+            Exception: Whatever the runner raises.
+        """
+        pixels = images[0] if len(images) == 1 else np.concatenate(images)
+        outputs = self._runner.run(pixels)
+        if self._batching.on_batch is not None:
+            self._batching.on_batch(len(pixels))
+        if len(images) == 1:
+            return [outputs]
+        if any(len(output) != len(pixels) for output in outputs):
+            raise ValueError(f"expected outputs for {len(pixels)} images, got {[len(output) for output in outputs]}")
+        ends = np.cumsum([len(it) for it in images])[:-1]
+        return [list(own) for own in zip(*(np.split(output, ends) for output in outputs), strict=True)]

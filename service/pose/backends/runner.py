@@ -61,13 +61,14 @@ class OnnxRunner:
         """
         single = BATCH_AXES if batch_size == 1 else ()
         self._session = open_session(onnx, threads, single, provider)
-        size_varies = not all(isinstance(it, int) for it in self._session.get_inputs()[0].shape[1:3])
+        count, *size = self._session.get_inputs()[0].shape[:3]  # a name where the length is free
+        size_varies = not all(isinstance(it, int) for it in size)
         used = provider.for_graph(size_varies)
         if used != provider:
             self._session = open_session(onnx, threads, single, used)
         self.backend = used.backend
         self.preferred_batch_size = max(SMALL_BATCH, batch_size)
-        self._batch_size = batch_size
+        self._batch_size = 1 if isinstance(count, int) else batch_size
         self._input_name = self._session.get_inputs()[0].name
         self._turn: AbstractContextManager[object] = _DIRECTML_LOCK if used.name == "directml" else nullcontext()
 
@@ -83,9 +84,7 @@ class OnnxRunner:
         return [np.concatenate(parts) for parts in zip(*answers, strict=True)]
 
 
-def open_runner(
-    provider: ExecutionProvider, onnx: bytes, threads: int, calls: int = 1, batch_size: int = 1
-) -> Runner:
+def open_runner(provider: ExecutionProvider, onnx: bytes, threads: int, calls: int = 1, batch_size: int = 1) -> Runner:
     """Load a graph on an execution provider that `provider_choice.choose` returned.
 
     Args:

@@ -20,7 +20,10 @@ BUSY_S = 0.03
 
 
 class Accelerator:
-    """The real network on the CPU, behind what makes a device slow: a fixed time for each run, one run at a time."""
+    """The real network on the CPU, behind what makes a device slow: a fixed time for each run, one run at a time.
+
+    ``gate`` holds runs up while it is cleared.
+    """
 
     backend = "accelerator"
 
@@ -28,6 +31,8 @@ class Accelerator:
         self.preferred_batch_size = batch_size
         self.batches: list[int] = []
         self.fails: Callable[[np.ndarray], bool] = lambda _: False
+        self.gate = threading.Event()
+        self.gate.set()
         self._runner = OnnxRunner(spots.detector_network(), threads=1, batch_size=batch_size)
         self._busy_s = busy_s
         self._device = threading.Lock()
@@ -35,6 +40,7 @@ class Accelerator:
     def run(self, pixels: np.ndarray) -> list[np.ndarray]:
         with self._device:
             self.batches.append(len(pixels))
+            assert self.gate.wait(PATIENCE_S)
             time.sleep(self._busy_s)
             if self.fails(pixels):
                 raise RuntimeError(f"out of memory at {len(pixels)} images, first pixel {pixels[0, 0, 0, 0]}")
@@ -144,46 +150,73 @@ def test_a_single_caller_does_not_wait_for_others() -> None:
     assert device.batches == [1] * 40
 
 
+def arrive(shared: BatchingRunner, device: Accelerator, pictures: list[np.ndarray]) -> None:
+    """Ask for each picture on a thread of its own, one after another, while the device is held up; then let it run."""
+    device.gate.clear()
+    threads = [threading.Thread(target=shared.run, args=(it,), daemon=True) for it in pictures]
+    for i, thread in enumerate(threads):
+        thread.start()
+        while len(shared._waiting) + sum(device.batches) <= i:
+            time.sleep(0.001)
+    device.gate.set()
+    for thread in threads:
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive()
+
+
 def test_those_who_come_while_the_network_is_busy_run_together() -> None:
-    device = Accelerator(0.2)
-    shared = BatchingRunner(device, DynamicBatching(8))
-    first = threading.Thread(target=shared.run, args=(picture(0),))
-    first.start()
-    while not device.batches:
-        time.sleep(0.001)
-    together([lambda i=i: shared.run(picture(i)) for i in range(1, 6)])
-    first.join(PATIENCE_S)
+    device = Accelerator()
+    arrive(BatchingRunner(device, DynamicBatching(8)), device, [picture(i) for i in range(6)])
     assert device.batches == [1, 5]
 
 
-def test_the_window_ends_when_the_batch_is_full_or_nobody_else_is_active() -> None:
-    for size, active in ((4, 9), (8, 4)):
-        device = Accelerator()
-        shared = BatchingRunner(device, DynamicBatching(size, PATIENCE_S, lambda active=active: active))
-        together([lambda i=i: shared.run(picture(i)) for i in range(4)])
-        assert device.batches == [4]
+def test_images_of_different_sizes_are_not_mixed_and_who_waits_longest_is_served_first() -> None:
+    device, widths = Accelerator(), []
+    device.fails = lambda pixels: bool(widths.append(pixels.shape[2]))
+    arrive(
+        BatchingRunner(device, DynamicBatching(8)),
+        device,
+        [picture(i, width) for i, width in enumerate((64, 96, 64, 96, 64))],
+    )
+    assert (device.batches, widths) == ([1, 2, 2], [64, 96, 64])
+
+
+def test_a_batch_is_no_larger_than_allowed_and_keeps_the_order() -> None:
+    device, numbers = Accelerator(), []
+    device.fails = lambda pixels: bool(numbers.extend(pixels[:, 0, 0, 0]))
+    pairs = [np.concatenate([picture(2 * i), picture(2 * i + 1)]) for i in range(5)]
+    arrive(BatchingRunner(device, DynamicBatching(5)), device, pairs)
+    assert (device.batches, numbers) == ([2, 4, 4], list(range(10)))
+
+
+@pytest.mark.parametrize("window_s", [0.0, 0.002])
+def test_sixteen_threads_that_never_pause(window_s: float) -> None:
+    device = Accelerator(0.0005)
+    shared = BatchingRunner(device, DynamicBatching(8, window_s, lambda: 16))
+
+    def ask(seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        for _ in range(30):
+            number, width = int(rng.integers(36)), int(rng.choice([64, 96]))
+            assert_same(shared.run(picture(number, width)), OUTPUTS[width][number])
+
+    assert together([lambda seed=seed: ask(seed) for seed in range(16)]) == [None] * 16
+    assert sum(device.batches) == 16 * 30
+    assert max(device.batches) <= 8
+
+
+@pytest.mark.parametrize(("size", "active"), [(4, 9), (8, 4)])
+def test_the_window_ends_when_the_batch_is_full_or_nobody_else_is_active(size: int, active: int) -> None:
+    device = Accelerator()
+    shared = BatchingRunner(device, DynamicBatching(size, PATIENCE_S, lambda: active))
+    together([lambda i=i: shared.run(picture(i)) for i in range(4)])
+    assert device.batches == [4]
 
 
 def test_the_window_ends_in_time_when_an_active_caller_does_not_come() -> None:
     device = Accelerator()
     shared = BatchingRunner(device, DynamicBatching(8, 0.01, lambda: 3))
     assert_same(shared.run(picture(5)), OUTPUTS[64][5])
-
-
-def test_images_of_different_sizes_are_not_mixed_and_the_first_who_waits_is_served_first() -> None:
-    device = Accelerator(0.2)
-    order: list[int] = []
-    device.fails = lambda pixels: bool(order.append(pixels.shape[2]))
-    shared = BatchingRunner(device, DynamicBatching(8))
-    threads = []
-    for i, width in enumerate((64, 96, 64, 96, 64)):
-        threads.append(threading.Thread(target=shared.run, args=(picture(i, width),)))
-        threads[-1].start()
-        while i >= len(shared._waiting) + sum(device.batches):
-            time.sleep(0.001)
-    for thread in threads:
-        thread.join(PATIENCE_S)
-    assert (device.batches, order) == ([1, 2, 2], [64, 96, 64])
 
 
 def test_a_failing_batch_fails_only_those_who_fail_alone() -> None:
@@ -207,7 +240,6 @@ def test_a_failing_batch_fails_only_those_who_fail_alone() -> None:
 def test_each_of_those_who_fail_has_an_error_of_its_own() -> None:
     device = Accelerator()
     device.fails = lambda _: True
-    found = together([lambda i=i: BatchingRunner(device, DynamicBatching(2)).run(picture(i)) for i in range(2)])
     shared = BatchingRunner(device, DynamicBatching(8, PATIENCE_S, lambda: 4))
     found = together([lambda i=i: shared.run(picture(i)) for i in range(4)])
     assert [str(error)[-1] for error in found] == ["0", "1", "2", "3"]
