@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from service import logs
 from service import settings as settings_
 from service.app import package_version
+from service.pose.backends.execution_provider import BackendError
 from service.pose.bundle import BundleError
 from service.process import serve
 from service.settings import Settings, SettingsError
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             else:
                 logs.configure(settings)
                 Supervisor(settings, listener).run()
-    except (SettingsError, BundleError, StartError) as error:
+    except (SettingsError, BundleError, BackendError, StartError) as error:
         print(f"posewright-serve: {error}", file=sys.stderr)
         return 1
     return 0
@@ -44,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"posewright {package_version()}")
     for name, field in Settings.model_fields.items():
-        default = f" (default: {field.default})" if field.default not in {None, (), ""} else ""
+        default = f" (default: {field.default})" if field.default not in (None, (), {}, "") else ""
         described = (str(field.description) + default).replace("%", "%%")
         kind = _refuse_secret if field.annotation == SecretStr | None else str
         parser.add_argument(f"--{name.replace('_', '-')}", metavar="VALUE", help=described, type=kind)

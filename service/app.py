@@ -51,6 +51,7 @@ def create_app(settings: Settings) -> FastAPI:
     Raises:
         BundleError: The models folder cannot be served from.
         SettingsError: The API keys cannot be read.
+        BackendError: The execution provider does not work on this machine.
     """
     api_keys, rate_limits = ApiKeys(settings), RateLimits(settings)
     registry = open_registry(settings)
@@ -113,6 +114,8 @@ def _lifespan(settings: Settings, registry: ModelRegistry) -> Callable[[FastAPI]
         app.state.upload_budget = UploadBudget(settings.max_bodies_bytes, settings.upload_s)
         app.state.service = Service(settings, registry, scheduler, app.state.metrics, PixelBudget(settings.max_pixels))
         app.state.metrics.watch(scheduler, registry)
+        registry.batching.active_callers = lambda: scheduler.running
+        registry.batching.on_batch = app.state.metrics.batch
         app.state.streams = OpenStreams(
             settings.stream_max_sessions, settings.streams_per_address, settings.stream_max_per_key
         )

@@ -24,6 +24,7 @@ def serve(settings: Settings, listener: socket.socket, announce: Callable[[str],
 
     Raises:
         BundleError: The models folder cannot be served from.
+        BackendError: The execution provider does not work on this machine.
     """
     logs.configure(settings)
     app = create_app(settings)
@@ -36,6 +37,7 @@ def serve(settings: Settings, listener: socket.socket, announce: Callable[[str],
 def _announcement(app: FastAPI, settings: Settings, listener: socket.socket) -> str:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     models: dict[str, Any] = app.state.registry.models
+    choice = settings.provider_choice
     loaded = ", ".join(
         f"{model.manifest.name} {model.manifest.version}" + ("" if model.network else " (unavailable)")
         for model in models.values()
@@ -43,6 +45,7 @@ def _announcement(app: FastAPI, settings: Settings, listener: socket.socket) -> 
     processes = f"{settings.workers} processes x " if settings.workers > 1 else ""
     return (
         f"posewright {package_version()} at http://{host}:{listener.getsockname()[1]} (docs at /docs) with {loaded}; "
-        f"{processes}{settings.inference_thread_count} inference threads x {settings.runtime_thread_count}; "
+        f"{processes}{settings.inference_thread_count} inference threads x {settings.runtime_thread_count} "
+        f"on {choice.provider.backend} ({choice.reason}); "
         f"API keys: {', '.join(app.state.api_keys.names) or 'none, every caller is answered'}"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Mapping
@@ -12,11 +13,13 @@ from limits import parse_many
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from service.pose.backends.cpu_quota import available_cores
-from service.pose.backends.runner import Backend, require_installed
+from service.pose.backends.provider_choice import AUTO, ProviderChoice, choose, require_installed
 
 PREFIX = "POSEWRIGHT_"
 MAX_DEFAULT_INFERENCE_THREADS = 4
 """More threads, on machines of many cores, would exceed the memory limit that `tests/system/test_memory.py` checks."""
+DEFAULT_BATCH_SIZE, MAX_BATCH_SIZE = 8, 62
+"""Images in a batch on an accelerator; at most, so that `inference_threads` can be two more."""
 THREADS_JOIN_S = 1.0
 """Part of `Settings.stop_s` in which the threads of a stopping server must end, in seconds."""
 _HOST = re.compile(r"\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*")
@@ -80,6 +83,20 @@ def _rates(value: str) -> str:
 
 
 _Rates = Annotated[str, AfterValidator(_rates)]
+
+
+def _provider_options(value: object) -> object:
+    """Read a JSON object of plain values; onnxruntime takes them as text, true as 1."""
+    try:
+        read = json.loads(value) if isinstance(value, str) else value
+    except json.JSONDecodeError:
+        read = None
+    if not isinstance(read, dict):
+        raise ValueError('expected a JSON object such as {"trt_fp16_enable": true}')  # noqa: TRY004 - pydantic's
+    return {key: str(int(it)) if isinstance(it, bool) else str(it) for key, it in read.items()}
+
+
+_Options = Annotated[dict[str, str], BeforeValidator(_provider_options)]
 _Hosts = Annotated[tuple[Annotated[str, AfterValidator(_host)], ...], BeforeValidator(_comma_separated)]
 _Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], BeforeValidator(_comma_separated)]
 
@@ -112,7 +129,7 @@ class Settings(BaseModel):
         ge=0,
         le=64,
         description="Pictures processed at the same time in one process; each takes memory. 0 = one for every two "
-        "cores of the process, at most 4.",
+        "cores of the process, at most 4; with batches, two more than a batch takes.",
     )
     workers: Annotated[int, AfterValidator(_shared_port)] = Field(
         1,
@@ -121,9 +138,29 @@ class Settings(BaseModel):
         description="Server processes that share the port and the cores; each loads the models, and limits hold for "
         "each. 1 = no further process.",
     )
-    backend: Annotated[Backend, AfterValidator(require_installed)] = Field(
-        "onnxruntime",
-        description="Runtime of the networks: onnxruntime, or openvino (an extra; uses bf16 if the CPU supports it).",
+    execution_provider: Annotated[str, AfterValidator(require_installed)] = Field(
+        AUTO,
+        description="What runs the networks: auto, cpu, cuda, tensorrt, coreml, directml or openvino; cuda:1 is the "
+        "second device. auto takes cuda or directml where the installed onnxruntime contains it and it works, else "
+        "the CPU. openvino is an extra; it uses bf16 if the CPU supports it.",
+    )
+    provider_options: _Options = Field(
+        {},
+        description="Options of the execution provider by onnxruntime's names, as JSON, such as "
+        '{"trt_fp16_enable": true}. It must be named then, not auto.',
+    )
+    batch_size: int = Field(
+        0,
+        ge=0,
+        le=MAX_BATCH_SIZE,
+        description="Maximum number of images of different calls and streams that run in one batch; 1 = no batches. "
+        "0 = 8 on cuda, tensorrt and directml, else 1.",
+    )
+    batch_window_ms: float = Field(
+        2.0,
+        ge=0,
+        le=1000,
+        description="Milliseconds that a batch waits for more images while other calls are in work.",
     )
     flip_test: bool = Field(
         default=False,
@@ -280,7 +317,23 @@ class Settings(BaseModel):
     @property
     def inference_thread_count(self) -> int:
         """Number of inference threads in each server process."""
+        if self.images_per_batch > 1:
+            return self.inference_threads or self.images_per_batch + 2
         return self.inference_threads or min(MAX_DEFAULT_INFERENCE_THREADS, max(1, self.cores_per_process // 2))
+
+    @property
+    def provider_choice(self) -> ProviderChoice:
+        """The execution provider, chosen once in each process.
+
+        Raises:
+            BackendError: It does not work on this machine.
+        """
+        return choose(self.execution_provider, tuple(self.provider_options.items()))
+
+    @property
+    def images_per_batch(self) -> int:
+        """Maximum number of images in a batch; 1: no batches."""
+        return self.batch_size or (DEFAULT_BATCH_SIZE if self.provider_choice.provider.gains_from_batches else 1)
 
     @property
     def runtime_thread_count(self) -> int:

@@ -184,7 +184,7 @@ def pose_network(shift_cells: int = 0, gain: float = 4.0, fails_on_sure: bool = 
 
 
 def detector_network() -> bytes:
-    """Build uint8 (1, H, W, 3) -> centers (1, 1, h, w) and distances (1, 4, h, w) for `service.pose.detector`."""
+    """Build uint8 (N, H, W, 3) -> centers (N, 1, h, w) and distances (N, 4, h, w) for `service.pose.detector`."""
     graph = _Graph()
     seen = graph.likeness((MARKER,))
     cells = graph.add("AveragePool", [seen], kernel_shape=[DETECTOR_STRIDE] * 2, strides=[DETECTOR_STRIDE] * 2)
@@ -194,7 +194,7 @@ def detector_network() -> bytes:
     sides = np.array([*HALF_BOX, *HALF_BOX], np.float32).reshape(1, 4, 1, 1)
     zeros = graph.add("Mul", [cells, graph.constant(np.zeros((1, 1, 1, 1), np.float32))])
     graph.add("Add", [zeros, graph.constant(sides)], "distances")
-    return graph.build({"centers": [1, 1, "h", "w"], "distances": [1, 4, "h", "w"]})
+    return graph.build({"centers": ["n", 1, "h", "w"], "distances": ["n", 4, "h", "w"]})
 
 
 class _Graph:

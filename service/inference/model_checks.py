@@ -40,10 +40,10 @@ def load_checked(registry: ModelRegistry, settings: Settings, path: Path) -> Mod
     """
     bundle = registry_.read(path)
     _require_same_kind(registry, settings, path.name, bundle.manifest)
-    model = registry_.load(bundle, settings)
+    model = registry_.load(bundle, settings, registry.batching)
     if model.network is None:
         raise BundleError(f"bundle {path.name!r}: expected a graph that the backend loads, got: {model.failure}")
-    registry_.run_once(model)
+    registry_.try_out(model, registry.batching)
     return model
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from service.errors import NotReady, Unavailable, UnknownModel
 from service.pose import bundle as bundles
+from service.pose.backends.dynamic_batching import DynamicBatching
 from service.pose.backends.runner import open_runner
 from service.pose.bundle import Bundle, BundleError, Manifest
 from service.pose.detector import PersonDetector
@@ -74,10 +75,17 @@ class ModelChoice:
 
 
 class ModelRegistry:
-    """The models of one folder. Safe from several threads."""
+    """The models of one folder. Safe from several threads.
 
-    def __init__(self, models: dict[str, Model], settings: Settings) -> None:
+    Attributes:
+        models: By name.
+        batching: How their networks gather images.
+        detector: The detector that finds the people.
+    """
+
+    def __init__(self, models: dict[str, Model], settings: Settings, batching: DynamicBatching) -> None:
         self.models = models  # never changed: `put` replaces it, so that readers need no lock
+        self.batching = batching
         self._settings = settings
         self._changing = threading.Lock()
         self._warm = threading.Event()
@@ -114,7 +122,7 @@ class ModelRegistry:
             return
         for name, model in self.models.items():
             try:
-                run_once(model)
+                try_out(model, self.batching)
             except Exception as error:
                 log.exception("model %r failed its warm-up", name)
                 self.put(name, replace(model, network=None, failure=one_line(error)))
@@ -201,12 +209,14 @@ def open_registry(settings: Settings) -> ModelRegistry:
 
     Raises:
         BundleError: A bundle is damaged, the detector is missing or cannot be loaded, or no pose model runs.
+        BackendError: The execution provider does not work on this machine.
     """
     folder = settings.models_dir
+    batching = DynamicBatching(settings.images_per_batch, settings.batch_window_ms / 1e3)
     expected = {settings.detector, settings.student, settings.teacher}
     models = {}
     for path in bundle_paths(folder, expected):
-        models[path.name] = load(read(path), settings)
+        models[path.name] = load(read(path), settings, batching)
     detector = models.get(settings.detector)
     if detector is None or not isinstance(detector.network, PersonDetector):
         got = f"found {sorted(models)}" if detector is None else detector.failure or "it is no detector"
@@ -221,7 +231,7 @@ def open_registry(settings: Settings) -> ModelRegistry:
         )
     if settings.student not in runnable:
         log.warning("student %r is not available; %r answers in its place", settings.student, settings.teacher)
-    return ModelRegistry(models, settings)
+    return ModelRegistry(models, settings, batching)
 
 
 def read(path: Path) -> Bundle:
@@ -257,17 +267,16 @@ def bundle_paths(folder: Path, expected: Collection[str] = ()) -> list[Path]:
     return [path for path in paths if path.name in expected or (path / bundles.MANIFEST).is_file()]
 
 
-def load(bundle: Bundle, settings: Settings) -> Model:
-    """Load a bundle on the backend; the model's `network` is None where the backend cannot load it.
+def load(bundle: Bundle, settings: Settings, batching: DynamicBatching) -> Model:
+    """Load a bundle; the model's `network` is None where the execution provider cannot load it.
 
     Raises:
         BundleError: The bundle is not what its role says.
     """
-    manifest = bundle.manifest
+    manifest, provider = bundle.manifest, settings.provider_choice.provider
+    threads, calls = settings.runtime_thread_count, settings.inference_thread_count
     try:
-        runner = open_runner(
-            settings.backend, bundle.onnx, settings.runtime_thread_count, settings.inference_thread_count
-        )
+        runner = batching.wrap(open_runner(provider, bundle.onnx, threads, calls, batching.size))
     except Exception as error:  # noqa: BLE001 - the backends' errors share no base class
         log.error("bundle %r cannot be loaded: %s", manifest.name, error)  # noqa: TRY400 - the traceback adds nothing
         return Model(manifest, bundle.card, f"{settings.backend}-cpu", None, one_line(error))
@@ -277,8 +286,8 @@ def load(bundle: Bundle, settings: Settings) -> Model:
     return Model(manifest, bundle.card, runner.backend, estimator)
 
 
-def run_once(model: Model) -> None:
-    """Run a network on a blank image of `WARM_UP_SIZE`.
+def try_out(model: Model, batching: DynamicBatching) -> None:
+    """Run a network on a blank image of `WARM_UP_SIZE`; one for poses also on a whole batch of people.
 
     Raises:
         BundleError: Its outputs have the wrong shape.
@@ -289,13 +298,14 @@ def run_once(model: Model) -> None:
     if isinstance(model.network, PersonDetector):
         model.network.detect(image)
     elif model.network is not None:
-        poses = model.network.estimate(image, np.array([[0, 0, width, height]], np.float32))
-        expected = (1, len(model.network.skeleton), 2)
-        if poses.keypoints.shape != expected:
-            raise BundleError(
-                f"bundle {model.manifest.name!r}: expected keypoints {expected}, got {poses.keypoints.shape}; "
-                "its graph does not fit its manifest"
-            )
+        for people in sorted({1, batching.size}):
+            poses = model.network.estimate(image, np.array([[0, 0, width, height]] * people, np.float32))
+            expected = (people, len(model.network.skeleton), 2)
+            if poses.keypoints.shape != expected:
+                raise BundleError(
+                    f"bundle {model.manifest.name!r}: expected keypoints {expected}, got {poses.keypoints.shape}; "
+                    "its graph does not fit its manifest"
+                )
 
 
 def one_line(error: Exception) -> str:

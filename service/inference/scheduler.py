@@ -93,6 +93,11 @@ class Scheduler:
         with self._changed:
             return self._in_flight[lane] - len(self._queues[lane])
 
+    @property
+    def running(self) -> int:
+        """Number of jobs that a thread has begun and not ended."""
+        return sum(self._in_flight.values()) - self.waiting
+
     async def run(self, work: Callable[[float], T], *, lane: Lane = "call", admitted: bool = False) -> T:
         """Run ``work(waited_ms)`` on a thread and return what it returns.
 

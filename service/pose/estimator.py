@@ -20,8 +20,6 @@ MIN_SURE_KEYPOINTS = 8
 """Certain keypoints, of COCO's 17, from which a pose may correct its box."""
 SAME_BOX_IOU = 0.3
 """IoU of a box and the box around its pose from which the box is left as it is: refining it would gain nothing."""
-PEOPLE_AT_ONCE = 2
-"""People in one call of the network. On a CPU more are no faster, and take memory that onnxruntime never returns."""
 MAX_REFINEMENT_GAIN = 1.5
 """Factor by which refining a box is expected to raise a person's score at most."""
 MAX_UNLIKELY_IN_A_ROW = 3
@@ -29,7 +27,13 @@ MAX_UNLIKELY_IN_A_ROW = 3
 
 
 class PoseEstimator:
-    """A pose bundle, ready to run. Keeps no state between calls; safe from several threads."""
+    """A pose bundle, ready to run. Keeps no state between calls; safe from several threads.
+
+    Attributes:
+        manifest: The bundle's manifest.
+        skeleton: The keypoints that it estimates.
+        batch_size: People in one call of the network.
+    """
 
     def __init__(self, bundle: Bundle, runner: Runner, flip_test: bool = False, refine_boxes: bool = True) -> None:
         """Check that the bundle is a pose network's.
@@ -57,6 +61,7 @@ class PoseEstimator:
             )
         self.manifest = manifest
         self.skeleton = manifest.known_skeleton
+        self.batch_size = runner.preferred_batch_size
         self._runner = runner
         self._padding = manifest.box_padding
         self._stride = manifest.input_size[0] / manifest.heatmap_size[0]
@@ -138,11 +143,11 @@ class PoseEstimator:
         return min_score if calibration is None else calibration.min_box_score(min_score)
 
     def _estimate_in_batches(self, image: Image, boxes: Boxes, box_scores: Floats | None) -> Iterator[Poses]:
-        """Estimate `PEOPLE_AT_ONCE` people after another, in the boxes' order; lazily, so that a caller can stop."""
+        """Estimate `batch_size` people after another, in the boxes' order; lazily, so that a caller can stop."""
         if box_scores is None:
             box_scores = np.ones(len(boxes), np.float32)
-        for start in range(0, len(boxes), PEOPLE_AT_ONCE):
-            batch = slice(start, start + PEOPLE_AT_ONCE)
+        for start in range(0, len(boxes), self.batch_size):
+            batch = slice(start, start + self.batch_size)
             yield self._estimate_batch(image, boxes[batch], box_scores[batch])
 
     def _estimate_batch(self, image: Image, boxes: Boxes, box_scores: Floats) -> Poses:

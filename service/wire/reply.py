@@ -170,10 +170,19 @@ class ModelDetail(ModelEntry):
     card: str = Field(description="Markdown.")
 
 
+class ExecutionProviderEntry(BaseModel):
+    """What runs the networks; a model's `backend` says what runs that one."""
+
+    requested: str = Field(description="The server's setting, e.g. `auto`.")
+    selected: str = Field(description="What was chosen, e.g. `cuda:1`.")
+    reason: str = Field(description="Why.")
+
+
 class Models(BaseModel):
     """Reply of /models."""
 
     models: list[ModelEntry]
+    execution_provider: ExecutionProviderEntry
 
 
 class State(BaseModel):

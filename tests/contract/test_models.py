@@ -40,6 +40,12 @@ def test_models_are_listed_and_shown(server: Running) -> None:
         assert entry["sha256"] == entry["manifest"]["files"]["model.onnx"]
 
 
+def test_the_execution_provider_is_shown(server: Running) -> None:
+    shown = server.http.get("/models").json()["execution_provider"]
+    choice = Settings().provider_choice
+    assert shown == {"requested": "auto", "selected": str(choice.provider), "reason": choice.reason}
+
+
 def test_healthz_and_readyz_answer(server: Running) -> None:
     assert server.http.get("/healthz").json() == {"status": "ok"}
     assert server.http.get("/readyz").json() == {"status": "ready"}

@@ -28,6 +28,7 @@ class CropCounter:
 
     def __init__(self, runner: Runner) -> None:
         self.backend = runner.backend
+        self.preferred_batch_size = runner.preferred_batch_size
         self.crops = 0
         self._runner = runner
 

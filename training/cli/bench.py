@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from typing import get_args
 
 from service.pose import bundle
-from service.pose.backends.runner import Backend
+from service.pose.backends import provider_choice
 from training import files
 from training.cli.arguments import add_measured_pictures, positive
 from training.data import coco, holdout
 from training.data.image_record import PictureRecord
 from training.evaluation import bench, ranking, rivals
 
-BACKENDS = get_args(Backend)
+PROVIDERS = ("cpu", "openvino")
+"""Execution providers that can be measured by the process's CPU time."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -24,7 +24,13 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--rivals", type=Path, nargs="+", default=[], help="imported bundles, measured as their makers publish them"
     )
     parser.add_argument("--rounds", type=positive, default=100, help="measurements of the latency (default: 100)")
-    parser.add_argument("--backend", nargs="+", choices=BACKENDS, default=BACKENDS[:1], help="what runs the bundles")
+    parser.add_argument(
+        "--execution-provider",
+        nargs="+",
+        choices=PROVIDERS,
+        default=PROVIDERS[:1],
+        help="what runs the bundles; latency is CPU time, so that accelerators cannot be measured here",
+    )
     add_measured_pictures(parser, required=False)
     parser.add_argument("--plot", type=Path, help="SVG to write: AP over latency")
 
@@ -34,11 +40,13 @@ def run(options: Namespace) -> int:
 
     Raises:
         DatasetError: ``--plot`` was given without labelled pictures.
+        BackendError: An execution provider is not installed.
     """
     source = coco.optional_source(options.annotations, options.images)
     if options.plot and source is None:
         raise coco.DatasetError("expected --annotations and --images with --plot, got none; give both")
-    field = rivals.gather(options.bundles, options.rivals, tuple(options.backend))
+    providers = tuple(provider_choice.choose(it).provider for it in options.execution_provider)
+    field = rivals.gather(options.bundles, options.rivals, providers)
     overlap, precisions = holdout.NOTHING_MEASURED, {}
     if source is not None:
         records = holdout.records_of([bundle.read(path) for path in options.bundles])

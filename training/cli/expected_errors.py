@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from service.pose.backends.runner import BackendError
+from service.pose.backends.execution_provider import BackendError
 from service.pose.bundle import BundleError
 from training.adapt.footage import FootageError
 from training.adapt.request import AdaptError

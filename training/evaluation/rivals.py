@@ -11,7 +11,8 @@ import numpy as np
 
 from service.pose import boxes as boxes_
 from service.pose import bundle
-from service.pose.backends.runner import Backend, OnnxRunner, Runner, open_runner
+from service.pose.backends.execution_provider import CPU, ExecutionProvider
+from service.pose.backends.runner import OnnxRunner, Runner, open_runner
 from service.pose.bundle import Bundle
 from service.pose.detector import PersonDetector, select
 from service.pose.estimator import PoseEstimator
@@ -80,29 +81,28 @@ class Candidates:
 
 
 def gather(
-    bundles: list[Path], rivals: Sequence[Path] = (), backends: tuple[Backend, ...] = ("onnxruntime",)
+    bundles: list[Path], rivals: Sequence[Path] = (), providers: tuple[ExecutionProvider, ...] = (CPU,)
 ) -> Candidates:
     """Open bundles and rivals, with one thread each.
 
-    The first detector among the bundles is used with all pose networks of the same backend, and the first detector
+    The first detector among the bundles is used with all pose networks of the same provider, and the first detector
     among the rivals with all other rivals.
 
     Args:
         bundles: Folders of this project's bundles.
         rivals: Folders of imported bundles. They are measured as their makers publish them, whatever their manifests
             say: boxes padded by `PUBLISHED_PADDING`, detectors in a letterbox.
-        backends: Each runs all bundles of this project; rivals run on onnxruntime.
+        providers: Each runs all bundles of this project; rivals run on onnxruntime's CPU provider.
 
     Raises:
         BundleError: A bundle is missing, damaged or not what it should be.
-        BackendError: A backend is not installed.
         DatasetError: A rival is a file that has to be imported first, or a bundle that was not imported.
     """
     found = Candidates([], [])
     read = [bundle.read(path) for path in bundles]
-    for backend in backends:
-        runners = [open_runner(backend, opened.onnx, threads=1) for opened in read]
-        suffix = [f", {runner.backend}" if len(backends) > 1 else "" for runner in runners]
+    for provider in providers:
+        runners = [open_runner(provider, opened.onnx, threads=1) for opened in read]
+        suffix = [f", {runner.backend}" if len(providers) > 1 else "" for runner in runners]
         names = [_name(opened, read) + tail for opened, tail in zip(read, suffix, strict=True)]
         of_detectors = [name for name, opened in zip(names, read, strict=True) if opened.manifest.is_detector]
         for name, opened, runner in zip(names, read, runners, strict=True):

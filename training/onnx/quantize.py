@@ -56,6 +56,7 @@ class RecordingRunner:
 
     def __init__(self, runner: Runner) -> None:
         self.backend = runner.backend
+        self.preferred_batch_size = runner.preferred_batch_size
         self.inputs: list[NDArray[np.uint8]] = []
         self._runner = runner
 

@@ -97,7 +97,7 @@ def _takes_batches(made: bytes, shape: Shape) -> bool:
     pixels = np.random.default_rng(0).integers(0, 256, (3, height, width, 3), np.uint8)
     ort.set_default_logger_severity(4)  # onnxruntime would log the attempts that may fail here
     try:
-        runner = OnnxRunner(made, threads=1)
+        runner = OnnxRunner(made, threads=1, batch_size=3)
         together = runner.run(pixels)
         alone = [
             np.concatenate(parts) for parts in zip(*(runner.run(pixels[i : i + 1]) for i in range(3)), strict=True)

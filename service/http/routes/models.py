@@ -19,10 +19,16 @@ router = APIRouter()
 
 @router.get("/models", **openapi.MODELS)
 async def list_models(request: Request) -> Response:
-    """List the models of the registry."""
+    """List the models of the registry, and what runs them."""
     service: Service = request.app.state.service
+    choice = service.settings.provider_choice
+    provider = {
+        "requested": service.settings.execution_provider,
+        "selected": str(choice.provider),
+        "reason": choice.reason,
+    }
     entries = [_entry(request, model) for model in service.registry.models.values()]
-    return Response(documents.to_json({"models": entries}), media_type=JSON)
+    return Response(documents.to_json({"models": entries, "execution_provider": provider}), media_type=JSON)
 
 
 @router.get("/models/{name}", **openapi.MODEL)

@@ -1,1 +1,1 @@
-"""Backends that run an ONNX graph: onnxruntime and OpenVINO."""
+"""Runners of ONNX graphs: the execution providers of onnxruntime, and OpenVINO."""

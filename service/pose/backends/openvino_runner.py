@@ -8,6 +8,8 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
+from service.pose.backends.execution_provider import SMALL_BATCH
+
 CPU = "CPU"
 
 
@@ -17,6 +19,8 @@ class OpenVinoRunner:
     The graph is compiled for a batch of one, and images are run one by one: a dynamic batch size would be slower, and
     batches gain nothing on a CPU.
     """
+
+    preferred_batch_size = SMALL_BATCH
 
     def __init__(self, onnx: bytes, threads: int, calls: int) -> None:
         """Compile a graph.

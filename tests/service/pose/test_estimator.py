@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 
 from service.pose import boxes as boxes_
 from service.pose import bundle
+from service.pose.backends.execution_provider import SMALL_BATCH
 from service.pose.backends.runner import OnnxRunner
 from service.pose.boxes import from_xywh
 from service.pose.bundle import BundleError
 from service.pose.detector import PersonDetector
 from service.pose.drawing import draw
-from service.pose.estimator import MAX_UNLIKELY_IN_A_ROW, PEOPLE_AT_ONCE, PoseEstimator
+from service.pose.estimator import MAX_UNLIKELY_IN_A_ROW, PoseEstimator
 from service.pose.oks import oks
 from service.pose.skeleton import COCO17
 from tests import spots
@@ -31,6 +32,7 @@ class Counting:
         self.batches: list[int] = []
         self._runner = OnnxRunner(self.bundle.onnx, threads=1)
         self.backend = self._runner.backend
+        self.preferred_batch_size = self._runner.preferred_batch_size
 
     def run(self, pixels: np.ndarray) -> list[np.ndarray]:
         self.batches.append(len(pixels))
@@ -69,7 +71,7 @@ def test_batches_are_small(tmp_path: Path, flip_test: bool) -> None:
     image, boxes = spots.paint(*PEOPLE), from_xywh([p.box_xywh for p in PEOPLE] * 9)
     poses = PoseEstimator(counting.bundle, counting, flip_test).estimate(image, boxes)
     assert sum(counting.batches) == (54 if flip_test else 27)
-    assert max(counting.batches) <= (2 if flip_test else 1) * PEOPLE_AT_ONCE
+    assert max(counting.batches) <= (2 if flip_test else 1) * SMALL_BATCH
     np.testing.assert_array_equal(poses.boxes, boxes)
     # The network of spots does not recognise a mirrored person, so that the flip test spoils its poses.
     for i, pose in enumerate([] if flip_test else poses.keypoints):
@@ -83,7 +85,7 @@ def test_boxes_after_several_unlikely_ones_are_skipped(tmp_path: Path) -> None:
     scores = np.linspace(0.9, 0.3, 31, dtype=np.float32)
     found = estimator.estimate_detections(image, boxes, scores, min_score=0.15)
     np.testing.assert_allclose(found.keypoints, [PEOPLE[0].keypoints], atol=1.0)
-    assert sum(counting.batches) <= 1 + MAX_UNLIKELY_IN_A_ROW + PEOPLE_AT_ONCE
+    assert sum(counting.batches) <= 1 + MAX_UNLIKELY_IN_A_ROW + SMALL_BATCH
     counting.batches.clear()
     # Without a minimum score no box is skipped.
     assert len(estimator.estimate_refined(image, boxes, scores)) == len(boxes)

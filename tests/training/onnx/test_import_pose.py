@@ -110,7 +110,7 @@ def test_a_wrapped_graph_has_the_outputs_of_the_original_network(kind: str) -> N
     model = third_party(**described)
     shape = probe.inspect(model, "heatmap", None)
     assert shape.input_size == spots.POSE_SIZE
-    runner = OnnxRunner(wrap.wrap(model, shape, conventions, "heatmap"), threads=1)
+    runner = OnnxRunner(wrap.wrap(model, shape, conventions, "heatmap"), threads=1, batch_size=3)
     people = [spots.paint(spots.Person((96, 128)), size=spots.POSE_SIZE), spots.paint(size=spots.POSE_SIZE)]
     pixels = np.stack([*people, people[0]])
     (maps,) = runner.run(pixels)
