@@ -17,12 +17,15 @@ from service.http.allowed_hosts import AllowedHosts, HostCheck
 from service.http.lingering_close import LingeringClose
 from service.http.middleware import RequestContext, UnhandledErrors
 from service.http.redirects import RelativeRedirects
-from service.http.routes import batch, compare, health, models, predict
+from service.http.routes import batch, canary, compare, health, models, predict
 from service.http.upload_budget import UploadBudget
+from service.inference.agreement import Agreements
+from service.inference.canary import Canary
 from service.inference.metrics import Metrics
 from service.inference.pixel_budget import PixelBudget
 from service.inference.registry import ModelRegistry, open_registry
 from service.inference.scheduler import Scheduler
+from service.inference.shadow import Shadow, require_shadow
 from service.inference.state import Service
 from service.settings import THREADS_JOIN_S, Settings
 from service.streaming import route as stream
@@ -42,8 +45,10 @@ def create_app(settings: Settings) -> FastAPI:
 
     Raises:
         BundleError: The models folder cannot be served from.
+        SettingsError: The settings name a shadow model or a canary that cannot be compared with the student.
     """
     registry = open_registry(settings)
+    require_shadow(registry, settings)
     app = FastAPI(
         title="posewright",
         version=package_version(),
@@ -54,8 +59,10 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.registry = registry
     app.state.metrics = Metrics()
+    app.state.agreements = Agreements(settings.canary_window_s)
+    app.state.canary = Canary(registry, settings, app.state.metrics, app.state.agreements)
     app.state.hosts = AllowedHosts(settings)
-    for room in (predict, batch, compare, models, health, stream, problems, page):
+    for room in (predict, batch, compare, models, canary, health, stream, problems, page):
         app.include_router(room.router)
     openapi.describe(app)
     error_handlers.install(app)
@@ -81,7 +88,11 @@ def _lifespan(settings: Settings, registry: ModelRegistry) -> Callable[[FastAPI]
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         scheduler = Scheduler(settings.inference_thread_count, settings.queue_size, settings.deadline_s)
         app.state.upload_budget = UploadBudget(settings.max_bodies_bytes, settings.upload_s)
-        app.state.service = Service(settings, registry, scheduler, app.state.metrics, PixelBudget(settings.max_pixels))
+        shadow = None
+        if settings.shadow_share:
+            shadow = Shadow(registry, scheduler, app.state.metrics, app.state.agreements, settings)
+        pixels = PixelBudget(settings.max_pixels)
+        app.state.service = Service(settings, registry, scheduler, app.state.metrics, pixels, app.state.canary, shadow)
         app.state.metrics.watch_queue(scheduler)
         app.state.streams = OpenStreams(settings.stream_max_sessions, settings.streams_per_address)
         # On a thread: meanwhile /healthz answers, and /readyz tells when the models are warm.
@@ -91,6 +102,8 @@ def _lifespan(settings: Settings, registry: ModelRegistry) -> Callable[[FastAPI]
         # On a thread: calls that are given up are answered meanwhile. The process does not wait for its threads.
         ends_s = time.monotonic() + THREADS_JOIN_S
         await asyncio.to_thread(scheduler.close, THREADS_JOIN_S)
+        if shadow is not None:
+            shadow.close(max(0.0, ends_s - time.monotonic()))
         warming.join(max(0.0, ends_s - time.monotonic()))
 
     return lifespan

@@ -79,6 +79,17 @@ class EmptyBody(BadRequest):
     fields: ClassVar[Mapping[str, str]] = {}
 
 
+class ModelControlDisabled(ServiceError):
+    """The operator has not allowed models to be changed over HTTP."""
+
+    status, slug, title = 403, "model-control-disabled", "Models cannot be changed over HTTP"
+    meaning = (
+        "The call would change which model answers. The server was started without leave to do so over HTTP, or the "
+        "call comes from a web page of another site."
+    )
+    advice = "The operator can allow such calls with `--model-control explicit`. Reading is always possible."
+
+
 class UnknownPath(ServiceError):
     """The server has nothing at the path."""
 
@@ -129,6 +140,14 @@ class SlowUpload(ServiceError):
         "bytes": "Bytes that arrived in time.",
         "upload_s": "The time limit in seconds.",
     }
+
+
+class NoCanary(ServiceError):
+    """There is no candidate to promote or to roll back."""
+
+    status, slug, title = 409, "no-canary", "There is no canary"
+    meaning = "The call would promote or roll back a candidate, but none answers calls, and none was promoted."
+    advice = "See `GET /canary` for what happened last: another operator or the verdict may have been faster."
 
 
 class TooLarge(ServiceError):

@@ -18,6 +18,8 @@ from service.errors import (
     BadRequest,
     DeadlineExceeded,
     EmptyBody,
+    ModelControlDisabled,
+    NoCanary,
     NotAcceptable,
     NotReady,
     QueueFull,
@@ -30,6 +32,7 @@ from service.errors import (
     UnsupportedType,
 )
 from service.wire import reply as wire
+from service.wire.canary import CanaryReply
 from service.wire.formats.coco import CocoResult
 from service.wire.formats.openpose import OpenPoseDocument
 from service.wire.formats.roboflow import RoboflowDocument
@@ -37,7 +40,7 @@ from service.wire.formats.tfjs import TfjsPose
 
 _REF = "#/components/schemas/"
 _TYPES = (
-    wire.Reply, CocoResult, wire.ComparisonReply, wire.Models, wire.ModelDetail, wire.State, wire.Problem,
+    wire.Reply, CocoResult, wire.ComparisonReply, wire.Models, wire.ModelDetail, wire.State, wire.Problem, CanaryReply,
     wire.BatchFault, TfjsPose, OpenPoseDocument, RoboflowDocument,
 )  # fmt: skip
 
@@ -135,6 +138,11 @@ BATCH = _route(
 COMPARE = _route({_JSON: _ref(wire.ComparisonReply)}, _PICTURE_PROBLEMS, _ONE_PICTURE)
 MODELS = _route({_JSON: _ref(wire.Models)}, {})
 MODEL = _route({_JSON: _ref(wire.ModelDetail)}, _problems(UnknownModel))
+CANARY = _route({_JSON: _ref(CanaryReply)}, {})
+CANARY_START = _route(
+    {_JSON: _ref(CanaryReply)}, _problems(ModelControlDisabled, UnknownModel, BadParameter, Unavailable)
+)
+CANARY_CHANGE = _route({_JSON: _ref(CanaryReply)}, _problems(ModelControlDisabled, NoCanary, Unavailable))
 METRICS = _route({"text/plain": {"type": "string"}}, {})
 HEALTHZ = _route({_JSON: _ref(wire.State)}, {})
 READYZ = _route({_JSON: _ref(wire.State)}, _problems(NotReady))

@@ -14,6 +14,7 @@ from service.inference.scheduler import LANES, Scheduler
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_OKS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.98, 1.0)
 Outcome = Literal["answered", "error", "dropped"]
 
 
@@ -61,6 +62,35 @@ class Metrics:
             ["reason"],
             registry=registry,
         )
+        self._shadow_oks = Histogram(
+            "posewright_shadow_oks",
+            "Similarity of answered people with the shadow model's pose, by the model that answered.",
+            ["model"],
+            buckets=_OKS,
+            registry=registry,
+        )
+        self._shadow_pictures = Counter(
+            "posewright_shadow_pictures_total",
+            "Sampled pictures and frames by outcome.",
+            ["outcome"],
+            registry=registry,
+        )
+        self._canary_share = Gauge(
+            "posewright_canary_share",
+            "Share of the callers whom a candidate answers; 0 without one.",
+            registry=registry,
+        )
+        self._canary_requests = Counter(
+            "posewright_canary_requests_total",
+            "Pictures and frames while a canary runs, by the model that they were assigned to.",
+            ["model", "outcome"],
+            registry=registry,
+        )
+        self._canary_rollbacks = Counter(
+            "posewright_canary_rollbacks_total", "Candidates rolled back, by who decided.", ["cause"], registry=registry
+        )
+        for cause in ("operator", "verdict"):
+            self._canary_rollbacks.labels(cause)
 
     def watch_queue(self, scheduler: Scheduler) -> None:
         """Report the scheduler's queue depths from now on."""
@@ -101,6 +131,28 @@ class Metrics:
         """Count a picture or frame for which the teacher answered; None counts nothing."""
         if reason is not None:
             self._fallbacks.labels(reason).inc()
+
+    def shadow_oks(self, model: str, oks: Iterable[float]) -> None:
+        """Record the OKS of each person of ``model`` whom the shadow model answered again."""
+        histogram = self._shadow_oks.labels(model)
+        for value in oks:
+            histogram.observe(float(value))
+
+    def shadow_picture(self, outcome: Literal["compared", "dropped", "failed"]) -> None:
+        """Count a picture that was sampled for the shadow model."""
+        self._shadow_pictures.labels(outcome).inc()
+
+    def canary_share(self, share: float) -> None:
+        """Set the share of the callers whom the candidate answers, 0..1."""
+        self._canary_share.set(share)
+
+    def canary_request(self, model: str, outcome: Literal["answered", "failed"]) -> None:
+        """Count a picture or frame of a canary's trial."""
+        self._canary_requests.labels(model, outcome).inc()
+
+    def canary_rollback(self, cause: str) -> None:
+        """Count a candidate that was rolled back."""
+        self._canary_rollbacks.labels(cause).inc()
 
     def text(self, models: Iterable[Model]) -> bytes:
         """Write all metrics, and the models as they are now, in Prometheus' text format 0.0.4."""

@@ -78,6 +78,8 @@ class ModelRegistry:
 
     def __init__(self, models: dict[str, Model], settings: Settings) -> None:
         self.models = models
+        self.student = settings.student
+        """Name of the model that answers calls for ``auto``; a canary that is promoted takes the place."""
         self._settings = settings
         self._warm = threading.Event()
         self._failure: str | None = None
@@ -136,28 +138,30 @@ class ModelRegistry:
 
     def is_default(self, model: Model) -> bool:
         """Whether the model answers calls for ``auto``."""
-        return model is (self._runnable(self._settings.student) or self._runnable(self._settings.teacher))
+        return model is (self._runnable(self.student) or self._runnable(self._settings.teacher))
 
-    def choose(self, wanted: str) -> ModelChoice:
+    def choose(self, wanted: str, student: str | None = None) -> ModelChoice:
         """Choose the models that answer a call.
 
         Only ``auto`` falls back to the teacher: a caller who names a model gets that model or an error.
 
         Args:
             wanted: ``auto``, ``student``, ``teacher`` or a model's name.
+            student: Name of the model that answers for ``auto``; None: `student` of this registry.
 
         Raises:
             UnknownModel: No pose model has this name.
             Unavailable: The model cannot run.
         """
-        student, teacher = self._runnable(self._settings.student), self._runnable(self._settings.teacher)
+        student_name = student or self.student
+        student, teacher = self._runnable(student_name), self._runnable(self._settings.teacher)
         if wanted != "auto":
-            names = {"student": self._settings.student, "teacher": self._settings.teacher}
+            names = {"student": student_name, "teacher": self._settings.teacher}
             return ModelChoice(self._find_pose_model(names.get(wanted, wanted)))
         if student is None:
-            failed = self.models.get(self._settings.student)
+            failed = self.models.get(student_name)
             if failed is not None and teacher is not None and not _same_skeleton(failed, teacher):
-                return ModelChoice(self._find_pose_model(self._settings.student))
+                return ModelChoice(self._find_pose_model(student_name))
             return ModelChoice(teacher or self._find_pose_model(self._settings.teacher), "student_unavailable")
         if self._settings.fallback_score is None or (teacher is not None and not _same_skeleton(student, teacher)):
             return ModelChoice(student)

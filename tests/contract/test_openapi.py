@@ -16,6 +16,7 @@ def test_every_reference_resolves_and_every_route_is_described(server: Running) 
     for name in re.findall(r'"#/components/schemas/([^"]+)"', response.text):
         assert name in document["components"]["schemas"]
     assert sorted(document["paths"]) == [
+        "/canary", "/canary/promote", "/canary/rollback",
         "/compare", "/healthz", "/metrics", "/models", "/models/{name}", "/predict", "/predict/batch", "/readyz",
     ]  # fmt: skip
     for methods in document["paths"].values():

@@ -12,6 +12,7 @@ from service.http.routes.call import JSON
 from service.inference.registry import Model
 from service.inference.state import Service
 from service.wire import documents
+from service.wire.canary import write_agreement
 
 router = APIRouter()
 
@@ -42,8 +43,16 @@ def _entry(service: Service, model: Model) -> dict[str, Any]:
         "default": service.registry.is_default(model),
         "skeleton": _skeleton(model),
         "metrics": model.manifest.metrics,
+        "agreement": _agreement(service, model),
         "manifest": model.manifest.model_dump(mode="json"),
     }
+
+
+def _agreement(service: Service, model: Model) -> dict[str, Any] | None:
+    if service.shadow is None:
+        return None
+    agreements = service.shadow.agreements
+    return write_agreement(agreements.statistics(model.manifest.name), agreements.seconds)
 
 
 def _skeleton(model: Model) -> dict[str, Any] | None:
