@@ -79,17 +79,6 @@ class EmptyBody(BadRequest):
     fields: ClassVar[Mapping[str, str]] = {}
 
 
-class ModelControlDisabled(ServiceError):
-    """The operator has not allowed models to be changed over HTTP."""
-
-    status, slug, title = 403, "model-control-disabled", "Models cannot be changed over HTTP"
-    meaning = (
-        "The call would change which model answers. The server was started without leave to do so over HTTP, or the "
-        "call comes from a web page of another site."
-    )
-    advice = "The operator can allow such calls with `--model-control explicit`. Reading is always possible."
-
-
 class UnknownPath(ServiceError):
     """The server has nothing at the path."""
 
@@ -226,6 +215,17 @@ class BadParameter(ServiceError):
         "unknown": "Names of unknown fields in the body.",
         "got": "Name of the unknown multipart field.",
     }
+
+
+class ModelControlForbidden(ServiceError):
+    """The server does not let this caller load and unload models."""
+
+    status, slug, title = 403, "model-control-forbidden", "Models cannot be changed by this call"
+    meaning = (
+        "The server runs without `--model-control explicit`, or a web page of another site asked it to load, unload or "
+        "roll back a model."
+    )
+    advice = "The operator starts the server with `--model-control explicit`. Send the call from a program, not a page."
 
 
 class Unavailable(ServiceError):

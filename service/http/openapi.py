@@ -18,7 +18,7 @@ from service.errors import (
     BadRequest,
     DeadlineExceeded,
     EmptyBody,
-    ModelControlDisabled,
+    ModelControlForbidden,
     NoCanary,
     NotAcceptable,
     NotReady,
@@ -140,9 +140,9 @@ MODELS = _route({_JSON: _ref(wire.Models)}, {})
 MODEL = _route({_JSON: _ref(wire.ModelDetail)}, _problems(UnknownModel))
 CANARY = _route({_JSON: _ref(CanaryReply)}, {})
 CANARY_START = _route(
-    {_JSON: _ref(CanaryReply)}, _problems(ModelControlDisabled, UnknownModel, BadParameter, Unavailable)
+    {_JSON: _ref(CanaryReply)}, _problems(ModelControlForbidden, UnknownModel, BadParameter, Unavailable)
 )
-CANARY_CHANGE = _route({_JSON: _ref(CanaryReply)}, _problems(ModelControlDisabled, NoCanary, Unavailable))
+CANARY_CHANGE = _route({_JSON: _ref(CanaryReply)}, _problems(ModelControlForbidden, NoCanary, Unavailable))
 METRICS = _route({"text/plain": {"type": "string"}}, {})
 HEALTHZ = _route({_JSON: _ref(wire.State)}, {})
 READYZ = _route({_JSON: _ref(wire.State)}, _problems(NotReady))

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from service.errors import ModelControlDisabled
+from service.errors import ModelControlForbidden
 from service.http import openapi
 from service.http.routes.call import JSON
 from service.inference.canary import Canary
@@ -51,11 +51,11 @@ def _controlled(request: Request) -> Canary:
     """Return the canary of a server whose models may be changed over HTTP.
 
     Raises:
-        ModelControlDisabled: They may not, or a web page of another site asks: browsers send such calls for any page.
+        ModelControlForbidden: They may not, or a web page of another site asks: browsers send such calls for any page.
     """
     settings = request.app.state.service.settings
     if settings.model_control != "explicit":
-        raise ModelControlDisabled(
+        raise ModelControlForbidden(
             "expected a server that was started with --model-control explicit, got one without; start it so, or "
             "choose the candidate with --canary"
         )
@@ -63,7 +63,7 @@ def _controlled(request: Request) -> Canary:
     if origin is not None and origin not in settings.cors_origins:
         page, host = urlsplit(origin).netloc, request.headers.get("host", "")
         if page != host:
-            raise ModelControlDisabled(
+            raise ModelControlForbidden(
                 f"expected a call of a program or of this server's own pages, got one of a page of {origin[:200]!r}; "
                 "add it to the server's cors_origins"
             )
