@@ -135,7 +135,7 @@ def _arm(evidence: ModelEvidence, window_s: float) -> dict[str, Any]:
         "calls": calls.calls,
         "errors": calls.errors,
         "error_interval": _interval(calls.errors, calls.calls),
-        "pose_ms": {name: _rounded(calls.percentile_ms(percent)) for name, percent in (("p50", 50), ("p95", 95))},
+        "pose_ms": {name: _rounded(calls.percentile_ms(percent), 2) for name, percent in (("p50", 50), ("p95", 95))},
         "mean_score": _rounded(calls.mean_score),
         "people_per_picture": _rounded(calls.people_per_picture),
         "agreement": write_agreement(evidence.agreement, window_s),
@@ -146,5 +146,5 @@ def _interval(count: int, total: int) -> list[float]:
     return [round(bound, 4) for bound in wilson(count, total)]
 
 
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)
+def _rounded(value: float | None, digits: int = 4) -> float | None:
+    return None if value is None else round(value, digits)
