@@ -204,6 +204,11 @@ class Settings(BaseModel):
     canary_share: float = Field(
         0.05, ge=0, le=1, description="Share of the callers whom the candidate answers, chosen by a hash."
     )
+    canary_file: Path | None = Field(
+        None,
+        description="File through which the processes of a service share canary changes made over HTTP; they then also "
+        "survive a restart, and win over `canary`. Its folder must exist.",
+    )
     canary_window_s: float = Field(
         600.0, gt=0, le=86_400, description="Seconds back to which calls count in the statistics of canary and shadow."
     )

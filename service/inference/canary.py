@@ -6,85 +6,38 @@ service decides alike, and that callers of the candidate stay with it when the s
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from service.errors import BadParameter, NoCanary, ServiceError, UnknownModel
+from service.errors import NoCanary, ServiceError
 from service.inference.agreement import Agreements
 from service.inference.call_window import CallWindow
+from service.inference.canary_file import CanaryFile, CanaryState
 from service.inference.metrics import Metrics
-from service.inference.registry import Model, ModelChoice, ModelRegistry
+from service.inference.registry import ModelChoice, ModelRegistry
+from service.inference.trial import (
+    Arm,
+    CanaryCause,
+    CanaryEvent,
+    Change,
+    Trial,
+    position,
+    require_same_skeleton,
+    same_keypoints,
+)
 from service.inference.verdict import CanaryVerdict, ModelEvidence, judge
 from service.pose.types import Poses
 from service.settings import Settings, SettingsError
 
 log = logging.getLogger(__name__)
 
-Arm = Literal["stable", "candidate"]
-Change = Literal["started", "promoted", "rolled_back"]
 JUDGE_EVERY = 25
 """Calls of the candidate after which an automatic roll back is considered; each error is a further occasion."""
-
-
-def position(candidate: str, key: str) -> float:
-    """Place a caller in [0, 1): below the share of a canary, the candidate answers.
-
-    The candidate's name is part of the hash, so that it is not always the same callers who try the new models.
-
-    Args:
-        candidate: Name of the candidate.
-        key: Names the caller.
-    """
-    digest = hashlib.blake2b(f"{candidate}\0{key}".encode(errors="surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest) / 2**64
-
-
-@dataclass(slots=True, eq=False)
-class Trial:
-    """One candidate beside the stable model, from its start to its promotion or roll back.
-
-    Attributes:
-        stable: Name of the model that answers the other calls.
-        candidate: Name of the candidate.
-        share: Share of the callers whom the candidate answers.
-        calls: Windows of both models' calls.
-        state: Whether the candidate still answers, or how the trial ended.
-        answered: Calls of the candidate so far.
-        failed: Whether the candidate has failed; only the first error is logged in full.
-    """
-
-    stable: str
-    candidate: str
-    share: float
-    calls: dict[Arm, CallWindow]
-    state: Literal["running", "promoted", "rolled_back"] = "running"
-    answered: int = 0
-    failed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class CanaryEvent:
-    """The latest change of a canary.
-
-    Attributes:
-        change: What happened.
-        model: The candidate.
-        cause: Who decided: the settings, an operator over HTTP, or the verdict.
-        reasons: The verdict's reasons.
-        at: When, UTC.
-    """
-
-    change: Change
-    model: str
-    cause: Literal["settings", "operator", "verdict"]
-    reasons: tuple[str, ...]
-    at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +97,7 @@ class Canary:
         agreements: Agreements,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Start the trial that the settings ask for, if any.
+        """Start the trial that the canary file, or else the settings ask for, if any.
 
         Args:
             registry: Holds the models.
@@ -161,12 +114,15 @@ class Canary:
         self._agreements = agreements
         self._clock = clock
         self._lock = threading.RLock()
-        self._promotion: tuple[str, Trial] | None = None  # the student before it, and the trial that led to it
+        self._file = None if settings.canary_file is None else CanaryFile(settings.canary_file)
+        self._previous: str | None = None  # the student before the last promotion
+        self._promoted: Trial | None = None  # the trial that led to it, for the streams that it still has
         self.window_s = settings.canary_window_s
         self.auto_rollback = settings.canary_auto_rollback
         self.trial: Trial | None = None
         self.last_event: CanaryEvent | None = None
-        if settings.canary is not None:
+        self.refresh()
+        if settings.canary is not None and self.last_event is None:
             try:
                 self._start(settings.canary, settings.canary_share, "settings")
             except ServiceError as error:
@@ -186,6 +142,7 @@ class Canary:
         Returns:
             None where no trial runs: the registry chooses.
         """
+        self.refresh()
         trial = self.trial
         if trial is None:
             return None
@@ -205,6 +162,7 @@ class Canary:
             Unavailable: The model cannot run.
             BadParameter: It cannot take the stable model's place.
         """
+        self.refresh()
         self._registry.choose(candidate)
         self._start(candidate, share, "operator")
 
@@ -215,12 +173,13 @@ class Canary:
             NoCanary: No trial runs.
             Unavailable: The candidate cannot run.
         """
+        self.refresh()
         with self._lock:
             trial = self.trial
             if trial is None:
                 raise NoCanary("expected a canary to promote, but none runs; start one with PUT /canary")
             self._registry.choose(trial.candidate)
-            self._promotion = self._registry.student, trial
+            self._previous, self._promoted = self._registry.student, trial
             self._registry.student = trial.candidate
             self._end(trial, "promoted", "operator")
 
@@ -232,16 +191,25 @@ class Canary:
         Raises:
             NoCanary: There is nothing to roll back.
         """
+        self.refresh()
         with self._lock:
             if self.trial is not None:
                 self._end(self.trial, "rolled_back", "operator")
-            elif self._promotion is not None:
-                self._registry.student, trial = self._promotion
-                self._promotion = None
-                trial.state = "rolled_back"
-                self._note("rolled_back", trial.candidate, "operator")
+            elif self._previous is not None:
+                promoted, self._registry.student = self._registry.student, self._previous
+                self._undo_promotion()
+                self._note("rolled_back", promoted, "operator")
             else:
                 raise NoCanary("expected a canary or a promotion to roll back, but there is none; see GET /canary")
+
+    def refresh(self) -> None:
+        """Take over what another process of this service has decided, where there is a canary file."""
+        if self._file is None or not self._file.changed():
+            return
+        with self._lock:
+            state = self._file.read()
+            if state is not None:
+                self._apply(state)
 
     def evidence(self, trial: Trial) -> tuple[ModelEvidence, ModelEvidence]:
         """Collect what is known about both models of a trial: stable, candidate."""
@@ -253,6 +221,7 @@ class Canary:
 
     def record(self, call: Assignment, pose_ms: float | None, score_sum: float = 0.0, people: int = 0) -> None:
         """Count a picture of a trial; see `CallWindow.add`."""
+        self.refresh()
         trial = call.trial
         if trial.state != "running":
             return
@@ -281,13 +250,54 @@ class Canary:
                 require_same_skeleton(self._registry.models, candidate, stable, "a candidate")
                 if self.trial is not None:
                     self._end(self.trial, "rolled_back", "operator")
-                windows: dict[Arm, CallWindow] = {
-                    arm: CallWindow(self.window_s, self._clock) for arm in ("stable", "candidate")
-                }
-                self.trial = Trial(stable.manifest.name, candidate, share, windows)
+                self.trial = self._new_trial(candidate, share)
                 self._note("started", candidate, cause)
             log.info("canary %r answers %.2f %% of the callers of `auto`", candidate, 100 * share)
             self._metrics.canary_share(share)
+            if cause != "settings":
+                self._save()
+
+    def _new_trial(self, candidate: str, share: float) -> Trial:
+        arms: tuple[Arm, ...] = ("stable", "candidate")
+        return Trial(self.stable, candidate, share, {arm: CallWindow(self.window_s, self._clock) for arm in arms})
+
+    def _apply(self, state: CanaryState) -> None:
+        """Take over a state that another process wrote."""
+        if state.student in self._registry.models:
+            self._registry.student = state.student
+        if state.previous is None:
+            self._undo_promotion()
+        self._previous = state.previous
+        trial = self.trial
+        if trial is not None and trial.candidate != state.candidate:
+            trial.state = "promoted" if trial.candidate == state.student else "rolled_back"
+            self._promoted = trial if trial.state == "promoted" else self._promoted
+            self.trial = None
+        if state.candidate is not None:
+            self.trial = self.trial or self._new_trial(state.candidate, state.share)
+            self.trial.share = state.share
+        self._metrics.canary_share(state.share)
+        self.last_event = state.event
+
+    def _undo_promotion(self) -> None:
+        if self._promoted is not None:
+            self._promoted.state = "rolled_back"
+        self._previous = self._promoted = None
+
+    def _save(self) -> None:
+        """Tell the other processes of this service."""
+        if self._file is not None and self.last_event is not None:
+            trial = self.trial
+            candidate, share = (None, 0.0) if trial is None else (trial.candidate, trial.share)
+            self._file.write(
+                CanaryState(
+                    student=self._registry.student,
+                    previous=self._previous,
+                    candidate=candidate,
+                    share=share,
+                    event=self.last_event,
+                )
+            )
 
     def _end(
         self,
@@ -305,48 +315,12 @@ class Canary:
         self,
         change: Change,
         model: str,
-        cause: Literal["settings", "operator", "verdict"],
+        cause: CanaryCause,
         reasons: tuple[str, ...] = (),
     ) -> None:
         self.last_event = CanaryEvent(change, model, cause, reasons, datetime.now(UTC))
         if change == "rolled_back":
             self._metrics.canary_rollback(cause)
+        if change != "started":
+            self._save()
         log.warning("canary %r %s (%s)%s", model, change.replace("_", " "), cause, "".join(f"; {it}" for it in reasons))
-
-
-def same_keypoints(a: Model, b: Model) -> bool:
-    """Whether two models estimate the same keypoints, so that one can answer in the other's place."""
-    return a.manifest.known_skeleton == b.manifest.known_skeleton
-
-
-def require_same_skeleton(models: Mapping[str, Model], name: str, other: Model, what: str) -> None:
-    """Find a pose model that estimates the same keypoints as another one.
-
-    Args:
-        models: The registry's models.
-        name: The model.
-        other: The other one.
-        what: The model's part, for the message.
-
-    Raises:
-        UnknownModel: No model has this name.
-        BadParameter: It is a detector or the other model itself, or it has another skeleton.
-    """
-    model = models.get(name)
-    if model is None:
-        known = sorted(models)
-        raise UnknownModel(f"expected a model of {known}, got {name!r}; see /models", model=name, models=known)
-    got = None
-    if model.manifest.role == "detector":
-        got = "a detector"
-    elif model is other:
-        got = "that model itself"
-    elif not same_keypoints(model, other):
-        known_skeleton = model.manifest.known_skeleton
-        got = f"one of skeleton {known_skeleton.name!r}" if known_skeleton else "one of an unknown skeleton"
-    if got is not None:
-        raise BadParameter(
-            f"model: expected {what} beside {other.manifest.name!r} that estimates the same keypoints, got {name!r}, "
-            f"{got}; choose another model",
-            model=name,
-        )

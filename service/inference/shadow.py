@@ -20,11 +20,11 @@ import numpy as np
 from service.errors import ServiceError
 from service.inference import image
 from service.inference.agreement import Agreements
-from service.inference.canary import require_same_skeleton, same_keypoints
 from service.inference.metrics import Metrics
 from service.inference.predict import PoseRequest, Prediction
 from service.inference.registry import Model, ModelRegistry
 from service.inference.scheduler import Scheduler
+from service.inference.trial import require_same_skeleton, same_keypoints
 from service.pose import boxes as boxes_
 from service.pose.estimator import PEOPLE_AT_ONCE
 from service.pose.oks import oks

@@ -90,6 +90,7 @@ class CanaryReply(BaseModel):
 
 def write_canary(canary: Canary) -> dict[str, Any]:
     """Build a `CanaryReply`."""
+    canary.refresh()
     trial, event = canary.trial, canary.last_event
     evidence = () if trial is None else canary.evidence(trial)
     verdict = None if trial is None else judge(*evidence)

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.inference.canary import position
+from service.inference.trial import position
 from service.settings import Settings
 from service.wire.canary import CanaryReply
 from tests import spots
@@ -242,6 +242,42 @@ def test_pages_of_other_sites_change_nothing(serve: Callable[..., Running]) -> N
     assert state(running)["candidate"] == "candidate"
     assert running.http.post("/canary/promote", headers={"Origin": "https://ops.example"}).status_code == 200
     assert running.http.post("/canary/rollback", headers={"Origin": running.url}).status_code == 200
+
+
+def test_processes_with_one_file_follow_each_other(serve: Callable[..., Running], tmp_path: Path) -> None:
+    file = tmp_path / "canary.json"
+    one, two = serve(canary_file=file), serve(canary_file=file)
+    put(one, "candidate", 1)
+    assert answering(two, "x") == "candidate"
+    with connected(two) as connection:
+        say(connection, type="hello", policy="all")
+        assert hear(connection)["model"]["name"] == "candidate"
+        assert TestStreams.result(connection, 0)["model"] == "candidate"
+        assert one.http.post("/canary/rollback").status_code == 200
+        # The frame that is recorded shows the roll back to this stream; a call would too.
+        assert [TestStreams.result(connection, i)["model"] for i in (1, 2)][-1] == "student-s"
+    assert answering(two, "x") == "student-s"
+    assert state(two)["last_event"] == state(one)["last_event"]
+    put(two, "candidate", 0.5)
+    assert one.http.post("/canary/promote").json()["stable"] == "candidate"
+    assert answering(two, "x") == "candidate"
+    later = serve(canary_file=file, canary="fails", canary_share=1)
+    assert answering(later, "x", ALONE) == "candidate"
+    assert two.http.post("/canary/rollback").json()["stable"] == "student-s"
+    assert {answering(it, "x") for it in (one, two, later)} == {"student-s"}
+
+
+def test_a_damaged_file_changes_nothing(serve: Callable[..., Running], tmp_path: Path) -> None:
+    file = tmp_path / "canary.json"
+    running = serve(canary_file=file)
+    put(running, "candidate", 1)
+    for text in ("", "{}", '{"student": "nobody", "previous": null, "candidate": 7, "share": 2}'):
+        file.write_text(text)
+        assert answering(running, "x") == "candidate"
+    file.unlink()
+    assert answering(running, "x") == "candidate"
+    assert running.http.post("/canary/rollback").status_code == 200
+    assert json.loads(file.read_text())["event"]["change"] == "rolled_back"
 
 
 class TestStreams:

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from service.app import create_app
 from service.errors import BadParameter, NoCanary, UnknownModel
 from service.inference.agreement import Agreements
-from service.inference.canary import JUDGE_EVERY, Assignment, Canary, position
+from service.inference.canary import JUDGE_EVERY, Assignment, Canary
 from service.inference.metrics import Metrics
 from service.inference.registry import ModelRegistry, open_registry
 from service.inference.shadow import require_shadow
+from service.inference.trial import position
 from service.pose import bundle as bundles
 from service.pose.skeleton import COCO17
 from service.pose.types import Poses
