@@ -148,7 +148,7 @@ class Canary:
             return None
         stable = self._registry.choose("auto")
         if position(trial.candidate, key) < trial.share:
-            choice = self._registry.choose("auto", student=trial.candidate)
+            choice = self._registry.choose("auto", trial.candidate)
             # A candidate that was unloaded or cannot run is passed over, as is one that was replaced by another kind.
             if choice.model.manifest.name == trial.candidate and same_keypoints(choice.model, stable.model):
                 return Assignment(self, trial, "candidate", choice, stable)
@@ -213,11 +213,11 @@ class Canary:
 
     def evidence(self, trial: Trial) -> tuple[ModelEvidence, ModelEvidence]:
         """Collect what is known about both models of a trial: stable, candidate."""
-        stable, candidate = (
-            ModelEvidence(name, trial.calls[arm].statistics(), self._agreements.statistics(name))
-            for arm, name in (("stable", trial.stable), ("candidate", trial.candidate))
-        )
-        return stable, candidate
+
+        def known(arm: Arm, name: str) -> ModelEvidence:
+            return ModelEvidence(name, trial.calls[arm].statistics(), self._agreements.statistics(name))
+
+        return known("stable", trial.stable), known("candidate", trial.candidate)
 
     def record(self, call: Assignment, pose_ms: float | None, score_sum: float = 0.0, people: int = 0) -> None:
         """Count a picture of a trial; see `CallWindow.add`."""

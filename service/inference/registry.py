@@ -140,20 +140,20 @@ class ModelRegistry:
         """Whether the model answers calls for ``auto``."""
         return model is (self._runnable(self.student) or self._runnable(self._settings.teacher))
 
-    def choose(self, wanted: str, student: str | None = None) -> ModelChoice:
+    def choose(self, wanted: str, candidate: str | None = None) -> ModelChoice:
         """Choose the models that answer a call.
 
         Only ``auto`` falls back to the teacher: a caller who names a model gets that model or an error.
 
         Args:
             wanted: ``auto``, ``student``, ``teacher`` or a model's name.
-            student: Name of the model that answers for ``auto``; None: `student` of this registry.
+            candidate: Name of a model that takes the student's place.
 
         Raises:
             UnknownModel: No pose model has this name.
             Unavailable: The model cannot run.
         """
-        student_name = student or self.student
+        student_name = candidate or self.student
         student, teacher = self._runnable(student_name), self._runnable(self._settings.teacher)
         if wanted != "auto":
             names = {"student": student_name, "teacher": self._settings.teacher}
