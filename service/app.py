@@ -22,15 +22,18 @@ from service.http.lingering_close import LingeringClose
 from service.http.middleware import RequestContext, UnhandledErrors
 from service.http.rate_limits import RateLimits
 from service.http.redirects import RelativeRedirects
-from service.http.routes import batch, compare, health, models, open_inference, predict, repository
+from service.http.routes import batch, canary, compare, health, models, open_inference, predict, repository
 from service.http.security_headers import SecurityHeaders
 from service.http.upload_budget import UploadBudget
+from service.inference.agreement import Agreements
+from service.inference.canary import Canary
 from service.inference.exposition import multiprocess_folder
 from service.inference.metrics import Metrics
 from service.inference.pixel_budget import PixelBudget
 from service.inference.registry import ModelRegistry, open_registry
 from service.inference.repository import ModelRepository
 from service.inference.scheduler import Scheduler
+from service.inference.shadow import Shadow, require_shadow
 from service.inference.state import Service
 from service.settings import THREADS_JOIN_S, Settings
 from service.streaming import route as stream
@@ -50,11 +53,13 @@ def create_app(settings: Settings) -> FastAPI:
 
     Raises:
         BundleError: The models folder cannot be served from.
-        SettingsError: The API keys cannot be read.
+        SettingsError: The API keys cannot be read, or the settings name a shadow model or a canary that cannot be
+            compared with the student.
         BackendError: The execution provider does not work on this machine.
     """
     api_keys, rate_limits = ApiKeys(settings), RateLimits(settings)
     registry = open_registry(settings)
+    require_shadow(registry, settings)
     app = FastAPI(
         title="posewright",
         version=package_version(),
@@ -66,9 +71,13 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.registry = registry
     app.state.metrics = Metrics(package_version())
     app.state.repository = ModelRepository(registry, settings, app.state.metrics.load_failed)
+    app.state.agreements = Agreements(settings.canary_window_s)
+    app.state.canary = Canary(registry, settings, app.state.metrics, app.state.agreements)
     app.state.hosts = AllowedHosts(settings)
     app.state.api_keys, app.state.rate_limits = api_keys, rate_limits
-    for room in (predict, batch, compare, models, health, open_inference, repository, stream, problems, page):
+    for room in (
+        predict, batch, compare, models, canary, health, open_inference, repository, stream, problems, page,
+    ):  # fmt: skip
         app.include_router(room.router)
     openapi.describe(app, public_metrics=settings.public_metrics)
     error_handlers.install(app)
@@ -112,7 +121,11 @@ def _lifespan(settings: Settings, registry: ModelRegistry) -> Callable[[FastAPI]
             settings.inference_thread_count, settings.queue_size, settings.deadline_s, app.state.metrics.waited
         )
         app.state.upload_budget = UploadBudget(settings.max_bodies_bytes, settings.upload_s)
-        app.state.service = Service(settings, registry, scheduler, app.state.metrics, PixelBudget(settings.max_pixels))
+        shadow = None
+        if settings.shadow_share:
+            shadow = Shadow(registry, scheduler, app.state.metrics, app.state.agreements, settings)
+        pixels = PixelBudget(settings.max_pixels)
+        app.state.service = Service(settings, registry, scheduler, app.state.metrics, pixels, app.state.canary, shadow)
         app.state.metrics.watch(scheduler, registry)
         registry.batching.active_callers = lambda: scheduler.running
         registry.batching.on_batch = app.state.metrics.batch
@@ -136,6 +149,8 @@ def _lifespan(settings: Settings, registry: ModelRegistry) -> Callable[[FastAPI]
         # On a thread: calls that are given up are answered meanwhile. The process does not wait for its threads.
         ends_s = time.monotonic() + THREADS_JOIN_S
         await asyncio.to_thread(scheduler.close, THREADS_JOIN_S)
+        if shadow is not None:
+            shadow.close(max(0.0, ends_s - time.monotonic()))
         warming.join(max(0.0, ends_s - time.monotonic()))
         if app.state.spans is not None:
             await asyncio.to_thread(app.state.spans.close, max(0.0, ends_s - time.monotonic()))

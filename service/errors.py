@@ -144,6 +144,14 @@ class SlowUpload(ServiceError):
     }
 
 
+class NoCanary(ServiceError):
+    """There is no candidate to promote or to roll back."""
+
+    status, slug, title = 409, "no-canary", "There is no canary"
+    meaning = "The call would promote or roll back a candidate, but none answers calls, and none was promoted."
+    advice = "See `GET /canary` for what happened last: another operator or the verdict may have been faster."
+
+
 class TooLarge(ServiceError):
     """The picture or the body has too many bytes or pixels."""
 

@@ -219,8 +219,8 @@ class Settings(BaseModel):
     )
     model_control: Literal["none", "explicit"] = Field(
         "none",
-        description="explicit: load, unload and roll back models while the server runs, by POST to /v2/repository. "
-        "Whoever can call the server can then do so.",
+        description="explicit: load, unload and roll back models while the server runs, by POST to /v2/repository, "
+        "and change the canary. Whoever can call the server can then do so. none: such calls get 403.",
     )
     run_dir: Annotated[Path | None, AfterValidator(_run_dir)] = Field(
         None,
@@ -263,6 +263,34 @@ class Settings(BaseModel):
     )
     stream_max_misses: int = Field(
         30, ge=0, le=1000, description="Consecutive missed frames after which a tracked person is removed."
+    )
+    shadow_model: str | None = Field(
+        None, description="Bundle that answers sampled pictures again, for comparison; unset = the teacher."
+    )
+    shadow_share: float = Field(
+        0.0, ge=0, le=1, description="Share of the pictures and frames that the shadow model answers again; 0 = none."
+    )
+    shadow_whole_picture: bool = Field(
+        default=False,
+        description="true: the shadow model looks for people itself, so that missed people count as well. false: it "
+        "answers in the boxes of the answer that was sent.",
+    )
+    canary: str | None = Field(
+        None, description="Bundle of a candidate that answers a part of the calls for `auto`; unset = none."
+    )
+    canary_share: float = Field(
+        0.05, ge=0, le=1, description="Share of the callers whom the candidate answers, chosen by a hash."
+    )
+    canary_file: Path | None = Field(
+        None,
+        description="File through which the processes of a service share canary changes made over HTTP; they then also "
+        "survive a restart, and win over `canary`. Its folder must exist.",
+    )
+    canary_window_s: float = Field(
+        600.0, gt=0, le=86_400, description="Seconds back to which calls count in the statistics of canary and shadow."
+    )
+    canary_auto_rollback: bool = Field(
+        default=False, description="true: a candidate that is measurably worse is rolled back without being asked."
     )
     cors_origins: _Origins = Field(
         (),

@@ -155,16 +155,17 @@ def png_bomb(side: int = 12_000) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
 
 
-def pose_network(shift_cells: int = 0, gain: float = 4.0, fails_on_sure: bool = False) -> bytes:
+def pose_network(shift_cells: int = 0, gain: float = 4.0, fails_on_sure: bool = False, mixed_up: bool = False) -> bytes:
     """Build uint8 (N, H, W, 3) -> heatmaps (N, 17, H/4, W/4).
 
     Args:
         shift_cells: Cells by which every keypoint is moved to the right.
         gain: Factor on the maps; at 4 every spot's peak is above 1, so that its score is exactly 1.
         fails_on_sure: Whether running the network raises for people whose marker is as large as `SURE`'s.
+        mixed_up: Whether the keypoints come in the reverse order, as those of a bad model.
     """
     graph = _Graph()
-    seen = graph.likeness(COLORS)
+    seen = graph.likeness(COLORS[::-1] if mixed_up else COLORS)
     pooled = graph.add("AveragePool", [seen], kernel_shape=[STRIDE] * 2, strides=[STRIDE] * 2)
     # Blurred by a Gaussian, so that the decoder finds a peak; moving the Gaussian in its window moves the peak.
     steps = np.arange(-3, 4, dtype=np.float32)

@@ -20,6 +20,7 @@ from service.errors import (
     EmptyBody,
     ModelControlFailed,
     ModelControlForbidden,
+    NoCanary,
     NotAcceptable,
     NotReady,
     QueueFull,
@@ -34,6 +35,7 @@ from service.errors import (
 from service.http.openapi_security import describe_access
 from service.wire import open_inference
 from service.wire import reply as wire
+from service.wire.canary import CanaryReply
 from service.wire.formats.coco import CocoResult
 from service.wire.formats.openpose import OpenPoseDocument
 from service.wire.formats.roboflow import RoboflowDocument
@@ -41,7 +43,7 @@ from service.wire.formats.tfjs import TfjsPose
 
 _REF = "#/components/schemas/"
 _TYPES = (
-    wire.Reply, CocoResult, wire.ComparisonReply, wire.Models, wire.ModelDetail, wire.State, wire.Problem,
+    wire.Reply, CocoResult, wire.ComparisonReply, wire.Models, wire.ModelDetail, wire.State, wire.Problem, CanaryReply,
     wire.BatchFault, TfjsPose, OpenPoseDocument, RoboflowDocument, open_inference.ModelControl,
     open_inference.RepositoryEntry, open_inference.InferenceError, open_inference.ServerMetadata,
     open_inference.ModelMetadata, open_inference.InferRequest, open_inference.InferReply,
@@ -143,6 +145,11 @@ BATCH = _route(
 COMPARE = _route({_JSON: _ref(wire.ComparisonReply)}, _PICTURE_PROBLEMS, _ONE_PICTURE)
 MODELS = _route({_JSON: _ref(wire.Models)}, {})
 MODEL = _route({_JSON: _ref(wire.ModelDetail)}, _problems(UnknownModel))
+CANARY = _route({_JSON: _ref(CanaryReply)}, {})
+CANARY_START = _route(
+    {_JSON: _ref(CanaryReply)}, _problems(ModelControlForbidden, UnknownModel, BadParameter, Unavailable)
+)
+CANARY_CHANGE = _route({_JSON: _ref(CanaryReply)}, _problems(ModelControlForbidden, NoCanary, Unavailable))
 METRICS = _route({"text/plain": {"type": "string"}}, {})
 HEALTHZ = _route({_JSON: _ref(wire.State)}, {})
 READYZ = _route({_JSON: _ref(wire.State)}, _problems(NotReady))

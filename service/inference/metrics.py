@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Literal, TypeVar
 
@@ -16,6 +16,7 @@ from service.inference import exposition
 from service.inference.registry import Model, ModelRegistry
 from service.inference.scheduler import LANES, Lane, Scheduler
 
+_OKS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.98, 1.0)
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _BYTES = (1e3, 1e4, 1e5, 1e6, 1e7, 1e8)
 _BATCHES = (1, 2, 4, 8, 16, 32, 64)
@@ -57,6 +58,7 @@ class Metrics:
         self._make_http_metrics()
         self._make_inference_metrics()
         self._make_stream_metrics()
+        self._make_rollout_metrics()
         self._scheduler: Scheduler | None = None
         self._models: ModelRegistry | None = None
         self._reported: dict[str, tuple[str, ...]] = {}  # labels of each model in `_model_info`
@@ -128,6 +130,29 @@ class Metrics:
             "From the arrival of a frame's last byte to the sending of its result.",
             _SECONDS,
         )
+
+    def _make_rollout_metrics(self) -> None:
+        self._shadow_oks = _Children(self._histogram(
+            "posewright_shadow_oks",
+            "Similarity of answered people with the shadow model's pose, by the model that answered.",
+            _OKS, "model",
+        ))  # fmt: skip
+        self._shadow_pictures = _Children(
+            self._counter("posewright_shadow_pictures", "Sampled pictures and frames by outcome.", "outcome")
+        )
+        self._canary_share = self._gauge(
+            "posewright_canary_share", "Share of the callers whom a candidate answers; 0 without one.", "max"
+        )
+        self._canary_requests = _Children(self._counter(
+            "posewright_canary_requests",
+            "Pictures and frames while a canary runs, by the model that they were assigned to.",
+            "model", "outcome",
+        ))  # fmt: skip
+        self._canary_rollbacks = _Children(
+            self._counter("posewright_canary_rollbacks", "Candidates rolled back, by who decided.", "cause")
+        )
+        for cause in ("operator", "verdict"):
+            _ = self._canary_rollbacks[cause]
 
     def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
         return Counter(name, meaning, labels, registry=self._registry)
@@ -258,6 +283,27 @@ class Metrics:
         """Count a picture or frame for which the teacher answered; None counts nothing."""
         if reason is not None:
             self._fallbacks[reason].inc()
+
+    def shadow_oks(self, model: str, oks: Iterable[float]) -> None:
+        """Record the OKS of each person of ``model`` whom the shadow model answered again."""
+        for value in oks:
+            self._shadow_oks[model].observe(float(value))
+
+    def shadow_picture(self, outcome: Literal["compared", "dropped", "failed"]) -> None:
+        """Count a picture that was sampled for the shadow model."""
+        self._shadow_pictures[outcome].inc()
+
+    def canary_share(self, share: float) -> None:
+        """Set the share of the callers whom the candidate answers, 0..1."""
+        self._canary_share.set(share)
+
+    def canary_request(self, model: str, outcome: Literal["answered", "failed"]) -> None:
+        """Count a picture or frame of a canary's trial."""
+        self._canary_requests[model, outcome].inc()
+
+    def canary_rollback(self, cause: str) -> None:
+        """Count a candidate that was rolled back."""
+        self._canary_rollbacks[cause].inc()
 
     def write(self, accept: str = "") -> tuple[bytes, str]:
         """Write all metrics, and the queue and the models as they are now.

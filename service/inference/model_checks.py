@@ -55,7 +55,7 @@ def require_dispensable(registry: ModelRegistry, settings: Settings, name: str) 
             "of them; load another version of it instead",
             model=name,
         )
-    others = {settings.student: settings.teacher, settings.teacher: settings.student}
+    others = {registry.student: settings.teacher, settings.teacher: registry.student}
     if name not in others:
         return
     model, other = registry.models[name], registry.models.get(others[name])
@@ -70,7 +70,7 @@ def require_dispensable(registry: ModelRegistry, settings: Settings, name: str) 
 def _require_same_kind(registry: ModelRegistry, settings: Settings, name: str, manifest: Manifest) -> None:
     model = registry.models.get(name)
     if model is None:
-        if name in {settings.student, settings.teacher} and manifest.is_detector:
+        if name in {registry.student, settings.teacher} and manifest.is_detector:
             raise BundleError(f"bundle {name!r}: expected a pose model, got a detector; give it another name")
         return
     known = model.manifest

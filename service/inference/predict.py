@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import BadParameter
+from service.inference.canary import Assignment
 from service.inference.image import DecodedImage, decode
 from service.inference.image_header import Header
 from service.inference.registry import Fallback, Model, ModelChoice, ModelRegistry
@@ -27,6 +28,7 @@ class PoseRequest:
         max_people: Most people to detect.
         min_score: Poses with a lower score are left out.
         max_pixels: Images with more pixels are refused.
+        assignment: Where `choice` comes from while a canary runs.
     """
 
     choice: ModelChoice
@@ -34,6 +36,17 @@ class PoseRequest:
     max_people: int
     min_score: float
     max_pixels: int
+    assignment: Assignment | None = None
+
+    @property
+    def rolled_back(self) -> bool:
+        """Whether a candidate was to answer and has been rolled back since."""
+        return self.assignment is not None and self.assignment.rolled_back
+
+    def on_stable(self) -> PoseRequest:
+        """Return the same request for the stable model; there must be an assignment."""
+        assert self.assignment is not None
+        return replace(self, choice=self.assignment.stable, assignment=self.assignment.on_stable())
 
     @property
     def min_box_score(self) -> float:
@@ -118,7 +131,8 @@ def predict(
 ) -> Prediction:
     """Predict the poses of one image.
 
-    People in detected boxes are each returned once. Boxes that the caller gave are all answered.
+    People in detected boxes are each returned once. Boxes that the caller gave are all answered. Where a canary fails,
+    the stable model answers.
 
     Args:
         registry: Holds the detector.
@@ -130,8 +144,28 @@ def predict(
     Raises:
         ServiceError: The image cannot be decoded, or a box lies outside of it.
     """
-    estimator = request.choice.model.estimator
+    if request.rolled_back:
+        request = request.on_stable()
     image, boxes, scores = _locate(registry, content, request, watch, header)
+    if request.assignment is None:
+        return _estimate(request, image, boxes, scores, watch)
+    try:
+        prediction = _estimate(request, image, boxes, scores, watch)
+    except Exception:
+        watch.lap("pose")
+        if not request.assignment.record_failure():
+            raise
+        request = request.on_stable()
+        prediction = _estimate(request, image, boxes, scores, watch)
+    return prediction
+
+
+def _estimate(
+    request: PoseRequest, image: DecodedImage, boxes: Boxes, scores: Floats | None, watch: Stopwatch
+) -> Prediction:
+    """Estimate the poses in boxes, and keep those that are people of their own with a sufficient score."""
+    estimator = request.choice.model.estimator
+    before_ms = watch.laps_ms.get("pose", 0.0)
     if request.boxes is None:
         poses = estimator.estimate_detections(image.pixels, boxes, scores, request.min_score)
     else:
@@ -142,7 +176,10 @@ def predict(
         kept = oks_nms(poses, estimator.skeleton.sigma_array)
     kept = kept[poses.person_scores[kept] >= request.min_score]
     watch.lap("pose")
-    return Prediction.of(request.choice, image, poses.select(kept), by_fallback[kept])
+    poses = poses.select(kept)
+    if request.assignment is not None:
+        request.assignment.record_answer(watch.laps_ms["pose"] - before_ms, poses)
+    return Prediction.of(request.choice, image, poses, by_fallback[kept])
 
 
 def apply_fallback(choice: ModelChoice, image: DecodedImage, poses: Poses) -> tuple[Poses, NDArray[np.bool_]]:

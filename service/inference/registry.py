@@ -86,6 +86,8 @@ class ModelRegistry:
     def __init__(self, models: dict[str, Model], settings: Settings, batching: DynamicBatching) -> None:
         self.models = models  # never changed: `put` replaces it, so that readers need no lock
         self.batching = batching
+        self.student = settings.student
+        """Name of the model that answers calls for ``auto``; a canary that is promoted takes the place."""
         self._settings = settings
         self._changing = threading.Lock()
         self._warm = threading.Event()
@@ -138,7 +140,7 @@ class ModelRegistry:
             self._failure = None
             if detector.network is None:
                 self._failure = f"a detector that cannot run: {detector.failure}"
-            elif not any(self._runnable(name) for name in (self._settings.student, self._settings.teacher)):
+            elif not any(self._runnable(name) for name in (self.student, self._settings.teacher)):
                 self._failure = "neither a student nor a teacher that can run"
 
     def wait_until_warm(self, timeout_s: float) -> bool:
@@ -158,28 +160,30 @@ class ModelRegistry:
 
     def is_default(self, model: Model) -> bool:
         """Whether the model answers calls for ``auto``."""
-        return model is (self._runnable(self._settings.student) or self._runnable(self._settings.teacher))
+        return model is (self._runnable(self.student) or self._runnable(self._settings.teacher))
 
-    def choose(self, wanted: str) -> ModelChoice:
+    def choose(self, wanted: str, candidate: str | None = None) -> ModelChoice:
         """Choose the models that answer a call.
 
         Only ``auto`` falls back to the teacher: a caller who names a model gets that model or an error.
 
         Args:
             wanted: ``auto``, ``student``, ``teacher`` or a model's name.
+            candidate: Name of a model that takes the student's place.
 
         Raises:
             UnknownModel: No pose model has this name.
             Unavailable: The model cannot run.
         """
-        student, teacher = self._runnable(self._settings.student), self._runnable(self._settings.teacher)
+        student_name = candidate or self.student
+        student, teacher = self._runnable(student_name), self._runnable(self._settings.teacher)
         if wanted != "auto":
-            names = {"student": self._settings.student, "teacher": self._settings.teacher}
+            names = {"student": student_name, "teacher": self._settings.teacher}
             return ModelChoice(self._find_pose_model(names.get(wanted, wanted)))
         if student is None:
-            failed = self.models.get(self._settings.student)
+            failed = self.models.get(student_name)
             if failed is not None and teacher is not None and not same_skeleton(failed, teacher):
-                return ModelChoice(self._find_pose_model(self._settings.student))
+                return ModelChoice(self._find_pose_model(student_name))
             return ModelChoice(teacher or self._find_pose_model(self._settings.teacher), "student_unavailable")
         if self._settings.fallback_score is None or (teacher is not None and not same_skeleton(student, teacher)):
             return ModelChoice(student)
@@ -279,7 +283,7 @@ def load(bundle: Bundle, settings: Settings, batching: DynamicBatching) -> Model
         runner = batching.wrap(open_runner(provider, bundle.onnx, threads, calls, batching.size))
     except Exception as error:  # noqa: BLE001 - the backends' errors share no base class
         log.error("bundle %r cannot be loaded: %s", manifest.name, error)  # noqa: TRY400 - the traceback adds nothing
-        return Model(manifest, bundle.card, f"{settings.backend}-cpu", None, one_line(error))
+        return Model(manifest, bundle.card, provider.backend, None, one_line(error))
     if manifest.role == "detector":
         return Model(manifest, bundle.card, runner.backend, PersonDetector(bundle, runner))
     estimator = PoseEstimator(bundle, runner, settings.flip_test, settings.refine_boxes)

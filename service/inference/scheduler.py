@@ -84,6 +84,11 @@ class Scheduler:
         """Number of jobs that no thread has begun."""
         return sum(self.waiting_in(lane) for lane in LANES)
 
+    @property
+    def idle_threads(self) -> int:
+        """Number of threads that have nothing to do; 0 while a job waits."""
+        return max(0, self.threads - sum(self._in_flight.values()))
+
     def waiting_in(self, lane: Lane) -> int:
         """Number of jobs of one lane that no thread has begun."""
         return len(self._queues[lane])

@@ -79,6 +79,8 @@ class Follower:
         Raises:
             ServiceError: The image cannot be read. The tracks stay as they were.
         """
+        if self._request.rolled_back:
+            self._use_stable()
         if self._tracker is None:
             prediction = predict(self._registry, content, self._request, stopwatch)
             stopwatch.lap("track")
@@ -94,6 +96,8 @@ class Follower:
         people = self._tracked_poses(self._tracker, poses, output, picture.size, time_s)
         stopwatch.lap("track")
         prediction = Prediction.of(self._request.choice, picture, people, by_fallback[output.index])
+        if self._request.assignment is not None:
+            self._request.assignment.record_answer(stopwatch.laps_ms["pose"], people)
         return TrackedPrediction(prediction, output.ids)
 
     def _estimate(
@@ -105,7 +109,7 @@ class Follower:
         if detect:
             boxes, scores = self._add_detections(tracker, picture, boxes, scores)
         stopwatch.lap("detect")
-        poses = self._estimator.estimate(picture.pixels, boxes, scores)
+        poses = self._poses(picture, boxes, scores)
         stopwatch.lap("pose")
         appearances = self._appearances(picture, poses)
         stopwatch.lap("track")
@@ -116,6 +120,23 @@ class Follower:
             stopwatch.lap("pose")
             appearances = self._appearances(picture, poses)
         return poses, appearances
+
+    def _poses(self, picture: DecodedImage, boxes: Boxes, scores: Floats) -> Poses:
+        """Estimate poses. A stream whose canary fails is on the stable model from then on, with its tracks."""
+        if self._request.assignment is None:
+            return self._estimator.estimate(picture.pixels, boxes, scores)
+        try:
+            return self._estimator.estimate(picture.pixels, boxes, scores)
+        except Exception:
+            if not self._request.assignment.record_failure():
+                raise
+            self._use_stable()
+            return self._estimator.estimate(picture.pixels, boxes, scores)
+
+    def _use_stable(self) -> None:
+        """Answer this stream with the stable model; it estimates the same keypoints, so that the tracks go on."""
+        self._request = self._request.on_stable()
+        self._estimator = self._request.choice.model.estimator
 
     def _appearances(self, picture: DecodedImage, poses: Poses) -> Floats:
         return appearance.sample(picture.pixels, poses, self._estimator.skeleton)
@@ -132,7 +153,7 @@ class Follower:
         outdated = np.ones(len(boxes), bool)
         known = slice(len(poses))
         outdated[known] = (boxes[known] != poses.boxes).any(axis=1) | (scores[known] != poses.box_scores)
-        updated = self._estimator.estimate(picture.pixels, boxes[outdated], scores[outdated])
+        updated = self._poses(picture, boxes[outdated], scores[outdated])
         order = np.arange(len(boxes))
         order[outdated] = len(poses) + np.arange(len(updated))
         return Poses.concatenate([poses, updated]).select(order)

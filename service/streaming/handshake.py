@@ -58,8 +58,14 @@ class StreamSetup:
     follower: Follower
 
 
-def negotiate(first: bytes | str, service: Service, session_id: str) -> StreamSetup:
+def negotiate(first: bytes | str, service: Service, session_id: str, canary_key: str = "") -> StreamSetup:
     """Read a client's first message and set up its stream.
+
+    Args:
+        first: The message.
+        service: The server's parts.
+        session_id: Of the stream.
+        canary_key: Names the client, for the whole stream, while a canary runs.
 
     Raises:
         CloseStream: It is not a valid hello, or asks for something that the server does not have.
@@ -71,7 +77,7 @@ def negotiate(first: bytes | str, service: Service, session_id: str) -> StreamSe
                 "see docs/streaming.md"
             )
         hello = read_hello(first)
-        return _set_up(hello, _resolve(hello, service), service, session_id)
+        return _set_up(hello, _resolve(hello, service, canary_key), service, session_id)
     except ServiceError as error:
         service.metrics.rejected(error.slug)
         code = CloseCode.TRY_AGAIN_LATER if isinstance(error, Unavailable) else CloseCode.BAD_HELLO
@@ -80,7 +86,7 @@ def negotiate(first: bytes | str, service: Service, session_id: str) -> StreamSe
         ) from None
 
 
-def _resolve(hello: Hello, service: Service) -> EffectiveOptions:
+def _resolve(hello: Hello, service: Service, canary_key: str) -> EffectiveOptions:
     """Apply the server's defaults and limits to a hello.
 
     Raises:
@@ -89,7 +95,7 @@ def _resolve(hello: Hello, service: Service) -> EffectiveOptions:
     settings = service.settings
     latest = hello.policy == "latest"
     return EffectiveOptions(
-        query=resolve(hello, service.registry, settings),
+        query=resolve(hello, service.registry, settings, service.canary, canary_key),
         max_fps=min(hello.max_fps or settings.stream_max_fps, settings.stream_max_fps),
         smooth=hello.track and hello.smooth,
         capacity=1 if latest else settings.stream_queue,

@@ -32,6 +32,7 @@ from service.streaming.frame_queue import QueuedFrame
 from service.streaming.frames import FrameReader
 from service.streaming.handshake import INSTANCE, StreamSetup, negotiate
 from service.wire import documents
+from service.wire.canary import canary_key
 from service.wire.poses import write_prediction
 
 log = logging.getLogger(__name__)
@@ -101,7 +102,7 @@ class StreamSession:
 
     async def _read(self) -> None:
         """Read the hello, then all further messages."""
-        self._setup = negotiate(await self._receive(), self._service, self.id)
+        self._setup = negotiate(await self._receive(), self._service, self.id, canary_key(self._socket))
         await self._send(messages.write(self._setup.ready))
         loop = asyncio.get_running_loop()
         self._last_frame_s = loop.time()
@@ -258,6 +259,8 @@ class StreamSession:
                 self._service.pixel_budget.reserve(image.pixel_count(frame.content), stopwatch),
             ):
                 tracked = setup.follower.infer(frame.content, frame.time_s, stopwatch)
+            if self._service.shadow is not None:
+                self._service.shadow.offer(frame.content, setup.query.request, tracked.prediction)
             return self._result(setup, taken, tracked, stopwatch)
         finally:
             job.finish()

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.errors import BadParameter
+from service.inference.canary import Canary
 from service.inference.predict import PoseRequest
 from service.inference.registry import ModelRegistry
 from service.pose.boxes import from_xywh
@@ -95,13 +96,21 @@ class PoseQuery:
     keypoint_threshold: float
 
 
-def resolve(options: PoseOptions, registry: ModelRegistry, settings: Settings) -> PoseQuery:
+def resolve(
+    options: PoseOptions,
+    registry: ModelRegistry,
+    settings: Settings,
+    canary: Canary | None = None,
+    canary_key: str = "",
+) -> PoseQuery:
     """Check a caller's options and fill in the server's defaults.
 
     Args:
         options: As the caller sent them.
         registry: Chooses the model.
         settings: Give the defaults and limits.
+        canary: Assigns calls for ``auto`` while a candidate is tried.
+        canary_key: Names the caller for it.
 
     Raises:
         NotReady: The warm-up is not over.
@@ -111,7 +120,8 @@ def resolve(options: PoseOptions, registry: ModelRegistry, settings: Settings) -
     """
     registry.require_ready()
     boxes = options.given_boxes()
-    choice = registry.choose(options.model)
+    assignment = canary.assign(canary_key) if canary is not None and options.model == "auto" else None
+    choice = registry.choose(options.model) if assignment is None else assignment.choice
     if options.format == "openpose":
         require_body_25(choice.model.estimator.skeleton)
     default_min_score = settings.min_score if boxes is None else 0.0
@@ -121,6 +131,7 @@ def resolve(options: PoseOptions, registry: ModelRegistry, settings: Settings) -
         max_people=settings.max_people if options.max_people is None else options.max_people,
         min_score=default_min_score if options.min_score is None else options.min_score,
         max_pixels=settings.max_pixels,
+        assignment=assignment,
     )
     threshold = settings.keypoint_threshold if options.keypoint_threshold is None else options.keypoint_threshold
     return PoseQuery(request, options.format, threshold)

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.pose.bundle import Manifest
+from service.wire.canary import AgreementEntry
 from service.wire.formats.coco import CocoResult
 from service.wire.formats.openpose import OpenPosePerson
 from service.wire.formats.posewright import CompactPose, Pose
@@ -161,6 +162,7 @@ class ModelEntry(BaseModel):
     default: bool = Field(description="Whether it answers calls that name no model.")
     skeleton: SkeletonEntry | None = Field(description="null for a detector.")
     metrics: dict[str, float]
+    agreement: AgreementEntry | None = Field(None, description="With the shadow model; null without one.")
     manifest: Manifest
 
 

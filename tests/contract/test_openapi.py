@@ -22,6 +22,8 @@ def test_every_reference_resolves_and_every_route_is_described(server: Running) 
         "/v2/models/{name}/versions/{version}/infer",
         "/v2/models/{name}/versions/{version}/ready", "/v2/repository/index", "/v2/repository/models/{name}/load",
         "/v2/repository/models/{name}/rollback", "/v2/repository/models/{name}/unload",
+        "/canary", "/canary/promote", "/canary/rollback",
+        "/compare", "/healthz", "/metrics", "/models", "/models/{name}", "/predict", "/predict/batch", "/readyz",
     ]  # fmt: skip
     for methods in document["paths"].values():
         for operation in methods.values():

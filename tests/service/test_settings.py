@@ -55,6 +55,14 @@ EXAMPLES = {
     "stream_send_s": ("1.5", 1.5),
     "stream_detect_every": ("4", 4),
     "stream_max_misses": ("9", 9),
+    "shadow_model": ("student-m", "student-m"),
+    "shadow_share": ("0.01", 0.01),
+    "shadow_whole_picture": ("true", True),
+    "canary": ("student-n", "student-n"),
+    "canary_share": ("0.1", 0.1),
+    "canary_file": ("/srv/canary.json", "/srv/canary.json"),
+    "canary_window_s": ("60", 60),
+    "canary_auto_rollback": ("true", True),
     "cors_origins": ("https://a.example, https://b.example", ("https://a.example", "https://b.example")),
     "log_level": ("debug", "debug"),
     "log_format": ("json", "json"),
@@ -83,7 +91,7 @@ def test_every_setting_is_read(name: str, source: str) -> None:
 
     value = getattr(settings_.load(environ, flags), name)
 
-    assert (str(value) if name in {"models_dir", "run_dir"} else value) == expected
+    assert (str(value) if isinstance(value, Path) else value) == expected
 
 
 def test_flags_win_and_empty_variables_are_ignored() -> None:

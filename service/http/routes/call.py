@@ -18,6 +18,7 @@ from service.http import negotiation
 from service.http.middleware import SCOPE_KEY
 from service.inference.state import Service
 from service.wire import documents
+from service.wire.canary import canary_key
 from service.wire.query import Options, PoseQuery, resolve
 
 JSON = "application/json"
@@ -89,7 +90,7 @@ def check(request: Request, options: Options, offered: tuple[str, ...] = (JSON,)
     """
     media_type = negotiation.choose(request.headers.getlist("accept"), offered)
     service: Service = request.app.state.service
-    query = resolve(options, service.registry, service.settings)
+    query = resolve(options, service.registry, service.settings, service.canary, canary_key(request))
     return Call(service, query, options, media_type, request.scope[SCOPE_KEY])
 
 

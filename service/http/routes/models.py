@@ -13,6 +13,7 @@ from service.inference.registry import Model
 from service.inference.repository import ModelRepository
 from service.inference.state import Service
 from service.wire import documents
+from service.wire.canary import write_agreement
 
 router = APIRouter()
 
@@ -55,8 +56,16 @@ def _entry(request: Request, model: Model) -> dict[str, Any]:
         "default": service.registry.is_default(model),
         "skeleton": _skeleton(model),
         "metrics": model.manifest.metrics,
+        "agreement": _agreement(service, model),
         "manifest": model.manifest.model_dump(mode="json"),
     }
+
+
+def _agreement(service: Service, model: Model) -> dict[str, Any] | None:
+    if service.shadow is None:
+        return None
+    agreements = service.shadow.agreements
+    return write_agreement(agreements.statistics(model.manifest.name), agreements.seconds)
 
 
 def _skeleton(model: Model) -> dict[str, Any] | None:

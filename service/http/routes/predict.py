@@ -62,4 +62,6 @@ def answer(call: Call, content: bytes, watch: Stopwatch, image_id: int) -> tuple
                 body, laps_ms = image.encode(canvas, call.media_type), watch.finish()
     metrics.fallback(prediction.fallback)
     metrics.stages(laps_ms)
+    if call.service.shadow is not None:
+        call.service.shadow.offer(content, call.query.request, prediction)
     return body, laps_ms

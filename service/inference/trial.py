@@ -1,0 +1,110 @@
+"""One trial of a candidate beside the stable model: who takes part, and which models can be compared."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from service.errors import BadParameter, UnknownModel
+from service.inference.call_window import CallWindow
+from service.inference.registry import Model
+
+Arm = Literal["stable", "candidate"]
+CanaryCause = Literal["settings", "operator", "verdict"]
+Change = Literal["started", "promoted", "rolled_back"]
+
+
+def position(candidate: str, key: str) -> float:
+    """Place a caller in [0, 1): below the share of a canary, the candidate answers.
+
+    The candidate's name is part of the hash, so that it is not always the same callers who try the new models.
+
+    Args:
+        candidate: Name of the candidate.
+        key: Names the caller.
+    """
+    digest = hashlib.blake2b(f"{candidate}\0{key}".encode(errors="surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest) / 2**64
+
+
+@dataclass(slots=True, eq=False)
+class Trial:
+    """One candidate beside the stable model, from its start to its promotion or roll back.
+
+    Attributes:
+        stable: Name of the model that answers the other calls.
+        candidate: Name of the candidate.
+        share: Share of the callers whom the candidate answers.
+        calls: Windows of both models' calls.
+        state: Whether the candidate still answers, or how the trial ended.
+        answered: Calls of the candidate so far.
+        failed: Whether the candidate has failed; only the first error is logged in full.
+    """
+
+    stable: str
+    candidate: str
+    share: float
+    calls: dict[Arm, CallWindow]
+    state: Literal["running", "promoted", "rolled_back"] = "running"
+    answered: int = 0
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryEvent:
+    """The latest change of a canary.
+
+    Attributes:
+        change: What happened.
+        model: The candidate.
+        cause: Who decided: the settings, an operator over HTTP, or the verdict.
+        reasons: The verdict's reasons.
+        at: When, UTC.
+    """
+
+    change: Change
+    model: str
+    cause: CanaryCause
+    reasons: tuple[str, ...]
+    at: datetime
+
+
+def same_keypoints(a: Model, b: Model) -> bool:
+    """Whether two models estimate the same keypoints, so that one can answer in the other's place."""
+    return a.manifest.known_skeleton == b.manifest.known_skeleton
+
+
+def require_same_skeleton(models: Mapping[str, Model], name: str, other: Model, what: str) -> None:
+    """Find a pose model that estimates the same keypoints as another one.
+
+    Args:
+        models: The registry's models.
+        name: The model.
+        other: The other one.
+        what: The model's part, for the message.
+
+    Raises:
+        UnknownModel: No model has this name.
+        BadParameter: It is a detector or the other model itself, or it has another skeleton.
+    """
+    model = models.get(name)
+    if model is None:
+        known = sorted(models)
+        raise UnknownModel(f"expected a model of {known}, got {name!r}; see /models", model=name, models=known)
+    got = None
+    if model.manifest.role == "detector":
+        got = "a detector"
+    elif model is other:
+        got = "that model itself"
+    elif not same_keypoints(model, other):
+        known_skeleton = model.manifest.known_skeleton
+        got = f"one of skeleton {known_skeleton.name!r}" if known_skeleton else "one of an unknown skeleton"
+    if got is not None:
+        raise BadParameter(
+            f"model: expected {what} beside {other.manifest.name!r} that estimates the same keypoints, got {name!r}, "
+            f"{got}; choose another model",
+            model=name,
+        )
