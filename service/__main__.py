@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import socket
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from service import settings as settings_
+from service import standard_streams
 from service.app import create_app, package_version
 from service.http.server import Server
 from service.pose.bundle import BundleError
@@ -25,6 +27,7 @@ class StartError(Exception):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until interrupted, and return the exit status."""
+    _end_on_signals()
     flags = {name: value for name, value in vars(_parser().parse_args(arguments)).items() if value is not None}
     try:
         settings = settings_.load(os.environ, flags)
@@ -34,10 +37,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SettingsError, BundleError, StartError) as error:
         print(f"posewright-serve: {error}", file=sys.stderr)
         return 1
-    with listener:
+    with listener, standard_streams.protected():
         line = _announcement(app, settings, listener)
-        Server(app, settings, on_listening=lambda: print(line, flush=True)).run(sockets=[listener])
-    return 0
+        Server(app, settings, on_listening=lambda: standard_streams.announce(line)).run(sockets=[listener])
+    # Inference threads that hang: a supervisor starts the process again.
+    return 1 if app.state.service.scheduler.failed else 0
+
+
+def _end_on_signals() -> None:
+    """End with status 0 on SIGTERM and SIGINT, where Python would die of the one and print a traceback for the other.
+
+    While the server runs, it handles both itself, and raises them again when it has stopped.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
 
 
 def _parser() -> argparse.ArgumentParser:

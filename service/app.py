@@ -79,9 +79,15 @@ def create_app(settings: Settings) -> FastAPI:
 def _lifespan(settings: Settings, registry: ModelRegistry) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        scheduler = Scheduler(settings.inference_thread_count, settings.queue_size, settings.deadline_s)
+        pixel_budget = PixelBudget(settings.max_pixels)
+
+        def on_lost(thread: threading.Thread) -> None:
+            pixel_budget.release(thread)
+            app.state.metrics.thread_lost()
+
+        scheduler = Scheduler(settings.inference_thread_count, settings.queue_size, settings.deadline_s, on_lost)
         app.state.upload_budget = UploadBudget(settings.max_bodies_bytes, settings.upload_s)
-        app.state.service = Service(settings, registry, scheduler, app.state.metrics, PixelBudget(settings.max_pixels))
+        app.state.service = Service(settings, registry, scheduler, app.state.metrics, pixel_budget)
         app.state.metrics.watch_queue(scheduler)
         app.state.streams = OpenStreams(settings.stream_max_sessions, settings.streams_per_address)
         # On a thread: meanwhile /healthz answers, and /readyz tells when the models are warm.

@@ -37,6 +37,10 @@ class Server(uvicorn.Server):
         if self.started:
             self._on_listening()
 
+    async def on_tick(self, counter: int) -> bool:
+        """Stop also when so many inference threads hang that the process should be replaced."""
+        return await super().on_tick(counter) or self._app.state.service.scheduler.failed
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept no more connections, let streams close, then close what is left; all within `Settings.stop_s`."""
         now_s = asyncio.get_running_loop().time
@@ -47,7 +51,9 @@ class Server(uvicorn.Server):
         budget: UploadBudget = self._app.state.upload_budget
         budget.close(self._stop_s / 2)
         streams: OpenStreams = self._app.state.streams
-        await streams.drain(self._stop_s / 2)
+        drained = asyncio.ensure_future(streams.drain(self._stop_s / 2))
+        while not drained.done() and not self.force_exit:  # a second SIGINT
+            await asyncio.wait({drained}, timeout=0.1)
         left_s = max(0.0, ends_s - THREADS_JOIN_S - now_s())
         self.config.timeout_graceful_shutdown = left_s  # type: ignore[assignment] # asyncio takes fractions
         await super().shutdown(sockets)

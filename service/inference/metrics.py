@@ -55,12 +55,21 @@ class Metrics:
             "posewright_model_info", "Loaded models; 1 if the model can run.",
             ["name", "version", "sha256", "role", "backend"], registry=registry,
         )  # fmt: skip
+        self._lost_threads = Counter(
+            "posewright_inference_threads_replaced_total",
+            "Inference threads that hung or died and were replaced.",
+            registry=registry,
+        )
         self._fallbacks = Counter(
             "posewright_fallback_total",
             "Pictures and frames for which the teacher answered.",
             ["reason"],
             registry=registry,
         )
+
+    def thread_lost(self) -> None:
+        """Count an inference thread that hung or died, and that another one replaced."""
+        self._lost_threads.inc()
 
     def watch_queue(self, scheduler: Scheduler) -> None:
         """Report the scheduler's queue depths from now on."""

@@ -33,7 +33,8 @@ async def healthz() -> Response:
 @router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", **openapi.READYZ)
 async def readyz(request: Request) -> Response:
-    """Answer with 200 once the models are loaded and warm, and with 503 before."""
+    """Answer with 200 while the models are loaded and warm, and inference threads work; with 503 otherwise."""
     service: Service = request.app.state.service
     service.registry.require_ready()
+    service.scheduler.require_threads()
     return Response(b'{"status":"ready"}', media_type=JSON)
