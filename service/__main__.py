@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,11 +38,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SettingsError, BundleError, StartError) as error:
         print(f"posewright-serve: {error}", file=sys.stderr)
         return 1
+    status = 0
     with listener, standard_streams.protected():
         line = _announcement(app, settings, listener)
-        Server(app, settings, on_listening=lambda: standard_streams.announce(line)).run(sockets=[listener])
-    # Inference threads that hang: a supervisor starts the process again.
-    return 1 if app.state.service.scheduler.failed else 0
+        try:
+            Server(app, settings, on_listening=lambda: standard_streams.announce(line)).run(sockets=[listener])
+        except SystemExit as stopped:
+            status = int(stopped.code or 0)
+    if app.state.service.scheduler.failed:
+        status = 1  # a supervisor starts the process again
+    _end_despite_threads(status)
+    return status
+
+
+def _end_despite_threads(status: int) -> None:
+    """End the process now if a thread still runs a network: the runtime's exit handlers would crash under it."""
+    if any(thread.name.startswith(("inference-", "warm-up")) for thread in threading.enumerate()):
+        logging.shutdown()
+        os._exit(status)
 
 
 def _end_on_signals() -> None:
