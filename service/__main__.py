@@ -30,6 +30,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until interrupted, and return the exit status."""
     _end_on_signals()
     flags = {name: value for name, value in vars(_parser().parse_args(arguments)).items() if value is not None}
+    with standard_streams.protected():
+        status = _serve(flags)
+        _end_despite_threads(status)
+    return status
+
+
+def _serve(flags: dict[str, Any]) -> int:
     try:
         settings = settings_.load(os.environ, flags)
         logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -38,17 +45,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SettingsError, BundleError, StartError) as error:
         print(f"posewright-serve: {error}", file=sys.stderr)
         return 1
-    status = 0
-    with listener, standard_streams.protected():
+    with listener:
         line = _announcement(app, settings, listener)
+        status = 0
         try:
             Server(app, settings, on_listening=lambda: standard_streams.announce(line)).run(sockets=[listener])
         except SystemExit as stopped:
-            status = int(stopped.code or 0)
-    if app.state.service.scheduler.failed:
-        status = 1  # a supervisor starts the process again
-    _end_despite_threads(status)
-    return status
+            status = 1 if stopped.code else 0
+    # Inference threads that hang: a supervisor starts the process again.
+    return 1 if app.state.service.scheduler.failed else status
 
 
 def _end_despite_threads(status: int) -> None:

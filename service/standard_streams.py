@@ -25,6 +25,8 @@ def protected() -> Iterator[None]:
     - At the end, what cannot be flushed is dropped, because Python would turn it into a failed exit status.
     """
     _open_closed()
+    if sys.stdout is None or sys.stderr is None:  # Python's own view of streams that were closed at its start
+        sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - open to the end
     pipes = [number for number in (1, 2) if _is_blocking_pipe(number)]
     for number in pipes:
         os.set_blocking(number, False)
@@ -54,8 +56,6 @@ def _is_blocking_pipe(number: int) -> bool:
 
 
 def _drop_unwritten(stream: object) -> None:
-    if stream is None:  # as it was closed when Python started
-        return
     try:
         stream.flush()  # type: ignore[attr-defined] # a text stream
     except (OSError, ValueError):

@@ -124,7 +124,7 @@ def test_streams_get_their_result_and_a_bye(slow_models: Path) -> None:
         assert server.process.wait(PATIENCE_S) == 0
 
 
-def test_a_signal_before_the_server_listens_ends_it_with_status_0(slow_models: Path) -> None:
+def test_an_interrupt_ends_the_server_with_status_0_and_without_a_traceback(slow_models: Path) -> None:
     with starting("--models-dir", slow_models) as server:
         server.process.send_signal(signal.SIGINT)
         assert server.process.wait(PATIENCE_S) == 0

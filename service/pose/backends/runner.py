@@ -90,6 +90,7 @@ def require_installed(backend: Backend) -> Backend:
 @cache
 def _share_memory() -> None:
     """Let all graphs of onnxruntime share one memory arena: separate ones would each keep their peak memory."""
+    ort.disable_telemetry_events()
     info = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
     ort.create_and_register_allocator(info, None)
 
