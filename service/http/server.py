@@ -9,6 +9,7 @@ from collections.abc import Callable
 import uvicorn
 from fastapi import FastAPI
 
+from service.http.head_timeout import http_protocol
 from service.http.upload_budget import UploadBudget
 from service.http.websocket import websocket_protocol
 from service.settings import THREADS_JOIN_S, Settings
@@ -66,6 +67,7 @@ def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         access_log=settings.log_level == "debug",
         server_header=False,
         root_path=settings.root_path,
+        http=http_protocol(settings.upload_s),
         ws=websocket_protocol(settings.stream_send_s, settings.upload_s),
         ws_max_size=settings.stream_max_bytes,
         # Pictures are compressed already, and the state of zlib takes memory for each stream.
