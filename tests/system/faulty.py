@@ -18,7 +18,7 @@ from typing import IO
 import httpx
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 _CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 

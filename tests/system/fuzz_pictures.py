@@ -35,7 +35,7 @@ from tests.system.faulty import FaultyServer, starting
 
 SIZE = (32, 24)
 MAX_PIXELS = 100_000
-HANG_S = 10.0
+HANG_S = 30.0
 START_S, STARTING = 120.0, -1
 GROWTH_MB = 40.0
 """More than the allocator keeps after the first cases."""
@@ -184,6 +184,7 @@ def _work(seed: int, begin: int, end: int, at: Synchronized, outcomes: multiproc
             counts[decode(mutated(seed, number))] += 1
         except BaseException as error:  # noqa: BLE001 - a finding, whatever it is
             outcomes.put(("finding", number, repr(error)))
+    at.value = end
     outcomes.put(("done", _resident_mb() - warm_mb if warm_mb else 0.0, dict(counts)))
 
 
@@ -210,13 +211,15 @@ class PictureFuzzer:
                 self._collect(outcomes)
                 if at.value != seen:
                     seen, since_s = at.value, time.monotonic()
-                elif time.monotonic() > since_s + (START_S if seen == STARTING else HANG_S) and child.is_alive():
+                elif (
+                    time.monotonic() > since_s + (START_S if seen in {STARTING, count} else HANG_S) and child.is_alive()
+                ):
                     child.kill()
                     child.join()
                     self.report(seen, f"hangs for {HANG_S:g} s")
                     begin = seen + 1
             self._collect(outcomes)
-            if child.exitcode and begin == count:
+            if child.exitcode and begin == count and at.value < count:
                 self.report(at.value, f"crashes with exit status {child.exitcode}")
                 begin = at.value + 1
 
