@@ -8,9 +8,9 @@ Calls and streams have a queue each (a lane). The lanes take turns while both ha
 other. Within a lane the order is first in, first out. A stream has at most one job in the scheduler, so that streams
 take turns as well.
 
-A thread cannot be stopped from outside, so one that never returns (a decoder or a graph that hangs) is given up: another
-thread takes its place, and if it returns after all, it ends. Threads that hang keep a core and memory. When there are
-too many of them, the scheduler reports that it has failed, and the process should be replaced.
+A thread cannot be stopped from outside, so one that never returns (a decoder or a graph that hangs) is given up:
+another thread takes its place, and if it returns after all, it ends. Threads that hang keep a core and memory. When
+there are too many of them, the scheduler reports that it has failed, and the process should be replaced.
 """
 
 from __future__ import annotations

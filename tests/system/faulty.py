@@ -19,7 +19,6 @@ import httpx
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 180.0
-_CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(slots=True)
@@ -47,7 +46,7 @@ class FaultyServer:
     def cpu_s(self) -> float:
         """CPU seconds that the process has used (proc(5), stat)."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _CLOCK_TICKS
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def resident_mb(self) -> float:
         """Resident memory, 10^6 bytes."""
@@ -111,7 +110,7 @@ def starting(
                 env=kept | (environment or {}),
                 stdout=stdout,
                 stderr=file if stderr is None else stderr,
-                preexec_fn=preexec,
+                preexec_fn=preexec,  # noqa: PLW1509 - it sets a limit, or closes files
                 text=True,
             )
         server = FaultyServer(process, log, port)

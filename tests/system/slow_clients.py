@@ -1,7 +1,7 @@
 """Clients that send a byte a second, while others call /predict.
 
-``python -m tests.system.slow_clients --clients 1000``. Half of them are slow in the head of their request, half in its
-body. Quiet and loaded rounds alternate; the median latency of all loaded rounds is compared with that of all quiet ones.
+``python -m tests.system.slow_clients --clients 1000``. Half of them are slow in the head of their request, half in
+its body. Quiet and loaded rounds alternate; the median latency of the loaded ones is compared with that of the others.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class SlowClients:
             self._tasks.append(asyncio.create_task(self._trickle(HEAD if i % 2 else BODY)))
             if i % 50 == 49:
                 await asyncio.sleep(0.02)
-        while self.connected < self._count:
+        while self.connected < self._count:  # noqa: ASYNC110 - a few times only
             await asyncio.sleep(0.05)
 
     async def finish(self) -> None:

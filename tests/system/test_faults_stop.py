@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -13,14 +14,14 @@ import httpx
 import pytest
 from websockets.sync.client import connect
 
-from posewright_client import Client
-from posewright_client import Retries
+from posewright_client import Client, Retries
 from tests import spots
 from tests.spots import SURE
 from tests.streaming import PATIENCE_S, frame, hear, hear_goodbye, say
 from tests.system import hanging
 from tests.system.faulty import FaultyServer, free_port, metric, starting
 
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="uses signals")
 STEPS = 30_000
 """Steps of the student's loop for a white picture: some tens of milliseconds."""
 CALLS = 24
@@ -58,7 +59,14 @@ def assert_answered(answer: httpx.Response) -> int:
     return answer.status_code
 
 
-@pytest.mark.parametrize("again", [None, signal.SIGTERM, signal.SIGINT], ids=["once", "sigterm-again", "sigint-again"])
+@pytest.mark.parametrize(
+    "again",
+    [
+        pytest.param(None, id="once"),
+        pytest.param(signal.SIGTERM, id="sigterm-again", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, id="sigint-again", marks=pytest.mark.slow),
+    ],
+)
 def test_every_call_that_was_read_is_answered_after_sigterm(slow_models: Path, again: signal.Signals | None) -> None:
     flags = ("--models-dir", slow_models, "--inference-threads", 1, "--queue-size", CALLS, "--stop-s", STOP_S)
     with starting(*flags) as server, ThreadPoolExecutor(CALLS) as pool:
@@ -77,6 +85,7 @@ def test_every_call_that_was_read_is_answered_after_sigterm(slow_models: Path, a
         assert again is signal.SIGINT or "Traceback" not in server.log.read_text()
 
 
+@pytest.mark.slow
 def test_a_client_that_goes_on_calling_sees_whole_answers_or_no_connection(slow_models: Path) -> None:
     """Calls that come while the server stops get an answer, a problem, or no connection: never a part of an answer."""
     over = threading.Event()
@@ -106,6 +115,7 @@ def test_a_client_that_goes_on_calling_sees_whole_answers_or_no_connection(slow_
         assert sum(caller.result(PATIENCE_S) for caller in callers) > 20
 
 
+@pytest.mark.slow
 def test_streams_get_their_result_and_a_bye(slow_models: Path) -> None:
     with starting("--models-dir", slow_models, "--stop-s", STOP_S) as server:
         url = server.url.replace("http", "ws") + "/stream"
@@ -124,6 +134,7 @@ def test_streams_get_their_result_and_a_bye(slow_models: Path) -> None:
         assert server.process.wait(PATIENCE_S) == 0
 
 
+@pytest.mark.slow
 def test_an_interrupt_ends_the_server_with_status_0_and_without_a_traceback(slow_models: Path) -> None:
     with starting("--models-dir", slow_models) as server:
         server.process.send_signal(signal.SIGINT)
@@ -131,6 +142,7 @@ def test_an_interrupt_ends_the_server_with_status_0_and_without_a_traceback(slow
         assert "Traceback" not in server.log.read_text()
 
 
+@pytest.mark.slow
 def test_a_killed_server_can_be_started_again_on_its_port_and_the_client_goes_on(slow_models: Path) -> None:
     port = free_port()
     flags = ("--models-dir", slow_models)
