@@ -67,7 +67,7 @@ def test_a_server_with_a_hung_thread_stops_in_time(hanging_models: Path) -> None
         server.process.send_signal(signal.SIGTERM)
         begun_s = time.monotonic()
         assert server.process.wait(PATIENCE_S) == 0, server.log.read_text()
-        assert time.monotonic() - begun_s < 4 + 3
+        assert time.monotonic() - begun_s < 3 * 4
 
 
 def test_a_stream_whose_frame_hangs_is_closed_and_other_streams_go_on(hanging_models: Path, tmp_path: Path) -> None:
