@@ -4,37 +4,55 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import socket
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from pydantic import SecretStr
 
-from service import logs
+from service import logs, standard_streams
 from service import settings as settings_
 from service.app import package_version
 from service.pose.backends.execution_provider import BackendError
 from service.pose.bundle import BundleError
-from service.process import serve
+from service.process import end_despite_threads, serve
 from service.settings import Settings, SettingsError
 from service.workers import StartError, Supervisor
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until interrupted, and return the exit status."""
+    _end_on_signals()
     flags = {name: value for name, value in vars(_parser().parse_args(arguments)).items() if value is not None}
+    with standard_streams.protected():
+        status = _serve(flags)
+        end_despite_threads(status)
+    return status
+
+
+def _serve(flags: dict[str, Any]) -> int:
     try:
         settings = settings_.load(os.environ, flags)
         with _listen(settings) as listener:
             if settings.workers == 1:
-                serve(settings, listener, lambda line: print(line, flush=True))
-            else:
-                logs.configure(settings)
-                Supervisor(settings, listener).run()
+                return serve(settings, listener, standard_streams.announce)
+            logs.configure(settings)
+            Supervisor(settings, listener).run()
     except (SettingsError, BundleError, BackendError, StartError) as error:
         print(f"posewright-serve: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _end_on_signals() -> None:
+    """End with status 0 on SIGTERM and SIGINT, where Python would die of the one and print a traceback for the other.
+
+    While the server runs, it handles both itself, and raises them again when it has stopped.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -117,15 +117,26 @@ def create_app(settings: Settings) -> FastAPI:
 def _lifespan(settings: Settings, registry: ModelRegistry) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        pixel_budget = PixelBudget(settings.max_pixels)
+
+        def on_lost(thread: threading.Thread) -> None:
+            pixel_budget.release(thread)
+            app.state.metrics.thread_lost()
+
         scheduler = Scheduler(
-            settings.inference_thread_count, settings.queue_size, settings.deadline_s, app.state.metrics.waited
+            settings.inference_thread_count,
+            settings.queue_size,
+            settings.deadline_s,
+            on_start=app.state.metrics.waited,
+            on_lost=on_lost,
         )
         app.state.upload_budget = UploadBudget(settings.max_bodies_bytes, settings.upload_s)
         shadow = None
         if settings.shadow_share:
             shadow = Shadow(registry, scheduler, app.state.metrics, app.state.agreements, settings)
-        pixels = PixelBudget(settings.max_pixels)
-        app.state.service = Service(settings, registry, scheduler, app.state.metrics, pixels, app.state.canary, shadow)
+        app.state.service = Service(
+            settings, registry, scheduler, app.state.metrics, pixel_budget, app.state.canary, shadow
+        )
         app.state.metrics.watch(scheduler, registry)
         registry.batching.active_callers = lambda: scheduler.running
         registry.batching.on_batch = app.state.metrics.batch

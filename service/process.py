@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import socket
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -14,13 +17,16 @@ from service.http.server import Server
 from service.settings import Settings
 
 
-def serve(settings: Settings, listener: socket.socket, announce: Callable[[str], None]) -> None:
+def serve(settings: Settings, listener: socket.socket, announce: Callable[[str], None]) -> int:
     """Serve in this process until a signal comes.
 
     Args:
         settings: Of the server.
         listener: A bound socket.
         announce: Called with one line about the server as soon as it accepts connections.
+
+    Returns:
+        The exit status of the process; 1 if inference threads hang, so that whoever supervises it starts it again.
 
     Raises:
         BundleError: The models folder cannot be served from.
@@ -31,7 +37,19 @@ def serve(settings: Settings, listener: socket.socket, announce: Callable[[str],
     if settings.workers > 1:  # a process that is not ready must not take connections from those that are
         app.state.registry.warm_up()
     line = _announcement(app, settings, listener)
-    Server(app, settings, on_listening=lambda: announce(line)).run(sockets=[listener])
+    status = 0
+    try:
+        Server(app, settings, on_listening=lambda: announce(line)).run(sockets=[listener])
+    except SystemExit as stopped:
+        status = 1 if stopped.code else 0
+    return 1 if app.state.service.scheduler.failed else status
+
+
+def end_despite_threads(status: int) -> None:
+    """End the process now if a thread still runs a network: the runtime's exit handlers would crash under it."""
+    if any(thread.name.startswith(("inference-", "warm-up")) for thread in threading.enumerate()):
+        logging.shutdown()
+        os._exit(status)
 
 
 def _announcement(app: FastAPI, settings: Settings, listener: socket.socket) -> str:

@@ -26,11 +26,13 @@ from tempfile import TemporaryDirectory
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from prometheus_client.multiprocess import mark_process_dead
 
+from service import standard_streams
 from service.inference.exposition import FOLDER_VARIABLE
 from service.inference.metrics import WORKER_RESTARTS
+from service.pose.backends.execution_provider import BackendError
 from service.pose.bundle import BundleError
-from service.process import serve
-from service.settings import Settings
+from service.process import end_despite_threads, serve
+from service.settings import Settings, SettingsError
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +97,8 @@ class Supervisor:
         Raises:
             StartError: The processes cannot start.
         """
-        with _metrics_folder() as self._folder, _caught_signals(self._on_signal) as woken:
+        with _common_folder() as self._folder, _caught_signals(self._on_signal) as woken:
+            self._settings = _sharing(self._settings, self._folder)
             try:
                 self._count_restarts()
                 while not self._stopping:
@@ -181,7 +184,7 @@ class Supervisor:
             log.error("a server process cannot start: %s", text)
         elif not self._announced and sum(it.listening for it in self._workers) == self._settings.workers:
             self._announced = True
-            print(text, flush=True)
+            standard_streams.announce(text)
         if listening and self._announced and self._to_replace and worker not in self._to_replace:
             self._retire(self._to_replace.popleft())
 
@@ -233,10 +236,13 @@ def _work(settings: Settings, listener: socket.socket, reports: Connection) -> N
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_stop_with_supervisor, name="supervisor-watch", daemon=True).start()
     try:
-        serve(settings, listener, lambda line: reports.send((True, line)))
-    except BundleError as error:
+        with standard_streams.protected():
+            status = serve(settings, listener, lambda line: reports.send((True, line)))
+            end_despite_threads(status)
+    except (BundleError, BackendError, SettingsError) as error:
         reports.send((False, str(error)))
-        sys.exit(1)
+        status = 1
+    sys.exit(status)
 
 
 def _stop_with_supervisor() -> None:
@@ -255,8 +261,16 @@ def _how_it_ended(exit_code: int | None) -> str:
     return f"signal {-exit_code}"
 
 
+def _sharing(settings: Settings, folder: Path) -> Settings:
+    """Let the processes tell each other of changed models and canaries, where nothing else was configured."""
+    if settings.model_control == "none":
+        return settings
+    shared = {"run_dir": settings.run_dir or folder, "canary_file": settings.canary_file or folder / "canary.json"}
+    return settings.model_copy(update=shared)
+
+
 @contextmanager
-def _metrics_folder() -> Iterator[Path]:
+def _common_folder() -> Iterator[Path]:
     """Make the folder through which the processes share their metrics, and tell them of it.
 
     Raises:
@@ -265,7 +279,7 @@ def _metrics_folder() -> Iterator[Path]:
     # The processes map these files: a full disk would end them with SIGBUS, while memory is there or is not.
     parent = _MEMORY if os.access(_MEMORY, os.W_OK) else None
     try:
-        made = TemporaryDirectory(prefix="posewright-metrics-", dir=parent, ignore_cleanup_errors=True)
+        made = TemporaryDirectory(prefix="posewright-", dir=parent, ignore_cleanup_errors=True)
     except OSError as error:
         raise StartError(
             f"expected a folder for temporary files, got {error.strerror}; set TMPDIR to one that can be written"

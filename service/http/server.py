@@ -9,6 +9,7 @@ from collections.abc import Callable
 import uvicorn
 from fastapi import FastAPI
 
+from service.http.head_timeout import http_protocol
 from service.http.upload_budget import UploadBudget
 from service.http.websocket import websocket_protocol
 from service.settings import THREADS_JOIN_S, Settings
@@ -40,6 +41,10 @@ class Server(uvicorn.Server):
         if self.started:
             self._on_listening()
 
+    async def on_tick(self, counter: int) -> bool:
+        """Stop also when so many inference threads hang that the process should be replaced."""
+        return await super().on_tick(counter) or self._app.state.service.scheduler.failed
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept no more connections, let streams close, then close what is left; all within `Settings.stop_s`."""
         now_s = asyncio.get_running_loop().time
@@ -51,7 +56,9 @@ class Server(uvicorn.Server):
         budget.close(self._stop_s / 2)
         await asyncio.sleep(FIRST_BYTES_S)
         streams: OpenStreams = self._app.state.streams
-        await streams.drain(self._stop_s / 2)
+        drained = asyncio.ensure_future(streams.drain(self._stop_s / 2))
+        while not drained.done() and not self.force_exit:  # a second SIGINT
+            await asyncio.wait({drained}, timeout=0.1)
         left_s = max(0.0, ends_s - THREADS_JOIN_S - now_s())
         self.config.timeout_graceful_shutdown = left_s  # type: ignore[assignment] # asyncio takes fractions
         await super().shutdown(sockets)
@@ -65,6 +72,7 @@ def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         access_log=False,  # `service.http.access_log` writes it
         server_header=False,
         root_path=settings.root_path,
+        http=http_protocol(settings.upload_s),
         ws=websocket_protocol(settings.stream_send_s, settings.upload_s),
         ws_max_size=settings.stream_max_bytes,
         # Pictures are compressed already, and the state of zlib takes memory for each stream.

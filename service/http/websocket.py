@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import PayloadTooBig
-from websockets.frames import Close, Frame, Opcode
+from websockets.frames import Close, CloseCode, Frame, Opcode
 
 from service.http.lingering_close import IDLE_S, MAX_DISCARDED_BYTES
 
@@ -84,6 +84,20 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self._abort_after(IDLE_S)
+
+    def send_receive_event_to_app(self) -> None:
+        """Pass a message on, or close on text that is not UTF-8; uvicorn would log a traceback for each."""
+        if self._discard_bytes is not None:  # messages that came together with the one that broke the protocol
+            return
+        if self.curr_msg_data_type == "text" and not self.close_sent:
+            try:
+                b"".join(self.frames).decode()
+            except UnicodeDecodeError:
+                self.frames = []
+                self.conn.send_close(CloseCode.INVALID_DATA, "expected text in UTF-8")
+                self.handle_parser_exception()
+                return
+        super().send_receive_event_to_app()
 
     def on_task_complete(self, task: asyncio.Task[None]) -> None:
         """Limit the time for the last bytes and for the peer's half of the closing handshake."""

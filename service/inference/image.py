@@ -67,6 +67,7 @@ def decode(content: bytes, max_pixels: int, header: Header | None = None) -> Dec
         UnsupportedType: Another kind of image.
         UndecodableImage: Not an image, or a damaged one.
         TooLarge: Too many pixels.
+        MemoryError: The process has no memory left for it.
     """
     header = header or image_header.read(content)
     if header.kind == "AVIF" and not supports_avif():
@@ -75,7 +76,9 @@ def decode(content: bytes, max_pixels: int, header: Header | None = None) -> Dec
     flags = cv2.IMREAD_UNCHANGED if header.alpha else cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         stored = cv2.imdecode(np.frombuffer(header.pixels_of(content), np.uint8), flags)
-    except cv2.error:
+    except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise MemoryError(f"no memory for a picture of {header.width} x {header.height} px") from None
         stored = None
     if stored is None or stored.shape[:2] != (header.height, header.width):
         raise UndecodableImage(

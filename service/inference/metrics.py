@@ -112,6 +112,9 @@ class Metrics:
         self._load_failures = _Children(
             self._counter("posewright_model_load_failures", "Bundles that could not be loaded or warmed up.", "name")
         )
+        self._lost_threads = self._counter(
+            "posewright_inference_threads_replaced", "Inference threads that hung or died and were replaced."
+        )
         self._decode_failures = _Children(
             self._counter("posewright_decode_failures", "Pictures and frames that were not decoded.", "reason")
         )
@@ -219,6 +222,10 @@ class Metrics:
     def waited(self, lane: Lane, wait_s: float) -> None:
         """Record how long a call or frame waited for an inference thread, s."""
         self._waits[lane].observe(wait_s)
+
+    def thread_lost(self) -> None:
+        """Count an inference thread that hung or died, and that another one replaced."""
+        self._lost_threads.inc()
 
     def batch(self, size: int) -> None:
         """Record the number of pictures and frames that a network got in one dynamic batch."""

@@ -7,12 +7,17 @@ answered in time.
 Calls and streams have a queue each (a lane). The lanes take turns while both have work, so that neither can starve the
 other. Within a lane the order is first in, first out. A stream has at most one job in the scheduler, so that streams
 take turns as well.
+
+A thread cannot be stopped from outside, so one that never returns (a decoder or a graph that hangs) is given up:
+another thread takes its place, and if it returns after all, it ends. Threads that hang keep a core and memory. When
+there are too many of them, the scheduler reports that it has failed, and the process should be replaced.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 import math
 import threading
 import time
@@ -20,20 +25,30 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, Literal, TypeVar, cast
 
-from service.errors import DeadlineExceeded, QueueFull, stopping
+from service.errors import DeadlineExceeded, NotReady, QueueFull, stopping
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Lane = Literal["call", "stream"]
 LANES: tuple[Lane, ...] = ("call", "stream")
 MEAN_WEIGHT = 0.1
 """Weight of the newest call in the running mean of service times."""
+HUNG_AFTER = 3.0
+"""A thread that works on one job for this many deadlines hangs. Slow calls end before that."""
+MAX_HUNG_THREADS = 4
+"""Most threads that may hang, or as many as there are threads if those are more; one more and the scheduler fails."""
 
 
 @dataclass(slots=True, eq=False)
 class _Job:
-    """One call. ``waiting``: whether it is still in the queue; changed only under the scheduler's lock."""
+    """One call; the last three are changed only under the scheduler's lock.
+
+    ``waiting``: whether it is still in the queue. ``thread``: the one that works on it now. ``started_s``: since when.
+    """
 
     work: Callable[[float], Any]
     lane: Lane
@@ -41,6 +56,8 @@ class _Job:
     arrived_s: float
     context: contextvars.Context
     waiting: bool = True
+    thread: threading.Thread | None = None
+    started_s: float = 0.0
 
 
 class Scheduler:
@@ -52,6 +69,7 @@ class Scheduler:
         queue_size: int,
         deadline_s: float,
         on_start: Callable[[Lane, float], None] = lambda lane, wait_s: None,  # noqa: ARG005
+        on_lost: Callable[[threading.Thread], None] = lambda _: None,
     ) -> None:
         """Start the threads.
 
@@ -61,6 +79,7 @@ class Scheduler:
                 when they open.
             deadline_s: Seconds from `run` to the result.
             on_start: Called with the lane of each job that begins, and the seconds that it waited.
+            on_lost: Called for each thread that was given up, or that died; never for those that `close` ends.
         """
         self.threads = threads
         self.queue_size = queue_size
@@ -73,11 +92,14 @@ class Scheduler:
         self._in_flight: dict[Lane, int] = dict.fromkeys(LANES, 0)  # waiting and running
         self._closed = False
         self._mean_s = 0.05
-        self._threads = [
-            threading.Thread(target=self._serve, name=f"inference-{i}", daemon=True) for i in range(threads)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._on_lost = on_lost
+        self._running: dict[threading.Thread, _Job] = {}
+        self._hung: set[threading.Thread] = set()
+        self._failed = False
+        self._names = count()
+        self._threads: set[threading.Thread] = set()
+        for _ in range(threads):
+            self._start_thread()
 
     @property
     def waiting(self) -> int:
@@ -102,6 +124,23 @@ class Scheduler:
     def running(self) -> int:
         """Number of jobs that a thread has begun and not ended."""
         return sum(self._in_flight.values()) - self.waiting
+
+    @property
+    def failed(self) -> bool:
+        """Whether so many threads hang that the process should be replaced."""
+        return self._failed
+
+    def require_threads(self) -> None:
+        """Check that calls can be answered.
+
+        Raises:
+            NotReady: Too many threads hang.
+        """
+        if self._failed:
+            raise NotReady(
+                f"expected inference threads that answer, got {len(self._hung)} that hang; restart the server, its log "
+                "tells when they began"
+            )
 
     async def run(self, work: Callable[[float], T], *, lane: Lane = "call", admitted: bool = False) -> T:
         """Run ``work(waited_ms)`` on a thread and return what it returns.
@@ -131,7 +170,7 @@ class Scheduler:
             return cast("T", await job.answer)
         finally:
             timer.cancel()
-            self._withdraw(job)
+            self._withdraw(job, loop)
 
     def close(self, patience_s: float = 10.0) -> None:
         """Finish the waiting jobs and end the threads; return after ``patience_s`` even if some still run."""
@@ -139,7 +178,7 @@ class Scheduler:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        for thread in self._threads:
+        for thread in list(self._threads):
             thread.join(max(0.0, ends_s - time.monotonic()))
 
     def _refusal(self) -> QueueFull:
@@ -162,35 +201,95 @@ class Scheduler:
                 )
             )
 
-    def _withdraw(self, job: _Job) -> None:
-        """Remove a job that is no longer awaited from the queue."""
+    def _withdraw(self, job: _Job, loop: asyncio.AbstractEventLoop) -> None:
+        """Remove a job that is no longer awaited from the queue, or look later whether its thread has returned."""
         with self._changed:
             if job.waiting:
                 self._queues[job.lane].remove(job)
                 self._in_flight[job.lane] -= 1
+            thread, started_s = job.thread, job.started_s
+        if thread is not None:
+            left_s = started_s + HUNG_AFTER * self._deadline_s - time.perf_counter()
+            loop.call_later(left_s, self._replace_if_hung, thread, started_s)
+
+    def _replace_if_hung(self, thread: threading.Thread, started_s: float) -> None:
+        """Give up a thread that still works on the job that it began at ``started_s``, and start another."""
+        with self._changed:
+            job = self._running.get(thread)
+            if job is None or job.started_s != started_s:
+                return
+            self._hung.add(thread)
+            self._lose(thread)
+            hung = len(self._hung)
+        log.error(
+            "inference thread %s has worked on one call for %.1f s (deadline_s is %g) and is given up; %d hang now%s",
+            thread.name,
+            time.perf_counter() - started_s,
+            self._deadline_s,
+            hung,
+            ", too many: restart the server" if self._failed else ", another one takes its place",
+        )
+        self._on_lost(thread)
+
+    def _lose(self, thread: threading.Thread) -> None:
+        """Start another thread in the place of one that hangs or died; the lock must be held."""
+        job = self._running.pop(thread, None)
+        if job is not None:
+            job.thread = None
+            self._in_flight[job.lane] -= 1
+        self._threads.discard(thread)
+        if len(self._hung) > max(MAX_HUNG_THREADS, self.threads):
+            self._failed = True
+        elif not self._closed:
+            self._start_thread()
+
+    def _start_thread(self) -> None:
+        thread = threading.Thread(target=self._serve, name=f"inference-{next(self._names)}", daemon=True)
+        self._threads.add(thread)
+        thread.start()
 
     def _serve(self) -> None:
-        while True:
+        """Work until the scheduler is closed, or until this thread was given up."""
+        thread = threading.current_thread()
+        try:
+            while self._work_on_next(thread):
+                pass
+        except BaseException:
+            # Outside of a job, whose errors its caller gets: no memory is left, or a debugger stops the thread.
+            log.exception("inference thread %s died; another one takes its place", thread.name)
             with self._changed:
-                self._changed.wait_for(lambda: self.waiting or self._closed)
-                if not self.waiting:
-                    return
-                job = self._next()
-            started_s = time.perf_counter()
-            result, error = None, None
-            self._on_start(job.lane, started_s - job.arrived_s)
-            try:
-                # In the context of the call: logs and traces know whose work it is.
-                result = job.context.run(job.work, (started_s - job.arrived_s) * 1e3)
-            except BaseException as raised:  # noqa: BLE001 - raised again where the call is awaited
-                error = raised
-            with self._changed:
-                self._in_flight[job.lane] -= 1
-                self._mean_s += MEAN_WEIGHT * (time.perf_counter() - started_s - self._mean_s)
-            # The loop may be closed if the server stopped meanwhile.
-            with suppress(RuntimeError):
-                job.answer.get_loop().call_soon_threadsafe(_settle, job.answer, result, error)
-            del job, result, error  # an idle thread must not keep the last image alive
+                job = self._running.get(thread)
+                self._lose(thread)
+            if job is not None:
+                _answer(job, None, RuntimeError("the inference thread died"))
+            self._on_lost(thread)
+
+    def _work_on_next(self, thread: threading.Thread) -> bool:
+        """Wait for a job and work on it; False if the thread has to end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.waiting or self._closed)
+            if not self.waiting:
+                return False
+            job = self._running[thread] = self._next()
+            job.thread, job.started_s = thread, time.perf_counter()
+        result, error = None, None
+        try:
+            self._on_start(job.lane, job.started_s - job.arrived_s)
+            # In the context of the call: logs and traces know whose work it is.
+            result = job.context.run(job.work, (job.started_s - job.arrived_s) * 1e3)
+        except BaseException as raised:  # noqa: BLE001 - raised again where the call is awaited
+            error = raised
+        with self._changed:
+            if thread in self._hung:
+                self._hung.remove(thread)
+                return False
+            self._in_flight[job.lane] -= 1
+            self._mean_s += MEAN_WEIGHT * (time.perf_counter() - job.started_s - self._mean_s)
+            job.thread = None
+            del self._running[thread]
+        _answer(job, result, error)
+        del job, result, error  # the error's traceback holds this frame: the last image must not stay alive with it
+        return True
 
     def _next(self) -> _Job:
         """Take the next job; at least one must be waiting."""
@@ -202,10 +301,18 @@ class Scheduler:
         return job
 
 
+def _answer(job: _Job, result: object, error: BaseException | None) -> None:
+    """Pass a thread's result to the event loop, which may be closed if the server stopped meanwhile."""
+    with suppress(RuntimeError):
+        job.answer.get_loop().call_soon_threadsafe(_settle, job.answer, result, error)
+
+
 def _settle(answer: asyncio.Future[Any], result: object, error: BaseException | None) -> None:
     if answer.done():  # the deadline has passed, or the call was cancelled
         return
     if error is None:
         answer.set_result(result)
-    else:
+    elif isinstance(error, Exception) and not isinstance(error, StopIteration):
         answer.set_exception(error)
+    else:  # SystemExit would end the event loop, and futures refuse StopIteration
+        answer.set_exception(RuntimeError(f"the inference thread was stopped by {error!r}"))

@@ -23,6 +23,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from service.errors import BadRequest, DeadlineExceeded, ServiceError, Unavailable, internal_error, problem
 from service.inference import image
 from service.inference.predict import Stopwatch
+from service.inference.scheduler import HUNG_AFTER
 from service.inference.state import Service
 from service.streaming import messages
 from service.streaming.close import CloseCode, CloseStream, send_close
@@ -54,6 +55,7 @@ class StreamSession:
         self._closing: CloseStream | None = None
         self._job: FrameJob | None = None  # the job whose frame is not answered yet
         self._late: FrameJob | None = None  # a job that missed its deadline and may still be running
+        self._late_waits = 0  # frames that waited for it in vain
         self._last_frame_s = asyncio.get_running_loop().time()  # when the last frame, or the hello, was processed
 
     def stop(self, closing: CloseStream | None = None) -> None:
@@ -205,6 +207,8 @@ class StreamSession:
         except Unavailable:  # the server is stopping
             self.stop()
             return
+        except CloseStream:
+            raise
         except ServiceError as failure:
             error = failure
         except Exception:
@@ -234,15 +238,19 @@ class StreamSession:
 
         Raises:
             DeadlineExceeded: The job is still running.
+            CloseStream: The job hangs.
         """
         deadline_s = self._service.settings.deadline_s
         if self._late is not None and not await self._late.wait_finished(deadline_s):
+            self._late_waits += 1
+            if self._late_waits >= HUNG_AFTER - 1:  # the job itself took the first deadline
+                raise CloseStream(CloseCode.INTERNAL_ERROR, "an earlier frame is never answered; connect again")
             raise DeadlineExceeded(
                 f"expected an answer within {deadline_s:g} s, but an earlier frame was still being worked on; "
                 "send smaller pictures or fewer frames per second",
                 deadline_s=deadline_s,
             )
-        self._late = None
+        self._late, self._late_waits = None, 0
 
     def _infer(self, setup: StreamSetup, job: FrameJob) -> str | None:
         """Process the job's frame on an inference thread; returns the result as JSON."""

@@ -32,9 +32,13 @@ async def healthz() -> Response:
 @router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", **openapi.READYZ)
 async def readyz(request: Request) -> Response:
-    """Answer with 200 once the models are loaded and warm, and with 503 before; name loads that failed since."""
+    """Answer with 200 while models are loaded and warm and inference threads work, with 503 otherwise.
+
+    The reply names the models whose last load failed; their versions before serve on.
+    """
     service: Service = request.app.state.service
     service.registry.require_ready()
+    service.scheduler.require_threads()
     repository: ModelRepository = request.app.state.repository
     failures = {"load_failures": repository.load_failures} if repository.load_failures else {}
     return Response(documents.to_json({"status": "ready"} | failures), media_type=JSON)

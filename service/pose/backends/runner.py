@@ -107,6 +107,7 @@ def open_runner(provider: ExecutionProvider, onnx: bytes, threads: int, calls: i
 @cache
 def _share_memory() -> None:
     """Let all graphs of onnxruntime share one memory arena: separate ones would each keep their peak memory."""
+    ort.disable_telemetry_events()
     info = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
     ort.create_and_register_allocator(info, None)
 

@@ -39,6 +39,25 @@ def test_the_limit_is_never_exceeded_and_every_image_is_admitted(counts: list[in
     assert most <= LIMIT
 
 
+def test_the_pixels_of_a_thread_that_hangs_can_be_released() -> None:
+    budget, entered, leave = PixelBudget(LIMIT), threading.Event(), threading.Event()
+
+    def hang() -> None:
+        with budget.reserve(LIMIT, Stopwatch()):
+            entered.set()
+            assert leave.wait(PATIENCE_S)
+
+    thread = threading.Thread(target=hang)
+    thread.start()
+    assert entered.wait(PATIENCE_S)
+    budget.release(thread)
+    with budget.reserve(LIMIT, Stopwatch()):
+        leave.set()
+        thread.join(PATIENCE_S)  # it releases nothing again
+        assert budget._taken == LIMIT
+    assert budget._taken == 0
+
+
 def test_small_images_are_admitted_together_and_a_large_one_waits() -> None:
     budget, inside, leave = PixelBudget(LIMIT), threading.Barrier(5), threading.Event()
     entered, watch = threading.Event(), Stopwatch({"queue": 5.0})

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
-from service.errors import DeadlineExceeded, QueueFull, Unavailable
-from service.inference.scheduler import Scheduler
+from service.errors import DeadlineExceeded, NotReady, QueueFull, Unavailable
+from service.inference.scheduler import HUNG_AFTER, MAX_HUNG_THREADS, Scheduler
 
 PATIENCE_S = 30.0
 
 
 @contextmanager
-def running(threads: int = 1, queue_size: int = 1, deadline_s: float = PATIENCE_S) -> Iterator[Scheduler]:
-    scheduler = Scheduler(threads, queue_size, deadline_s)
+def running(
+    threads: int = 1, queue_size: int = 1, deadline_s: float = PATIENCE_S, **options: Any
+) -> Iterator[Scheduler]:
+    scheduler = Scheduler(threads, queue_size, deadline_s, **options)
     try:
         yield scheduler
     finally:
@@ -192,3 +196,115 @@ def test_streams_take_no_place_in_the_queue_of_calls() -> None:
 
     with running() as scheduler:
         asyncio.run(main(scheduler))
+
+
+class TestLostThreads:
+    """Threads that hang, or die."""
+
+    DEADLINE_S = 0.1
+
+    def test_a_thread_that_hangs_is_replaced_and_ends_when_it_returns(self) -> None:
+        lost: list[threading.Thread] = []
+
+        async def main(scheduler: Scheduler) -> None:
+            hold = Hold()
+            first = await started(scheduler, hold)
+            with pytest.raises(DeadlineExceeded, match="was still being worked on"):
+                await first
+            answered = await eventually(scheduler)
+            assert answered != "inference-0"
+            assert [it.name for it in lost] == ["inference-0"]
+            hold.released.set()
+            lost[0].join(PATIENCE_S)
+            assert not lost[0].is_alive()
+            assert scheduler.waiting == 0
+            assert await scheduler.run(lambda _: 1) == 1
+            assert not scheduler.failed
+
+        with running(deadline_s=self.DEADLINE_S, on_lost=lost.append) as scheduler:
+            asyncio.run(main(scheduler))
+
+    def test_a_slow_thread_is_not_replaced(self) -> None:
+        lost: list[threading.Thread] = []
+
+        async def main(scheduler: Scheduler) -> None:
+            hold = Hold()
+            first = await started(scheduler, hold)
+            with pytest.raises(DeadlineExceeded):
+                await first
+            hold.released.set()
+            assert await eventually(scheduler) == "inference-0"
+            await asyncio.sleep(HUNG_AFTER * self.DEADLINE_S)  # beyond the time at which the job would have hung
+            assert await scheduler.run(lambda _: 1) == 1
+            assert not lost
+
+        with running(deadline_s=self.DEADLINE_S, on_lost=lost.append) as scheduler:
+            asyncio.run(main(scheduler))
+
+    def test_a_cancelled_call_that_hangs_counts_as_well(self) -> None:
+        async def main(scheduler: Scheduler) -> None:
+            hold = Hold()
+            first = await started(scheduler, hold)
+            first.cancel()
+            assert await eventually(scheduler) == "inference-1"
+            hold.released.set()
+
+        with running(deadline_s=self.DEADLINE_S) as scheduler:
+            asyncio.run(main(scheduler))
+
+    def test_too_many_threads_that_hang_make_the_scheduler_fail(self) -> None:
+        async def main(scheduler: Scheduler) -> None:
+            holds = [Hold() for _ in range(MAX_HUNG_THREADS + 1)]
+            for hold in holds:
+                scheduler.require_threads()
+                with pytest.raises(DeadlineExceeded):
+                    await (await started(scheduler, hold))
+                await asyncio.sleep(HUNG_AFTER * self.DEADLINE_S)
+            assert scheduler.failed
+            with pytest.raises(NotReady, match=f"got {len(holds)} that hang; restart"):
+                scheduler.require_threads()
+            for hold in holds:
+                hold.released.set()
+
+        with running(deadline_s=self.DEADLINE_S) as scheduler:
+            asyncio.run(main(scheduler))
+
+    def test_a_thread_that_dies_is_replaced(self) -> None:
+        """The exception is raised in the thread itself, as a debugger or a lack of memory would."""
+        lost: list[threading.Thread] = []
+
+        async def main(scheduler: Scheduler) -> None:
+            (thread,) = scheduler._threads
+            assert ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit)
+            )
+            # It comes when the thread wakes up for the next call, which its successor then answers.
+            assert await scheduler.run(lambda _: threading.current_thread().name) == "inference-1"
+            assert lost == [thread]
+            assert scheduler.threads == len(scheduler._threads) == 1
+
+        with running(on_lost=lost.append) as scheduler:
+            asyncio.run(main(scheduler))
+
+    @pytest.mark.parametrize("stop", [SystemExit, KeyboardInterrupt, StopIteration, MemoryError])
+    def test_no_exception_of_the_work_ends_the_thread_or_the_event_loop(self, stop: type[BaseException]) -> None:
+        def work(_: float) -> None:
+            raise stop
+
+        async def main(scheduler: Scheduler) -> None:
+            with pytest.raises((RuntimeError, MemoryError)):
+                await scheduler.run(work)
+            assert await scheduler.run(lambda _: threading.current_thread().name) == "inference-0"
+
+        with running() as scheduler:
+            asyncio.run(main(scheduler))
+
+
+async def eventually(scheduler: Scheduler) -> str:
+    """Name of the thread that works on a call, as soon as there is one."""
+    for _ in range(1000):
+        try:
+            return await scheduler.run(lambda _: threading.current_thread().name)
+        except (DeadlineExceeded, QueueFull):
+            await asyncio.sleep(0.01)
+    raise AssertionError("no thread answers")
