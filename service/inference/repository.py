@@ -77,6 +77,7 @@ class ModelRepository:
         self._journal: ControlJournal | None = None
         if settings.model_control == "explicit" and settings.run_dir is not None:
             self._journal = ControlJournal(settings.run_dir)
+        self._caught_up = False
         self._closed = threading.Event()
         self.load_failures: dict[str, str] = {}
         self._registry = registry
@@ -201,21 +202,21 @@ class ModelRepository:
 
     def _follow(self, journal: ControlJournal) -> None:
         """Catch up with the other processes once a second."""
-        first = True
         while not self._closed.wait(POLL_S):
             if self._registry.wait_until_warm(0):
                 with self._turn:
-                    self._catch_up(journal, at_start=first)
-                first = False
+                    self._catch_up(journal)
 
-    def _catch_up(self, journal: ControlJournal, at_start: bool = False) -> None:
-        """Make the changes of other processes; a process that has just started makes only what is left of them."""
+    def _catch_up(self, journal: ControlJournal) -> None:
+        """Make the changes of other processes; the first time only the last of each model, which is what is left."""
         try:
             changes = journal.unread()
         except OSError as error:
             log.warning("the journal of model changes cannot be read: %s", error)
             return
-        for change in {it.name: it for it in changes}.values() if at_start else changes:
+        due = changes if self._caught_up else list({it.name: it for it in changes}.values())
+        self._caught_up = True
+        for change in due:
             try:
                 if change.action == "unload" or not self._serves(change):
                     self._make(change.action, change.name, change.bundle)
