@@ -69,6 +69,22 @@ def test_errors_are_raised_where_the_call_is_awaited() -> None:
         asyncio.run(main(scheduler))
 
 
+def test_jobs_are_running_from_their_beginning_to_their_end() -> None:
+    async def main(scheduler: Scheduler) -> None:
+        hold = Hold()
+        held = await started(scheduler, hold)
+        waiting = asyncio.create_task(scheduler.run(lambda _: scheduler.running))
+        await asyncio.sleep(0)  # the task runs until it waits
+        assert (scheduler.running, scheduler.waiting) == (1, 1)
+        hold.released.set()
+        assert await held == "held"
+        assert await waiting == 1
+        assert scheduler.running == 0
+
+    with running() as scheduler:
+        asyncio.run(main(scheduler))
+
+
 def test_a_full_queue_refuses_with_retry_after_and_recovers() -> None:
     async def main(scheduler: Scheduler) -> None:
         hold = Hold()

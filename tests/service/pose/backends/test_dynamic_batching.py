@@ -16,7 +16,8 @@ from service.pose.backends.runner import OnnxRunner
 from tests import spots
 
 PATIENCE_S = 60.0
-BUSY_S = 0.03
+BUSY_S = 0.1
+"""Seconds of each run: well above the time that a loaded CPU takes to compute a batch."""
 
 
 class Accelerator:
@@ -126,15 +127,15 @@ def test_the_pictures_differ() -> None:
 def test_eight_callers_get_more_than_three_times_the_answers() -> None:
     def seconds(shared: BatchingRunner | Accelerator) -> float:
         started_s = time.perf_counter()
-        together([lambda i=i: [shared.run(picture(i)) for _ in range(4)] for i in range(8)])
+        together([lambda i=i: [shared.run(picture(i)) for _ in range(3)] for i in range(8)])
         return time.perf_counter() - started_s
 
     alone = Accelerator(BUSY_S)
     gathered = Accelerator(BUSY_S)
     unbatched_s = seconds(alone)
     batched_s = seconds(BatchingRunner(gathered, DynamicBatching(8, 0.005, lambda: 8)))
-    assert len(alone.batches) == 32
-    assert len(gathered.batches) < 32 / 3
+    assert len(alone.batches) == 24
+    assert len(gathered.batches) < 24 / 3
     assert unbatched_s / batched_s > 3
 
 
