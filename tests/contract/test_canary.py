@@ -25,7 +25,7 @@ from tests.streaming import PATIENCE_S, connected, frame, hear, say
 PICTURE = spots.encode(spots.paint(SURE, UNSURE), "JPEG")
 ALONE = spots.encode(spots.paint(SURE), "JPEG")
 """`fails` raises for this picture."""
-KEYS = [f"caller-{i}" for i in range(40)]
+KEYS = [f"caller-{i}" for i in range(24)]
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +35,13 @@ def folder(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     spots.write_pose_bundle(folder, "candidate", "student", gain=3.9)
     spots.write_pose_bundle(folder, "fails", "student", fails_on_sure=True)
     return folder
+
+
+@pytest.fixture(scope="module")
+def controlled(folder: Path) -> Iterator[Running]:
+    """A server without a canary, on which one may be started."""
+    with serving(Settings(models_dir=folder, model_control="explicit")) as running:
+        yield running
 
 
 @pytest.fixture
@@ -228,11 +235,10 @@ def test_a_promoted_candidate_answers_everyone_until_that_is_undone(serve: Calla
         ({"model": "candidate", "share": 0.1, "more": 1}, 422, "bad-parameter"),
     ],
 )
-def test_a_bad_canary_is_refused(serve: Callable[..., Running], body: dict, status: int, slug: str) -> None:
-    running = serve()
-    response = running.http.put("/canary", json=body)
+def test_a_bad_canary_is_refused(controlled: Running, body: dict, status: int, slug: str) -> None:
+    response = controlled.http.put("/canary", json=body)
     assert (response.status_code, response.json()["type"]) == (status, f"/problems/{slug}")
-    assert state(running)["candidate"] is None
+    assert state(controlled)["candidate"] is None
 
 
 def test_pages_of_other_sites_change_nothing(serve: Callable[..., Running]) -> None:
