@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from pydantic import SecretStr
@@ -21,11 +22,15 @@ from service.process import end_despite_threads, serve
 from service.settings import Settings, SettingsError
 from service.workers import StartError, Supervisor
 
+MAX_OPEN_FILES = 65_536
+"""Open files, and so connections, that the process allows itself where the system does."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until interrupted, and return the exit status."""
     _end_on_signals()
     flags = {name: value for name, value in vars(_parser().parse_args(arguments)).items() if value is not None}
+    _allow_many_connections()
     with standard_streams.protected():
         status = _serve(flags)
         end_despite_threads(status)
@@ -53,6 +58,18 @@ def _end_on_signals() -> None:
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
+
+
+def _allow_many_connections() -> None:
+    """Raise the soft limit of open files towards the hard one: the default of many systems is 1024, for `select`."""
+    if sys.platform != "win32":
+        import resource  # noqa: PLC0415 - Unix only
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            with suppress(ValueError, OSError):  # macOS has a lower limit that it does not tell
+                resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -91,6 +91,14 @@ def test_a_log_that_cannot_be_written_stops_no_answer(models_dir: Path, kind: st
 
 
 @pytest.mark.slow
+def test_the_soft_limit_of_open_files_is_raised(models_dir: Path) -> None:
+    few = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (128, 3000))  # noqa: E731
+    with starting("--models-dir", models_dir, preexec=few) as server:
+        limits = Path(f"/proc/{server.process.pid}/limits").read_text()
+        assert re.search(r"Max open files +3000 +3000 ", limits)
+
+
+@pytest.mark.slow
 def test_out_of_file_descriptors_open_connections_are_answered_and_it_recovers(models_dir: Path) -> None:
     few = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))  # noqa: E731
     with starting("--models-dir", models_dir, preexec=few) as server:
