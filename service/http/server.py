@@ -15,8 +15,8 @@ from service.http.websocket import websocket_protocol
 from service.settings import THREADS_JOIN_S, Settings
 from service.streaming.open_streams import OpenStreams
 
-FIRST_BYTES_S = 0.05
-"""Seconds in which a connection that was just accepted may send its request: uvicorn closes those without one."""
+FIRST_BYTES_S = 1.0
+"""Seconds that a stopping server waits for the first request of connections that it has accepted."""
 
 
 class Server(uvicorn.Server):
@@ -54,7 +54,7 @@ class Server(uvicorn.Server):
         # Not in the application's lifespan: by its end uvicorn has closed the connections.
         budget: UploadBudget = self._app.state.upload_budget
         budget.close(self._stop_s / 2)
-        await asyncio.sleep(FIRST_BYTES_S)
+        await self._wait_for_first_requests()
         streams: OpenStreams = self._app.state.streams
         drained = asyncio.ensure_future(streams.drain(self._stop_s / 2))
         while not drained.done() and not self.force_exit:  # a second SIGINT
@@ -62,6 +62,15 @@ class Server(uvicorn.Server):
         left_s = max(0.0, ends_s - THREADS_JOIN_S - now_s())
         self.config.timeout_graceful_shutdown = left_s  # type: ignore[assignment] # asyncio takes fractions
         await super().shutdown(sockets)
+
+    async def _wait_for_first_requests(self) -> None:
+        """Let clients that have just connected send their request: uvicorn closes connections that have none."""
+        now_s = asyncio.get_running_loop().time
+        ends_s = now_s() + FIRST_BYTES_S
+        waiting = True
+        while waiting and now_s() < ends_s:
+            await asyncio.sleep(0.01)
+            waiting = any(getattr(it, "cycle", it) is None for it in self.server_state.connections)
 
 
 def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:

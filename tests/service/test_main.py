@@ -143,3 +143,19 @@ def test_an_unfinished_upload_is_answered_with_503_and_does_not_delay_a_shutdown
     assert "Traceback" not in log
     assert answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
     assert b"retry-after: 1\r\n" in answer
+
+
+def test_a_client_that_has_just_connected_is_answered_by_a_stopping_server(models_dir: Path) -> None:
+    with subprocess.Popen(
+        command("--port", 0), env=environment(models_dir=models_dir), cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        found = re.search(r"127\.0\.0\.1:(\d+) ", process.stdout.readline())
+        assert found
+        with socket.create_connection(("127.0.0.1", int(found[1])), timeout=PATIENCE_S) as connection:
+            time.sleep(0.3)
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.3)
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200 OK\r\n")
+        assert process.wait(PATIENCE_S) in {0, -signal.SIGTERM}
