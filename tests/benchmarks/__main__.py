@@ -44,13 +44,22 @@ def main() -> int:
         results[models] = rows
         versions |= {row["name"]: row.pop("version") for row in rows}
         print(f"\n## {models}\n\n{report.table(rows)}", flush=True)
-    if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
-        document = {"machine": _machine(), "slots": options.slots, "runtime_threads": options.runtime_threads,
-                    "versions": versions, "results": results}  # fmt: skip
-        (options.out / "benchmarks.json").write_text(json.dumps(document, indent=1) + "\n")
-        report.plot(results, options.out / "benchmarks.svg")
+        if options.out:
+            _write(options, versions, results)
     return 0
+
+
+def _write(options: argparse.Namespace, versions: dict[str, str], results: dict[str, list[dict[str, Any]]]) -> None:
+    options.out.mkdir(parents=True, exist_ok=True)
+    document = {
+        "machine": _machine(),
+        "slots": options.slots,
+        "runtime_threads": options.runtime_threads,
+        "versions": versions,
+        "results": results,
+    }
+    (options.out / "benchmarks.json").write_text(json.dumps(document, indent=1) + "\n")
+    report.plot(results, options.out / "benchmarks.svg")
 
 
 def _measure(setup: Setup, options: argparse.Namespace) -> list[dict[str, Any]]:
