@@ -47,11 +47,16 @@ def _parser() -> argparse.ArgumentParser:
         description="Serve human poses over HTTP. Each flag can also be set as POSEWRIGHT_<NAME> in the environment.",
     )
     parser.add_argument("--version", action="version", version=f"posewright {package_version()}")
+    add_setting_flags(parser)
+    return parser
+
+
+def add_setting_flags(parser: argparse.ArgumentParser) -> None:
+    """Add one flag for each setting."""
     for name, field in Settings.model_fields.items():
         default = f" (default: {field.default})" if field.default not in {None, (), ""} else ""
         described = (str(field.description) + default).replace("%", "%%")
         parser.add_argument(f"--{name.replace('_', '-')}", metavar="VALUE", help=described)
-    return parser
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -1,0 +1,40 @@
+"""The metrics of a replica, handed on to Ray, whose endpoint on each node has those of all its replicas."""
+
+from __future__ import annotations
+
+from prometheus_client.parser import text_string_to_metric_families
+from ray.serve.metrics import Gauge
+
+from service.inference.metrics import Metrics
+from service.inference.registry import ModelRegistry
+
+EXPORT_S = 5.0
+"""Time between two exports, seconds."""
+PREFIX = "posewright_"
+
+
+class ExportedMetrics:
+    """Copies every sample of ours into a gauge of Ray, which adds the labels ``application``, ``deployment``, ``replica``.
+
+    Ray has no way to set a counter or the buckets of a histogram. A gauge of the same name and labels serves as well:
+    ``rate`` and ``histogram_quantile`` do not look at the type.
+    """
+
+    def __init__(self, metrics: Metrics, registry: ModelRegistry) -> None:
+        """Export ``metrics`` of the server of ``registry``."""
+        self._metrics = metrics
+        self._registry = registry
+        self._gauges: dict[str, Gauge] = {}
+
+    def update(self) -> None:
+        """Set all gauges to what the metrics are now."""
+        text = self._metrics.text(self._registry.models.values()).decode()
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                if sample.name.startswith(PREFIX) and not sample.name.endswith("_created"):
+                    self._gauge(sample.name, family.documentation, tuple(sample.labels)).set(sample.value, sample.labels)
+
+    def _gauge(self, name: str, documentation: str, labels: tuple[str, ...]) -> Gauge:
+        if name not in self._gauges:
+            self._gauges[name] = Gauge(name, description=documentation, tag_keys=labels)
+        return self._gauges[name]
