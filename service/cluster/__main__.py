@@ -7,7 +7,9 @@ import os
 import signal
 import sys
 import threading
+import urllib.request
 from collections.abc import Sequence
+from contextlib import suppress
 
 from pydantic import ValidationError
 
@@ -69,8 +71,11 @@ def _serve(address: str, metrics_port: int, settings: Settings, args: ClusterArg
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
-    serve.start(http_options={"host": settings.host, "port": settings.port}, proxy_location="EveryNode")
+    with suppress(TimeoutError):  # on a busy machine Ray's proxy takes more than the minute that Ray waits for it
+        serve.start(http_options={"host": settings.host, "port": settings.port}, proxy_location="EveryNode")
     serve.run(build(args), name=NAME, route_prefix="/")
+    while not stopped.is_set() and not _answers(settings):
+        stopped.wait(0.5)
     print(
         f"posewright {package_version()} at http://{settings.host}:{settings.port} (docs at /docs) on Ray, "
         f"{args.min_replicas} to {args.max_replicas} replicas of {args.cpus_per_replica} cores"
@@ -83,6 +88,16 @@ def _serve(address: str, metrics_port: int, settings: Settings, args: ClusterArg
     if address == LOCAL:
         serve.shutdown()
         ray.shutdown()
+
+
+def _answers(settings: Settings) -> bool:
+    """Whether the proxy of this machine passes calls on to a replica that is ready."""
+    host = "127.0.0.1" if settings.host == "0.0.0.0" else settings.host  # noqa: S104 - compared only
+    try:
+        with urllib.request.urlopen(f"http://{host}:{settings.port}/readyz", timeout=10):
+            return True
+    except OSError:
+        return False
 
 
 def _parser() -> argparse.ArgumentParser:

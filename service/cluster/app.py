@@ -15,7 +15,7 @@ from service.settings import MAX_DEFAULT_INFERENCE_THREADS, Settings
 
 NAME = "posewright"
 MAX_ONGOING_REQUESTS = 10_000
-"""Above what any setting lets in, so that a replica itself refuses calls and streams, with a problem and Retry-After."""
+"""More than replicas let in: they refuse calls and streams themselves, with a problem document and Retry-After."""
 
 
 def build(args: ClusterArguments) -> Application:

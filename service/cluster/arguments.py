@@ -38,6 +38,7 @@ class ClusterArguments(BaseModel):
     def _in_order(self) -> ClusterArguments:
         if self.min_replicas > self.max_replicas:
             raise ValueError(
-                f"expected min_replicas <= max_replicas, got {self.min_replicas} and {self.max_replicas}; raise the latter"
+                f"expected min_replicas <= max_replicas, got {self.min_replicas} and {self.max_replicas}; "
+                "raise the latter"
             )
         return self

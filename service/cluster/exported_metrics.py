@@ -10,11 +10,12 @@ from service.inference.registry import ModelRegistry
 
 EXPORT_S = 5.0
 """Time between two exports, seconds."""
-PREFIX = "posewright_"
+OF_THE_PROCESS = ("process_", "python_")
+"""Ray measures the processes of its actors itself."""
 
 
 class ExportedMetrics:
-    """Copies every sample of ours into a gauge of Ray, which adds the labels ``application``, ``deployment``, ``replica``.
+    """Copies every sample into a gauge of Ray, which adds the labels ``application``, ``deployment`` and ``replica``.
 
     Ray has no way to set a counter or the buckets of a histogram. A gauge of the same name and labels serves as well:
     ``rate`` and ``histogram_quantile`` do not look at the type.
@@ -31,8 +32,10 @@ class ExportedMetrics:
         text = self._metrics.text(self._registry.models.values()).decode()
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
-                if sample.name.startswith(PREFIX) and not sample.name.endswith("_created"):
-                    self._gauge(sample.name, family.documentation, tuple(sample.labels)).set(sample.value, sample.labels)
+                if not sample.name.startswith(OF_THE_PROCESS):
+                    self._gauge(sample.name, family.documentation, tuple(sample.labels)).set(
+                        sample.value, sample.labels
+                    )
 
     def _gauge(self, name: str, documentation: str, labels: tuple[str, ...]) -> Gauge:
         if name not in self._gauges:

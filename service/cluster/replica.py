@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import ray
 from fastapi import FastAPI
 from ray._private.worker import global_worker
 from starlette.types import ASGIApp
@@ -43,9 +41,11 @@ class PoseReplica:
             given: Settings by name. All others have their defaults on the machine of this replica.
         """
         self._settings = settings_.load({}, given)
-        logging.basicConfig(level=self._settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        logging.basicConfig(
+            level=self._settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+        )
 
-    def __serve_build_asgi_app__(self) -> ASGIApp:  # noqa: PLW3201 - Ray's name for it
+    def __serve_build_asgi_app__(self) -> ASGIApp:
         """Build the application.
 
         Raises:
@@ -66,13 +66,13 @@ class PoseReplica:
         self._registry.require_ready()
 
 
-async def _drain_when_removed(app: FastAPI, settings: Settings, removed: Callable[[], bool] | None = None) -> None:
+async def _drain_when_removed(app: FastAPI, settings: Settings) -> None:
     """Close the streams as soon as Ray removes this replica: Ray itself waits for calls and streams to end.
 
     Open streams never end by themselves, and Ray would cut them after ``graceful_shutdown_timeout_s``.
     """
-    removed = removed or _removal_flag()
-    while not removed():
+    removed = _removal_flag()
+    while not removed():  # noqa: ASYNC110 - Ray sets a plain attribute
         await asyncio.sleep(LOOK_S)
     log.info("Ray removes this replica: streams close with code 1012, calls are finished")
     streams: OpenStreams = app.state.streams
@@ -92,5 +92,8 @@ def _removal_flag() -> Callable[[], bool]:
 async def _export(app: FastAPI) -> None:
     exported = ExportedMetrics(app.state.metrics, app.state.registry)
     while True:
-        exported.update()
+        try:
+            exported.update()
+        except Exception:
+            log.exception("the metrics could not be handed on to Ray")
         await asyncio.sleep(EXPORT_S)

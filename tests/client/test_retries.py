@@ -80,7 +80,7 @@ def test_a_call_is_retried_until_it_succeeds(ask: Ask, scripted: Host, failures:
         ((500, {}, problem("internal-error", 500)), pw.ProblemError, 1),
         ((401, {}, problem("some-new-kind", 401)), pw.Unauthorized, 1),
         ((502, {}, b"<html>Bad gateway"), pw.ProblemError, 4),
-        ((504, {}, b"<html>Gateway timeout"), pw.ProblemError, 1),
+        ((504, {}, b"<html>Gateway timeout"), pw.DeadlineExceeded, 1),
         ((418, {}, [1]), pw.ProblemError, 1),
         ((302, {"location": "/elsewhere"}, b""), pw.BadReply, 1),
         ((200, {}, b"<html>hello"), pw.BadReply, 1),

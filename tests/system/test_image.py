@@ -1,4 +1,4 @@
-"""The image, without Docker: the steps of the Dockerfile itself, in folders of their own, and the server that results."""
+"""The image, without Docker: the steps of the Dockerfile itself, in folders of their own, and the server they make."""
 
 from __future__ import annotations
 
@@ -71,32 +71,33 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     places = {"/wheels": root / "wheels", "/venv": root / "venv"}
     subprocess.run([sys.executable, "-m", "venv", root / "base"], check=True)  # the pip of python:3.11-slim
     path = f"{root / 'base' / 'bin'}:{os.environ['PATH']}"
-    source = root / "src"
     for name, arguments in instructions(0):
         if name == "COPY":
-            *names, target = arguments.split()
-            for it in names:
-                (source / target).mkdir(parents=True, exist_ok=True)
-                if (ROOT / it).is_dir():
-                    ignored = shutil.ignore_patterns("__pycache__")
-                    shutil.copytree(ROOT / it, source / target, dirs_exist_ok=True, ignore=ignored)
-                else:
-                    shutil.copy(ROOT / it, source / target)
+            copy(*arguments.split(), into=root / "src")
         elif name == "RUN":
             command = re.sub(r"/(wheels|venv)\b", lambda found: str(places[found[0]]), arguments)
-            subprocess.run(["sh", "-ec", command], cwd=source, env={**os.environ, "PATH": path}, check=True)
-    environment, entrypoint, healthcheck = {"PATH": os.environ["PATH"]}, [], []
-    for name, arguments in instructions(1):
-        if name == "ENV":
-            for pair in arguments.split():
-                variable, _, value = pair.partition("=")
-                value = SHELL.sub(lambda found: environment.get(found[0][1:], ""), value)
-                environment[variable] = value.replace("/venv", str(places["/venv"]))
-        elif name == "ENTRYPOINT":
-            entrypoint = json.loads(arguments)
-        elif name == "HEALTHCHECK":
-            healthcheck = json.loads(arguments[arguments.index("CMD") + 3 :])
-    return Built(places["/venv"], environment, entrypoint, healthcheck)
+            subprocess.run(["sh", "-ec", command], cwd=root / "src", env={**os.environ, "PATH": path}, check=True)
+    last = dict(instructions(1))
+    environment = {"PATH": os.environ["PATH"]}
+    for pair in last["ENV"].split():
+        variable, _, value = pair.partition("=")
+        value = SHELL.sub(lambda found: environment.get(found[0][1:], ""), value)
+        environment[variable] = value.replace("/venv", str(places["/venv"]))
+    _, _, healthcheck = last["HEALTHCHECK"].partition("CMD ")
+    return Built(places["/venv"], environment, json.loads(last["ENTRYPOINT"]), json.loads(healthcheck))
+
+
+def copy(*names: str, into: Path) -> None:
+    """Copy files and folders as COPY does; the last name is the target, below ``into``."""
+    *sources, target = names
+    (into / target).mkdir(parents=True, exist_ok=True)
+    for name in sources:
+        if (ROOT / name).is_dir():
+            shutil.copytree(
+                ROOT / name, into / target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__")
+            )
+        else:
+            shutil.copy(ROOT / name, into / target)
 
 
 @contextmanager

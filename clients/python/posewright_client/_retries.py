@@ -17,8 +17,9 @@ RETRIED_OF_A_PROXY = frozenset({500, 502})
 class Retries:
     """Exponential back-off with jitter, limited in attempts and in time.
 
-    Retries follow 429 and 503, after the time in ``Retry-After``, broken connections, and error pages of proxies. Predictions change nothing on
-    the server, so that repeating them is safe. There is no retry after a timeout, since the server is overloaded then.
+    Retries follow 429 and 503, after the time in ``Retry-After``, broken connections, and error pages (500, 502) of
+    proxies. Predictions change nothing on the server, so that repeating them is safe. There is no retry after a
+    timeout, since the server is overloaded then.
 
     Attributes:
         attempts: Maximum number of attempts including the first; 1 means no retry.

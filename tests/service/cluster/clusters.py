@@ -16,10 +16,13 @@ from pathlib import Path
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
+from websockets.sync.client import ClientConnection, connect
+
+from tests.streaming import SUBPROTOCOL, hear, say
 
 START_S = 480.0
 """Ray alone takes half a minute to start on two idle cores, and minutes on busy ones."""
-PATIENCE_S = 120.0
+PATIENCE_S = 300.0
 REPLICA = b"ray::ServeReplica:posewright"
 
 
@@ -52,6 +55,16 @@ class Cluster:
         }
 
 
+@contextmanager
+def streaming(cluster: Cluster) -> Iterator[ClientConnection]:
+    """Open a stream that answers every frame."""
+    url = cluster.url.replace("http", "ws") + "/stream"
+    with connect(url, subprotocols=[SUBPROTOCOL], compression=None, open_timeout=PATIENCE_S) as connection:
+        say(connection, type="hello", policy="all")
+        assert hear(connection)["type"] == "ready"
+        yield connection
+
+
 def until(true: Callable[[], object], timeout_s: float = PATIENCE_S) -> None:
     """Wait until a condition holds."""
     ends_s = time.monotonic() + timeout_s
@@ -69,7 +82,16 @@ def run_cluster(home: Path, *flags: str) -> Iterator[Cluster]:
         flags: Of ``python -m service.cluster``.
     """
     port, metrics_port = _free_ports(2)
-    command = [sys.executable, "-m", "service.cluster", "--port", str(port), "--metrics-port", str(metrics_port), *flags]
+    command = [
+        sys.executable,
+        "-m",
+        "service.cluster",
+        "--port",
+        str(port),
+        "--metrics-port",
+        str(metrics_port),
+        *flags,
+    ]
     log = home / "cluster.log"
     with (
         log.open("w") as errors,
