@@ -9,7 +9,8 @@ COPY clients/browser clients/browser
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels . \
     && python -m venv --without-pip /venv \
     && pip --python /venv/bin/python install --no-cache-dir --constraint constraints.txt /wheels/posewright-*.whl \
-    && rm /venv/bin/posewright-train /venv/bin/posewright-serve-cluster
+    && rm /venv/bin/posewright-train /venv/bin/posewright-serve-cluster \
+    && find /venv -type d -name tests -prune -exec rm -r {} + # of other packages, a twentieth of the image
 
 FROM python:3.11-slim
 RUN useradd --system --uid 10001 --no-create-home posewright

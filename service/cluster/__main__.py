@@ -42,7 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"posewright-serve-cluster: {error}", file=sys.stderr)
         return 1
     except ValidationError as error:
-        print(f"posewright-serve-cluster: {error.errors()[0]['msg']}", file=sys.stderr)
+        for fault in error.errors():
+            message = fault["msg"].removeprefix("Value error, ")
+            if fault["loc"]:
+                message = f"--{str(fault['loc'][0]).replace('_', '-')}: {message}, got {fault['input']!r}"
+            print(f"posewright-serve-cluster: {message}", file=sys.stderr)
         return 1
     _serve(given["address"], given["metrics_port"], settings, args)
     return 0

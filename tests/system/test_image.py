@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -157,4 +158,4 @@ def test_the_image_imports_serves_and_predicts(built: Built) -> None:
         assert abs(nose["y"] - 127) < 10
         for path in ("/", "/docs", "/posewright.js"):
             urllib.request.urlopen(url + path, timeout=PATIENCE_S).close()
-    assert process.returncode == 0
+    assert process.returncode in {0, -signal.SIGTERM}  # uvicorn ends in order, then by the signal itself

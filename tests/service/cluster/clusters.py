@@ -20,7 +20,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from tests.streaming import SUBPROTOCOL, hear, say
 
-START_S = 480.0
+START_S = 900.0
 """Ray alone takes half a minute to start on two idle cores, and minutes on busy ones."""
 PATIENCE_S = 300.0
 REPLICA = b"ray::ServeReplica:posewright"
