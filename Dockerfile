@@ -1,15 +1,16 @@
-# The server and its models alone: no training code, no torch.
+# The server and its models alone: no training code, no torch, no pip.
 #   docker build -t posewright . && docker run --rm -p 8000:8000 posewright
 FROM python:3.11-slim AS build
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE NOTICE ./
 COPY service service
 COPY clients/browser clients/browser
-# Without training/ here the wheel has no such package; the command that needs it is removed.
+# Without training/ here the wheel has no such package; the commands that need more than the runtime are removed.
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels . \
-    && python -m venv /venv \
-    && /venv/bin/pip install --no-cache-dir --constraint constraints.txt /wheels/posewright-*.whl \
-    && rm /venv/bin/posewright-train
+    && python -m venv --without-pip /venv \
+    && pip --python /venv/bin/python install --no-cache-dir --constraint constraints.txt /wheels/posewright-*.whl \
+    && rm /venv/bin/posewright-train /venv/bin/posewright-serve-cluster \
+    && find /venv -type d -name tests -prune -exec rm -r {} + # of other packages, a twentieth of the image
 
 FROM python:3.11-slim
 RUN useradd --system --uid 10001 --no-create-home posewright

@@ -79,12 +79,17 @@ def _parser() -> argparse.ArgumentParser:
         description="Serve human poses over HTTP. Each flag can also be set as POSEWRIGHT_<NAME> in the environment.",
     )
     parser.add_argument("--version", action="version", version=f"posewright {package_version()}")
+    add_setting_flags(parser)
+    return parser
+
+
+def add_setting_flags(parser: argparse.ArgumentParser) -> None:
+    """Add one flag for each setting."""
     for name, field in Settings.model_fields.items():
         default = f" (default: {field.default})" if field.default not in (None, (), {}, "") else ""
         described = (str(field.description) + default).replace("%", "%%")
         kind = _refuse_secret if field.annotation == SecretStr | None else str
         parser.add_argument(f"--{name.replace('_', '-')}", metavar="VALUE", help=described, type=kind)
-    return parser
 
 
 def _refuse_secret(_: str) -> str:

@@ -41,7 +41,8 @@ def offences(module: str, targets: set[str]) -> list[str]:
         elif here is None:
             fits = target.startswith(package) or there == "service.pose"
         elif there is None:
-            fits = target in LEAVES[package] and here != "service.pose"
+            runs_the_application = here == "service.cluster" and target in WIRING
+            fits = runs_the_application or (target in LEAVES[package] and here != "service.pose")
         else:
             fits = there in allowed_rooms(here)
         if not fits:

@@ -53,8 +53,15 @@ def scripted(host: tuple[str, Scripted]) -> Host:
 
 @pytest.mark.parametrize(
     "failures",
-    [[], [FULL], [RATE], [FULL, RATE, FULL], [(503, {}, b"<html>")]],
-    ids=["none", "full", "rate", "thrice", "proxy"],
+    [
+        [],
+        [FULL],
+        [RATE],
+        [FULL, RATE, FULL],
+        [(503, {}, b"<html>")],
+        [(502, {}, b"<html>Bad gateway"), (500, {}, b"Internal Server Error")],
+    ],
+    ids=["none", "full", "rate", "thrice", "proxy", "proxies whose server broke off"],
 )
 def test_a_call_is_retried_until_it_succeeds(ask: Ask, scripted: Host, failures: list) -> None:
     url, requests = scripted([*failures, GOOD])
@@ -72,7 +79,8 @@ def test_a_call_is_retried_until_it_succeeds(ask: Ask, scripted: Host, failures:
         ((504, {}, problem("deadline-exceeded", 504)), pw.DeadlineExceeded, 1),
         ((500, {}, problem("internal-error", 500)), pw.ProblemError, 1),
         ((401, {}, problem("some-new-kind", 401)), pw.Unauthorized, 1),
-        ((502, {}, b"<html>Bad gateway"), pw.ProblemError, 1),
+        ((502, {}, b"<html>Bad gateway"), pw.ProblemError, 4),
+        ((504, {}, b"<html>Gateway timeout"), pw.DeadlineExceeded, 1),
         ((418, {}, [1]), pw.ProblemError, 1),
         ((302, {"location": "/elsewhere"}, b""), pw.BadReply, 1),
         ((200, {}, b"<html>hello"), pw.BadReply, 1),

@@ -9,14 +9,17 @@ from email.utils import parsedate_to_datetime
 from posewright_client._errors import ConnectError, PosewrightError, ProblemError
 
 RETRIED_STATUS = frozenset({429, 503})
+RETRIED_OF_A_PROXY = frozenset({500, 502})
+"""Without a problem document: a proxy says that the server behind it broke off. The next attempt may meet another."""
 
 
 @dataclass(frozen=True, slots=True)
 class Retries:
     """Exponential back-off with jitter, limited in attempts and in time.
 
-    Retries follow 429 and 503, after the time in ``Retry-After``, and broken connections. Predictions change nothing on
-    the server, so that repeating them is safe. There is no retry after a timeout, since the server is overloaded then.
+    Retries follow 429 and 503, after the time in ``Retry-After``, broken connections, and error pages (500, 502) of
+    proxies. Predictions change nothing on the server, so that repeating them is safe. There is no retry after a
+    timeout, since the server is overloaded then.
 
     Attributes:
         attempts: Maximum number of attempts including the first; 1 means no retry.
@@ -62,7 +65,8 @@ NEVER = Retries(attempts=1)
 def is_retryable(error: PosewrightError) -> bool:
     """Return whether a retry may succeed after this failure."""
     if isinstance(error, ProblemError):
-        return error.status in RETRIED_STATUS
+        of_a_proxy = error.type == "about:blank" and error.status in RETRIED_OF_A_PROXY
+        return of_a_proxy or error.status in RETRIED_STATUS
     return isinstance(error, ConnectError)
 
 
