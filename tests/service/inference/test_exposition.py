@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from prometheus_client.multiprocess import mark_process_dead
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -59,6 +60,7 @@ def teachers(samples: dict[tuple[str, ...], float]) -> dict[str, float]:
     }
 
 
+@pytest.mark.slow
 def test_values_of_all_processes_are_added_up_and_the_worst_model_counts(models_dir: Path, tmp_path: Path) -> None:
     first, samples = run(models_dir, tmp_path, "broken")
     assert teachers(samples) == {"1": 0}
