@@ -51,7 +51,7 @@ def throughput(url: str, clients: int, seconds: float) -> float:
 
     def load() -> int:
         answers = 0
-        with pw.Client(url, timeout=60) as client:
+        with pw.Client(url, timeout_s=60) as client:
             while not done.is_set():
                 answers += len(client.predict(PHOTO).poses)
         return answers

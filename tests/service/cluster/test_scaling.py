@@ -58,7 +58,7 @@ def test_replicas_are_added_under_load_and_removed_with_their_streams_closed_in_
 
     def load() -> int:
         answers = 0
-        with pw.Client(cluster.url, timeout=PATIENCE_S) as client:
+        with pw.Client(cluster.url, timeout_s=PATIENCE_S) as client:
             while not done.is_set():
                 answers += len(client.predict(PHOTO).poses)
         return answers
@@ -84,7 +84,7 @@ def test_replicas_are_added_under_load_and_removed_with_their_streams_closed_in_
 def test_the_end_of_the_command_answers_calls_and_closes_streams(cluster: Cluster) -> None:
     with (
         streaming(cluster) as stream,
-        pw.Client(cluster.url, timeout=PATIENCE_S, retries=pw.NEVER) as client,
+        pw.Client(cluster.url, timeout_s=PATIENCE_S, retries=pw.NEVER) as client,
         ThreadPoolExecutor(4) as pool,
     ):
         until(lambda: len(client.predict(PHOTO).poses) == 1)
