@@ -9,7 +9,6 @@ import socket
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
 
 from pydantic import SecretStr
 
@@ -26,18 +25,19 @@ MAX_OPEN_FILES = 65_536
 """Open files, and so connections, that the process allows itself where the system does."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until interrupted, and return the exit status."""
+def main() -> int:
+    """Serve until interrupted; the program's entry point."""
     _end_on_signals()
-    flags = {name: value for name, value in vars(_parser().parse_args(arguments)).items() if value is not None}
     _allow_many_connections()
     with standard_streams.protected():
-        status = _serve(flags)
+        status = run()
         end_despite_threads(status)
     return status
 
 
-def _serve(flags: dict[str, Any]) -> int:
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Read flags and environment, serve, and return the exit status."""
+    flags = {name: value for name, value in vars(_parser().parse_args(arguments)).items() if value is not None}
     try:
         settings = settings_.load(os.environ, flags)
         with _listen(settings) as listener:

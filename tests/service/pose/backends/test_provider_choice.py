@@ -9,7 +9,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from service.__main__ import main
+from service.__main__ import run
 from service.pose.backends import provider_choice
 from service.pose.backends.execution_provider import (
     ONNXRUNTIME_NAMES,
@@ -59,7 +59,7 @@ def test_a_detector_does_not_run_on_tensorrt() -> None:
 
 @pytest.mark.parametrize("name", absent)
 def test_a_provider_that_is_not_installed_is_refused_in_one_line(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--execution-provider", name]) == 1
+    assert run(["--execution-provider", name]) == 1
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "POSEWRIGHT_EXECUTION_PROVIDER (--execution-provider)" in said
@@ -76,7 +76,7 @@ def test_openvino_without_its_package_is_refused_in_one_line(monkeypatch: pytest
 @pytest.mark.parametrize("wanted", ["auto", "cpu", "openvino"])
 def test_options_need_a_provider_that_takes_them(wanted: str, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("openvino")
-    assert main(["--execution-provider", wanted, "--provider-options", '{"trt_fp16_enable": true}']) == 1
+    assert run(["--execution-provider", wanted, "--provider-options", '{"trt_fp16_enable": true}']) == 1
     assert capsys.readouterr().err.endswith((f", got {wanted}\n", f"with {wanted}, got trt_fp16_enable\n"))
 
 
