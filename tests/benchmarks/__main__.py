@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -35,6 +36,7 @@ NULL_ROLES = {role: f"{role}-null" for role in ("student", "teacher", "detector"
 def main() -> int:
     """Measure, print tables, write JSON and a plot."""
     options = _parser().parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are ended too
     results: dict[str, list[dict[str, Any]]] = {}
     versions: dict[str, str] = {}
     for models in options.models:
