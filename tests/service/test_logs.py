@@ -181,7 +181,7 @@ def test_keys_that_are_not_valid_are_refused_without_being_repeated(models_dir: 
 
 def test_keys_as_flags_are_refused_without_being_repeated(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        server_cli.main(["--api-keys", f"a:{KEY}"])
+        server_cli.run(["--api-keys", f"a:{KEY}"])
     said = capsys.readouterr().err
     assert "expected a variable in the environment" in said
     assert KEY not in said

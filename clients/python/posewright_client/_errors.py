@@ -7,14 +7,17 @@
     │   └── BadReply              the reply is not of the wire format, e.g. an error page of a proxy
     ├── ProblemError              the server refused, with a problem document (RFC 9457)
     │   ├── MalformedRequest      400 malformed-request
-    │   │   └── EmptyBody         400 empty-body
+    │   │   ├── EmptyBody         400 empty-body
+    │   │   └── ModelControlFailed  400 model-control-failed
     │   ├── Unauthorized          401 unauthorized: no API key, or a wrong one
     │   ├── Forbidden             403 forbidden
+    │   │   └── ModelControlForbidden  403 model-control-forbidden
     │   ├── NotFound              404 not-found
     │   │   └── UnknownModel      404 unknown-model
     │   ├── MethodNotAllowed      405 method-not-allowed
     │   ├── NotAcceptable         406 not-acceptable
     │   ├── SlowUpload            408 slow-upload: the body took too long to arrive
+    │   ├── NoCanary              409 no-canary
     │   ├── ImageTooLarge         413 image-too-large: bytes or pixels
     │   ├── UnsupportedType       415 unsupported-type
     │   ├── UnknownHost           421 unknown-host: the server does not accept this host name
@@ -139,6 +142,12 @@ class EmptyBody(MalformedRequest):
     slug = "empty-body"
 
 
+class ModelControlFailed(MalformedRequest):
+    """A model was not loaded, unloaded or rolled back."""
+
+    slug = "model-control-failed"
+
+
 class Unauthorized(ProblemError):
     """The request had no API key, or a wrong one."""
 
@@ -149,6 +158,12 @@ class Forbidden(ProblemError):
     """The API key or the origin is not allowed."""
 
     slug, default_status = "forbidden", 403
+
+
+class ModelControlForbidden(Forbidden):
+    """The server does not let this caller change its models."""
+
+    slug = "model-control-forbidden"
 
 
 class NotFound(ProblemError):
@@ -179,6 +194,12 @@ class SlowUpload(ProblemError):
     """The picture took too long to arrive."""
 
     slug, default_status = "slow-upload", 408
+
+
+class NoCanary(ProblemError):
+    """There is no canary to promote or to roll back."""
+
+    slug, default_status = "no-canary", 409
 
 
 class ImageTooLarge(ProblemError):
