@@ -107,7 +107,12 @@ def test_a_client_that_goes_on_calling_sees_whole_answers_or_no_connection(slow_
     with ThreadPoolExecutor(8) as pool, starting("--models-dir", slow_models, "--stop-s", STOP_S) as server:
         callers = [pool.submit(call_repeatedly, server) for _ in range(8)]
         wait_for(
-            lambda: metric(server, r'posewright_request_duration_seconds_count\{route="/predict",status="200"\}') > 20
+            lambda: (
+                metric(
+                    server, r'http_server_request_duration_seconds_count\{method="POST",route="/predict",status="200"\}'
+                )
+                > 20
+            )
         )
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(PATIENCE_S) == 0

@@ -51,7 +51,7 @@ class Cluster:
             sample.labels["replica"]: sample.value
             for family in text_string_to_metric_families(text)
             for sample in family.samples
-            if sample.name == f"ray_posewright_{name}" and labels.items() <= sample.labels.items()
+            if sample.name == f"ray_{name}" and labels.items() <= sample.labels.items()
         }
 
 

@@ -52,7 +52,11 @@ def test_answers_equal_those_of_a_single_process_on_both_replicas(cluster: Clust
                 answer = http.post("/predict", content=photo, headers=JPEG).raise_for_status().json()
                 for name in ("schema", "model", "image", "skeleton", "poses"):
                     assert answer[name] == expected[name], name
-    until(lambda: len(cluster.by_replica("request_duration_seconds_count", route="/predict", status="200")) == 2)
+    until(
+        lambda: (
+            len(cluster.by_replica("http_server_request_duration_seconds_count", route="/predict", status="200")) == 2
+        )
+    )
 
 
 def test_problems_and_request_ids_pass_through(cluster: Cluster) -> None:
@@ -90,8 +94,8 @@ def test_a_stream_stays_on_one_replica(cluster: Cluster) -> None:
             ids += [pose["id"] for pose in result["poses"]]
     assert (len(ids), len(set(ids))) == (12, 1)  # the track is known to this replica alone
     # Replicas hand their metrics on every few seconds.
-    until(lambda: sum(cluster.by_replica("stream_frames_total", outcome="answered").values()) >= 12)
-    assert list(cluster.by_replica("stream_frames_total", outcome="answered").values()) == [12]
+    until(lambda: sum(cluster.by_replica("posewright_stream_frames_total", outcome="answered").values()) >= 12)
+    assert list(cluster.by_replica("posewright_stream_frames_total", outcome="answered").values()) == [12]
 
 
 def test_a_frame_over_the_limit_closes_the_stream(cluster: Cluster) -> None:
@@ -133,7 +137,10 @@ def test_a_killed_replica_costs_its_calls_in_flight_and_no_user_of_the_client_se
             user.result()
     assert cluster.replicas() - before
     print(f"{sum(answers)} answers, {sum(killed_at)} before the kill; failed without retries: {failures}")
-    assert len(failures) <= len(bare), failures  # one call in flight each
+    lost = [
+        it for it in failures if not isinstance(it, pw.QueueFull)
+    ]  # the replica that is left refuses what is too much
+    assert len(lost) <= len(bare), lost  # one call in flight each
 
 
 def test_a_stream_of_a_killed_replica_goes_on_on_the_other(cluster: Cluster) -> None:
