@@ -149,7 +149,9 @@ CANARY = _route({_JSON: _ref(CanaryReply)}, {})
 CANARY_START = _route(
     {_JSON: _ref(CanaryReply)}, _problems(ModelControlForbidden, UnknownModel, BadParameter, Unavailable)
 )
-CANARY_CHANGE = _route({_JSON: _ref(CanaryReply)}, _problems(ModelControlForbidden, NoCanary, Unavailable))
+CANARY_CHANGE = _route(
+    {_JSON: _ref(CanaryReply)}, _problems(ModelControlForbidden, NoCanary, UnknownModel, Unavailable)
+)
 METRICS = _route({"text/plain": {"type": "string"}}, {})
 HEALTHZ = _route({_JSON: _ref(wire.State)}, {})
 READYZ = _route({_JSON: _ref(wire.State)}, _problems(NotReady))

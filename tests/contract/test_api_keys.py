@@ -26,6 +26,7 @@ PICTURE = spots.encode(spots.paint(spots.SURE))
 OPEN = {
     "/", "/healthz", "/readyz", "/docs", "/docs/{name}", "/web/{name}", "/web/browser/{name}", "/posewright.js",
     "/problems", "/problems/{slug}", "/openapi.json",
+    "/v2/health/live", "/v2/health/ready",
 }  # fmt: skip
 
 
