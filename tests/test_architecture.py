@@ -41,7 +41,7 @@ def offences(module: str, targets: set[str]) -> list[str]:
         elif here is None:
             fits = target.startswith(package) or there == "service.pose"
         elif there is None:
-            runs_the_application = here == "service.cluster" and target in (*WIRING, "service.logs")
+            runs_the_application = here == "service.cluster" and target in {*WIRING, "service.logs"}
             fits = runs_the_application or (target in LEAVES[package] and here != "service.pose")
         else:
             fits = there in allowed_rooms(here)

@@ -36,7 +36,7 @@ def test_calls_of_one_address_over_the_limit_get_429(models_dir: Path) -> None:
             assert state
             assert int(state["left"]) == left
             assert 0 < int(state["reset"]) <= 3600
-        for path in ("/predict", "/predict/batch", "/compare", "/v2/models/student-s/infer"):
+        for path in ("/predict", "/predict/batch", "/compare"):
             refused = predict(running, path)
             assert refused.status_code == 429
             assert refused.headers["RateLimit"].startswith('"address-3600s";r=0;t=')
@@ -44,6 +44,9 @@ def test_calls_of_one_address_over_the_limit_get_429(models_dir: Path) -> None:
             assert (problem["type"], problem["counted_by"]) == ("/problems/rate-limited", "address")
             assert (problem["limit"], problem["window_s"]) == (3, 3600)
             assert 3000 < int(refused.headers["Retry-After"]) == problem["retry_after_s"] <= 3600
+        refused = predict(running, "/v2/models/student-s/infer")
+        assert (refused.status_code, list(refused.json())) == (429, ["error"])
+        assert int(refused.headers["Retry-After"]) > 3000
         assert running.http.get("/models").status_code == 200, "reading computes nothing"
         assert "RateLimit" not in running.http.get("/models").headers
         # Through a proxy on this machine, callers are told apart by the address that it names; IPv6 by its /64 network.

@@ -265,6 +265,6 @@ def test_lines_of_the_access_log_name_the_trace(
             hear(connection)
     lines = [json.loads(JsonFormatter().format(it)) for it in caplog.records if it.name == "posewright.access"]
     traces = {span.name: span.trace_id.hex() for span in collector.servers()}
-    facts = {line["route"]: (line["status"], line["trace_id"]) for line in lines}
-    assert facts["/predict"] == (200, traces["POST /predict"])
-    assert facts["/stream"][1] == traces["GET /stream"]
+    facts = {line["method"]: (line["status"], line["trace_id"]) for line in lines}
+    assert facts["POST"] == (200, traces["POST /predict"])
+    assert facts["WebSocket"][1] == traces["GET /stream"]
