@@ -68,7 +68,7 @@ EXAMPLES = {
     "log_format": ("json", "json"),
     "access_log": ("true", True),
     "api_keys": ("camera:0123456789abcdef", SecretStr("camera:0123456789abcdef")),
-    "api_keys_file": ("/run/secrets/keys", Path("/run/secrets/keys")),
+    "api_keys_file": ("/run/secrets/keys", "/run/secrets/keys"),
     "public_metrics": ("true", True),
     "rate_limit_per_key": ("10/second;5000/day", "10/second;5000/day"),
     "rate_limit_per_address": ("600 per 2 minutes", "600 per 2 minutes"),

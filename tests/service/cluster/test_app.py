@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 
 from service.cluster.arguments import ClusterArguments
@@ -9,7 +11,9 @@ from service.cluster.arguments import ClusterArguments
 pytest.importorskip("ray", reason="the cluster: pip install '.[cluster]'")
 pytestmark = pytest.mark.slow  # Ray takes seconds to import
 
-from service.cluster.app import build  # noqa: E402 - after the check that Ray is there
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # Ray's own use of pydantic
+    from service.cluster.app import build
 
 
 def test_settings_come_from_the_environment_and_the_arguments_win(monkeypatch: pytest.MonkeyPatch) -> None:
