@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fastapi.routing import APIRoute
 from pydantic import SecretStr
 
 from service.inference.trial import position
@@ -65,6 +66,15 @@ def refusal(running: Running, method: str, path: str, status: int, **headers: st
 @pytest.mark.parametrize(("method", "path"), DOORS)
 def test_a_wrong_key_is_refused_in_the_form_of_the_door(guarded: Running, method: str, path: str) -> None:
     refusal(guarded, method, path, 401, **{"X-API-Key": "wrong-0123456789abcdef"})
+
+
+def test_every_route_reads_its_body_itself(guarded: Running) -> None:
+    """The framework would read it before any check, and without any limit."""
+    together = [getattr(it, "original_router", None) for it in guarded.app.routes]  # FastAPI keeps them together
+    routes = [*guarded.app.routes, *(route for it in together if it is not None for route in it.routes)]
+    found = [it for it in routes if isinstance(it, APIRoute)]
+    assert {"/canary", "/predict", "/v2/repository/index"} <= {it.path for it in found}
+    assert [it.path for it in found if it.body_field is not None] == []
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://[", "https://evil.example:99999"])

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 
 from fastapi import APIRouter, Request
+from pydantic import ValidationError
 from starlette.responses import Response
 
+from service.errors import BadRequest, shown, validation_error
 from service.http import openapi
 from service.http.routes.call import JSON
-from service.http.routes.control import require_control
+from service.http.routes.control import read_body, require_control
 from service.inference.canary import Canary
 from service.inference.repository import ModelRepository
 from service.wire import documents
@@ -25,9 +27,10 @@ async def show_canary(request: Request) -> Response:
 
 
 @router.put("/canary", **openapi.CANARY_START)
-async def start_canary(request: Request, wanted: CanaryRequest) -> Response:
+async def start_canary(request: Request) -> Response:
     """Let a candidate answer a share of the callers of `auto`, or change its share."""
     canary = await _controlled(request)
+    wanted = _read_wanted(await read_body(request))
     canary.start(wanted.model, wanted.share)
     return _state(canary)
 
@@ -59,6 +62,24 @@ async def _controlled(request: Request) -> Canary:
     await asyncio.to_thread(repository.catch_up)
     canary: Canary = request.app.state.canary
     return canary
+
+
+def _read_wanted(content: bytes) -> CanaryRequest:
+    """Read the body of PUT /canary.
+
+    Raises:
+        BadRequest: It is no JSON.
+        BadParameter: It lacks a field, or has a value that is not valid.
+    """
+    try:
+        return CanaryRequest.model_validate_json(content)
+    except ValidationError as error:
+        faults = error.errors(include_url=False)
+        if faults[0]["type"] == "json_invalid":
+            raise BadRequest(
+                f'expected JSON {{"model": NAME, "share": 0 to 1}}, got {shown(content[:80])}; send an object with both'
+            ) from None
+        raise validation_error([{**fault, "loc": ("body", *fault["loc"])} for fault in faults]) from None
 
 
 def _state(canary: Canary) -> Response:

@@ -1,11 +1,15 @@
-"""Who may change what the server answers with: the check that /v2/repository and /canary share."""
+"""Changes of what the server answers with, by /v2/repository and /canary: who may make them, and their small bodies."""
 
 from __future__ import annotations
 
 from fastapi import Request
 
-from service.errors import ModelControlForbidden, shown
+from service.errors import BadRequest, EmptyBody, ModelControlForbidden, TooLarge, shown
+from service.http.body import Body
 from service.streaming.origin import is_of
+
+MAX_BYTES = 65_536
+"""Maximum size of a body, which holds nothing but a few options."""
 
 
 def require_control(request: Request) -> None:
@@ -30,3 +34,20 @@ def require_control(request: Request) -> None:
         f"expected a call from a program or from a page of this server, got one from a page of {shown(origin)}; the "
         "operator can name that origin with --cors-origins"
     )
+
+
+async def read_body(request: Request) -> bytes:
+    """Read the body of a change; empty if there is none.
+
+    Raises:
+        BadRequest: It is too large.
+        SlowUpload: It does not arrive in time.
+    """
+    body = Body(None, "raw", None, MAX_BYTES, request.app.state.upload_budget)
+    try:
+        with body.budget.share() as take:
+            return b"".join(await body.receive(request, take))
+    except EmptyBody:
+        return b""
+    except TooLarge as error:
+        raise BadRequest(f"expected a body of at most {MAX_BYTES} bytes, got more; send the options alone") from error

@@ -9,19 +9,16 @@ from fastapi import APIRouter, Request
 from pydantic import ValidationError
 from starlette.responses import Response
 
-from service.errors import BadRequest, EmptyBody, TooLarge, shown
+from service.errors import BadRequest, shown
 from service.http import openapi
-from service.http.body import Body
 from service.http.routes.call import JSON
-from service.http.routes.control import require_control
+from service.http.routes.control import read_body, require_control
 from service.inference.registry import Model
 from service.inference.repository import IndexEntry, ModelRepository
 from service.wire import documents
 from service.wire.open_inference import ModelControl
 
 router = APIRouter()
-MAX_BYTES = 65_536
-"""Maximum size of a body, which holds nothing but a few options."""
 IGNORED_PARAMETERS = {"unload_dependents"}
 """Parameters that Triton's clients send and that change nothing here."""
 
@@ -75,14 +72,9 @@ async def _control(request: Request) -> ModelControl:
         BadRequest: The body is not an object of JSON.
     """
     require_control(request)
-    body = Body(None, "raw", None, MAX_BYTES, request.app.state.upload_budget)
-    try:
-        with body.budget.share() as take:
-            content = b"".join(await body.receive(request, take))
-    except EmptyBody:
+    content = await read_body(request)
+    if not content:
         return ModelControl()
-    except TooLarge as error:
-        raise BadRequest(f"expected a body of at most {MAX_BYTES} bytes, got more; leave it out") from error
     try:
         return ModelControl.model_validate_json(content)
     except ValidationError as error:
