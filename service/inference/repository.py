@@ -209,11 +209,18 @@ class ModelRepository:
             return self._load(name, wanted)
         return self._unload(name) if action == "unload" else self._roll_back(name)
 
-    def catch_up(self) -> None:
-        """Make the changes that other processes have made until now; does nothing before the warm-up has ended."""
-        if self._journal is not None and self._registry.wait_until_warm(0):
-            with self._turn:
-                self._catch_up(self._journal)
+    def catch_up(self, patience_s: float = -1) -> None:
+        """Make the changes that other processes have made until now; does nothing before the warm-up has ended.
+
+        Args:
+            patience_s: Time for which another change may take its turn first, in seconds; -1: as long as it takes.
+        """
+        if self._journal is None or not self._registry.wait_until_warm(0) or not self._turn.acquire(timeout=patience_s):
+            return
+        try:
+            self._catch_up(self._journal)
+        finally:
+            self._turn.release()
 
     def _tell_canary(self, action: Action, name: str) -> None:
         """End the trial of a model that was unloaded here; the other processes learn of it from the canary's file."""

@@ -101,6 +101,13 @@ def test_another_version_of_the_candidate_is_counted_anew(running: Running) -> N
         assert hear(old)["model"] == "student-s"
 
 
+def test_a_roll_back_does_not_wait_for_a_load(running: Running) -> None:
+    put(running, "candidate", 1)
+    with running.app.state.repository._turn:  # as a load that takes long
+        assert running.http.post("/canary/rollback", timeout=5).status_code == 200
+    assert answering(running) == ("student-s", "1")
+
+
 def test_an_unloaded_shadow_pauses(running: Running) -> None:
     ask(running, "x", PICTURE)
     eventually(lambda: metric(running, "posewright_shadow_pictures_total", outcome="compared") == 1)

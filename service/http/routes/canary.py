@@ -18,6 +18,8 @@ from service.wire import documents
 from service.wire.canary import CanaryRequest, write_canary
 
 router = APIRouter()
+KNOW_S = 5.0
+"""Time for which a call waits while this process changes models, in seconds."""
 
 
 @router.get("/canary", **openapi.CANARY)
@@ -29,8 +31,10 @@ async def show_canary(request: Request) -> Response:
 @router.put("/canary", **openapi.CANARY_START)
 async def start_canary(request: Request) -> Response:
     """Let a candidate answer a share of the callers of `auto`, or change its share."""
-    canary = await _controlled(request)
+    require_control(request)
     wanted = _read_wanted(await read_body(request))
+    canary: Canary = request.app.state.canary
+    await _know(request, wanted.model)
     canary.start(wanted.model, wanted.share)
     return _state(canary)
 
@@ -38,7 +42,11 @@ async def start_canary(request: Request) -> Response:
 @router.post("/canary/promote", **openapi.CANARY_CHANGE)
 async def promote_canary(request: Request) -> Response:
     """Let the candidate answer every call for `auto`."""
-    canary = await _controlled(request)
+    require_control(request)
+    canary: Canary = request.app.state.canary
+    canary.refresh()
+    if canary.trial is not None:
+        await _know(request, canary.trial.candidate)
     canary.promote()
     return _state(canary)
 
@@ -46,22 +54,18 @@ async def promote_canary(request: Request) -> Response:
 @router.post("/canary/rollback", **openapi.CANARY_CHANGE)
 async def roll_back_canary(request: Request) -> Response:
     """Give every call for `auto` back to the stable model; without a candidate, undo the last promotion."""
-    canary = await _controlled(request)
+    require_control(request)
+    canary: Canary = request.app.state.canary
     canary.roll_back()
     return _state(canary)
 
 
-async def _controlled(request: Request) -> Canary:
-    """Return the canary, which knows the models that other processes of this server have loaded.
-
-    Raises:
-        ModelControlForbidden: The models may not be changed by this call.
-    """
-    require_control(request)
-    repository: ModelRepository = request.app.state.repository
-    await asyncio.to_thread(repository.catch_up)
-    canary: Canary = request.app.state.canary
-    return canary
+async def _know(request: Request, name: str) -> None:
+    """Wait for a model that another process of this server has loaded, and that this one may not have yet."""
+    model = request.app.state.registry.models.get(name)
+    if model is None or model.network is None:
+        repository: ModelRepository = request.app.state.repository
+        await asyncio.to_thread(repository.catch_up, KNOW_S)
 
 
 def _read_wanted(content: bytes) -> CanaryRequest:
