@@ -10,16 +10,16 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
 from service.errors import NoCanary, ServiceError
 from service.inference.agreement import Agreements
+from service.inference.assignment import Assignment
 from service.inference.call_window import CallWindow
 from service.inference.canary_file import CanaryFile, CanaryState
 from service.inference.metrics import Metrics
-from service.inference.registry import Model, ModelChoice, ModelRegistry
+from service.inference.registry import Model, ModelRegistry
 from service.inference.trial import (
     Arm,
     CanaryCause,
@@ -31,59 +31,12 @@ from service.inference.trial import (
     same_keypoints,
 )
 from service.inference.verdict import CanaryVerdict, ModelEvidence, judge
-from service.pose.types import Poses
 from service.settings import Settings, SettingsError
 
 log = logging.getLogger(__name__)
 
 JUDGE_EVERY = 25
 """Calls of the candidate after which an automatic roll back is considered; each error is a further occasion."""
-
-
-@dataclass(frozen=True, slots=True)
-class Assignment:
-    """The model that a call, or a stream for its whole life, was assigned to.
-
-    Attributes:
-        canary: Records how the calls end.
-        trial: The trial that ran when the call came.
-        arm: Which of its two models answers.
-        choice: That model, with its fallback.
-        stable: The stable model, with its fallback.
-    """
-
-    canary: Canary
-    trial: Trial
-    arm: Arm
-    choice: ModelChoice
-    stable: ModelChoice
-
-    @property
-    def rolled_back(self) -> bool:
-        """Whether the candidate was assigned and has been rolled back since."""
-        return self.arm == "candidate" and self.trial.state == "rolled_back"
-
-    def on_stable(self) -> Assignment:
-        """Return the assignment of a call that the stable model answers in the candidate's place."""
-        return Assignment(self.canary, self.trial, "stable", self.stable, self.stable)
-
-    def record_answer(self, pose_ms: float, poses: Poses) -> None:
-        """Count an answered picture: ms of its stage `pose`, and its people."""
-        self.canary.record(self, pose_ms, float(poses.person_scores.sum()), len(poses))
-
-    def record_failure(self) -> bool:
-        """Count a picture for which the network raised, in an `except` block.
-
-        Returns:
-            Whether the stable model should answer in the candidate's place.
-        """
-        if self.arm == "candidate":
-            first, self.trial.failed = not self.trial.failed, True
-            log.warning(
-                "canary %r failed on a picture; the stable model answers it", self.trial.candidate, exc_info=first
-            )
-        self.canary.record(self, None)
-        return self.arm == "candidate"
 
 
 class Canary:
@@ -152,8 +105,8 @@ class Canary:
             choice = self._registry.choose("auto", trial.candidate)
             # A candidate that was unloaded or cannot run is passed over, as is one that was replaced by another kind.
             if choice.model.manifest.name == trial.candidate and same_keypoints(choice.model, stable.model):
-                return Assignment(self, trial, "candidate", choice, stable)
-        return Assignment(self, trial, "stable", stable, stable)
+                return Assignment(self.record, trial, "candidate", choice, stable)
+        return Assignment(self.record, trial, "stable", stable, stable)
 
     def start(self, candidate: str, share: float) -> None:
         """Start a trial, or change the share of the one that runs.

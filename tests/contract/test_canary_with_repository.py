@@ -138,3 +138,31 @@ def test_calls_of_the_open_inference_protocol_take_part(running: Running) -> Non
     damaged = struct.pack("<I", 3) + b"abc"
     assert post(running, {"datatype": "BYTES", "shape": [1]}, damaged).status_code in {415, 422}
     assert sum(it["errors"] for it in state(running)["models"]) == 2
+
+
+def test_the_documents_have_exactly_the_fields_that_the_api_describes(running: Running) -> None:
+    """After a load, a load that failed, and comparisons: all optional fields are there."""
+    folder = running.app.state.service.settings.models_dir
+    ask(running, "x", PICTURE)
+    eventually(lambda: metric(running, "posewright_shadow_pictures_total", outcome="compared") == 1)
+    spots.write_pose_bundle(folder, "student-s", "student", version="2")
+    assert change(running, "load", "student-s").status_code == 200
+    (folder / "student-s" / "model.onnx").write_bytes(b"damaged")
+    assert change(running, "load", "student-s").status_code == 400
+    described = running.http.get("/openapi.json").json()["components"]["schemas"]
+    listed = running.http.get("/models").json()
+    entry = next(it for it in listed["models"] if it["name"] == "student-s")
+    documents = {
+        "Models": listed,
+        "ModelEntry": entry,
+        "PreviousVersion": entry["previous"],
+        "AgreementEntry": entry["agreement"],
+        "ExecutionProviderEntry": listed["execution_provider"],
+        "State": running.http.get("/readyz").json(),
+        "CanaryReply": state(running),
+    }
+    assert entry["previous"]["version"] == "1"
+    assert "sha256" in entry["last_load_failure"]
+    assert documents["State"]["load_failures"] == {"student-s": entry["last_load_failure"]}
+    for name, document in documents.items():
+        assert set(document) == set(described[name]["properties"]), name
