@@ -70,9 +70,9 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.registry = registry
     app.state.metrics = Metrics(package_version())
-    app.state.repository = ModelRepository(registry, settings, app.state.metrics.load_failed)
     app.state.agreements = Agreements(settings.canary_window_s)
     app.state.canary = Canary(registry, settings, app.state.metrics, app.state.agreements)
+    app.state.repository = ModelRepository(registry, settings, app.state.metrics.load_failed, app.state.canary)
     app.state.hosts = AllowedHosts(settings)
     app.state.api_keys, app.state.rate_limits = api_keys, rate_limits
     for room in (
@@ -91,7 +91,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(settings.cors_origins),
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "POST", "PUT"],
             allow_headers=["*"],
             expose_headers=[
                 "Server-Timing",
@@ -102,12 +102,12 @@ def create_app(settings: Settings) -> FastAPI:
                 "Inference-Header-Content-Length",
             ],
         )
+    if settings.logs_access:
+        app.add_middleware(AccessLog)
     spans = app.state.spans = tracing.start(package_version())
     if spans is not None:
         app.state.metrics.on_stages = spans.stages
         app.add_middleware(spans.middleware, spans=spans)
-    if settings.logs_access:
-        app.add_middleware(AccessLog)
     app.add_middleware(RequestContext, on_response=app.state.metrics.request)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(LingeringClose, max_s=settings.upload_s)
@@ -121,6 +121,7 @@ def _lifespan(settings: Settings, registry: ModelRegistry) -> Callable[[FastAPI]
 
         def on_lost(thread: threading.Thread) -> None:
             pixel_budget.release(thread)
+            registry.batching.give_up(thread)
             app.state.metrics.thread_lost()
 
         scheduler = Scheduler(

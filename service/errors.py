@@ -235,8 +235,8 @@ class ModelControlForbidden(ServiceError):
 
     status, slug, title = 403, "model-control-forbidden", "Models cannot be changed by this call"
     meaning = (
-        "The server runs without `--model-control explicit`, or a web page of another site asked it to load, unload or "
-        "roll back a model."
+        "The server runs without `--model-control explicit`, or a web page of another site asked it to change its "
+        "models or its canary."
     )
     advice = "The operator starts the server with `--model-control explicit`. Send the call from a program, not a page."
 

@@ -36,6 +36,7 @@ def serve(settings: Settings, listener: socket.socket, announce: Callable[[str],
     app = create_app(settings)
     if settings.workers > 1:  # a process that is not ready must not take connections from those that are
         app.state.registry.warm_up()
+        app.state.repository.catch_up()  # one that starts in the place of another serves what that had loaded
     line = _announcement(app, settings, listener)
     status = 0
     try:

@@ -225,7 +225,7 @@ class Settings(BaseModel):
     run_dir: Annotated[Path | None, AfterValidator(_run_dir)] = Field(
         None,
         description="Folder in which the server processes of one machine tell each other of loaded and unloaded "
-        "models. Needed only where several of them serve the same models folder under model control.",
+        "models. Needed only for servers that were started one by one: those of `workers` tell each other anyway.",
     )
     fallback_score: float | None = Field(
         None,
@@ -283,8 +283,8 @@ class Settings(BaseModel):
     )
     canary_file: Path | None = Field(
         None,
-        description="File through which the processes of a service share canary changes made over HTTP; they then also "
-        "survive a restart, and win over `canary`. Its folder must exist.",
+        description="File through which servers share changes of the canary; they then also survive a restart, and win "
+        "over `canary`. Its folder must exist. The processes of `workers` share them anyway.",
     )
     canary_window_s: float = Field(
         600.0, gt=0, le=86_400, description="Seconds back to which calls count in the statistics of canary and shadow."

@@ -263,9 +263,11 @@ def _how_it_ended(exit_code: int | None) -> str:
 
 def _sharing(settings: Settings, folder: Path) -> Settings:
     """Let the processes tell each other of changed models and canaries, where nothing else was configured."""
-    if settings.model_control == "none":
-        return settings
-    shared = {"run_dir": settings.run_dir or folder, "canary_file": settings.canary_file or folder / "canary.json"}
+    shared: dict[str, Path] = {}
+    if settings.model_control == "explicit":
+        shared["run_dir"] = settings.run_dir or folder
+    if settings.model_control == "explicit" or settings.canary is not None:  # a verdict can roll back without control
+        shared["canary_file"] = settings.canary_file or folder / "canary.json"
     return settings.model_copy(update=shared)
 
 

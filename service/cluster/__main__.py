@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from service import settings as settings_
 from service.__main__ import add_setting_flags
 from service.app import package_version
-from service.cluster.arguments import ClusterArguments
+from service.cluster.arguments import ClusterArguments, given_settings, require_fitting
 from service.settings import Settings, SettingsError
 
 LOCAL = "local"
@@ -37,7 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         # Joined clusters have an environment of their own: every setting goes into the arguments.
         settings = settings_.load(os.environ, flags)
-        args = ClusterArguments(**scale, settings=settings.model_dump(mode="json", exclude_unset=True))
+        require_fitting(settings)
+        args = ClusterArguments(**scale, settings=given_settings(settings))
     except SettingsError as error:
         print(f"posewright-serve-cluster: {error}", file=sys.stderr)
         return 1

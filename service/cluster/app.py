@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from ray import serve
 from ray.serve import Application
 
 from service import settings as settings_
-from service.cluster.arguments import ClusterArguments
+from service.cluster.arguments import ClusterArguments, of_replica, require_fitting
 from service.cluster.replica import PoseReplica
-from service.settings import MAX_DEFAULT_INFERENCE_THREADS, Settings
 
 NAME = "posewright"
 MAX_ONGOING_REQUESTS = 10_000
@@ -26,9 +24,10 @@ def build(args: ClusterArguments) -> Application:
             come from the environment of this process.
 
     Raises:
-        SettingsError: A setting has an invalid value.
+        SettingsError: A setting has an invalid value, or one that has no meaning on a cluster.
     """
     settings = settings_.load(os.environ, args.settings)
+    require_fitting(settings)
     deployment = serve.deployment(
         serve.ingress()(PoseReplica),
         name=NAME,
@@ -49,15 +48,4 @@ def build(args: ClusterArguments) -> Application:
         graceful_shutdown_timeout_s=settings.upload_s + settings.deadline_s,
         graceful_shutdown_wait_loop_s=0.5,
     )
-    return deployment.bind(_given(settings, args.cpus_per_replica))
-
-
-def _given(settings: Settings, cpus: int) -> dict[str, Any]:
-    """Collect the settings that were set, and the threads that fit the cores of a replica.
-
-    A replica sees all cores of its machine, and would otherwise use them all.
-    """
-    given = settings.model_dump(exclude_unset=True)
-    given.setdefault("inference_threads", min(MAX_DEFAULT_INFERENCE_THREADS, max(1, cpus // 2)))
-    given.setdefault("runtime_threads", max(1, cpus // int(given["inference_threads"] or 1)))
-    return given
+    return deployment.bind(of_replica(settings, args.cpus_per_replica))

@@ -6,6 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from service.settings import MAX_DEFAULT_INFERENCE_THREADS, Settings, SettingsError
+
 
 class ClusterArguments(BaseModel):
     """How many replicas there are and what each may use; ``args`` of an application in a Ray Serve config file."""
@@ -42,3 +44,42 @@ class ClusterArguments(BaseModel):
                 "raise the latter"
             )
         return self
+
+
+def require_fitting(settings: Settings) -> None:
+    """Refuse settings that have no meaning on a cluster.
+
+    Raises:
+        SettingsError: There is one.
+    """
+    if settings.workers > 1:
+        raise SettingsError(
+            "POSEWRIGHT_WORKERS (--workers): expected 1 on a cluster, where every replica is a process, got "
+            f"{settings.workers}; set the number of replicas with --min-replicas and --max-replicas"
+        )
+    if settings.model_control != "none":
+        raise SettingsError(
+            "POSEWRIGHT_MODEL_CONTROL (--model-control): expected none on a cluster, where a call would change the "
+            f"models of one replica alone, got {settings.model_control}; exchange the bundles on every node and deploy "
+            "again"
+        )
+
+
+def given_settings(settings: Settings) -> dict[str, Any]:
+    """Collect the settings that were set, as Python objects: as JSON, secrets would be masked."""
+    return settings.model_dump(exclude_unset=True)
+
+
+def of_replica(settings: Settings, cpus: int) -> dict[str, Any]:
+    """Collect the settings that were set, and the threads that fit the cores of a replica.
+
+    A replica sees all cores of its machine, and would otherwise use them all.
+
+    Args:
+        settings: Of every replica.
+        cpus: Cores of a replica.
+    """
+    given = given_settings(settings)
+    given.setdefault("inference_threads", min(MAX_DEFAULT_INFERENCE_THREADS, max(1, cpus // 2)))
+    given.setdefault("runtime_threads", max(1, cpus // int(given["inference_threads"] or 1)))
+    return given

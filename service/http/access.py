@@ -10,9 +10,8 @@ from service.errors import RateLimited, Unauthorized
 from service.http.api_keys import ApiKeys
 from service.http.error_handlers import on_service_error
 from service.http.rate_limits import RateLimits
-from service.streaming.caller import Caller, counted_address
+from service.wire.caller import CALLER_KEY, Caller, counted_address
 
-CALLER_KEY = "posewright.caller"
 OPEN_PATHS = frozenset(
     {
         *("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"),  # probes cannot hold secrets

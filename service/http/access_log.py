@@ -10,9 +10,9 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import shown
-from service.http.access import CALLER_KEY
 from service.http.middleware import SCOPE_KEY
 from service.streaming.route import SESSION_KEY
+from service.wire.caller import CALLER_KEY
 
 log = logging.getLogger("posewright.access")
 

@@ -18,8 +18,8 @@ from starlette.datastructures import Headers
 
 from service.errors import Unauthorized
 from service.settings import PREFIX, Settings, SettingsError
-from service.streaming.caller import ApiKey
 from service.streaming.messages import BEARER_SUBPROTOCOL
+from service.wire.caller import ApiKey
 
 log = logging.getLogger(__name__)
 

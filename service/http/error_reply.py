@@ -19,7 +19,11 @@ def write(document: Mapping[str, Any], root_path: str) -> tuple[bytes, str]:
     Returns:
         The body and its media type.
     """
-    path = str(document["instance"]).removeprefix(root_path)
-    if path == "/v2" or path.startswith("/v2/"):
+    if is_below_v2(str(document["instance"]).removeprefix(root_path)):
         return documents.to_json({"error": document["detail"]}), "application/json"
     return documents.to_json(document), PROBLEM_TYPE
+
+
+def is_below_v2(path: str) -> bool:
+    """Whether errors of a path are those of the Open Inference Protocol."""
+    return path == "/v2" or path.startswith("/v2/")

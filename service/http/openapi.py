@@ -35,7 +35,7 @@ from service.errors import (
 from service.http.openapi_security import describe_access
 from service.wire import open_inference
 from service.wire import reply as wire
-from service.wire.canary import CanaryReply
+from service.wire.canary import CanaryReply, CanaryRequest
 from service.wire.formats.coco import CocoResult
 from service.wire.formats.openpose import OpenPoseDocument
 from service.wire.formats.roboflow import RoboflowDocument
@@ -44,7 +44,7 @@ from service.wire.formats.tfjs import TfjsPose
 _REF = "#/components/schemas/"
 _TYPES = (
     wire.Reply, CocoResult, wire.ComparisonReply, wire.Models, wire.ModelDetail, wire.State, wire.Problem, CanaryReply,
-    wire.BatchFault, TfjsPose, OpenPoseDocument, RoboflowDocument, open_inference.ModelControl,
+    CanaryRequest, wire.BatchFault, TfjsPose, OpenPoseDocument, RoboflowDocument, open_inference.ModelControl,
     open_inference.RepositoryEntry, open_inference.InferenceError, open_inference.ServerMetadata,
     open_inference.ModelMetadata, open_inference.InferRequest, open_inference.InferReply,
 )  # fmt: skip
@@ -147,9 +147,13 @@ MODELS = _route({_JSON: _ref(wire.Models)}, {})
 MODEL = _route({_JSON: _ref(wire.ModelDetail)}, _problems(UnknownModel))
 CANARY = _route({_JSON: _ref(CanaryReply)}, {})
 CANARY_START = _route(
-    {_JSON: _ref(CanaryReply)}, _problems(ModelControlForbidden, UnknownModel, BadParameter, Unavailable)
+    {_JSON: _ref(CanaryReply)},
+    _problems(BadRequest, ModelControlForbidden, UnknownModel, SlowUpload, BadParameter, Unavailable, QueueFull),
+    {"requestBody": {"required": True, "content": {_JSON: {"schema": _ref(CanaryRequest)}}}},
 )
-CANARY_CHANGE = _route({_JSON: _ref(CanaryReply)}, _problems(ModelControlForbidden, NoCanary, Unavailable))
+CANARY_CHANGE = _route(
+    {_JSON: _ref(CanaryReply)}, _problems(ModelControlForbidden, NoCanary, UnknownModel, Unavailable)
+)
 METRICS = _route({"text/plain": {"type": "string"}}, {})
 HEALTHZ = _route({_JSON: _ref(wire.State)}, {})
 READYZ = _route({_JSON: _ref(wire.State)}, _problems(NotReady))
@@ -163,12 +167,12 @@ def _errors(*errors: type[ServiceError]) -> dict[int | str, Any]:
 _CONTROL = {"requestBody": {"content": {_JSON: {"schema": _ref(open_inference.ModelControl)}}}}
 REPOSITORY_INDEX = _route(
     {_JSON: {"type": "array", "items": _ref(open_inference.RepositoryEntry)}},
-    _errors(BadRequest, ModelControlForbidden),
+    _errors(BadRequest, ModelControlForbidden, SlowUpload, QueueFull),
     _CONTROL,
 )
 REPOSITORY_CHANGE = _route(
     {_JSON: _ref(open_inference.RepositoryEntry)},
-    _errors(BadRequest, ModelControlFailed, ModelControlForbidden, UnknownModel, NotReady, QueueFull),
+    _errors(BadRequest, ModelControlFailed, ModelControlForbidden, UnknownModel, SlowUpload, NotReady, QueueFull),
     _CONTROL,
 )
 _HEALTH = {_JSON: {"type": "object"}}

@@ -6,6 +6,7 @@ from typing import Any
 
 from service.errors import PROBLEM_TYPE, RateLimited, ServiceError, Unauthorized
 from service.http.access import OPEN_PATHS
+from service.http.error_reply import is_below_v2
 
 _SCHEMES = {
     "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
@@ -31,11 +32,12 @@ def describe_access(document: dict[str, Any], *, keys: bool, limits: bool, publi
             if keys and is_open:
                 operation["security"] = []
             elif keys:
-                operation["responses"]["401"] = _response(Unauthorized)
+                operation["responses"]["401"] = _response(Unauthorized, path)
             if limits and method == "post":
-                operation["responses"]["429"] = _response(RateLimited)
+                operation["responses"]["429"] = _response(RateLimited, path)
 
 
-def _response(error: type[ServiceError]) -> dict[str, Any]:
-    schema = {"$ref": "#/components/schemas/Problem"}
-    return {"description": f"`{error.slug}`: {error.title}.", "content": {PROBLEM_TYPE: {"schema": schema}}}
+def _response(error: type[ServiceError], path: str) -> dict[str, Any]:
+    media_type, name = ("application/json", "InferenceError") if is_below_v2(path) else (PROBLEM_TYPE, "Problem")
+    schema = {"$ref": f"#/components/schemas/{name}"}
+    return {"description": f"`{error.slug}`: {error.title}.", "content": {media_type: {"schema": schema}}}

@@ -13,7 +13,7 @@ from limits.strategies import FixedWindowRateLimiter
 
 from service.errors import RateLimited
 from service.settings import Settings
-from service.streaming.caller import Caller
+from service.wire.caller import Caller
 
 MAX_WINDOWS = 50_000
 """Maximum number of callers that are counted; the count of the one that came first is forgotten for a further one."""

@@ -10,16 +10,16 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
 from service.errors import NoCanary, ServiceError
 from service.inference.agreement import Agreements
+from service.inference.assignment import Assignment
 from service.inference.call_window import CallWindow
 from service.inference.canary_file import CanaryFile, CanaryState
 from service.inference.metrics import Metrics
-from service.inference.registry import ModelChoice, ModelRegistry
+from service.inference.registry import Model, ModelRegistry
 from service.inference.trial import (
     Arm,
     CanaryCause,
@@ -31,59 +31,12 @@ from service.inference.trial import (
     same_keypoints,
 )
 from service.inference.verdict import CanaryVerdict, ModelEvidence, judge
-from service.pose.types import Poses
 from service.settings import Settings, SettingsError
 
 log = logging.getLogger(__name__)
 
 JUDGE_EVERY = 25
 """Calls of the candidate after which an automatic roll back is considered; each error is a further occasion."""
-
-
-@dataclass(frozen=True, slots=True)
-class Assignment:
-    """The model that a call, or a stream for its whole life, was assigned to.
-
-    Attributes:
-        canary: Records how the calls end.
-        trial: The trial that ran when the call came.
-        arm: Which of its two models answers.
-        choice: That model, with its fallback.
-        stable: The stable model, with its fallback.
-    """
-
-    canary: Canary
-    trial: Trial
-    arm: Arm
-    choice: ModelChoice
-    stable: ModelChoice
-
-    @property
-    def rolled_back(self) -> bool:
-        """Whether the candidate was assigned and has been rolled back since."""
-        return self.arm == "candidate" and self.trial.state == "rolled_back"
-
-    def on_stable(self) -> Assignment:
-        """Return the assignment of a call that the stable model answers in the candidate's place."""
-        return Assignment(self.canary, self.trial, "stable", self.stable, self.stable)
-
-    def record_answer(self, pose_ms: float, poses: Poses) -> None:
-        """Count an answered picture: ms of its stage `pose`, and its people."""
-        self.canary.record(self, pose_ms, float(poses.person_scores.sum()), len(poses))
-
-    def record_failure(self) -> bool:
-        """Count a picture for which the network raised, in an `except` block.
-
-        Returns:
-            Whether the stable model should answer in the candidate's place.
-        """
-        if self.arm == "candidate":
-            first, self.trial.failed = not self.trial.failed, True
-            log.warning(
-                "canary %r failed on a picture; the stable model answers it", self.trial.candidate, exc_info=first
-            )
-        self.canary.record(self, None)
-        return self.arm == "candidate"
 
 
 class Canary:
@@ -117,6 +70,7 @@ class Canary:
         self._file = None if settings.canary_file is None else CanaryFile(settings.canary_file)
         self._previous: str | None = None  # the student before the last promotion
         self._promoted: Trial | None = None  # the trial that led to it, for the streams that it still has
+        self._awaited: str | None = None  # the student by the canary file, while this process has no such model
         self.window_s = settings.canary_window_s
         self.auto_rollback = settings.canary_auto_rollback
         self.trial: Trial | None = None
@@ -151,8 +105,8 @@ class Canary:
             choice = self._registry.choose("auto", trial.candidate)
             # A candidate that was unloaded or cannot run is passed over, as is one that was replaced by another kind.
             if choice.model.manifest.name == trial.candidate and same_keypoints(choice.model, stable.model):
-                return Assignment(self, trial, "candidate", choice, stable)
-        return Assignment(self, trial, "stable", stable, stable)
+                return Assignment(self.record, trial, "candidate", choice, stable)
+        return Assignment(self.record, trial, "stable", stable, stable)
 
     def start(self, candidate: str, share: float) -> None:
         """Start a trial, or change the share of the one that runs.
@@ -180,7 +134,7 @@ class Canary:
                 raise NoCanary("expected a canary to promote, but none runs; start one with PUT /canary")
             self._registry.choose(trial.candidate)
             self._previous, self._promoted = self._registry.student, trial
-            self._registry.student = trial.candidate
+            self._take_student(trial.candidate)
             self._end(trial, "promoted", "operator")
 
     def roll_back(self) -> None:
@@ -190,13 +144,16 @@ class Canary:
 
         Raises:
             NoCanary: There is nothing to roll back.
+            Unavailable: The student before the promotion cannot run.
         """
         self.refresh()
         with self._lock:
             if self.trial is not None:
                 self._end(self.trial, "rolled_back", "operator")
             elif self._previous is not None:
-                promoted, self._registry.student = self._registry.student, self._previous
+                self._registry.choose(self._previous)
+                promoted = self._registry.student
+                self._take_student(self._previous)
                 self._undo_promotion()
                 self._note("rolled_back", promoted, "operator")
             else:
@@ -204,17 +161,29 @@ class Canary:
 
     def refresh(self) -> None:
         """Take over what another process of this service has decided, where there is a canary file."""
-        if self._file is None or not self._file.changed():
+        if self._file is None:
             return
+        if self._file.changed():
+            with self._lock:
+                state = self._file.read()
+                if state is not None:
+                    self._apply(state)
+        if self._awaited is not None:
+            self._take_student(self._awaited)
+
+    def roll_back_unloaded(self, name: str) -> None:
+        """Roll back the candidate if it is this model, which was unloaded: calls and streams change at once."""
         with self._lock:
-            state = self._file.read()
-            if state is not None:
-                self._apply(state)
+            if self.trial is not None and self.trial.candidate == name:
+                self._end(self.trial, "rolled_back", "operator", ("the candidate was unloaded",))
 
     def evidence(self, trial: Trial) -> tuple[ModelEvidence, ModelEvidence]:
         """Collect what is known about both models of a trial: stable, candidate."""
 
         def known(arm: Arm, name: str) -> ModelEvidence:
+            counted = trial.models.get(arm)
+            if counted is not None and not self._serves(counted):
+                self._count_anew(trial, arm, None)
             return ModelEvidence(name, trial.calls[arm].statistics(), self._agreements.statistics(name))
 
         return known("stable", trial.stable), known("candidate", trial.candidate)
@@ -225,9 +194,14 @@ class Canary:
         trial = call.trial
         if trial.state != "running":
             return
+        model = call.choice.model
+        if not self._serves(model):  # a version that was replaced meanwhile
+            return
+        if trial.models.get(call.arm) is not model:
+            self._count_anew(trial, call.arm, model)
         trial.calls[call.arm].add(pose_ms, score_sum, people)
         failed = pose_ms is None
-        self._metrics.canary_request(call.choice.model.manifest.name, "failed" if failed else "answered")
+        self._metrics.canary_request(model.manifest.name, "failed" if failed else "answered")
         if call.arm == "candidate" and self.auto_rollback:
             trial.answered += 1
             if failed or trial.answered % JUDGE_EVERY == 0:
@@ -263,8 +237,7 @@ class Canary:
 
     def _apply(self, state: CanaryState) -> None:
         """Take over a state that another process wrote."""
-        if state.student in self._registry.models:
-            self._registry.student = state.student
+        self._take_student(state.student)
         if state.previous is None:
             self._undo_promotion()
         self._previous = state.previous
@@ -279,6 +252,22 @@ class Canary:
         self._metrics.canary_share(state.share)
         self.last_event = state.event
 
+    def _take_student(self, name: str) -> None:
+        """Make a model the student; one that another process has loaded, as soon as this one has followed."""
+        if name in self._registry.models:
+            self._registry.student, self._awaited = name, None
+        else:
+            self._awaited = name
+
+    def _serves(self, model: Model) -> bool:
+        """Whether this is the version of its model that answers new calls."""
+        return self._registry.models.get(model.manifest.name) is model
+
+    def _count_anew(self, trial: Trial, arm: Arm, model: Model | None) -> None:
+        """Forget the calls of the version before."""
+        trial.models[arm] = model
+        trial.calls[arm] = CallWindow(self.window_s, self._clock)
+
     def _undo_promotion(self) -> None:
         if self._promoted is not None:
             self._promoted.state = "rolled_back"
@@ -291,7 +280,7 @@ class Canary:
             candidate, share = (None, 0.0) if trial is None else (trial.candidate, trial.share)
             self._file.write(
                 CanaryState(
-                    student=self._registry.student,
+                    student=self._awaited or self._registry.student,
                     previous=self._previous,
                     candidate=candidate,
                     share=share,

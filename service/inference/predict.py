@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import BadParameter
-from service.inference.canary import Assignment
+from service.inference.assignment import Assignment
 from service.inference.image import DecodedImage, decode
 from service.inference.image_header import Header
 from service.inference.registry import Fallback, Model, ModelChoice, ModelRegistry

@@ -14,6 +14,7 @@ from typing import Literal
 from service.errors import ModelControlFailed, QueueFull, ServiceError
 from service.inference import model_checks
 from service.inference import registry as registry_
+from service.inference.canary import Canary
 from service.inference.control_journal import Action, Change, ControlJournal
 from service.inference.registry import Model, ModelRegistry
 from service.pose.bundle import BundleError, sha256
@@ -66,13 +67,16 @@ class ModelRepository:
         load_failures: Why the last load of a name failed, by name; replaced with every change, never changed itself.
     """
 
-    def __init__(self, registry: ModelRegistry, settings: Settings, on_load_failure: Callable[[str], None]) -> None:
+    def __init__(
+        self, registry: ModelRegistry, settings: Settings, on_load_failure: Callable[[str], None], canary: Canary
+    ) -> None:
         """Change nothing yet.
 
         Args:
             registry: The models that serve.
             settings: Name the folder of the bundles, the models that callers rely on, and the folder of the journal.
             on_load_failure: Called with a model's name whenever loading it has failed.
+            canary: Decides which model is the student; its candidate is rolled back where that is unloaded.
         """
         self._journal: ControlJournal | None = None
         if settings.model_control == "explicit" and settings.run_dir is not None:
@@ -83,6 +87,7 @@ class ModelRepository:
         self._registry = registry
         self._settings = settings
         self._on_load_failure = on_load_failure
+        self._canary = canary
         self._previous: dict[str, Model] = {}
         self._turn = threading.Lock()
         self._waiting = 0
@@ -112,7 +117,7 @@ class ModelRepository:
     def follow(self) -> None:
         """Make the changes of the other processes of this server from now on, until `close`."""
         if self._journal is not None:
-            threading.Thread(target=self._follow, args=(self._journal,), name="model-journal", daemon=True).start()
+            threading.Thread(target=self._follow, name="model-journal", daemon=True).start()
 
     def close(self) -> None:
         """End `follow`."""
@@ -180,11 +185,14 @@ class ModelRepository:
         """
         with self._turn:
             if self._journal is None:
-                return self._make(action, name)
+                model = self._make(action, name)
+                self._tell_canary(action, name)
+                return model
             try:
                 with self._journal.turn():
                     self._catch_up(self._journal)
                     model = self._make(action, name)
+                    self._tell_canary(action, name)
                     self._journal.append(Change(action, name, _digest(model)))
             except OSError as error:  # of the journal alone
                 raise ModelControlFailed(
@@ -196,16 +204,35 @@ class ModelRepository:
 
     def _make(self, action: Action, name: str, wanted: str | None = None) -> Model:
         """Make a change in this process; ``wanted`` is the `Change.bundle` that it must lead to."""
+        self._canary.refresh()  # the student may be another one by now
         if action == "load":
             return self._load(name, wanted)
         return self._unload(name) if action == "unload" else self._roll_back(name)
 
-    def _follow(self, journal: ControlJournal) -> None:
+    def catch_up(self, patience_s: float = -1) -> None:
+        """Make the changes that other processes have made until now; does nothing before the warm-up has ended.
+
+        Args:
+            patience_s: Time for which another change may take its turn first, in seconds; -1: as long as it takes.
+        """
+        if self._journal is None or not self._registry.wait_until_warm(0) or not self._turn.acquire(timeout=patience_s):
+            return
+        try:
+            self._catch_up(self._journal)
+        finally:
+            self._turn.release()
+
+    def _tell_canary(self, action: Action, name: str) -> None:
+        """End the trial of a model that was unloaded here; the other processes learn of it from the canary's file."""
+        if action == "unload":
+            self._canary.roll_back_unloaded(name)
+
+    def _follow(self) -> None:
         """Catch up with the other processes once a second."""
-        while not self._closed.wait(POLL_S):
-            if self._registry.wait_until_warm(0):
-                with self._turn:
-                    self._catch_up(journal)
+        while True:
+            self.catch_up()
+            if self._closed.wait(POLL_S):
+                return
 
     def _catch_up(self, journal: ControlJournal) -> None:
         """Make the changes of other processes; the first time only the last of each model, which is what is left."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
@@ -39,6 +39,7 @@ class Trial:
         candidate: Name of the candidate.
         share: Share of the callers whom the candidate answers.
         calls: Windows of both models' calls.
+        models: The versions that they are about: another version is counted anew.
         state: Whether the candidate still answers, or how the trial ended.
         answered: Calls of the candidate so far.
         failed: Whether the candidate has failed; only the first error is logged in full.
@@ -48,6 +49,7 @@ class Trial:
     candidate: str
     share: float
     calls: dict[Arm, CallWindow]
+    models: dict[Arm, Model | None] = field(default_factory=dict)
     state: Literal["running", "promoted", "rolled_back"] = "running"
     answered: int = 0
     failed: bool = False

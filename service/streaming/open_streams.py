@@ -7,9 +7,9 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from service.inference.metrics import Metrics
-from service.streaming.caller import ApiKey, Caller
 from service.streaming.close import CloseCode, CloseStream
 from service.streaming.session import StreamSession
+from service.wire.caller import ApiKey, Caller
 
 
 class OpenStreams:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import uuid
 from contextlib import suppress
-from urllib.parse import urlsplit
 
 from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
 from service.errors import RateLimited, ServiceError, Unauthorized, UnknownHost, problem
 from service.inference.state import Service
-from service.streaming.caller import Caller, counted_address
 from service.streaming.close import CloseCode, CloseStream, send_close
 from service.streaming.handshake import INSTANCE
 from service.streaming.messages import BEARER_SUBPROTOCOL, SUBPROTOCOL
 from service.streaming.open_streams import OpenStreams
+from service.streaming.origin import is_of
 from service.streaming.session import StreamSession
+from service.wire.caller import CALLER_KEY, Caller, counted_address
 
 router = APIRouter()
 SESSION_KEY = "posewright.session"
@@ -30,7 +30,6 @@ REFUSALS = {
     CloseCode.RATE_LIMITED: RateLimited.slug,
 }
 """Why a stream is refused, as the metrics name it."""
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 @router.websocket("/stream")
@@ -48,7 +47,7 @@ async def stream(socket: WebSocket) -> None:
         try:
             _require_host(socket)
             _require_origin(socket, service.settings.cors_origins)
-            caller = _admit(socket)
+            caller = socket.scope[CALLER_KEY] = _admit(socket)
             _require_subprotocol(offered)
             streams.require_room(caller)
         except CloseStream as closed:
@@ -96,24 +95,12 @@ def _require_origin(socket: WebSocket, allowed: tuple[str, ...]) -> None:
     if origin is None or "*" in allowed or origin in allowed:
         return
     host = socket.headers.get("host", "")
-    if not _is_of(origin, host):
+    if not is_of(origin, host):
         raise CloseStream(
             CloseCode.POLICY_VIOLATION,
             f"expected a page of {host!r} or of the origins allowed here, got {origin[:200]!r}; "
             "add it to the server's cors_origins",
         )
-
-
-def _is_of(origin: str, host: str) -> bool:
-    """Whether an origin belongs to ``host`` (a name with or without a port); False for ``null`` and malformed ones."""
-    try:
-        page = urlsplit(origin)
-        here = urlsplit(f"{page.scheme}://{host}")
-        default = _DEFAULT_PORTS[page.scheme]
-        same = (page.hostname, page.port or default) == (here.hostname, here.port or default)
-    except (KeyError, ValueError):
-        return False
-    return same and page.hostname is not None
 
 
 def _require_subprotocol(offered: list[str]) -> None:

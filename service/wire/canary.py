@@ -11,14 +11,24 @@ from starlette.requests import HTTPConnection
 from service.inference.agreement import AgreementStatistics
 from service.inference.canary import Canary
 from service.inference.verdict import ModelEvidence, judge, wilson
+from service.wire.caller import CALLER_KEY, Caller
 
 KEY_HEADER = "x-canary-key"
+_SEPARATOR = "\0"
+"""Between the name of an API key and the header: neither can contain it, so that no key can pass for another."""
 _INTERVAL = "95 % confidence interval (Wilson)."
 
 
 def canary_key(connection: HTTPConnection) -> str:
-    """Name the caller of a request or a stream: its header ``X-Canary-Key``, else its address."""
+    """Name the caller of a request or a stream.
+
+    Where the server asks for API keys, that is the name of the key, with the header ``X-Canary-Key`` if there is one:
+    users behind one key are then told apart. Otherwise it is the header, else the address.
+    """
+    caller: Caller | None = connection.scope.get(CALLER_KEY)
     given = connection.headers.get(KEY_HEADER)
+    if caller is not None and caller.key is not None:
+        return caller.key.name if given is None else caller.key.name + _SEPARATOR + given
     if given is not None:
         return given
     return "" if connection.client is None else connection.client.host

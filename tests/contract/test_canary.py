@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -239,6 +241,22 @@ def test_a_bad_canary_is_refused(controlled: Running, body: dict, status: int, s
     response = controlled.http.put("/canary", json=body)
     assert (response.status_code, response.json()["type"]) == (status, f"/problems/{slug}")
     assert state(controlled)["candidate"] is None
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"x" * 70_000])
+def test_a_body_that_is_no_request_is_refused(controlled: Running, content: bytes) -> None:
+    response = controlled.http.put("/canary", content=content)
+    assert (response.status_code, response.json()["type"]) == (400, "/problems/malformed-request")
+
+
+def test_a_body_is_not_read_where_changes_are_not_allowed(server: Running) -> None:
+    """Not even the budget of bodies would bound it otherwise."""
+    address = urlsplit(server.url)
+    with socket.create_connection((address.hostname, address.port), timeout=PATIENCE_S) as connection:
+        connection.sendall(
+            f"PUT /canary HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Length: 9999999999\r\n\r\n".encode()
+        )
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 403 ")
 
 
 def test_pages_of_other_sites_change_nothing(serve: Callable[..., Running]) -> None:

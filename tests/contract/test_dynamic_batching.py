@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from service.pose.backends.runner import OnnxRunner, Runner
 from service.settings import Settings
 from tests import spots
 from tests.conftest import PATIENCE_S, Running, serving
+from tests.contract.test_open_inference import arrays, files, post
 
 PICTURES = [
     spots.encode(spots.paint(spots.Person((100 + 8 * i, 180)), *([spots.Person((400, 204))] if i % 2 else [])))
@@ -101,3 +103,26 @@ def test_a_slow_accelerator_runs_much_less_often(models_dir: Path, monkeypatch: 
             counts[size] = len(runs)
     assert counts[1] == 3 * 2 * len(PICTURES)
     assert counts[8] < counts[1] / 2
+
+
+def test_batches_with_a_model_that_is_loaded_and_calls_of_several_pictures(server: Running, models_dir: Path) -> None:
+    """On a CPU, by ``--batch-size``: the Open Inference Protocol and the model repository use the same batches."""
+    pictures = [spots.paint(spots.Person((100 + 8 * i, 180)), spots.Person((400, 204))) for i in range(6)]
+    expected = arrays(post(server, *files(*pictures)))
+    settings = Settings(
+        models_dir=models_dir, batch_size=4, batch_window_ms=20, inference_threads=4, model_control="explicit"
+    )
+    with counting(settings) as (running, sizes):
+        gathering = len(running.registry.batching._runners)
+        for action in ("load", "unload", "load"):
+            assert running.http.post(f"/v2/repository/models/student-s/{action}").status_code == 200
+        assert sorted(set(sizes)) == [1, 4]  # the new network was tried with one person and with a whole batch
+        gc.collect()
+        assert len(running.registry.batching._runners) == gathering  # nothing keeps networks that were unloaded
+        sizes.clear()
+        found = arrays(post(running, *files(*pictures)))
+    assert set(found) == set(expected)
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, atol=0.02)
+    assert max(sizes) > 1
+    assert sum(sizes) == len(pictures) + 2 * len(pictures)

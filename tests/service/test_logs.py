@@ -143,6 +143,7 @@ def test_streams_are_logged_when_they_end(seen: Any) -> None:
     _, records, _ = seen
     streams = [record for record in records if record.get("method") == "WebSocket"]
     assert [record["status"] for record in streams] == [1000, 4401]
+    assert [record["api_key"] for record in streams] == ["camera", None]
     assert streams[0]["request_id"]
     assert streams[0]["route"] == "/stream"
 

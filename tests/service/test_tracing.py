@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import logging
 import re
 import subprocess
@@ -15,18 +16,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason="the extra otel is not installed")
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from service import tracing
+from service.logs import JsonFormatter
 from service.settings import Settings
 from tests import spots
 from tests.conftest import Running, serving
 from tests.spots import SURE
-from tests.streaming import frame, hear, streaming
+from tests.streaming import connected, frame, hear, say, streaming
 
+KEY = "camera-0123456789.abc"
 PICTURE = spots.encode(spots.paint(SURE))
 STAGES = ["queue", "decode", "detect", "pose", "encode"]
 TRACE_ID, PARENT_ID = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -245,3 +249,22 @@ def test_a_server_without_traces_imports_nothing_of_them() -> None:
     )
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "set()"
+
+
+def test_lines_of_the_access_log_name_the_trace(
+    collector: Collector, models_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (
+        caplog.at_level(logging.INFO, "posewright.access"),
+        serving(Settings(models_dir=models_dir, access_log=True, api_keys=SecretStr(f"camera:{KEY}"))) as running,
+    ):
+        headers = {"X-API-Key": KEY, "Content-Type": "image/png"}
+        assert running.http.post("/predict", content=PICTURE, headers=headers).status_code == 200
+        with connected(running, additional_headers=headers) as connection:
+            say(connection, type="hello")
+            hear(connection)
+    lines = [json.loads(JsonFormatter().format(it)) for it in caplog.records if it.name == "posewright.access"]
+    traces = {span.name: span.trace_id.hex() for span in collector.servers()}
+    facts = {line["method"]: (line["status"], line["trace_id"]) for line in lines}
+    assert facts["POST"] == (200, traces["POST /predict"])
+    assert facts["WebSocket"][1] == traces["GET /stream"]

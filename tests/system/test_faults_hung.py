@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from websockets.sync.client import connect
 from service.inference.scheduler import HUNG_AFTER, MAX_HUNG_THREADS
 from tests import spots
 from tests.spots import SURE
-from tests.streaming import PATIENCE_S, frame, hear, hear_until, say
+from tests.streaming import PATIENCE_S, eventually, frame, hear, hear_until, say
 from tests.system import hanging
 from tests.system.faulty import FaultyServer, metric, starting
 
@@ -90,3 +91,16 @@ def test_a_stream_whose_frame_hangs_is_closed_and_other_streams_go_on(hanging_mo
                 other.send(frame(PICTURE, 7))
             assert event["type"] == "result"
         assert metric(server, REPLACED) == 1
+
+
+def test_with_batches_one_hung_run_costs_one_thread(hanging_models: Path) -> None:
+    """The others who wait for the network go on without it."""
+    flags = ("--models-dir", hanging_models, "--batch-size", 4, "--deadline-s", DEADLINE_S, "--stop-s", 4)
+    with starting(*flags) as server:
+        for count in (1, 2):
+            hang(server)
+            answered(server)
+            eventually(lambda count=count: metric(server, REPLACED) == count)
+            assert metric(server, r'posewright_running_calls\{lane="call"\}') == 0
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda _: answered(server), range(8)))

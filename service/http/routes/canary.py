@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+import asyncio
 
 from fastapi import APIRouter, Request
+from pydantic import ValidationError
 from starlette.responses import Response
 
-from service.errors import ModelControlForbidden
+from service.errors import BadRequest, shown, validation_error
 from service.http import openapi
 from service.http.routes.call import JSON
+from service.http.routes.control import read_body, require_control
 from service.inference.canary import Canary
+from service.inference.repository import ModelRepository
 from service.wire import documents
 from service.wire.canary import CanaryRequest, write_canary
 
 router = APIRouter()
+KNOW_S = 5.0
+"""Time for which a call waits while this process changes models, in seconds."""
 
 
 @router.get("/canary", **openapi.CANARY)
@@ -24,9 +29,12 @@ async def show_canary(request: Request) -> Response:
 
 
 @router.put("/canary", **openapi.CANARY_START)
-async def start_canary(request: Request, wanted: CanaryRequest) -> Response:
+async def start_canary(request: Request) -> Response:
     """Let a candidate answer a share of the callers of `auto`, or change its share."""
-    canary = _controlled(request)
+    require_control(request)
+    wanted = _read_wanted(await read_body(request))
+    canary: Canary = request.app.state.canary
+    await _know(request, wanted.model)
     canary.start(wanted.model, wanted.share)
     return _state(canary)
 
@@ -34,7 +42,11 @@ async def start_canary(request: Request, wanted: CanaryRequest) -> Response:
 @router.post("/canary/promote", **openapi.CANARY_CHANGE)
 async def promote_canary(request: Request) -> Response:
     """Let the candidate answer every call for `auto`."""
-    canary = _controlled(request)
+    require_control(request)
+    canary: Canary = request.app.state.canary
+    canary.refresh()
+    if canary.trial is not None:
+        await _know(request, canary.trial.candidate)
     canary.promote()
     return _state(canary)
 
@@ -42,33 +54,36 @@ async def promote_canary(request: Request) -> Response:
 @router.post("/canary/rollback", **openapi.CANARY_CHANGE)
 async def roll_back_canary(request: Request) -> Response:
     """Give every call for `auto` back to the stable model; without a candidate, undo the last promotion."""
-    canary = _controlled(request)
+    require_control(request)
+    canary: Canary = request.app.state.canary
     canary.roll_back()
     return _state(canary)
 
 
-def _controlled(request: Request) -> Canary:
-    """Return the canary of a server whose models may be changed over HTTP.
+async def _know(request: Request, name: str) -> None:
+    """Wait for a model that another process of this server has loaded, and that this one may not have yet."""
+    model = request.app.state.registry.models.get(name)
+    if model is None or model.network is None:
+        repository: ModelRepository = request.app.state.repository
+        await asyncio.to_thread(repository.catch_up, KNOW_S)
+
+
+def _read_wanted(content: bytes) -> CanaryRequest:
+    """Read the body of PUT /canary.
 
     Raises:
-        ModelControlForbidden: They may not, or a web page of another site asks: browsers send such calls for any page.
+        BadRequest: It is no JSON.
+        BadParameter: It lacks a field, or has a value that is not valid.
     """
-    settings = request.app.state.service.settings
-    if settings.model_control != "explicit":
-        raise ModelControlForbidden(
-            "expected a server that was started with --model-control explicit, got one without; start it so, or "
-            "choose the candidate with --canary"
-        )
-    origin = request.headers.get("origin")
-    if origin is not None and origin not in settings.cors_origins:
-        page, host = urlsplit(origin).netloc, request.headers.get("host", "")
-        if page != host:
-            raise ModelControlForbidden(
-                f"expected a call of a program or of this server's own pages, got one of a page of {origin[:200]!r}; "
-                "add it to the server's cors_origins"
-            )
-    canary: Canary = request.app.state.canary
-    return canary
+    try:
+        return CanaryRequest.model_validate_json(content)
+    except ValidationError as error:
+        faults = error.errors(include_url=False)
+        if faults[0]["type"] == "json_invalid":
+            raise BadRequest(
+                f'expected JSON {{"model": NAME, "share": 0 to 1}}, got {shown(content[:80])}; send an object with both'
+            ) from None
+        raise validation_error([{**fault, "loc": ("body", *fault["loc"])} for fault in faults]) from None
 
 
 def _state(canary: Canary) -> Response:

@@ -24,6 +24,7 @@ from service.pose import boxes as boxes_
 from service.pose.types import Poses
 from service.wire import documents
 from service.wire import open_inference as wire
+from service.wire.canary import canary_key
 from service.wire.open_inference import HEADER_LENGTH, InferCall
 from service.wire.query import Options, PoseQuery, resolve
 from service.wire.tensors import PictureLimits, pad, read_pictures, write_tensor
@@ -44,6 +45,14 @@ class _Inference:
     call: InferCall
     query: PoseQuery
     pictures: list[bytes | DecodedImage]
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """The people of one picture, and the model that answered."""
+
+    model: Model
+    poses: Poses
 
 
 @router.get("/v2", **openapi.SERVER_METADATA)
@@ -96,7 +105,9 @@ async def infer(request: Request, name: str, version: str | None = None) -> Resp
     """Find the people in one or several pictures; one picture that cannot be answered fails the call."""
     service: Service = request.app.state.service
     settings = service.settings
-    resolve(Options(model=name), service.registry, settings)
+    canary = service.canary if version is None else None  # who names a version gets that one, not a candidate's
+    key = canary_key(request)
+    resolve(Options(model=name), service.registry, settings, canary, key)
     _find(service, name, version)
     encoding = content_encoding.of(request.headers.getlist("content-encoding"))
     body = Body(None, "raw", encoding, settings.max_batch_bytes, request.app.state.upload_budget)
@@ -109,7 +120,7 @@ async def infer(request: Request, name: str, version: str | None = None) -> Resp
             content = content_encoding.decode(chunks, encoding, body.limit)
             call = wire.read_call(content, header_length)
             options = Options(model=name, **call.parameters.model_dump(exclude={"binary_data_output"}))
-            query = resolve(options, service.registry, settings)
+            query = resolve(options, service.registry, settings, canary, key)
             pictures = read_pictures(call.image, call.binary, limits)
             return len(content), _Inference(service, call, query, pictures)
 
@@ -152,7 +163,7 @@ def _find(service: Service, name: str, version: str | None) -> Model:
     return model
 
 
-async def _infer_all(inference: _Inference, admitted: bool) -> list[Poses]:
+async def _infer_all(inference: _Inference, admitted: bool) -> list[_Answer]:
     """Answer every picture. As in a batch, at most as many wait as there are inference threads.
 
     Args:
@@ -161,7 +172,7 @@ async def _infer_all(inference: _Inference, admitted: bool) -> list[Poses]:
     """
     turns = asyncio.Semaphore(inference.service.scheduler.threads)
 
-    async def answer(i: int) -> Poses:
+    async def answer(i: int) -> _Answer:
         async with turns:
             try:
                 return await inference.service.scheduler.run(
@@ -179,20 +190,27 @@ async def _infer_all(inference: _Inference, admitted: bool) -> list[Poses]:
     return [it.result() for it in answers]
 
 
-def _infer_one(inference: _Inference, i: int, waited_ms: float) -> Poses:
+def _infer_one(inference: _Inference, i: int, waited_ms: float) -> _Answer:
     """Predict the poses of one picture, on an inference thread."""
     service, watch = inference.service, Stopwatch({"queue": waited_ms})
     picture, inference.pictures[i] = inference.pictures[i], b""
-    pixels = picture.pixels.size // 3 if isinstance(picture, DecodedImage) else image.pixel_count(picture)
-    with service.pixel_budget.reserve(pixels, watch):
-        prediction = predict(service.registry, picture, inference.query.request, watch)
-    service.metrics.fallback(prediction.fallback)
-    service.metrics.stages(watch.finish())
-    return prediction.poses
+    request, metrics = inference.query.request, service.metrics
+    with metrics.inference(request.choice.model):
+        pixels = picture.pixels.size // 3 if isinstance(picture, DecodedImage) else image.pixel_count(picture)
+        with service.pixel_budget.reserve(pixels, watch):
+            prediction = predict(service.registry, picture, request, watch)
+    metrics.fallback(prediction.fallback)
+    metrics.stages(watch.finish())
+    if service.shadow is not None and isinstance(picture, bytes):  # it takes files: pixels need much more memory
+        service.shadow.offer(picture, request, prediction)
+    return _Answer(prediction.model, prediction.poses)
 
 
-def _reply(inference: _Inference, found: list[Poses]) -> Response:
-    model, call = inference.query.request.choice.model, inference.call
+def _reply(inference: _Inference, answers: list[_Answer]) -> Response:
+    call, found = inference.call, [it.poses for it in answers]
+    models = {it.model.manifest.name: it.model for it in answers}
+    # The stable model answers in the place of a candidate that fails, the teacher for a student that is unsure.
+    model = answers[0].model if len(models) == 1 else inference.query.request.choice.model
     arrays: dict[str, NDArray[np.float32] | NDArray[np.int32]] = {
         "keypoints": pad([np.concatenate([it.keypoints, it.scores[..., None]], axis=2) for it in found]),
         "boxes": pad([boxes_.to_xywh(it.boxes) for it in found]),

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
-from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Request
 from pydantic import ValidationError
 from starlette.responses import Response
 
-from service.errors import BadRequest, EmptyBody, ModelControlForbidden, TooLarge, shown
+from service.errors import BadRequest, shown
 from service.http import openapi
-from service.http.body import Body
 from service.http.routes.call import JSON
+from service.http.routes.control import read_body, require_control
 from service.inference.registry import Model
 from service.inference.repository import IndexEntry, ModelRepository
 from service.wire import documents
 from service.wire.open_inference import ModelControl
 
 router = APIRouter()
-MAX_BYTES = 65_536
-"""Maximum size of a body, which holds nothing but a few options."""
 IGNORED_PARAMETERS = {"unload_dependents"}
 """Parameters that Triton's clients send and that change nothing here."""
 
@@ -74,21 +71,10 @@ async def _control(request: Request) -> ModelControl:
         ModelControlForbidden: Model control is off, or a page of another site sent the call.
         BadRequest: The body is not an object of JSON.
     """
-    settings = request.app.state.service.settings
-    if settings.model_control != "explicit":
-        raise ModelControlForbidden(
-            "expected a server that was started with --model-control explicit (POSEWRIGHT_MODEL_CONTROL), got one "
-            f"with {settings.model_control}; its operator can allow to load and unload models"
-        )
-    _require_own_page(request, settings.cors_origins)
-    body = Body(None, "raw", None, MAX_BYTES, request.app.state.upload_budget)
-    try:
-        with body.budget.share() as take:
-            content = b"".join(await body.receive(request, take))
-    except EmptyBody:
+    require_control(request)
+    content = await read_body(request)
+    if not content:
         return ModelControl()
-    except TooLarge as error:
-        raise BadRequest(f"expected a body of at most {MAX_BYTES} bytes, got more; leave it out") from error
     try:
         return ModelControl.model_validate_json(content)
     except ValidationError as error:
@@ -97,17 +83,6 @@ async def _control(request: Request) -> ModelControl:
             f"expected no body or an object of JSON, got one where {fault['msg']}: {shown(fault['input'])}; "
             "leave it out"
         ) from None
-
-
-def _require_own_page(request: Request, allowed: tuple[str, ...]) -> None:
-    """Refuse pages of other sites: a browser lets any page POST to any server, but names the page's origin."""
-    origin = request.headers.get("origin")
-    if origin is None or origin in allowed or urlsplit(origin).netloc == request.headers.get("host"):
-        return
-    raise ModelControlForbidden(
-        f"expected a call from a program or from a page of this server, got one from a page of {shown(origin)}; the "
-        "operator can name that origin with --cors-origins"
-    )
 
 
 def _changed(model: Model) -> Response:

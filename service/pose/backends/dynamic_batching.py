@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,10 +39,24 @@ class DynamicBatching:
     window_s: float = 0.0
     active_callers: Callable[[], int] | None = None
     on_batch: Callable[[int], None] | None = None
+    _runners: WeakSet[BatchingRunner] = field(default_factory=WeakSet)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def wrap(self, runner: Runner) -> Runner:
         """Return a runner that gathers; the same one where nothing is gathered."""
-        return runner if self.size == 1 else BatchingRunner(runner, self)
+        if self.size == 1:
+            return runner
+        shared = BatchingRunner(runner, self)
+        with self._lock:
+            self._runners.add(shared)
+        return shared
+
+    def give_up(self, thread: threading.Thread) -> None:
+        """Let nobody wait any longer for a batch that ``thread`` runs: it hangs."""
+        with self._lock:
+            runners = list(self._runners)
+        for runner in runners:
+            runner.give_up(thread)
 
 
 @dataclass(slots=True, eq=False)
@@ -49,6 +64,7 @@ class _Call:
     """One caller's images. ``wake`` is set when ``outputs`` or ``error`` is there, or when it becomes the leader."""
 
     pixels: NDArray[np.uint8]
+    thread: threading.Thread = field(default_factory=threading.current_thread)
     wake: threading.Event = field(default_factory=threading.Event)
     leads: bool = False
     outputs: Outputs | None = None
@@ -60,7 +76,7 @@ class BatchingRunner:
 
     The caller that finds the network idle leads: it waits for others, runs their images with its own, and hands over to
     the caller that has waited longest. If a batch fails, its calls run again one by one, so that each caller gets its
-    own outputs or its own error.
+    own outputs or its own error. If the network never returns from a batch, whoever notices says so by `give_up`.
     """
 
     def __init__(self, runner: Runner, batching: DynamicBatching) -> None:
@@ -71,15 +87,16 @@ class BatchingRunner:
         self._lock = threading.Lock()
         self._arrived = threading.Condition(self._lock)  # only the leader waits for it
         self._waiting: deque[_Call] = deque()
-        self._is_led = False
+        self._leader: _Call | None = None
+        self._batch: list[_Call] = []  # what the leader runs, its own call included
 
     def run(self, pixels: NDArray[np.uint8]) -> Outputs:
         """See `Runner.run`."""
         call = _Call(pixels)
         with self._lock:
             self._waiting.append(call)
-            call.leads = not self._is_led
-            self._is_led = True
+            if self._leader is None:
+                self._leader, call.leads = call, True
             self._arrived.notify()
         if not call.leads:
             call.wake.wait()
@@ -93,15 +110,33 @@ class BatchingRunner:
     def _lead(self, leader: _Call) -> None:
         """Run one batch, which includes the leader's call: it is always the one that has waited longest."""
         with self._lock:
-            batch = self._gather()
+            batch = self._batch = self._gather()
         self._infer(batch)
         with self._lock:
-            self._is_led = bool(self._waiting)
-            if self._is_led:
-                self._waiting[0].leads = True
-                self._waiting[0].wake.set()
+            if self._leader is leader:  # it was not given up meanwhile
+                self._hand_over()
         for call in batch:
             if call is not leader:
+                call.wake.set()
+
+    def _hand_over(self) -> None:
+        """Let the caller that has waited longest lead, if there is one; the lock must be held."""
+        self._batch = []
+        self._leader = self._waiting[0] if self._waiting else None
+        if self._leader is not None:
+            self._leader.leads = True
+            self._leader.wake.set()
+
+    def give_up(self, thread: threading.Thread) -> None:
+        """Go on without the leader if it is ``thread`` and its run hangs; those in its batch get an error."""
+        with self._lock:
+            leader, batch = self._leader, self._batch
+            if leader is None or leader.thread is not thread or not batch:
+                return
+            self._hand_over()
+        for call in batch:
+            if call is not leader:
+                call.error = RuntimeError(f"the network has not returned from a batch of {len(batch)} calls")
                 call.wake.set()
 
     def _gather(self) -> list[_Call]:

@@ -12,7 +12,7 @@ from service.errors import RateLimited
 from service.http import rate_limits
 from service.http.rate_limits import RateLimits, WindowCounts
 from service.settings import Settings
-from service.streaming.caller import ApiKey, Caller
+from service.wire.caller import ApiKey, Caller
 
 
 class Clock:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from service.pose.backends.dynamic_batching import BatchingRunner, DynamicBatching
 from service.pose.backends.runner import OnnxRunner
 from tests import spots
+from tests.streaming import eventually
 
 PATIENCE_S = 60.0
 BUSY_S = 0.1
@@ -269,3 +270,43 @@ def test_nothing_is_wrapped_where_batches_are_off() -> None:
     device = Accelerator()
     assert DynamicBatching(1).wrap(device) is device
     assert DynamicBatching(2).wrap(device).preferred_batch_size == device.preferred_batch_size
+
+
+def test_a_run_that_hangs_is_given_up_and_the_others_go_on() -> None:
+    """Also when the thread that hung returns after all: it must not run the batch of another leader."""
+    device = Accelerator()
+    batching = DynamicBatching(2, PATIENCE_S, lambda: 2)
+    shared = batching.wrap(device)
+    device.gate.clear()
+    found: dict[int, object] = {}
+
+    def ask(i: int) -> None:
+        try:
+            found[i] = shared.run(picture(i))
+        except RuntimeError as error:
+            found[i] = error
+
+    threads = [threading.Thread(target=ask, args=(i,), daemon=True) for i in range(4)]
+    for thread in threads[:2]:
+        thread.start()
+    eventually(lambda: device.batches == [2])
+    for thread in threads[2:]:
+        thread.start()
+    eventually(lambda: len(shared._waiting) == 2)
+    device._device = threading.Lock()  # this device runs another batch while one hangs
+    leader = next(thread for thread in threads[:2] if thread is shared._leader.thread)
+    (mate,) = (thread for thread in threads[:2] if thread is not leader)
+
+    batching.give_up(mate)  # it only waits: nothing changes
+    assert shared._leader.thread is leader
+    batching.give_up(leader)
+    mate.join(PATIENCE_S)
+    assert "has not returned from a batch of 2 calls" in str(found[threads.index(mate)])
+    eventually(lambda: device.batches == [2, 2])
+    device.gate.set()
+    for thread in threads:
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive()
+    for i in (2, 3):
+        assert_same(found[i], OUTPUTS[64][i])
+    assert_same(shared.run(picture(7)), OUTPUTS[64][7])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.streaming.caller import ApiKey, Caller, counted_address
+from service.wire.caller import ApiKey, Caller, counted_address
 
 
 @pytest.mark.parametrize(

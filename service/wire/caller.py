@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network, ip_address
 
+CALLER_KEY = "posewright.caller"
+"""Where the ASGI scope of a call or stream holds its `Caller`, once that is known."""
 IPV6_PREFIX = 64
 """Length of the prefix that IPv6 addresses are counted by: a single connection to the internet usually has at least
 this many addresses at its disposal."""
