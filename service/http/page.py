@@ -1,6 +1,6 @@
 """Files for browsers: the page at /, the API documentation at /docs, and the browser client at /posewright.js.
 
-The page lies in ``service/web``, the browser client in ``clients/browser``, and Swagger UI comes from the package
+The page lies in ``service/web``, the browser client in ``clients/browser/src``, and Swagger UI comes from the package
 ``fastapi_offline``, of which only the static files are used. All URLs in the files are relative, so that they work
 under any path prefix.
 """
@@ -14,9 +14,9 @@ from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
 WEB = Path(__file__).parents[1] / "web"
-_CHECKOUT = Path(__file__).parents[2] / "clients" / "browser"
+_CHECKOUT = Path(__file__).parents[2] / "clients" / "browser" / "src"
 BROWSER_CLIENT = _CHECKOUT if _CHECKOUT.is_dir() else WEB / "browser"
-"""The browser client: in a checkout in ``clients/browser``, in a wheel in ``service/web/browser`` (pyproject.toml)."""
+"""The browser client: in a checkout in ``clients/browser/src``, in a wheel in ``service/web/browser``."""
 # Only files of this server. Videos that the visitor opens, and pictures that the page makes, are blobs.
 _POLICY = (
     "default-src 'self'; img-src 'self' blob:; media-src 'self' blob:; object-src 'none'; base-uri 'self'; "
