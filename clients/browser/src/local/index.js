@@ -22,6 +22,7 @@ import { personScore } from "./oks.js";
 import { readPixels } from "./pixels.js";
 
 /** @typedef {import("../client.js").Model} Model */
+/** @typedef {import("../client.js").PredictOptions} PredictOptions */
 /** @typedef {import("../client.js").Prediction} Prediction */
 /** @typedef {import("../picture.js").Source} Source */
 /** @typedef {import("../wire.js").Pose} Pose */
@@ -42,8 +43,7 @@ import { readPixels } from "./pixels.js";
  * @property {AbortSignal} [signal] Aborts the loading.
  */
 
-/** @typedef {Pick<import("../client.js").PredictOptions, "boxes" | "maxPeople" | "minScore" | "keypointThreshold" |
- *   "signal">} LocalPredictOptions As for a server. */
+/** @typedef {Omit<PredictOptions, "model" | "maxSide" | "quality">} LocalPredictOptions As for a server. */
 
 /**
  * Load the networks.
