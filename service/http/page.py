@@ -36,6 +36,7 @@ _DOCS_HEADERS = HEADERS | {
 router = APIRouter(include_in_schema=False)
 _files = StaticFiles(directory=WEB)
 _browser_client = StaticFiles(directory=BROWSER_CLIENT)
+_local_mode = StaticFiles(directory=BROWSER_CLIENT / "local")
 _swagger_ui = StaticFiles(packages=[("fastapi_offline", "static")])
 _READ = ["GET", "HEAD"]
 
@@ -76,6 +77,18 @@ async def swagger_ui(request: Request, name: str) -> Response:
 async def browser_client(request: Request) -> Response:
     """Serve the module that pages of other sites import."""
     return await _send("posewright.js", request)
+
+
+@router.api_route("/posewright-local.js", methods=_READ)
+async def local_mode(request: Request) -> Response:
+    """Serve the module with which pages of other sites run the models themselves."""
+    return await _send("posewright-local.js", request)
+
+
+@router.api_route("/web/browser/local/{name}", methods=_READ)
+async def local_mode_file(request: Request, name: str) -> Response:
+    """Serve a module of the browser client's local mode."""
+    return await _send(name, request, _local_mode)
 
 
 @router.api_route("/web/browser/{name}", methods=_READ)

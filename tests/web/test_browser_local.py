@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import skimage.data
+from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.responses import HTMLResponse
 from starlette.routing import Mount, Route
@@ -167,3 +168,13 @@ def test_calls_run_one_after_the_other_and_can_be_aborted(page: Page) -> None:
     return [(await first).poses.length, await second.catch((it) => it.name), batch[0].poses.length, batch[1].slug,
       await posewright.ready()];"""
     assert page.run(body, "student-s", portrait_arguments()) == [1, "AbortError", 1, "source", True]
+
+
+def test_bundles_of_a_server_with_keys_need_one(page: Page) -> None:
+    origin = page.tab.run("location.origin")
+    settings = Settings(serve_bundles=True, cors_origins=(origin,), api_keys=SecretStr("page:page-0123456789abc"))
+    body = """const models = c + "/models/", key = "page-0123456789abc";
+    const refused = await local({ ort, models }).catch((it) => it.status);
+    return [refused, (await local({ ort, models, key })).model.name];"""
+    with serving(settings, warm=False) as closed:
+        assert page.run(body, "student-s", closed.url) == [401, "student-s"]

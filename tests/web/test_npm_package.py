@@ -19,7 +19,7 @@ from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
 from service.settings import Settings
-from tests import spots
+from tests import manuals, spots
 from tests.client.hosts import free_address, hosting
 from tests.conftest import serving
 from tests.web import npm
@@ -121,6 +121,19 @@ def test_the_package_holds_modules_types_and_licence_and_nothing_else(tarball: P
     assert names == sources | types | {"package.json", "README.md", "LICENSE"}
 
 
+def test_the_types_of_the_servers_page_are_correct(tarball: Path, tmp_path: Path) -> None:
+    """With the browser client beside it, as the server serves them."""
+    web = ROOT / "service" / "web"
+    shutil.copytree(web, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("posewright*.js"))
+    shutil.copytree(PACKAGE / "src", tmp_path / "browser")
+    options = json.loads((PACKAGE / "tsconfig.json").read_text())["compilerOptions"]
+    options |= {"noEmit": True, "declaration": False, "emitDeclarationOnly": False, "rootDir": "."}
+    (tmp_path / "tsconfig.json").write_text(json.dumps({"compilerOptions": options, "include": ["**/*.js"]}))
+    tsc = tarball.parent / "node_modules" / ".bin" / "tsc"
+    checked = subprocess.run([tsc, "--project", tmp_path], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout
+
+
 def test_the_version_is_that_of_the_project_and_nothing_else_is_needed() -> None:
     package = json.loads((PACKAGE / "package.json").read_text())
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -153,6 +166,19 @@ def test_the_project_runs_in_a_browser(project: Path, shown: tuple[Tab, str, str
     there, here = got["noses"]
     assert there["visible"] is here["visible"] is True
     assert [here["x"], here["y"]] == pytest.approx([there["x"], there["y"]], abs=0.5)
+    assert not tab.faults()
+
+
+def test_the_readmes_local_mode_finds_the_person_of_an_image(project: Path, shown: tuple[Tab, str, str]) -> None:
+    tab, address, server = shown
+    (block,) = [it.text for it in manuals.blocks(PACKAGE / "README.md", "js") if "posewright-client/local" in it.text]
+    imports, rest = block.replace("https://example.org/models/", f"{server}/models/").split("\n\n", 1)
+    module = f"{imports}\nawait document.querySelector('img').decode();\n{rest}\nwindow.found = poses.length;"
+    (project / "readme.html").write_text(
+        '<!doctype html><link rel="icon" href="data:,">'
+        f'<script type="importmap">{IMPORT_MAP}</script><img src="photo.png"><script type="module">{module}</script>'
+    )
+    assert tab.open(f"{address}/readme.html", camera=None).wait_for("window.found") == 1
     assert not tab.faults()
 
 
