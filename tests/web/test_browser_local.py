@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 import skimage.data
 from pydantic import SecretStr
@@ -18,11 +20,14 @@ from starlette.responses import HTMLResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from service.pose import bundle as bundles
+from service.pose.bundle import Manifest
 from service.settings import Settings
+from tests import spots
 from tests.client.hosts import free_address, hosting
 from tests.conftest import Running, serving
 from tests.web import npm
-from tests.web.browser_scripts import points
+from tests.web.browser_scripts import BOTH, packed, points
 from tests.web.chrome import Browser, Tab
 
 ROOT = Path(__file__).parents[2]
@@ -178,3 +183,43 @@ def test_bundles_of_a_server_with_keys_need_one(page: Page) -> None:
     return [refused, (await local({ ort, models, key })).model.name];"""
     with serving(settings, warm=False) as closed:
         assert page.run(body, "student-s", closed.url) == [401, "student-s"]
+
+
+def write_simcc_bundle(models: Path) -> None:
+    """Add ``student-simcc``: maxima of the spots network's maps along both axes, with a skeleton of its own."""
+    source = bundles.read(models / "student-s")
+    graph = onnx.load_from_string(source.onnx)
+    for name, axis in (("x", 2), ("y", 3)):
+        graph.graph.node.append(onnx.helper.make_node("ReduceMax", ["heatmaps"], [name], axes=[axis], keepdims=0))
+    del graph.graph.output[:]
+    for name in "xy":
+        shape = ["n", 17, name]
+        graph.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape))
+    skeleton = {
+        "name": "spots", "keypoints": [f"spot_{i}" for i in range(17)], "edges": [[0, 1], [5, 16]],
+        "flip": list(range(17)), "sigmas": [0.05] * 17,
+    }  # fmt: skip
+    changed = {"name": "student-simcc", "decoder": "simcc", "skeleton": skeleton, "files": {}}
+    manifest = Manifest.model_validate(source.manifest.model_dump() | changed)
+    bundles.write(models / "student-simcc", manifest, graph.SerializeToString(), source.card)
+
+
+@pytest.mark.parametrize("student", ["student-s", "student-simcc"])
+def test_other_layouts_of_outputs_are_read_as_by_the_server(
+    page: Page, models_dir: Path, tmp_path: Path, student: str
+) -> None:
+    """A detector of maps, a network of SimCC, and a skeleton that is not COCO's."""
+    models = shutil.copytree(models_dir, tmp_path / "models")
+    write_simcc_bundle(models)
+    settings = Settings(models_dir=models, serve_bundles=True, cors_origins=(page.tab.run("location.origin"),))
+    body = """const spots = await local({ ort, models: c[0] + "/models/", student: c[1] });
+    return spots.predict(blobOf(c[2], "image/png"));"""
+    with serving(settings) as server:
+        expected = server.predict(spots.encode(BOTH), model=student).json()
+        got = page.run(body, "student-s", [server.url, student, packed(BOTH)])
+    assert len(got["poses"]) == len(expected["poses"]) == 2
+    for here, there in zip(got["poses"], expected["poses"], strict=True):
+        np.testing.assert_allclose(points([here]), points([there]), atol=0.3)
+        assert [it["name"] for it in here["keypoints"]] == [it["name"] for it in there["keypoints"]]
+        assert here["score"] == pytest.approx(there["score"], abs=0.01)
+        assert here.get("edges") == (None if student == "student-s" else [[0, 1], [5, 16]])

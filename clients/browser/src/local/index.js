@@ -55,9 +55,8 @@ import { readPixels } from "./pixels.js";
 export async function local({ ort, models, detector = "detector", student = "student-s", ...options }) {
   const folder = new URL(models, globalThis.location?.href);
   if (!folder.pathname.endsWith("/")) folder.pathname += "/";
-  // One after the other: onnxruntime-web cannot load its WebAssembly twice at a time.
-  const detecting = await loadNetwork(ort, folder, detector, options);
-  const posing = await loadNetwork(ort, folder, student, options);
+  const loading = [detector, student].map((name) => loadNetwork(ort, folder, name, options));
+  const [detecting, posing] = await Promise.all(loading);
   return new LocalPosewright(new PersonDetector(detecting), new PoseEstimator(posing));
 }
 
