@@ -10,7 +10,6 @@ import pytest
 
 PATIENCE_S = 300
 TYPESCRIPT = "typescript@7.0.2"
-ESBUILD = "esbuild@0.28.2"
 ONNXRUNTIME_WEB = "onnxruntime-web@1.30.0"
 
 
