@@ -4,7 +4,7 @@ FROM python:3.11-slim AS build
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE NOTICE ./
 COPY service service
-COPY clients/browser clients/browser
+COPY clients/browser/src clients/browser/src
 # Without training/ here the wheel has no such package; the commands that need more than the runtime are removed.
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels . \
     && python -m venv --without-pip /venv \

@@ -22,7 +22,17 @@ from service.http.lingering_close import LingeringClose
 from service.http.middleware import RequestContext, UnhandledErrors
 from service.http.rate_limits import RateLimits
 from service.http.redirects import RelativeRedirects
-from service.http.routes import batch, canary, compare, health, models, open_inference, predict, repository
+from service.http.routes import (
+    batch,
+    bundle_files,
+    canary,
+    compare,
+    health,
+    models,
+    open_inference,
+    predict,
+    repository,
+)  # fmt: skip
 from service.http.security_headers import SecurityHeaders
 from service.http.upload_budget import UploadBudget
 from service.inference.agreement import Agreements
@@ -76,7 +86,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.hosts = AllowedHosts(settings)
     app.state.api_keys, app.state.rate_limits = api_keys, rate_limits
     for room in (
-        predict, batch, compare, models, canary, health, open_inference, repository, stream, problems, page,
+        predict, batch, compare, models, bundle_files, canary, health, open_inference, repository, stream, problems,
+        page,
     ):  # fmt: skip
         app.include_router(room.router)
     openapi.describe(app, public_metrics=settings.public_metrics)

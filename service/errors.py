@@ -253,6 +253,14 @@ class ModelControlFailed(ServiceError):
     fields: ClassVar[Mapping[str, str]] = {"model": "The model's name."}
 
 
+class BundleFilesForbidden(ServiceError):
+    """The server does not hand out its bundles."""
+
+    status, slug, title = 403, "bundle-files-forbidden", "The files of models are not served"
+    meaning = "The server runs without `--serve-bundles true`, and so keeps the files of its models to itself."
+    advice = "The operator starts the server with `--serve-bundles true`, or puts the models folder on a web server."
+
+
 class RateLimited(ServiceError):
     """The caller made too many calls in a short time."""
 

@@ -292,6 +292,11 @@ class Settings(BaseModel):
     canary_auto_rollback: bool = Field(
         default=False, description="true: a candidate that is measurably worse is rolled back without being asked."
     )
+    serve_bundles: bool = Field(
+        default=False,
+        description="true: send the files of the models, /models/NAME/manifest.json and model.onnx, to callers, for "
+        "pages that run them themselves (the browser client's local mode).",
+    )
     cors_origins: _Origins = Field(
         (),
         description="Origins of web pages that may call this server and open streams, separated by commas; * for all. "

@@ -15,7 +15,7 @@ from service.wire.caller import CALLER_KEY, Caller, counted_address
 OPEN_PATHS = frozenset(
     {
         *("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"),  # probes cannot hold secrets
-        *("/", "/docs", "/openapi.json", "/posewright.js", "/problems"),
+        *("/", "/docs", "/openapi.json", "/posewright.js", "/posewright-local.js", "/problems"),
     }
 )
 OPEN_FOLDERS = ("/docs/", "/web/", "/problems/")

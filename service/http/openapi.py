@@ -16,6 +16,7 @@ from service.errors import (
     PROBLEM_TYPE,
     BadParameter,
     BadRequest,
+    BundleFilesForbidden,
     DeadlineExceeded,
     EmptyBody,
     ModelControlFailed,
@@ -145,6 +146,10 @@ BATCH = _route(
 COMPARE = _route({_JSON: _ref(wire.ComparisonReply)}, _PICTURE_PROBLEMS, _ONE_PICTURE)
 MODELS = _route({_JSON: _ref(wire.Models)}, {})
 MODEL = _route({_JSON: _ref(wire.ModelDetail)}, _problems(UnknownModel))
+BUNDLE_MANIFEST = _route({_JSON: {"type": "object"}}, _problems(BundleFilesForbidden, UnknownModel))
+BUNDLE_GRAPH = _route(
+    {"application/octet-stream": _BINARY["schema"]}, _problems(BundleFilesForbidden, UnknownModel, Unavailable)
+)
 CANARY = _route({_JSON: _ref(CanaryReply)}, {})
 CANARY_START = _route(
     {_JSON: _ref(CanaryReply)},

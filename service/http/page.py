@@ -1,6 +1,6 @@
 """Files for browsers: the page at /, the API documentation at /docs, and the browser client at /posewright.js.
 
-The page lies in ``service/web``, the browser client in ``clients/browser``, and Swagger UI comes from the package
+The page lies in ``service/web``, the browser client in ``clients/browser/src``, and Swagger UI comes from the package
 ``fastapi_offline``, of which only the static files are used. All URLs in the files are relative, so that they work
 under any path prefix.
 """
@@ -14,9 +14,9 @@ from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
 WEB = Path(__file__).parents[1] / "web"
-_CHECKOUT = Path(__file__).parents[2] / "clients" / "browser"
+_CHECKOUT = Path(__file__).parents[2] / "clients" / "browser" / "src"
 BROWSER_CLIENT = _CHECKOUT if _CHECKOUT.is_dir() else WEB / "browser"
-"""The browser client: in a checkout in ``clients/browser``, in a wheel in ``service/web/browser`` (pyproject.toml)."""
+"""The browser client: in a checkout in ``clients/browser/src``, in a wheel in ``service/web/browser``."""
 # Only files of this server. Videos that the visitor opens, and pictures that the page makes, are blobs.
 _POLICY = (
     "default-src 'self'; img-src 'self' blob:; media-src 'self' blob:; object-src 'none'; base-uri 'self'; "
@@ -36,6 +36,7 @@ _DOCS_HEADERS = HEADERS | {
 router = APIRouter(include_in_schema=False)
 _files = StaticFiles(directory=WEB)
 _browser_client = StaticFiles(directory=BROWSER_CLIENT)
+_local_mode = StaticFiles(directory=BROWSER_CLIENT / "local")
 _swagger_ui = StaticFiles(packages=[("fastapi_offline", "static")])
 _READ = ["GET", "HEAD"]
 
@@ -76,6 +77,18 @@ async def swagger_ui(request: Request, name: str) -> Response:
 async def browser_client(request: Request) -> Response:
     """Serve the module that pages of other sites import."""
     return await _send("posewright.js", request)
+
+
+@router.api_route("/posewright-local.js", methods=_READ)
+async def local_mode(request: Request) -> Response:
+    """Serve the module with which pages of other sites run the models themselves."""
+    return await _send("posewright-local.js", request)
+
+
+@router.api_route("/web/browser/local/{name}", methods=_READ)
+async def local_mode_file(request: Request, name: str) -> Response:
+    """Serve a module of the browser client's local mode."""
+    return await _send(name, request, _local_mode)
 
 
 @router.api_route("/web/browser/{name}", methods=_READ)

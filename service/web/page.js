@@ -23,7 +23,8 @@ const element = (id) => /** @type {HTMLElement} */ (document.getElementById(id))
 const field = /** @type {(id: string) => HTMLInputElement} */ (element);
 const button = /** @type {(id: string) => HTMLButtonElement} */ (element);
 
-const server = new Posewright(document.baseURI);
+// The page itself asks again, and tells its visitor meanwhile.
+const server = new Posewright(document.baseURI, { retries: { attempts: 1 } });
 const video = /** @type {HTMLVideoElement} */ (element("video"));
 const cameraChoice = /** @type {HTMLSelectElement} */ (element("camera-choice"));
 const views = [new PoseView(element("view-one")), new PoseView(element("view-two"))];

@@ -25,6 +25,7 @@ CAMERA, DESK, WRONG = "camera-0123456789.abc", "desk~0123456789!abc", "wrong-012
 PICTURE = spots.encode(spots.paint(spots.SURE))
 OPEN = {
     "/", "/healthz", "/readyz", "/docs", "/docs/{name}", "/web/{name}", "/web/browser/{name}", "/posewright.js",
+    "/web/browser/local/{name}", "/posewright-local.js",
     "/problems", "/problems/{slug}", "/openapi.json", "/v2/health/live", "/v2/health/ready",
 }  # fmt: skip
 

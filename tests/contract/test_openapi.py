@@ -16,13 +16,13 @@ def test_every_reference_resolves_and_every_route_is_described(server: Running) 
     for name in re.findall(r'"#/components/schemas/([^"]+)"', response.text):
         assert name in document["components"]["schemas"]
     assert sorted(document["paths"]) == [
-        "/canary", "/canary/promote", "/canary/rollback",
-        "/compare", "/healthz", "/metrics", "/models", "/models/{name}", "/predict", "/predict/batch", "/readyz", "/v2",
-        "/v2/health/live", "/v2/health/ready", "/v2/models/{name}", "/v2/models/{name}/infer",
+        "/canary", "/canary/promote", "/canary/rollback", "/compare", "/healthz", "/metrics", "/models",
+        "/models/{name}", "/models/{name}/manifest.json", "/models/{name}/model.onnx", "/predict", "/predict/batch",
+        "/readyz", "/v2", "/v2/health/live", "/v2/health/ready", "/v2/models/{name}", "/v2/models/{name}/infer",
         "/v2/models/{name}/ready", "/v2/models/{name}/versions/{version}",
-        "/v2/models/{name}/versions/{version}/infer",
-        "/v2/models/{name}/versions/{version}/ready", "/v2/repository/index", "/v2/repository/models/{name}/load",
-        "/v2/repository/models/{name}/rollback", "/v2/repository/models/{name}/unload",
+        "/v2/models/{name}/versions/{version}/infer", "/v2/models/{name}/versions/{version}/ready",
+        "/v2/repository/index", "/v2/repository/models/{name}/load", "/v2/repository/models/{name}/rollback",
+        "/v2/repository/models/{name}/unload",
     ]  # fmt: skip
     for methods in document["paths"].values():
         for operation in methods.values():

@@ -63,6 +63,7 @@ EXAMPLES = {
     "canary_file": ("/srv/canary.json", "/srv/canary.json"),
     "canary_window_s": ("60", 60),
     "canary_auto_rollback": ("true", True),
+    "serve_bundles": ("true", True),
     "cors_origins": ("https://a.example, https://b.example", ("https://a.example", "https://b.example")),
     "log_level": ("debug", "debug"),
     "log_format": ("json", "json"),

@@ -36,7 +36,7 @@ def test_predict_takes_every_kind_of_picture(blank_page: Tab, source: str) -> No
 def test_poses_have_the_shape_of_tensorflow_js(blank_page: Tab) -> None:
     pose = run(blank_page, "return (await server.predict(blobOf(a))).poses[0]", packed(BOTH))
     assert set(pose) == {"keypoints", "score", "box"}
-    assert {"x", "y", "score", "name"} == set(pose["keypoints"][0])
+    assert {"x", "y", "score", "name", "visible"} == set(pose["keypoints"][0])
     assert [it["name"] for it in pose["keypoints"]][:2] == ["nose", "left_eye"]
     x, y, width, height = SURE.box_xywh
     box = {"xMin": x, "yMin": y, "xMax": x + width, "yMax": y + height, "width": width, "height": height}
@@ -63,6 +63,41 @@ def test_options_reach_the_server(blank_page: Tab) -> None:
     got = run(blank_page, body, packed(BOTH), [UNSURE.box_xywh])
     assert [it[:2] for it in got] == [[1, "student-s"], [1, "student-s"], [1, "student-s"], [2, "teacher"]]
     assert got[2][2] == pytest.approx(UNSURE.box_xywh[0], abs=0.1)
+
+
+def test_the_keypoint_threshold_decides_what_is_visible(blank_page: Tab) -> None:
+    body = """const canvas = await canvasOf(blobOf(a));
+    const predict = (keypointThreshold) => server.predict(canvas, { boxes: [[560, 300, 60, 60]], keypointThreshold });
+    const first = async (stream) => { for await (const result of stream) return result; };
+    const results = await Promise.all([predict(0), predict(0.1),
+      first(server.stream(canvas, { keypointThreshold: 0.1 })), first(server.stream(canvas))]);
+    return results.map(({ poses }) => poses[0].keypoints.map(({ visible = null }) => visible));"""
+    assert run(blank_page, body, packed(BOTH)) == [[it] * 17 for it in (True, False, True, None)]
+
+
+def test_a_batch_has_an_entry_for_every_picture_in_order(blank_page: Tab) -> None:
+    body = """const [one, both] = [blobOf(a), blobOf(b)];
+    const sources = [one, new Blob(["hello"], { type: "image/png" }), await canvasOf(both), both];
+    const entries = await server.predictBatch(sources, { maxSide: 320 });
+    return entries.map((it) => (it instanceof PosewrightError ? it.slug : it));"""
+    one, bad, small, both = run(blank_page, body, packed(spots.paint(SURE)), packed(BOTH))
+    assert bad == "undecodable-image"
+    np.testing.assert_allclose(points(one["poses"]), [SURE.keypoints], atol=1.5)
+    np.testing.assert_allclose(points(both["poses"]), [SURE.keypoints, UNSURE.keypoints], atol=1.5)
+    np.testing.assert_allclose(points(small["poses"]), [SURE.keypoints, UNSURE.keypoints], atol=3)
+    assert small["image"] == both["image"] == {"width": 640, "height": 384}
+    assert one["model"]["name"] == "student-s"
+
+
+def test_boxes_of_a_batch_hold_for_every_picture_of_one_scale(blank_page: Tab) -> None:
+    body = """const canvas = await canvasOf(blobOf(a)), options = { boxes: b, maxSide: 320 };
+    const entries = await server.predictBatch([canvas, canvas], options);
+    const failures = await Promise.all([[canvas, blobOf(a)], []].map((it) =>
+      server.predictBatch(it, options).catch(({ slug }) => slug)));
+    return [entries.map((it) => it.poses[0].box.xMin), failures];"""
+    boxes, failures = run(blank_page, body, packed(BOTH), [UNSURE.box_xywh])
+    assert boxes == pytest.approx([UNSURE.box_xywh[0]] * 2, abs=0.1)
+    assert failures == ["boxes", "source"]
 
 
 def test_compare_and_models_return_what_the_server_sends(blank_page: Tab, server: Running) -> None:

@@ -39,6 +39,7 @@ export { EDGES, frameHeader, KEYPOINTS } from "./wire.js";
 /** @typedef {import("./frames.js").MovingSource} MovingSource */
 /** @typedef {import("./picture.js").Drawable} Drawable */
 /** @typedef {import("./picture.js").Source} Source */
+/** @typedef {import("./retries.js").Retries} Retries */
 /** @typedef {import("./stream.js").StreamOptions} StreamOptions */
 /** @typedef {import("./stream.js").StreamResult} StreamResult */
 /** @typedef {import("./stream.js").StreamStats} StreamStats */

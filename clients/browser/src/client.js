@@ -1,12 +1,14 @@
 /** Calls to a posewright server. */
 
-import { badKey, refusal, unreachable } from "./errors.js";
-import { encode } from "./picture.js";
+import { badKey, clientType, PosewrightError, refusal, unreachable } from "./errors.js";
+import { encode, Scale } from "./picture.js";
+import { retrying } from "./retries.js";
 import { PoseStream } from "./stream.js";
 import { readPose } from "./wire.js";
 
 /** @typedef {import("./frames.js").MovingSource} MovingSource */
 /** @typedef {import("./picture.js").Source} Source */
+/** @typedef {import("./retries.js").Retries} Retries */
 /** @typedef {import("./stream.js").StreamOptions} StreamOptions */
 /** @typedef {import("./wire.js").Pose} Pose */
 /** @typedef {import("./wire.js").Size} Size */
@@ -18,6 +20,7 @@ import { readPose } from "./wire.js";
  *   those that the detector finds.
  * @property {number} [maxPeople] Maximum number of people.
  * @property {number} [minScore] Poses with a lower score are left out.
+ * @property {number} [keypointThreshold] Minimum score of a `visible` keypoint; all keypoints are returned.
  * @property {number} [maxSide] Longest side to send, pixels; larger pictures are shrunk first. Does not apply to blobs.
  * @property {number} [quality] JPEG quality, 0..1; default 0.92.
  * @property {AbortSignal} [signal] Aborts the call, e.g. `AbortSignal.timeout(5000)`.
@@ -74,17 +77,20 @@ import { readPose } from "./wire.js";
 export class Posewright {
   #url;
   #key;
+  #retries;
 
   /**
    * @param {string | URL} [url] Address of the server; default: the server that this module was loaded from, at
    *   `web/browser/client.js`.
-   * @param {{ key?: string }} [options] `key`: API key, where the server or its proxy requires one.
+   * @param {{ key?: string, retries?: Retries }} [options] `key`: API key, where the server or its proxy requires one;
+   *   `retries`: when calls are repeated.
    */
-  constructor(url = new URL("../..", import.meta.url), { key } = {}) {
+  constructor(url = new URL("../..", import.meta.url), { key, retries = {} } = {}) {
     const base = new URL(url, globalThis.location?.href);
     if (!base.pathname.endsWith("/")) base.pathname += "/";
     this.#url = base;
     this.#key = key;
+    this.#retries = retries;
   }
 
   /** @param {string | undefined} key API key of all later calls and streams. */
@@ -102,13 +108,37 @@ export class Posewright {
    */
   async predict(source, options = {}) {
     const { reply, scale } = await this.#post("predict", source, options);
-    return {
-      poses: reply.poses.map((/** @type {any} */ it) => scale.poseToSource(readPose(it, reply))),
-      image: scale.sizeOfSource(reply.image),
-      model: reply.model,
-      timingsMs: reply.timings_ms,
-      id: reply.id,
-    };
+    return readPrediction(reply, scale);
+  }
+
+  /**
+   * Find the people in several pictures with one call, in order. A bad picture becomes an error in the list.
+   *
+   * @param {Iterable<Source>} sources
+   * @param {PredictOptions} [options] `boxes` are those of every picture, which then have one size.
+   * @returns {Promise<(Prediction | PosewrightError)[]>}
+   * @throws {PosewrightError} For the call as a whole.
+   */
+  async predictBatch(sources, options = {}) {
+    const { maxSide = Infinity, quality = 0.92 } = options;
+    const form = new FormData();
+    /** @type {Scale[]} */
+    const scales = [];
+    for (const source of sources) {
+      const { blob, scale } = await encode(source, maxSide, quality);
+      form.append("image", blob, String(scales.length));
+      scales.push(scale);
+    }
+    const [first] = scales;
+    if (!first) throw new PosewrightError("expected at least one picture, got none", { type: clientType("source") });
+    if (options.boxes && scales.some(({ x, y }) => x !== first.x || y !== first.y)) {
+      const detail = "boxes: expected pictures that are sent at one scale; send one call for each, or drop maxSide";
+      throw new PosewrightError(detail, { type: clientType("boxes") });
+    }
+    const reply = await this.#call("predict/batch", { ...callOf(options, first), body: form });
+    return reply.map((/** @type {any} */ it, /** @type {number} */ i) =>
+      it.problem ? PosewrightError.from(it.problem) : readPrediction(it, scales[i]),
+    );
   }
 
   /**
@@ -152,6 +182,23 @@ export class Posewright {
   }
 
   /**
+   * Ask once whether the server is ready; false while it loads its models.
+   *
+   * @param {{ signal?: AbortSignal }} [options]
+   * @returns {Promise<boolean>}
+   * @throws {PosewrightError} The server cannot be reached.
+   */
+  async ready({ signal } = {}) {
+    try {
+      await this.#call("readyz", { signal, retries: { attempts: 1 } });
+      return true;
+    } catch (error) {
+      if (error instanceof PosewrightError && error.status === 503) return false;
+      throw error;
+    }
+  }
+
+  /**
    * Track the people in a video or on a canvas. Read the results with `for await`, where a slow reader gets the newest
    * result, or pass `onResult`; `close()` ends the stream.
    *
@@ -171,24 +218,33 @@ export class Posewright {
    * @param {PredictOptions} options
    */
   async #post(path, source, options) {
-    const { maxSide = Infinity, quality = 0.92, signal } = options;
+    const { maxSide = Infinity, quality = 0.92 } = options;
     const { blob, scale } = await encode(source, maxSide, quality);
-    const query = {
-      model: options.model,
-      boxes: options.boxes && JSON.stringify(options.boxes.map((box) => scale.boxToSent(box))),
-      max_people: options.maxPeople,
-      min_score: options.minScore,
-    };
-    return { scale, reply: await this.#call(path, { query, body: blob, signal }) };
+    return { scale, reply: await this.#call(path, { ...callOf(options, scale), body: blob }) };
   }
 
   /**
    * @param {string} path
-   * @param {{ query?: Record<string, unknown>, body?: Blob, signal?: AbortSignal }} call
+   * @param {Call} call
    * @returns {Promise<any>}
    */
-  async #call(path, { query = {}, body, signal }) {
+  async #call(path, call) {
+    const { signal, retries = this.#retries } = call;
     const url = new URL(path, this.#url);
+    const response = await retrying(() => this.#fetch(url, call), retries, signal);
+    // From here on the answer has begun, and the call is not repeated.
+    return response.json().catch((cause) => {
+      throw signal?.aborted ? cause : unreachable(url, cause);
+    });
+  }
+
+  /**
+   * @param {URL} path
+   * @param {Call} call
+   * @returns {Promise<Response>} A successful one.
+   */
+  async #fetch(path, { query = {}, body, signal }) {
+    const url = new URL(path);
     for (const [name, value] of Object.entries(query)) {
       if (value !== undefined) url.searchParams.set(name, String(value));
     }
@@ -198,13 +254,50 @@ export class Posewright {
     } catch (cause) {
       throw badKey(cause);
     }
-    if (body) headers.set("Content-Type", body.type);
+    if (body instanceof Blob) headers.set("Content-Type", body.type);
     const response = await fetch(url, { method: body ? "POST" : "GET", headers, body, signal }).catch((cause) => {
       throw signal?.aborted ? cause : unreachable(url, cause);
     });
     if (!response.ok) throw await refusal(response);
-    return response.json().catch((cause) => {
-      throw signal?.aborted ? cause : unreachable(url, cause);
-    });
+    return response;
   }
+}
+
+/**
+ * @typedef {object} Call
+ * @property {Record<string, unknown>} [query]
+ * @property {Blob | FormData} [body]
+ * @property {AbortSignal} [signal]
+ * @property {Retries} [retries]
+ */
+
+/**
+ * @param {PredictOptions} options
+ * @param {Scale} scale
+ * @returns {Call}
+ */
+function callOf(options, scale) {
+  const query = {
+    model: options.model,
+    boxes: options.boxes && JSON.stringify(options.boxes.map((box) => scale.boxToSent(box))),
+    max_people: options.maxPeople,
+    min_score: options.minScore,
+    keypoint_threshold: options.keypointThreshold,
+  };
+  return { query, signal: options.signal };
+}
+
+/**
+ * @param {any} reply
+ * @param {Scale} scale
+ * @returns {Prediction}
+ */
+function readPrediction(reply, scale) {
+  return {
+    poses: reply.poses.map((/** @type {any} */ it) => scale.poseToSource(readPose(it, reply))),
+    image: scale.sizeOfSource(reply.image),
+    model: reply.model,
+    timingsMs: reply.timings_ms,
+    id: reply.id,
+  };
 }

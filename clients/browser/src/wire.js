@@ -1,7 +1,10 @@
 /** The wire format `pose.v1`: the skeleton, the header of a frame, and how poses are read. */
 
 /** @typedef {{ width: number, height: number }} Size Pixels. */
-/** @typedef {{ x: number, y: number, score: number, name: string }} Keypoint Pixels; score: expected OKS, 0..1. */
+/**
+ * @typedef {{ x: number, y: number, score: number, name: string, visible?: boolean }} Keypoint Pixels; score: expected
+ *   OKS, 0..1; visible: whether the score reaches `keypointThreshold`, missing in streams without that option.
+ */
 /** @typedef {{ xMin: number, yMin: number, xMax: number, yMax: number, width: number, height: number }} Box Pixels. */
 /** @typedef {readonly (readonly [number, number])[]} Edges Pairs of keypoint indices, from 0. */
 /**
@@ -62,7 +65,7 @@ export function readPose({ id, score, box, keypoints }, skeleton) {
     keypoints: keypoints.map((/** @type {any} */ it, /** @type {number} */ k) =>
       Array.isArray(it)
         ? { x: it[0], y: it[1], score: it[2], name: names[k] }
-        : { x: it.x, y: it.y, score: it.score, name: it.name },
+        : { x: it.x, y: it.y, score: it.score, name: it.name, visible: it.visible },
     ),
     score,
     box: makeBox(box[0], box[1], box[2], box[3]),

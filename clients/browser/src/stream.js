@@ -18,6 +18,7 @@ import { frameHeader, HEADER_BYTES, readPose } from "./wire.js";
  * @property {string} [model] As in `PredictOptions`.
  * @property {number} [maxPeople] As in `PredictOptions`.
  * @property {number} [minScore] As in `PredictOptions`.
+ * @property {number} [keypointThreshold] As in `PredictOptions`.
  * @property {boolean} [track] Give people ids that stay the same from frame to frame; default true.
  * @property {boolean} [smooth] Smooth the keypoints of tracked people over time; default true.
  * @property {number} [maxFps] Maximum number of frames to send per second; default 30.
@@ -94,10 +95,12 @@ export class PoseStream {
    * @param {StreamOptions} options
    */
   constructor(url, key, source, options) {
-    const { model, maxPeople, minScore, track = true, smooth = true, maxFps = 30, maxRetries = Infinity } = options;
+    const { model, maxPeople, minScore, keypointThreshold, track = true, smooth = true } = options;
+    const { maxFps = 30, maxRetries = Infinity } = options;
     const hello = {
-      type: "hello", policy: "latest", format: "compact", track, smooth, max_fps: maxFps,
-      model, max_people: maxPeople, min_score: minScore,
+      type: "hello", policy: "latest", track, smooth, max_fps: maxFps,
+      format: keypointThreshold === undefined ? "compact" : "pose", // only `pose` has the field `visible`
+      model, max_people: maxPeople, min_score: minScore, keypoint_threshold: keypointThreshold,
     };
     this.#connection = new StreamConnection(url, key, hello, maxRetries, {
       onMessage: (message) => this.#receive(message),

@@ -76,11 +76,24 @@ export function badKey(cause) {
  * @param {Response} response
  */
 export async function refusal(response) {
-  const retryAfter = Number.parseFloat(response.headers.get("Retry-After") ?? "");
+  const retryAfterS = parseRetryAfter(response.headers.get("Retry-After"));
   const problem = await response.json().catch(() => ({}));
   const { status, statusText } = response;
   const fallback = { status, detail: `the server responded with ${status} ${statusText}`.trim() };
-  return PosewrightError.from({ ...fallback, ...problem }, Number.isNaN(retryAfter) ? null : retryAfter);
+  return PosewrightError.from({ ...fallback, ...problem }, retryAfterS);
+}
+
+/**
+ * Parse the header `Retry-After` (RFC 9110, 10.2.3): seconds or a date.
+ *
+ * @param {string | null} value
+ * @returns {number | null} Seconds; null if it is neither.
+ */
+function parseRetryAfter(value) {
+  if (value === null || value.trim() === "") return null;
+  if (/^\s*\d+\s*$/.test(value)) return Number(value);
+  const dateMs = Date.parse(value);
+  return Number.isNaN(dateMs) ? null : Math.max(0, (dateMs - Date.now()) / 1000);
 }
 
 /**
