@@ -74,13 +74,21 @@ def _skeleton(sio: Any, skeleton: ReplySkeleton) -> Any:
 
 
 def _footage(sio: Any, recording: Recording, frames: list[RecordedFrame], video: Path | None) -> Any:
-    """Return the video, or the list of photos; neither is opened, so it need not be on this machine."""
-    names: Any = [it.file for it in frames if it.file is not None]
+    """Return the video, or the list of photos; neither is opened, so it need not be on this machine.
+
+    The metadata are those that sleap-io writes for a file that it has opened.
+    """
+    photos = [it.file for it in frames if it.file is not None]
     size = frames[0].size
-    shape = None if size is None else (frames[-1].index + 1, size[1], size[0], 3)
-    metadata = {} if shape is None else {"shape": shape}
-    path = names or str(video or f"{recording.name}.mp4")
-    return sio.Video(filename=path, open_backend=False, backend_metadata=metadata)
+    count = len(photos) or frames[-1].index + 1
+    shape = None if size is None else (count, size[1], size[0], 3)
+    if photos:
+        metadata = {"type": "ImageVideo", "filename": photos[0], "filenames": photos, "grayscale": False}
+        return sio.Video(filename=photos, open_backend=False, backend_metadata=metadata | {"shape": shape})
+    name = str(video or f"{recording.name}.mp4")
+    metadata = {"type": "MediaVideo", "filename": name, "grayscale": False, "bgr": True}
+    metadata |= {"dataset": "", "input_format": "", "shape": shape}
+    return sio.Video(filename=name, open_backend=False, backend_metadata=metadata)
 
 
 def _instance(sio: Any, person: RecordedPerson, skeleton: Any, tracks: dict[int | None, Any]) -> Any:
