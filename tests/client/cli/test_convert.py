@@ -95,9 +95,9 @@ def test_video_writes_formats_itself(run: Run, server: Running, tmp_path: Path, 
     command = ["video", video, "--url", server.url, "--to", "csv", "--to", "openpose", "--to", "label-studio"]
     assert run(*command) == 0
     assert {it.name for it in tmp_path.iterdir()} == {
-        "clip.avi", "clip.jsonl", "clip.csv", "clip_openpose", "clip.label-studio.json", "clip.label-studio.xml",
+        "clip.avi", "clip.jsonl", "clip.csv", "clip_json", "clip.label-studio.json", "clip.label-studio.xml",
     }  # fmt: skip
-    assert len(list((tmp_path / "clip_openpose").glob("clip_*_keypoints.json"))) == FRAMES
+    assert len(list((tmp_path / "clip_json").glob("clip_*_keypoints.json"))) == FRAMES
     (tmp_path / "clip.jsonl").unlink()
     assert run(*command) == 1
     assert "clip.csv exists already" in capsys.readouterr().err

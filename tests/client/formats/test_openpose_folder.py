@@ -81,7 +81,7 @@ def test_feet_face_and_hands_are_written_where_the_skeleton_has_them(tmp_path: P
 
 def test_a_skeleton_without_cocos_keypoints_needs_its_own_order(tmp_path: Path) -> None:
     line = frame([[1, 2, 1], [3, 4, 1]], keypoints=["head", "tail"], edges=[])
-    with pytest.raises(ResultsError, match="without nose, .* --layout own"):
+    with pytest.raises(ResultsError, match=r"without nose, .* --layout own"):
         written(tmp_path, [line])
     assert [it.name for it in tmp_path.iterdir()] == ["clip.jsonl"]
     (person,) = people_of(written(tmp_path, [line], layout="own"))

@@ -53,3 +53,17 @@ def test_skeleton_and_symmetries(tmp_path: Path) -> None:
 def test_photos_are_a_video_of_pictures(tmp_path: Path) -> None:
     labels = loaded(tmp_path, [{"file": it, "image": SIZE, "poses": []} for it in ("a.jpg", "b.jpg")])
     assert labels.videos[0].filename == ["a.jpg", "b.jpg"]
+
+
+def test_sleap_io_writes_deeplabcut_and_nwb_from_them(tmp_path: Path) -> None:
+    pose = {"id": "1", "score": 0.5, "box": [0, 0, 10, 20], "keypoints": [[1.5, 2.5, 0.9]] * 17}
+    lines = [{"frame": i, "time_ms": 40 * i, "image": SIZE, "session": "a", "poses": [pose]} for i in range(3)]
+    labels = loaded(tmp_path, lines)
+    sio.save_csv(labels, str(tmp_path / "dlc.csv"), format="dlc")
+    rows = [it.split(",") for it in (tmp_path / "dlc.csv").read_text().splitlines()]
+    assert [it[0] for it in rows[:3]] == ["scorer", "bodyparts", "coords"]  # of one animal
+    assert {it[1] for it in rows[1:2]} == {"nose"}
+    assert [it[1:3] for it in rows[3:]] == [["1.5", "2.5"]] * 3
+    sio.save_nwb(labels, str(tmp_path / "clip.nwb"))
+    again = sio.load_nwb(str(tmp_path / "clip.nwb"))
+    assert [it.instances[0].numpy()[0].tolist() for it in again.labeled_frames] == [[1.5, 2.5]] * 3

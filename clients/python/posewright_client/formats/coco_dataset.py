@@ -1,7 +1,7 @@
 """``coco``: a COCO keypoints data set, for FiftyOne, CVAT, MMPose and ``posewright-train``.
 
-Source: cocodataset.org/#format-data. The keys ``score``, ``track_id``, ``keypoint_scores`` of annotations and
-``frame_id``, ``time_s``, ``upright`` of images are additions, which readers of COCO keep or ignore.
+Source: cocodataset.org/#format-data. The keys ``score``, ``track_id``, ``keypoint_scores`` and ``attributes`` (CVAT's)
+of annotations and ``frame_id``, ``time_s``, ``upright`` of images are additions, which readers of COCO keep or ignore.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ def _annotation(frame: RecordedFrame, person: RecordedPerson, number: int, thres
         "score": person.score,
         "keypoint_scores": [score for _, _, score in person.keypoints],
     }
-    return annotation if person.track is None else annotation | {"track_id": person.track}
+    track = {"track_id": person.track}
+    return annotation if person.track is None else annotation | track | {"attributes": track}
 
 
 def _category(recording: Recording) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class Format:
 FORMATS: Mapping[str, Format] = {
     "csv": Format(".csv", lambda results, out, _: csv_table.write(results, out)),
     "parquet": Format(".parquet", lambda results, out, _: parquet_table.write(results, out)),
-    "openpose": Format("_openpose", lambda results, out, it: openpose_folder.write(results, out, layout=it.layout)),
+    "openpose": Format("_json", lambda results, out, it: openpose_folder.write(results, out, layout=it.layout)),
     "coco": Format(".coco.json", lambda results, out, it: coco_dataset.write(results, out, threshold=it.threshold)),
     "sleap": Format(".slp", lambda results, out, it: sleap_labels.write(results, out, video=it.video)),
     "label-studio": Format(

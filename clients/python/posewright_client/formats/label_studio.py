@@ -37,7 +37,8 @@ def write(recording: Recording, out: Path, *, threshold: float = THRESHOLD, root
     """
     with new_file(out) as part, part.open("w") as file:
         for i, frame in enumerate(recording.frames()):
-            file.write(("[\n" if i == 0 else ",\n") + json.dumps(_task(recording, frame, threshold, root)))
+            task = json.dumps(_task(recording, frame, threshold, root), separators=(",", ":"))
+            file.write(("[\n" if i == 0 else ",\n") + task)
         file.write("\n]\n")
     with new_file(out.with_suffix(".xml")) as part:
         part.write_text(labelling_interface(recording.skeleton.keypoints), encoding="utf-8")
@@ -70,18 +71,22 @@ def _regions(
     x, y, w, h = person.box
     left, top = max(0.0, min(x, width)), max(0.0, min(y, height))
     right, bottom = max(left, min(x + w, width)), max(top, min(y + h, height))
-    corner = {"x": 100 * left / width, "y": 100 * top / height}
-    extent = {"width": 100 * (right - left) / width, "height": 100 * (bottom - top) / height, "rotation": 0}
+    corner = {"x": _percent(left, width), "y": _percent(top, height)}
+    extent = {"width": _percent(right - left, width), "height": _percent(bottom - top, height), "rotation": 0}
     box = f"person{index}"
     found = [_region(box, PEOPLE, "rectanglelabels", PERSON, corner | extent, person.score, size)]
     if person.track is not None:
         found[0]["meta"] = {"text": [f"track {person.track}"]}
     for name, (px, py, score) in zip(names, person.keypoints, strict=True):
         if score >= threshold and 0 <= px <= width and 0 <= py <= height:
-            place = {"x": 100 * px / width, "y": 100 * py / height, "width": POINT_WIDTH}
+            place = {"x": _percent(px, width), "y": _percent(py, height), "width": POINT_WIDTH}
             region = _region(f"{box}-{name}", KEYPOINTS, "keypointlabels", name, place, score, size)
             found.append(region | {"parentID": box})
     return found
+
+
+def _percent(length: float, whole: int) -> float:
+    return round(100 * length / whole, 5)
 
 
 def _region(name: str, control: str, kind: str, label: str, value: Any, score: float, size: Size) -> dict[str, Any]:
