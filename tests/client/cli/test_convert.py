@@ -40,6 +40,7 @@ def test_the_frames_of_a_video_become_a_data_set_that_can_be_trained_on(
     assert run(*command) == 1
     assert "exists already" in capsys.readouterr().err
     assert run(*command, "--overwrite") == 0
+    assert not list(tmp_path.glob(".*"))
 
     assert train(["check", str(labels), "--images", str(pictures)]) == 0
     assert train(
@@ -136,3 +137,29 @@ def test_pictures_of_another_video_are_refused(run: Run, clip: Path, tmp_path: P
     assert run("convert", clip, "--to", "coco", "--video", short, "--pictures", tmp_path / "pictures") == 1
     assert "ends before it; give the video that the results are of" in capsys.readouterr().err
     assert not (tmp_path / "pictures").exists()
+
+
+def test_nothing_that_convert_did_not_write_is_replaced(run: Run, clip: Path, tmp_path: Path, capsys) -> None:
+    video, folder = clip.with_suffix(".avi"), tmp_path / "holiday"
+    folder.mkdir()
+    (folder / "beach.jpg").write_bytes(b"x")
+    command = ["convert", clip, "--to", "coco", "--video", video, "--pictures", folder, "--overwrite"]
+    assert run(*command) == 1
+    assert "expected a folder of nothing but" in capsys.readouterr().err
+    assert (folder / "beach.jpg").read_bytes() == b"x"
+    interface = tmp_path / "tasks.xml"
+    interface.write_text("mine")
+    assert run("convert", clip, "--to", "label-studio", "--out", tmp_path / "tasks.json") == 1
+    assert "tasks.xml exists already" in capsys.readouterr().err
+    assert interface.read_text() == "mine"
+
+
+def test_photos_are_never_overwritten_by_frames(run: Run, clip: Path, tmp_path: Path, capsys) -> None:
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(b"x")
+    results = tmp_path / "photos.jsonl"
+    results.write_text(json.dumps({"file": str(photo), "poses": []}) + "\n")
+    command = ["convert", results, "--to", "coco", "--video", clip.with_suffix(".avi"), "--pictures", tmp_path / "new"]
+    assert run(*command) == 1
+    assert "it is a photo, not a frame of a video" in capsys.readouterr().err
+    assert photo.read_bytes() == b"x"

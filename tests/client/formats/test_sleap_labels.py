@@ -55,6 +55,7 @@ def test_photos_are_a_video_of_pictures(tmp_path: Path) -> None:
     assert labels.videos[0].filename == ["a.jpg", "b.jpg"]
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # sleap-io calls pynwb and ndx-pose as they were before
 def test_sleap_io_writes_deeplabcut_and_nwb_from_them(tmp_path: Path) -> None:
     pose = {"id": "1", "score": 0.5, "box": [0, 0, 10, 20], "keypoints": [[1.5, 2.5, 0.9]] * 17}
     lines = [{"frame": i, "time_ms": 40 * i, "image": SIZE, "session": "a", "poses": [pose]} for i in range(3)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import glob
 from pathlib import Path
 
 from posewright_client._pictures import require_cv2
@@ -41,8 +42,9 @@ def run(arguments: argparse.Namespace) -> int:
     """
     results, video = arguments.results, arguments.video
     out = arguments.out or default_path(results, arguments.to)
-    if out.exists() and (not arguments.overwrite or out.samefile(results)):
-        raise ValueError(f"{out} exists already; choose another name with --out, or use --overwrite")
+    for path in [*FORMATS[arguments.to].outputs(out), *filter(None, [arguments.pictures])]:
+        if path.exists() and (not arguments.overwrite or path.samefile(results)):
+            raise ValueError(f"{path} exists already; choose another name, or use --overwrite")
     if arguments.pictures is not None and video is None:
         raise ValueError("--pictures: expected --video with it, got none; give the video that the results are of")
     recording = Recording(results, video=video, size=arguments.size or _video_size(video))
@@ -71,8 +73,9 @@ def _write_pictures(recording: Recording, movie: Movie, folder: Path) -> None:
     """Write the frames that have results as JPEG files."""
     cv2 = require_cv2("--pictures")
     pictures = iter(movie.read())
-    with new_folder(folder, "*.jpg") as part:
+    with new_folder(folder, f"{glob.escape(recording.name)}_{'[0-9]' * 12}.jpg") as part:
         for frame in recording.frames():
+            _require(recording, frame, frame.file is None, "it is a photo, not a frame of a video")
             picture = next((it for it in pictures if it.index == frame.index), None)
             _require(recording, frame, picture is not None, f"{movie.path} ends before it")
             assert picture is not None

@@ -58,7 +58,8 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.patience,
     )
     converted = {name: default_path(journal, name) for name in arguments.to}
-    if not arguments.overwrite and (existing := [it for it in converted.values() if it.exists()]):
+    outputs = [it for name, path in converted.items() for it in FORMATS[name].outputs(path)]
+    if not arguments.overwrite and (existing := [it for it in outputs if it.exists()]):
         raise PosewrightError(f"{existing[0]} exists already; move it, or use --overwrite")
     started_s = time.monotonic()
     with make_client(arguments) as client:

@@ -44,10 +44,16 @@ class Format:
     Attributes:
         ending: What its files or folders end with by default, in place of ``.jsonl``.
         write: Its writer.
+        beside: Suffix of a second file that it writes beside the first one, or None.
     """
 
     ending: str
     write: Write
+    beside: str | None = None
+
+    def outputs(self, out: Path) -> list[Path]:
+        """Return what it writes at a path."""
+        return [out] if self.beside is None else [out, out.with_suffix(self.beside)]
 
 
 FORMATS: Mapping[str, Format] = {
@@ -59,6 +65,7 @@ FORMATS: Mapping[str, Format] = {
     "label-studio": Format(
         ".label-studio.json",
         lambda results, out, it: label_studio.write(results, out, threshold=it.threshold, root=it.root),
+        ".xml",
     ),
 }
 

@@ -91,12 +91,12 @@ def _footage(sio: Any, recording: Recording, frames: list[RecordedFrame], video:
     return sio.Video(filename=name, open_backend=False, backend_metadata=metadata)
 
 
-def _instance(sio: Any, person: RecordedPerson, skeleton: Any, tracks: dict[int | None, Any]) -> Any:
+def _instance(sio: Any, person: RecordedPerson, skeleton: Any, tracks: dict[int, Any]) -> Any:
     table = np.asarray(person.keypoints, np.float64)
     return sio.PredictedInstance.from_numpy(
         points_data=table[:, :2],
         point_scores=table[:, 2],
         score=person.score,
         skeleton=skeleton,
-        track=tracks.get(person.track),
+        track=None if person.track is None else tracks[person.track],
     )
