@@ -63,3 +63,19 @@ def test_keypoints_of_a_low_score_are_not_labelled(tmp_path: Path) -> None:
     assert person["keypoints"] == [1.5, 2.5, 2] + [0] * 48
     assert (person["num_keypoints"], person["area"], person["track_id"]) == (1, 106, 1)
     assert json.loads((tmp_path / "clip.json").read_text())["licenses"] == []
+
+
+def test_cvats_library_reads_it(tmp_path: Path) -> None:
+    datumaro = pytest.importorskip("datumaro", reason="datumaro, which CVAT imports with, pins another OpenCV")
+    pose = {"id": "4", "score": 0.5, "box": [0, 0, 10, 20], "keypoints": [[1.5, 2.5, 0.9], *[[3, 4, 0.1]] * 16]}
+    lines = [{"frame": i, "image": SIZE, "session": "a", "poses": [pose] * (i != 1)} for i in range(3)]
+    folder = tmp_path / "annotations"
+    folder.mkdir()
+    (tmp_path / "images" / "default").mkdir(parents=True)
+    recording = Recording(write_lines(tmp_path / "clip.jsonl", lines))
+    coco_dataset.write(recording, folder / "person_keypoints_default.json", threshold=0.5)
+    frames = list(datumaro.Dataset.import_from(str(tmp_path), "coco_person_keypoints"))
+    found = [[it for it in frame.annotations if it.type == datumaro.AnnotationType.points] for frame in frames]
+    assert [len(it) for it in found] == [1, 0, 1]
+    assert found[0][0].points[:4] == [1.5, 2.5, 0, 0]
+    assert found[0][0].attributes["track_id"] == 4

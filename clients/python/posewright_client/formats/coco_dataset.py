@@ -68,6 +68,7 @@ def _annotation(frame: RecordedFrame, person: RecordedPerson, number: int, thres
         "image_id": frame.index + 1,
         "category_id": CATEGORY_ID,
         "iscrowd": 0,
+        "segmentation": [],  # a pose has no outline, but CVAT requires the key
         "bbox": person.box,
         "area": round(AREA_SHARE * person.box[2] * person.box[3], 2),
         "keypoints": [it for point in points for it in point],
