@@ -28,6 +28,9 @@ def folder(server: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     for name in ("photo.jpg", "other.jpg"):
         (tmp_path / name).write_bytes(spots.encode(spots.paint(SURE), "JPEG"))
     write_clip(tmp_path / "in.mp4", 3)
+    (tmp_path / "results.jsonl").write_text(
+        '{"frame": 0, "time_ms": 0, "image": {"width": 9, "height": 9}, "poses": []}\n'
+    )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("POSEWRIGHT_URL", server.url)
     return tmp_path

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+from pathlib import Path
 
 from posewright_client._client import DEFAULT_URL, Client
+from posewright_client.formats.coco_dataset import THRESHOLD
+from posewright_client.formats.export import ExportOptions
+from posewright_client.formats.label_studio import LOCAL_FILES
+from posewright_client.formats.openpose_folder import LAYOUTS, OWN
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +27,31 @@ def add_url(parser: argparse.ArgumentParser) -> None:
     """Add ``--url``."""
     url = os.environ.get("POSEWRIGHT_URL", DEFAULT_URL)
     parser.add_argument("--url", default=url, help=f"address of the server (default: POSEWRIGHT_URL, or {DEFAULT_URL})")
+
+
+def add_formats(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the formats of `posewright_client.formats`."""
+    parser.add_argument(
+        "--keypoint-threshold",
+        type=float,
+        default=THRESHOLD,
+        metavar="SCORE",
+        help=f"coco, label-studio: keypoints with a lower score count as not labelled (default: {THRESHOLD:g})",
+    )
+    parser.add_argument(
+        "--layout", choices=[*LAYOUTS, OWN], default="body25", help="openpose: order of the keypoints (default: body25)"
+    )
+    parser.add_argument(
+        "--root",
+        default=LOCAL_FILES,
+        metavar="ADDRESS",
+        help=f"label-studio: what stands before the names of the pictures (default: {LOCAL_FILES.replace('%', '%%')})",
+    )
+
+
+def export_options(arguments: argparse.Namespace, video: Path | None) -> ExportOptions:
+    """Return the options that the arguments of `add_formats` describe."""
+    return ExportOptions(video, arguments.keypoint_threshold, arguments.layout, arguments.root)
 
 
 def make_client(arguments: argparse.Namespace) -> Client:

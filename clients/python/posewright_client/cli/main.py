@@ -15,9 +15,11 @@ SUBCOMMANDS = {
     "predict": "Find the people in photos.",
     "video": "Find the people in every frame of a video. After an interruption, run it again: it continues.",
     "webcam": "Find the people in front of a camera, live.",
+    "convert": "Write results as CSV, Parquet, OpenPose, COCO, SLEAP or Label Studio files.",
     "bench": "Measure a server under load: a closed loop, an open loop (--rate), or streams (--stream).",
 }
 """Each is a module of this package with ``add_arguments(parser)`` and ``run(arguments)``."""
+WITHOUT_SERVER = {"convert"}
 INTERRUPTED = 130
 
 
@@ -44,7 +46,8 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     for name, summary in SUBCOMMANDS.items():
         subparser = subparsers.add_parser(name, help=summary, description=summary)
         if name in words:  # the others are not imported
-            arguments.add_common(subparser)
+            if name not in WITHOUT_SERVER:
+                arguments.add_common(subparser)
             _module(name).add_arguments(subparser)
     return parser
 

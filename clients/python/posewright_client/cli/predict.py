@@ -18,7 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_url(parser)
     parser.add_argument("photos", nargs="+", type=Path, metavar="photo")
     parser.add_argument("--draw", type=Path, metavar="OUT", help="write the photo with the skeletons drawn")
-    parser.add_argument("--json", action="store_true", help="print the server's replies, one per line")
+    parser.add_argument(
+        "--json", action="store_true", help="print the server's replies with the photos' names, one per line"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -35,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
         for photo in arguments.photos:
             prediction = client.predict(photo, model=arguments.model)
             if arguments.json:
-                print(json.dumps(prediction.raw, ensure_ascii=False))
+                print(json.dumps({"file": str(photo), **prediction.raw}, ensure_ascii=False))
             else:
                 print(_describe(photo, prediction))
             if arguments.draw is not None:

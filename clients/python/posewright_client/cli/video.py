@@ -8,8 +8,10 @@ from pathlib import Path
 
 from posewright_client._errors import PosewrightError
 from posewright_client.cli import video_job
-from posewright_client.cli.arguments import add_url, make_client
+from posewright_client.cli.arguments import add_formats, add_url, export_options, make_client
 from posewright_client.cli.video_job import VideoJob
+from posewright_client.formats.export import FORMATS, default_path
+from posewright_client.formats.recording import Recording
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json", type=Path, metavar="JSONL", help="results, one line per frame (default: next to --out, or the video)"
     )
+    parser.add_argument(
+        "--to", choices=FORMATS, action="append", default=[], help="write the results in this format, too; see convert"
+    )
+    add_formats(parser)
     parser.add_argument("--no-track", action="store_true", help="no ids and no smoothing")
     parser.add_argument("--overwrite", action="store_true", help="start from the beginning, and replace existing files")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
@@ -51,9 +57,16 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.quiet,
         arguments.patience,
     )
+    converted = {name: default_path(journal, name) for name in arguments.to}
+    outputs = [it for name, path in converted.items() for it in FORMATS[name].outputs(path)]
+    if not arguments.overwrite and (existing := [it for it in outputs if it.exists()]):
+        raise PosewrightError(f"{existing[0]} exists already; move it, or use --overwrite")
     started_s = time.monotonic()
     with make_client(arguments) as client:
         report = video_job.run(client, job)
+    for name, path in converted.items():
+        FORMATS[name].write(Recording(journal, video=video), path, export_options(arguments, video))
+        print(f"{path}: {name}")
     print(video_job.summary(job, report, time.monotonic() - started_s))
     if report.missing:
         raise PosewrightError(

@@ -6,7 +6,7 @@ import hashlib
 import sys
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,12 +17,11 @@ from posewright_client._errors import MissingExtra, PosewrightError
 from posewright_client._frames import Frame, StreamArguments, StreamResult
 from posewright_client._parsing import parse_poses, skeleton_of
 from posewright_client._pictures import require_cv2
-from posewright_client._results import Pose
 from posewright_client._retries import Retries
-from posewright_client._skeleton import KEYPOINTS
 from posewright_client.cli.drawing import draw
 from posewright_client.cli.journal import Job, Journal, read
 from posewright_client.cli.movie import Movie, MovieFrame, even_fps, require_writable, writing
+from posewright_client.cli.result_line import image_of, poses_of
 
 T = TypeVar("T")
 PATIENCE_S = 300.0
@@ -36,7 +35,7 @@ class VideoJob:
 
     Attributes:
         video: The file to read.
-        journal: JSON lines to write: frame, time_ms, and either session and poses, or problem.
+        journal: JSON lines to write: frame, time_ms, image, and either session and poses, or problem.
         out: Video to write, with the skeletons drawn, or None.
         model: As in `Options`.
         track: Give people ids, and smooth their keypoints.
@@ -117,35 +116,28 @@ def _process(client: Client, job: VideoJob, movie: Movie) -> None:
                 journal.append(_line(start, result))
 
 
-def _encoded(frame: MovieFrame) -> Frame:
+@dataclass(frozen=True, slots=True)
+class _EncodedFrame(Frame):
+    image: dict[str, int] = field(default_factory=dict)
+
+
+def _encoded(frame: MovieFrame) -> _EncodedFrame:
     cv2 = require_cv2("sending videos")
     ok, encoded = cv2.imencode(".jpg", frame.bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     if not ok:
         raise PosewrightError(f"frame {frame.index} of {frame.bgr.shape} cannot be encoded as JPEG")
-    return Frame(bytes(encoded), frame.time_us)
+    return _EncodedFrame(bytes(encoded), frame.time_us, image_of(frame.bgr))
 
 
 def _line(start: int, result: StreamResult) -> dict[str, Any]:
+    assert isinstance(result.frame, _EncodedFrame)
     line: dict[str, Any] = {"frame": start + result.seq, "time_ms": result.capture_us / 1000}
+    line["image"] = result.frame.image
     if result.problem is not None:
         problem = result.problem
         return line | {"problem": {"type": problem.type, "status": problem.status, "detail": problem.detail}}
     # Ids start again in every session, so a person is identified by session and id.
-    return line | {"session": result.session, **_skeleton(result), "poses": [_pose(pose) for pose in result.poses]}
-
-
-def _skeleton(result: StreamResult) -> dict[str, Any]:
-    """Return names and edges of the keypoints if they are not COCO's."""
-    for pose in result.poses[:1]:
-        names = tuple(it.name for it in pose.keypoints)
-        if names != KEYPOINTS:
-            return {"keypoints": names, "edges": pose.edges}
-    return {}
-
-
-def _pose(pose: Pose) -> dict[str, Any]:
-    keypoints = [[it.x, it.y, it.score] for it in pose.keypoints]
-    return {"id": pose.id, "score": pose.score, "box": list(pose.box), "keypoints": keypoints}
+    return line | {"session": result.session, **poses_of(result)}
 
 
 def _render(job: VideoJob, movie: Movie, out: Path) -> None:

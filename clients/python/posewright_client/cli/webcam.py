@@ -16,6 +16,7 @@ from posewright_client._pictures import require_cv2
 from posewright_client.cli.arguments import add_url, count, make_client
 from posewright_client.cli.camera import PATIENCE_S, CameraReader
 from posewright_client.cli.drawing import draw, write
+from posewright_client.cli.result_line import image_of, poses_of
 
 TITLE = "posewright"
 QUIT_KEYS = {ord("q"), 27}
@@ -76,11 +77,9 @@ def _print(result: StreamResult, reconnects: int) -> bool:
     }
     if result.problem is not None:
         line["problem"] = result.problem.detail
-    poses = [
-        {"id": it.id, "score": it.score, "keypoints": [[p.x, p.y, p.score] for p in it.keypoints]}
-        for it in result.poses
-    ]
-    print(json.dumps(line | {"poses": poses}), flush=True)
+    assert isinstance(result.frame, np.ndarray)
+    line |= {"capture_us": result.capture_us, "session": result.session, "image": image_of(result.frame)}
+    print(json.dumps(line | poses_of(result)), flush=True)
     return True
 
 
