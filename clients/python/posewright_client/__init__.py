@@ -13,6 +13,7 @@ from posewright_client._client import AsyncClient, Client
 from posewright_client._errors import (
     BadParameter,
     BadReply,
+    BundleFilesForbidden,
     ConnectError,
     DeadlineExceeded,
     EmptyBody,
@@ -59,6 +60,7 @@ __all__ = [
     "AsyncStream",
     "BadParameter",
     "BadReply",
+    "BundleFilesForbidden",
     "Client",
     "Comparison",
     "ConnectError",

@@ -11,6 +11,7 @@
     │   │   └── ModelControlFailed  400 model-control-failed
     │   ├── Unauthorized          401 unauthorized: no API key, or a wrong one
     │   ├── Forbidden             403 forbidden
+    │   │   ├── BundleFilesForbidden   403 bundle-files-forbidden
     │   │   └── ModelControlForbidden  403 model-control-forbidden
     │   ├── NotFound              404 not-found
     │   │   └── UnknownModel      404 unknown-model
@@ -158,6 +159,12 @@ class Forbidden(ProblemError):
     """The API key or the origin is not allowed."""
 
     slug, default_status = "forbidden", 403
+
+
+class BundleFilesForbidden(Forbidden):
+    """The server does not send the files of its models."""
+
+    slug = "bundle-files-forbidden"
 
 
 class ModelControlForbidden(Forbidden):
