@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import re
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from limits import parse_many
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from service.pose.backends.cpu_quota import available_cores
 from service.pose.backends.provider_choice import AUTO, ProviderChoice, choose, require_installed
+from service.setting_types import Hosts, Origins, ProviderOptions, Rates, RootPath, RunDir, Workers
 
 PREFIX = "POSEWRIGHT_"
 MAX_DEFAULT_INFERENCE_THREADS = 4
@@ -22,83 +19,10 @@ DEFAULT_BATCH_SIZE, MAX_BATCH_SIZE = 8, 62
 """Images in a batch on an accelerator; at most, so that `inference_threads` can be two more."""
 THREADS_JOIN_S = 1.0
 """Part of `Settings.stop_s` in which the threads of a stopping server must end, in seconds."""
-_HOST = re.compile(r"\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*")
-_ROOT_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
-_ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/?#@\s]+")
 
 
 class SettingsError(ValueError):
     """A setting has an invalid value."""
-
-
-def _comma_separated(value: object) -> object:
-    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-
-
-def _origin(value: str) -> str:
-    """Write an origin as browsers send it (RFC 6454, sec. 6.2): lower case, nothing behind the port."""
-    origin = value.lower().removesuffix("/")
-    if not _ORIGIN.fullmatch(origin):
-        raise ValueError(f"expected * or scheme://host[:port], such as https://example.org, got {value!r}")
-    return origin
-
-
-def _host(value: str) -> str:
-    """Write a host name in lower case, without a dot at its end."""
-    name = value.lower().removesuffix(".")
-    if not _HOST.fullmatch(name):
-        raise ValueError(
-            f"expected *, or a host name without a port such as pose.example.org or *.example.org, got {value!r}"
-        )
-    return name
-
-
-def _root_path(value: str) -> str:
-    path = value.rstrip("/")
-    if not _ROOT_PATH.fullmatch(path):
-        raise ValueError("expected a path such as /pose, of letters, digits and ._~-")
-    return path
-
-
-def _shared_port(workers: int) -> int:
-    if workers > 1 and sys.platform == "win32":
-        raise ValueError("expected 1 on Windows; start several servers with ports of their own behind a proxy")
-    return workers
-
-
-def _run_dir(value: Path | None) -> Path | None:
-    if value is not None and sys.platform == "win32":
-        raise ValueError("expected none on Windows, where processes cannot share it; change the models of each one")
-    return value
-
-
-def _rates(value: str) -> str:
-    try:
-        parsed = parse_many(value) if value else []
-    except ValueError:
-        parsed = None
-    if parsed is None or any(it.amount < 1 for it in parsed):
-        raise ValueError("expected rates such as 10/second, 600/minute or 10/second;5000/day")
-    return value
-
-
-_Rates = Annotated[str, AfterValidator(_rates)]
-
-
-def _provider_options(value: object) -> object:
-    """Read a JSON object of plain values; onnxruntime takes them as text, true as 1."""
-    try:
-        read = json.loads(value) if isinstance(value, str) else value
-    except json.JSONDecodeError:
-        read = None
-    if not isinstance(read, dict):
-        raise ValueError('expected a JSON object such as {"trt_fp16_enable": true}')  # noqa: TRY004 - pydantic's
-    return {key: str(int(it)) if isinstance(it, bool) else str(it) for key, it in read.items()}
-
-
-_Options = Annotated[dict[str, str], BeforeValidator(_provider_options)]
-_Hosts = Annotated[tuple[Annotated[str, AfterValidator(_host)], ...], BeforeValidator(_comma_separated)]
-_Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], BeforeValidator(_comma_separated)]
 
 
 class Settings(BaseModel):
@@ -108,13 +32,13 @@ class Settings(BaseModel):
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 for any free port.")
-    allowed_hosts: _Hosts = Field(
+    allowed_hosts: Hosts = Field(
         (),
         description="More host names of this server, separated by commas, such as pose.example.org or *.example.org; * "
         "for any. Set it to the name that a proxy passes on as Host. IP addresses, names without a dot (localhost) and "
         "this machine's name are always allowed.",
     )
-    root_path: Annotated[str, AfterValidator(_root_path)] = Field(
+    root_path: RootPath = Field(
         "",
         description="Path prefix, such as /pose, that a proxy serves this server under and removes from requests.",
     )
@@ -131,7 +55,7 @@ class Settings(BaseModel):
         description="Pictures processed at the same time in one process; each takes memory. 0 = one for every two "
         "cores of the process, at most 4; with batches, two more than a batch takes.",
     )
-    workers: Annotated[int, AfterValidator(_shared_port)] = Field(
+    workers: Workers = Field(
         1,
         ge=1,
         le=64,
@@ -144,7 +68,7 @@ class Settings(BaseModel):
         "second device. auto takes cuda or directml where the installed onnxruntime contains it and it works, else "
         "the CPU. openvino is an extra; it uses bf16 if the CPU supports it.",
     )
-    provider_options: _Options = Field(
+    provider_options: ProviderOptions = Field(
         {},
         description="Options of the execution provider by onnxruntime's names, as JSON, such as "
         '{"trt_fp16_enable": true}. It must be named then, not auto.',
@@ -222,7 +146,7 @@ class Settings(BaseModel):
         description="explicit: load, unload and roll back models while the server runs, by POST to /v2/repository, "
         "and change the canary. Whoever can call the server can then do so. none: such calls get 403.",
     )
-    run_dir: Annotated[Path | None, AfterValidator(_run_dir)] = Field(
+    run_dir: RunDir = Field(
         None,
         description="Folder in which the server processes of one machine tell each other of loaded and unloaded "
         "models. Needed only for servers that were started one by one: those of `workers` tell each other anyway.",
@@ -297,7 +221,7 @@ class Settings(BaseModel):
         description="true: send the files of the models, /models/NAME/manifest.json and model.onnx, to callers, for "
         "pages that run them themselves (the browser client's local mode).",
     )
-    cors_origins: _Origins = Field(
+    cors_origins: Origins = Field(
         (),
         description="Origins of web pages that may call this server and open streams, separated by commas; * for all. "
         "This server's own pages are always allowed.",
@@ -320,12 +244,12 @@ class Settings(BaseModel):
         None, description="File of more API keys, one name:key a line; it is read again when it changes."
     )
     public_metrics: bool = Field(default=False, description="true: /metrics needs no API key.")
-    rate_limit_per_key: _Rates = Field(
+    rate_limit_per_key: Rates = Field(
         "",
         description="Maximum rate of calls and new streams of one API key, such as 10/second, 600/minute or "
         "10/second;5000/day; more get 429.",
     )
-    rate_limit_per_address: _Rates = Field(
+    rate_limit_per_address: Rates = Field(
         "", description="Maximum rate of calls and new streams from one IP address (IPv6: from one /64 network)."
     )
     stream_max_per_key: int | None = Field(

@@ -15,7 +15,7 @@ WIRING = ("service.app", "service.__main__")
 """They put the rooms together, so they may import any."""
 RUNTIME_FREE_OF = {"torch", "training", "pycocotools", "onnx"}
 POSE_FREE_OF = {"fastapi", "starlette", "uvicorn"}
-LEAVES = {"service": {"service.settings", "service.errors"}, "training": {"training.files"}}
+LEAVES = {"service": {"service.settings", "service.setting_types", "service.errors"}, "training": {"training.files"}}
 """Files outside the rooms that every room may import."""
 
 

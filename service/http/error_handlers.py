@@ -9,9 +9,10 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from service.errors import ServiceError, framework_problem, problem, validation_error
+from service.errors import ServiceError
 from service.http import error_reply
 from service.http.middleware import SCOPE_KEY
+from service.wire.problem_documents import framework_problem, problem, validation_error
 
 
 def install(app: FastAPI) -> None:

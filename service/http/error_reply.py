@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from service.errors import PROBLEM_TYPE
 from service.wire import documents
+from service.wire.problem_documents import PROBLEM_TYPE
 
 
 def write(document: Mapping[str, Any], root_path: str) -> tuple[bytes, str]:
     """Write a problem document (RFC 9457), or ``{"error": "..."}`` with its detail for a path below /v2.
 
     Args:
-        document: Of `service.errors.problem`; its ``instance`` is the path of the call.
+        document: Of `service.wire.problem_documents.problem`; its ``instance`` is the path of the call.
         root_path: Path prefix of the server behind a proxy.
 
     Returns:

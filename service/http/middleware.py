@@ -12,8 +12,9 @@ from collections.abc import Callable
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import ServiceError, internal_error, problem, shown, stopping
+from service.errors import ServiceError, internal_error, shown, stopping
 from service.http import error_reply
+from service.wire.problem_documents import problem
 
 log = logging.getLogger(__name__)
 

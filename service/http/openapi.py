@@ -13,7 +13,6 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from service.errors import (
-    PROBLEM_TYPE,
     BadParameter,
     BadRequest,
     BundleFilesForbidden,
@@ -41,6 +40,7 @@ from service.wire.formats.coco import CocoResult
 from service.wire.formats.openpose import OpenPoseDocument
 from service.wire.formats.roboflow import RoboflowDocument
 from service.wire.formats.tfjs import TfjsPose
+from service.wire.problem_documents import PROBLEM_TYPE
 
 _REF = "#/components/schemas/"
 _TYPES = (

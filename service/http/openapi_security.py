@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from service.errors import PROBLEM_TYPE, RateLimited, ServiceError, Unauthorized
+from service.errors import RateLimited, ServiceError, Unauthorized
 from service.http.access import OPEN_PATHS
 from service.http.error_reply import is_below_v2
+from service.wire.problem_documents import PROBLEM_TYPE
 
 _SCHEMES = {
     "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},

@@ -12,8 +12,9 @@ from fastapi import APIRouter
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse
 
-from service.errors import PROBLEM_TYPE, ServiceError, problem_types
+from service.errors import ServiceError, problem_types
 from service.http.page import HEADERS
+from service.wire.problem_documents import PROBLEM_TYPE
 
 router = APIRouter(include_in_schema=False)
 _METHODS = ["GET", "HEAD"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from service.errors import BadRequest, ServiceError, Unavailable, problem
+from service.errors import BadRequest, ServiceError, Unavailable
 from service.inference.state import Service
 from service.streaming.close import CloseCode, CloseStream
 from service.streaming.follower import Follower
@@ -12,6 +12,7 @@ from service.streaming.frame_queue import FrameQueue
 from service.streaming.messages import Hello, Ready, StreamLimits, read_hello
 from service.streaming.rate_limit import RateLimit
 from service.wire import documents
+from service.wire.problem_documents import problem
 from service.wire.query import PoseQuery, resolve
 
 INSTANCE = "/stream"

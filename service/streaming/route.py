@@ -8,7 +8,7 @@ from contextlib import suppress
 from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
-from service.errors import RateLimited, ServiceError, Unauthorized, UnknownHost, problem
+from service.errors import RateLimited, ServiceError, Unauthorized, UnknownHost
 from service.inference.state import Service
 from service.streaming.close import CloseCode, CloseStream, send_close
 from service.streaming.handshake import INSTANCE
@@ -17,6 +17,7 @@ from service.streaming.open_streams import OpenStreams
 from service.streaming.origin import is_of
 from service.streaming.session import StreamSession
 from service.wire.caller import CALLER_KEY, Caller, counted_address
+from service.wire.problem_documents import problem
 
 router = APIRouter()
 SESSION_KEY = "posewright.session"

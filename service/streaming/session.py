@@ -20,7 +20,7 @@ from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from service.errors import BadRequest, DeadlineExceeded, ServiceError, Unavailable, internal_error, problem
+from service.errors import BadRequest, DeadlineExceeded, ServiceError, Unavailable, internal_error
 from service.inference import image
 from service.inference.predict import Stopwatch
 from service.inference.scheduler import HUNG_AFTER
@@ -35,6 +35,7 @@ from service.streaming.handshake import INSTANCE, StreamSetup, negotiate
 from service.wire import documents
 from service.wire.canary import canary_key
 from service.wire.poses import write_prediction
+from service.wire.problem_documents import problem
 
 log = logging.getLogger(__name__)
 

@@ -17,6 +17,7 @@ from posewright_client import KEYPOINTS, Keypoint, ModelRef, Pose, Prediction, S
 from posewright_client._client import USER_AGENT
 from posewright_client._frames import StreamArguments, StreamOptions
 from service import errors
+from service.wire.problem_documents import problem
 
 PACKAGE = Path(posewright_client.__file__).parent
 
@@ -42,11 +43,11 @@ def server_errors(kind: type[errors.ServiceError] = errors.ServiceError) -> list
 
 @pytest.mark.parametrize("kind", server_errors(), ids=lambda it: it.slug)
 def test_every_problem_of_the_server_has_its_class(kind: type[errors.ServiceError]) -> None:
-    document = errors.problem(kind("detail", fact=3), "/predict", "id")
-    problem = _errors.ProblemError.from_document(document)
-    assert type(problem) is not _errors.ProblemError
-    assert problem.slug == kind.slug
-    assert (problem.status, problem.detail, problem.extras, problem.request_id) == (
+    document = problem(kind("detail", fact=3), "/predict", "id")
+    received = _errors.ProblemError.from_document(document)
+    assert type(received) is not _errors.ProblemError
+    assert received.slug == kind.slug
+    assert (received.status, received.detail, received.extras, received.request_id) == (
         kind.status, "detail", {"fact": 3}, "id",
     )  # fmt: skip
 

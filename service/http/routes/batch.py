@@ -8,13 +8,14 @@ import logging
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from service.errors import ServiceError, internal_error, problem
+from service.errors import ServiceError, internal_error
 from service.http import openapi
 from service.http.body import Body, require_size
 from service.http.routes.call import JSON, Call, QueryOptions, QueryRoute, check, while_connected
 from service.http.routes.predict import answer
 from service.inference.predict import Stopwatch
 from service.wire import documents
+from service.wire.problem_documents import problem
 
 log = logging.getLogger(__name__)
 router = APIRouter(route_class=QueryRoute)

@@ -13,12 +13,12 @@ from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from service.errors import validation_error
 from service.http import negotiation
 from service.http.middleware import SCOPE_KEY
 from service.inference.state import Service
 from service.wire import documents
 from service.wire.canary import canary_key
+from service.wire.problem_documents import validation_error
 from service.wire.query import Options, PoseQuery, resolve
 
 JSON = "application/json"

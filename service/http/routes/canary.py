@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from pydantic import ValidationError
 from starlette.responses import Response
 
-from service.errors import BadRequest, shown, validation_error
+from service.errors import BadRequest, shown
 from service.http import openapi
 from service.http.routes.call import JSON
 from service.http.routes.control import read_body, require_control
@@ -16,6 +16,7 @@ from service.inference.canary import Canary
 from service.inference.repository import ModelRepository
 from service.wire import documents
 from service.wire.canary import CanaryRequest, write_canary
+from service.wire.problem_documents import validation_error
 
 router = APIRouter()
 KNOW_S = 5.0
