@@ -18,7 +18,7 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
 
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from service.errors import BadRequest, DeadlineExceeded, ServiceError, Unavailable, internal_error
 from service.inference import image
@@ -303,5 +303,15 @@ class StreamSession:
         return messages.write(messages.StreamError.model_validate(message))
 
     async def _send(self, text: str) -> None:
-        """Send a text message; waits while the client does not read, until the server cuts the connection."""
-        await self._socket.send_text(text)
+        """Send a text message; waits while the client does not read, until the server cuts the connection.
+
+        Raises:
+            WebSocketDisconnect: The client left.
+        """
+        try:
+            await self._socket.send_text(text)
+        except RuntimeError as error:
+            # The session's other task has just found, by a send of its own, that the client left.
+            if self._socket.application_state is not WebSocketState.DISCONNECTED:
+                raise
+            raise WebSocketDisconnect(1006) from error
