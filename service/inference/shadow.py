@@ -31,6 +31,7 @@ from service.pose.types import Floats, Image, Poses
 from service.settings import Settings, SettingsError
 
 log = logging.getLogger(__name__)
+_SAMPLE = random.Random()  # noqa: S311 - no secret
 
 MAX_WAITING = 8
 """Most pictures that wait for the shadow model; further ones are dropped."""
@@ -105,7 +106,7 @@ class Shadow:
             request: What was asked for.
             prediction: The answer.
         """
-        if random.random() >= self._share:  # noqa: S311 - a sample, no secret
+        if _SAMPLE.random() >= self._share:
             return
         model, poses = prediction.model, prediction.poses
         if prediction.fallback == "low_confidence" and not prediction.by_fallback.all():

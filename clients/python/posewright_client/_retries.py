@@ -12,6 +12,8 @@ RETRIED_STATUS = frozenset({429, 503})
 RETRIED_OF_A_PROXY = frozenset({500, 502})
 """Without a problem document: a proxy says that the server behind it broke off. The next attempt may meet another."""
 
+_JITTER = random.Random()  # noqa: S311 - no secret; a program that seeds the module's own generator is left alone
+
 
 @dataclass(frozen=True, slots=True)
 class Retries:
@@ -53,7 +55,7 @@ class Retries:
             return None
         # Jitter, so that clients that failed together do not retry together.
         step_s = min(self.max_backoff_s, self.backoff_s * 2.0 ** min(failures - 1, 60))
-        delay_s = step_s * random.uniform(0.5, 1)  # noqa: S311 - jitter needs no cryptography
+        delay_s = step_s * _JITTER.uniform(0.5, 1)
         if isinstance(error, ProblemError) and error.retry_after_s is not None:
             delay_s += error.retry_after_s
         return delay_s if elapsed_s + delay_s <= self.budget_s else None
