@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from fastapi import FastAPI
@@ -15,6 +17,10 @@ from service import logs
 from service.app import create_app, package_version
 from service.http.server import Server
 from service.settings import Settings
+
+MALLOC_ARENAS = 1
+_M_ARENA_MAX = -8
+"""Name of the option in glibc's malloc.h."""
 
 
 def serve(settings: Settings, listener: socket.socket, announce: Callable[[str], None]) -> int:
@@ -33,6 +39,7 @@ def serve(settings: Settings, listener: socket.socket, announce: Callable[[str],
         BackendError: The execution provider does not work on this machine.
     """
     logs.configure(settings)
+    _limit_malloc_arenas()
     app = create_app(settings)
     if settings.workers > 1:  # a process that is not ready must not take connections from those that are
         app.state.registry.warm_up()
@@ -44,6 +51,16 @@ def serve(settings: Settings, listener: socket.socket, announce: Callable[[str],
     except SystemExit as stopped:
         status = 1 if stopped.code else 0
     return 1 if app.state.service.scheduler.failed else status
+
+
+def _limit_malloc_arenas() -> None:
+    """Let all threads share few of glibc's arenas.
+
+    By default there are eight for each core, and models that are loaded again and again, beside calls of changing size,
+    leave gaps in all of them that are never returned.
+    """
+    with suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, MALLOC_ARENAS)
 
 
 def end_despite_threads(status: int) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from service import errors
 from service.errors import ServiceError, problem_types
+from service.wire.problem_documents import framework_problem, problem, validation_error
 
 
 @pytest.mark.parametrize("kind", problem_types(), ids=lambda kind: kind.__name__)
 def test_every_error_has_a_problem_document(kind: type[ServiceError]) -> None:
-    document = errors.problem(kind("expected this, got that", max_bytes=3), "/predict", "id-1", "/prefix")
+    document = problem(kind("expected this, got that", max_bytes=3), "/predict", "id-1", "/prefix")
 
     assert list(document)[:6] == ["type", "title", "status", "detail", "instance", "request_id"]
     assert document["type"] == f"/prefix/problems/{kind.slug}"
@@ -24,11 +24,11 @@ def test_slugs_are_unique() -> None:
 
 
 def test_framework_errors_without_a_type_of_their_own_are_about_blank() -> None:
-    document = errors.framework_problem(416, "GET /x: out of range", "/x", "id-1", "")
+    document = framework_problem(416, "GET /x: out of range", "/x", "id-1", "")
     assert (document["type"], document["title"]) == ("about:blank", "Requested Range Not Satisfiable")
 
 
 def test_long_input_is_cut() -> None:
     fault = {"loc": ("query", "boxes"), "msg": "wrong", "input": "x" * 10_000}
-    error = errors.validation_error([fault])
+    error = validation_error([fault])
     assert len(error.detail) < 300
