@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 Form = Literal["none", "raw", "multipart", "stream"]
 SERVERS = "tests.benchmarks.servers"
-STEPS_PACKAGES = ("numpy", "onnxruntime", "opencv-python-headless", "pydantic")
+STEPS_PACKAGES = ("limits", "numpy", "onnxruntime", "opencv-python-headless", "prometheus-client", "pydantic")
 """What `tests.benchmarks.steps` needs in an environment of its own."""
 _UVICORN = ("-m", "uvicorn", "--log-level", "warning", "--no-access-log", "--port", "{port}")
 
