@@ -28,7 +28,7 @@ class SettingsError(ValueError):
 class Settings(BaseModel):
     """All settings, frozen: ``POSEWRIGHT_<NAME>`` in the environment or ``--<name>`` as a flag; flags win."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())  # for `model_control`
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 for any free port.")

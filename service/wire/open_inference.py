@@ -118,6 +118,8 @@ class OutputTensor(TensorMetadata):
 class InferReply(BaseModel):
     """Reply of /v2/models/{name}/infer, or its JSON part."""
 
+    model_config = {"protected_namespaces": ()}
+
     model_name: str
     model_version: str
     id: str | None = None
