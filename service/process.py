@@ -6,6 +6,7 @@ import ctypes
 import logging
 import os
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -59,8 +60,9 @@ def _limit_malloc_arenas() -> None:
     By default there are eight for each core, and models that are loaded again and again, beside calls of changing size,
     leave gaps in all of them that are never returned.
     """
-    with suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, MALLOC_ARENAS)
+    if sys.platform == "linux":
+        with suppress(AttributeError):  # another C library, such as musl
+            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, MALLOC_ARENAS)
 
 
 def end_despite_threads(status: int) -> None:

@@ -63,8 +63,7 @@ class PoseReplica:
         """
         registry: ModelRegistry = self._app.state.registry
         await asyncio.to_thread(registry.wait_until_warm, WARM_S)
-        registry.require_ready()
-        self._app.state.service.scheduler.require_threads()
+        self._app.state.service.require_ready()
 
 
 async def _drain_when_removed(app: FastAPI, settings: Settings) -> None:

@@ -24,3 +24,12 @@ class Service:
     pixel_budget: PixelBudget
     canary: Canary | None = None
     shadow: Shadow | None = None
+
+    def require_ready(self) -> None:
+        """Check that calls can be answered.
+
+        Raises:
+            NotReady: The models are not warm, none of them runs, or too many inference threads hang.
+        """
+        self.registry.require_ready()
+        self.scheduler.require_threads()

@@ -37,8 +37,7 @@ async def readyz(request: Request) -> Response:
     The reply names the models whose last load failed; their versions before serve on.
     """
     service: Service = request.app.state.service
-    service.registry.require_ready()
-    service.scheduler.require_threads()
+    service.require_ready()
     repository: ModelRepository = request.app.state.repository
     failures = {"load_failures": repository.load_failures} if repository.load_failures else {}
     return Response(documents.to_json({"status": "ready"} | failures), media_type=JSON)

@@ -73,8 +73,8 @@ async def live() -> Response:
 @router.head("/v2/health/ready", include_in_schema=False)
 @router.get("/v2/health/ready", **openapi.SERVER_READY)
 async def ready(request: Request) -> Response:
-    """Answer with 200 once the models are loaded and warm, and with 503 before."""
-    request.app.state.service.registry.require_ready()
+    """Answer with 200 while models are loaded and warm and inference threads work, with 503 otherwise."""
+    request.app.state.service.require_ready()
     return Response(b'{"ready":true}', media_type=JSON)
 
 
@@ -94,7 +94,7 @@ async def model_metadata(request: Request, name: str, version: str | None = None
 async def model_ready(request: Request, name: str, version: str | None = None) -> Response:
     """Answer with 200 if the model answers calls."""
     service: Service = request.app.state.service
-    service.registry.require_ready()
+    service.require_ready()
     _find(service, name, version)
     return Response(documents.to_json({"name": name, "ready": True}), media_type=JSON)
 
