@@ -89,7 +89,7 @@ def create_app(settings: Settings) -> FastAPI:
         predict, batch, compare, models, bundle_files, canary, health, open_inference, repository, stream, problems,
         page,
     ):  # fmt: skip
-        app.include_router(room.router)
+        app.router.routes += room.router.routes  # `include_router` would match every request twice
     openapi.describe(app, public_metrics=settings.public_metrics)
     error_handlers.install(app)
     # The first is the innermost.

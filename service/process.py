@@ -40,7 +40,8 @@ def serve(settings: Settings, listener: socket.socket, announce: Callable[[str],
         BackendError: The execution provider does not work on this machine.
     """
     logs.configure(settings)
-    _limit_malloc_arenas()
+    if settings.model_control != "none":
+        _limit_malloc_arenas()
     app = create_app(settings)
     if settings.workers > 1:  # a process that is not ready must not take connections from those that are
         app.state.registry.warm_up()
@@ -58,7 +59,7 @@ def _limit_malloc_arenas() -> None:
     """Let all threads share few of glibc's arenas.
 
     By default there are eight for each core, and models that are loaded again and again, beside calls of changing size,
-    leave gaps in all of them that are never returned.
+    leave gaps in all of them that are never returned. Where models stay, threads are faster with arenas of their own.
     """
     if sys.platform == "linux":
         with suppress(AttributeError):  # another C library, such as musl

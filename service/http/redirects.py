@@ -21,7 +21,7 @@ class RelativeRedirects:
         """Pass the request on, and change the response."""
 
         async def send_relative(message: Message) -> None:
-            if message["type"] == "http.response.start":
+            if message["type"] == "http.response.start" and 300 <= message["status"] < 400:
                 message["headers"] = [
                     (name, _path(value) if name == b"location" else value) for name, value in message.get("headers", ())
                 ]

@@ -30,10 +30,9 @@ class SecurityHeaders:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = [*message.get("headers", ()), *SECURITY_HEADERS]
-                if not any(name == _POLICY for name, _ in headers):
-                    headers.append(_FALLBACK_POLICY)
-                message["headers"] = headers
+                headers = message.get("headers", ())
+                policy = () if _POLICY in dict(headers) else (_FALLBACK_POLICY,)
+                message["headers"] = [*headers, *SECURITY_HEADERS, *policy]
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
