@@ -82,9 +82,10 @@ def _announcement(app: FastAPI, settings: Settings, listener: socket.socket) -> 
         for model in models.values()
     )
     processes = f"{settings.workers} processes x " if settings.workers > 1 else ""
+    threads = settings.inference_thread_count
     return (
         f"posewright {package_version()} at http://{host}:{listener.getsockname()[1]} (docs at /docs) with {loaded}; "
-        f"{processes}{settings.inference_thread_count} inference threads x {settings.runtime_thread_count} "
+        f"{processes}{threads} inference thread{'s' if threads > 1 else ''} x {settings.runtime_thread_count} "
         f"on {choice.provider.backend} ({choice.reason}); "
         f"API keys: {', '.join(app.state.api_keys.names) or 'none, every caller is answered'}"
     )
