@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import socket
-import sys
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from fastapi import FastAPI
@@ -18,10 +15,6 @@ from service import logs
 from service.app import create_app, package_version
 from service.http.server import Server
 from service.settings import Settings
-
-MALLOC_ARENAS = 1
-_M_ARENA_MAX = -8
-"""Name of the option in glibc's malloc.h."""
 
 
 def serve(settings: Settings, listener: socket.socket, announce: Callable[[str], None]) -> int:
@@ -40,8 +33,6 @@ def serve(settings: Settings, listener: socket.socket, announce: Callable[[str],
         BackendError: The execution provider does not work on this machine.
     """
     logs.configure(settings)
-    if settings.model_control != "none":
-        _limit_malloc_arenas()
     app = create_app(settings)
     if settings.workers > 1:  # a process that is not ready must not take connections from those that are
         app.state.registry.warm_up()
@@ -53,17 +44,6 @@ def serve(settings: Settings, listener: socket.socket, announce: Callable[[str],
     except SystemExit as stopped:
         status = 1 if stopped.code else 0
     return 1 if app.state.service.scheduler.failed else status
-
-
-def _limit_malloc_arenas() -> None:
-    """Let all threads share few of glibc's arenas.
-
-    By default there are eight for each core, and models that are loaded again and again, beside calls of changing size,
-    leave gaps in all of them that are never returned. Where models stay, threads are faster with arenas of their own.
-    """
-    if sys.platform == "linux":
-        with suppress(AttributeError):  # another C library, such as musl
-            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, MALLOC_ARENAS)
 
 
 def end_despite_threads(status: int) -> None:

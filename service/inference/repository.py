@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from service.errors import ModelControlFailed, QueueFull, ServiceError
-from service.inference import model_checks
+from service.inference import heap, model_checks
 from service.inference import registry as registry_
 from service.inference.canary import Canary
 from service.inference.control_journal import Action, Change, ControlJournal
@@ -205,9 +205,12 @@ class ModelRepository:
     def _make(self, action: Action, name: str, wanted: str | None = None) -> Model:
         """Make a change in this process; ``wanted`` is the `Change.bundle` that it must lead to."""
         self._canary.refresh()  # the student may be another one by now
-        if action == "load":
-            return self._load(name, wanted)
-        return self._unload(name) if action == "unload" else self._roll_back(name)
+        try:
+            if action == "load":
+                return self._load(name, wanted)
+            return self._unload(name) if action == "unload" else self._roll_back(name)
+        finally:
+            heap.return_freed_memory()
 
     def catch_up(self, patience_s: float = -1) -> None:
         """Make the changes that other processes have made until now; does nothing before the warm-up has ended.

@@ -59,7 +59,7 @@ def test_models_that_are_loaded_again_beside_calls_leave_no_gaps() -> None:
             memory_mb.append(server.memory_mb("VmRSS"))
         done.set()
         assert all(caller.result() is None for caller in callers)
-        # With many arenas it is more than twice as much.
+        # If the heap's free pages were kept, it would be more than twice as much.
         assert statistics.mean(memory_mb[-LOADS // 4 :]) < 1.5 * statistics.mean(memory_mb[: LOADS // 4])
 
 
