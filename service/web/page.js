@@ -1,18 +1,23 @@
 /** The page: holds the open source and the running inference, and connects the controls with the parts that show it. */
 
-import { Posewright, PosewrightError } from "./browser/index.js";
+import { KEYPOINTS, Posewright, PosewrightError } from "./browser/index.js";
+import { Announcer } from "./announcer.js";
 import { ApiKeyForm } from "./api_key.js";
 import { explainCameraError, listCameras } from "./camera.js";
 import { acceptDroppedFiles } from "./file_drop.js";
 import { inferPhoto, inferVideo } from "./inference.js";
+import { SkeletonLegend } from "./legend.js";
 import { Messages } from "./messages.js";
 import { labelOf, PeopleTable } from "./people_table.js";
 import { PoseView } from "./pose_view.js";
-import { download, downloadJson, Recording } from "./recording.js";
+import { ResultsPanel } from "./results_panel.js";
+import { ServerSources } from "./server_sources.js";
 import { ServerStatus } from "./server_status.js";
+import { SettingsForm } from "./settings_form.js";
+import { SnippetPanel } from "./snippet_panel.js";
 import { cameraSource, fileSource, releaseSource } from "./source.js";
 import { Statistics } from "./statistics.js";
-import { debounce } from "./throttle.js";
+import { connectVideoControls } from "./video_controls.js";
 
 /** @typedef {import("./inference.js").Inference} Inference */
 /** @typedef {import("./inference.js").Result} Result */
@@ -30,10 +35,26 @@ const cameraChoice = /** @type {HTMLSelectElement} */ (element("camera-choice"))
 const views = [new PoseView(element("view-one")), new PoseView(element("view-two"))];
 const statistics = new Statistics(element);
 const people = new PeopleTable(element("people"), element("no-people"));
-const recording = new Recording();
 const messages = new Messages(element("messages"));
-const keyForm = new ApiKeyForm(server, element, () => status.check());
+const announcer = new Announcer(element("announce"));
+const keyForm = new ApiKeyForm(server, element, () => {
+  status.check();
+  serverSources.refresh();
+});
 const status = new ServerStatus(server, messages, element, () => restart(), () => keyForm.ask());
+const settings = new SettingsForm(element, { onModel, onOptions: restart, onDisplay: showDisplay });
+const results = new ResultsPanel(element, views, settings);
+const legend = new SkeletonLegend(element, (name) => showHighlight(name), (text) => announcer.say(text));
+const snippets = new SnippetPanel(element, (text) => announcer.say(text));
+const serverSources = new ServerSources(server, element, {
+  options: () => ({ ...settings.options, model: settings.streamModel, keypointThreshold: settings.threshold }),
+  onUnauthorized: () => status.reportUnauthorized(),
+  onCode: (of) => {
+    showCode(of);
+    snippets.reveal();
+  },
+  say: (text) => announcer.say(text),
+});
 
 /** @type {Source | null} */
 let source = null;
@@ -44,35 +65,30 @@ let lastResult = null;
 /** Counts the sources, so that one that opens too late is recognized. */
 let sourceCount = 0;
 
-// Settings
-
-function chosenModel() {
-  return /** @type {HTMLInputElement} */ (document.querySelector("input[name=model]:checked")).value;
-}
-
-function settings() {
-  const [minScore, maxPeople] = [field("min-score").valueAsNumber, field("max-people").valueAsNumber];
-  return { model: chosenModel(), minScore, maxPeople };
-}
-
-const threshold = () => field("threshold").valueAsNumber;
-
 // Inference
+
+function onModel() {
+  status.describe(settings.model);
+  showSkeleton();
+  restart();
+}
 
 /** Start again, because the settings, the source or the server changed. */
 function restart() {
   inference?.close();
   inference = lastResult = null;
   statistics.reset(source !== null && source.kind !== "photo");
-  recording.start(source?.name ?? "");
+  announcer.reset();
+  results.start(source?.name ?? "");
   people.clear();
+  legend.showPoses([]);
   for (const view of views) view.clear();
-  showRecording();
   showSource();
+  showCode();
   if (!source) return;
   const handlers = { onResult, onError, onState };
-  if (source.kind === "photo") inference = inferPhoto(server, source, settings(), handlers);
-  else inference = inferVideo(server, video, settings(), handlers);
+  if (source.kind === "photo") inference = inferPhoto(server, source, settings.options, handlers);
+  else inference = inferVideo(server, video, settings.options, handlers);
 }
 
 /** @param {Result} result */
@@ -90,17 +106,10 @@ function onResult(result) {
     });
   });
   statistics.add(result);
-  people.show(result, threshold());
-  record(result);
-}
-
-/** @param {Result} result */
-function record({ predictions, matches, image, capturedMs }) {
-  const { model, poses } = predictions[predictions.length - 1];
-  const comparison = predictions.length > 1 ? { student: predictions[0], matches } : {};
-  recording.add(capturedMs, { image, model, poses, ...comparison });
-  showRecording();
-  if (source?.kind === "photo") announce(`Found ${poses.length === 1 ? "1 person" : `${poses.length} people`}.`);
+  people.show(result, settings.threshold);
+  legend.showPoses(result.predictions[0].poses);
+  results.add(result);
+  announcer.people(result.predictions[0].poses.length, source?.kind !== "photo");
 }
 
 /** @param {unknown} error */
@@ -193,7 +202,7 @@ async function openFile(file) {
 // Display
 
 function showSource() {
-  const comparing = chosenModel() === "compare";
+  const { comparing } = settings;
   element("welcome").hidden = source !== null;
   element("views").hidden = source === null;
   element("views").style.setProperty("--views", comparing ? "2" : "1");
@@ -222,34 +231,41 @@ function showMirrored() {
   for (const view of views) view.mirrored = mirrored;
 }
 
-function showThreshold() {
-  for (const view of views) view.threshold = threshold();
-  if (lastResult) people.show(lastResult, threshold());
+/** Draw the same result in another way. */
+function showDisplay() {
+  const { threshold, boxes } = settings;
+  for (const view of views) Object.assign(view, { threshold, boxes });
+  serverSources.draw({ threshold, boxes });
+  if (lastResult) people.show(lastResult, threshold);
+  showCode();
 }
 
-function showRecording() {
-  const count = recording.size;
-  const frames = count === 1 ? "1 picture" : `${count} frames`;
-  element("recorded").textContent = count ? `${frames} to download.` : "Nothing to download yet.";
-  for (const id of ["save-json", "save-coco", "save-picture"]) button(id).disabled = count === 0;
+/** The legend of the chosen model, until a result tells the skeleton. */
+function showSkeleton() {
+  legend.showSkeleton(status.skeletonOf(settings.model)?.keypoints ?? KEYPOINTS);
 }
 
-/** @param {string} text For screen readers. */
-function announce(text) {
-  element("announce").textContent = text;
+/** @param {string | undefined} name Name of a keypoint. */
+function showHighlight(name) {
+  for (const view of views) view.highlight = name;
+  serverSources.draw({ highlight: name });
 }
 
-// Downloads
-
-function downloadPicture() {
-  const [one, two] = views.map((it) => it.toCanvas());
-  if (!one) return;
-  const canvas = document.createElement("canvas");
-  const second = chosenModel() === "compare" && two ? two.width + 4 : 0;
-  Object.assign(canvas, { width: one.width + second, height: one.height });
-  canvas.getContext("2d")?.drawImage(one, 0, 0);
-  if (second && two) canvas.getContext("2d")?.drawImage(two, one.width + 4, 0);
-  canvas.toBlob((blob) => blob && download(blob, ".jpg"), "image/jpeg", 0.92);
+/**
+ * Show code that does the same.
+ *
+ * @param {import("./browser/index.js").ServerSource} [ofServer] Default: for the picture.
+ */
+function showCode(ofServer) {
+  const { threshold, boxes: drawsBoxes } = settings;
+  const subject = ofServer ? { kind: /** @type {const} */ ("source"), name: ofServer.id, type: "" } : {
+    kind: source?.kind ?? "photo",
+    name: source?.name ?? "photo.jpg",
+    type: source?.kind === "photo" ? source.blob.type : "image/jpeg",
+  };
+  const [url, title] = [new URL(".", document.baseURI).href, ofServer?.name ?? source?.name ?? "a photo"];
+  const shown = { ...settings.options, ...subject, url, keyed: keyForm.used, threshold, drawsBoxes, boxes: [] };
+  snippets.show(shown, title);
 }
 
 // Controls
@@ -263,46 +279,20 @@ function connectControls() {
     if (file) openFile(file);
     field("file").value = ""; // so that the same file can be chosen again
   });
-  element("models").addEventListener("change", () => {
-    status.describe(chosenModel());
-    restart();
-  });
-  const restartSoon = debounce(200, restart);
-  for (const id of ["min-score", "threshold", "max-people"]) {
-    field(id).addEventListener("input", () => {
-      const output = /** @type {HTMLOutputElement} */ (document.querySelector(`output[for=${id}]`));
-      output.value = id === "max-people" ? field(id).value : field(id).valueAsNumber.toFixed(2);
-      if (id === "threshold") showThreshold();
-      else restartSoon();
-    });
-  }
-  button("save-json").addEventListener("click", () => downloadJson(recording.json(), ".json"));
-  button("save-coco").addEventListener("click", () => downloadJson(recording.coco(threshold()), "-coco.json"));
-  button("save-picture").addEventListener("click", downloadPicture);
-}
-
-function connectVideo() {
-  const seek = field("seek");
-  video.addEventListener("resize", showVideoSize);
-  video.addEventListener("durationchange", () => {
-    if (Number.isFinite(video.duration)) seek.max = String(video.duration);
-  });
-  video.addEventListener("timeupdate", () => {
-    if (source?.kind === "video") seek.value = String(video.currentTime);
-  });
-  seek.addEventListener("input", () => (video.currentTime = seek.valueAsNumber));
-  button("pause").addEventListener("click", () => (video.paused ? video.play() : video.pause()));
-  for (const event of ["play", "pause"]) {
-    video.addEventListener(event, () => (button("pause").textContent = video.paused ? "Play" : "Pause"));
-  }
 }
 
 connectControls();
-connectVideo();
+video.addEventListener("resize", showVideoSize);
+connectVideoControls(video, button("pause"), field("seek"), () => source?.kind === "video");
 acceptDroppedFiles(element("stage"), openFile);
 listCameras(cameraChoice).catch(() => {});
 navigator.mediaDevices?.addEventListener("devicechange", () => {
   listCameras(cameraChoice, cameraChoice.value).catch(() => {});
 });
 showSource();
-status.check().then(() => status.describe(chosenModel()));
+showCode();
+legend.showSkeleton(KEYPOINTS);
+status.check().then(() => {
+  status.describe(settings.model);
+  showSkeleton();
+});
