@@ -1,9 +1,11 @@
 /** The page: holds the open source and the running inference, and connects the controls with the parts that show it. */
 
-import { KEYPOINTS, Posewright, PosewrightError } from "./browser/index.js";
+import { KEYPOINTS, Posewright } from "./browser/index.js";
 import { Announcer } from "./announcer.js";
 import { ApiKeyForm } from "./api_key.js";
+import { BoxEditor } from "./box_editor.js";
 import { explainCameraError, listCameras } from "./camera.js";
+import { Failures } from "./failures.js";
 import { acceptDroppedFiles } from "./file_drop.js";
 import { inferPhoto, inferVideo } from "./inference.js";
 import { SkeletonLegend } from "./legend.js";
@@ -14,9 +16,11 @@ import { ResultsPanel } from "./results_panel.js";
 import { ServerSources } from "./server_sources.js";
 import { ServerStatus } from "./server_status.js";
 import { SettingsForm } from "./settings_form.js";
+import { subjectOf, subjectOfServer } from "./shown.js";
 import { SnippetPanel } from "./snippet_panel.js";
 import { cameraSource, fileSource, releaseSource } from "./source.js";
 import { Statistics } from "./statistics.js";
+import { debounce } from "./throttle.js";
 import { connectVideoControls } from "./video_controls.js";
 
 /** @typedef {import("./inference.js").Inference} Inference */
@@ -42,7 +46,9 @@ const keyForm = new ApiKeyForm(server, element, () => {
   serverSources.refresh();
 });
 const status = new ServerStatus(server, messages, element, () => restart(), () => keyForm.ask());
+const failures = new Failures(status, messages, { reconnect: () => inference?.reconnect?.(), restart });
 const settings = new SettingsForm(element, { onModel, onOptions: restart, onDisplay: showDisplay });
+const boxEditor = new BoxEditor(element("given-boxes"), debounce(200, restart));
 const results = new ResultsPanel(element, views, settings);
 const legend = new SkeletonLegend(element, (name) => showHighlight(name), (text) => announcer.say(text));
 const snippets = new SnippetPanel(element, (text) => announcer.say(text));
@@ -86,17 +92,20 @@ function restart() {
   showSource();
   showCode();
   if (!source) return;
-  const handlers = { onResult, onError, onState };
-  if (source.kind === "photo") inference = inferPhoto(server, source, settings.options, handlers);
-  else inference = inferVideo(server, video, settings.options, handlers);
+  const handlers = {
+    onResult,
+    onError: failures.onError.bind(failures),
+    onState: failures.onState.bind(failures),
+  };
+  if (source.kind !== "photo") inference = inferVideo(server, video, settings.options, handlers);
+  else inference = inferPhoto(server, source, { ...settings.options, boxes: boxEditor.boxes }, handlers);
 }
 
 /** @param {Result} result */
 function onResult(result) {
   const comparing = result.predictions.length > 1;
   lastResult = result;
-  messages.clear("server", "frame");
-  status.reportSuccess();
+  failures.onSuccess();
   result.predictions.forEach(({ poses, model, poseMs }, i) => {
     if (result.picture) views[i].showPicture(result.picture, result.image);
     views[i].caption = comparing ? [i ? "Teacher" : "Student", `${model}, ${poseMs?.toFixed(1)} ms`] : null;
@@ -112,33 +121,6 @@ function onResult(result) {
   announcer.people(result.predictions[0].poses.length, source?.kind !== "photo");
 }
 
-/** @param {unknown} error */
-function onError(error) {
-  if (error instanceof PosewrightError && error.status === 401) status.reportUnauthorized();
-  else if (error instanceof PosewrightError && error.slug === "unreachable") status.reportFailure();
-  else if (error instanceof PosewrightError && error.status === 503) status.reportFailure(error.detail);
-  else messages.show("frame", error instanceof Error ? error.message : String(error));
-}
-
-/**
- * @param {import("./browser/index.js").StreamState} state
- * @param {import("./browser/index.js").StateDetails} details
- */
-function onState(state, { error, retryMs = 0 }) {
-  if (state === "open") {
-    messages.clear("server", "frame");
-    status.reportSuccess();
-  }
-  if (state === "waiting") {
-    const when = `Retrying in ${Math.max(1, Math.round(retryMs / 1000))} s.`;
-    const action = /** @type {[string, () => void]} */ (["Retry now", () => inference?.reconnect?.()]);
-    messages.show("server", `The stream ended: ${error?.detail}. ${when}`, { action });
-    status.reportFailure(null);
-  }
-  if (state === "closed" && error?.status === 401) status.reportUnauthorized();
-  else if (state === "closed" && error) messages.show("frame", error.detail, { action: ["Retry", restart] });
-}
-
 // Sources
 
 function closeSource() {
@@ -149,6 +131,7 @@ function closeSource() {
   video.srcObject = null;
   video.removeAttribute("src");
   releaseSource(source);
+  boxEditor.start(null);
   source = null;
 }
 
@@ -191,6 +174,7 @@ async function openFile(file) {
     const opened = await fileSource(video, file);
     if (count !== sourceCount) return;
     source = opened;
+    if (opened.kind === "photo") boxEditor.start(opened.bitmap);
     messages.clear("camera", "file", "frame");
   } catch {
     const got = file.type || "unknown type";
@@ -209,6 +193,7 @@ function showSource() {
   element("view-two").hidden = !comparing;
   button("camera").textContent = source?.kind === "camera" ? "Stop camera" : "Start camera";
   button("pause").hidden = source?.kind !== "video";
+  button("add-box").hidden = source?.kind !== "photo";
   /** @type {HTMLElement} */ (element("seek").parentElement).hidden = source?.kind !== "video";
   /** @type {HTMLElement} */ (element("mirror").parentElement).hidden = source?.kind !== "camera";
   showMirrored();
@@ -251,21 +236,12 @@ function showHighlight(name) {
   serverSources.draw({ highlight: name });
 }
 
-/**
- * Show code that does the same.
- *
- * @param {import("./browser/index.js").ServerSource} [ofServer] Default: for the picture.
- */
+/** @param {import("./browser/index.js").ServerSource} [ofServer] Show code for it; default: for the picture. */
 function showCode(ofServer) {
   const { threshold, boxes: drawsBoxes } = settings;
-  const subject = ofServer ? { kind: /** @type {const} */ ("source"), name: ofServer.id, type: "" } : {
-    kind: source?.kind ?? "photo",
-    name: source?.name ?? "photo.jpg",
-    type: source?.kind === "photo" ? source.blob.type : "image/jpeg",
-  };
-  const [url, title] = [new URL(".", document.baseURI).href, ofServer?.name ?? source?.name ?? "a photo"];
-  const shown = { ...settings.options, ...subject, url, keyed: keyForm.used, threshold, drawsBoxes, boxes: [] };
-  snippets.show(shown, title);
+  const [url, keyed, boxes] = [new URL(".", document.baseURI).href, keyForm.used, boxEditor.boxes];
+  const subject = ofServer ? subjectOfServer(ofServer) : subjectOf(source);
+  snippets.show({ ...settings.options, ...subject, url, keyed, threshold, drawsBoxes, boxes });
 }
 
 // Controls
@@ -273,6 +249,7 @@ function showCode(ofServer) {
 function connectControls() {
   button("camera").addEventListener("click", () => (source?.kind === "camera" ? stop() : startCamera()));
   cameraChoice.addEventListener("change", () => source?.kind === "camera" && startCamera());
+  button("add-box").addEventListener("click", () => boxEditor.add());
   field("mirror").addEventListener("change", showMirrored);
   field("file").addEventListener("change", () => {
     const [file] = field("file").files ?? [];

@@ -1,12 +1,20 @@
 /** What the page shows, and how, as code that does the same must say it. */
 
+/** @typedef {import("./browser/index.js").ServerSource} ServerSource */
+/** @typedef {import("./source.js").Source} Source */
+
 /**
- * @typedef {object} Shown What the page shows, and how.
+ * @typedef {object} Subject
+ * @property {"photo" | "video" | "camera" | "source"} kind
+ * @property {string} name Of the file; of a source of the server its id.
+ * @property {string} type Media type of a photo.
+ * @property {string} title For the visitor.
+ */
+
+/**
+ * @typedef {object} Setting
  * @property {string} url Address of the server, with its final slash.
  * @property {boolean} keyed Whether the server asks for an API key.
- * @property {"photo" | "video" | "camera" | "source"} kind
- * @property {string} name Of the file; of a source its id.
- * @property {string} type Media type of a photo.
  * @property {string} model `student`, `teacher` or `compare`.
  * @property {number} minScore
  * @property {number} maxPeople
@@ -15,10 +23,30 @@
  * @property {number[][]} boxes Of people, given instead of those that the detector finds.
  */
 
+/** @typedef {Subject & Setting} Shown */
+
 /** Stands for the key, which is never written. */
 export const KEY = "YOUR_API_KEY";
 /** Types that the server reads; a browser may read more, and sends those as JPEG. */
 const SENT_AS_THEY_ARE = ["image/jpeg", "image/png", "image/webp"];
+
+/**
+ * @param {Source | null} source
+ * @returns {Subject}
+ */
+export function subjectOf(source) {
+  if (!source) return { kind: "photo", name: "photo.jpg", type: "image/jpeg", title: "a photo" };
+  const [{ kind, name }, type] = [source, source.kind === "photo" ? source.blob.type : ""];
+  return { kind, name, type, title: kind === "camera" ? "the camera" : name };
+}
+
+/**
+ * @param {ServerSource} source
+ * @returns {Subject}
+ */
+export function subjectOfServer({ id, name }) {
+  return { kind: "source", name: id, type: "", title: `the source ${name}` };
+}
 
 /**
  * Name and media type of a photo, as the server reads it.

@@ -28,14 +28,11 @@ export class SnippetPanel {
     element("copy").addEventListener("click", () => this.#copy());
   }
 
-  /**
-   * @param {Shown} shown
-   * @param {string} title Names what is shown.
-   */
-  show(shown, title) {
+  /** @param {Shown} shown */
+  show(shown) {
     this.#shown = shown;
     const key = shown.keyed ? " Replace YOUR_API_KEY by your key." : "";
-    this.#subject.textContent = `Does what this page does with ${title}.${key}`;
+    this.#subject.textContent = `Does what this page does with ${shown.title}.${key}`;
     this.#render();
   }
 
