@@ -32,7 +32,8 @@ IMPORT_MAP = EXAMPLE.read_text().partition('<script type="importmap">')[2].parti
 
 MAIN = """
 import * as ort from "onnxruntime-web";
-import { draw, Posewright, PosewrightError, type Keypoint, type Prediction, type Retries } from "posewright-client";
+import { COLORS, draw, Posewright, PosewrightError, sideOf } from "posewright-client";
+import type { Keypoint, Prediction, Retries, ServerSource, SourceOptions } from "posewright-client";
 import { local, type LocalPosewright } from "posewright-client/local";
 
 const retries: Retries = { attempts: 2 };
@@ -43,6 +44,19 @@ async function nose(posewright: Posewright | LocalPosewright, picture: Blob): Pr
   const context = new OffscreenCanvas(image.width, image.height).getContext("2d");
   if (context) draw(context, poses, { image });
   return poses[0]?.keypoints.find((it) => it.name === "nose");
+}
+
+/** Compiled, to check its types; tests/web/test_page_sources.py watches sources. */
+export async function watch(url: string, onto: OffscreenCanvasRenderingContext2D): Promise<ServerSource> {
+  const options: SourceOptions = { maxPeople: 2 };
+  const { id } = await server.sources.add(url, { name: "Hall", options });
+  for await (const { picture, poses, image, ageMs } of server.sources.view(id)) {
+    if (picture) onto.drawImage(picture, 0, 0);
+    draw(onto, poses, { image, highlight: "nose", colors: COLORS });
+    picture?.close();
+    if (ageMs > 100 || sideOf("left_eye") === "right") break;
+  }
+  return server.sources.get(id);
 }
 
 export async function run(url: string) {

@@ -28,7 +28,7 @@ from tests.web.chrome import Tab
 from tests.web.test_page import ROWS, opened
 
 KEY, PLACEHOLDER = "code-key-0123456789", "YOUR_API_KEY"
-PHOTO, VIDEO = "it's 1 \"ph#to\".png", "people.webm"
+PHOTO, VIDEO = 'it\'s 1 "ph#to".png', "people.webm"
 FRAMES = 12
 PATIENCE_S = 60
 SNIPPET = "document.querySelector('#snippet').textContent"
@@ -89,8 +89,12 @@ def code(page: Tab, language: str) -> str:
 def run_curl(text: str, folder: Path) -> str:
     if shutil.which("curl") is None:
         pytest.skip("needs curl")
-    options = {"capture_output": True, "text": True, "check": True, "timeout": PATIENCE_S}
-    return subprocess.run(["sh", "-e", "-c", text.replace("curl ", "curl -sS --fail-with-body ")], cwd=folder, **options).stdout
+    script = text.replace("curl ", "curl -sS --fail-with-body ")
+    done = subprocess.run(
+        ["sh", "-e", "-c", script], cwd=folder, capture_output=True, text=True, check=False, timeout=PATIENCE_S
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def run_python(text: str, folder: Path) -> str:
@@ -121,7 +125,9 @@ def show_photo(page: Tab, folder: Path, *, people: int = 2) -> None:
     page.wait_for(f"{ROWS} === {people}")
 
 
-def test_a_photos_code_does_what_the_page_did(page: Tab, browser: object, allowing: Running, site: str, folder: Path) -> None:
+def test_a_photos_code_does_what_the_page_did(
+    page: Tab, browser: object, allowing: Running, site: str, folder: Path
+) -> None:
     page.click("#show-boxes")
     page.run("Object.assign(document.querySelector('#max-people'), { value: 1 }).dispatchEvent(new Event('input'))")
     page.click("input[value=teacher]")
@@ -145,7 +151,9 @@ def test_a_photos_code_does_what_the_page_did(page: Tab, browser: object, allowi
         assert [it["score"] for it in poses] == [pose["score"]]
         assert poses[0]["keypoints"][0]["x"] == pose["keypoints"][0]["x"]
         x, y, *_ = (round(it) for it in pose["box"])
-        there.wait_for(f"document.querySelector('canvas').getContext('2d').getImageData({x}, {y + 60}, 1, 1).data[0] > 200")
+        there.wait_for(
+            f"document.querySelector('canvas').getContext('2d').getImageData({x}, {y + 60}, 1, 1).data[0] > 200"
+        )
 
 
 def test_a_comparisons_code_compares_within_the_same_boxes(page: Tab, site: str, folder: Path) -> None:

@@ -85,7 +85,10 @@ def test_the_keyboard_finds_keypoints_and_screen_readers_hear_where_they_are(pag
 
 def test_it_shows_the_skeleton_that_the_server_tells(tab: Tab, tmp_path: Path) -> None:
     folder = spots.write_models(tmp_path / "models")
-    names = ["beak", *(f"{side}_{part}_{i}" for i in range(4) for part in ("wing", "foot") for side in ("left", "right"))]
+    names = [
+        "beak",
+        *(f"{side}_{part}_{i}" for i in range(4) for part in ("wing", "foot") for side in ("left", "right")),
+    ]
     bird = {
         "name": "bird", "keypoints": names, "edges": [[0, 1], [0, 2], [1, 3]], "flip": list(range(17)),
         "sigmas": [0.1] * 17,

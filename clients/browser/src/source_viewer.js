@@ -107,8 +107,8 @@ export class SourceViewer {
       this.#options.onGap?.({ from: message.from, to: message.to, reason: message.reason });
     } else if (message.type === "result") {
       this.#connection.resetRetries();
-      const picture = this.#frame?.seq === message.seq ? this.#frame.picture : null;
-      this.#next = { message, picture };
+      const { seq, picture = null } = this.#frame ?? {};
+      this.#next = { message, picture: seq === message.seq ? picture : null };
       this.#frame = null;
       this.#decode();
     }
