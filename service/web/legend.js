@@ -8,6 +8,7 @@ import { make } from "./elements.js";
 
 const TITLES = /** @type {Record<Side, string>} */ ({ left: "Left", middle: "Middle", right: "Right" });
 const MAX_TOLD = 3;
+const HINT = "Left and right are the person’s own. Point at a name to find it in the picture.";
 
 export class SkeletonLegend {
   #root;
@@ -111,8 +112,8 @@ export class SkeletonLegend {
       return found ? [`${person}${Math.round(found.x)}, ${Math.round(found.y)} (score ${found.score.toFixed(2)})`] : [];
     });
     const more = this.#poses.length > MAX_TOLD ? "; …" : "";
-    const text = name ? `${words(name)}: ${places.join("; ") || "no person yet"}${more}` : "";
-    this.#detail.textContent = text || "Left and right are the person’s own. Point at a name to find it in the picture.";
+    const text = name ? `${words(name)}: ${places.join("; ") || "no person yet"}${more}` : HINT;
+    if (this.#detail.textContent !== text) this.#detail.textContent = text;
   }
 }
 

@@ -22,7 +22,7 @@ from service.settings import Settings
 from tests import manuals, spots
 from tests.client.hosts import free_address, hosting
 from tests.conftest import serving
-from tests.web import npm
+from tests.web import axe, npm
 from tests.web.chrome import Tab
 
 ROOT = Path(__file__).parents[2]
@@ -206,3 +206,14 @@ def test_the_example_page_finds_people_without_a_server(project: Path, shown: tu
     assert status.startswith("1 person in ")
     assert all(it.startswith((address, "blob:", "data:")) for it in tab.addresses())
     assert not tab.faults()
+
+
+def test_axe_finds_no_barrier_on_the_example_page(project: Path, shown: tuple[Tab, str, str], tmp_path: Path) -> None:
+    script = axe.script(tmp_path)
+    tab, address, _ = shown
+    tab.open(f"{address}/local.html", camera=None)
+    tab.wait_for("document.querySelector('[role=status]').textContent.startsWith('Ready')")
+    assert axe.findings(tab, script, min_rules=12) == []
+    tab.choose("input", project / "photo.png")
+    tab.wait_for("document.querySelector('[role=status]').textContent.includes(' ms, ')")
+    assert axe.findings(tab, script, min_rules=12) == []
