@@ -74,11 +74,12 @@ export class SourceTile {
     this.#state.textContent = state;
     this.root.dataset.state = source.state;
     if (before !== source.state) this.#handlers.say(`${source.name}: ${state}.`);
-    const values = [source.fps?.toFixed(1) ?? "–", ageOf(source.ageMs), String(source.reconnects)];
+    const values = [source.fps.toFixed(1), ageOf(source.ageMs), String(source.reconnects)];
     values.forEach((value, i) => (this.#figures[i].textContent = value));
     this.#error.textContent = source.lastError ?? "";
     const active = ACTIVE.includes(source.state);
     this.#pause.textContent = active ? "Pause" : "Resume";
+    this.#pause.hidden = source.state === "ended" || source.state === "failed";
     this.#name(this.#pause);
     this.#connect();
   }
@@ -120,9 +121,15 @@ export class SourceTile {
   #connect() {
     const wanted = this.#seen && ACTIVE.includes(this.#source.state);
     if (wanted === (this.#viewer !== null)) return;
-    if (wanted) this.#viewer = this.#sources.view(this.#source.id, { onResult: (result) => this.#show(result) });
-    else this.#viewer?.close();
-    if (!wanted) this.#viewer = null;
+    this.#viewer?.close();
+    this.#viewer = wanted ? this.#watch() : null;
+  }
+
+  #watch() {
+    return this.#sources.view(this.#source.id, {
+      onResult: (result) => this.#show(result),
+      onSourceState: this.#handlers.onChange,
+    });
   }
 
   /** @param {SourceResult} result */

@@ -7,6 +7,7 @@ import { readFrame, readPose } from "./wire.js";
 /** @typedef {import("./connection.js").StateDetails} StateDetails */
 /** @typedef {import("./connection.js").StreamState} StreamState */
 /** @typedef {import("./sources.js").Gap} Gap */
+/** @typedef {import("./sources.js").SourceState} SourceState */
 /** @typedef {import("./wire.js").Pose} Pose */
 /** @typedef {import("./wire.js").Size} Size */
 
@@ -16,6 +17,7 @@ import { readFrame, readPose } from "./wire.js";
  * @property {number} [maxRetries] Consecutive attempts to open the view before giving up; default Infinity.
  * @property {AbortSignal} [signal] Closes the view.
  * @property {(result: SourceResult) => void} [onResult] Called for every result.
+ * @property {(state: SourceState) => void} [onSourceState] Called when the source's state changed.
  * @property {(gap: Gap) => void} [onGap] Called when frames are missing, because the source was reconnected.
  * @property {(state: StreamState, details: StateDetails) => void} [onState] Called when the connection changes.
  */
@@ -105,6 +107,8 @@ export class SourceViewer {
       this.#connection.markOpen(message.model);
     } else if (message.type === "gap") {
       this.#options.onGap?.({ from: message.from, to: message.to, reason: message.reason });
+    } else if (message.type === "state") {
+      this.#options.onSourceState?.(message.state);
     } else if (message.type === "result") {
       this.#connection.resetRetries();
       const { seq, picture = null } = this.#frame ?? {};

@@ -13,16 +13,20 @@ import { SourceViewer } from "./source_viewer.js";
  * @property {string} name
  * @property {string} url Without credentials.
  * @property {SourceState} state
- * @property {number | null} fps Frames a second.
- * @property {number | null} ageMs Age of the newest result.
- * @property {number} frames
+ * @property {number} fps Frames that came from it per second, in the last seconds.
+ * @property {number | null} ageMs Time since the arrival of the newest frame that was answered; null before the first.
+ * @property {number} frames Frames that came.
  * @property {number} answered
- * @property {number} dropped
+ * @property {number} dropped Frames that newer ones replaced.
+ * @property {number} errors Frames that could not be answered.
  * @property {number} reconnects
  * @property {number} viewers
+ * @property {number} gapCount Number of gaps that have ended; `gaps` has the last ones.
  * @property {Gap[]} gaps
  * @property {string | null} lastError
  */
+
+/** @typedef {{ url: string, secret?: string }} Webhook Where the server posts results. */
 
 /**
  * @typedef {object} SourceOptions What the server does with each frame; as in `StreamOptions`.
@@ -33,6 +37,7 @@ import { SourceViewer } from "./source_viewer.js";
  * @property {boolean} [track]
  * @property {boolean} [smooth]
  * @property {number} [maxFps]
+ * @property {"latest" | "all"} [policy] `all`: every frame of a file, as fast as possible; default `latest`.
  */
 
 /** The sources of one server. From `Posewright.sources`. */
@@ -67,17 +72,18 @@ export class Sources {
    * Let the server open a source.
    *
    * @param {string} url Such as `rtsp://camera.example/stream`; its host must be one of those that the operator allows.
-   * @param {{ name?: string, options?: SourceOptions, signal?: AbortSignal }} [settings]
+   * @param {{ name?: string, options?: SourceOptions, webhook?: Webhook, record?: boolean, signal?: AbortSignal }} [how]
+   *   `record`: let the server append the results to a file.
    * @returns {Promise<ServerSource>}
    * @throws {PosewrightError}
    */
-  async add(url, { name, options = {}, signal } = {}) {
-    const { model, maxPeople, minScore, keypointThreshold, track, smooth, maxFps } = options;
+  async add(url, { name, options = {}, webhook, record, signal } = {}) {
+    const { maxPeople, minScore, keypointThreshold, maxFps, ...same } = options;
     const hello = {
-      model, track, smooth, max_people: maxPeople, min_score: minScore, keypoint_threshold: keypointThreshold,
-      max_fps: maxFps,
+      ...same, max_people: maxPeople, min_score: minScore, keypoint_threshold: keypointThreshold, max_fps: maxFps,
     };
-    const body = new Blob([JSON.stringify({ url, name, options: hello })], { type: "application/json" });
+    const content = JSON.stringify({ url, name, options: hello, webhook, record });
+    const body = new Blob([content], { type: "application/json" });
     // Not repeated: if only the answer was lost, the source exists already.
     return readSource(await this.#calls.json("sources", { body, signal, retries: { attempts: 1 } }));
   }
@@ -119,6 +125,6 @@ function pathOf(id) {
  * @param {any} source
  * @returns {ServerSource}
  */
-function readSource({ age_ms: ageMs, last_error: lastError, ...same }) {
-  return { ...same, ageMs, lastError };
+function readSource({ age_ms: ageMs, gap_count: gapCount, last_error: lastError, ...same }) {
+  return { ...same, ageMs, gapCount, lastError };
 }
