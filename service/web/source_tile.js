@@ -129,6 +129,9 @@ export class SourceTile {
     return this.#sources.view(this.#source.id, {
       onResult: (result) => this.#show(result),
       onSourceState: this.#handlers.onChange,
+      onState: (state) => {
+        if (state === "closed") this.#viewer = null; // the next update opens another one, if there is one to open
+      },
     });
   }
 
