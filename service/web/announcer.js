@@ -23,6 +23,7 @@ export class Announcer {
   reset() {
     clearTimeout(this.#timer);
     this.#count = -1;
+    this.say(""); // the same text again would not be announced
   }
 
   /**
