@@ -18,7 +18,7 @@ export class BoxEditor {
   #picture = null;
   /** @type {Map<HTMLElement, Box>} */
   #boxes = new Map();
-  /** @type {{ element: HTMLElement, change: Change, x: number, y: number } | null} What the pointer drags. */
+  /** @type {{ element: HTMLElement, change: Change, box: Box, x: number, y: number } | null} What is dragged, from where. */
   #drag = null;
 
   /**
@@ -79,28 +79,15 @@ export class BoxEditor {
     element.setAttribute("aria-label", `Box at ${x}, ${y}, ${w} wide, ${h} high`);
   }
 
-  /**
-   * @param {HTMLElement} element
-   * @param {Change} change
-   * @param {number} dx Pixels of the picture.
-   * @param {number} dy
-   */
-  #change(element, change, dx, dy) {
-    const box = this.#boxes.get(element);
-    if (!box) return;
-    const { x, y, width, height } = box;
-    if (change === "move") this.#place(element, { x: x + dx, y: y + dy, width, height });
-    else this.#place(element, { x, y, width: width + dx, height: height + dy });
-  }
-
   /** @param {KeyboardEvent} event */
   #onKey(event) {
     const element = /** @type {HTMLElement} */ (event.target);
-    if (!this.#picture || !this.#boxes.has(element)) return;
+    const box = this.#boxes.get(element);
+    if (!this.#picture || !box) return;
     const arrow = ARROWS[/** @type {keyof typeof ARROWS} */ (event.key)];
     if (arrow) {
       const step = STEP * Math.max(this.#picture.width, this.#picture.height);
-      this.#change(element, event.shiftKey ? "resize" : "move", step * arrow[0], step * arrow[1]);
+      this.#place(element, changed(box, event.shiftKey ? "resize" : "move", step * arrow[0], step * arrow[1]));
     } else if (event.key === "Delete" || event.key === "Backspace") {
       const next = /** @type {HTMLElement | null} */ (element.nextElementSibling ?? element.previousElementSibling);
       this.#boxes.delete(element);
@@ -118,8 +105,9 @@ export class BoxEditor {
     // A finger that moves over the picture scrolls the page.
     if (event.button !== 0 || (!known && event.pointerType === "touch")) return;
     const { x, y } = this.#toPicture(event);
-    const element = known ?? this.#make({ x, y, width: 0, height: 0 });
-    this.#drag = { element, change: known && !target.matches(".handle") ? "move" : "resize", x, y };
+    const box = (known && this.#boxes.get(known)) ?? { x, y, width: 0, height: 0 };
+    const element = known ?? this.#make(box);
+    this.#drag = { element, change: known && !target.matches(".handle") ? "move" : "resize", box, x, y };
     this.#layer.setPointerCapture(event.pointerId);
     element.focus();
     event.preventDefault();
@@ -128,9 +116,9 @@ export class BoxEditor {
   /** @param {PointerEvent} event */
   #dragTo(event) {
     if (!this.#drag) return;
+    const { element, change, box, ...start } = this.#drag;
     const { x, y } = this.#toPicture(event);
-    this.#change(this.#drag.element, this.#drag.change, x - this.#drag.x, y - this.#drag.y);
-    Object.assign(this.#drag, { x, y });
+    this.#place(element, changed(box, change, x - start.x, y - start.y));
   }
 
   #end() {
@@ -152,6 +140,19 @@ export class BoxEditor {
     const picture = /** @type {Size} */ (this.#picture);
     return { x: ((clientX - left) / width) * picture.width, y: ((clientY - top) / height) * picture.height };
   }
+}
+
+/**
+ * @param {Box} box
+ * @param {Change} change
+ * @param {number} dx Pixels of the picture.
+ * @param {number} dy
+ * @returns {Box}
+ */
+function changed({ x, y, width, height }, change, dx, dy) {
+  if (change === "move") return { x: x + dx, y: y + dy, width, height };
+  const [right, bottom] = [x + width + dx, y + height + dy];
+  return { x: Math.min(x, right), y: Math.min(y, bottom), width: Math.abs(right - x), height: Math.abs(bottom - y) };
 }
 
 /**

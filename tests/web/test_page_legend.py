@@ -15,13 +15,12 @@ from tests.spots import SURE
 from tests.web.chrome import Tab
 from tests.web.test_page import LEFT, MIDDLE, NOTHING, RIGHT, ROWS, colors_at, opened
 
-RIM = np.array([[5, 0], [-5, 0], [0, 5], [0, -5]])
-"""Beside a keypoint, px of the picture: outside its dot, within the dot that is drawn when it is sought."""
+BESIDE = np.array([4, 0])
+"""From a keypoint, px of the picture: outside its dot, inside the larger one that is drawn when it is sought."""
 GROUPS = """[...document.querySelectorAll('#keypoints [role=group]')].map((group) => [group.ariaLabel,
   group.querySelector('i').style.background,
   [...group.querySelectorAll('[role=option]')].map((it) => it.ariaLabel)])"""
 SOUGHT = "[...document.querySelectorAll('[data-sought]')].map((it) => it.ariaLabel)"
-FIRST_OPTION = "#keypoints [role=option]"
 
 
 @pytest.fixture
@@ -34,7 +33,7 @@ def page(tab: Tab, server: Running, picture: Path) -> Tab:
 
 def elbow(page: Tab) -> list[list[int]]:
     """Colours around the left elbow, whose surroundings are empty."""
-    return colors_at(page, "#view-one", SURE.keypoints[7] + RIM[[0]])
+    return colors_at(page, "#view-one", SURE.keypoints[[7]] + BESIDE)
 
 
 def test_it_names_the_keypoints_of_each_side_in_its_colour(page: Tab) -> None:
@@ -50,6 +49,7 @@ def test_it_names_the_keypoints_of_each_side_in_its_colour(page: Tab) -> None:
 
 def test_the_pointer_finds_a_keypoint_in_the_picture(page: Tab) -> None:
     assert elbow(page) == [NOTHING]
+    page.run("document.querySelector('#keypoint-7').scrollIntoView({ block: 'center' })")
     x, y = page.center("#keypoint-7")
     page.send("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
     page.wait_for(f"{SOUGHT}.length")
