@@ -32,7 +32,10 @@ function video(shown) {
     ? "video.srcObject = await navigator.mediaDevices.getUserMedia({ video: true });"
     : `video.src = ${quoted(encodeURIComponent(shown.name))};`;
   const loop = shown.model === "compare"
-    ? "while (!video.ended) {\n  const { teacher, matches, image } = await server.compare(video, options);\n  console.log(matches);"
+    ? `while (!video.ended) {
+  await new Promise((resolve) => video.requestVideoFrameCallback(resolve)); // the next frame
+  const { teacher, matches, image } = await server.compare(video, options);
+  console.log(matches);`
     : "for await (const { poses, image } of server.stream(video, options)) {\n  console.log(poses);";
   return `const video = document.createElement("video");
 video.muted = true;

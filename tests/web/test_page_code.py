@@ -155,6 +155,7 @@ def test_a_photos_code_does_what_the_page_did(page: Tab, site: str, folder: Path
         )
 
 
+@pytest.mark.slow
 def test_a_comparisons_code_compares_within_the_same_boxes(page: Tab, site: str, folder: Path) -> None:
     page.click("input[value=compare]")
     show_photo(page, folder)
@@ -170,6 +171,7 @@ def test_a_comparisons_code_compares_within_the_same_boxes(page: Tab, site: str,
         assert [it["oks"] for it in matches] == [match["oks"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["student", "compare"])
 def test_a_videos_code_answers_its_frames(page: Tab, site: str, folder: Path, model: str) -> None:
     page.click(f"input[value={model}]")
@@ -189,6 +191,7 @@ def test_a_videos_code_answers_its_frames(page: Tab, site: str, folder: Path, mo
         assert [len(it) for it in there.wait_for("logged.length >= 2 && logged.slice(0, 2)")] == [2, 2]
 
 
+@pytest.mark.slow
 def test_the_cameras_code_streams_a_camera(page: Tab, site: str, folder: Path) -> None:
     page.click("#camera")
     page.wait_for("Number(document.querySelector('#answered').textContent) >= 2")
