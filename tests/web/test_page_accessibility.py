@@ -117,6 +117,21 @@ def test_axe_finds_no_barrier(
 
 
 @pytest.mark.slow
+def test_axe_finds_barriers_that_are_put_in(tab: Tab, server: Running, axe_script: str) -> None:
+    """The findings above are empty because of the page, and not because nothing was looked at."""
+    opened(tab, server.url)
+    tab.run("""(() => {
+      document.querySelector("label[for=threshold]").remove();
+      document.querySelector("#threshold").title = "";
+      Object.assign(document.querySelector("#recorded").style, { color: "#999", background: "#aaa" });
+      document.querySelector("main").append(document.createElement("img"));
+    })()""")
+    found = {it["id"]: it["impact"] for it in axe.findings(tab, axe_script)}
+    assert {"label", "color-contrast", "image-alt"} <= found.keys()
+    assert {"serious", "critical"} <= set(found.values())
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("look", LOOKS, ids=IDS)
 def test_axe_finds_no_barrier_where_the_server_asks_for_a_key(
     browser: Browser, models_dir: Path, axe_script: str, look: Any
