@@ -67,7 +67,7 @@ def colors_of_tile(tab: Tab) -> list[list[int]]:
 
 def test_the_page_asks_for_sources_only_where_somebody_looks(tab: Tab, server: Running) -> None:
     opened(tab, server.url)
-    assert not [it for it in tab.addresses() if "/sources" in it]
+    assert not [it for it in tab.addresses() if it.endswith("/sources")]
     tab.click("#sources summary")
     # Why there are none, in the server's words, and no form.
     tab.wait_for("document.querySelector('#sources-hint').textContent.length > 30")
@@ -152,7 +152,7 @@ def test_a_camera_that_fails_is_told_in_words(tab: Tab, watching: Running, camer
     tab.wait_for("document.querySelector('.tile .fault').textContent.length > 10")
     camera.switch(on=True)
     tab.wait_for(f"{STATE} === 'Running'")
-    assert int(tab.text(".tile dl div:last-child dd")) >= 1
+    tab.wait_for("Number(document.querySelector('.tile dl div:last-child dd').textContent) >= 1")
 
 
 @needs_sources
