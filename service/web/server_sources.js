@@ -53,7 +53,9 @@ export class ServerSources {
       handlers.say(`Added ${added.name}.`);
       await this.refresh();
     });
-    this.#root.open = location.hash === ANCHOR;
+    const followAddress = () => (this.#root.open ||= location.hash === ANCHOR);
+    followAddress();
+    addEventListener("hashchange", followAddress);
     this.#root.addEventListener("toggle", () => {
       // The whole address, because an anchor alone belongs to the address of the base element.
       history.replaceState(null, "", location.pathname + location.search + (this.#root.open ? ANCHOR : ""));

@@ -73,10 +73,13 @@ def test_the_page_asks_for_sources_only_where_somebody_looks(tab: Tab, server: R
     tab.wait_for("document.querySelector('#sources-hint').textContent.length > 30")
     assert tab.run("document.querySelector('#source-form').hidden")
     assert tab.run("location.hash") == "#sources"
-    opened(tab, server.url + "/#sources")
-    assert tab.run(PANEL_OPEN)
     tab.click("#sources summary")
     tab.wait_for("location.hash === ''")
+    tab.run("location.hash = '#sources'")
+    tab.wait_for(PANEL_OPEN)
+    # As from a bookmark.
+    tab.open("about:blank", camera=None)
+    tab.open(server.url + "/#sources", camera=None).wait_for(PANEL_OPEN)
 
 
 @needs_sources
