@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,8 +25,10 @@ from tests import spots
 from tests.client.hosts import free_address, hosting
 from tests.conftest import Running, serving
 from tests.spots import SURE, UNSURE
+from tests.web.cameras import filming
 from tests.web.chrome import Tab
 from tests.web.test_page import ROWS, opened
+from tests.web.test_page_sources import STATE, add, needs_sources
 
 KEY, PLACEHOLDER = "code-key-0123456789", "YOUR_API_KEY"
 PHOTO, VIDEO = 'it\'s 1 "ph#to".png', "people.webm"
@@ -65,14 +68,18 @@ def allowing(models_dir: Path, site: str) -> Iterator[Running]:
         yield running
 
 
-@pytest.fixture
-def page(tab: Tab, allowing: Running) -> Tab:
-    tab.open(allowing.url + "/")
+def opened_with_key(tab: Tab, server: Running) -> Tab:
+    tab.open(server.url + "/")
     tab.wait_for("!document.querySelector('#key-form').hidden")
     tab.call("(key) => { document.querySelector('#key').value = key; }", KEY)
     tab.click("#key-form button")
     tab.wait_for("document.querySelector('#server').dataset.state === 'ready'")
-    tab.click("#code summary")
+    return tab
+
+
+@pytest.fixture
+def page(tab: Tab, allowing: Running) -> Tab:
+    opened_with_key(tab, allowing).click("#code summary")
     return tab
 
 
@@ -202,6 +209,27 @@ def test_the_cameras_code_streams_a_camera(page: Tab, site: str, folder: Path) -
     assert "('nose', " in printed
     with run_javascript(page, site, folder, texts["javascript"]) as there:
         assert [len(it) for it in there.wait_for("logged.length >= 2 && logged.slice(0, 2)")] == [1, 1]
+
+
+@needs_sources
+@pytest.mark.slow
+def test_the_code_of_a_source_watches_it(tab: Tab, models_dir: Path, site: str, folder: Path) -> None:
+    pytest.importorskip("av", reason="needs the extra `video`")
+    options: dict[str, Any] = {"source_hosts": ("127.0.0.1",), "api_keys": SecretStr(f"page:{KEY}")}
+    settings = Settings(models_dir=models_dir, cors_origins=(site,), **options)
+    with serving(settings) as watching, filming() as camera:
+        opened_with_key(tab, watching).click("#sources summary")
+        add(tab, camera.url, "Gate")
+        tab.wait_for(f"{STATE} === 'Running'")
+        tab.click(".tile .buttons button:nth-child(2)")
+        tab.wait_for("document.querySelector('#snippet-subject').textContent.includes('the source Gate')")
+        texts = {it: code(tab, it) for it in ("curl", "python", "javascript")}
+        assert json.loads(run_curl(texts["curl"], folder))["name"] == "Gate"
+        with run_javascript(tab, site, folder, texts["javascript"]) as there:
+            assert [len(it) for it in there.wait_for("logged.length >= 2 && logged.slice(0, 2)")] == [1, 1]
+        # The code goes on for as long as the source does.
+        shortened = texts["python"].replace("for message in source:", "for _, message in zip(range(8), source):")
+        assert re.search(r"^\d+ \[\('1', [01]\.\d+\)\]$", run_python(shortened, folder), re.MULTILINE)
 
 
 def test_the_code_is_copied_and_a_screen_reader_hears_it(page: Tab, tab: Tab) -> None:
