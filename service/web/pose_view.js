@@ -126,7 +126,8 @@ export class PoseView {
     // Setting a size also clears the canvas.
     canvas.width = Math.round(width * devicePixelRatio);
     canvas.height = Math.round(height * devicePixelRatio);
-    canvas.setAttribute("aria-label", this.#describe());
+    const description = this.#describe();
+    if (canvas.getAttribute("aria-label") !== description) canvas.setAttribute("aria-label", description);
     const context = canvas.getContext("2d");
     if (!context || !this.#shown || !canvas.width || !canvas.height) return;
     const { poses, image, label } = this.#shown;

@@ -76,7 +76,9 @@ export class SourceTile {
     if (before !== source.state) this.#handlers.say(`${source.name}: ${state}.`);
     const values = [source.fps.toFixed(1), ageOf(source.ageMs), String(source.reconnects)];
     values.forEach((value, i) => (this.#figures[i].textContent = value));
-    this.#error.textContent = source.lastError ?? "";
+    const past = !["reconnecting", "failed"].includes(source.state);
+    this.#error.classList.toggle("past", past);
+    this.#error.textContent = source.lastError && (past ? `Last error: ${source.lastError}` : source.lastError);
     const active = ACTIVE.includes(source.state);
     this.#pause.textContent = active ? "Pause" : "Resume";
     this.#pause.hidden = source.state === "ended" || source.state === "failed";

@@ -213,6 +213,19 @@ def test_nothing_moves_for_visitors_who_want_no_motion(browser: Browser, server:
         assert tab.run("document.getAnimations().length") == 0
 
 
+def test_nothing_is_cut_off_at_400_percent(browser: Browser, server: Running, picture: Path) -> None:
+    """A window of 1280 px that is enlarged four times: WCAG 2.2, success criterion 1.4.10."""
+    with browser.tab((320, 256)) as tab:
+        show_photo(opened(tab, server.url), picture)
+        for panel in ("legend", "code", "sources"):
+            tab.run(f"document.querySelector('#{panel}').open = true")
+        tab.click("#languages input[value=python]")
+        assert tab.run("document.documentElement.scrollWidth") == 320
+        wide = "[...document.querySelectorAll('button, input, select, label, h2, p')].filter((it) => "
+        wide += "it.getBoundingClientRect().right > 321).map((it) => it.outerHTML.slice(0, 80))"
+        assert tab.run(wide) == []
+
+
 def test_every_control_has_an_accessible_name(tab: Tab, server: Running, tmp_path: Path) -> None:
     photo = tmp_path / "portrait.jpg"
     photo.write_bytes(spots.encode(skimage.data.astronaut(), "JPEG"))
