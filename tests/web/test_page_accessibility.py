@@ -205,6 +205,7 @@ def test_people_are_announced_once_and_not_in_every_frame(tab: Tab, server: Runn
     assert tab.run("document.querySelector('#announce').getAttribute('role')") == "status"
 
 
+@pytest.mark.slow
 def test_nothing_moves_for_visitors_who_want_no_motion(browser: Browser, server: Running, picture: Path) -> None:
     with looking(browser, LOOKS[0]) as tab:
         show_photo(opened(tab, server.url), picture)
@@ -226,6 +227,7 @@ def test_nothing_is_cut_off_at_400_percent(browser: Browser, server: Running, pi
         assert tab.run(wide) == []
 
 
+@pytest.mark.slow
 def test_every_control_has_an_accessible_name(tab: Tab, server: Running, tmp_path: Path) -> None:
     photo = tmp_path / "portrait.jpg"
     photo.write_bytes(spots.encode(skimage.data.astronaut(), "JPEG"))
