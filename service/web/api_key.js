@@ -30,6 +30,11 @@ export class ApiKeyForm {
     });
   }
 
+  /** Whether the server asks for a key, and got one. */
+  get used() {
+    return sessionStorage.getItem(STORED) !== null;
+  }
+
   /** Ask the user for a key. */
   ask() {
     if (!this.#form.hidden) return;

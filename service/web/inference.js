@@ -12,6 +12,7 @@
  * @property {string} model `student`, `teacher` or `compare`.
  * @property {number} minScore
  * @property {number} maxPeople
+ * @property {[number, number, number, number][]} [boxes] People's boxes, instead of those that the detector finds.
  */
 
 /** @typedef {{ answered: number, dropped: number, skipped: number }} Counts Frames so far. */
@@ -154,8 +155,9 @@ function capture(video, canvas) {
  * @param {Settings} settings
  * @param {AbortSignal} signal
  */
-async function predict(server, blob, settings, signal) {
-  const { model, poses, image, timingsMs } = await server.predict(blob, { ...settings, signal });
+async function predict(server, blob, { boxes, ...settings }, signal) {
+  const options = { ...settings, ...givenBoxes(boxes), signal };
+  const { model, poses, image, timingsMs } = await server.predict(blob, options);
   return { predictions: [{ model: model.name, poses }], matches: /** @type {Match[]} */ ([]), image, timingsMs };
 }
 
@@ -165,8 +167,14 @@ async function predict(server, blob, settings, signal) {
  * @param {Settings} settings
  * @param {AbortSignal} signal
  */
-async function compare(server, source, { minScore, maxPeople }, signal) {
-  const { student, teacher, matches, image, timingsMs } = await server.compare(source, { minScore, maxPeople, signal });
+async function compare(server, source, { minScore, maxPeople, boxes }, signal) {
+  const options = { minScore, maxPeople, ...givenBoxes(boxes), signal };
+  const { student, teacher, matches, image, timingsMs } = await server.compare(source, options);
   const predictions = [student, teacher].map(({ model, poses, poseMs }) => ({ model: model.name, poses, poseMs }));
   return { predictions, matches, image, timingsMs };
+}
+
+/** @param {[number, number, number, number][]} [boxes] Without any, the detector looks for people. */
+function givenBoxes(boxes = []) {
+  return boxes.length ? { boxes } : {};
 }

@@ -1,18 +1,27 @@
 /** The page: holds the open source and the running inference, and connects the controls with the parts that show it. */
 
-import { Posewright, PosewrightError } from "./browser/index.js";
+import { KEYPOINTS, Posewright } from "./browser/index.js";
+import { Announcer } from "./announcer.js";
 import { ApiKeyForm } from "./api_key.js";
+import { BoxEditor } from "./box_editor.js";
 import { explainCameraError, listCameras } from "./camera.js";
+import { Failures } from "./failures.js";
 import { acceptDroppedFiles } from "./file_drop.js";
 import { inferPhoto, inferVideo } from "./inference.js";
+import { SkeletonLegend } from "./legend.js";
 import { Messages } from "./messages.js";
 import { labelOf, PeopleTable } from "./people_table.js";
 import { PoseView } from "./pose_view.js";
-import { download, downloadJson, Recording } from "./recording.js";
+import { ResultsPanel } from "./results_panel.js";
+import { ServerSources } from "./server_sources.js";
 import { ServerStatus } from "./server_status.js";
+import { SettingsForm } from "./settings_form.js";
+import { subjectOf, subjectOfServer } from "./shown.js";
+import { SnippetPanel } from "./snippet_panel.js";
 import { cameraSource, fileSource, releaseSource } from "./source.js";
 import { Statistics } from "./statistics.js";
 import { debounce } from "./throttle.js";
+import { connectVideoControls } from "./video_controls.js";
 
 /** @typedef {import("./inference.js").Inference} Inference */
 /** @typedef {import("./inference.js").Result} Result */
@@ -30,10 +39,28 @@ const cameraChoice = /** @type {HTMLSelectElement} */ (element("camera-choice"))
 const views = [new PoseView(element("view-one")), new PoseView(element("view-two"))];
 const statistics = new Statistics(element);
 const people = new PeopleTable(element("people"), element("no-people"));
-const recording = new Recording();
 const messages = new Messages(element("messages"));
-const keyForm = new ApiKeyForm(server, element, () => status.check());
+const announcer = new Announcer(element("announce"));
+const keyForm = new ApiKeyForm(server, element, () => {
+  status.check();
+  serverSources.refresh();
+});
 const status = new ServerStatus(server, messages, element, () => restart(), () => keyForm.ask());
+const failures = new Failures(status, messages, { reconnect: () => inference?.reconnect?.(), restart });
+const settings = new SettingsForm(element, { onModel, onOptions: restart, onDisplay: showDisplay });
+const boxEditor = new BoxEditor(element("given-boxes"), debounce(200, restart));
+const results = new ResultsPanel(element, views, settings);
+const legend = new SkeletonLegend(element, (name) => showHighlight(name), (text) => announcer.say(text));
+const snippets = new SnippetPanel(element, (text) => announcer.say(text));
+const serverSources = new ServerSources(server, element, {
+  options: () => ({ ...settings.options, model: settings.streamModel, keypointThreshold: settings.threshold }),
+  onUnauthorized: () => status.reportUnauthorized(),
+  onCode: (of) => {
+    showCode(of);
+    snippets.reveal();
+  },
+  say: (text) => announcer.say(text),
+});
 
 /** @type {Source | null} */
 let source = null;
@@ -44,43 +71,41 @@ let lastResult = null;
 /** Counts the sources, so that one that opens too late is recognized. */
 let sourceCount = 0;
 
-// Settings
-
-function chosenModel() {
-  return /** @type {HTMLInputElement} */ (document.querySelector("input[name=model]:checked")).value;
-}
-
-function settings() {
-  const [minScore, maxPeople] = [field("min-score").valueAsNumber, field("max-people").valueAsNumber];
-  return { model: chosenModel(), minScore, maxPeople };
-}
-
-const threshold = () => field("threshold").valueAsNumber;
-
 // Inference
+
+function onModel() {
+  status.describe(settings.model);
+  showSkeleton();
+  restart();
+}
 
 /** Start again, because the settings, the source or the server changed. */
 function restart() {
   inference?.close();
   inference = lastResult = null;
   statistics.reset(source !== null && source.kind !== "photo");
-  recording.start(source?.name ?? "");
+  announcer.reset();
+  results.start(source?.name ?? "");
   people.clear();
+  legend.showPoses([]);
   for (const view of views) view.clear();
-  showRecording();
   showSource();
+  showCode();
   if (!source) return;
-  const handlers = { onResult, onError, onState };
-  if (source.kind === "photo") inference = inferPhoto(server, source, settings(), handlers);
-  else inference = inferVideo(server, video, settings(), handlers);
+  const handlers = {
+    onResult,
+    onError: failures.onError.bind(failures),
+    onState: failures.onState.bind(failures),
+  };
+  if (source.kind !== "photo") inference = inferVideo(server, video, settings.options, handlers);
+  else inference = inferPhoto(server, source, { ...settings.options, boxes: boxEditor.boxes }, handlers);
 }
 
 /** @param {Result} result */
 function onResult(result) {
   const comparing = result.predictions.length > 1;
   lastResult = result;
-  messages.clear("server", "frame");
-  status.reportSuccess();
+  failures.onSuccess();
   result.predictions.forEach(({ poses, model, poseMs }, i) => {
     if (result.picture) views[i].showPicture(result.picture, result.image);
     views[i].caption = comparing ? [i ? "Teacher" : "Student", `${model}, ${poseMs?.toFixed(1)} ms`] : null;
@@ -90,44 +115,10 @@ function onResult(result) {
     });
   });
   statistics.add(result);
-  people.show(result, threshold());
-  record(result);
-}
-
-/** @param {Result} result */
-function record({ predictions, matches, image, capturedMs }) {
-  const { model, poses } = predictions[predictions.length - 1];
-  const comparison = predictions.length > 1 ? { student: predictions[0], matches } : {};
-  recording.add(capturedMs, { image, model, poses, ...comparison });
-  showRecording();
-  if (source?.kind === "photo") announce(`Found ${poses.length === 1 ? "1 person" : `${poses.length} people`}.`);
-}
-
-/** @param {unknown} error */
-function onError(error) {
-  if (error instanceof PosewrightError && error.status === 401) status.reportUnauthorized();
-  else if (error instanceof PosewrightError && error.slug === "unreachable") status.reportFailure();
-  else if (error instanceof PosewrightError && error.status === 503) status.reportFailure(error.detail);
-  else messages.show("frame", error instanceof Error ? error.message : String(error));
-}
-
-/**
- * @param {import("./browser/index.js").StreamState} state
- * @param {import("./browser/index.js").StateDetails} details
- */
-function onState(state, { error, retryMs = 0 }) {
-  if (state === "open") {
-    messages.clear("server", "frame");
-    status.reportSuccess();
-  }
-  if (state === "waiting") {
-    const when = `Retrying in ${Math.max(1, Math.round(retryMs / 1000))} s.`;
-    const action = /** @type {[string, () => void]} */ (["Retry now", () => inference?.reconnect?.()]);
-    messages.show("server", `The stream ended: ${error?.detail}. ${when}`, { action });
-    status.reportFailure(null);
-  }
-  if (state === "closed" && error?.status === 401) status.reportUnauthorized();
-  else if (state === "closed" && error) messages.show("frame", error.detail, { action: ["Retry", restart] });
+  people.show(result, settings.threshold);
+  legend.showPoses(result.predictions[0].poses);
+  results.add(result);
+  announcer.people(result.predictions[0].poses.length, source?.kind !== "photo");
 }
 
 // Sources
@@ -140,6 +131,7 @@ function closeSource() {
   video.srcObject = null;
   video.removeAttribute("src");
   releaseSource(source);
+  boxEditor.start(null);
   source = null;
 }
 
@@ -182,6 +174,7 @@ async function openFile(file) {
     const opened = await fileSource(video, file);
     if (count !== sourceCount) return;
     source = opened;
+    if (opened.kind === "photo") boxEditor.start(opened.bitmap);
     messages.clear("camera", "file", "frame");
   } catch {
     const got = file.type || "unknown type";
@@ -193,13 +186,14 @@ async function openFile(file) {
 // Display
 
 function showSource() {
-  const comparing = chosenModel() === "compare";
+  const { comparing } = settings;
   element("welcome").hidden = source !== null;
   element("views").hidden = source === null;
   element("views").style.setProperty("--views", comparing ? "2" : "1");
   element("view-two").hidden = !comparing;
   button("camera").textContent = source?.kind === "camera" ? "Stop camera" : "Start camera";
   button("pause").hidden = source?.kind !== "video";
+  button("add-box").hidden = source?.kind !== "photo";
   /** @type {HTMLElement} */ (element("seek").parentElement).hidden = source?.kind !== "video";
   /** @type {HTMLElement} */ (element("mirror").parentElement).hidden = source?.kind !== "camera";
   showMirrored();
@@ -222,34 +216,32 @@ function showMirrored() {
   for (const view of views) view.mirrored = mirrored;
 }
 
-function showThreshold() {
-  for (const view of views) view.threshold = threshold();
-  if (lastResult) people.show(lastResult, threshold());
+/** Draw the same result in another way. */
+function showDisplay() {
+  const { threshold, boxes } = settings;
+  for (const view of views) Object.assign(view, { threshold, boxes });
+  serverSources.draw({ threshold, boxes });
+  if (lastResult) people.show(lastResult, threshold);
+  showCode();
 }
 
-function showRecording() {
-  const count = recording.size;
-  const frames = count === 1 ? "1 picture" : `${count} frames`;
-  element("recorded").textContent = count ? `${frames} to download.` : "Nothing to download yet.";
-  for (const id of ["save-json", "save-coco", "save-picture"]) button(id).disabled = count === 0;
+/** The legend of the chosen model, until a result tells the skeleton. */
+function showSkeleton() {
+  legend.showSkeleton(status.skeletonOf(settings.model)?.keypoints ?? KEYPOINTS);
 }
 
-/** @param {string} text For screen readers. */
-function announce(text) {
-  element("announce").textContent = text;
+/** @param {string | undefined} name Name of a keypoint. */
+function showHighlight(name) {
+  for (const view of views) view.highlight = name;
+  serverSources.draw({ highlight: name });
 }
 
-// Downloads
-
-function downloadPicture() {
-  const [one, two] = views.map((it) => it.toCanvas());
-  if (!one) return;
-  const canvas = document.createElement("canvas");
-  const second = chosenModel() === "compare" && two ? two.width + 4 : 0;
-  Object.assign(canvas, { width: one.width + second, height: one.height });
-  canvas.getContext("2d")?.drawImage(one, 0, 0);
-  if (second && two) canvas.getContext("2d")?.drawImage(two, one.width + 4, 0);
-  canvas.toBlob((blob) => blob && download(blob, ".jpg"), "image/jpeg", 0.92);
+/** @param {import("./browser/index.js").ServerSource} [ofServer] Show code for it; default: for the picture. */
+function showCode(ofServer) {
+  const { threshold, boxes: drawsBoxes } = settings;
+  const [url, keyed, boxes] = [new URL(".", document.baseURI).href, keyForm.used, boxEditor.boxes];
+  const subject = ofServer ? subjectOfServer(ofServer) : subjectOf(source);
+  snippets.show({ ...settings.options, ...subject, url, keyed, threshold, drawsBoxes, boxes });
 }
 
 // Controls
@@ -257,52 +249,27 @@ function downloadPicture() {
 function connectControls() {
   button("camera").addEventListener("click", () => (source?.kind === "camera" ? stop() : startCamera()));
   cameraChoice.addEventListener("change", () => source?.kind === "camera" && startCamera());
+  button("add-box").addEventListener("click", () => boxEditor.add());
   field("mirror").addEventListener("change", showMirrored);
   field("file").addEventListener("change", () => {
     const [file] = field("file").files ?? [];
     if (file) openFile(file);
     field("file").value = ""; // so that the same file can be chosen again
   });
-  element("models").addEventListener("change", () => {
-    status.describe(chosenModel());
-    restart();
-  });
-  const restartSoon = debounce(200, restart);
-  for (const id of ["min-score", "threshold", "max-people"]) {
-    field(id).addEventListener("input", () => {
-      const output = /** @type {HTMLOutputElement} */ (document.querySelector(`output[for=${id}]`));
-      output.value = id === "max-people" ? field(id).value : field(id).valueAsNumber.toFixed(2);
-      if (id === "threshold") showThreshold();
-      else restartSoon();
-    });
-  }
-  button("save-json").addEventListener("click", () => downloadJson(recording.json(), ".json"));
-  button("save-coco").addEventListener("click", () => downloadJson(recording.coco(threshold()), "-coco.json"));
-  button("save-picture").addEventListener("click", downloadPicture);
-}
-
-function connectVideo() {
-  const seek = field("seek");
-  video.addEventListener("resize", showVideoSize);
-  video.addEventListener("durationchange", () => {
-    if (Number.isFinite(video.duration)) seek.max = String(video.duration);
-  });
-  video.addEventListener("timeupdate", () => {
-    if (source?.kind === "video") seek.value = String(video.currentTime);
-  });
-  seek.addEventListener("input", () => (video.currentTime = seek.valueAsNumber));
-  button("pause").addEventListener("click", () => (video.paused ? video.play() : video.pause()));
-  for (const event of ["play", "pause"]) {
-    video.addEventListener(event, () => (button("pause").textContent = video.paused ? "Play" : "Pause"));
-  }
 }
 
 connectControls();
-connectVideo();
+video.addEventListener("resize", showVideoSize);
+connectVideoControls(video, button("pause"), field("seek"), () => source?.kind === "video");
 acceptDroppedFiles(element("stage"), openFile);
 listCameras(cameraChoice).catch(() => {});
 navigator.mediaDevices?.addEventListener("devicechange", () => {
   listCameras(cameraChoice, cameraChoice.value).catch(() => {});
 });
 showSource();
-status.check().then(() => status.describe(chosenModel()));
+showCode();
+legend.showSkeleton(KEYPOINTS);
+status.check().then(() => {
+  status.describe(settings.model);
+  showSkeleton();
+});

@@ -15,6 +15,9 @@ export class PoseView {
   #shown = null;
   #threshold = 0.35;
   #mirrored = false;
+  #boxes = false;
+  /** @type {string | undefined} */
+  #highlight;
 
   /** @param {HTMLElement} root A `figure` element. */
   constructor(root) {
@@ -40,6 +43,18 @@ export class PoseView {
   /** @param {number} threshold Minimum score of a drawn keypoint. */
   set threshold(threshold) {
     this.#threshold = threshold;
+    this.#redraw();
+  }
+
+  /** @param {boolean} boxes Whether people's boxes are drawn. */
+  set boxes(boxes) {
+    this.#boxes = boxes;
+    this.#redraw();
+  }
+
+  /** @param {string | undefined} name Name of a keypoint to draw large. */
+  set highlight(name) {
+    this.#highlight = name;
     this.#redraw();
   }
 
@@ -101,7 +116,7 @@ export class PoseView {
     if (this.#mirrored) context.setTransform(-1, 0, 0, 1, canvas.width, 0);
     context.drawImage(background, 0, 0, canvas.width, canvas.height);
     context.resetTransform();
-    draw(context, poses, { image, label, mirror: this.#mirrored, threshold: this.#threshold });
+    draw(context, poses, { ...this.#options, image, label });
     return canvas;
   }
 
@@ -111,12 +126,22 @@ export class PoseView {
     // Setting a size also clears the canvas.
     canvas.width = Math.round(width * devicePixelRatio);
     canvas.height = Math.round(height * devicePixelRatio);
-    const people = this.#shown?.poses.length ?? 0;
-    canvas.setAttribute("aria-label", people === 1 ? "The skeleton of 1 person" : `The skeletons of ${people} people`);
+    const description = this.#describe();
+    if (canvas.getAttribute("aria-label") !== description) canvas.setAttribute("aria-label", description);
     const context = canvas.getContext("2d");
     if (!context || !this.#shown || !canvas.width || !canvas.height) return;
     const { poses, image, label } = this.#shown;
-    const [mirror, threshold] = [this.#mirrored, this.#threshold];
-    draw(context, poses, { image, label, mirror, threshold, pixelRatio: devicePixelRatio });
+    draw(context, poses, { ...this.#options, image, label, highlight: this.#highlight, pixelRatio: devicePixelRatio });
+  }
+
+  /** What a screen reader says of the picture. */
+  #describe() {
+    if (!this.#shown) return "No result yet";
+    const people = this.#shown.poses.length;
+    return people === 1 ? "Picture with the skeleton of 1 person" : `Picture with the skeletons of ${people} people`;
+  }
+
+  get #options() {
+    return { mirror: this.#mirrored, threshold: this.#threshold, boxes: this.#boxes };
   }
 }

@@ -109,6 +109,15 @@ export class ServerStatus {
     this.#element("model-hint").textContent = texts[/** @type {keyof typeof texts} */ (model)] || "\u00a0";
   }
 
+  /**
+   * The keypoints of the chosen model.
+   *
+   * @param {string} model `student`, `teacher` or `compare`.
+   */
+  skeletonOf(model) {
+    return this.#find(model === "student" ? "student" : "teacher")?.skeleton;
+  }
+
   #onReady() {
     this.#messages.clear("server");
     this.#retryMs = FIRST_RETRY_MS;

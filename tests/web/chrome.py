@@ -147,6 +147,13 @@ class Tab:
     def events(self, method: str) -> list[dict[str, Any]]:
         return self._browser.events(self._session, method)
 
+    def allow(self, *names: str) -> None:
+        """Grant permissions of the web (w3.org/TR/permissions) to every page of this tab."""
+        for name in names:
+            self._browser.send(
+                "Browser.setPermission", permission={"name": name}, setting="granted", browserContextId=self._context
+            )
+
     def open(self, url: str, *, camera: str | None = "granted") -> Self:
         """Open a page; ``camera`` is the permission ``granted`` or ``denied``, or None to leave it unset."""
         if camera is not None:

@@ -11,6 +11,7 @@ import pytest
 PATIENCE_S = 300
 TYPESCRIPT = "typescript@7.0.2"
 ONNXRUNTIME_WEB = "onnxruntime-web@1.30.0"
+AXE = "axe-core@4.14.1"
 
 
 def npm(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -22,7 +22,7 @@ from service.settings import Settings
 from tests import manuals, spots
 from tests.client.hosts import free_address, hosting
 from tests.conftest import serving
-from tests.web import npm
+from tests.web import axe, npm
 from tests.web.chrome import Tab
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +32,8 @@ IMPORT_MAP = EXAMPLE.read_text().partition('<script type="importmap">')[2].parti
 
 MAIN = """
 import * as ort from "onnxruntime-web";
-import { draw, Posewright, PosewrightError, type Keypoint, type Prediction, type Retries } from "posewright-client";
+import { COLORS, draw, Posewright, PosewrightError, sideOf } from "posewright-client";
+import type { Keypoint, Prediction, Retries, ServerSource, SourceOptions } from "posewright-client";
 import { local, type LocalPosewright } from "posewright-client/local";
 
 const retries: Retries = { attempts: 2 };
@@ -43,6 +44,19 @@ async function nose(posewright: Posewright | LocalPosewright, picture: Blob): Pr
   const context = new OffscreenCanvas(image.width, image.height).getContext("2d");
   if (context) draw(context, poses, { image });
   return poses[0]?.keypoints.find((it) => it.name === "nose");
+}
+
+/** Compiled, to check its types; tests/web/test_page_sources.py watches sources. */
+export async function watch(url: string, onto: OffscreenCanvasRenderingContext2D): Promise<ServerSource> {
+  const options: SourceOptions = { maxPeople: 2 };
+  const { id } = await server.sources.add(url, { name: "Hall", options });
+  for await (const { picture, poses, image, ageMs } of server.sources.view(id)) {
+    if (picture) onto.drawImage(picture, 0, 0);
+    draw(onto, poses, { image, highlight: "nose", colors: COLORS });
+    picture?.close();
+    if (ageMs > 100 || sideOf("left_eye") === "right") break;
+  }
+  return server.sources.get(id);
 }
 
 export async function run(url: string) {
@@ -192,3 +206,14 @@ def test_the_example_page_finds_people_without_a_server(project: Path, shown: tu
     assert status.startswith("1 person in ")
     assert all(it.startswith((address, "blob:", "data:")) for it in tab.addresses())
     assert not tab.faults()
+
+
+def test_axe_finds_no_barrier_on_the_example_page(project: Path, shown: tuple[Tab, str, str], tmp_path: Path) -> None:
+    script = axe.script(tmp_path)
+    tab, address, _ = shown
+    tab.open(f"{address}/local.html", camera=None)
+    tab.wait_for("document.querySelector('[role=status]').textContent.startsWith('Ready')")
+    assert axe.findings(tab, script, min_rules=12) == []
+    tab.choose("input", project / "photo.png")
+    tab.wait_for("document.querySelector('[role=status]').textContent.includes(' ms, ')")
+    assert axe.findings(tab, script, min_rules=12) == []

@@ -1,17 +1,20 @@
 /** Calls to a posewright server. */
 
-import { badKey, clientType, PosewrightError, refusal, unreachable } from "./errors.js";
+import { Calls } from "./calls.js";
+import { clientType, PosewrightError } from "./errors.js";
 import { encode, Scale } from "./picture.js";
-import { retrying } from "./retries.js";
+import { Sources } from "./sources.js";
 import { PoseStream } from "./stream.js";
 import { readPose } from "./wire.js";
 
+/** @typedef {import("./calls.js").Call} Call */
 /** @typedef {import("./frames.js").MovingSource} MovingSource */
 /** @typedef {import("./picture.js").Source} Source */
 /** @typedef {import("./retries.js").Retries} Retries */
 /** @typedef {import("./stream.js").StreamOptions} StreamOptions */
 /** @typedef {import("./wire.js").Pose} Pose */
 /** @typedef {import("./wire.js").Size} Size */
+/** @typedef {import("./wire.js").Skeleton} Skeleton */
 
 /**
  * @typedef {object} PredictOptions
@@ -70,14 +73,13 @@ import { readPose } from "./wire.js";
  * @property {string | null} failure
  * @property {boolean} default
  * @property {Record<string, number>} metrics
+ * @property {Skeleton | null} skeleton The keypoints that it estimates; null for a detector.
  * @property {Record<string, unknown>} manifest
  */
 
 /** A posewright server. */
 export class Posewright {
-  #url;
-  #key;
-  #retries;
+  #calls;
 
   /**
    * @param {string | URL} [url] Address of the server; default: the server that this module was loaded from, at
@@ -88,14 +90,17 @@ export class Posewright {
   constructor(url = new URL("../..", import.meta.url), { key, retries = {} } = {}) {
     const base = new URL(url, globalThis.location?.href);
     if (!base.pathname.endsWith("/")) base.pathname += "/";
-    this.#url = base;
-    this.#key = key;
-    this.#retries = retries;
+    this.#calls = new Calls(base, key, retries);
   }
 
   /** @param {string | undefined} key API key of all later calls and streams. */
   set key(key) {
-    this.#key = key;
+    this.#calls.key = key;
+  }
+
+  /** Sources that the server opens itself: cameras and videos. */
+  get sources() {
+    return new Sources(this.#calls);
   }
 
   /**
@@ -135,7 +140,7 @@ export class Posewright {
       const detail = "boxes: expected pictures that are sent at one scale; send one call for each, or drop maxSide";
       throw new PosewrightError(detail, { type: clientType("boxes") });
     }
-    const reply = await this.#call("predict/batch", { ...callOf(options, first), body: form });
+    const reply = await this.#calls.json("predict/batch", { ...callOf(options, first), body: form });
     return reply.map((/** @type {any} */ it, /** @type {number} */ i) =>
       it.problem ? PosewrightError.from(it.problem) : readPrediction(it, scales[i]),
     );
@@ -178,7 +183,7 @@ export class Posewright {
    * @throws {PosewrightError}
    */
   async models({ signal } = {}) {
-    return (await this.#call("models", { signal })).models;
+    return (await this.#calls.json("models", { signal })).models;
   }
 
   /**
@@ -190,7 +195,7 @@ export class Posewright {
    */
   async ready({ signal } = {}) {
     try {
-      await this.#call("readyz", { signal, retries: { attempts: 1 } });
+      await this.#calls.json("readyz", { signal, retries: { attempts: 1 } });
       return true;
     } catch (error) {
       if (error instanceof PosewrightError && error.status === 503) return false;
@@ -207,9 +212,7 @@ export class Posewright {
    * @returns {PoseStream}
    */
   stream(source, options = {}) {
-    const url = new URL("stream", this.#url);
-    url.protocol = url.protocol.replace("http", "ws");
-    return new PoseStream(url, this.#key, source, options);
+    return new PoseStream(this.#calls.socketUrl("stream"), this.#calls.key, source, options);
   }
 
   /**
@@ -220,56 +223,9 @@ export class Posewright {
   async #post(path, source, options) {
     const { maxSide = Infinity, quality = 0.92 } = options;
     const { blob, scale } = await encode(source, maxSide, quality);
-    return { scale, reply: await this.#call(path, { ...callOf(options, scale), body: blob }) };
-  }
-
-  /**
-   * @param {string} path
-   * @param {Call} call
-   * @returns {Promise<any>}
-   */
-  async #call(path, call) {
-    const { signal, retries = this.#retries } = call;
-    const url = new URL(path, this.#url);
-    const response = await retrying(() => this.#fetch(url, call), retries, signal);
-    // From here on the answer has begun, and the call is not repeated.
-    return response.json().catch((cause) => {
-      throw signal?.aborted ? cause : unreachable(url, cause);
-    });
-  }
-
-  /**
-   * @param {URL} path
-   * @param {Call} call
-   * @returns {Promise<Response>} A successful one.
-   */
-  async #fetch(path, { query = {}, body, signal }) {
-    const url = new URL(path);
-    for (const [name, value] of Object.entries(query)) {
-      if (value !== undefined) url.searchParams.set(name, String(value));
-    }
-    const headers = new Headers({ Accept: "application/json" });
-    try {
-      if (this.#key !== undefined) headers.set("Authorization", `Bearer ${this.#key}`);
-    } catch (cause) {
-      throw badKey(cause);
-    }
-    if (body instanceof Blob) headers.set("Content-Type", body.type);
-    const response = await fetch(url, { method: body ? "POST" : "GET", headers, body, signal }).catch((cause) => {
-      throw signal?.aborted ? cause : unreachable(url, cause);
-    });
-    if (!response.ok) throw await refusal(response);
-    return response;
+    return { scale, reply: await this.#calls.json(path, { ...callOf(options, scale), body: blob }) };
   }
 }
-
-/**
- * @typedef {object} Call
- * @property {Record<string, unknown>} [query]
- * @property {Blob | FormData} [body]
- * @property {AbortSignal} [signal]
- * @property {Retries} [retries]
- */
 
 /**
  * @param {PredictOptions} options

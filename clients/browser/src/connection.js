@@ -11,6 +11,7 @@ import { SUBPROTOCOL } from "./wire.js";
 /**
  * @typedef {object} ConnectionHandlers
  * @property {(message: any) => void} onMessage Called for all messages but `bye` and `ping`.
+ * @property {(frame: ArrayBuffer) => void} [onFrame] Called for binary messages.
  * @property {() => void} onDisconnect Called when a connection ends; what it has not delivered is lost.
  * @property {(state: StreamState, details: StateDetails) => void} onState
  */
@@ -75,9 +76,10 @@ export class StreamConnection {
       return;
     }
     this.socket = socket;
+    socket.binaryType = "arraybuffer";
     socket.onopen = () => socket.send(JSON.stringify(this.#hello));
     socket.onmessage = ({ data }) => {
-      if (socket === this.socket) this.#receive(JSON.parse(data));
+      if (socket === this.socket) this.#receive(data);
     };
     socket.onclose = ({ code, reason }) => {
       if (socket === this.socket) this.#onClose(code, reason);
@@ -119,9 +121,14 @@ export class StreamConnection {
     this.#handlers.onState(state, details);
   }
 
-  /** @param {any} message */
-  #receive(message) {
+  /** @param {string | ArrayBuffer} data */
+  #receive(data) {
     this.#receivedMs = performance.now();
+    if (typeof data !== "string") {
+      this.#handlers.onFrame?.(data);
+      return;
+    }
+    const message = JSON.parse(data);
     if (message.type === "bye") this.#closeReason = streamClosed(message.code, message.reason, message.problem);
     else if (message.type === "ping") this.socket?.send('{"type":"pong"}');
     else this.#handlers.onMessage(message);

@@ -14,6 +14,7 @@ import { EDGES } from "./wire.js";
  * @property {number} [threshold] Keypoints with a lower score are not drawn, nor are their edges; default 0.35.
  * @property {boolean} [mirror] Draw for a picture that is shown mirrored; text stays readable.
  * @property {boolean} [boxes] Also draw boxes.
+ * @property {string} [highlight] Name of a keypoint to draw large, whatever its score.
  * @property {(pose: Pose, index: number) => string} [label] Text above a person, "" for none; default: the id.
  * @property {number} [lineWidth] Pixels of the canvas; default: grows with the size of the person.
  * @property {number} [pixelRatio] Pixels of the canvas per CSS pixel: 1 (default) or `devicePixelRatio`.
@@ -23,8 +24,8 @@ import { EDGES } from "./wire.js";
 /** @typedef {{ x: number, y: number, name: string, visible: boolean }} Joint Pixels of the canvas. */
 /** @typedef {CanvasRenderingContext2D | OffscreenCanvasRenderingContext2D} Context */
 
-/** Safe for colour-blind viewers: Okabe and Ito. */
-const COLORS = { left: "rgb(86 180 233)", right: "rgb(230 159 0)", middle: "rgb(0 200 140)" };
+/** Default colours. Safe for colour-blind viewers: Okabe and Ito. */
+export const COLORS = Object.freeze({ left: "rgb(86 180 233)", right: "rgb(230 159 0)", middle: "rgb(0 200 140)" });
 const OUTLINE = "rgb(0 0 0 / 0.45)";
 
 /**
@@ -53,7 +54,10 @@ export function draw(context, poses, options = {}) {
     });
     const { xMin, yMin, xMax, yMax } = pose.box;
     if (options.boxes) drawBox(context, toCanvas(xMin, yMin), toCanvas(xMax, yMax), width);
-    drawSkeleton(context, joints, pose.edges ?? EDGES, width, options.colors ?? COLORS);
+    const colors = options.colors ?? COLORS;
+    drawSkeleton(context, joints, pose.edges ?? EDGES, width, colors);
+    const sought = joints.find((it) => it.name === options.highlight);
+    if (sought) drawTarget(context, sought, width, colors[sideOf(sought.name)]);
     const text = options.label ? options.label(pose, index) : String(pose.id ?? "");
     const height = Math.min(Math.max(width * 3.6, 14 * pixelRatio), 32 * pixelRatio);
     if (text) drawLabel(context, text, toCanvas((xMin + xMax) / 2, yMin), height);
@@ -102,6 +106,18 @@ function drawDot(context, { x, y }, radius, color) {
 
 /**
  * @param {Context} context
+ * @param {{ x: number, y: number }} center
+ * @param {number} width
+ * @param {string} color
+ */
+function drawTarget(context, center, width, color) {
+  drawDot(context, center, width * 3, OUTLINE);
+  drawDot(context, center, width * 2.6, "white");
+  drawDot(context, center, width * 2, color);
+}
+
+/**
+ * @param {Context} context
  * @param {{ x: number, y: number }} a
  * @param {{ x: number, y: number }} b The opposite corner.
  * @param {number} width
@@ -138,10 +154,12 @@ function drawLabel(context, text, { x, y }, height) {
 }
 
 /**
+ * The side of the body on which a keypoint lies, or an edge between two, as their names say. It decides the colour.
+ *
  * @param {string[]} names Names of keypoints.
  * @returns {"left" | "right" | "middle"}
  */
-function sideOf(...names) {
+export function sideOf(...names) {
   if (names.every((name) => name.startsWith("left_"))) return "left";
   return names.every((name) => name.startsWith("right_")) ? "right" : "middle";
 }

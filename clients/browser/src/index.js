@@ -21,8 +21,10 @@
  */
 
 export { Posewright } from "./client.js";
-export { draw } from "./draw.js";
+export { COLORS, draw, sideOf } from "./draw.js";
 export { PosewrightError } from "./errors.js";
+export { SourceViewer } from "./source_viewer.js";
+export { Sources } from "./sources.js";
 export { PoseStream } from "./stream.js";
 export { EDGES, frameHeader, KEYPOINTS } from "./wire.js";
 
@@ -35,11 +37,18 @@ export { EDGES, frameHeader, KEYPOINTS } from "./wire.js";
 /** @typedef {import("./client.js").ModelEntry} ModelEntry */
 /** @typedef {import("./connection.js").StateDetails} StateDetails */
 /** @typedef {import("./connection.js").StreamState} StreamState */
+/** @typedef {import("./draw.js").Colors} Colors */
 /** @typedef {import("./draw.js").DrawOptions} DrawOptions */
 /** @typedef {import("./frames.js").MovingSource} MovingSource */
 /** @typedef {import("./picture.js").Drawable} Drawable */
 /** @typedef {import("./picture.js").Source} Source */
 /** @typedef {import("./retries.js").Retries} Retries */
+/** @typedef {import("./source_viewer.js").SourceResult} SourceResult */
+/** @typedef {import("./source_viewer.js").ViewOptions} ViewOptions */
+/** @typedef {import("./sources.js").Gap} Gap */
+/** @typedef {import("./sources.js").ServerSource} ServerSource */
+/** @typedef {import("./sources.js").SourceOptions} SourceOptions */
+/** @typedef {import("./sources.js").SourceState} SourceState */
 /** @typedef {import("./stream.js").StreamOptions} StreamOptions */
 /** @typedef {import("./stream.js").StreamResult} StreamResult */
 /** @typedef {import("./stream.js").StreamStats} StreamStats */
@@ -48,3 +57,4 @@ export { EDGES, frameHeader, KEYPOINTS } from "./wire.js";
 /** @typedef {import("./wire.js").Keypoint} Keypoint */
 /** @typedef {import("./wire.js").Pose} Pose */
 /** @typedef {import("./wire.js").Size} Size */
+/** @typedef {import("./wire.js").Skeleton} Skeleton */

@@ -3,6 +3,7 @@
 import { StreamConnection } from "./connection.js";
 import { clientType, PosewrightError } from "./errors.js";
 import { FrameRateLimit, onEveryFrame } from "./frames.js";
+import { Newest } from "./newest.js";
 import { JpegEncoder, sizeOf } from "./picture.js";
 import { frameHeader, HEADER_BYTES, readPose } from "./wire.js";
 
@@ -82,11 +83,8 @@ export class PoseStream {
   /** @type {any} The `ready` message, which names the session and describes the skeleton. */
   #ready = {};
   #maxBytes = Infinity;
-  /** @type {PosewrightError | undefined} */
-  #failure;
-  /** @type {StreamResult | null} The newest result that no iterator has read. */
-  #unread = null;
-  #wakeIterator = () => {};
+  /** @type {Newest<StreamResult>} For iterators. */
+  #results = new Newest();
 
   /**
    * @param {URL} url
@@ -134,14 +132,7 @@ export class PoseStream {
   /** @returns {AsyncGenerator<StreamResult, void, void>} */
   async *[Symbol.asyncIterator]() {
     try {
-      while (true) {
-        const result = this.#unread;
-        this.#unread = null;
-        if (result) yield result;
-        else if (this.#failure) throw this.#failure;
-        else if (this.state === "closed") return;
-        else await new Promise((/** @type {(_: void) => void} */ resolve) => (this.#wakeIterator = resolve));
-      }
+      yield* this.#results.read();
     } finally {
       this.close();
     }
@@ -155,10 +146,9 @@ export class PoseStream {
     if (state === "waiting") this.stats.reconnects += 1;
     if (state === "closed") {
       this.#stopFrames();
-      this.#failure = details.error;
+      this.#results.end(details.error);
     }
     this.#options.onState?.(state, details);
-    this.#wakeIterator();
   }
 
   #loseUnanswered() {
@@ -191,7 +181,7 @@ export class PoseStream {
     if (!sent) return;
     const now = performance.now();
     this.stats.answered += 1;
-    this.#unread = {
+    const read = {
       seq: result.seq,
       poses: result.poses.map((/** @type {any} */ it) => sent.scale.poseToSource(readPose(it, this.#ready))),
       image: sent.image,
@@ -205,8 +195,8 @@ export class PoseStream {
       timingsMs: result.timings_ms,
       session: this.#ready.session,
     };
-    this.#options.onResult?.(this.#unread);
-    this.#wakeIterator();
+    this.#options.onResult?.(read);
+    this.#results.put(read);
     this.#send();
   }
 

@@ -7,6 +7,7 @@
  */
 /** @typedef {{ xMin: number, yMin: number, xMax: number, yMax: number, width: number, height: number }} Box Pixels. */
 /** @typedef {readonly (readonly [number, number])[]} Edges Pairs of keypoint indices, from 0. */
+/** @typedef {{ name: string, keypoints: string[], edges: Edges }} Skeleton The keypoints of one kind of body. */
 /**
  * @typedef {{ keypoints: Keypoint[], score: number, box: Box, id?: number, edges?: Edges }} Pose One person. `id` is
  *   set only in streams; `edges` only if the model's skeleton is not COCO's.
@@ -48,6 +49,18 @@ export function frameHeader(seq, captureUs) {
   header.setUint32(4, seq);
   header.setBigUint64(8, BigInt(Math.round(captureUs)));
   return header.buffer;
+}
+
+/**
+ * Take a binary message apart.
+ *
+ * @param {ArrayBuffer} message A frame with its header.
+ * @returns {{ seq: number, captureUs: number, picture: Blob }}
+ */
+export function readFrame(message) {
+  const header = new DataView(message, 0, HEADER_BYTES);
+  const picture = new Blob([new Uint8Array(message, HEADER_BYTES)], { type: "image/jpeg" });
+  return { seq: header.getUint32(4), captureUs: Number(header.getBigUint64(8)), picture };
 }
 
 /**
