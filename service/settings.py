@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, Va
 
 from service.pose.backends.cpu_quota import available_cores
 from service.pose.backends.provider_choice import AUTO, ProviderChoice, choose, require_installed
-from service.setting_types import Hosts, Origins, ProviderOptions, Rates, RootPath, RunDir, Workers
+from service.setting_types import Hosts, Origins, ProviderOptions, Rates, RootPath, RunDir, SourceHosts, Workers
 
 PREFIX = "POSEWRIGHT_"
 MAX_DEFAULT_INFERENCE_THREADS = 4
@@ -220,6 +220,12 @@ class Settings(BaseModel):
         default=False,
         description="true: send the files of the models, /models/NAME/manifest.json and model.onnx, to callers, for "
         "pages that run them themselves (the browser client's local mode).",
+    )
+    source_hosts: SourceHosts = Field(
+        (),
+        description="Cameras and files that callers may let the server open, separated by commas: host names "
+        "(camera.local, *.cameras.example.org), addresses and networks (10.0.0.0/8), folders (file:/srv/videos), and "
+        "device for this machine's cameras. Empty = none.",
     )
     cors_origins: Origins = Field(
         (),

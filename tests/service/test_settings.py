@@ -64,6 +64,10 @@ EXAMPLES = {
     "canary_window_s": ("60", 60),
     "canary_auto_rollback": ("true", True),
     "serve_bundles": ("true", True),
+    "source_hosts": (
+        "camera.local, 10.0.0.0/8, file:/srv/videos, device",
+        ("camera.local", "10.0.0.0/8", "file:/srv/videos", "device"),
+    ),
     "cors_origins": ("https://a.example, https://b.example", ("https://a.example", "https://b.example")),
     "log_level": ("debug", "debug"),
     "log_format": ("json", "json"),
