@@ -110,6 +110,15 @@ class UnknownModel(ServiceError):
     }
 
 
+class UnknownSource(ServiceError):
+    """There is no such source."""
+
+    status, slug, title = 404, "unknown-source", "No such source"
+    meaning = "The server has no source of this id: it was removed, or the server was started again."
+    advice = "`GET /sources` lists the sources."
+    fields: ClassVar[Mapping[str, str]] = {"source": "The id that was asked for."}
+
+
 class WrongMethod(ServiceError):
     """The path exists but does not allow the HTTP method."""
 
@@ -148,6 +157,15 @@ class NoCanary(ServiceError):
     status, slug, title = 409, "no-canary", "There is no canary"
     meaning = "The call would promote or roll back a candidate, but none answers calls, and none was promoted."
     advice = "See `GET /canary` for what happened last: another operator or the verdict may have been faster."
+
+
+class SourceConflict(ServiceError):
+    """A source cannot be added, paused or resumed as things are."""
+
+    status, slug, title = 409, "source-conflict", "The source does not allow this now"
+    meaning = "There are too many sources, another one has the name, or a source that has ended is paused or resumed."
+    advice = "See `GET /sources`. Remove sources that are not needed with DELETE."
+    fields: ClassVar[Mapping[str, str]] = {"max_sources": "Maximum number of sources."}
 
 
 class TooLarge(ServiceError):

@@ -202,9 +202,7 @@ class StreamSession:
         taken = outcome.taken
         if outcome.error is not None:
             self._service.metrics.frame("error")
-            await self._send(
-                self._error_message(outcome.error, taken.frame.seq, taken.frame.capture_us, taken.dropped)
-            )
+            await self._send(self._error_message(outcome.error, taken.frame.seq, taken.frame.capture_us, taken.dropped))
         elif outcome.result is not None:
             self._service.metrics.frame("answered", outcome.age_ms)
             await self._send(outcome.result)

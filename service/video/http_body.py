@@ -112,39 +112,45 @@ class HttpBody:
                 self._socket.close()
 
     def _connect(self, url: str, encrypted: bool) -> socket.socket:
-        connection = self._allowed.connect(self._allowed.require(url), self._timeout_s)
-        self._socket = connection
-        if encrypted:
-            host = urlsplit(url).hostname
-            self._socket = ssl.create_default_context().wrap_socket(connection, server_hostname=host)
+        self._socket = open_socket(url, self._allowed, encrypted, self._timeout_s)
         if self.closed:
             self.close()
             raise OSError("the connection was closed")
         return self._socket
 
 
-class _Connection(http.client.HTTPConnection):
-    """A connection whose socket somebody else makes."""
+class CheckedConnection(http.client.HTTPConnection):
+    """A connection whose socket somebody else makes, after checks."""
 
-    def __init__(self, host: str, *, scheme: str, opened_by: Connect, timeout: float) -> None:
+    def __init__(self, host: str, *, scheme: str, opened_by: Connect, timeout: float, port: int | None = None) -> None:
+        """Prepare; see `http.client.HTTPConnection`.
+
+        Args:
+            host: With or without a port.
+            scheme: ``http`` or ``https``.
+            opened_by: Called with the URL to connect to, and whether to encrypt.
+            timeout: Seconds.
+            port: If ``host`` has none.
+        """
         self.default_port = 443 if scheme == "https" else 80
-        super().__init__(host, timeout=timeout)
+        super().__init__(host, port, timeout=timeout)
         self._scheme, self._opened_by = scheme, opened_by
 
     def connect(self) -> None:
+        """Connect."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         self.sock = self._opened_by(f"{self._scheme}://{host}:{self.port}/", self._scheme == "https")
 
 
 class _Handler(urllib.request.AbstractHTTPHandler):
-    """Opens HTTP and HTTPS with `_Connection`."""
+    """Opens HTTP and HTTPS with `CheckedConnection`."""
 
     def __init__(self, connect: Connect) -> None:
         super().__init__()
         self._connect = connect
 
     def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(_Connection, request, scheme=request.type, opened_by=self._connect)  # type: ignore[arg-type] # typeshed knows no further arguments
+        return self.do_open(CheckedConnection, request, scheme=request.type, opened_by=self._connect)  # type: ignore[arg-type] # typeshed knows no further arguments
 
     https_open = http_open
     http_request = https_request = urllib.request.AbstractHTTPHandler.do_request_
@@ -164,6 +170,23 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         if self._allowed.require(newurl).scheme not in ("http", "https"):
             raise VideoUnreadable("expected a video, got a redirect that leads out of HTTP")
         return super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type] # typeshed's types of fp and headers are narrower
+
+
+def open_socket(url: str, allowed: AllowedUrls, encrypted: bool, timeout_s: float) -> socket.socket:
+    """Connect to the host of a URL, if it is allowed, and encrypt with a checked certificate.
+
+    Raises:
+        SourceForbidden: It is not allowed.
+        OSError: It cannot be reached, or its certificate is not valid.
+    """
+    connection = allowed.connect(allowed.require(url), timeout_s)
+    if not encrypted:
+        return connection
+    try:
+        return ssl.create_default_context().wrap_socket(connection, server_hostname=urlsplit(url).hostname)
+    except OSError:
+        connection.close()
+        raise
 
 
 def _without_credentials(url: str) -> tuple[str, str | None, str | None]:
