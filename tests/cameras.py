@@ -41,8 +41,9 @@ def write_video(path: Path, pictures: Iterable[np.ndarray], fps: int = FPS) -> P
         stream = container.add_stream("libx264", rate=fps, options=options)
         stream.pix_fmt = "yuv420p"
         stream.gop_size = fps
-        for picture in pictures:
-            stream.height, stream.width = picture.shape[:2]
+        for i, picture in enumerate(pictures):
+            if i == 0:
+                stream.height, stream.width = picture.shape[:2]
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
         container.mux(stream.encode())
     return path
@@ -106,6 +107,7 @@ class MjpegCamera:
         self.url = f"http://127.0.0.1:{self.port}/video"
         self.requests: list[str] = []
         self.silent = False
+        self._closed = False
         self._connections: set[socket.socket] = set()
         self._threads = [threading.Thread(target=self._accept)]
         self._threads[0].start()
@@ -117,6 +119,7 @@ class MjpegCamera:
                 connection.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
+        self._closed = True
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -144,12 +147,12 @@ class MjpegCamera:
             self.requests.append(head.decode("latin-1"))
             if self._credentials is not None and f"Basic {self._credentials}" not in self.requests[-1]:
                 connection.sendall(
-                    b"HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=camera\r\nContent-Length: 0\r\n\r\n"
+                    b'HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm="camera"\r\nContent-Length: 0\r\n\r\n'
                 )
                 return
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=frame\r\n\r\n")
             i = 0
-            while True:
+            while not self._closed:
                 if not self.silent:
                     jpeg = self._jpegs[i % len(self._jpegs)]
                     part = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"

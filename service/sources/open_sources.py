@@ -146,10 +146,14 @@ class Sources:
             secret = None if request.webhook.secret is None else request.webhook.secret.get_secret_value()
             head = documents.to_json({"source": {"id": source_id, "name": name}})[:-1] + b',"events":'
             sender = Webhook(url, self._webhooks, secret, head)
-            webhook = Outbox(f"webhook of source {name}", WEBHOOK_QUEUE, sender.deliver, metrics.webhook_events)
+            webhook = Outbox(
+                f"webhook of source {name}", WEBHOOK_QUEUE, sender.deliver, metrics.webhook_events, sender.close
+            )
         if request.record and self._folder is not None:
             recording = SourceRecording(self._folder, name)
-            record = Outbox(f"recording of source {name}", RECORD_QUEUE, recording.write, metrics.recorded_frames)
+            record = Outbox(
+                f"recording of source {name}", RECORD_QUEUE, recording.write, metrics.recorded_frames, recording.close
+            )
         return Deliveries(webhook, "" if url is None else url.redacted, record, recording)
 
     def _report(self) -> None:

@@ -22,7 +22,9 @@ class DeliveryFailed(Exception):
 class Outbox:
     """Delivers items in their order, on a thread of its own. When it is full, the oldest item is dropped."""
 
-    def __init__(self, name: str, capacity: int, deliver: Deliver, count: Count) -> None:
+    def __init__(
+        self, name: str, capacity: int, deliver: Deliver, count: Count, end: Callable[[], None] = lambda: None
+    ) -> None:
         """Start the thread.
 
         Args:
@@ -31,10 +33,12 @@ class Outbox:
             deliver: Called with up to `MAX_BATCH` items, and an event that is set when the outbox closes and retries
                 must end; raises `DeliveryFailed`, and the items are dropped.
             count: Called with "delivered" or "dropped", and the number of items.
+            end: Called last, on the thread.
         """
         self.delivered = self.dropped = 0
         self.last_error: str | None = None
         self._name, self._capacity, self._deliver, self._count = name, capacity, deliver, count
+        self._end = end
         self._items: deque[bytes] = deque()
         self._changed = threading.Condition()
         self._closing = threading.Event()
@@ -74,7 +78,7 @@ class Outbox:
             with self._changed:
                 self._changed.wait_for(lambda: self._items or self._closing.is_set())
                 if not self._items:
-                    return
+                    break
                 batch = [self._items.popleft() for _ in range(min(MAX_BATCH, len(self._items)))]
             try:
                 self._deliver(batch, self._closing)
@@ -86,6 +90,7 @@ class Outbox:
             else:
                 self.delivered += len(batch)
                 self._count("delivered", len(batch))
+        self._end()
 
     def _failed(self, reason: str, count: int) -> None:
         if reason != self.last_error:

@@ -167,8 +167,6 @@ class Source:
         boxes = [it for it in (self.deliveries.webhook, self.deliveries.record) if it is not None]
         left_s = max(0.0, ends_s - time.monotonic())
         await asyncio.gather(*(asyncio.to_thread(it.close, left_s) for it in boxes))
-        if self.deliveries.recording is not None:
-            self.deliveries.recording.close()
         await asyncio.to_thread(self._reader.join, max(0.0, ends_s - time.monotonic()))
 
     def entry(self) -> dict[str, Any]:

@@ -75,10 +75,10 @@ class Webhook:
         try:
             status = self._exchange(body, self._headers(body, identifier))
         except ServiceError as error:
-            self._disconnect()
+            self.close()
             return error.detail, True
         except (OSError, http.client.HTTPException) as error:
-            self._disconnect()
+            self.close()
             reason = getattr(error, "strerror", None) or type(error).__name__
             return f"expected an answer of the webhook, got: {reason}", True
         if 200 <= status < 300:
@@ -98,7 +98,7 @@ class Webhook:
         response = self._connection.getresponse()
         rest = response.read(MAX_ANSWER)
         if len(rest) == MAX_ANSWER:
-            self._disconnect()
+            self.close()
         return response.status
 
     def _headers(self, body: bytes, identifier: str) -> dict[str, str]:
@@ -110,7 +110,8 @@ class Webhook:
             headers["Authorization"] = self._authorization
         return headers
 
-    def _disconnect(self) -> None:
+    def close(self) -> None:
+        """Close the connection; a later event opens another one."""
         if self._connection is not None:
             with suppress(OSError):
                 self._connection.close()

@@ -216,9 +216,7 @@ def redacted(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     if not separator:
         scheme, rest = "", url
-    end = min((at for at in map(rest.find, "/?#") if at >= 0), default=len(rest))
-    # The part in front of the last @, wherever that is: an unescaped / in a password must not reveal what is behind.
-    at = rest.rfind("@") if "@" in rest[:end] or ":" in rest[:end] else -1
+    at = rest.rfind("@")  # the last one anywhere: a password may hold others, and slashes
     if at >= 0:
         rest = f"{HIDDEN}@{rest[at + 1 :]}"
     return scheme + separator + _SECRET.sub(rf"\1{HIDDEN}", rest)

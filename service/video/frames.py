@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,mpjpeg,mjpeg,h264,hevc,ivf"
 """Formats that are read. None of them is a playlist, which would name further files and URLs to open."""
+_ANALYZE_US = "1000000"
+"""Microseconds of a camera's video that FFmpeg looks at before the first frame; its own 5 s would delay results."""
 _DEVICE_FORMATS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
 MAX_DAMAGED = 100
 """Most damaged packets in a row, after which a video is given up."""
@@ -104,6 +106,7 @@ class Video:
         self._closed = threading.Event()
         self._transport: HttpBody | RtspRelay | None = None
         self._container: InputContainer | None = None
+        self._file: BinaryIO | None = None
         self._arrival_times = False
         self.damaged = 0
         """Number of packets that could not be decoded."""
@@ -166,12 +169,14 @@ class Video:
             name = f"video={self._url.path}" if kind == "dshow" else self._url.path
             return av.open(name, format=kind, timeout=timeout, options={"format_whitelist": f"{kind},video4linux2"})
         if scheme == "file":
-            return av.open(self._allowed.open_file(self._url), timeout=timeout, options=options)
+            self._file = self._allowed.open_file(self._url)
+            return av.open(self._file, timeout=timeout, options=options)
         if scheme in ("rtsp", "rtsps"):
             relay = self._transport = RtspRelay(self._url, self._allowed, limits.open_s)
             self._end_if_closed()
             options = {"format_whitelist": "rtsp", "protocol_whitelist": "tcp,rtp", "rtsp_transport": "tcp"}
-            return av.open(relay.url, format="rtsp", timeout=timeout, options=options | {"fflags": "nobuffer"})
+            options |= {"fflags": "nobuffer", "analyzeduration": _ANALYZE_US}
+            return av.open(relay.url, format="rtsp", timeout=timeout, options=options)
         body = self._transport = HttpBody(self._url, self._allowed, limits.open_s, limits.read_s)
         kind = body.open()
         self._arrival_times = kind == "multipart/x-mixed-replace"
@@ -260,8 +265,10 @@ class Video:
         if self._container is not None:
             self._container.close()
             self._container = None
+        if self._file is not None:
+            self._file.close()
         if self._transport is not None:
-            self._transport.close()
+            self._transport.free()
 
 
 def require_av() -> None:

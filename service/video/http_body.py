@@ -26,7 +26,7 @@ Connect = Callable[[str, bool], socket.socket]
 
 
 class HttpBody:
-    """An open response. `read` may be used by one thread, `close` by any."""
+    """An open response. One thread may use it; any other may `close` it."""
 
     def __init__(self, url: VideoUrl, allowed: AllowedUrls, timeout_s: float, read_s: float) -> None:
         """Describe the response; `open` asks for it.
@@ -103,13 +103,19 @@ class HttpBody:
             raise OSError("the connection was closed") from error
 
     def close(self) -> None:
-        """Close the connection; a `read` that waits ends."""
+        """End the connection; a `read` that waits ends."""
         self.closed = True
         if self._socket is not None:
             with suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
-            with suppress(OSError):
-                self._socket.close()
+
+    def free(self) -> None:
+        """Free what the response holds; called by the thread that reads."""
+        self.close()
+        for it in (self._response, self._socket):
+            if it is not None:
+                with suppress(OSError):
+                    it.close()
 
     def _connect(self, url: str, encrypted: bool) -> socket.socket:
         self._socket = open_socket(url, self._allowed, encrypted, self._timeout_s)
@@ -167,8 +173,12 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
     ) -> urllib.request.Request | None:
-        if self._allowed.require(newurl).scheme not in ("http", "https"):
-            raise VideoUnreadable("expected a video, got a redirect that leads out of HTTP")
+        try:
+            if self._allowed.require(newurl).scheme not in ("http", "https"):
+                raise VideoUnreadable("expected a video, got a redirect that leads out of HTTP")
+        except ServiceError:
+            fp.close()
+            raise
         return super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type] # typeshed's types of fp and headers are narrower
 
 

@@ -73,6 +73,8 @@ class RtspRelay:
             with suppress(OSError):
                 self._listener.close()
 
+    free = close
+
     def _run(self) -> None:
         try:
             player, _ = self._listener.accept()

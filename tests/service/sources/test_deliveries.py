@@ -9,7 +9,7 @@ import http.server
 import json
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -135,8 +135,21 @@ def receiving(*statuses: int) -> Iterator[tuple[str, type[Receiver]]]:
             thread.join()
 
 
-def make(url: str, secret: str | None = None) -> Webhook:
-    return Webhook(HERE.require(url), HERE, secret, b'{"source":{"id":"1","name":"a"},"events":')
+@pytest.fixture
+def make() -> Iterator[Callable[..., Webhook]]:
+    """Make webhooks, which are closed after the test."""
+    made: list[Webhook] = []
+
+    def make_one(url: str, secret: str | None = None) -> Webhook:
+        made.append(Webhook(HERE.require(url), HERE, secret, b'{"source":{"id":"1","name":"a"},"events":'))
+        return made[-1]
+
+    yield make_one
+    for webhook in made:
+        webhook.close()
+
+
+Make = Callable[..., Webhook]
 
 
 @pytest.mark.parametrize(
@@ -146,7 +159,7 @@ def make(url: str, secret: str | None = None) -> Webhook:
         ("whsec_" + base64.b64encode(b"\x00\xff" * 12).decode(), b"\x00\xff" * 12),
     ],
 )
-def test_events_are_posted_and_signed_as_standard_webhooks(secret: str, key: bytes) -> None:
+def test_events_are_posted_and_signed_as_standard_webhooks(make: Make, secret: str, key: bytes) -> None:
     with receiving(204) as (url, receiver):
         make(url.replace("//", "//user:p%20w@"), secret).deliver([b'{"type":"result"}', b'{"type":"gap"}'], NEVER)
     ((headers, body),) = receiver.got
@@ -162,7 +175,7 @@ def test_events_are_posted_and_signed_as_standard_webhooks(secret: str, key: byt
     assert headers["Content-Type"] == "application/json"
 
 
-def test_one_connection_is_used_again() -> None:
+def test_one_connection_is_used_again(make: Make) -> None:
     with receiving(200) as (url, receiver):
         webhook = make(url)
         for _ in range(5):
@@ -171,7 +184,7 @@ def test_one_connection_is_used_again() -> None:
     assert len(receiver.connections) == 1
 
 
-def test_failures_are_tried_again_with_the_same_id(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failures_are_tried_again_with_the_same_id(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(webhook_, "backoff_s", lambda *_: 0.01)
     with receiving(500, 503, 429, 200) as (url, receiver):
         make(url, "secret of 16 chars").deliver([b"{}"], NEVER)
@@ -181,7 +194,7 @@ def test_failures_are_tried_again_with_the_same_id(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize(("status", "attempts"), [(400, 1), (410, 1), (302, 1), (500, webhook_.MAX_ATTEMPTS)])
 def test_attempts_are_bounded_and_redirects_are_not_followed(
-    monkeypatch: pytest.MonkeyPatch, status: int, attempts: int
+    make: Make, monkeypatch: pytest.MonkeyPatch, status: int, attempts: int
 ) -> None:
     monkeypatch.setattr(webhook_, "backoff_s", lambda *_: 0.01)
     with receiving(status) as (url, receiver), pytest.raises(DeliveryFailed, match=str(status)):
@@ -189,14 +202,14 @@ def test_attempts_are_bounded_and_redirects_are_not_followed(
     assert len(receiver.got) == attempts
 
 
-def test_a_receiver_that_is_away_fails_without_its_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_receiver_that_is_away_fails_without_its_secrets(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(webhook_, "backoff_s", lambda *_: 0.01)
     with pytest.raises(DeliveryFailed, match="refused") as caught:
         make("http://user:s3cret@127.0.0.1:1/hook?token=s3cret").deliver([b"{}"], NEVER)
     assert "s3cret" not in str(caught.value)
 
 
-def test_after_the_end_there_is_no_further_attempt() -> None:
+def test_after_the_end_there_is_no_further_attempt(make: Make) -> None:
     closing = threading.Event()
     closing.set()
     with receiving(500) as (url, receiver), pytest.raises(DeliveryFailed):

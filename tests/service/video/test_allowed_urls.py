@@ -196,11 +196,11 @@ def test_no_secret_is_left_in_what_is_shown(word: str, scheme: str, key: str) ->
     secret = f"S3cr3t{word}"
     value = quote(secret, safe="")
     for url in (
-        f"{scheme}://user:{secret}@camera/path",
-        f"{scheme}://{secret}@camera/path",
-        f"{scheme}://camera/path?channel=1&{key}={value}&x=2",
-        f"{scheme}://camera/{key}={value}",
-        f"{scheme}://camera/user=admin&{key}={value}.sdp?real_stream",
+        f"{scheme}://user:{secret}@192.0.2.1/path",
+        f"{scheme}://{secret}@192.0.2.1/path",
+        f"{scheme}://192.0.2.1/path?channel=1&{key}={value}&x=2",
+        f"{scheme}://192.0.2.1/{key}={value}",
+        f"{scheme}://192.0.2.1/user=admin&{key}={value}.sdp?real_stream",
     ):
         assert "S3cr3t" not in redacted(url)
         with pytest.raises(ServiceError) as caught:
