@@ -44,7 +44,7 @@ class SourceMetrics:
             buckets=seconds,
         )
         self._reconnects = Counter(
-            "posewright_source_reconnects", "Connections to cameras that broke off.", registry=registry
+            "posewright_source_reconnects", "Cameras that came back after they had broken off.", registry=registry
         )
         self._viewers = Gauge(
             "posewright_source_viewers", "Viewers of sources.", registry=registry, multiprocess_mode="livesum"
@@ -82,7 +82,7 @@ class SourceMetrics:
             self._ages.observe(age_ms / 1e3)
 
     def reconnected(self) -> None:
-        """Count a connection that broke off."""
+        """Count a camera that came back."""
         self._reconnects.inc()
 
     def viewers(self, count: int) -> None:

@@ -42,7 +42,7 @@ class SourceRequest(BaseModel):
     )
     name: str | None = Field(None, pattern=NAME, description="Name, of which there is one; the id if left out.")
     options: StreamOptions = Field(
-        StreamOptions(),  # type: ignore[call-arg] # pydantic's plugin sees no defaults of the base class
+        StreamOptions(),
         description="As in the hello of a stream. `policy: all` is for files: every frame is answered, as fast as "
         "possible; with `latest` a file is read at its own pace.",
     )
@@ -91,7 +91,7 @@ class SourceEntry(BaseModel):
     answered: int
     dropped: int = Field(description="Frames that newer ones replaced before they were answered.")
     errors: int = Field(description="Frames that could not be answered.")
-    reconnects: int
+    reconnects: int = Field(description="How often frames came again after the connection had broken off.")
     viewers: int
     gap_count: int = Field(description="Number of gaps that have ended, of which `gaps` has the last 100.")
     gaps: list[GapEntry]

@@ -158,7 +158,7 @@ class Sources:
 
     def _report(self) -> None:
         """Tell the metrics how many sources are in which state, and which of them run."""
-        states = Counter(it.state for it in self._sources.values())
+        states: Counter[str] = Counter(it.state for it in self._sources.values())
         self._service.metrics.sources.states(states, {it.name: it.state == "running" for it in self._sources.values()})
 
 

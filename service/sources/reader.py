@@ -21,8 +21,8 @@ from service.video.frames import Video, VideoFrame, VideoLimits
 log = logging.getLogger(__name__)
 
 State = Literal["connecting", "running", "paused", "reconnecting", "ended", "failed"]
-MAX_BACKOFF_S = 30.0
-STEADY_S = 10.0
+MAX_BACKOFF_S = 10.0
+STEADY_S = 3.0
 """A connection that lasted so long was a good one: the next attempt begins with the shortest wait."""
 
 
@@ -35,7 +35,7 @@ class SourcePicture:
     @property
     def pixel_count(self) -> int:
         """Number of its pixels."""
-        return self.video_frame.picture.width * self.video_frame.picture.height
+        return self.video_frame.pixel_count
 
     def decode(self) -> DecodedImage:
         """Convert it to RGB."""
@@ -87,7 +87,8 @@ class SourceReader:
         self.live: bool | None = None
         """Whether it is a camera or device; None until it was open once."""
         self._video: Video | None = None
-        self._origin_s: float | None = None  # when the first frame of all came
+        self._origin_s: float | None = None  # when it was open for the first time
+        self._connected_s: float | None = None  # since when it is open now
         self._thread = threading.Thread(target=self._run, name=f"source-{url.scheme}", daemon=True)
 
     def start(self) -> None:
@@ -127,7 +128,7 @@ class SourceReader:
     def _read_and_reconnect(self) -> State:
         attempt = 0
         while not self._stopped.is_set():
-            begun_s = time.monotonic()
+            self._connected_s = None
             try:
                 self._read()
                 if not self.live:
@@ -140,7 +141,7 @@ class SourceReader:
                 if self._is_permanent(error):
                     return "failed"
                 log.warning("source %s: %s; it is connected again", self._url.redacted, error.detail)
-            if time.monotonic() - begun_s > STEADY_S:
+            if self._connected_s is not None and time.monotonic() - self._connected_s > STEADY_S:
                 attempt = 0
             self._events.state(self, "reconnecting")
             self._stopped.wait(backoff_s(attempt, MAX_BACKOFF_S))
@@ -166,10 +167,10 @@ class SourceReader:
         if info.live and self._every_frame:
             video.close()
             raise BadParameter("options.policy: expected latest for a camera, got all; `all` is for files")
-        connected_s = time.monotonic()
+        self._connected_s = time.monotonic()
         if self._origin_s is None:
-            self._origin_s = connected_s
-        base_s = connected_s - self._origin_s if info.live else 0.0
+            self._origin_s = self._connected_s
+        base_s = self._connected_s - self._origin_s if info.live else 0.0
         pace = _Pace(self._stopped, self._going)
         frames = video.frames()
         try:

@@ -225,7 +225,8 @@ class Source:
             self._end = state
             self._wake.set()
             return
-        if state == "reconnecting":
+        if (self.state, state) == ("reconnecting", "running"):
+            self.history.reconnects += 1
             self._service.metrics.sources.reconnected()
         self._set_state(state)
 
@@ -304,9 +305,10 @@ class Source:
         formats: set[Format] = {it.format for it in viewers}
         if self.deliveries.webhook is not None:
             formats.add(query.format)
+        recorded: set[Format] = set() if self.deliveries.record is None else {"compact"}
         poses = {
             it: write_prediction(prediction, replace(query, format=it), track_ids=tracked.ids)
-            for it in formats | ({"compact"} if self.deliveries.record is not None else set())
+            for it in formats | recorded
         }
         head = describe(taken, prediction) | {"time_ms": round(taken.frame.time_s * 1e3, 1)}
         head |= finish(self._service, taken, prediction, stopwatch)

@@ -135,7 +135,7 @@ class FrameWorker(Generic[T]):
             setup.rate_limit.record(time.perf_counter())
             stopwatch = Stopwatch({"queue": (time.perf_counter() - frame.arrived_s) * 1e3})
             file = frame.content if isinstance(frame.content, bytes) else None
-            pixels = image.pixel_count(file) if isinstance(frame.content, bytes) else frame.content.pixel_count
+            pixels = image.pixel_count(frame.content) if isinstance(frame.content, bytes) else frame.content.pixel_count
             with (
                 self._service.metrics.inference(setup.query.request.choice.model),
                 self._service.pixel_budget.reserve(pixels, stopwatch),

@@ -187,7 +187,9 @@ class AllowedUrls:
             if not self._lists_name(url.host):
                 raise self._refusal(url) from None
             raise OSError(f"the name {url.host} cannot be resolved") from None
-        allowed = [(family, address) for family, *_, address in found if self._allows(url.host, _plain(address[0]))]
+        allowed: list[tuple[socket.AddressFamily, tuple]] = [
+            (family, address) for family, *_, address in found if self._allows(url.host, _plain(str(address[0])))
+        ]
         if not allowed:
             raise self._refusal(url)
         return allowed

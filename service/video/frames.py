@@ -9,10 +9,10 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -80,9 +80,14 @@ class VideoFrame:
     time_s: float
     picture: av.VideoFrame
 
+    @property
+    def pixel_count(self) -> int:
+        """Number of pixels."""
+        return int(self.picture.width) * int(self.picture.height)
+
     def pixels(self) -> Image:
         """Return uint8 (H, W, 3) RGB, upright."""
-        pixels = self.picture.to_ndarray(format="rgb24")
+        pixels: Image = self.picture.to_ndarray(format="rgb24")
         quarters = round(self.picture.rotation / 90) % 4  # counter-clockwise, as `rot90`
         return np.ascontiguousarray(np.rot90(pixels, quarters)) if quarters else pixels
 
@@ -134,7 +139,7 @@ class Video:
             self._free()
             raise self._readable(error, "cannot be opened") from None
 
-    def frames(self) -> Iterator[VideoFrame]:
+    def frames(self) -> Generator[VideoFrame]:
         """Yield the frames of the opened video until it ends or is closed; frees it then.
 
         Raises:
@@ -158,7 +163,7 @@ class Video:
         finally:
             self._free()
 
-    def _open_container(self) -> InputContainer:
+    def _open_container(self) -> Any:
         import av  # noqa: PLC0415 - an optional dependency
 
         limits, scheme = self._limits, self._url.scheme
