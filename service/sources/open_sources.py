@@ -12,7 +12,7 @@ from service.settings import Settings, SettingsError
 from service.sources.messages import SourceRequest, WebhookRequest
 from service.sources.outbox import Outbox
 from service.sources.recording import RecordingFolder, SourceRecording
-from service.sources.source import Deliveries, Source
+from service.sources.source import Deliveries, ManagedSource
 from service.sources.webhook import Webhook
 from service.streaming.handshake import set_up
 from service.video.allowed_urls import AllowedUrls, VideoUrl
@@ -37,7 +37,7 @@ class Sources:
         self._folder = None
         if settings.source_record_dir is not None:
             self._folder = RecordingFolder(settings.source_record_dir, settings.source_record_bytes)
-        self._sources: dict[str, Source] = {}
+        self._sources: dict[str, ManagedSource] = {}
         self._stopping = False
 
     def require_enabled(self) -> None:
@@ -52,11 +52,11 @@ class Sources:
                 "there which hosts, networks and folders may be opened"
             )
 
-    def list_all(self) -> list[Source]:
+    def list_all(self) -> list[ManagedSource]:
         """List the sources in the order in which they were added."""
         return list(self._sources.values())
 
-    def get(self, source_id: str) -> Source:
+    def get(self, source_id: str) -> ManagedSource:
         """Find a source.
 
         Raises:
@@ -67,7 +67,7 @@ class Sources:
             raise UnknownSource(f"expected the id of a source, got {source_id[:80]!r}; see /sources", source=source_id)
         return source
 
-    async def add(self, request: SourceRequest) -> Source:
+    async def add(self, request: SourceRequest) -> ManagedSource:
         """Add a source and start it.
 
         Raises:
@@ -89,7 +89,7 @@ class Sources:
         self._require_room(name)
         setup = set_up(request.options, self._service, source_id, name)
         deliveries = self._make_deliveries(request, webhook_url, source_id, name)
-        source = Source(source_id, name, url, setup, self._service, self._allowed, deliveries, self._report)
+        source = ManagedSource(source_id, name, url, setup, self._service, self._allowed, deliveries, self._report)
         self._sources[source_id] = source
         source.start()
         self._report()

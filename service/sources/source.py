@@ -6,30 +6,26 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from service.errors import SourceConflict, Unavailable
-from service.inference import image
 from service.inference.predict import Stopwatch
 from service.inference.state import Service
-from service.pose.skeleton import COCO17, Skeleton
 from service.sources.history import Gap, SourceHistory
 from service.sources.outbox import Outbox
 from service.sources.reader import ReaderEvents, SourceReader, State
 from service.sources.recording import SourceRecording
-from service.sources.viewer import SourceResult, ViewerSession, notice
+from service.sources.result import SourceResult, WantedForms, write_result
+from service.sources.viewer import ViewerSession, notice
 from service.streaming.close import CloseCode, CloseStream
 from service.streaming.follower import TrackedPrediction
 from service.streaming.frame_queue import QueuedFrame
-from service.streaming.frame_worker import FrameOutcome, FrameWorker, describe, finish
-from service.streaming.frames import HEADER, VERSION
+from service.streaming.frame_worker import FrameOutcome, FrameWorker
 from service.streaming.handshake import StreamSetup
 from service.streaming.messages import Ready
 from service.video.allowed_urls import AllowedUrls, VideoUrl
 from service.video.frames import VideoLimits
-from service.wire import documents
-from service.wire.poses import write_prediction
 from service.wire.query import Format
 
 
@@ -50,7 +46,7 @@ class Deliveries:
     recording: SourceRecording | None = None
 
 
-class Source:
+class ManagedSource:
     """One source. Its methods are called on the event loop; a thread of its own reads and decodes.
 
     Only frames that are answered are converted to RGB, and each is answered once however many viewers there are.
@@ -301,40 +297,16 @@ class Source:
 
     def _write(self, taken: QueuedFrame, tracked: TrackedPrediction, stopwatch: Stopwatch) -> SourceResult:
         """Write a result in every form that somebody wants; on an inference thread."""
-        prediction, query, viewers = tracked.prediction, self._setup.query, self._viewers
+        viewers = self._viewers
         formats: set[Format] = {it.format for it in viewers}
         if self.deliveries.webhook is not None:
-            formats.add(query.format)
-        recorded: set[Format] = set() if self.deliveries.record is None else {"compact"}
-        poses = {
-            it: write_prediction(prediction, replace(query, format=it), track_ids=tracked.ids)
-            for it in formats | recorded
-        }
-        head = describe(taken, prediction) | {"time_ms": round(taken.frame.time_s * 1e3, 1)}
-        head |= finish(self._service, taken, prediction, stopwatch)
-        line = None
-        if self.deliveries.record is not None:
-            width, height = prediction.image.size
-            line = documents.to_json(
-                {
-                    "frame": head["seq"],
-                    "time_ms": head["time_ms"],
-                    "image": {"width": width, "height": height},
-                    "session": self.id,
-                    **_skeleton_of(prediction.model.estimator.skeleton),
-                    "poses": poses["compact"],
-                }
-            )
-        texts = {it: documents.to_json(head | {"poses": poses[it]})[:-1] for it in formats}
-        picture = None
-        if any(it.pictures for it in viewers):
-            header = HEADER.pack(VERSION, 0, 0, head["seq"], head["capture_us"])
-            picture = header + image.encode(prediction.image.pixels, "image/jpeg")
-        return SourceResult(texts, picture, line)
-
-
-def _skeleton_of(skeleton: Skeleton) -> dict[str, Any]:
-    return {} if skeleton == COCO17 else {"keypoints": skeleton.keypoints, "edges": skeleton.edges}
+            formats.add(self._setup.query.format)
+        wanted = WantedForms(
+            frozenset(formats),
+            pictures=any(it.pictures for it in viewers),
+            recording=None if self.deliveries.record is None else self.id,
+        )
+        return write_result(wanted, self._setup.query, self._service, taken, tracked, stopwatch)
 
 
 def _delivered(box: Outbox) -> dict[str, Any]:

@@ -12,7 +12,6 @@ import logging
 import uuid
 from collections import deque
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pydantic import ValidationError
@@ -20,6 +19,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from service.errors import BadRequest, ServiceError, internal_error
 from service.sources.messages import ViewerHello, ViewerReady
+from service.sources.result import SourceResult
 from service.streaming import messages
 from service.streaming.close import CloseCode, CloseStream, send_close
 from service.streaming.messages import Ready
@@ -30,21 +30,6 @@ log = logging.getLogger(__name__)
 
 MAX_NOTICES = 16
 """Notices (gaps, states) that wait for a viewer; the oldest are dropped."""
-
-
-@dataclass(frozen=True, slots=True)
-class SourceResult:
-    """The answer to one frame of a source, in every form that somebody wants.
-
-    Attributes:
-        texts: JSON of the result by format, without its last brace: each viewer has a number of dropped results.
-        picture: A stream's binary message with the frame as a JPEG; None if nobody wants pictures.
-        line: A line of a recording; None if there is none.
-    """
-
-    texts: dict[Format, bytes]
-    picture: bytes | None
-    line: bytes | None
 
 
 class ViewedSource(Protocol):

@@ -16,7 +16,7 @@ from service.http.routes.control import comes_from_elsewhere, read_body
 from service.inference.state import Service
 from service.sources.messages import SourceRequest
 from service.sources.open_sources import Sources
-from service.sources.source import Source
+from service.sources.source import ManagedSource
 from service.sources.viewer import ViewerSession
 from service.streaming import opening
 from service.streaming.close import CloseCode, CloseStream, send_close
@@ -114,7 +114,7 @@ def _changing(request: Request) -> Sources:
     return sources
 
 
-def _source_of(socket: WebSocket, source_id: str) -> Source:
+def _source_of(socket: WebSocket, source_id: str) -> ManagedSource:
     """Find the source that a viewer wants.
 
     Raises:
@@ -148,5 +148,5 @@ def _read_request(content: bytes) -> SourceRequest:
         raise validation_error(hidden) from None
 
 
-def _entry(source: Source, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+def _entry(source: ManagedSource, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     return Response(documents.to_json(source.entry()), status, headers, JSON)
