@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -90,6 +91,53 @@ def rtsp_camera(video: Path) -> Iterator[RtspCamera]:
         yield camera
     finally:
         camera.kill()
+
+
+@contextmanager
+def encrypted(port: int, certificate: Path) -> Iterator[int]:
+    """A port that speaks TLS and passes everything on to another one, as a proxy in front of a camera does."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate)
+    threads: list[threading.Thread] = []
+
+    def copy(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while content := source.recv(65_536):
+                target.sendall(content)
+        for it in (source, target):
+            with suppress(OSError):
+                it.shutdown(socket.SHUT_RDWR)
+
+    def serve(connection: socket.socket) -> None:
+        with (
+            suppress(OSError),
+            connection,
+            context.wrap_socket(connection, server_side=True) as player,
+            socket.create_connection(("127.0.0.1", port)) as camera,
+        ):
+            other = threading.Thread(target=copy, args=(camera, player))
+            other.start()
+            copy(player, camera)
+            other.join(PATIENCE_S)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def accept() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    threads.append(threading.Thread(target=serve, args=(connection,)))
+                    threads[-1].start()
+
+        accepting = threading.Thread(target=accept)
+        accepting.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            with suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)
+            for thread in (accepting, *threads):
+                thread.join(PATIENCE_S)
 
 
 class MjpegCamera:

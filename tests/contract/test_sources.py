@@ -92,7 +92,7 @@ def wait_for(running: Running, source: str, condition: Callable[[dict[str, Any]]
 @contextmanager
 def viewing(running: Running, source: str, **hello: Any) -> Iterator[ClientConnection]:
     url = f"{running.url.replace('http', 'ws')}/sources/{source}/stream"
-    with connect(url, subprotocols=[SUBPROTOCOL], compression=None, max_size=None) as connection:  # type: ignore[list-item] # the package's own alias of str
+    with connect(url, subprotocols=[SUBPROTOCOL], compression=None, max_size=None, close_timeout=1) as connection:  # type: ignore[list-item] # the package's own alias of str
         say(connection, type="hello", **hello)
         ready = hear(connection)
         messages.ViewerReady.model_validate(ready)
@@ -244,6 +244,27 @@ def test_a_broken_connection_and_a_silent_camera_are_gaps_with_reasons(running: 
     assert all(it["from"] < it["to"] for it in entry["gaps"])
     assert entry["reconnects"] == 2
     assert metric(running, "posewright_source_reconnects_total") >= 2
+
+
+def test_an_rtsp_camera_dies_and_comes_back(running: Running, videos: Path) -> None:
+    with cameras.rtsp_camera(videos / "walk.mp4") as camera:
+        source = add(running, camera.url)
+        with viewing(running, source) as viewer:
+            before = results(viewer, 5)
+            camera.kill()
+            wait_for(running, source, lambda it: it["state"] == "reconnecting")
+            camera.start()
+            gap = hear_until(viewer, lambda it: it["type"] == "gap")[-1]
+            after = results(viewer, 5)
+        entry = wait_for(running, source, lambda it: it["state"] == "running")
+    assert [{"type": "gap", **it} for it in entry["gaps"]] == [gap]
+    assert entry["reconnects"] == 1
+    seqs = [it["seq"] for it in before + after]
+    assert seqs == sorted(set(seqs))
+    assert after[0]["time_ms"] - before[-1]["time_ms"] > 0, "the source has one clock"
+    assert after[0]["time_ms"] - before[-1]["time_ms"] == pytest.approx(
+        (after[0]["capture_us"] - before[-1]["capture_us"]) / 1e3, abs=1500
+    )
 
 
 @pytest.mark.parametrize("kind", ["broken.mp4", "none"])

@@ -67,17 +67,17 @@ def pan(frames: int) -> Iterator[np.ndarray]:
         yield wide[:, x : x + SIZE[0]]
 
 
-def run(seconds: float, drops: int, down_s: float, flags: Sequence[str] = ()) -> DropsReport:
-    """Let a camera drop ``drops`` times in ``seconds``, for ``down_s`` each time."""
+def run(seconds: float, drops: int, down_s: float, max_fps: float = 5) -> DropsReport:
+    """Let a camera drop ``drops`` times in ``seconds``, for ``down_s`` each time; ``max_fps`` frames are answered."""
     report = DropsReport()
     with tempfile.TemporaryDirectory() as folder:
         video = cameras.write_video(Path(folder) / "pan.mp4", pan(4 * FPS), FPS)
         with (
             cameras.rtsp_camera(video) as camera,
-            run_server("--source-hosts", "127.0.0.1", "--source-timeout-s", "3", *flags) as server,
+            run_server("--source-hosts", "127.0.0.1", "--source-timeout-s", "3") as server,
             httpx.Client(base_url=server.url, timeout=60) as http,
         ):
-            added = http.post("/sources", json={"url": camera.url, "name": "pan"})
+            added = http.post("/sources", json={"url": camera.url, "options": {"max_fps": max_fps}})
             added.raise_for_status()
             path = f"/sources/{added.json()['id']}"
             times: list[float] = []
@@ -145,8 +145,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=300)
     parser.add_argument("--drops", type=int, default=2)
     parser.add_argument("--down", type=float, default=20, help="seconds that the camera is away each time")
+    parser.add_argument("--max-fps", type=float, default=5)
     given = parser.parse_args(arguments)
-    report = run(given.seconds, given.drops, given.down)
+    report = run(given.seconds, given.drops, given.down, given.max_fps)
     for (went_s, back_s), (from_s, to_s, reason) in zip(report.down, report.gaps, strict=False):
         print(
             f"down {back_s - went_s:.1f} s; gap {to_s - from_s:.1f} s, {from_s - went_s:+.2f} s after the death to "

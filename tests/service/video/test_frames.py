@@ -7,12 +7,14 @@ import builtins
 import http.server
 import itertools
 import logging
+import shutil
 import socket
 import struct
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +148,55 @@ def test_an_rtsp_camera_is_read(folder: Path) -> None:
         camera.kill()
         with suppress(VideoUnreadable):  # FFmpeg may also see a proper end
             assert len(list(frames)) < 25
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate of 127.0.0.1 that signs itself, with its key."""
+    program = shutil.which("openssl")
+    if program is None:
+        pytest.skip("openssl is not installed")
+    path = tmp_path_factory.mktemp("tls") / "camera.pem"
+    command = [program, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+    command += [
+        "-subj",
+        "/CN=camera",
+        "-addext",
+        "subjectAltName=IP:127.0.0.1",
+        "-keyout",
+        str(path),
+        "-out",
+        str(path),
+    ]
+    key = path.with_suffix(".key")
+    command[command.index("-keyout") + 1] = str(key)
+    subprocess.run(command, check=True, capture_output=True)
+    path.write_text(path.read_text() + key.read_text())
+    return path
+
+
+@pytest.mark.parametrize("scheme", ["https", "rtsps"])
+def test_encrypted_cameras_need_a_valid_certificate(
+    folder: Path, certificate: Path, scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = VideoLimits(open_s=10, read_s=5)
+    with ExitStack() as stack:
+        if scheme == "https":
+            plain = stack.enter_context(cameras.mjpeg_camera()).port, "/"
+        else:
+            camera = stack.enter_context(cameras.rtsp_camera(folder / "walk.mp4"))
+            plain = camera.port, camera.url.partition(str(camera.port))[2]
+        port = stack.enter_context(cameras.encrypted(plain[0], certificate))
+        url = f"{scheme}://127.0.0.1:{port}{plain[1]}"
+        with pytest.raises(VideoUnreadable, match="certificate"):
+            camera_video(url, limits).open()
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        video = camera_video(url, limits)
+        assert video.open().live
+        frames = video.frames()
+        assert next(frames).pixels().shape == (384, 640, 3)
+        video.close()
+        list(frames)
 
 
 @contextmanager
