@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import ssl
 import subprocess
@@ -100,14 +101,6 @@ def encrypted(port: int, certificate: Path) -> Iterator[int]:
     context.load_cert_chain(certificate)
     threads: list[threading.Thread] = []
 
-    def copy(source: socket.socket, target: socket.socket) -> None:
-        with suppress(OSError):
-            while content := source.recv(65_536):
-                target.sendall(content)
-        for it in (source, target):
-            with suppress(OSError):
-                it.shutdown(socket.SHUT_RDWR)
-
     def serve(connection: socket.socket) -> None:
         with (
             suppress(OSError),
@@ -115,10 +108,13 @@ def encrypted(port: int, certificate: Path) -> Iterator[int]:
             context.wrap_socket(connection, server_side=True) as player,
             socket.create_connection(("127.0.0.1", port)) as camera,
         ):
-            other = threading.Thread(target=copy, args=(camera, player))
-            other.start()
-            copy(player, camera)
-            other.join(PATIENCE_S)
+            while True:  # in one thread: an encrypted socket must not be read and written at the same time
+                waiting = [player] if player.pending() else select.select([player, camera], [], [])[0]
+                for it in waiting:
+                    content = it.recv(65_536)
+                    if not content:
+                        return
+                    (camera if it is player else player).sendall(content)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -144,7 +140,7 @@ class MjpegCamera:
     """Sends JPEGs over HTTP (multipart/x-mixed-replace) to everybody who connects.
 
     Attributes:
-        requests: Heads of the requests that came.
+        requests: Heads of the requests that came; with ``credentials`` they must contain these.
         silent: While true, connections stay open and nothing is sent.
     """
 
@@ -186,17 +182,19 @@ class MjpegCamera:
     def _serve(self, connection: socket.socket) -> None:
         self._connections.add(connection)
         with suppress(OSError), connection:
-            head = b""
-            while not head.endswith(b"\r\n\r\n"):
+            request = b""
+            while not request.endswith(b"\r\n\r\n"):
                 received = connection.recv(4096)
                 if not received:
                     return
-                head += received
-            self.requests.append(head.decode("latin-1"))
-            if self._credentials is not None and f"Basic {self._credentials}" not in self.requests[-1]:
-                connection.sendall(
-                    b'HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm="camera"\r\nContent-Length: 0\r\n\r\n'
-                )
+                request += received
+            self.requests.append(request.decode("latin-1"))
+            if self._credentials is not None and self._credentials not in self.requests[-1]:
+                challenge = 'Basic realm="camera"'
+                if self._credentials.startswith("response="):
+                    challenge = 'Digest realm="camera", nonce="1234", algorithm=MD5'
+                answer = f"HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: {challenge}\r\nContent-Length: 0\r\n\r\n"
+                connection.sendall(answer.encode())
                 return
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=frame\r\n\r\n")
             i = 0

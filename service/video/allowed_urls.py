@@ -181,6 +181,8 @@ class AllowedUrls:
             SourceForbidden: There is none.
             OSError: The name cannot be resolved. Only if it is listed: others learn nothing about names.
         """
+        if not (self._networks or self._lists_name(url.host)):
+            raise self._refusal(url)
         try:
             found = socket.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError):

@@ -6,6 +6,7 @@ after a redirect, certificates are checked, and another thread can end a read th
 
 from __future__ import annotations
 
+import base64
 import http.client
 import socket
 import ssl
@@ -52,22 +53,17 @@ class HttpBody:
             OSError: The server cannot be reached.
         """
         target, user, password = _without_credentials(self._url.url)
-        passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
-        if user is not None:
-            passwords.add_password(None, target, user, password or "")
-        opener = urllib.request.OpenerDirector()
-        for handler in (
-            _Redirects(self._allowed),
-            urllib.request.HTTPDefaultErrorHandler(),
-            urllib.request.HTTPErrorProcessor(),
-            urllib.request.HTTPBasicAuthHandler(passwords),
-            urllib.request.HTTPDigestAuthHandler(passwords),
-            _Handler(self._connect),
-        ):
-            opener.add_handler(handler)
-        headers = {"User-Agent": "posewright", "Accept": "*/*"}
+        request = urllib.request.Request(target, headers={"User-Agent": "posewright", "Accept": "*/*"})  # noqa: S310 - the scheme was checked
         try:
-            self._response = opener.open(urllib.request.Request(target, headers=headers), timeout=self._timeout_s)  # noqa: S310 - the scheme was checked
+            try:
+                self._response = self._ask(request)
+            except HTTPError as error:
+                answer = None if user is None else _authorization(error, request, user, password or "")
+                error.close()
+                if answer is None:
+                    raise
+                request.add_unredirected_header("Authorization", answer)
+                self._response = self._ask(request)
         except HTTPError as error:
             error.close()
             raise VideoUnreadable(
@@ -78,9 +74,20 @@ class HttpBody:
             if isinstance(error.reason, OSError | ServiceError):
                 raise error.reason from None
             raise VideoUnreadable("expected an HTTP answer, got something else") from None
-        except (http.client.HTTPException, ValueError):  # urllib raises ValueError for authentication that it lacks
+        except (http.client.HTTPException, ValueError, LookupError):  # a challenge that urllib does not understand
             raise VideoUnreadable("expected an HTTP answer, got something else") from None
         return str(self._response.headers.get_content_type())
+
+    def _ask(self, request: urllib.request.Request) -> Any:
+        opener = urllib.request.OpenerDirector()
+        for handler in (
+            _Redirects(self._allowed),
+            urllib.request.HTTPDefaultErrorHandler(),
+            urllib.request.HTTPErrorProcessor(),
+            _Handler(self._connect),
+        ):
+            opener.add_handler(handler)
+        return opener.open(request, timeout=self._timeout_s)
 
     def expect_data(self) -> None:
         """Start the time in which the next data must come: a server that sends a byte now and then is cut off."""
@@ -180,6 +187,27 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
             fp.close()
             raise
         return super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type] # typeshed's types of fp and headers are narrower
+
+
+def _authorization(error: HTTPError, request: urllib.request.Request, user: str, password: str) -> str | None:
+    """Answer a camera's challenge: Digest where it offers that, else Basic; None if it offers neither."""
+    if error.code != 401:
+        return None
+    offered = {}
+    for challenge in error.headers.get_all("WWW-Authenticate", ()):
+        scheme, _, parameters = challenge.partition(" ")
+        offered[scheme.lower()] = urllib.request.parse_keqv_list(
+            [it for it in urllib.request.parse_http_list(parameters) if "=" in it]
+        )
+    if "digest" in offered:
+        passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
+        passwords.add_password(None, request.full_url, user, password)
+        digest = urllib.request.AbstractDigestAuthHandler(passwords)
+        answer = digest.get_authorization(request, offered["digest"])
+        return None if answer is None else f"Digest {answer}"
+    if "basic" in offered:
+        return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+    return None
 
 
 def open_socket(url: str, allowed: AllowedUrls, encrypted: bool, timeout_s: float) -> socket.socket:

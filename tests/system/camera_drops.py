@@ -46,14 +46,16 @@ class DropsReport:
     Attributes:
         down: When the camera was down: from its death to its return, seconds since 1970.
         gaps: What the server told, as from and to in seconds since 1970, and the reason.
-        silences: Times without a result for more than a stall, as a viewer saw them.
+        silences: Where a viewer saw that frames are missing: the results before and after, as seconds since 1970, and
+            the seconds for which no frame came, by the sequence numbers. Frames that came and were not answered,
+            because the machine is busy, are not missing.
         entry: The last status of the source.
         faults: What does not fit; empty if every gap is accounted for.
     """
 
     down: list[tuple[float, float]] = field(default_factory=list)
     gaps: list[tuple[float, float, str]] = field(default_factory=list)
-    silences: list[tuple[float, float]] = field(default_factory=list)
+    silences: list[tuple[float, float, float]] = field(default_factory=list)
     entry: dict[str, Any] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
 
@@ -80,9 +82,9 @@ def run(seconds: float, drops: int, down_s: float, max_fps: float = 5) -> DropsR
             added = http.post("/sources", json={"url": camera.url, "options": {"max_fps": max_fps}})
             added.raise_for_status()
             path = f"/sources/{added.json()['id']}"
-            times: list[float] = []
+            seen: list[tuple[float, int]] = []
             watching = threading.Event()
-            viewer = threading.Thread(target=_watch, args=(f"{server.url}{path}/stream", times, watching))
+            viewer = threading.Thread(target=_watch, args=(f"{server.url}{path}/stream", seen, watching))
             viewer.start()
             assert watching.wait(60), "no result came"
             began_s = time.monotonic()
@@ -98,19 +100,22 @@ def run(seconds: float, drops: int, down_s: float, max_fps: float = 5) -> DropsR
             http.delete(path).raise_for_status()
             viewer.join(60)
     report.gaps = [(_seconds(it["from"]), _seconds(it["to"]), it["reason"]) for it in report.entry["gaps"]]
-    report.silences = [(a, b) for a, b in pairwise(times) if b - a > STALL_S]
+    for (before_s, before), (after_s, after) in pairwise(seen):
+        missing_s = (after_s - before_s) - (after - before) / FPS
+        if missing_s > STALL_S:
+            report.silences.append((before_s, after_s, missing_s))
     _judge(report, down_s)
     return report
 
 
-def _watch(url: str, times: list[float], watching: threading.Event) -> None:
-    """Note the arrival at the server of each frame whose result comes, until the source is removed."""
+def _watch(url: str, seen: list[tuple[float, int]], watching: threading.Event) -> None:
+    """Note arrival at the server and number of each frame whose result comes, until the source is removed."""
     with connect(url.replace("http", "ws"), max_size=None) as connection, suppress(ConnectionClosed):
         connection.send('{"type":"hello"}')
         while True:
             message = json.loads(connection.recv(120))
             if message["type"] == "result":
-                times.append(message["capture_us"] / 1e6)
+                seen.append((message["capture_us"] / 1e6, message["seq"]))
                 watching.set()
 
 
@@ -131,13 +136,13 @@ def _judge(report: DropsReport, down_s: float) -> None:
             report.faults.append(f"the camera died at {went_s:.2f}, but the gap begins at {from_s:.2f}")
         if not back_s - STALL_S < to_s < back_s + longest_s:
             report.faults.append(f"the camera came back at {back_s:.2f}, but the gap ends at {to_s:.2f}")
-    for begin_s, end_s in report.silences:
-        # A result may be missing at either end, where a newer frame replaced its own.
-        if not any(from_s - STALL_S < begin_s and end_s < to_s + STALL_S for from_s, to_s, _ in report.gaps):
-            report.faults.append(f"no result from {begin_s:.2f} to {end_s:.2f}, and no gap says why")
+    for begin_s, end_s, missing_s in report.silences:
+        if not any(begin_s < to_s and from_s < end_s for from_s, to_s, _ in report.gaps):
+            report.faults.append(f"{missing_s:.1f} s without a frame after {begin_s:.2f}, and no gap says why")
     for from_s, to_s, _ in report.gaps:
-        if not any(begin_s < to_s and from_s < end_s for begin_s, end_s in report.silences):
-            report.faults.append(f"results came from {from_s:.2f} to {to_s:.2f}, where the server tells a gap")
+        missing = [missing_s for begin_s, end_s, missing_s in report.silences if begin_s < to_s and from_s < end_s]
+        if abs(sum(missing) - (to_s - from_s)) > 2 * STALL_S:
+            report.faults.append(f"{sum(missing):.1f} s without a frame, but a gap of {to_s - from_s:.1f} s")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

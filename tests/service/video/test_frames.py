@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import builtins
+import hashlib
 import http.server
 import itertools
 import logging
@@ -121,8 +122,19 @@ def test_an_mjpeg_camera_is_read_by_arrival_times() -> None:
         assert list(frames) == []
 
 
-def test_credentials_are_sent_to_the_camera_and_shown_to_nobody(caplog: pytest.LogCaptureFixture) -> None:
-    expected = base64.b64encode(b"user:p@ss").decode()
+def md5(text: str) -> str:
+    return hashlib.md5(text.encode()).hexdigest()
+
+
+BASIC = "Basic " + base64.b64encode(b"user:p@ss").decode()
+DIGEST = 'response="' + md5(md5("user:camera:p@ss") + ":1234:" + md5("GET:/video")) + '"'
+"""The answer to the challenge of `cameras.MjpegCamera` (RFC 2617, sec. 3.2.2.1)."""
+
+
+@pytest.mark.parametrize("expected", [BASIC, DIGEST])
+def test_credentials_are_sent_to_the_camera_and_shown_to_nobody(
+    caplog: pytest.LogCaptureFixture, expected: str
+) -> None:
     caplog.set_level(logging.DEBUG)
     with cameras.mjpeg_camera(credentials=expected) as camera:
         video = camera_video(camera.url.replace("//", "//user:p%40ss@"))
