@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from hypothesis import strategies as st
 from service.errors import ServiceError, SourceForbidden, TooLarge, VideoNotInstalled, VideoUnreadable
 from service.video.allowed_urls import AllowedUrls
 from service.video.frames import Video, VideoLimits, require_av
+from service.video.rtsp_relay import RtspRelay
 from tests import cameras
 from tests.cameras import av
 
@@ -209,6 +211,25 @@ def test_encrypted_cameras_need_a_valid_certificate(
         assert next(frames).pixels().shape == (384, 640, 3)
         video.close()
         list(frames)
+
+
+def test_the_relay_does_not_wait_for_data_that_encryption_alone_has_sent(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TLS 1.3 sends session tickets after the handshake, which are no data of the camera's."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with (
+        talking(lambda it: it.sendall(b"RTSP/1.0 200 " + it.recv(100))) as plain,
+        cameras.encrypted(plain, certificate) as port,
+    ):
+        relay = RtspRelay(HERE.require(f"rtsps://127.0.0.1:{port}/"), HERE, 5)
+        try:
+            with socket.create_connection(("127.0.0.1", urlsplit(relay.url).port), 10) as player:
+                time.sleep(0.3)
+                player.sendall(b"OPTIONS")
+                assert player.recv(100) == b"RTSP/1.0 200 OPTIONS"
+        finally:
+            relay.close()
 
 
 @contextmanager
