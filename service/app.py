@@ -32,6 +32,7 @@ from service.http.routes import (
     open_inference,
     predict,
     repository,
+    sources,
 )  # fmt: skip
 from service.http.security_headers import SecurityHeaders
 from service.http.upload_budget import UploadBudget
@@ -46,6 +47,7 @@ from service.inference.scheduler import Scheduler
 from service.inference.shadow import Shadow, require_shadow
 from service.inference.state import Service
 from service.settings import THREADS_JOIN_S, Settings
+from service.sources.open_sources import Sources, require_fitting
 from service.streaming import route as stream
 from service.streaming.open_streams import OpenStreams
 
@@ -63,10 +65,11 @@ def create_app(settings: Settings) -> FastAPI:
 
     Raises:
         BundleError: The models folder cannot be served from.
-        SettingsError: The API keys cannot be read, or the settings name a shadow model or a canary that cannot be
-            compared with the student.
+        SettingsError: The API keys cannot be read, the settings name a shadow model or a canary that cannot be compared
+            with the student, or sources cannot be read with these settings.
         BackendError: The execution provider does not work on this machine.
     """
+    require_fitting(settings)
     api_keys, rate_limits = ApiKeys(settings), RateLimits(settings)
     registry = open_registry(settings)
     require_shadow(registry, settings)
@@ -86,8 +89,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.hosts = AllowedHosts(settings)
     app.state.api_keys, app.state.rate_limits = api_keys, rate_limits
     for room in (
-        predict, batch, compare, models, bundle_files, canary, health, open_inference, repository, stream, problems,
-        page,
+        predict, batch, compare, models, bundle_files, canary, health, open_inference, repository, stream, sources,
+        problems, page,
     ):  # fmt: skip
         app.router.routes += room.router.routes  # `include_router` would match every request twice
     openapi.describe(app, public_metrics=settings.public_metrics)
@@ -102,7 +105,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(settings.cors_origins),
-            allow_methods=["GET", "POST", "PUT"],
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
             allow_headers=["*"],
             expose_headers=[
                 "Server-Timing",
@@ -155,10 +158,16 @@ def _lifespan(settings: Settings, registry: ModelRegistry) -> Callable[[FastAPI]
         app.state.streams = OpenStreams(
             settings.stream_max_sessions, settings.streams_per_address, settings.stream_max_per_key
         )
+        viewers_max = settings.source_max_viewers
+        app.state.viewers = OpenStreams(viewers_max, viewers_max, settings.stream_max_per_key)
+        app.state.sources = Sources(app.state.service)
         api_keys: ApiKeys = app.state.api_keys
-        watching = asyncio.create_task(
-            api_keys.watch(on_change=lambda: app.state.streams.close_revoked(api_keys.accepts))
-        )
+
+        def close_revoked() -> None:
+            for streams in (app.state.streams, app.state.viewers):
+                streams.close_revoked(api_keys.accepts)
+
+        watching = asyncio.create_task(api_keys.watch(on_change=close_revoked))
         # On a thread: meanwhile /healthz answers, and /readyz tells when the models are warm.
         warming = threading.Thread(target=_warm_up, args=(registry, app.state.metrics), name="warm-up", daemon=True)
         warming.start()

@@ -110,6 +110,15 @@ class UnknownModel(ServiceError):
     }
 
 
+class UnknownSource(ServiceError):
+    """There is no such source."""
+
+    status, slug, title = 404, "unknown-source", "No such source"
+    meaning = "The server has no source of this id: it was removed, or the server was started again."
+    advice = "`GET /sources` lists the sources."
+    fields: ClassVar[Mapping[str, str]] = {"source": "The id that was asked for."}
+
+
 class WrongMethod(ServiceError):
     """The path exists but does not allow the HTTP method."""
 
@@ -148,6 +157,15 @@ class NoCanary(ServiceError):
     status, slug, title = 409, "no-canary", "There is no canary"
     meaning = "The call would promote or roll back a candidate, but none answers calls, and none was promoted."
     advice = "See `GET /canary` for what happened last: another operator or the verdict may have been faster."
+
+
+class SourceConflict(ServiceError):
+    """A source cannot be added, paused or resumed as things are."""
+
+    status, slug, title = 409, "source-conflict", "The source does not allow this now"
+    meaning = "There are too many sources, another one has the name, or a source that has ended is paused or resumed."
+    advice = "See `GET /sources`. Remove sources that are not needed with DELETE."
+    fields: ClassVar[Mapping[str, str]] = {"max_sources": "Maximum number of sources."}
 
 
 class TooLarge(ServiceError):
@@ -257,6 +275,36 @@ class BundleFilesForbidden(ServiceError):
     status, slug, title = 403, "bundle-files-forbidden", "The files of models are not served"
     meaning = "The server runs without `--serve-bundles true`, and so keeps the files of its models to itself."
     advice = "The operator starts the server with `--serve-bundles true`, or puts the models folder on a web server."
+
+
+class SourceForbidden(ServiceError):
+    """The server may not open this camera, file or device."""
+
+    status, slug, title = 403, "source-forbidden", "The server may not open this URL"
+    meaning = (
+        "The server opens cameras, files and devices of the list `--source-hosts` only, which is empty by default, or "
+        "a web page of another site asked it to."
+    )
+    advice = (
+        "The operator adds the camera's host name or network, `file:/folder` or `device` to `--source-hosts`. Send the "
+        "call from a program, or from a page of this server."
+    )
+
+
+class VideoUnreadable(ServiceError):
+    """A video cannot be opened or decoded."""
+
+    status, slug, title = 422, "video-unreadable", "The video cannot be read"
+    meaning = "The camera, file or device cannot be opened, sends no pictures, or its connection broke."
+    advice = "The `detail` says why. Open the same URL with a player, such as ffplay or VLC, on the server's machine."
+
+
+class VideoNotInstalled(ServiceError):
+    """PyAV, which decodes videos, is not installed."""
+
+    status, slug, title = 501, "video-not-installed", "The server cannot decode videos"
+    meaning = "The package PyAV, which decodes videos, is not installed on the server."
+    advice = "The operator installs it: `pip install 'posewright[video]'`."
 
 
 class RateLimited(ServiceError):

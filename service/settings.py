@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, Va
 
 from service.pose.backends.cpu_quota import available_cores
 from service.pose.backends.provider_choice import AUTO, ProviderChoice, choose, require_installed
-from service.setting_types import Hosts, Origins, ProviderOptions, Rates, RootPath, RunDir, Workers
+from service.setting_types import Hosts, Origins, ProviderOptions, Rates, RootPath, RunDir, SourceHosts, Workers
 
 PREFIX = "POSEWRIGHT_"
 MAX_DEFAULT_INFERENCE_THREADS = 4
@@ -220,6 +220,35 @@ class Settings(BaseModel):
         default=False,
         description="true: send the files of the models, /models/NAME/manifest.json and model.onnx, to callers, for "
         "pages that run them themselves (the browser client's local mode).",
+    )
+    source_hosts: SourceHosts = Field(
+        (),
+        description="Cameras and files that callers may let the server open, separated by commas: host names "
+        "(camera.local, *.cameras.example.org), addresses and networks (10.0.0.0/8), folders (file:/srv/videos), and "
+        "device for this machine's cameras. Empty = none.",
+    )
+    source_max: int = Field(8, ge=1, le=1000, description="Maximum number of sources (cameras and files) at once.")
+    source_max_viewers: int = Field(
+        64, ge=1, le=10_000, description="Maximum number of viewers of all sources together."
+    )
+    source_timeout_s: float = Field(
+        10.0,
+        gt=0,
+        le=600,
+        description="Seconds for a camera to connect, and to send its next frame; then it is connected again.",
+    )
+    source_webhook_hosts: SourceHosts = Field(
+        (),
+        description="Hosts that results of sources may be sent to, as in source_hosts, without folders and devices. "
+        "Empty = none.",
+    )
+    source_record_dir: Path | None = Field(
+        None, description="Folder for the results of sources, as files of JSON lines; unset = none are written."
+    )
+    source_record_bytes: int = Field(
+        1_000_000_000,
+        ge=1_000_000,
+        description="Maximum size of all files in source_record_dir together in bytes; the oldest are deleted.",
     )
     cors_origins: Origins = Field(
         (),

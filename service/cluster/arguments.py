@@ -64,6 +64,12 @@ def require_fitting(settings: Settings) -> None:
             "again"
         )
 
+    if settings.source_hosts:
+        raise SettingsError(
+            "POSEWRIGHT_SOURCE_HOSTS (--source-hosts): expected no sources on a cluster, where each replica would know "
+            "only its own; start a server of one process for them"
+        )
+
 
 def given_settings(settings: Settings) -> dict[str, Any]:
     """Collect the settings that were set, as Python objects: as JSON, secrets would be masked."""

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import shown
 from service.http.middleware import SCOPE_KEY
-from service.streaming.route import SESSION_KEY
+from service.streaming.opening import SESSION_KEY
 from service.wire.caller import CALLER_KEY
 
 log = logging.getLogger("posewright.access")

@@ -26,13 +26,18 @@ from service.errors import (
     QueueFull,
     ServiceError,
     SlowUpload,
+    SourceConflict,
+    SourceForbidden,
     TooLarge,
     Unavailable,
     UndecodableImage,
     UnknownModel,
+    UnknownSource,
     UnsupportedType,
+    VideoNotInstalled,
 )
 from service.http.openapi_security import describe_access
+from service.sources.messages import SourceEntry, SourceList, SourceRequest
 from service.wire import open_inference
 from service.wire import reply as wire
 from service.wire.canary import CanaryReply, CanaryRequest
@@ -48,6 +53,7 @@ _TYPES = (
     CanaryRequest, wire.BatchFault, TfjsPose, OpenPoseDocument, RoboflowDocument, open_inference.ModelControl,
     open_inference.RepositoryEntry, open_inference.InferenceError, open_inference.ServerMetadata,
     open_inference.ModelMetadata, open_inference.InferRequest, open_inference.InferReply,
+    SourceEntry, SourceList,
 )  # fmt: skip
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
@@ -109,19 +115,23 @@ def _problems(
     return responses
 
 
-def _route(reply: dict[str, Any], problems: dict[int | str, Any], body: dict[str, Any] | None = None) -> dict[str, Any]:
+def _route(
+    reply: dict[str, Any], problems: dict[int | str, Any], body: dict[str, Any] | None = None, status: int = 200
+) -> dict[str, Any]:
     """Make the arguments of a route's decorator.
 
     Args:
         reply: Schemas by media type.
         problems: From `_problems`.
         body: Description of the request body.
+        status: Of an answer without problems.
     """
     content = {media_type: {"schema": schema} for media_type, schema in reply.items()}
-    answered = {"description": "The answer.", "content": content}
+    answered: dict[str, Any] = {"description": "The answer."} | ({"content": content} if content else {})
     return {
         "response_model": None,
-        "responses": {200: answered, **problems},
+        "status_code": status,
+        "responses": {status: answered, **problems},
         "openapi_extra": body or {},
     }
 
@@ -159,6 +169,19 @@ CANARY_START = _route(
 CANARY_CHANGE = _route(
     {_JSON: _ref(CanaryReply)}, _problems(ModelControlForbidden, NoCanary, UnknownModel, Unavailable)
 )
+SOURCES = _route({_JSON: _ref(SourceList)}, _problems(SourceForbidden))
+SOURCE = _route({_JSON: _ref(SourceEntry)}, _problems(SourceForbidden, UnknownSource))
+SOURCE_ADD = _route(
+    {_JSON: _ref(SourceEntry)},
+    _problems(
+        BadRequest, SourceForbidden, UnknownModel, SlowUpload, SourceConflict, BadParameter, VideoNotInstalled,
+        NotReady, Unavailable, QueueFull,
+    ),
+    {"requestBody": {"required": True, "content": {_JSON: {"schema": _ref(SourceRequest)}}}},
+    status=201,
+)  # fmt: skip
+SOURCE_CHANGE = _route({_JSON: _ref(SourceEntry)}, _problems(SourceForbidden, UnknownSource, SourceConflict))
+SOURCE_REMOVE = _route({}, _problems(SourceForbidden, UnknownSource), status=204)
 METRICS = _route({"text/plain": {"type": "string"}}, {})
 HEALTHZ = _route({_JSON: _ref(wire.State)}, {})
 READYZ = _route({_JSON: _ref(wire.State)}, _problems(NotReady))
@@ -216,7 +239,7 @@ def describe(app: FastAPI, *, public_metrics: bool = False) -> None:
         if app.openapi_schema is None:
             document = write()
             types: list[tuple[type[BaseModel], Literal["validation", "serialization"]]]
-            types = [(model, "serialization") for model in _TYPES]
+            types = [(model, "serialization") for model in _TYPES] + [(SourceRequest, "validation")]
             _, definitions = models_json_schema(types, ref_template=_REF + "{model}")
             schemas = document.setdefault("components", {}).setdefault("schemas", {})
             schemas.update(definitions["$defs"])

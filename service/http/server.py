@@ -13,6 +13,7 @@ from service.http.head_timeout import http_protocol
 from service.http.upload_budget import UploadBudget
 from service.http.websocket import websocket_protocol
 from service.settings import THREADS_JOIN_S, Settings
+from service.sources.open_sources import Sources
 from service.streaming.open_streams import OpenStreams
 
 FIRST_BYTES_S = 1.0
@@ -55,13 +56,19 @@ class Server(uvicorn.Server):
         budget: UploadBudget = self._app.state.upload_budget
         budget.close(self._stop_s / 2)
         await self._wait_for_first_requests()
-        streams: OpenStreams = self._app.state.streams
-        drained = asyncio.ensure_future(streams.drain(self._stop_s / 2))
+        drained = asyncio.ensure_future(self._drain(self._stop_s / 2))
         while not drained.done() and not self.force_exit:  # a second SIGINT
             await asyncio.wait({drained}, timeout=0.1)
         left_s = max(0.0, ends_s - THREADS_JOIN_S - now_s())
         self.config.timeout_graceful_shutdown = left_s  # type: ignore[assignment] # asyncio takes fractions
         await super().shutdown(sockets)
+
+    async def _drain(self, patience_s: float) -> None:
+        """Let streams, viewers and sources end in their order."""
+        streams: OpenStreams = self._app.state.streams
+        viewers: OpenStreams = self._app.state.viewers
+        sources: Sources = self._app.state.sources
+        await asyncio.gather(streams.drain(patience_s), viewers.drain(patience_s), sources.drain(patience_s))
 
     async def _wait_for_first_requests(self) -> None:
         """Let clients that have just connected send their request: uvicorn closes connections that have none."""

@@ -15,6 +15,7 @@ from service.errors import EmptyBody, ServiceError, TooLarge, UndecodableImage, 
 from service.inference import exposition
 from service.inference.registry import Model, ModelRegistry
 from service.inference.scheduler import LANES, Lane, Scheduler
+from service.inference.source_metrics import SourceMetrics
 
 _OKS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.98, 1.0)
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -59,6 +60,7 @@ class Metrics:
         self._make_inference_metrics()
         self._make_stream_metrics()
         self._make_rollout_metrics()
+        self.sources = SourceMetrics(self._registry, _SECONDS)
         self._scheduler: Scheduler | None = None
         self._models: ModelRegistry | None = None
         self._reported: dict[str, tuple[str, ...]] = {}  # labels of each model in `_model_info`

@@ -23,6 +23,8 @@ class CloseCode(IntEnum):
     TRY_AGAIN_LATER = 1013
     BAD_HELLO = 4400
     UNAUTHORIZED = 4401
+    FORBIDDEN = 4403
+    NO_SOURCE = 4404
     IDLE = 4408
     RATE_LIMITED = 4429
 

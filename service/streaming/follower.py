@@ -68,11 +68,11 @@ class Follower:
                 min_box_score=request.min_box_score,
             )
 
-    def infer(self, content: bytes, time_s: float, stopwatch: Stopwatch) -> TrackedPrediction:
+    def infer(self, content: bytes | DecodedImage, time_s: float, stopwatch: Stopwatch) -> TrackedPrediction:
         """Process one frame.
 
         Args:
-            content: The image file.
+            content: The image file, or a decoded image whose size the caller has checked.
             time_s: Time of the frame on the stream's clock.
             stopwatch: Times the stages.
 
@@ -85,7 +85,9 @@ class Follower:
             prediction = predict(self._registry, content, self._request, stopwatch)
             stopwatch.lap("track")
             return TrackedPrediction(prediction, None)
-        picture = image.decode(content, self._request.max_pixels)
+        picture = content
+        if not isinstance(picture, DecodedImage):
+            picture = image.decode(picture, self._request.max_pixels)
         stopwatch.lap("decode")
         estimated, appearances = self._estimate(self._tracker, picture, time_s, stopwatch)
         poses, by_fallback = apply_fallback(self._request.choice, picture, estimated)

@@ -23,7 +23,7 @@ class QueuedFrame:
 
 
 class FrameQueue:
-    """Waiting frames of one session; filled on the event loop, emptied on inference threads."""
+    """Waiting frames of one stream; filled by one thread (the event loop's or a source's), emptied on others."""
 
     def __init__(self, capacity: int, *, drop_oldest: bool) -> None:
         """Make an empty queue.

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from typing import Protocol
 
 from service.errors import BadRequest
+from service.inference.image import DecodedImage
 from service.inference.image_header import ACCEPTED, PNG_SIGNATURE
 
 HEADER = struct.Struct(">BBHIQ")
 """Version, flags, reserved, seq, capture_us; big-endian."""
 VERSION = 1
 _MAGICS = (b"\xff\xd8", PNG_SIGNATURE[:4], b"RIFF")
+
+
+class FramePicture(Protocol):
+    """The picture of a frame that did not come as an image file."""
+
+    @property
+    def pixel_count(self) -> int:
+        """Number of its pixels."""
+        ...
+
+    def decode(self) -> DecodedImage:
+        """Make its pixels; called on an inference thread."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,14 +36,14 @@ class StreamFrame:
     Attributes:
         seq: The client's sequence number, or the server's count where the client sent none.
         capture_us: Capture time in microseconds on the client's clock; None where the client sent none.
-        content: The image file.
+        content: The image file, or a picture that a video's decoder made.
         arrived_s: When the last byte arrived, `time.perf_counter`.
         time_s: Time of the frame on the stream's clock: the capture time if known, otherwise the arrival time.
     """
 
     seq: int
     capture_us: int | None
-    content: bytes
+    content: bytes | FramePicture
     arrived_s: float
     time_s: float
 

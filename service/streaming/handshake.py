@@ -9,7 +9,7 @@ from service.inference.state import Service
 from service.streaming.close import CloseCode, CloseStream
 from service.streaming.follower import Follower
 from service.streaming.frame_queue import FrameQueue
-from service.streaming.messages import Hello, Ready, StreamLimits, read_hello
+from service.streaming.messages import Ready, StreamLimits, StreamOptions, read_hello
 from service.streaming.rate_limit import RateLimit
 from service.wire import documents
 from service.wire.problem_documents import problem
@@ -43,7 +43,7 @@ class StreamSetup:
     """What a session needs after the handshake.
 
     Attributes:
-        hello: The client's message.
+        hello: The client's options.
         ready: The server's answer.
         query: What is computed for each frame, and how it is written.
         queue: The frames that wait.
@@ -51,7 +51,7 @@ class StreamSetup:
         follower: Runs inference on the frames.
     """
 
-    hello: Hello
+    hello: StreamOptions
     ready: Ready
     query: PoseQuery
     queue: FrameQueue
@@ -78,7 +78,7 @@ def negotiate(first: bytes | str, service: Service, session_id: str, canary_key:
                 "see docs/streaming.md"
             )
         hello = read_hello(first)
-        return _set_up(hello, _resolve(hello, service, canary_key), service, session_id)
+        return set_up(hello, service, session_id, canary_key)
     except ServiceError as error:
         service.metrics.rejected(error.slug)
         code = CloseCode.TRY_AGAIN_LATER if isinstance(error, Unavailable) else CloseCode.BAD_HELLO
@@ -87,7 +87,16 @@ def negotiate(first: bytes | str, service: Service, session_id: str, canary_key:
         ) from None
 
 
-def _resolve(hello: Hello, service: Service, canary_key: str) -> EffectiveOptions:
+def set_up(options: StreamOptions, service: Service, session_id: str, canary_key: str = "") -> StreamSetup:
+    """Set up a stream with a client's options, or a source with those of whoever added it.
+
+    Raises:
+        ServiceError: The models are not loaded yet, or there is no such model, or it does not fit the format.
+    """
+    return _set_up(options, _resolve(options, service, canary_key), service, session_id)
+
+
+def _resolve(hello: StreamOptions, service: Service, canary_key: str) -> EffectiveOptions:
     """Apply the server's defaults and limits to a hello.
 
     Raises:
@@ -104,7 +113,7 @@ def _resolve(hello: Hello, service: Service, canary_key: str) -> EffectiveOption
     )
 
 
-def _set_up(hello: Hello, options: EffectiveOptions, service: Service, session_id: str) -> StreamSetup:
+def _set_up(hello: StreamOptions, options: EffectiveOptions, service: Service, session_id: str) -> StreamSetup:
     settings, choice = service.settings, options.query.request.choice
     skeleton = choice.model.estimator.skeleton
     ready = Ready.model_validate(

@@ -23,12 +23,11 @@ MAX_TEXT = 16_384
 Policy = Literal["latest", "all"]
 
 
-class Hello(PoseOptions):
-    """The client's first message."""
+class StreamOptions(PoseOptions):
+    """How the frames of a stream, or of a source on the server, are answered."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    type: Literal["hello"]
     policy: Policy = Field(
         "latest", description="`latest`: a newer frame replaces the waiting one; `all`: every frame is answered."
     )
@@ -43,6 +42,12 @@ class Hello(PoseOptions):
         description="As in the query of /predict; with `track`, a tracked person is kept until the score falls below "
         "0.6 x `min_score`.",
     )
+
+
+class Hello(StreamOptions):
+    """The client's first message."""
+
+    type: Literal["hello"]
 
 
 class StreamLimits(BaseModel):

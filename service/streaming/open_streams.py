@@ -5,11 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Protocol
 
-from service.inference.metrics import Metrics
 from service.streaming.close import CloseCode, CloseStream
-from service.streaming.session import StreamSession
 from service.wire.caller import ApiKey, Caller
+
+
+class OpenSession(Protocol):
+    """What runs for one connection."""
+
+    async def run(self) -> None:
+        """Serve until either side ends it."""
+
+    def stop(self, closing: CloseStream | None = None) -> None:
+        """Ask the session to end; without a reason the server is stopping."""
 
 
 class OpenStreams:
@@ -26,7 +35,7 @@ class OpenStreams:
         self._limit = limit
         self._limit_per_address = limit_per_address
         self._limit_per_key = limit_per_key
-        self._callers: dict[StreamSession, Caller] = {}
+        self._callers: dict[OpenSession, Caller] = {}
         self._stopping = False
         self._empty = asyncio.Event()
         self._empty.set()
@@ -60,16 +69,16 @@ class OpenStreams:
             )
             raise CloseStream(CloseCode.TRY_AGAIN_LATER, reason)
 
-    async def run(self, session: StreamSession, caller: Caller, metrics: Metrics) -> None:
+    async def run(self, session: OpenSession, caller: Caller, on_count: Callable[[int], None]) -> None:
         """Run a session to its end and count it as open meanwhile."""
         self._callers[session] = caller
         self._empty.clear()
-        metrics.sessions(len(self))
+        on_count(len(self))
         try:
             await session.run()
         finally:
             del self._callers[session]
-            metrics.sessions(len(self))
+            on_count(len(self))
             if not self._callers:
                 self._empty.set()
 

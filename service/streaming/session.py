@@ -1,11 +1,8 @@
 """One stream's session: handshake, then frames in and results out, until the client or the server ends it.
 
 A session has two tasks. One reads: it puts frames into the queue and answers pings, also while models are busy. The
-other schedules inference whenever a frame waits, and sends the result. A job takes its frame when it starts, not when
-it is scheduled: on a server with many streams a job has to wait, and should then process the newest frame.
-
-A session has at most one job in the scheduler, so streams are served in turn. In memory it holds at most the frames of
-its queue, the one being processed, and one that is arriving.
+other schedules inference whenever a frame waits (`service.streaming.frame_worker`), and sends the result. In memory a
+session holds at most the frames of its queue, the one being processed, and one that is arriving.
 """
 
 from __future__ import annotations
@@ -20,16 +17,14 @@ from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from service.errors import BadRequest, DeadlineExceeded, ServiceError, Unavailable, internal_error
-from service.inference import image
+from service.errors import BadRequest, ServiceError, Unavailable, internal_error
 from service.inference.predict import Stopwatch
-from service.inference.scheduler import HUNG_AFTER
 from service.inference.state import Service
 from service.streaming import messages
 from service.streaming.close import CloseCode, CloseStream, send_close
 from service.streaming.follower import TrackedPrediction
-from service.streaming.frame_job import FrameJob
 from service.streaming.frame_queue import QueuedFrame
+from service.streaming.frame_worker import FrameWorker, describe, finish
 from service.streaming.frames import FrameReader
 from service.streaming.handshake import INSTANCE, StreamSetup, negotiate
 from service.wire import documents
@@ -54,9 +49,7 @@ class StreamSession:
         self._room = asyncio.Event()  # set when the queue has room again for a client that was told to slow down
         self._stopped = asyncio.Event()
         self._closing: CloseStream | None = None
-        self._job: FrameJob | None = None  # the job whose frame is not answered yet
-        self._late: FrameJob | None = None  # a job that missed its deadline and may still be running
-        self._late_waits = 0  # frames that waited for it in vain
+        self._worker: FrameWorker[str] | None = None  # as `_setup`
         self._last_frame_s = asyncio.get_running_loop().time()  # when the last frame, or the hello, was processed
 
     def stop(self, closing: CloseStream | None = None) -> None:
@@ -85,9 +78,7 @@ class StreamSession:
                 return
 
     def _count_unanswered(self) -> None:
-        waiting = 0 if self._setup is None else len(self._setup.queue)
-        in_progress = self._job is not None and self._job.close() is not None
-        for _ in range(waiting + in_progress):
+        for _ in range(0 if self._worker is None else self._worker.close()):
             self._service.metrics.frame("dropped", reason="closed")
 
     async def _until_closed(self, task: Coroutine[Any, Any, None]) -> CloseStream | None:
@@ -106,6 +97,7 @@ class StreamSession:
     async def _read(self) -> None:
         """Read the hello, then all further messages."""
         self._setup = negotiate(await self._receive(), self._service, self.id, canary_key(self._socket))
+        self._worker = FrameWorker(self._service, self._setup, self.id, self._result)
         await self._send(messages.write(self._setup.ready))
         loop = asyncio.get_running_loop()
         self._last_frame_s = loop.time()
@@ -132,7 +124,7 @@ class StreamSession:
                     message = await self._socket.receive()
                 break
             except TimeoutError:
-                if self._job is not None:  # the client may be waiting for this result
+                if self._worker is not None and self._worker.busy:  # the client may be waiting for this result
                     self._last_frame_s = loop.time()
                 if loop.time() < self._last_frame_s + idle_s:
                     continue
@@ -180,11 +172,11 @@ class StreamSession:
             await self._wake.wait()
             if self._setup is not None:
                 await self._wait_for_rate_limit(self._setup)
-            if self._stopped.is_set() or self._setup is None:
+            if self._stopped.is_set() or self._setup is None or self._worker is None:
                 stopping = "the server is stopping; connect again in a moment"
                 raise self._closing or CloseStream(CloseCode.SERVICE_RESTART, stopping)
             self._wake.clear()
-            await self._answer_one(self._setup)
+            await self._answer_one(self._worker)
             if len(self._setup.queue):
                 self._wake.set()
             if self._setup.queue.half_empty:  # reading on earlier would send `slow_down` after every frame
@@ -197,103 +189,33 @@ class StreamSession:
                 async with asyncio.timeout(delay_s):
                     await self._stopped.wait()
 
-    async def _answer_one(self, setup: StreamSetup) -> None:
+    async def _answer_one(self, worker: FrameWorker[str]) -> None:
         """Process one frame and send its result, or an error message."""
-        error: ServiceError | None = None
-        result = None
-        job = self._job = FrameJob(setup.queue)
         try:
-            await self._wait_for_late_job()
-            result = await self._service.scheduler.run(lambda _: self._infer(setup, job), lane="stream", admitted=True)
+            outcome = await worker.answer()
         except Unavailable:  # the server is stopping
             self.stop()
             return
-        except CloseStream:
-            raise
-        except ServiceError as failure:
-            error = failure
-        except Exception:
-            log.exception("stream %s: a frame failed", self.id)
-            error = internal_error()
-        taken, self._job = job.close(), None
-        if isinstance(error, DeadlineExceeded):
-            if taken is None:
-                taken = setup.queue.take()
-            else:
-                self._late = job
-        if taken is None:
+        if outcome is None:
             return
         self._last_frame_s = asyncio.get_running_loop().time()
-        age_ms = (time.perf_counter() - taken.frame.arrived_s) * 1e3
-        if error is not None:
+        taken = outcome.taken
+        if outcome.error is not None:
             self._service.metrics.frame("error")
-            await self._send(self._error_message(error, taken.frame.seq, taken.frame.capture_us, taken.dropped))
-        elif result is not None:
-            self._service.metrics.frame("answered", age_ms)
-            await self._send(result)
+            await self._send(self._error_message(outcome.error, taken.frame.seq, taken.frame.capture_us, taken.dropped))
+        elif outcome.result is not None:
+            self._service.metrics.frame("answered", outcome.age_ms)
+            await self._send(outcome.result)
 
-    async def _wait_for_late_job(self) -> None:
-        """Wait for a job that missed its deadline: a stream's frames are processed by one thread at a time.
-
-        The event loop waits, so that no second inference thread is held up.
-
-        Raises:
-            DeadlineExceeded: The job is still running.
-            CloseStream: The job hangs.
-        """
-        deadline_s = self._service.settings.deadline_s
-        if self._late is not None and not await self._late.wait_finished(deadline_s):
-            self._late_waits += 1
-            if self._late_waits >= HUNG_AFTER - 1:  # the job itself took the first deadline
-                raise CloseStream(CloseCode.INTERNAL_ERROR, "an earlier frame is never answered; connect again")
-            raise DeadlineExceeded(
-                f"expected an answer within {deadline_s:g} s, but an earlier frame was still being worked on; "
-                "send smaller pictures or fewer frames per second",
-                deadline_s=deadline_s,
-            )
-        self._late, self._late_waits = None, 0
-
-    def _infer(self, setup: StreamSetup, job: FrameJob) -> str | None:
-        """Process the job's frame on an inference thread; returns the result as JSON."""
-        taken = job.start()
-        if taken is None:
-            return None
-        try:
-            frame = taken.frame
-            setup.rate_limit.record(time.perf_counter())
-            stopwatch = Stopwatch({"queue": (time.perf_counter() - frame.arrived_s) * 1e3})
-            model = setup.query.request.choice.model
-            with (
-                self._service.metrics.inference(model),
-                self._service.pixel_budget.reserve(image.pixel_count(frame.content), stopwatch),
-            ):
-                tracked = setup.follower.infer(frame.content, frame.time_s, stopwatch)
-            if self._service.shadow is not None:
-                self._service.shadow.offer(frame.content, setup.query.request, tracked.prediction)
-            return self._result(setup, taken, tracked, stopwatch)
-        finally:
-            job.finish()
-
-    def _result(self, setup: StreamSetup, taken: QueuedFrame, tracked: TrackedPrediction, stopwatch: Stopwatch) -> str:
+    def _result(self, taken: QueuedFrame, tracked: TrackedPrediction, stopwatch: Stopwatch) -> str:
         """Write a result as JSON."""
+        assert self._setup is not None
         prediction = tracked.prediction
-        document = {
-            "type": "result",
-            "seq": taken.frame.seq,
-            "capture_us": taken.frame.capture_us,
+        document = describe(taken, prediction) | {
             "dropped": taken.dropped,
-            "model": prediction.model.manifest.name,
-            "fallback": prediction.fallback,
-            "image": prediction.image.size,
-            "poses": write_prediction(prediction, setup.query, track_ids=tracked.ids),
+            "poses": write_prediction(prediction, self._setup.query, track_ids=tracked.ids),
         }
-        laps_ms = stopwatch.finish()
-        self._service.metrics.stages(laps_ms)
-        self._service.metrics.fallback(prediction.fallback)
-        age_ms = (time.perf_counter() - taken.frame.arrived_s) * 1e3
-        return documents.to_json(
-            document | {"timings_ms": documents.timings(laps_ms), "age_ms": round(age_ms, 2)}
-        ).decode()
+        return documents.to_json(document | finish(self._service, taken, prediction, stopwatch)).decode()
 
     def _error_message(
         self, error: ServiceError, seq: int | None = None, capture_us: int | None = None, dropped: int = 0

@@ -18,7 +18,8 @@ def test_every_reference_resolves_and_every_route_is_described(server: Running) 
     assert sorted(document["paths"]) == [
         "/canary", "/canary/promote", "/canary/rollback", "/compare", "/healthz", "/metrics", "/models",
         "/models/{name}", "/models/{name}/manifest.json", "/models/{name}/model.onnx", "/predict", "/predict/batch",
-        "/readyz", "/v2", "/v2/health/live", "/v2/health/ready", "/v2/models/{name}", "/v2/models/{name}/infer",
+        "/readyz", "/sources", "/sources/{source_id}", "/sources/{source_id}/pause", "/sources/{source_id}/resume",
+        "/v2", "/v2/health/live", "/v2/health/ready", "/v2/models/{name}", "/v2/models/{name}/infer",
         "/v2/models/{name}/ready", "/v2/models/{name}/versions/{version}",
         "/v2/models/{name}/versions/{version}/infer", "/v2/models/{name}/versions/{version}/ready",
         "/v2/repository/index", "/v2/repository/models/{name}/load", "/v2/repository/models/{name}/rollback",
