@@ -13,12 +13,12 @@ from typing import Any, TypeVar
 import numpy as np
 
 from posewright_client._client import Client
+from posewright_client._drawing import draw
 from posewright_client._errors import MissingExtra, PosewrightError
 from posewright_client._frames import Frame, StreamArguments, StreamResult
 from posewright_client._parsing import parse_poses, skeleton_of
 from posewright_client._pictures import require_cv2
 from posewright_client._retries import Retries
-from posewright_client.cli.drawing import draw
 from posewright_client.cli.journal import Job, Journal, read
 from posewright_client.cli.movie import Movie, MovieFrame, even_fps, require_writable, writing
 from posewright_client.cli.result_line import image_of, poses_of
