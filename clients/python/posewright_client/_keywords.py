@@ -21,5 +21,5 @@ def require_known(call: str, given: Iterable[str], known: Collection[str]) -> No
         if name in known:
             continue
         near = [repr(it) for it in get_close_matches(name, known, n=2)]
-        meant = f"; did you mean {' or '.join(near)}?" if near else ";"
+        meant = f"; did you mean {' or '.join(near)}?" if near else "."
         raise TypeError(f"{call}() has no option {name!r}{meant} Its options are {', '.join(sorted(known))}")
