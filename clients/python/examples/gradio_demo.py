@@ -1,7 +1,8 @@
 """A demo in the browser: choose a picture, or take one with the webcam, and see the people in it.
 
-pip install gradio
-python gradio_demo.py
+    python gradio_demo.py
+
+Needs `pip install gradio`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
 """Shows a webcam or a video with the skeletons of the people in it, live. Escape ends.
 
-python opencv_loop.py 0
-python opencv_loop.py walk.mp4
-python opencv_loop.py walk.mp4 --headless drawn.mp4     # writes a video, without a window
+    python opencv_loop.py 0
+    python opencv_loop.py walk.mp4
+    python opencv_loop.py walk.mp4 --headless drawn.mp4     # writes a video, without a window
+
+A window needs the package opencv-python in place of opencv-python-headless.
 """
 
 from __future__ import annotations

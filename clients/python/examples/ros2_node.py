@@ -1,6 +1,6 @@
 """A ROS 2 node (Humble or newer): the people in a camera's images, as JSON on a topic.
 
-    source /opt/ros/humble/setup.bash && pip install 'posewright-client[video]'
+    source /opt/ros/humble/setup.bash && pip install './clients/python[video]'
     python3 ros2_node.py --ros-args -r image:=/camera/image_raw -p url:=http://robot:8000
     ros2 topic echo /people --field data
 
