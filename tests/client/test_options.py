@@ -33,6 +33,12 @@ def test_streams_have_options_of_their_own(kind: type) -> None:
         client.stream([], policy="some")
 
 
+@pytest.mark.parametrize("boxes", [[1, 2, 3, 4], 5, ["abcd"]])
+def test_boxes_are_rows_of_numbers(ask: Ask, boxes: object) -> None:
+    with pytest.raises(TypeError, match=r"boxes: expected \[\[x, y, width, height\], …\] in px, got"):
+        ask("http://localhost:1", "predict", PICTURE, boxes=boxes)
+
+
 def test_options_can_be_collected(ask: Ask, server: Running) -> None:
     options = pw.Options(model="teacher", max_people=1, min_score=None, boxes=None)
     prediction = ask(server.url, "predict", PICTURE, **options)

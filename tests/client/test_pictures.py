@@ -132,6 +132,10 @@ class TestFiles:
         with pytest.raises(TypeError, match="StringIO in text mode"):
             ask(server.url, "predict", io.StringIO("text"))
 
+    def test_an_address_is_no_path(self, ask: Ask, server: Running) -> None:
+        with pytest.raises(ValueError, match=r"got the address 'https://x/a\.jpg'; pass urllib\.request\.urlopen"):
+            ask(server.url, "predict", "https://x/a.jpg")
+
     def test_what_read_returns_must_be_bytes(self, ask: Ask, server: Running) -> None:
         class NothingYet:
             def read(self) -> None:

@@ -21,6 +21,7 @@ from service import errors
 from service.wire.problem_documents import problem
 
 PACKAGE = Path(posewright_client.__file__).parent
+OPTIONAL = {"cv2", "supervision", "tqdm", "PIL", "IPython", "torch", "service", "fastapi", "pydantic"}
 
 
 def test_every_public_name_exists_and_is_documented() -> None:
@@ -118,10 +119,7 @@ def test_the_package_imports_nothing_of_the_server() -> None:
 
 
 def test_importing_the_package_imports_no_optional_library() -> None:
-    script = (
-        "import sys, posewright_client, posewright_client.cli.main;"
-        "print(sorted(set(sys.modules) & {'cv2', 'supervision', 'tqdm', 'PIL', 'IPython', 'torch', 'service', 'fastapi', 'pydantic'}))"
-    )
+    script = f"import sys, posewright_client, posewright_client.cli.main;print(sorted(set(sys.modules) & {OPTIONAL!r}))"
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"
 

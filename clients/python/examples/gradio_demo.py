@@ -44,6 +44,7 @@ def build(client: Client) -> gr.Interface:
         outputs=[gr.Image(label="People"), gr.Dataframe(headers=HEADERS, label="Keypoints")],
         title="posewright",
         flagging_mode="never",
+        api_name="find_people",
     )
 
 

@@ -120,11 +120,17 @@ def _query(call: str, options: Options) -> dict[str, str]:
         if value is None:
             continue
         if name == "boxes":
-            boxes: Any = value
-            query[name] = json.dumps([[float(number) for number in box] for box in boxes])
+            query[name] = _boxes(value)
         else:
             query[name] = str(value)
     return query
+
+
+def _boxes(boxes: Any) -> str:
+    try:
+        return json.dumps([[float(number) for number in box] for box in boxes])
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"boxes: expected [[x, y, width, height], …] in px, got {boxes!r:.60}") from error
 
 
 Steps = Generator[RestCall[Any] | Wait, httpx.Response | None, T]

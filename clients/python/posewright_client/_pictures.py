@@ -101,6 +101,10 @@ def load(picture: Picture, quality: int = JPEG_QUALITY) -> bytes:
     """
     if isinstance(picture, bytes | bytearray | memoryview):
         return bytes(picture)
+    if isinstance(picture, str) and picture.startswith(("http://", "https://")):
+        raise ValueError(
+            f"a picture: expected a path, got the address {picture!r}; pass urllib.request.urlopen(address)"
+        )
     if isinstance(picture, str | os.PathLike):
         return Path(picture).read_bytes()
     if is_pillow_image(picture):
