@@ -54,18 +54,15 @@ class SquatCounter:
         return completed
 
 
-def read_frames(source: str | int) -> Iterator[Frame]:
+def read_frames(capture: cv2.VideoCapture, *, live: bool) -> Iterator[Frame]:
     """Yield the frames of a video file, with their times, or those of a webcam, as they come."""
-    capture = cv2.VideoCapture(source)
-    if not capture.isOpened():
-        raise SystemExit(f"OpenCV cannot open {source!r}")
     while True:
         found, bgr = capture.read()
         if not found:
             return
         time_ms = capture.get(cv2.CAP_PROP_POS_MSEC)
         rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)  # OpenCV's pictures are BGR, posewright's RGB
-        yield Frame(rgb, round(time_ms * 1000)) if isinstance(source, str) else Frame(rgb)
+        yield Frame(rgb) if live else Frame(rgb, round(time_ms * 1000))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -74,12 +71,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("source", help="a video file, or the number of a webcam")
     parser.add_argument("--url", default="http://localhost:8000", help="address of the posewright server")
     args = parser.parse_args(arguments)
-    source = int(args.source) if args.source.isdigit() else args.source
+    live = args.source.isdigit()
+    capture = cv2.VideoCapture(int(args.source) if live else args.source)
+    if not capture.isOpened():
+        raise SystemExit(f"OpenCV cannot open {args.source!r}")
 
-    # Of a file, every frame matters; of a webcam, the newest one.
-    policy = "all" if isinstance(source, str) else "latest"
+    frames, policy = read_frames(capture, live=live), "latest" if live else "all"  # of a file, every frame matters
     counters: dict[tuple[str, str | None], SquatCounter] = defaultdict(SquatCounter)
-    with Client(args.url) as client, client.stream(read_frames(source), policy=policy) as stream:
+    with Client(args.url) as client, client.stream(frames, policy=policy) as stream:
         for result in stream:
             for pose in result:
                 counter = counters[result.session, pose.id]  # ids belong to one session
