@@ -1,36 +1,22 @@
-"""The client in Python 3.10, which ROS 2 Humble has, against a server in the Python of the tests.
-
-The variable POSEWRIGHT_PYTHON310 names an interpreter of 3.10 with `clients/python[video]` and Pillow; `.ci/run` makes
-one.
-"""
+"""The client in Python 3.10, which ROS 2 Humble has, against a server in the Python of the tests."""
 
 from __future__ import annotations
 
-import os
-import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.client.python310 import PYTHON310, run
 from tests.client.test_readme import COMMANDS, PROGRAMS, folder
 from tests.conftest import Running
 
 __all__ = ["folder"]
 
-PYTHON = os.environ.get("POSEWRIGHT_PYTHON310")
+STRICT = ("-W", "error", "-W", "ignore::ResourceWarning")
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(PYTHON is None, reason="needs Python 3.10: POSEWRIGHT_PYTHON310 names none"),
+    pytest.mark.skipif(PYTHON310 is None, reason="needs Python 3.10: POSEWRIGHT_PYTHON310 names none"),
 ]
-
-
-def run(folder: Path, *arguments: str) -> str:
-    """Run the interpreter in a folder, where it finds no other package of this project."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    command = [str(PYTHON), "-W", "error", "-W", "ignore::ResourceWarning", *arguments]
-    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    return result.stdout
 
 
 def test_it_is_python_310_with_the_client_alone(tmp_path: Path) -> None:
@@ -38,19 +24,19 @@ def test_it_is_python_310_with_the_client_alone(tmp_path: Path) -> None:
         "import importlib.util, sys, posewright_client;"
         "print(sys.version_info[:2], importlib.util.find_spec('service'), posewright_client.__file__)"
     )
-    assert run(tmp_path, "-c", script).startswith("(3, 10) None ")
+    assert run(tmp_path, "-W", "error", "-c", script).startswith("(3, 10) None ")
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=range(len(PROGRAMS)))
 def test_a_program_of_the_readme_runs(server: Running, folder: Path, program: str) -> None:
-    assert run(folder, "-c", program.replace("http://localhost:8000", server.url)).strip()
+    assert run(folder, *STRICT, "-c", program.replace("http://localhost:8000", server.url)).strip()
 
 
 @pytest.mark.parametrize("subcommand", ["predict", "video", "convert", "bench"])
 def test_a_subcommand_runs(server: Running, folder: Path, subcommand: str) -> None:
     command = next(it for it in COMMANDS if f"posewright-client {subcommand} " in it)
     command = command.replace("http://localhost:8000", server.url).replace("--duration 2", "--duration 0.3 --warm-up 0")
-    assert run(folder, "-m", "posewright_client", *command.split()[1:]).strip()
+    assert run(folder, *STRICT, "-m", "posewright_client", *command.split()[1:]).strip()
 
 
 STALL = """

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ import pytest
 from posewright_client import EDGES, KEYPOINTS
 from tests import spots
 from tests.client.examples.conftest import EXAMPLES
+from tests.client.python310 import run, skip_without
 from tests.conftest import Running
 from tests.spots import SURE, UNSURE
 
@@ -50,19 +48,19 @@ def write_dataset(folder: Path) -> None:
 
 
 def test_the_worst_picture_comes_first(server: Running, tmp_path: Path) -> None:
-    pytest.importorskip("fiftyone", reason="needs fiftyone")
+    skip_without("fiftyone")
     write_dataset(tmp_path)
-    environment = os.environ | {
-        "FIFTYONE_DATABASE_DIR": str(tmp_path / "database"), "FIFTYONE_DEFAULT_DATASET_DIR": str(tmp_path / "sets"),
-        "FIFTYONE_DO_NOT_TRACK": "true", "FIFTYONE_SHOW_PROGRESS_BARS": "false",
-    }  # fmt: skip
-    command = [
-        sys.executable, str(EXAMPLES / "fiftyone_evaluation.py"), str(tmp_path / "annotations.json"),
-        str(tmp_path / "pictures"), "--url", server.url,
-    ]  # fmt: skip
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    summary, worst, best = result.stdout.splitlines()[-3:]
+    program, annotations, pictures = (
+        EXAMPLES / "fiftyone_evaluation.py",
+        tmp_path / "annotations.json",
+        tmp_path / "pictures",
+    )
+    printed = run(
+        tmp_path, str(program), str(annotations), str(pictures), "--url", server.url,
+        FIFTYONE_DATABASE_DIR=str(tmp_path / "database"), FIFTYONE_DEFAULT_DATASET_DIR=str(tmp_path / "sets"),
+        FIFTYONE_DO_NOT_TRACK="true", FIFTYONE_SHOW_PROGRESS_BARS="false",
+    )  # fmt: skip
+    summary, worst, best = printed.splitlines()[-3:]
     # Three of four labelled people, exactly: precision 1 up to a recall of 3/4, which 76 of the 101 points reach.
     assert summary == f"2 pictures, mAP {76 / 101:.3f} by FiftyOne's OKS"
     assert worst == f"1 missed, 0 too many: {tmp_path / 'pictures' / '2.png'}"

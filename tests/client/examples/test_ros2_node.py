@@ -149,7 +149,7 @@ def test_the_node_answers_images_until_it_is_stopped(
 def test_the_node_says_why_it_ends(load: Load, humble: Any, server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     def during(ros: Middleware) -> None:
         ros.send("image", compressed_image(humble))
-        assert "expected http" in ros.fatal.get(timeout=PATIENCE_S)
+        assert "403 Forbidden" in ros.fatal.get(timeout=PATIENCE_S)
 
     ros = Middleware(humble, {"url": server.url + "/nothing", "compressed": True}, during)
     for name, module in ros.modules.items():
