@@ -98,10 +98,12 @@ def run(client: Client, job: VideoJob) -> VideoReport:
 
 
 def _description(job: VideoJob) -> dict[str, Any]:
+    digest = hashlib.sha256()
     with job.video.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
     out = None if job.out is None else str(job.out.resolve())
-    return {"video": digest, "out": out, "model": job.model, "track": job.track}
+    return {"video": digest.hexdigest(), "out": out, "model": job.model, "track": job.track}
 
 
 def _process(client: Client, job: VideoJob, movie: Movie) -> None:
