@@ -11,7 +11,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("service", "training", "clients/python")
+PACKAGES = ("service", "training", "clients/python/posewright_client")
 SERVICE_ROOMS = ("cluster", "http", "sources", "jobs", "video", "streaming", "wire", "inference", "pose")
 """A room may import itself and those after it."""
 TRAINING_STEPS = (

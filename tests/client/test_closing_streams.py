@@ -8,6 +8,8 @@ import queue
 import threading
 from collections.abc import Iterator
 
+import pytest
+
 import posewright_client as pw
 from tests.client.hosts import PATIENCE_S, hosting_stream
 from tests.client.scripted_streams import ScriptedStream
@@ -39,6 +41,17 @@ def test_a_stream_without_references_closes_the_source() -> None:
         assert next(client.stream(endless(stopped))).session == "s"
         gc.collect()
         assert stopped.wait(PATIENCE_S)
+
+
+def test_a_source_that_ends_the_program_ends_the_stream() -> None:
+    def source() -> Iterator[bytes]:
+        yield b"x"
+        raise SystemExit("no camera")
+
+    with hosting_stream(ScriptedStream()) as url, pw.Client(url) as client, client.stream(source()) as stream:
+        assert next(stream).seq == 0
+        with pytest.raises(pw.PosewrightError, match=r"SystemExit\('no camera'\)"):
+            next(stream)
 
 
 def test_deleting_a_stream_does_not_block() -> None:

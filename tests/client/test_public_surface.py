@@ -6,6 +6,7 @@ import ast
 import pickle
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from service import errors
 from service.wire.problem_documents import problem
 
 PACKAGE = Path(posewright_client.__file__).parent
+OPTIONAL = {"cv2", "supervision", "tqdm", "PIL", "IPython", "torch", "service", "fastapi", "pydantic"}
 
 
 def test_every_public_name_exists_and_is_documented() -> None:
@@ -78,8 +80,15 @@ def test_people_and_keypoints_are_collections(count: int) -> None:
     poses = tuple(Pose(str(i), 0.5, (0, 0, 1, 1), keypoints) for i in range(count))
     prediction = Prediction("id", ModelRef("m", "1", "student"), (9, 9), poses, {}, {})
     assert (list(prediction), len(prediction)) == (list(poses), count)
-    assert list(Side(ModelRef("m", "1", "student"), poses, 1.0)) == list(poses)
+    side = Side(ModelRef("m", "1", "student"), poses, 1.0)
+    assert (list(side), len(side)) == (list(poses), count)
     assert not poses or prediction[-1] is poses[-1]
+    assert isinstance(prediction, Sequence)
+    assert bool(prediction) == (count > 0)
+    assert prediction[1:] == poses[1:]
+    assert list(reversed(prediction)) == list(reversed(poses))
+    with pytest.raises(IndexError):
+        prediction[count]
     for i, pose in enumerate(prediction):
         assert pose in prediction
         assert pose is poses[i]
@@ -110,10 +119,7 @@ def test_the_package_imports_nothing_of_the_server() -> None:
 
 
 def test_importing_the_package_imports_no_optional_library() -> None:
-    script = (
-        "import sys, posewright_client, posewright_client.cli.main;"
-        "print(sorted(set(sys.modules) & {'cv2', 'supervision', 'tqdm', 'service', 'fastapi', 'pydantic'}))"
-    )
+    script = f"import sys, posewright_client, posewright_client.cli.main;print(sorted(set(sys.modules) & {OPTIONAL!r}))"
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"
 

@@ -2,7 +2,7 @@
 
 >>> from posewright_client import Client
 >>> with Client("http://localhost:8000") as client:  # doctest: +SKIP
-...     for pose in client.predict("photo.jpg").poses:
+...     for pose in client.predict("photo.jpg"):
 ...         print(pose.score, pose["nose"])
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from posewright_client._calls import Options
 from posewright_client._client import AsyncClient, Client
+from posewright_client._drawing import draw
 from posewright_client._errors import (
     BadParameter,
     BadReply,
@@ -44,6 +45,7 @@ from posewright_client._errors import (
     UnsupportedType,
 )
 from posewright_client._frames import Frame, StreamOptions, StreamResult, StreamStats
+from posewright_client._notebook import show
 from posewright_client._pictures import Picture
 from posewright_client._results import Comparison, Keypoint, Match, Model, ModelRef, Pose, Prediction, Side
 from posewright_client._retries import NEVER, Retries
@@ -106,4 +108,6 @@ __all__ = [
     "UnknownHost",
     "UnknownModel",
     "UnsupportedType",
+    "draw",
+    "show",
 ]

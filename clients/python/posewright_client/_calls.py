@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from posewright_client import _parsing
 from posewright_client._errors import BadReply, ConnectError, PosewrightError, ProblemError, Timeout, TransportError
+from posewright_client._keywords import require_known
 from posewright_client._pictures import media_type
 from posewright_client._results import Comparison, Model, Prediction
 from posewright_client._retries import Retries, is_retryable, parse_retry_after
@@ -28,7 +29,7 @@ EXCERPT_LENGTH = 200
 
 
 class Options(TypedDict, total=False):
-    """Options of a prediction.
+    """Options of a prediction, each a keyword argument. None is the same as leaving it out.
 
     Attributes:
         model: ``auto`` (the student, with the teacher as fallback), ``student``, ``teacher``, or a name from `models`.
@@ -39,11 +40,11 @@ class Options(TypedDict, total=False):
         keypoint_threshold: Minimum score of a ``visible`` keypoint; all keypoints are returned.
     """
 
-    model: str
-    boxes: Sequence[Sequence[float]] | NDArray[Any]
-    max_people: int
-    min_score: float
-    keypoint_threshold: float
+    model: str | None
+    boxes: Sequence[Sequence[float]] | NDArray[Any] | None
+    max_people: int | None
+    min_score: float | None
+    keypoint_threshold: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ class Wait:
 def predict(content: bytes, options: Options) -> RestCall[Prediction]:
     """Build ``POST /predict``."""
     headers = {"Content-Type": media_type(content)}
-    return RestCall("POST", "/predict", _parsing.parse_prediction, _query(options), headers, content)
+    return RestCall("POST", "/predict", _parsing.parse_prediction, _query("predict", options), headers, content)
 
 
 def predict_batch(contents: Sequence[bytes], options: Options) -> RestCall[list[Prediction | ProblemError]]:
@@ -88,13 +89,13 @@ def predict_batch(contents: Sequence[bytes], options: Options) -> RestCall[list[
     files = [("image", (f"{i}", content, media_type(content))) for i, content in enumerate(contents)]
     if not files:
         raise ValueError("predict_batch: expected at least one picture, got none")
-    return RestCall("POST", "/predict/batch", _parsing.parse_batch, _query(options), files=files)
+    return RestCall("POST", "/predict/batch", _parsing.parse_batch, _query("predict_batch", options), files=files)
 
 
 def compare(content: bytes, options: Options) -> RestCall[Comparison]:
     """Build ``POST /compare``."""
     headers = {"Content-Type": media_type(content)}
-    return RestCall("POST", "/compare", _parsing.parse_comparison, _query(options), headers, content)
+    return RestCall("POST", "/compare", _parsing.parse_comparison, _query("compare", options), headers, content)
 
 
 def models() -> RestCall[tuple[Model, ...]]:
@@ -112,19 +113,24 @@ def ready() -> RestCall[bool]:
     return RestCall("GET", "/readyz", lambda _: True)
 
 
-def _query(options: Options) -> dict[str, str]:
+def _query(call: str, options: Options) -> dict[str, str]:
+    require_known(call, options, Options.__annotations__)
     query: dict[str, str] = {}
     for name, value in options.items():
-        if name not in Options.__annotations__:
-            raise TypeError(f"expected options among {sorted(Options.__annotations__)}, got {name!r}")
         if value is None:
             continue
         if name == "boxes":
-            boxes: Any = value
-            query[name] = json.dumps([[float(number) for number in box] for box in boxes])
+            query[name] = _boxes(value)
         else:
             query[name] = str(value)
     return query
+
+
+def _boxes(boxes: Any) -> str:
+    try:
+        return json.dumps([[float(number) for number in box] for box in boxes])
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"boxes: expected [[x, y, width, height], …] in px, got {boxes!r:.60}") from error
 
 
 Steps = Generator[RestCall[Any] | Wait, httpx.Response | None, T]

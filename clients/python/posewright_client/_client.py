@@ -7,7 +7,7 @@ import ssl
 import time
 from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack
+from typing import Any, TypeVar
 
 import httpx
 
@@ -15,7 +15,8 @@ from posewright_client import _calls
 from posewright_client._calls import Options, Steps, Wait, exchange
 from posewright_client._errors import ProblemError
 from posewright_client._frames import Frame, StreamArguments, StreamOptions
-from posewright_client._pictures import Picture, load
+from posewright_client._pictures import AsyncBinaryFile, Picture, load, load_async
+from posewright_client._python310 import Self, Unpack
 from posewright_client._results import Comparison, Model, Prediction
 from posewright_client._retries import Retries
 from posewright_client._stream import AsyncStream, StreamEndpoint
@@ -102,13 +103,15 @@ class Client:
         """Find the people in a picture and their keypoints.
 
         Args:
-            picture: A path, the bytes of a JPEG, PNG or WebP, or pixels uint8 (H, W, 3) RGB (sent as JPEG).
+            picture: A path, the bytes of a JPEG, PNG or WebP, a file object, pixels uint8 (H, W, 3) RGB, a PIL image,
+                or a tensor: see `Picture`. Pixels and images are sent as JPEG.
             options: See `Options`.
 
         Raises:
             ProblemError: The server refused the call; the subclass says why.
             TransportError: There was no usable reply.
-            OSError: The path cannot be read.
+            OSError: The path or the file cannot be read.
+            TypeError, ValueError: The picture is of another kind than expected, or there is no such option.
         """
         return self._run(exchange(_calls.predict(load(picture), options), self._configuration.retries))
 
@@ -116,7 +119,7 @@ class Client:
         """Predict several pictures in one call, in order; a bad picture becomes a `ProblemError` in the list.
 
         Raises:
-            ProblemError, TransportError, OSError: As `predict`, for the call as a whole.
+            ProblemError, TransportError, OSError, TypeError, ValueError: As `predict`, for the call as a whole.
         """
         contents = [load(picture) for picture in pictures]
         return self._run(exchange(_calls.predict_batch(contents, options), self._configuration.retries))
@@ -125,7 +128,7 @@ class Client:
         """Run the student and the teacher on the same picture, and compare their poses.
 
         Raises:
-            ProblemError, TransportError, OSError: As `predict`.
+            ProblemError, TransportError, OSError, TypeError, ValueError: As `predict`.
         """
         return self._run(exchange(_calls.compare(load(picture), options), self._configuration.retries))
 
@@ -158,7 +161,7 @@ class Client:
         Raises (while iterating):
             StreamClosed, ProblemError, TransportError: The stream could not be opened or reopened.
         """
-        return Stream(AsyncStream(frames, StreamOptions(**options), self._configuration.stream_endpoint()))
+        return Stream(AsyncStream(frames, StreamOptions.of(options), self._configuration.stream_endpoint()))
 
     def close(self) -> None:
         """Close the connections."""
@@ -211,20 +214,24 @@ class AsyncClient:
         pool = limits or httpx.Limits(max_connections=100, max_keepalive_connections=20)
         self._http = httpx.AsyncClient(transport=transport, limits=pool, **self._configuration.http_options())
 
-    async def predict(self, picture: Picture, **options: Unpack[Options]) -> Prediction:
-        """See `Client.predict`."""
-        return await self._run(exchange(_calls.predict(await _load(picture), options), self._configuration.retries))
+    async def predict(self, picture: Picture | AsyncBinaryFile, **options: Unpack[Options]) -> Prediction:
+        """As `Client.predict`; the ``read()`` of a file may be asynchronous, as that of FastAPI's ``UploadFile``."""
+        return await self._run(
+            exchange(_calls.predict(await load_async(picture), options), self._configuration.retries)
+        )
 
     async def predict_batch(
-        self, pictures: Iterable[Picture], **options: Unpack[Options]
+        self, pictures: Iterable[Picture | AsyncBinaryFile], **options: Unpack[Options]
     ) -> list[Prediction | ProblemError]:
         """See `Client.predict_batch`."""
-        contents: Sequence[bytes] = [await _load(picture) for picture in pictures]
+        contents: Sequence[bytes] = [await load_async(picture) for picture in pictures]
         return await self._run(exchange(_calls.predict_batch(contents, options), self._configuration.retries))
 
-    async def compare(self, picture: Picture, **options: Unpack[Options]) -> Comparison:
+    async def compare(self, picture: Picture | AsyncBinaryFile, **options: Unpack[Options]) -> Comparison:
         """See `Client.compare`."""
-        return await self._run(exchange(_calls.compare(await _load(picture), options), self._configuration.retries))
+        return await self._run(
+            exchange(_calls.compare(await load_async(picture), options), self._configuration.retries)
+        )
 
     async def models(self) -> tuple[Model, ...]:
         """See `Client.models`."""
@@ -242,7 +249,7 @@ class AsyncClient:
         self, frames: Iterable[Picture | Frame] | AsyncIterable[Picture | Frame], **options: Unpack[StreamArguments]
     ) -> AsyncStream:
         """As `Client.stream`, for blocking or async iterables; iterate with ``async for``, close with `aclose`."""
-        return AsyncStream(frames, StreamOptions(**options), self._configuration.stream_endpoint())
+        return AsyncStream(frames, StreamOptions.of(options), self._configuration.stream_endpoint())
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -273,8 +280,3 @@ class AsyncClient:
         except StopIteration as end:
             answer: T = end.value
             return answer
-
-
-async def _load(picture: Picture) -> bytes:
-    """Read and encode outside of the event loop's thread."""
-    return picture if isinstance(picture, bytes) else await asyncio.to_thread(load, picture)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypedDict
 
 from posewright_client._errors import ProblemError
+from posewright_client._keywords import require_known
 from posewright_client._pictures import JPEG_QUALITY, Picture
 from posewright_client._results import People, Pose
 from posewright_client._retries import Retries
@@ -24,7 +25,8 @@ class Frame:
     """A picture with its capture time.
 
     Attributes:
-        picture: A path, encoded bytes, or pixels uint8 (H, W, 3) RGB.
+        picture: A path, encoded bytes, a file object, pixels uint8 (H, W, 3) RGB, a PIL image, or a tensor: see
+            `Picture`.
         capture_us: Capture time on any monotonic clock, µs, 0 or more; tracking and smoothing use the time between
             frames. None: the wall clock when the frame is read from its source.
     """
@@ -74,6 +76,17 @@ class StreamOptions:
             raise ValueError(f"max_in_flight: expected at least 1, got {self.max_in_flight}")
         if not self.reply_timeout_s > 0:
             raise ValueError(f"reply_timeout_s: expected more than 0 seconds, got {self.reply_timeout_s}")
+
+    @classmethod
+    def of(cls, arguments: StreamArguments) -> StreamOptions:
+        """Return the options that the keyword arguments of `Client.stream` describe.
+
+        Raises:
+            TypeError: There is no such option.
+            ValueError: An option has an invalid value.
+        """
+        require_known("stream", arguments, StreamArguments.__annotations__)
+        return cls(**arguments)
 
     def hello(self) -> str:
         """Return the first message of a connection, JSON."""

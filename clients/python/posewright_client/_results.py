@@ -5,9 +5,9 @@ Coordinates are pixels of the upright picture (EXIF applied), origin top left, p
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,16 +78,24 @@ class Pose(Mapping[str, Keypoint]):
         return len(self.keypoints)
 
 
-class People:
-    """Base class of results with ``poses``: iterates over them, and converts them for other libraries."""
+class People(Sequence[Pose]):
+    """Base class of results with ``poses``: a sequence of them, which can be converted for other libraries.
+
+    ``for pose in result``, ``len(result)``, ``result[0]``, ``result[:2]``. As every sequence, a result without people
+    is false: ``if result:`` asks whether somebody was found, and ``if result is None:`` whether there is a result.
+    """
 
     __slots__ = ()
     poses: tuple[Pose, ...]
 
-    def __iter__(self) -> Iterator[Pose]:
-        return iter(self.poses)
+    def __len__(self) -> int:
+        return len(self.poses)
 
-    def __getitem__(self, index: int) -> Pose:
+    @overload
+    def __getitem__(self, index: int) -> Pose: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Pose, ...]: ...
+    def __getitem__(self, index: int | slice) -> Pose | tuple[Pose, ...]:
         return self.poses[index]
 
     def to_numpy(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -158,9 +166,6 @@ class Prediction(People):
     poses: tuple[Pose, ...]
     timings_ms: Mapping[str, float]
     raw: Raw = field(repr=False, compare=False)
-
-    def __len__(self) -> int:
-        return len(self.poses)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
+from posewright_client._errors import PosewrightError
 from posewright_client._frames import Frame
 from posewright_client._pictures import Picture, load
 
@@ -103,8 +104,8 @@ class _FrameReader:
                 try:
                     frame = next(self._frames, _END)
                     taken = None if isinstance(frame, _End) else take(frame, self._quality)
-                except Exception as error:  # noqa: BLE001 - an error of the source is raised for the reader of the stream
-                    self._deliver(None, error)
+                except BaseException as error:  # noqa: BLE001 - raised for the reader of the stream, who waits for it
+                    self._deliver(None, error if isinstance(error, Exception) else _source_ended(error))
                     return
                 self._deliver(taken, None)
                 if taken is None:
@@ -127,6 +128,13 @@ class _FrameReader:
 
         with suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(settle)
+
+
+def _source_ended(error: BaseException) -> PosewrightError:
+    """Return an error in place of SystemExit and its like, which would end the event loop."""
+    ended = PosewrightError(f"the source of the frames ended with {error!r}")
+    ended.__cause__ = error
+    return ended
 
 
 _READERS: weakref.WeakSet[_FrameReader] = weakref.WeakSet()

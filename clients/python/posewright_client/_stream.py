@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus, InvalidURI
@@ -24,6 +24,7 @@ from posewright_client._errors import (
     Timeout,
 )
 from posewright_client._frames import StreamOptions, StreamResult, StreamStats
+from posewright_client._python310 import Self, timeout
 from posewright_client._retries import is_retryable, parse_retry_after
 from posewright_client._session import SUBPROTOCOL, StreamSession
 from posewright_client._source import Source, read_frames
@@ -72,7 +73,7 @@ class StreamEndpoint:
             )
         except InvalidStatus as error:
             raise _refusal(error) from error
-        except TimeoutError as error:
+        except (TimeoutError, asyncio.TimeoutError) as error:  # two classes in Python 3.10
             raise Timeout(f"{self.url}: no stream within {self.timeout_s:g} s; is the server overloaded?") from error
         except (OSError, InvalidMessage, EOFError) as error:
             raise ConnectError(f"{self.url}: {error}; is the server running at this address?") from error
@@ -236,9 +237,9 @@ class AsyncStream(AsyncIterator[StreamResult]):
                 continue
             self._changes.notify()  # the source may offer its next frame
             try:
-                async with asyncio.timeout(self._options.reply_timeout_s):
+                async with timeout(self._options.reply_timeout_s):
                     await connection.send(message)
-            except TimeoutError as error:
+            except asyncio.TimeoutError as error:
                 raise Timeout(
                     f"/stream: the server accepted no frame for {self._options.reply_timeout_s:g} s"
                 ) from error

@@ -10,9 +10,10 @@ import asyncio
 import threading
 from collections.abc import Coroutine, Iterator
 from contextlib import suppress
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from posewright_client._frames import StreamResult, StreamStats
+from posewright_client._python310 import Self
 from posewright_client._stream import AsyncStream
 
 T = TypeVar("T")

@@ -12,9 +12,10 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO
 
 from posewright_client._errors import PosewrightError
+from posewright_client._python310 import Self
 
 try:
     import fcntl

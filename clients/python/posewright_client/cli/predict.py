@@ -6,11 +6,11 @@ import argparse
 import json
 from pathlib import Path
 
+from posewright_client._drawing import draw
 from posewright_client._errors import PosewrightError
 from posewright_client._pictures import require_cv2
 from posewright_client._results import Prediction
 from posewright_client.cli.arguments import add_url, make_client
-from posewright_client.cli.drawing import draw
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,10 +62,7 @@ def _describe(photo: Path, prediction: Prediction) -> str:
 
 def _write_drawing(photo: Path, prediction: Prediction, out: Path) -> None:
     cv2 = require_cv2("--draw")
-    bgr = cv2.imread(str(photo))  # upright: EXIF is applied, as on the server
-    if bgr is None:
-        raise PosewrightError(f"{photo}: OpenCV cannot read this picture")
-    drawn = draw(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), prediction.poses)
+    drawn = draw(photo, prediction)
     try:
         written = cv2.imwrite(str(out), cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
     except cv2.error:  # an unknown suffix

@@ -13,12 +13,12 @@ from typing import Any, TypeVar
 import numpy as np
 
 from posewright_client._client import Client
+from posewright_client._drawing import draw
 from posewright_client._errors import MissingExtra, PosewrightError
 from posewright_client._frames import Frame, StreamArguments, StreamResult
 from posewright_client._parsing import parse_poses, skeleton_of
 from posewright_client._pictures import require_cv2
 from posewright_client._retries import Retries
-from posewright_client.cli.drawing import draw
 from posewright_client.cli.journal import Job, Journal, read
 from posewright_client.cli.movie import Movie, MovieFrame, even_fps, require_writable, writing
 from posewright_client.cli.result_line import image_of, poses_of
@@ -98,10 +98,12 @@ def run(client: Client, job: VideoJob) -> VideoReport:
 
 
 def _description(job: VideoJob) -> dict[str, Any]:
+    digest = hashlib.sha256()
     with job.video.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
     out = None if job.out is None else str(job.out.resolve())
-    return {"video": digest, "out": out, "model": job.model, "track": job.track}
+    return {"video": digest.hexdigest(), "out": out, "model": job.model, "track": job.track}
 
 
 def _process(client: Client, job: VideoJob, movie: Movie) -> None:

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from posewright_client._client import Client
+from posewright_client._drawing import draw, write
 from posewright_client._errors import MissingExtra, PosewrightError
 from posewright_client._frames import StreamResult
 from posewright_client._pictures import require_cv2
 from posewright_client.cli.arguments import add_url, count, make_client
 from posewright_client.cli.camera import PATIENCE_S, CameraReader
-from posewright_client.cli.drawing import draw, write
 from posewright_client.cli.result_line import image_of, poses_of
 
 TITLE = "posewright"

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from posewright_client._pictures import require_cv2
-from posewright_client._results import Pose
+from posewright_client import _pillow
+from posewright_client._pictures import Picture, require_cv2, to_pixels
+from posewright_client._results import Pose, Prediction
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 # RGB, safe for colour-blind viewers (Okabe and Ito): left blue, right orange, middle green.
 LEFT, RIGHT, MIDDLE, WHITE = (86, 180, 233), (230, 159, 0), (0, 200, 140), (255, 255, 255)
@@ -17,22 +21,39 @@ THRESHOLD = 0.35
 SUBPIXEL_BITS = 3
 
 
-def draw(pixels: NDArray[np.uint8], poses: Iterable[Pose], threshold: float = THRESHOLD) -> NDArray[np.uint8]:
+@overload
+def draw(picture: Image, people: Iterable[Pose], threshold: float = THRESHOLD) -> Image: ...
+@overload
+def draw(picture: Picture, people: Iterable[Pose], threshold: float = THRESHOLD) -> NDArray[np.uint8]: ...
+def draw(picture: Any, people: Iterable[Pose], threshold: float = THRESHOLD) -> Any:
     """Draw skeletons on a copy of a picture, with the ids of tracked people.
 
     Args:
-        pixels: uint8 (H, W, 3) RGB.
-        poses: The people.
+        picture: The picture that was predicted, of any kind that `Client.predict` accepts. Pixels are RGB.
+        people: A `Prediction`, a `StreamResult`, or some of their poses.
         threshold: Keypoints with a lower score are not drawn, nor are their edges.
+
+    Returns:
+        The upright picture: uint8 (H, W, 3) RGB; for a PIL image, a PIL image of mode RGB.
 
     Raises:
         MissingExtra: OpenCV is not installed.
+        PosewrightError: OpenCV cannot decode the picture.
+        ValueError: The picture has another size than the predicted one.
+        OSError, TypeError: The picture cannot be read, or is none.
     """
     cv2 = require_cv2("drawing")
-    canvas = np.array(pixels, np.uint8, order="C")
-    for pose in poses:
+    canvas = np.array(to_pixels(picture), order="C")
+    height, width, _ = canvas.shape
+    if isinstance(people, Prediction) and people.image_size != (width, height):
+        expected = " x ".join(map(str, people.image_size))
+        raise ValueError(
+            f"draw: expected the predicted picture, of {expected} px, got one of {width} x {height} px; "
+            "was it scaled or rotated in between?"
+        )
+    for pose in people:
         _draw_pose(cv2, canvas, pose, threshold)
-    return canvas
+    return _pillow.from_pixels(canvas) if _pillow.is_pillow_image(picture) else canvas
 
 
 def _draw_pose(cv2: Any, canvas: NDArray[np.uint8], pose: Pose, threshold: float) -> None:
