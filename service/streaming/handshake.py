@@ -113,6 +113,7 @@ def _set_up(hello: Hello, options: EffectiveOptions, service: Service, session_i
             "policy": hello.policy,
             "track": hello.track,
             "smooth": options.smooth,
+            "covariance": hello.covariance,
             "format": hello.format,
             "limits": StreamLimits(
                 max_frame_bytes=settings.stream_max_bytes,

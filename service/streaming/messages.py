@@ -63,6 +63,7 @@ class Ready(BaseModel):
     policy: Policy
     track: bool
     smooth: bool
+    covariance: bool = False
     format: Format
     limits: StreamLimits
     idle_timeout_s: float

@@ -37,6 +37,7 @@ class Options(TypedDict, total=False):
         max_people: Maximum number of people.
         min_score: Poses with a lower score are left out.
         keypoint_threshold: Minimum score of a ``visible`` keypoint; all keypoints are returned.
+        covariance: Whether keypoints get a ``covariance``, which not every model has.
     """
 
     model: str
@@ -44,6 +45,7 @@ class Options(TypedDict, total=False):
     max_people: int
     min_score: float
     keypoint_threshold: float
+    covariance: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,7 @@ def _query(options: Options) -> dict[str, str]:
             boxes: Any = value
             query[name] = json.dumps([[float(number) for number in box] for box in boxes])
         else:
-            query[name] = str(value)
+            query[name] = str(value).lower() if isinstance(value, bool) else str(value)
     return query
 
 

@@ -9,6 +9,16 @@ import numpy as np
 
 from service.pose.types import Floats, Heatmaps
 
+BACKGROUND = 0.1
+"""Share of its peak's height that is taken off a heatmap before its spread is measured: a network's maps do not fall to
+zero, and far cells weigh much in a second moment."""
+_LOG = -np.log(BACKGROUND)
+_CUT = BACKGROUND * (1 + _LOG)
+_GAUSSIAN_SHARE = (1 - _CUT - BACKGROUND * _LOG**2 / 2) / (1 - _CUT)
+"""Share of a Gaussian's variance that is left once `BACKGROUND` is taken off."""
+MIN_SPREAD_CELLS = 0.1
+"""Least standard deviation of a heatmap, cells, so that its covariance can be inverted."""
+
 
 def encode(keypoints_crop: Floats, heatmap_size: tuple[int, int], stride: float, sigma_cells: float) -> Heatmaps:
     """Render keypoints as Gaussians of height 1.
@@ -81,3 +91,37 @@ def decode(heatmaps: Heatmaps, stride: float) -> tuple[Floats, Floats]:
     cells = np.stack([np.clip(x, peak_x - 1, peak_x + 1), np.clip(y, peak_y - 1, peak_y + 1)], axis=1)
     keypoints_crop = (cells + 0.5) * stride - 0.5
     return keypoints_crop.reshape(n, k, 2).astype(np.float32), scores.reshape(n, k).astype(np.float32)
+
+
+def spread(heatmaps: Heatmaps, keypoints_crop: Floats, stride: float) -> Floats:
+    """Covariance of each heatmap, read as a distribution, about its decoded keypoint.
+
+    That is the second moment of what rises above `BACKGROUND`, scaled so that a Gaussian within the map has its own
+    covariance. It is taken about the keypoint and not about the mean, so that a second peak counts with its distance,
+    and so that a Gaussian which the border cuts in half keeps its covariance. A map without a peak counts as flat.
+
+    Args:
+        heatmaps: float32 (N, K, h, w).
+        keypoints_crop: float32 (N, K, 2), crop px, as `decode` returns them.
+        stride: Crop pixels per cell.
+
+    Returns:
+        float32 (N, K, 2, 2), crop px², positive definite.
+    """
+    h, w = heatmaps.shape[2:]
+    peaks = heatmaps.max(axis=(2, 3), keepdims=True)
+    weights = np.where(peaks > 0, np.maximum(heatmaps - BACKGROUND * peaks, 0), np.float32(1))
+    middle = (np.array([w, h], np.float32) - 1) / 2
+    powers_x, powers_y = (
+        np.vander(np.arange(side, dtype=np.float32) - center, 3, increasing=True)
+        for side, center in zip((w, h), middle, strict=True)
+    )
+    moments = powers_y.T @ (weights @ powers_x)  # (N, K, 3, 3): sums of weight · y^i · x^j
+    moments = moments.astype(np.float64) / moments[..., :1, :1]
+    x, y = np.moveaxis((keypoints_crop + 0.5) / stride - 0.5 - middle, 2, 0).astype(np.float64)
+    mean_x, mean_y = moments[..., 0, 1], moments[..., 1, 0]
+    xx = moments[..., 0, 2] - 2 * x * mean_x + x**2
+    yy = moments[..., 2, 0] - 2 * y * mean_y + y**2
+    xy = moments[..., 1, 1] - x * mean_y - y * mean_x + x * y
+    cells = np.stack([xx, xy, xy, yy], axis=2).reshape(*xx.shape, 2, 2) / _GAUSSIAN_SHARE
+    return np.asarray((cells + MIN_SPREAD_CELLS**2 * np.eye(2)) * stride**2, np.float32)
