@@ -59,8 +59,8 @@ FIGURE = np.array(
 
 
 COVARIANCE = CovarianceCalibration(
-    offsets=tuple(0.1 * k for k in range(len(COCO17))), score_weight=1, spread_weight=1, roundness=0.5,
-    measured_on="nothing", pictures=1, samples=1, coverage=(0.5, 0.9),
+    offsets=tuple(0.1 * k for k in range(len(COCO17))), score_weight=1, score_curvature=0.05,
+    spread_weight=1, size_weight=0, roundness=0.5, measured_on="nothing", pictures=1, samples=1, coverage=(0.5, 0.9),
 )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """Calibrated covariances: from the spread of a heatmap to the error that labels show.
 
 The width of a heatmap is mostly that of the targets which its network was trained on. What tells how far a keypoint is
-off is its score; the heatmap adds in which direction, and whether a second place competes.
+off is its score; the heatmap adds the direction, and how much wider than usual it is.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from service.pose.calibration import logit
 from service.pose.types import Floats
@@ -33,9 +33,11 @@ def ellipse(level: float) -> float:
 class CovarianceCalibration(BaseModel):
     """A log-linear map from a keypoint's score and the spread of its heatmap to the covariance of its error.
 
-    With the area A of a matrix, the square root of its determinant, in px² of the crop:
+    With the area A of a matrix, the square root of its determinant, in px² of the crop, the score's log-odds t, and
+    the size s of a crop pixel in px of the image:
 
-        log A = offset of the keypoint - score_weight * log(score / (1 - score)) + spread_weight * log(A of the spread)
+        log A = offset of the keypoint - score_weight * t + score_curvature * t² + spread_weight * log(A of the spread)
+                + size_weight * log(s)
 
     and the covariance is the spread, made rounder by ``roundness``, scaled to that area. Scores are those that the
     bundle's `Calibration` gives. `training.evaluation.covariance` fits the numbers on labelled images that the network
@@ -45,7 +47,9 @@ class CovarianceCalibration(BaseModel):
     Attributes:
         offsets: One for each keypoint.
         score_weight: How fast the area falls as the odds of the score rise.
+        score_curvature: How much slower it falls at high odds, never so much that it rises.
         spread_weight: Power of the heatmap's own area.
+        size_weight: Below 0: on small people the network errs by more pixels of its crop.
         roundness: 0: the ellipse has the shape of the heatmap's spread; 1: it is a circle.
         measured_on: The images, in words.
         pictures: Number of images.
@@ -58,27 +62,47 @@ class CovarianceCalibration(BaseModel):
     kind: Literal["log-linear"] = "log-linear"
     offsets: tuple[Coefficient, ...] = Field(min_length=1)
     score_weight: Weight
+    score_curvature: Weight
     spread_weight: Weight
+    size_weight: Coefficient
     roundness: Share
     measured_on: str
     pictures: int = Field(ge=1)
     samples: int = Field(ge=1)
     coverage: tuple[Share, Share]
 
-    def calibrate(self, spreads: Floats, scores: Floats) -> Floats:
+    @model_validator(mode="after")
+    def _falling(self) -> CovarianceCalibration:
+        if self.score_curvature > max_curvature(self.score_weight):
+            raise ValueError(
+                f"expected a score_curvature of at most {max_curvature(self.score_weight):.4f}, from which on areas "
+                f"rise with the score, got {self.score_curvature}; calibrate the bundle again"
+            )
+        return self
+
+    def calibrate(self, spreads: Floats, scores: Floats, crop_px: Floats) -> Floats:
         """Turn the spreads of heatmaps into covariances of the keypoints' errors.
 
         Args:
             spreads: float32 (N, K, 2, 2), crop px², positive definite.
             scores: float32 (N, K), 0..1, calibrated.
+            crop_px: float32 (N,), size of a crop pixel in px of the image.
 
         Returns:
             float32 (N, K, 2, 2), crop px², positive definite.
         """
         shapes, log_areas = shapes_of(spreads, self.roundness)
-        log_areas = np.array(self.offsets) - self.score_weight * logit(scores) + self.spread_weight * log_areas
+        log_odds = logit(scores)
+        log_areas = np.array(self.offsets) + self.spread_weight * log_areas
+        log_areas += self.score_curvature * log_odds**2 - self.score_weight * log_odds
+        log_areas += self.size_weight * np.log(crop_px.astype(np.float64))[:, None]
         areas = np.exp(np.clip(log_areas, -MAX_LOG_AREA, MAX_LOG_AREA))
         return np.asarray(areas[..., None, None] * shapes, np.float32)
+
+
+def max_curvature(score_weight: float) -> float:
+    """Largest `score_curvature` with which the area falls up to the highest score, rounded down to four decimals."""
+    return float(np.floor(1e4 * score_weight / (2 * logit(np.array(1.0)))) / 1e4)
 
 
 def shapes_of(spreads: Floats, roundness: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

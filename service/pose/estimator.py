@@ -180,9 +180,7 @@ class PoseEstimator:
             scores = calibration.calibrate(scores)
             probabilities = calibration.person_probabilities(box_scores, expected_oks(scores))
         keypoints = crop.transform(keypoints_crop, crops.to_image)
-        covariances = None
-        if covariance:
-            covariances = crop.transform_covariances(self._covariances(outputs, keypoints_crop, scores), crops.to_image)
+        covariances = self._covariances(outputs, keypoints_crop, scores, crops.to_image) if covariance else None
         return Poses(keypoints, scores, boxes, box_scores, probabilities, covariances)
 
     def _infer(self, pixels: NDArray[np.uint8]) -> list[Floats]:
@@ -200,16 +198,17 @@ class PoseEstimator:
             averaged.append(np.asarray((plain + restored) / 2, np.float32))
         return averaged
 
-    def _covariances(self, outputs: list[Floats], keypoints_crop: Floats, scores: Floats) -> Floats:
-        """Return covariances of the keypoints' errors (N, K, 2, 2) in crop px²; NaN where the bundle knows none."""
+    def _covariances(self, outputs: list[Floats], keypoints_crop: Floats, scores: Floats, to_image: Floats) -> Floats:
+        """Return covariances of the keypoints' errors (N, K, 2, 2) in image px²; NaN where the bundle knows none."""
         calibration = self.manifest.covariance
         if calibration is None:
             return np.full((*scores.shape, 2, 2), np.nan, np.float32)
         if self.manifest.decoder == "simcc":
             spreads = simcc.spread(outputs[0], outputs[1], keypoints_crop, self.manifest.input_size)
         else:
-            spreads = heatmap.spread(outputs[0], keypoints_crop, self._stride)
-        return calibration.calibrate(spreads, scores)
+            spreads = heatmap.spread(outputs[0], self._stride)
+        covariances_crop = calibration.calibrate(spreads, scores, crop.pixel_sizes(to_image))
+        return crop.transform_covariances(covariances_crop, to_image)
 
     def _decode(self, outputs: list[Floats]) -> tuple[Floats, Floats]:
         """Read keypoints (N, K, 2) in crop px and raw scores (N, K) off the outputs."""

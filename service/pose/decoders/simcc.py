@@ -6,9 +6,13 @@ import math
 
 import numpy as np
 
-from service.pose.decoders.heatmap import BACKGROUND, MIN_SPREAD_CELLS
 from service.pose.types import Floats
 
+BACKGROUND = 0.1
+"""Share of its peak's height that is taken off a distribution before its spread is measured: a network's outputs do not
+fall to zero, and far bins weigh much in a second moment."""
+MIN_SPREAD_BINS = 0.1
+"""Least standard deviation of a distribution, bins, so that a covariance can be inverted."""
 _EDGE = math.sqrt(-2 * math.log(BACKGROUND))
 _MASS = math.sqrt(2 * math.pi) * math.erf(_EDGE / math.sqrt(2)) - 2 * BACKGROUND * _EDGE
 _GAUSSIAN_SHARE = 1 - BACKGROUND * 2 * _EDGE**3 / 3 / _MASS
@@ -49,9 +53,11 @@ def _top(axis: Floats, side: int) -> tuple[Floats, Floats]:
 
 
 def spread(along_x: Floats, along_y: Floats, keypoints_crop: Floats, input_size: tuple[int, int]) -> Floats:
-    """Covariance of each keypoint's two distributions about its decoded place; see `heatmap.spread`.
+    """Covariance of each keypoint's two distributions about its decoded place; diagonal in the crop.
 
-    The axes are independent, so that it is diagonal in the crop.
+    That is the second moment of what rises above `BACKGROUND`, scaled so that a Gaussian has its own variance: bins are
+    fractions of a pixel, so that the curvature at the peak, as in `heatmap.spread`, would be noise. An axis without a
+    peak counts as flat.
 
     Args:
         along_x: float32 (N, K, bins).
@@ -70,5 +76,5 @@ def spread(along_x: Floats, along_y: Floats, keypoints_crop: Floats, input_size:
         centers = (np.arange(bins, dtype=np.float32) + 0.5) * side / bins - 0.5
         distances = centers - keypoints_crop[..., i : i + 1]
         variances = (weights * distances**2).sum(axis=2) / weights.sum(axis=2)
-        covariances[..., i, i] = variances / _GAUSSIAN_SHARE + (MIN_SPREAD_CELLS * side / bins) ** 2
+        covariances[..., i, i] = variances / _GAUSSIAN_SHARE + (MIN_SPREAD_BINS * side / bins) ** 2
     return covariances

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from service.pose import bundle, crop
 from service.pose.backends.runner import OnnxRunner
-from service.pose.covariance import CovarianceCalibration, ellipse
+from service.pose.covariance import CovarianceCalibration, ellipse, max_curvature
 from service.pose.decoders import heatmap, simcc
 from service.pose.estimator import PoseEstimator
 from tests import spots
@@ -24,8 +24,14 @@ sds = st.floats(1.0, 4.0)
 
 def calibration(keypoints: int = 17, **changes: object) -> CovarianceCalibration:
     told = {"measured_on": "draws", "pictures": 1, "samples": 1, "coverage": (0.5, 0.9)}
-    numbers = {"offsets": (0.0,) * keypoints, "score_weight": 0, "spread_weight": 1, "roundness": 0}
-    return CovarianceCalibration.model_validate(told | numbers | changes)
+    numbers = {
+        "offsets": (0.0,) * keypoints,
+        "score_weight": 0,
+        "score_curvature": 0,
+        "spread_weight": 1,
+        "size_weight": 0,
+    }
+    return CovarianceCalibration.model_validate(told | numbers | {"roundness": 0} | changes)
 
 
 def rotation(angle: float) -> np.ndarray:
@@ -60,61 +66,43 @@ def test_a_gaussian_heatmap_has_its_covariance_in_the_image(
     """Through crops that are rotated, scaled and mirrored."""
     cells = matrix(angle, long, short)
     maps = height * gaussian((x, y), cells)
-    keypoints, _ = heatmap.decode(maps, STRIDE)
-    spreads = heatmap.spread(maps, keypoints, STRIDE)
+    spreads = heatmap.spread(maps, STRIDE)
     linear = scale * rotation(turn) @ np.diag([-1.0 if mirrored else 1.0, 1.0])
     affine = np.concatenate([linear, [[7.0], [9.0]]], axis=1)[None].astype(np.float32)
     found = crop.transform_covariances(spreads, affine)[0, 0]
     expected = linear @ (cells * STRIDE**2) @ linear.T
-    np.testing.assert_allclose(found, expected, atol=0.08 * np.trace(expected))
+    np.testing.assert_allclose(found, expected, atol=0.01 * np.trace(expected))
 
 
 @given(seed=st.integers(0, 2**32 - 1), power=st.integers(1, 12), low=st.floats(-0.5, 0.5))
-def test_any_map_has_a_positive_definite_spread_within_the_map(seed: int, power: int, low: float) -> None:
+def test_any_map_has_a_positive_definite_spread_within_bounds(seed: int, power: int, low: float) -> None:
     maps = np.random.default_rng(seed).random((2, 3, 12, 9)).astype(np.float32) ** power + np.float32(low)
-    keypoints, _ = heatmap.decode(maps, STRIDE)
-    spreads = heatmap.spread(maps, keypoints, STRIDE)
+    spreads = heatmap.spread(maps, STRIDE)
     assert spreads.dtype == np.float32
-    np.testing.assert_array_equal(spreads, spreads.swapaxes(2, 3))
+    np.testing.assert_allclose(spreads, spreads.swapaxes(2, 3), rtol=1e-6, atol=1e-4)
     assert (eigenvalues(spreads) > 0).all()
-    assert (np.trace(spreads, axis1=2, axis2=3) < 2 * (12**2 + 9**2) * STRIDE**2).all()
+    assert (eigenvalues(spreads) < 1.01 * STRIDE**2 / heatmap.MIN_CURVATURE).all()
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, 0.3, 1e-30])
-def test_a_map_without_a_peak_is_as_uncertain_as_the_whole_crop(value: float) -> None:
-    maps = np.full((1, 1, 12, 9), value, np.float32)
-    keypoints, _ = heatmap.decode(maps, STRIDE)
-    (variance_x, variance_y) = np.diagonal(heatmap.spread(maps, keypoints, STRIDE)[0, 0])
-    assert variance_x > (9 * STRIDE) ** 2 / 12.5
-    assert variance_y > (12 * STRIDE) ** 2 / 12.5
+def test_a_map_without_a_peak_is_as_wide_as_can_be(value: float) -> None:
+    found = heatmap.spread(np.full((1, 1, 12, 9), value, np.float32), STRIDE)[0, 0]
+    np.testing.assert_allclose(found, STRIDE**2 / heatmap.MIN_CURVATURE * np.eye(2))
 
 
-def test_a_lone_cell_is_narrow_and_invertible() -> None:
+def test_a_lone_cell_is_narrow() -> None:
     maps = np.zeros((1, 1, 12, 9), np.float32)
     maps[0, 0, 6, 4] = 1
-    keypoints, _ = heatmap.decode(maps, STRIDE)
-    found = eigenvalues(heatmap.spread(maps, keypoints, STRIDE))
+    found = eigenvalues(heatmap.spread(maps, STRIDE))
     assert (found > 0).all()
     assert (found < STRIDE**2).all()
 
 
-@pytest.mark.parametrize("x", [0.0, 47.0])
-def test_a_gaussian_that_the_border_cuts_in_half_keeps_its_covariance(x: float) -> None:
-    cells = matrix(0, 2.0, 3.0)
-    maps = gaussian((x, 30), cells)
-    point = (np.array([[[x, 30]]], np.float32) + 0.5) * STRIDE - 0.5
-    found = heatmap.spread(maps, point, STRIDE)[0, 0] / STRIDE**2
-    np.testing.assert_allclose(found, cells, atol=0.6)
-
-
-def test_a_second_peak_counts_with_its_distance() -> None:
-    round_one = matrix(0, 2, 2)
-    first, second = gaussian((15, 30), round_one), gaussian((31, 30), round_one)
-    alone, both = (
-        heatmap.spread(maps, heatmap.decode(maps, STRIDE)[0], STRIDE)[0, 0] for maps in (first, first + 0.5 * second)
-    )
-    assert both[0, 0] > 5 * alone[0, 0]
-    np.testing.assert_allclose(both[1, 1], alone[1, 1], rtol=0.1)
+@pytest.mark.parametrize("center", [(0.0, 30.0), (47.0, 30.0), (20.0, 63.4), (0.3, 0.0)])
+def test_a_gaussian_at_the_border_keeps_its_covariance(center: tuple[float, float]) -> None:
+    cells = matrix(0.4, 2.0, 3.0)
+    found = heatmap.spread(gaussian(center, cells), STRIDE)[0, 0] / STRIDE**2
+    np.testing.assert_allclose(found, cells, rtol=1e-3, atol=1e-3)
 
 
 @given(x=st.floats(25, 70), y=st.floats(25, 100), sd_x=st.floats(1, 6), sd_y=st.floats(1, 6))
@@ -138,33 +126,39 @@ def test_flat_axes_stay_finite(value: float) -> None:
 @given(
     offset=st.floats(-20, 20), score_weight=st.floats(0, 5), spread_weight=st.floats(0, 5), roundness=st.floats(0, 1),
     angle=angles, long=st.floats(0.5, 100), short=st.floats(0.5, 100), score=st.floats(0, 1, width=32),
+    size_weight=st.floats(-20, 20), size=st.floats(0.01, 100),
 )  # fmt: skip
 def test_calibrated_covariances_are_positive_definite_and_finite(
     offset: float, score_weight: float, spread_weight: float, roundness: float, angle: float, long: float,
-    short: float, score: float,
+    short: float, score: float, size_weight: float, size: float,
 ) -> None:  # fmt: skip
     known = calibration(
-        1, offsets=(offset,), score_weight=score_weight, spread_weight=spread_weight, roundness=roundness
-    )
+        1, offsets=(offset,), score_weight=score_weight, score_curvature=max_curvature(score_weight),
+        spread_weight=spread_weight, size_weight=size_weight, roundness=roundness,
+    )  # fmt: skip
     spreads = matrix(angle, long, short)[None, None].astype(np.float32)
-    found = known.calibrate(spreads, np.array([[score]], np.float32))
+    found = known.calibrate(spreads, np.array([[score]], np.float32), np.array([size], np.float32))
     assert np.isfinite(found).all()
     assert (eigenvalues(found) > 0).all()
 
 
-@given(score=st.floats(0.02, 0.97), spread_weight=st.floats(0, 2))
-def test_the_ellipse_shrinks_as_the_score_rises(score: float, spread_weight: float) -> None:
-    known = calibration(1, score_weight=1, spread_weight=spread_weight)
+@given(score=st.floats(0.02, 0.97), weight=st.floats(0.1, 2), spread_weight=st.floats(0, 2))
+def test_the_ellipse_shrinks_as_the_score_rises(score: float, weight: float, spread_weight: float) -> None:
+    curvature = max_curvature(weight)
+    known = calibration(1, score_weight=weight, score_curvature=curvature, spread_weight=spread_weight)
     spreads = np.array([[[[9, 2], [2, 4]]]] * 2, np.float32)
-    lower, higher = known.calibrate(spreads, np.array([[score], [score + 0.02]], np.float32))
+    lower, higher = known.calibrate(spreads, np.array([[score], [score + 0.02]], np.float32), np.ones(2, np.float32))
     assert np.linalg.det(higher[0]) < np.linalg.det(lower[0])
+    with pytest.raises(ValidationError, match="from which on areas rise"):
+        calibration(1, score_weight=weight, score_curvature=curvature + 0.001)
 
 
 def test_roundness_1_makes_circles_and_0_keeps_the_shape() -> None:
     spreads = np.array([[[[9, 2], [2, 4]]]], np.float32)
     scores = np.full((1, 1), 0.5, np.float32)
-    np.testing.assert_allclose(calibration(1).calibrate(spreads, scores), spreads, rtol=1e-5)
-    circle = calibration(1, roundness=1).calibrate(spreads, scores)[0, 0]
+    one = np.ones(1, np.float32)
+    np.testing.assert_allclose(calibration(1).calibrate(spreads, scores, one), spreads, rtol=1e-5)
+    circle = calibration(1, roundness=1).calibrate(spreads, scores, one)[0, 0]
     np.testing.assert_allclose(circle, circle[0, 0] * np.eye(2), rtol=1e-5)
 
 
@@ -199,7 +193,7 @@ def test_an_estimator_gives_covariances_when_asked(student: Path) -> None:
     large = np.repeat(np.repeat(image, 2, axis=0), 2, axis=1)
     again = estimator.estimate(large, boxes * 2 + 0.5, covariance=True)
     assert again.covariances is not None
-    np.testing.assert_allclose(again.covariances, 4 * poses.covariances, rtol=0.1, atol=1)
+    np.testing.assert_allclose(again.covariances, 4 * poses.covariances, rtol=0.15, atol=5)
 
 
 def test_a_bundle_needs_a_covariance_of_its_keypoints(student: Path) -> None:

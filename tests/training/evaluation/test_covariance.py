@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from service.pose import bundle, crop
 from service.pose.bundle import Manifest
@@ -22,8 +24,9 @@ from training.export.model_card import SCORES, UNCERTAINTY
 
 K, PEOPLE, PICTURES = len(COCO17), 900, 60
 TRUE = CovarianceCalibration(
-    offsets=tuple(1.0 + 0.2 * min(k, COCO17.flip[k]) for k in range(K)), score_weight=0.8, spread_weight=0.6,
-    roundness=covariance.ROUNDNESS, measured_on="", pictures=1, samples=1, coverage=(0, 0),
+    offsets=tuple(1.0 + 0.2 * min(k, COCO17.flip[k]) for k in range(K)), score_weight=0.9, score_curvature=0.06,
+    spread_weight=0.6, size_weight=-0.2, roundness=covariance.ROUNDNESS, measured_on="", pictures=1, samples=1,
+    coverage=(0, 0),
 )  # fmt: skip
 
 
@@ -38,11 +41,12 @@ def draw(manifest: Manifest, seed: int, outliers: float = 0.0) -> Predictions:
     corners = rng.uniform(0, 500, (PEOPLE, 2))
     boxes = np.concatenate([corners, corners + rng.uniform(20, 400, (PEOPLE, 1)) * [1, 1.5]], axis=1).astype(np.float32)
     assert manifest.box_padding is not None
-    scales = crop.crop_to_image(boxes, manifest.input_size, manifest.box_padding)[:, 0, 0, None, None, None]
+    crop_px = crop.pixel_sizes(crop.crop_to_image(boxes, manifest.input_size, manifest.box_padding))
+    scales = crop_px[:, None, None, None]
     roots = rng.normal(size=(PEOPLE, K, 2, 2)) * rng.uniform(2, 20, (PEOPLE, K, 1, 1))
     spreads = (roots @ roots.swapaxes(2, 3) + 4 * np.eye(2)).astype(np.float32)
     scores = rng.uniform(0.05, 0.95, (PEOPLE, K)).astype(np.float32)
-    factors = np.linalg.cholesky(TRUE.calibrate(spreads, scores).astype(np.float64))
+    factors = np.linalg.cholesky(TRUE.calibrate(spreads, scores, crop_px).astype(np.float64))
     errors = (factors @ rng.normal(size=(PEOPLE, K, 2, 1)))[..., 0]
     anywhere = rng.random((PEOPLE, K)) < outliers
     errors = np.where(anywhere[..., None], rng.uniform(-150, 150, errors.shape), errors) * scales[..., 0]
@@ -70,8 +74,8 @@ def test_gaussian_errors_are_covered_as_promised_at_every_score_and_size(manifes
     assert everything.shares == pytest.approx((0.5, 0.9), abs=0.02)
     assert result.calibration.coverage == pytest.approx(everything.shares, abs=1e-4)
     assert result.calibration.pictures == PICTURES
-    assert result.calibration.score_weight == pytest.approx(TRUE.score_weight, abs=0.05)
-    assert result.calibration.spread_weight == pytest.approx(TRUE.spread_weight, abs=0.05)
+    for weight in covariance.WEIGHTS:
+        assert getattr(result.calibration, weight) == pytest.approx(getattr(TRUE, weight), abs=0.07)
     np.testing.assert_allclose(result.calibration.offsets, TRUE.offsets, atol=0.25)
 
 
@@ -82,7 +86,9 @@ def test_the_calibration_covers_draws_that_it_was_not_fitted_on(manifest: Manife
     assert manifest.box_padding is not None
     affines = crop.crop_to_image(fresh.poses.boxes, manifest.input_size, manifest.box_padding)
     spreads = crop.transform_covariances(fresh.poses.covariances, crop.invert(affines))
-    covariances = crop.transform_covariances(known.calibrate(spreads, fresh.poses.scores), affines)
+    covariances = crop.transform_covariances(
+        known.calibrate(spreads, fresh.poses.scores, crop.pixel_sizes(affines)), affines
+    )
     fresh = replace(fresh, poses=replace(fresh.poses, covariances=covariances))
     assert coverage.measure(fresh)[0].shares == pytest.approx((0.5, 0.9), abs=0.02)
 
@@ -97,8 +103,20 @@ def test_a_tenth_of_wrong_limbs_widens_the_ellipses_little(manifest: Manifest) -
 
 def test_few_labels_stay_near_the_prior() -> None:
     none = np.zeros(0)
-    samples = covariance.ErrorSamples(none, none, none, none.astype(int), np.array([0, 1, 1]))
-    np.testing.assert_allclose(covariance.fit(samples), [1, 0.5, 0, 0, 0], atol=1e-9)
+    samples = covariance.ErrorSamples(none, none, none, none, none.astype(int), np.array([0, 1, 1]))
+    np.testing.assert_allclose(covariance.fit(samples), [1, 0, 0.5, 0, 0, 0, 0], atol=1e-9)
+
+
+@given(seed=st.integers(0, 10_000), count=st.integers(1, 60))
+@settings(max_examples=20)
+def test_any_samples_give_a_valid_calibration(seed: int, count: int) -> None:
+    rng = np.random.default_rng(seed)
+    columns = rng.normal(0, 4, (4, count))
+    samples = covariance.ErrorSamples(*columns, rng.integers(0, 3, count), np.array([0, 1, 1]))
+    found = covariance.fit(samples)
+    told = {"measured_on": "noise", "pictures": 1, "samples": count}
+    known = covariance._calibration(found, told, (0.5, 0.9))
+    assert known.offsets[1] == known.offsets[2]
 
 
 def test_intervals_widen_where_pictures_are_few() -> None:
