@@ -184,9 +184,9 @@ class TestPythonClient:
             points = client.predict(PICTURE, covariance=True).to_supervision()
             assert "covariance" not in client.predict(PICTURE).to_supervision().data
         scene = spots.paint(SURE, UNSURE)
-        drawn = sv.VertexEllipseAreaAnnotator(sigma=2.0).annotate(scene.copy(), points)
+        drawn = sv.VertexEllipseAreaAnnotator().annotate(scene.copy(), points)
         assert (drawn != scene).any()
         reply = server.predict(PICTURE, covariance="true", format="roboflow").json()
         read = sv.KeyPoints.from_inference(reply)
         read.data["covariance"] = matrices(reply["predictions"])
-        np.testing.assert_array_equal(sv.VertexEllipseAreaAnnotator(sigma=2.0).annotate(scene.copy(), read), drawn)
+        np.testing.assert_array_equal(sv.VertexEllipseAreaAnnotator().annotate(scene.copy(), read), drawn)
