@@ -111,10 +111,11 @@ class Manifest(BaseModel):
     def _covariance_of_its_keypoints(self) -> Manifest:
         if self.covariance is None:
             return self
-        known = self.known_skeleton
-        got = len(self.covariance.offsets)
-        if self.is_detector or (known is not None and got != len(known)):
-            expected = "no covariance of a detector" if self.is_detector else f"a covariance of {len(known)} keypoints"
+        known, got = self.known_skeleton, len(self.covariance.offsets)
+        expected = "no covariance of a detector" if self.is_detector else ""
+        if known is not None and got != len(known):
+            expected = f"a covariance of {len(known)} keypoints"
+        if expected:
             raise ValueError(f"expected {expected}, got one of {got}; calibrate the bundle again")
         return self
 

@@ -123,7 +123,7 @@ class People:
             raise MissingExtra("to_supervision() needs: pip install 'posewright-client[supervision]'") from error
         keypoints, scores = self.to_numpy()
         boxes = np.asarray([pose.box for pose in self.poses], np.float32).reshape(-1, 4)
-        data = {"xywh": boxes, "id": np.asarray([pose.id or "" for pose in self.poses], str)}
+        data: dict[str, Any] = {"xywh": boxes, "id": np.asarray([pose.id or "" for pose in self.poses], str)}
         covariances = self.covariances()
         if np.isfinite(covariances).any():
             data["covariance"] = covariances
