@@ -91,9 +91,8 @@ def _written(covariances: Floats | None, people: int) -> list[list[Covariance] |
     """Round covariances (N, K, 2, 2) to three decimals; see `PoseRecord.covariances`."""
     if covariances is None:
         return [None] * people
-    known: list[bool] = np.isfinite(covariances).all(axis=(1, 2, 3)).tolist()
     rows = rounded(covariances.reshape(*covariances.shape[:2], 4)[..., [0, 1, 3]], 3)
-    return [row if is_known else [None] * len(row) for row, is_known in zip(rows, known, strict=True)]
+    return [[None] * len(row) if np.isnan(one).any() else row for row, one in zip(rows, covariances, strict=True)]
 
 
 def add_covariances(keypoints: list[Json], record: PoseRecord) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -194,6 +195,31 @@ def test_an_estimator_gives_covariances_when_asked(student: Path) -> None:
     again = estimator.estimate(large, boxes * 2 + 0.5, covariance=True)
     assert again.covariances is not None
     np.testing.assert_allclose(again.covariances, 4 * poses.covariances, rtol=0.15, atol=5)
+
+
+class AlongAxes:
+    """Runs a heatmap network, and gives the outputs that a SimCC one would."""
+
+    def __init__(self, runner: OnnxRunner) -> None:
+        self.preferred_batch_size = runner.preferred_batch_size
+        self._runner = runner
+
+    def run(self, pixels: np.ndarray) -> list[np.ndarray]:
+        (maps,) = self._runner.run(pixels)
+        return [maps.max(axis=2), maps.max(axis=3)]
+
+
+def test_a_simcc_network_gives_diagonal_covariances_of_the_image(student: Path) -> None:
+    opened = bundle.read(student)
+    known = opened.manifest.model_copy(update={"covariance": calibration(), "decoder": "simcc"})
+    estimator = PoseEstimator(replace(opened, manifest=known), AlongAxes(OnnxRunner(opened.onnx, threads=1)))
+    poses = estimator.estimate(spots.paint(spots.SURE), np.array([[120, 88, 240, 288]], np.float32), covariance=True)
+    assert np.abs(poses.keypoints[0] - spots.SURE.keypoints).max() < 2
+    assert poses.covariances is not None
+    assert (eigenvalues(poses.covariances) > 0).all()
+    assert not poses.covariances[0, :, 0, 1].any()
+    # Spots are discs of 6 px.
+    assert (np.diagonal(poses.covariances[0], axis1=1, axis2=2) < spots.SPOT_RADIUS**2).all()
 
 
 def test_a_bundle_needs_a_covariance_of_its_keypoints(student: Path) -> None:
