@@ -19,10 +19,11 @@ from tests import spots
 from tests.training.conftest import write_data_set
 from training.__main__ import main
 from training.evaluation import covariance, coverage
+from training.evaluation.covariance import CovarianceResult
 from training.evaluation.predictions import Predictions
 from training.export.model_card import SCORES, UNCERTAINTY
 
-K, PEOPLE, PICTURES = len(COCO17), 900, 60
+K, PEOPLE, PICTURES = len(COCO17), 300, 60
 TRUE = CovarianceCalibration(
     offsets=tuple(1.0 + 0.2 * min(k, COCO17.flip[k]) for k in range(K)), score_weight=0.9, score_curvature=0.06,
     spread_weight=0.6, size_weight=-0.2, roundness=covariance.ROUNDNESS, measured_on="", pictures=1, samples=1,
@@ -65,22 +66,27 @@ def draw(manifest: Manifest, seed: int, outliers: float = 0.0) -> Predictions:
     )
 
 
-def test_gaussian_errors_are_covered_as_promised_at_every_score_and_size(manifest: Manifest) -> None:
-    result = covariance.measure(draw(manifest, 1), manifest, "draws")
+@pytest.fixture(scope="module")
+def gaussian(manifest: Manifest) -> CovarianceResult:
+    return covariance.measure(draw(manifest, 1), manifest, "draws")
+
+
+def test_gaussian_errors_are_covered_as_promised_at_every_score_and_size(gaussian: CovarianceResult) -> None:
+    result = gaussian
     for row in result.rows:
-        if row.keypoints > 500:
-            assert row.shares == pytest.approx((0.5, 0.9), abs=0.05), row
+        if row.keypoints > 400:
+            assert row.shares == pytest.approx((0.5, 0.9), abs=0.06), row
     everything = result.rows[0]
-    assert everything.shares == pytest.approx((0.5, 0.9), abs=0.02)
+    assert everything.shares == pytest.approx((0.5, 0.9), abs=0.025)
     assert result.calibration.coverage == pytest.approx(everything.shares, abs=1e-4)
     assert result.calibration.pictures == PICTURES
     for weight in covariance.WEIGHTS:
-        assert getattr(result.calibration, weight) == pytest.approx(getattr(TRUE, weight), abs=0.07)
-    np.testing.assert_allclose(result.calibration.offsets, TRUE.offsets, atol=0.25)
+        assert getattr(result.calibration, weight) == pytest.approx(getattr(TRUE, weight), abs=0.15)
+    np.testing.assert_allclose(result.calibration.offsets, TRUE.offsets, atol=0.5)
 
 
-def test_the_calibration_covers_draws_that_it_was_not_fitted_on(manifest: Manifest) -> None:
-    known = covariance.measure(draw(manifest, 1), manifest, "draws").calibration
+def test_the_calibration_covers_draws_that_it_was_not_fitted_on(manifest: Manifest, gaussian: CovarianceResult) -> None:
+    known = gaussian.calibration
     fresh = draw(manifest, 2)
     assert fresh.poses.covariances is not None
     assert manifest.box_padding is not None
@@ -90,7 +96,7 @@ def test_the_calibration_covers_draws_that_it_was_not_fitted_on(manifest: Manife
         known.calibrate(spreads, fresh.poses.scores, crop.pixel_sizes(affines)), affines
     )
     fresh = replace(fresh, poses=replace(fresh.poses, covariances=covariances))
-    assert coverage.measure(fresh)[0].shares == pytest.approx((0.5, 0.9), abs=0.02)
+    assert coverage.measure(fresh)[0].shares == pytest.approx((0.5, 0.9), abs=0.03)
 
 
 def test_a_tenth_of_wrong_limbs_widens_the_ellipses_little(manifest: Manifest) -> None:
