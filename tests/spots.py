@@ -24,6 +24,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image as PillowImage
 
 from service.pose.bundle import Manifest, write
+from service.pose.covariance import CovarianceCalibration
 from service.pose.skeleton import COCO17
 from service.pose.types import Image
 
@@ -54,6 +55,12 @@ FIGURE = np.array(
         (18, 24), (-18, 24), (20, 54), (-20, 54), (22, 86), (-22, 86),
     ],
     np.float32,
+)  # fmt: skip
+
+
+COVARIANCE = CovarianceCalibration(
+    offsets=tuple(0.1 * k for k in range(len(COCO17))), score_weight=1, score_curvature=0.05,
+    spread_weight=1, size_weight=0, roundness=0.5, measured_on="nothing", pictures=1, samples=1, coverage=(0.5, 0.9),
 )  # fmt: skip
 
 
@@ -241,6 +248,7 @@ def write_pose_bundle(
     role: Literal["student", "teacher"],
     onnx_bytes: bytes | None = None,
     version: str = "1",
+    covariance: CovarianceCalibration | None = None,
     **network: Any,
 ) -> Path:
     """Write a pose bundle; ``network`` are arguments of `pose_network`, unless ``onnx_bytes`` is given."""
@@ -257,6 +265,7 @@ def write_pose_bundle(
         parameters=len(COLORS) * 3,
         gflops=0.01,
         metrics={"ap": 1.0},
+        covariance=covariance,
     )
     content = pose_network(**network) if onnx_bytes is None else onnx_bytes
     return write(folder / name, manifest, content, f"# {name}\n").path
@@ -281,9 +290,12 @@ def write_detector_bundle(folder: Path, name: str = "detector", version: str = "
 
 
 def write_models(folder: Path) -> Path:
-    """Write a models folder: detector, student, and a teacher whose keypoints are one cell too far right."""
+    """Write a models folder: detector, student, and a teacher whose keypoints are one cell too far right.
+
+    The student knows covariances, the teacher does not.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     write_detector_bundle(folder)
-    write_pose_bundle(folder, "student-s", "student")
+    write_pose_bundle(folder, "student-s", "student", covariance=COVARIANCE)
     write_pose_bundle(folder, "teacher", "teacher", shift_cells=1)
     return folder

@@ -29,6 +29,7 @@ class PoseRequest:
         min_score: Poses with a lower score are left out.
         max_pixels: Images with more pixels are refused.
         assignment: Where `choice` comes from while a canary runs.
+        covariance: Whether the poses get their covariances.
     """
 
     choice: ModelChoice
@@ -37,6 +38,7 @@ class PoseRequest:
     min_score: float
     max_pixels: int
     assignment: Assignment | None = None
+    covariance: bool = False
 
     @property
     def rolled_back(self) -> bool:
@@ -167,10 +169,12 @@ def _estimate(
     estimator = request.choice.model.estimator
     before_ms = watch.laps_ms.get("pose", 0.0)
     if request.boxes is None:
-        poses = estimator.estimate_detections(image.pixels, boxes, scores, request.min_score)
+        poses = estimator.estimate_detections(
+            image.pixels, boxes, scores, request.min_score, covariance=request.covariance
+        )
     else:
-        poses = estimator.estimate(image.pixels, boxes)
-    poses, by_fallback = apply_fallback(request.choice, image, poses)
+        poses = estimator.estimate(image.pixels, boxes, covariance=request.covariance)
+    poses, by_fallback = apply_fallback(request, image, poses)
     kept = np.arange(len(poses))
     if request.boxes is None:
         kept = oks_nms(poses, estimator.skeleton.sigma_array)
@@ -182,23 +186,26 @@ def _estimate(
     return Prediction.of(request.choice, image, poses, by_fallback[kept])
 
 
-def apply_fallback(choice: ModelChoice, image: DecodedImage, poses: Poses) -> tuple[Poses, NDArray[np.bool_]]:
+def apply_fallback(request: PoseRequest, image: DecodedImage, poses: Poses) -> tuple[Poses, NDArray[np.bool_]]:
     """Replace poses with a low score by those of the backup model, if there is one.
 
     Args:
-        choice: The models.
+        request: Names the models.
         image: The decoded image.
-        poses: N poses of the choice's model.
+        poses: N poses of the request's model.
 
     Returns:
         N poses in the same order, and bool (N,), True for a person for whom the teacher answered.
     """
+    choice = request.choice
     by_fallback = np.full(len(poses), choice.fallback is not None)
     if choice.backup is not None:
         by_fallback = poses.person_scores < choice.backup_below
         if by_fallback.any():
             boxes, scores = poses.boxes[by_fallback], poses.box_scores[by_fallback]
-            poses = poses.replacing(by_fallback, choice.backup.estimator.estimate(image.pixels, boxes, scores))
+            backup = choice.backup.estimator
+            better = backup.estimate(image.pixels, boxes, scores, covariance=request.covariance)
+            poses = poses.replacing(by_fallback, better)
     return poses, by_fallback
 
 
@@ -217,9 +224,11 @@ def compare(
     image, boxes, scores = _locate(registry, content, request, watch)
     detected = request.boxes is None
     estimate = student.estimator.estimate_detections if detected else student.estimator.estimate
-    by_student = estimate(image.pixels, boxes, scores)
+    by_student = estimate(image.pixels, boxes, scores, covariance=request.covariance)
     watch.lap("student")
-    by_teacher = teacher.estimator.estimate(image.pixels, by_student.boxes, by_student.box_scores)
+    by_teacher = teacher.estimator.estimate(
+        image.pixels, by_student.boxes, by_student.box_scores, covariance=request.covariance
+    )
     watch.lap("teacher")
     sigmas = teacher.estimator.skeleton.sigma_array
     kept = oks_nms(by_teacher, sigmas) if detected else np.arange(len(by_teacher))

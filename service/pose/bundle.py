@@ -16,6 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from service.pose.calibration import Calibration
+from service.pose.covariance import CovarianceCalibration
 from service.pose.skeleton import SKELETONS, Skeleton
 
 MANIFEST = "manifest.json"
@@ -66,6 +67,7 @@ class Manifest(BaseModel):
         gflops: 10⁹ multiply-adds for one input of `input_size`.
         metrics: Measured figures, e.g. ``{"ap": 0.5}``.
         calibration: Turns raw scores into meaningful ones; None: scores are raw.
+        covariance: Turns the spread of heatmaps into the covariance of keypoints' errors; None: that is not known.
         trained_by: Revision, recipe and its sha256, teachers, data, images that were trained on.
         quantized: The float bundle of which this is an int8 copy; None: this one is float.
     """
@@ -86,6 +88,7 @@ class Manifest(BaseModel):
     gflops: float
     metrics: dict[str, float] = {}
     calibration: Calibration | None = None
+    covariance: CovarianceCalibration | None = None
     trained_by: dict[str, Any] = {}
     quantized: Quantized | None = None
 
@@ -102,6 +105,18 @@ class Manifest(BaseModel):
                 f"expected a calibration of {expected} curves that means {meaning}, got {curves} that mean "
                 f"{self.calibration.meaning}; calibrate the bundle again"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _covariance_of_its_keypoints(self) -> Manifest:
+        if self.covariance is None:
+            return self
+        known, got = self.known_skeleton, len(self.covariance.offsets)
+        expected = "no covariance of a detector" if self.is_detector else ""
+        if known is not None and got != len(known):
+            expected = f"a covariance of {len(known)} keypoints"
+        if expected:
+            raise ValueError(f"expected {expected}, got one of {got}; calibrate the bundle again")
         return self
 
     @property

@@ -103,6 +103,17 @@ def transform(points: Floats, affines: Floats) -> Floats:
     return np.asarray(points @ affines[:, :, :2].transpose(0, 2, 1) + affines[:, None, :, 2], np.float32)
 
 
+def pixel_sizes(affines: Floats) -> Floats:
+    """Size of a crop pixel in image px by the affines ``Crops.to_image`` (N, 2, 3), float32 (N,)."""
+    return np.asarray(np.sqrt(np.abs(np.linalg.det(affines[:, :, :2]))), np.float32)
+
+
+def transform_covariances(covariances: Floats, affines: Floats) -> Floats:
+    """Map covariances (N, K, 2, 2) of points by affines (N, 2, 3), e.g. crop px² by ``Crops.to_image``."""
+    linear = affines[:, None, :, :2]
+    return np.asarray(linear @ covariances @ linear.swapaxes(2, 3), np.float32)
+
+
 def invert(affines: Floats) -> Floats:
     """Invert affines (N, 2, 3)."""
     linear = np.linalg.inv(affines[:, :, :2])

@@ -69,23 +69,32 @@ class PoseEstimator:
         self._refine_boxes = refine_boxes and self.skeleton == COCO17
         self._flip_test = flip_test and not manifest.trained_by.get("flip_test")
 
-    def estimate(self, image: Image, boxes: Boxes, box_scores: Floats | None = None) -> Poses:
+    def estimate(
+        self, image: Image, boxes: Boxes, box_scores: Floats | None = None, *, covariance: bool = False
+    ) -> Poses:
         """Estimate the pose of the person in each box.
 
         Args:
             image: uint8 (H, W, 3) RGB.
             boxes: float32 (N, 4) xyxy, image px, one person each.
             box_scores: float32 (N,), 0..1; ones when None.
+            covariance: Whether the poses get their covariances.
 
         Returns:
             N poses in the boxes' order.
         """
         return Poses.concatenate(
-            [Poses.empty(len(self.skeleton)), *self._estimate_in_batches(image, boxes, box_scores)]
+            [Poses.empty(len(self.skeleton)), *self._estimate_in_batches(image, boxes, box_scores, covariance)]
         )
 
     def estimate_refined(
-        self, image: Image, boxes: Boxes, box_scores: Floats | None = None, min_score: float = 0.0
+        self,
+        image: Image,
+        boxes: Boxes,
+        box_scores: Floats | None = None,
+        min_score: float = 0.0,
+        *,
+        covariance: bool = False,
     ) -> Poses:
         """Estimate the poses in a detector's boxes, and refine a box that its pose shows to be wrong.
 
@@ -98,12 +107,13 @@ class PoseEstimator:
             box_scores: float32 (N,), 0..1; ones when None.
             min_score: Person score that the caller needs. Poses that refining would not raise that far are left as they
                 are, and after `MAX_UNLIKELY_IN_A_ROW` of them the remaining boxes are skipped.
+            covariance: Whether the poses get their covariances.
 
         Returns:
             Poses in the boxes' order, N or fewer; a refined pose has its refined box.
         """
         parts, unlikely_in_a_row = [Poses.empty(len(self.skeleton))], 0
-        for part in self._estimate_in_batches(image, boxes, box_scores):
+        for part in self._estimate_in_batches(image, boxes, box_scores, covariance):
             parts.append(part)
             for score in part.person_scores:
                 unlikely_in_a_row = unlikely_in_a_row + 1 if score < min_score / MAX_REFINEMENT_GAIN else 0
@@ -117,10 +127,17 @@ class PoseEstimator:
         known = (poses.scores >= boxes_.SURE_SCORE).sum(axis=1) >= MIN_SURE_KEYPOINTS
         likely = poses.person_scores >= min_score / MAX_REFINEMENT_GAIN
         wrong = known & likely & (np.diagonal(boxes_.iou(poses.boxes, refined)) < SAME_BOX_IOU)
-        return poses.replacing(wrong, self.estimate(image, refined[wrong], poses.box_scores[wrong]))
+        again = self.estimate(image, refined[wrong], poses.box_scores[wrong], covariance=covariance)
+        return poses.replacing(wrong, again)
 
     def estimate_detections(
-        self, image: Image, boxes: Boxes, box_scores: Floats | None = None, min_score: float = 0.0
+        self,
+        image: Image,
+        boxes: Boxes,
+        box_scores: Floats | None = None,
+        min_score: float = 0.0,
+        *,
+        covariance: bool = False,
     ) -> Poses:
         """Estimate the poses in a detector's boxes, refined, and keep one pose for each person.
 
@@ -129,11 +146,12 @@ class PoseEstimator:
             boxes: float32 (N, 4) xyxy, image px, best first.
             box_scores: float32 (N,), 0..1; ones when None.
             min_score: See `estimate_refined`. Poses with a somewhat lower score may be returned.
+            covariance: Whether the poses get their covariances.
 
         Returns:
             Poses, best first, N or fewer, after `oks_nms`.
         """
-        poses = self.estimate_refined(image, boxes, box_scores, min_score)
+        poses = self.estimate_refined(image, boxes, box_scores, min_score, covariance=covariance)
         poses = poses.select(poses.person_scores >= min_score / MAX_REFINEMENT_GAIN)
         return poses.select(oks_nms(poses, self.skeleton.sigma_array))
 
@@ -142,24 +160,28 @@ class PoseEstimator:
         calibration = self.manifest.calibration
         return min_score if calibration is None else calibration.min_box_score(min_score)
 
-    def _estimate_in_batches(self, image: Image, boxes: Boxes, box_scores: Floats | None) -> Iterator[Poses]:
+    def _estimate_in_batches(
+        self, image: Image, boxes: Boxes, box_scores: Floats | None, covariance: bool
+    ) -> Iterator[Poses]:
         """Estimate `batch_size` people after another, in the boxes' order; lazily, so that a caller can stop."""
         if box_scores is None:
             box_scores = np.ones(len(boxes), np.float32)
         for start in range(0, len(boxes), self.batch_size):
             batch = slice(start, start + self.batch_size)
-            yield self._estimate_batch(image, boxes[batch], box_scores[batch])
+            yield self._estimate_batch(image, boxes[batch], box_scores[batch], covariance)
 
-    def _estimate_batch(self, image: Image, boxes: Boxes, box_scores: Floats) -> Poses:
+    def _estimate_batch(self, image: Image, boxes: Boxes, box_scores: Floats, covariance: bool) -> Poses:
         """Estimate poses in one call of the network."""
         crops = crop.cut(image, boxes, self.manifest.input_size, self._padding)
-        keypoints_crop, scores = self._decode(self._infer(crops.pixels))
+        outputs = self._infer(crops.pixels)
+        keypoints_crop, scores = self._decode(outputs)
         probabilities, calibration = box_scores, self.manifest.calibration
         if calibration is not None:
             scores = calibration.calibrate(scores)
             probabilities = calibration.person_probabilities(box_scores, expected_oks(scores))
         keypoints = crop.transform(keypoints_crop, crops.to_image)
-        return Poses(keypoints, scores, boxes, box_scores, probabilities)
+        covariances = self._covariances(outputs, keypoints_crop, scores, crops.to_image) if covariance else None
+        return Poses(keypoints, scores, boxes, box_scores, probabilities, covariances)
 
     def _infer(self, pixels: NDArray[np.uint8]) -> list[Floats]:
         """Run the network on crops uint8 (N, H, W, 3); with the flip test on their mirror images too."""
@@ -175,6 +197,18 @@ class PoseEstimator:
             restored = mirrored if is_along_y else mirrored[..., ::-1]
             averaged.append(np.asarray((plain + restored) / 2, np.float32))
         return averaged
+
+    def _covariances(self, outputs: list[Floats], keypoints_crop: Floats, scores: Floats, to_image: Floats) -> Floats:
+        """Return covariances of the keypoints' errors (N, K, 2, 2) in image px²; NaN where the bundle knows none."""
+        calibration = self.manifest.covariance
+        if calibration is None:
+            return np.full((*scores.shape, 2, 2), np.nan, np.float32)
+        if self.manifest.decoder == "simcc":
+            spreads = simcc.spread(outputs[0], outputs[1], keypoints_crop, self.manifest.input_size)
+        else:
+            spreads = heatmap.spread(outputs[0], self._stride)
+        covariances_crop = calibration.calibrate(spreads, scores, crop.pixel_sizes(to_image))
+        return crop.transform_covariances(covariances_crop, to_image)
 
     def _decode(self, outputs: list[Floats]) -> tuple[Floats, Floats]:
         """Read keypoints (N, K, 2) in crop px and raw scores (N, K) off the outputs."""

@@ -63,6 +63,8 @@ class Poses:
         box_scores: float32 (N,), 0..1; 1 where the caller gave the box.
         person_probabilities: float32 (N,), 0..1, probability that the box contains a person, given detector score and
             pose; None: the `box_scores`.
+        covariances: float32 (N, K, 2, 2), of each keypoint's error in px² of the image; NaN where the model's bundle
+            has no `CovarianceCalibration`. None: nobody asked for them.
     """
 
     keypoints: Floats
@@ -70,6 +72,7 @@ class Poses:
     boxes: Boxes
     box_scores: Floats
     person_probabilities: Floats | None = None
+    covariances: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.keypoints)
@@ -95,6 +98,7 @@ class Poses:
             self.boxes[index],
             self.box_scores[index],
             self._probabilities[index],
+            None if self.covariances is None else self.covariances[index],
         )
 
     def replacing(self, chosen: NDArray[np.bool_], others: Poses) -> Poses:
@@ -105,13 +109,15 @@ class Poses:
 
     @staticmethod
     def concatenate(parts: Sequence[Poses]) -> Poses:
-        """Concatenate at least one set of people of the same skeleton."""
+        """Concatenate at least one set of people of the same skeleton, all with covariances or all without."""
+        covariances = [part.covariances for part in parts if part.covariances is not None]
         return Poses(
             np.concatenate([part.keypoints for part in parts]),
             np.concatenate([part.scores for part in parts]),
             np.concatenate([part.boxes for part in parts]),
             np.concatenate([part.box_scores for part in parts]),
             np.concatenate([part._probabilities for part in parts]),  # noqa: SLF001 - of the same class
+            np.concatenate(covariances) if covariances else None,
         )
 
     @staticmethod

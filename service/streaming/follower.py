@@ -90,7 +90,7 @@ class Follower:
             picture = image.decode(picture, self._request.max_pixels)
         stopwatch.lap("decode")
         estimated, appearances = self._estimate(self._tracker, picture, time_s, stopwatch)
-        poses, by_fallback = apply_fallback(self._request.choice, picture, estimated)
+        poses, by_fallback = apply_fallback(self._request, picture, estimated)
         stopwatch.lap("pose")
         if poses is not estimated:
             appearances = self._appearances(picture, poses)
@@ -125,15 +125,16 @@ class Follower:
 
     def _poses(self, picture: DecodedImage, boxes: Boxes, scores: Floats) -> Poses:
         """Estimate poses. A stream whose canary fails is on the stable model from then on, with its tracks."""
+        covariance = self._request.covariance
         if self._request.assignment is None:
-            return self._estimator.estimate(picture.pixels, boxes, scores)
+            return self._estimator.estimate(picture.pixels, boxes, scores, covariance=covariance)
         try:
-            return self._estimator.estimate(picture.pixels, boxes, scores)
+            return self._estimator.estimate(picture.pixels, boxes, scores, covariance=covariance)
         except Exception:
             if not self._request.assignment.record_failure():
                 raise
             self._use_stable()
-            return self._estimator.estimate(picture.pixels, boxes, scores)
+            return self._estimator.estimate(picture.pixels, boxes, scores, covariance=covariance)
 
     def _use_stable(self) -> None:
         """Answer this stream with the stable model; it estimates the same keypoints, so that the tracks go on."""
@@ -163,7 +164,10 @@ class Follower:
     def _tracked_poses(
         self, tracker: Tracker, poses: Poses, output: TrackerOutput, image_size: tuple[int, int], time_s: float
     ) -> Poses:
-        """Select the poses of tracked people, smooth them, and set their boxes."""
+        """Select the poses of tracked people, smooth them, and set their boxes.
+
+        Covariances stay those of this frame's unsmoothed keypoints.
+        """
         poses = poses.select(output.index)
         keypoints = poses.keypoints
         if self._smoother is not None:

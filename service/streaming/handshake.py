@@ -122,6 +122,7 @@ def _set_up(hello: StreamOptions, options: EffectiveOptions, service: Service, s
             "policy": hello.policy,
             "track": hello.track,
             "smooth": options.smooth,
+            "covariance": hello.covariance,
             "format": hello.format,
             "limits": StreamLimits(
                 max_frame_bytes=settings.stream_max_bytes,

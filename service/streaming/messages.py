@@ -68,6 +68,7 @@ class Ready(BaseModel):
     policy: Policy
     track: bool
     smooth: bool
+    covariance: bool = False
     format: Format
     limits: StreamLimits
     idle_timeout_s: float

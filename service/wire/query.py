@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from service.errors import BadParameter
 from service.inference.canary import Canary
 from service.inference.predict import PoseRequest
-from service.inference.registry import ModelRegistry
+from service.inference.registry import Model, ModelRegistry
 from service.pose.boxes import from_xywh
 from service.pose.types import Boxes
 from service.settings import Settings
@@ -23,6 +23,8 @@ MAX_COORDINATE = 100_000.0
 """Largest coordinate of a box, px: beyond any photograph, and small enough for float32 to keep whole pixels apart."""
 
 Format = Literal["pose", "compact", "coco", "tfjs", "openpose", "roboflow"]
+COVARIANCE_FORMATS = ("pose", "compact", "roboflow")
+"""Formats that can hold covariances."""
 Score = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
@@ -54,6 +56,13 @@ class PoseOptions(BaseModel):
         "pose",
         description="Shape of the reply. `coco` is a list that pycocotools' loadRes reads, `tfjs` the pose-detection "
         "package's `Pose[]`, `openpose` OpenPose's JSON (BODY_25), `roboflow` what supervision's from_inference reads.",
+    )
+
+    covariance: bool = Field(
+        default=False,
+        description="Add the covariance of each keypoint's error, px², calibrated on labels: in `pose` and `roboflow` "
+        "a matrix for each keypoint, in `compact` the list `covariances`. Refused with other formats, and of models "
+        "whose manifest has no `covariance`. Drawn pictures do not show it.",
     )
 
     def given_boxes(self) -> Boxes | None:
@@ -116,7 +125,8 @@ def resolve(
         NotReady: The warm-up is not over.
         UnknownModel: No such model.
         Unavailable: The model cannot run.
-        BadParameter: The boxes are not valid, or the format cannot hold the model's keypoints.
+        BadParameter: The boxes are not valid, the format cannot hold the model's keypoints, or covariances are wanted
+            that the format cannot hold or the model does not know.
     """
     registry.require_ready()
     boxes = options.given_boxes()
@@ -124,6 +134,8 @@ def resolve(
     choice = registry.choose(options.model) if assignment is None else assignment.choice
     if options.format == "openpose":
         require_body_25(choice.model.estimator.skeleton)
+    if options.covariance:
+        _require_covariance(registry.choose(options.model).model, options.format)
     default_min_score = settings.min_score if boxes is None else 0.0
     request = PoseRequest(
         choice,
@@ -132,9 +144,25 @@ def resolve(
         min_score=default_min_score if options.min_score is None else options.min_score,
         max_pixels=settings.max_pixels,
         assignment=assignment,
+        covariance=options.covariance,
     )
     threshold = settings.keypoint_threshold if options.keypoint_threshold is None else options.keypoint_threshold
     return PoseQuery(request, options.format, threshold)
+
+
+def _require_covariance(model: Model, format_: Format) -> None:
+    if format_ not in COVARIANCE_FORMATS:
+        raise BadParameter(
+            f"covariance: expected format {', '.join(COVARIANCE_FORMATS)}, which can hold covariances, got {format_}; "
+            "choose one of them, or leave the parameter out",
+            model=model.manifest.name,
+        )
+    if model.manifest.covariance is None:
+        raise BadParameter(
+            f"covariance: expected a model whose manifest has a covariance, got {model.manifest.name!r} "
+            f"{model.manifest.version} without; calibrate it (posewright-train calibrate), or leave the parameter out",
+            model=model.manifest.name,
+        )
 
 
 def parse_boxes(text: str) -> Boxes:

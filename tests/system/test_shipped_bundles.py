@@ -70,6 +70,23 @@ def test_keypoints_are_near_those_measured_by_hand(photo: np.ndarray, name: str)
 
 
 @pytest.mark.parametrize("name", POSES)
+def test_covariances_tell_the_certain_from_the_hidden(photo: np.ndarray, name: str) -> None:
+    """The legs are outside of the portrait. An eye is known to some pixels of the photo."""
+    estimator = PoseEstimator(*opened(name))
+    poses = estimator.estimate(photo, BOX, covariance=True)
+    assert poses.covariances is not None
+    sds = dict(
+        zip(estimator.skeleton.keypoints, np.linalg.det(poses.covariances[0].astype(float)) ** 0.25, strict=True)
+    )
+    assert 1 < sds["left_eye"] < 15
+    assert sds["left_knee"] > 2 * sds["left_eye"]
+    for joint, place in JOINTS.items():
+        k = estimator.skeleton.keypoints.index(joint)
+        off = place - poses.keypoints[0, k].astype(float)
+        assert off @ np.linalg.solve(poses.covariances[0, k].astype(float), off) < 14, joint  # 99.9 % of a Gaussian
+
+
+@pytest.mark.parametrize("name", POSES)
 def test_a_mirrored_photo_gives_mirrored_keypoints(photo: np.ndarray, name: str) -> None:
     estimator = PoseEstimator(*opened(name))
     poses = estimator.estimate(photo, BOX)

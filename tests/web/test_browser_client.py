@@ -75,6 +75,23 @@ def test_the_keypoint_threshold_decides_what_is_visible(blank_page: Tab) -> None
     assert run(blank_page, body, packed(BOTH)) == [[it] * 17 for it in (True, False, True, None)]
 
 
+def test_covariances_are_in_pixels_of_the_source(blank_page: Tab) -> None:
+    """Calls have them in format `pose`, streams in `compact`; a picture that is sent at half its size has a fourth."""
+    body = """const canvas = await canvasOf(blobOf(a));
+    const first = async (stream) => { for await (const result of stream) return result; };
+    const options = { covariance: true };
+    const results = await Promise.all([server.predict(canvas, options), first(server.stream(canvas, options)),
+      server.predict(canvas, { ...options, maxSide: 320 }), server.predict(canvas)]);
+    return results.map(({ poses }) => poses[0].keypoints[5].covariance ?? null);"""
+    call, stream, halved, none = run(blank_page, body, packed(BOTH))
+    assert none is None
+    (xx, xy), (yx, yy) = call
+    assert xy == yx
+    assert xx * yy > xy**2
+    np.testing.assert_allclose(stream, call, rtol=0.2, atol=0.5)
+    np.testing.assert_allclose(np.diagonal(halved), np.diagonal(call), rtol=0.5)
+
+
 def test_a_batch_has_an_entry_for_every_picture_in_order(blank_page: Tab) -> None:
     body = """const [one, both] = [blobOf(a), blobOf(b)];
     const sources = [one, new Blob(["hello"], { type: "image/png" }), await canvasOf(both), both];

@@ -25,7 +25,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Write the bundle with calibrated scores; its graph stays as it is. See `calibration.measure`."""
+    """Write the bundle with calibrated scores and covariances; its graph stays as it is. See `calibration.measure`."""
     opened = bundle.read(options.bundle)
     source = inputs.source(options)
     known = bundle.read(options.detector) if options.detector else None
@@ -36,13 +36,23 @@ def run(options: Namespace) -> int:
     measured = calibration.measure(opened, source, detector, options.every, options.measured_on)
     measured_on = overlap.marked(measured.calibration.measured_on)
     found = measured.calibration.model_copy(update={"measured_on": measured_on})
-    manifest = opened.manifest.model_copy(update={"calibration": found})
+    changes: dict[str, object] = {"calibration": found}
     after = measured.after
     bins = zip(after.scores.tolist(), after.similarities.tolist(), after.keypoints.tolist(), strict=True)
-    written = bundle.write(options.out, manifest, opened.onnx, model_card.with_scores(opened.card, found, bins))
+    card = model_card.with_scores(opened.card, found, bins)
+    if measured.covariance is not None:
+        covariance = measured.covariance.calibration.model_copy(update={"measured_on": measured_on})
+        changes["covariance"] = covariance
+        card = model_card.with_uncertainty(card, covariance, (row.cells for row in measured.covariance.rows))
+    manifest = opened.manifest.model_copy(update=changes)
+    written = bundle.write(options.out, manifest, opened.onnx, card)
     what = "boxes" if manifest.is_detector else "labelled keypoints"
     print(
         f"{written.path}: {found.samples:,} {what} on {found.pictures} pictures; expected calibration error "
         f"{found.error_before:.3f} before, {found.error:.3f} after (each half by the curves of the other)"
     )
+    if measured.covariance is not None:
+        print("labels within the ellipses of 50 and 90 % (likewise):")
+        for row in measured.covariance.rows:
+            print("  " + "  ".join(row.cells))
     return 0

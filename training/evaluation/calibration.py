@@ -22,8 +22,9 @@ from service.pose.detector import PersonDetector
 from service.pose.estimator import PoseEstimator
 from service.pose.types import Boxes, Floats, Image, expected_oks
 from training.data import coco, images
-from training.evaluation import coco_ap, predictions
-from training.evaluation.predictions import Reliability
+from training.evaluation import coco_ap, covariance, predictions
+from training.evaluation.covariance import CovarianceResult
+from training.evaluation.predictions import Predictions, Reliability
 
 PRIOR_PRECISION = 3.0
 """Precision of the Gaussian priors on offset and slope."""
@@ -76,11 +77,13 @@ class CalibrationResult:
         calibration: Fitted on all pictures.
         before: Reliability of the uncalibrated scores.
         after: Reliability of the calibrated scores, each half of the pictures with the curves of the other half.
+        covariance: Calibrated covariances and their quality; None for a detector.
     """
 
     calibration: Calibration
     before: Reliability
     after: Reliability
+    covariance: CovarianceResult | None
 
 
 def measure(
@@ -102,10 +105,8 @@ def measure(
     bare = replace(opened, manifest=opened.manifest.model_copy(update={"calibration": None}))
     runner = OnnxRunner(bare.onnx, threads=1)
     is_detector = bare.manifest.is_detector
-    if is_detector:
-        found = _boxes(source, PersonDetector(bare, runner), every)
-    else:
-        found = _keypoints(source, PoseEstimator(bare, runner), every)
+    predicted = None if is_detector else _predict(source, bare, runner, every)
+    found = _boxes(source, PersonDetector(bare, runner), every) if predicted is None else _keypoints(predicted)
     count = len(np.unique(found.pictures))
     if count < 2 or len(found.scores) < MIN_SAMPLES:
         kind = "boxes" if is_detector else "labelled keypoints"
@@ -130,19 +131,30 @@ def measure(
         known = replace(bare, manifest=bare.manifest.model_copy(update={"calibration": calibration}))
         presence = _presence(source, PoseEstimator(known, runner), detector, every)
         calibration = calibration.model_copy(update={"presence": presence})
-    return CalibrationResult(calibration, before, after)
+    covariances = None
+    if predicted is not None:
+        scores = calibration.calibrate(predicted.poses.scores)
+        predicted = replace(predicted, poses=replace(predicted.poses, scores=scores))
+        covariances = covariance.measure(predicted, bare.manifest, calibration.measured_on)
+    return CalibrationResult(calibration, before, after, covariances)
 
 
-def _keypoints(source: coco.Source, estimator: PoseEstimator, every: int) -> ScoreSamples:
-    """Return every labelled keypoint, predicted in its person's labelled box, with its similarity."""
-    found = predictions.collect(source, estimator, every)
+def _predict(source: coco.Source, bare: Bundle, runner: OnnxRunner, every: int) -> Predictions:
+    """Predict everyone in the labelled box, with raw scores and with the spreads of the heatmaps as covariances."""
+    skeleton = PoseEstimator(bare, runner).skeleton
+    known = bare.manifest.model_copy(update={"covariance": covariance.uncalibrated(len(skeleton))})
+    return predictions.collect(source, PoseEstimator(replace(bare, manifest=known), runner), every, covariance=True)
+
+
+def _keypoints(found: Predictions) -> ScoreSamples:
+    """Return every labelled keypoint with its similarity."""
     rows, columns = np.nonzero(found.labelled)
     return ScoreSamples(
         found.poses.scores[rows, columns],
         found.similarities[rows, columns],
         columns,
         found.image_ids[rows],
-        np.minimum(np.arange(len(estimator.skeleton)), np.array(estimator.skeleton.flip)),
+        np.minimum(np.arange(len(found.skeleton)), np.array(found.skeleton.flip)),
     )
 
 

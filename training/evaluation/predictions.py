@@ -90,13 +90,14 @@ class Reliability:
         return float((gaps * self.keypoints).sum() / max(1, self.keypoints.sum()))
 
 
-def collect(source: coco.Source, estimator: PoseEstimator, every: int = 1) -> Predictions:
+def collect(source: coco.Source, estimator: PoseEstimator, every: int = 1, *, covariance: bool = False) -> Predictions:
     """Predict everyone with a labelled keypoint in the labelled box.
 
     Args:
         source: Labelled pictures.
         estimator: The pose network.
         every: Only pictures whose id is divisible by this.
+        covariance: Whether the poses get their covariances.
 
     Raises:
         DatasetError: A file is missing or unreadable, or nobody is labelled.
@@ -108,7 +109,8 @@ def collect(source: coco.Source, estimator: PoseEstimator, every: int = 1) -> Pr
     inhabited = [i for i in picture_ids if people[i]]
     found = []
     for image_id, image in images.iterate_labelled(source, truth, inhabited, f"predict {estimator.manifest.name}"):
-        poses = estimator.estimate(image, boxes.from_xywh([a["bbox"] for a in people[image_id]]))
+        people_boxes = boxes.from_xywh([a["bbox"] for a in people[image_id]])
+        poses = estimator.estimate(image, people_boxes, covariance=covariance)
         found.append(_with_labels(people[image_id], poses, estimator.skeleton, picture_ids))
     if not found:
         raise DatasetError(

@@ -7,6 +7,7 @@ from typing import Any
 
 from service.pose.bundle import Manifest
 from service.pose.calibration import Calibration
+from service.pose.covariance import CovarianceCalibration
 from service.pose.skeleton import Skeleton
 from training.networks.registry import BACKBONES
 from training.recipe.recipe import Recipe
@@ -19,7 +20,7 @@ LIMITS = {
     "detector": """- People below about 20 px of the network's input, and people in dense crowds, are missed.
 - Boxes of people that the picture's edge truncates end at the edge.""",
 }
-FIGURES, SCORES = "## Figures", "## Scores"
+FIGURES, SCORES, UNCERTAINTY = "## Figures", "## Scores", "## Uncertainty"
 SCORES_UNKNOWN = [
     SCORES,
     "",
@@ -185,3 +186,34 @@ def with_scores(text: str, calibration: Calibration, bins: Iterable[tuple[float,
         "",
     ]
     return "\n".join([head.rstrip("\n"), "", *section, behind]).rstrip("\n") + "\n"
+
+
+def with_uncertainty(text: str, calibration: CovarianceCalibration, rows: Iterable[Iterable[str]]) -> str:
+    """Replace the section on covariances of a card, which follows that on scores.
+
+    Args:
+        text: The card, with a section on scores.
+        calibration: What was fitted.
+        rows: Name, count and coverage of 50 % and of 90 % ellipses of groups of keypoints, measured on pictures that
+            the calibration was not fitted to.
+    """
+    head, _, rest = text.partition(f"{UNCERTAINTY}\n")
+    if rest:
+        behind = rest[rest.index("\n## ") + 1 :] if "\n## " in rest else ""
+    else:
+        before, mark, section = text.partition(f"{SCORES}\n")
+        at = section.find("\n## ") + 1 or len(section)
+        head, behind = before + mark + section[:at], section[at:]
+    section_lines = [
+        UNCERTAINTY,
+        "",
+        "With `covariance=true` every keypoint has the covariance of its error. How many labels, in percent, lay",
+        f"within the ellipses that are to contain 50 and 90 % of them, on {calibration.measured_on}, each half of the",
+        "pictures with the calibration of the other half; in brackets 95 % intervals. Labels are off themselves.",
+        "",
+        "| keypoints | count | within 50 % | within 90 % |",
+        "|---|---|---|---|",
+        *(f"| {' | '.join(row)} |" for row in rows),
+        "",
+    ]
+    return "\n".join([head.rstrip("\n"), "", *section_lines, behind]).rstrip("\n") + "\n"

@@ -215,6 +215,7 @@ def _manifest(opened: Bundle, name: str, plain: Figures, small: Figures, inputs:
     changes = {
         "name": name,
         "calibration": None,  # of the float graph's scores
+        "covariance": None,
         "metrics": {"ap": small.ap, "ap_float": plain.ap, "time_ratio": small.ms / plain.ms},
         "quantized": Quantized(
             source=old.name, source_version=old.version, source_sha256=old.files[bundle.ONNX], inputs=inputs

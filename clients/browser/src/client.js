@@ -24,6 +24,7 @@ import { readPose } from "./wire.js";
  * @property {number} [maxPeople] Maximum number of people.
  * @property {number} [minScore] Poses with a lower score are left out.
  * @property {number} [keypointThreshold] Minimum score of a `visible` keypoint; all keypoints are returned.
+ * @property {boolean} [covariance] Give keypoints their `covariance`, which not every model has; not in local mode.
  * @property {number} [maxSide] Longest side to send, pixels; larger pictures are shrunk first. Does not apply to blobs.
  * @property {number} [quality] JPEG quality, 0..1; default 0.92.
  * @property {AbortSignal} [signal] Aborts the call, e.g. `AbortSignal.timeout(5000)`.
@@ -239,6 +240,7 @@ function callOf(options, scale) {
     max_people: options.maxPeople,
     min_score: options.minScore,
     keypoint_threshold: options.keypointThreshold,
+    covariance: options.covariance,
   };
   return { query, signal: options.signal };
 }

@@ -34,6 +34,10 @@ export class Scale {
     for (const keypoint of pose.keypoints) {
       keypoint.x = (keypoint.x + 0.5) * x - 0.5;
       keypoint.y = (keypoint.y + 0.5) * y - 0.5;
+      if (keypoint.covariance) {
+        const [[xx, xy], [, yy]] = keypoint.covariance;
+        keypoint.covariance = [[xx * x * x, xy * x * y], [xy * x * y, yy * y * y]];
+      }
     }
     const { xMin, yMin, width, height } = pose.box;
     pose.box = makeBox((xMin + 0.5) * x - 0.5, (yMin + 0.5) * y - 0.5, width * x, height * y);

@@ -20,6 +20,7 @@ import { frameHeader, HEADER_BYTES, readPose } from "./wire.js";
  * @property {number} [maxPeople] As in `PredictOptions`.
  * @property {number} [minScore] As in `PredictOptions`.
  * @property {number} [keypointThreshold] As in `PredictOptions`.
+ * @property {boolean} [covariance] As in `PredictOptions`; that of the unsmoothed keypoints where they are smoothed.
  * @property {boolean} [track] Give people ids that stay the same from frame to frame; default true.
  * @property {boolean} [smooth] Smooth the keypoints of tracked people over time; default true.
  * @property {number} [maxFps] Maximum number of frames to send per second; default 30.
@@ -93,12 +94,12 @@ export class PoseStream {
    * @param {StreamOptions} options
    */
   constructor(url, key, source, options) {
-    const { model, maxPeople, minScore, keypointThreshold, track = true, smooth = true } = options;
+    const { model, maxPeople, minScore, keypointThreshold, covariance, track = true, smooth = true } = options;
     const { maxFps = 30, maxRetries = Infinity } = options;
     const hello = {
       type: "hello", policy: "latest", track, smooth, max_fps: maxFps,
       format: keypointThreshold === undefined ? "compact" : "pose", // only `pose` has the field `visible`
-      model, max_people: maxPeople, min_score: minScore, keypoint_threshold: keypointThreshold,
+      model, max_people: maxPeople, min_score: minScore, keypoint_threshold: keypointThreshold, covariance,
     };
     this.#connection = new StreamConnection(url, key, hello, maxRetries, {
       onMessage: (message) => this.#receive(message),

@@ -2,8 +2,13 @@
 
 /** @typedef {{ width: number, height: number }} Size Pixels. */
 /**
- * @typedef {{ x: number, y: number, score: number, name: string, visible?: boolean }} Keypoint Pixels; score: expected
- *   OKS, 0..1; visible: whether the score reaches `keypointThreshold`, missing in streams without that option.
+ * @typedef {readonly [readonly [number, number], readonly [number, number]]} Covariance [[xx, xy], [xy, yy]], pixels².
+ */
+/**
+ * @typedef {{ x: number, y: number, score: number, name: string, visible?: boolean, covariance?: Covariance | null }}
+ *   Keypoint Pixels; score: expected OKS, 0..1; visible: whether the score reaches `keypointThreshold`, missing in streams
+ *   without that option; covariance: of the keypoint's error, only with the option `covariance`, null where the model
+ *   that answered has none.
  */
 /** @typedef {{ xMin: number, yMin: number, xMax: number, yMax: number, width: number, height: number }} Box Pixels. */
 /** @typedef {readonly (readonly [number, number])[]} Edges Pairs of keypoint indices, from 0. */
@@ -71,7 +76,7 @@ export function readFrame(message) {
  *   skeleton is not COCO's.
  * @returns {Pose}
  */
-export function readPose({ id, score, box, keypoints }, skeleton) {
+export function readPose({ id, score, box, keypoints, covariances }, skeleton) {
   const names = skeleton.keypoints ?? KEYPOINTS;
   /** @type {Pose} */
   const pose = {
@@ -83,9 +88,21 @@ export function readPose({ id, score, box, keypoints }, skeleton) {
     score,
     box: makeBox(box[0], box[1], box[2], box[3]),
   };
+  pose.keypoints.forEach((keypoint, k) => {
+    const matrix = covariances ? matrixOf(covariances[k]) : keypoints[k].covariance;
+    if (matrix !== undefined) keypoint.covariance = matrix;
+  });
   if (id !== null) pose.id = Number(id);
   if (skeleton.edges && skeleton.skeleton !== "coco17") pose.edges = skeleton.edges;
   return pose;
+}
+
+/**
+ * @param {[number, number, number] | null} entries
+ * @returns {Covariance | null}
+ */
+function matrixOf(entries) {
+  return entries && [[entries[0], entries[1]], [entries[1], entries[2]]];
 }
 
 /**

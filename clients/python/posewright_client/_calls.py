@@ -38,6 +38,7 @@ class Options(TypedDict, total=False):
         max_people: Maximum number of people.
         min_score: Poses with a lower score are left out.
         keypoint_threshold: Minimum score of a ``visible`` keypoint; all keypoints are returned.
+        covariance: Whether keypoints get a ``covariance``, which not every model has.
     """
 
     model: str | None
@@ -45,6 +46,7 @@ class Options(TypedDict, total=False):
     max_people: int | None
     min_score: float | None
     keypoint_threshold: float | None
+    covariance: bool | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,7 @@ def _query(call: str, options: Options) -> dict[str, str]:
         if name == "boxes":
             query[name] = _boxes(value)
         else:
-            query[name] = str(value)
+            query[name] = str(value).lower() if isinstance(value, bool) else str(value)
     return query
 
 

@@ -15,7 +15,9 @@ from posewright_client._retries import Retries
 
 IN_FLIGHT = {"latest": 2, "all": 8}
 """Default number of unanswered frames. With ``latest``, the server processes one while the next is being sent."""
-_HELLO_FIELDS = ("policy", "track", "smooth", "max_fps", "model", "max_people", "min_score", "keypoint_threshold")
+_HELLO_FIELDS = (
+    "policy", "track", "smooth", "max_fps", "model", "max_people", "min_score", "keypoint_threshold", "covariance",
+)  # fmt: skip
 """Options that are sent to the server; the others concern the client only."""
 RECONNECTS = Retries(attempts=10, budget_s=60.0)
 
@@ -49,6 +51,7 @@ class StreamOptions:
         max_people: As in `Options`.
         min_score: As in `Options`; a tracked person is kept until the score falls below 0.6 x ``min_score``.
         keypoint_threshold: As in `Options`.
+        covariance: As in `Options`; where keypoints are smoothed, it is that of the unsmoothed ones.
         max_in_flight: Maximum number of frames sent and not yet read as results; None: 2 for ``latest``, 8 for ``all``.
             With ``all``, the server may lower it.
         reply_timeout_s: Maximum time without a reply while frames are unanswered, seconds; then the stream reconnects.
@@ -64,6 +67,7 @@ class StreamOptions:
     max_people: int | None = None
     min_score: float | None = None
     keypoint_threshold: float | None = None
+    covariance: bool | None = None
     max_in_flight: int | None = None
     reply_timeout_s: float = 10.0
     jpeg_quality: int = JPEG_QUALITY
@@ -107,6 +111,7 @@ class StreamArguments(TypedDict, total=False):
     max_people: int | None
     min_score: float | None
     keypoint_threshold: float | None
+    covariance: bool | None
     max_in_flight: int | None
     reply_timeout_s: float
     jpeg_quality: int

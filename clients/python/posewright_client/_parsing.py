@@ -10,6 +10,7 @@ from posewright_client._errors import BadReply, ProblemError
 from posewright_client._results import (
     Box,
     Comparison,
+    Covariance,
     Keypoint,
     Match,
     Model,
@@ -128,7 +129,9 @@ def parse_poses(entries: Sequence[Any], skeleton: ReplySkeleton = COCO) -> tuple
             None if it.get("id") is None else str(it["id"]),
             float(it["score"]),
             _box(it["box"]),
-            tuple(_keypoint(i, point, skeleton) for i, point in enumerate(it["keypoints"])),
+            tuple(
+                _keypoint(i, point, skeleton, it.get("covariances") or ()) for i, point in enumerate(it["keypoints"])
+            ),
             it.get("fallback"),
             skeleton.edges,
         )
@@ -136,11 +139,20 @@ def parse_poses(entries: Sequence[Any], skeleton: ReplySkeleton = COCO) -> tuple
     )
 
 
-def _keypoint(index: int, point: Any, skeleton: ReplySkeleton) -> Keypoint:
+def _keypoint(index: int, point: Any, skeleton: ReplySkeleton, covariances: Sequence[Any]) -> Keypoint:
     if isinstance(point, Mapping):
-        return Keypoint(point["name"], float(point["x"]), float(point["y"]), float(point["score"]), point["visible"])
+        numbers = float(point["x"]), float(point["y"]), float(point["score"])
+        matrix = point.get("covariance")
+        covariance = None if matrix is None else _covariance(matrix[0][0], matrix[0][1], matrix[1][1])
+        return Keypoint(point["name"], *numbers, point["visible"], covariance)
     x, y, score = point
-    return Keypoint(skeleton.keypoints[index], float(x), float(y), float(score))
+    entries = covariances[index] if covariances else None
+    covariance = None if entries is None else _covariance(*entries)
+    return Keypoint(skeleton.keypoints[index], float(x), float(y), float(score), covariance=covariance)
+
+
+def _covariance(xx: float, xy: float, yy: float) -> Covariance:
+    return (float(xx), float(xy)), (float(xy), float(yy))
 
 
 def _box(numbers: Sequence[float]) -> Box:

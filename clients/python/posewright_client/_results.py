@@ -17,6 +17,8 @@ from posewright_client._skeleton import EDGES, KEYPOINTS
 
 Raw = Mapping[str, Any]
 Box = tuple[float, float, float, float]
+Covariance = tuple[tuple[float, float], tuple[float, float]]
+"""((xx, xy), (xy, yy))."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,8 @@ class Keypoint:
         y: px.
         score: 0..1.
         visible: Whether the score reaches `keypoint_threshold`; None in streams without `keypoint_threshold`.
+        covariance: Of the keypoint's error, px²; None without the option ``covariance``, or where the model that
+            answered has none.
     """
 
     name: str
@@ -36,6 +40,7 @@ class Keypoint:
     y: float
     score: float
     visible: bool | None = None
+    covariance: Covariance | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +110,17 @@ class People(Sequence[Pose]):
         table = np.asarray(rows, np.float32).reshape(len(rows), count, 3)
         return np.ascontiguousarray(table[..., :2]), np.ascontiguousarray(table[..., 2])
 
+    def covariances(self) -> NDArray[np.float32]:
+        """Return each keypoint's covariance, float32 (N, K, 2, 2) px²; NaN where it has none. K is 17 if N is 0."""
+        unknown = ((np.nan, np.nan), (np.nan, np.nan))
+        rows = [[it.covariance or unknown for it in pose.keypoints] for pose in self.poses]
+        return np.asarray(rows, np.float32).reshape(len(rows), len(rows[0]) if rows else len(KEYPOINTS), 2, 2)
+
     def to_supervision(self) -> Any:
-        """Return `supervision.KeyPoints`, with the boxes as ``data["xywh"]`` and the track ids as ``data["id"]``.
+        """Return `supervision.KeyPoints`.
+
+        Its ``data`` have the boxes as ``xywh``, the track ids as ``id``, and `covariances`, which supervision's ellipse
+        annotators draw, as ``covariance`` if any keypoint has one.
 
         Raises:
             MissingExtra: supervision 0.29 or newer is not installed.
@@ -117,12 +131,16 @@ class People(Sequence[Pose]):
             raise MissingExtra("to_supervision() needs: pip install 'posewright-client[supervision]'") from error
         keypoints, scores = self.to_numpy()
         boxes = np.asarray([pose.box for pose in self.poses], np.float32).reshape(-1, 4)
+        data: dict[str, Any] = {"xywh": boxes, "id": np.asarray([pose.id or "" for pose in self.poses], str)}
+        covariances = self.covariances()
+        if np.isfinite(covariances).any():
+            data["covariance"] = covariances
         return KeyPoints(
             xy=keypoints,
             class_id=np.zeros(len(self.poses), int),
             keypoint_confidence=scores,
             detection_confidence=np.asarray([pose.score for pose in self.poses], np.float32),
-            data={"xywh": boxes, "id": np.asarray([pose.id or "" for pose in self.poses], str)},
+            data=data,
         )
 
 

@@ -5,9 +5,16 @@ A keypoint at crop pixel x lies at cell coordinate (x + 1/2) / stride - 1/2 (con
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from service.pose.types import Floats, Heatmaps
+
+MIN_CURVATURE, MAX_CURVATURE = 0.01, 10.0
+"""Bounds of the curvature of a heatmap's logarithm at its peak, per cell², so that its inverse, a variance, is finite
+and above 0: standard deviations lie between a third of a cell and ten cells."""
 
 
 def encode(keypoints_crop: Floats, heatmap_size: tuple[int, int], stride: float, sigma_cells: float) -> Heatmaps:
@@ -51,6 +58,51 @@ def decode(heatmaps: Heatmaps, stride: float) -> tuple[Floats, Floats]:
     Returns:
         Keypoints float32 (N, K, 2) in crop px and scores float32 (N, K), the peaks' heights clipped to 0..1.
     """
+    n, k, _, w = heatmaps.shape
+    peak, scores, center_y, center_x, logs = _around_peaks(heatmaps)
+    peak_y, peak_x = np.divmod(peak, w)
+    dx = (logs[:, 1, 2] - logs[:, 1, 0]) / 2
+    dy = (logs[:, 2, 1] - logs[:, 0, 1]) / 2
+    dxx, dxy, dyy = _curvatures(logs)
+    det = dxx * dyy - dxy**2
+    has_top = (det > 1e-9) & (dxx < 0)
+    det = np.where(has_top, det, 1)
+    x = np.where(has_top, center_x - (dyy * dx - dxy * dy) / det, peak_x)
+    y = np.where(has_top, center_y - (dxx * dy - dxy * dx) / det, peak_y)
+    # A top more than one cell away from the highest cell belongs to another peak.
+    cells = np.stack([np.clip(x, peak_x - 1, peak_x + 1), np.clip(y, peak_y - 1, peak_y + 1)], axis=1)
+    keypoints_crop = (cells + 0.5) * stride - 0.5
+    return keypoints_crop.reshape(n, k, 2).astype(np.float32), scores.reshape(n, k).astype(np.float32)
+
+
+def spread(heatmaps: Heatmaps, stride: float) -> Floats:
+    """Covariance of the Gaussian whose logarithm has the curvature of each heatmap's at its peak.
+
+    That is Laplace's approximation of a distribution, and exact for Gaussians, within the map and at its border. A map
+    that has no peak is as wide as `MIN_CURVATURE` allows.
+
+    Args:
+        heatmaps: float32 (N, K, h, w), h and w at least 5.
+        stride: Crop pixels per cell.
+
+    Returns:
+        float32 (N, K, 2, 2), crop px², positive definite.
+    """
+    n, k = heatmaps.shape[:2]
+    dxx, dxy, dyy = _curvatures(_around_peaks(heatmaps)[-1].astype(np.float64))
+    curvatures, axes = np.linalg.eigh(-np.stack([dxx, dxy, dxy, dyy], axis=1).reshape(-1, 2, 2))
+    variances = stride**2 / np.clip(curvatures, MIN_CURVATURE, MAX_CURVATURE)
+    covariances = (axes * variances[:, None, :]) @ axes.swapaxes(1, 2)
+    return np.asarray(covariances.reshape(n, k, 2, 2), np.float32)
+
+
+def _around_peaks(
+    heatmaps: Heatmaps,
+) -> tuple[NDArray[np.intp], Floats, NDArray[np.intp], NDArray[np.intp], Floats]:
+    """Index of the highest cell (N·K,), its height clipped to 0..1, and the smoothed logarithms around it.
+
+    These are float32 (N·K, 3, 3), with the row and column of their middle cell (N·K,).
+    """
     n, k, h, w = heatmaps.shape
     flat = heatmaps.reshape(n * k, h * w)
     rows = np.arange(n * k)
@@ -65,19 +117,13 @@ def decode(heatmaps: Heatmaps, stride: float) -> tuple[Floats, Floats]:
     ]
     logs = np.log(np.maximum(window, 1e-8))
     logs = (logs[:, :-2] + 2 * logs[:, 1:-1] + logs[:, 2:]) / 4
-    logs = (logs[:, :, :-2] + 2 * logs[:, :, 1:-1] + logs[:, :, 2:]) / 4  # (n·k, 3, 3)
+    logs = (logs[:, :, :-2] + 2 * logs[:, :, 1:-1] + logs[:, :, 2:]) / 4
+    return peak, scores, center_y, center_x, logs
 
-    dx = (logs[:, 1, 2] - logs[:, 1, 0]) / 2
-    dy = (logs[:, 2, 1] - logs[:, 0, 1]) / 2
+
+def _curvatures(logs: NDArray[np.floating]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Second derivatives xx, xy and yy, each (M,), in the middle of 3 x 3 cells (M, 3, 3)."""
     dxx = logs[:, 1, 2] - 2 * logs[:, 1, 1] + logs[:, 1, 0]
     dyy = logs[:, 2, 1] - 2 * logs[:, 1, 1] + logs[:, 0, 1]
     dxy = (logs[:, 2, 2] - logs[:, 2, 0] - logs[:, 0, 2] + logs[:, 0, 0]) / 4
-    det = dxx * dyy - dxy**2
-    has_top = (det > 1e-9) & (dxx < 0)
-    det = np.where(has_top, det, 1)
-    x = np.where(has_top, center_x - (dyy * dx - dxy * dy) / det, peak_x)
-    y = np.where(has_top, center_y - (dxx * dy - dxy * dx) / det, peak_y)
-    # A top more than one cell away from the highest cell belongs to another peak.
-    cells = np.stack([np.clip(x, peak_x - 1, peak_x + 1), np.clip(y, peak_y - 1, peak_y + 1)], axis=1)
-    keypoints_crop = (cells + 0.5) * stride - 0.5
-    return keypoints_crop.reshape(n, k, 2).astype(np.float32), scores.reshape(n, k).astype(np.float32)
+    return dxx, dxy, dyy

@@ -10,14 +10,16 @@ from numpy.typing import NDArray
 
 from service.pose.boxes import to_xywh
 from service.pose.skeleton import Skeleton
-from service.pose.types import Poses
+from service.pose.types import Floats, Poses
 
 Json = dict[str, Any]
+Covariance = list[float]
+"""[xx, xy, yy]: the entries of a symmetric 2 x 2 matrix."""
 
 
 @dataclass(frozen=True, slots=True)
 class PoseRecord:
-    """One person's pose, rounded: coordinates to two decimals, scores to four.
+    """One person's pose, rounded: coordinates to two decimals, scores to four, covariances to three.
 
     Attributes:
         names: Names of the K keypoints.
@@ -28,6 +30,7 @@ class PoseRecord:
         keypoints: K of [x, y, score], px.
         visible: K; whether a keypoint's score reaches the caller's threshold.
         fallback: Why the teacher answered for this person; None where the requested model did.
+        covariances: K of [xx, xy, yy], px², or K of None where the model's bundle knows none; None: nobody asked.
     """
 
     names: tuple[str, ...]
@@ -38,6 +41,7 @@ class PoseRecord:
     keypoints: list[list[float]]
     visible: list[bool]
     fallback: str | None
+    covariances: list[Covariance] | list[None] | None = None
 
 
 def records_of(
@@ -66,6 +70,7 @@ def records_of(
         (poses.scores >= keypoint_threshold).tolist(),
         strict=True,
     )
+    covariances = _written(poses.covariances, len(poses))
     return [
         PoseRecord(
             names=skeleton.keypoints,
@@ -76,9 +81,24 @@ def records_of(
             keypoints=keypoints,
             visible=visible,
             fallback="low_confidence" if by_fallback is not None and by_fallback[i] else None,
+            covariances=covariances[i],
         )
         for i, (score, box, keypoints, visible) in enumerate(columns)
     ]
+
+
+def _written(covariances: Floats | None, people: int) -> list[list[Covariance] | list[None] | None]:
+    """Round covariances (N, K, 2, 2) to three decimals; see `PoseRecord.covariances`."""
+    if covariances is None:
+        return [None] * people
+    rows = rounded(covariances.reshape(*covariances.shape[:2], 4)[..., [0, 1, 3]], 3)
+    return [[None] * len(row) if np.isnan(one).any() else row for row, one in zip(rows, covariances, strict=True)]
+
+
+def add_covariances(keypoints: list[Json], record: PoseRecord) -> None:
+    """Give each of K written keypoints its ``covariance``, [[xx, xy], [xy, yy]] or None, if somebody asked for it."""
+    for keypoint, entries in zip(keypoints, record.covariances or (), strict=False):
+        keypoint["covariance"] = None if entries is None else [entries[:2], entries[1:]]
 
 
 def rounded(array: NDArray[np.floating], decimals: int) -> list[Any]:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from service.wire.formats.record import Json, PoseRecord
+from service.wire.formats.record import Json, PoseRecord, add_covariances
 
 
 class RoboflowKeypoint(BaseModel):
@@ -17,6 +17,9 @@ class RoboflowKeypoint(BaseModel):
     confidence: float
     class_id: int
     class_: str = Field(alias="class")
+    covariance: tuple[tuple[float, float], tuple[float, float]] | None = Field(
+        None, description="As in `format=pose`; present only with `covariance=true`."
+    )
 
 
 class RoboflowPerson(BaseModel):
@@ -56,6 +59,7 @@ def write_pose(record: PoseRecord) -> Json:
             {"x": x, "y": y, "confidence": score, "class_id": k, "class": name} for k, (name, (x, y, score)) in columns
         ],
     }
+    add_covariances(written["keypoints"], record)
     if record.track_id is not None:
         written["tracker_id"] = record.track_id
     return written

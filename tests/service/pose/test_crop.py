@@ -63,3 +63,18 @@ def test_shrinking_averages_pixels() -> None:
     image = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
     crops = crop.cut(image, np.array([[50, 50, 350, 350]], np.float32), (75, 75), 1.0)
     assert crops.pixels.std() < 3
+
+
+@given(angle=st.floats(-np.pi, np.pi), scale=st.floats(0.1, 8), mirrored=st.booleans(), shift=st.floats(-500, 500))
+def test_covariances_follow_their_points(angle: float, scale: float, mirrored: bool, shift: float) -> None:
+    """The covariance of mapped draws is the mapped covariance of the draws."""
+    rng = np.random.default_rng(5)
+    draws = rng.normal(size=(1, 4000, 2)) @ np.array([[3.0, 0.0], [1.5, 1.0]])
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    linear = scale * turn @ np.diag([-1.0 if mirrored else 1.0, 1.0])
+    affine = np.concatenate([linear, np.full((2, 1), shift)], axis=1)[None].astype(np.float32)
+    before = np.cov(draws[0].T).astype(np.float32)[None, None]
+    found = crop.transform_covariances(before, affine)
+    assert found.dtype == np.float32
+    moved = crop.transform(draws.astype(np.float32), affine)[0].astype(np.float64)
+    np.testing.assert_allclose(found[0, 0], np.cov(moved.T), rtol=1e-3, atol=1e-3 * scale**2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -104,6 +105,33 @@ def test_openpose_lists_body_25(people: Poses) -> None:
             points[middle] = np.array([*(left[:2] + right[:2]) / 2, min(left[2], right[2])])
         close(told[:19], np.array([points[name] for name in names]), 2)
         assert not told[19:].any()  # toes and heels, which COCO does not label
+
+
+@given(poses(), st.integers(0, 2**32 - 1))
+def test_covariances_are_where_each_format_has_them(people: Poses, seed: int) -> None:
+    """The last person's model knows none."""
+    roots = np.random.default_rng(seed).uniform(-30, 30, (len(people), K, 2, 2)).astype(np.float32)
+    covariances = roots @ roots.swapaxes(2, 3)
+    covariances[-1:] = np.nan
+    asked = replace(people, covariances=covariances)
+    rows = zip(*(written(layout, asked) for layout in ("pose", "compact", "roboflow")), covariances, strict=True)
+    for pose, compact, roboflow, true in rows:
+        Pose.model_validate(pose)
+        CompactPose.model_validate(compact)
+        RoboflowPerson.model_validate(roboflow)
+        told = [point["covariance"] for point in pose["keypoints"]]
+        assert told == [point["covariance"] for point in roboflow["keypoints"]]
+        if np.isnan(true).any():
+            assert told == compact["covariances"] == [None] * K
+            continue
+        np.testing.assert_allclose(told, true, rtol=1e-6, atol=0.00051)
+        assert compact["covariances"] == [[xx, xy, yy] for (xx, xy), (_, yy) in told]
+
+
+@given(poses())
+def test_nothing_is_said_of_covariances_that_nobody_asked_for(people: Poses) -> None:
+    for layout in ("pose", "compact", "roboflow"):
+        assert "covariance" not in json.dumps(written(layout, people))
 
 
 def test_track_ids_are_where_each_format_has_them() -> None:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 import numpy as np
 
 from training.data import coco
-from training.evaluation import error_analysis, predictions
+from training.evaluation import coverage, error_analysis, predictions
 from training.evaluation.bootstrap import Interval
 from training.evaluation.error_analysis import KINDS
 from training.evaluation.predictions import Predictions
@@ -125,6 +125,23 @@ def add_reliability(report: ReportPage, found: Predictions) -> None:
             )
         ],
     }
+
+
+def add_coverage(report: ReportPage, found: Predictions) -> None:
+    """Add how many labels lie within the ellipses of the covariances, if the bundle knows covariances."""
+    if found.poses.covariances is None or np.isnan(found.poses.covariances).any():
+        return
+    rows = coverage.measure(found)
+    report.html += [
+        html_page.heading("Uncertainty"),
+        html_page.paragraph(
+            "Labels within the ellipses of the keypoints' covariances that are to contain 50 and 90 % of them, in "
+            "percent. In brackets: 95 % confidence intervals (bootstrap over pictures).",
+            "note",
+        ),
+        html_page.table(["keypoints", "labelled", "within 50 %", "within 90 %"], [row.cells for row in rows]),
+    ]
+    report.numbers["coverage"] = [asdict(row) for row in rows]
 
 
 def add_examples(report: ReportPage, found: Predictions, source: coco.Source) -> None:

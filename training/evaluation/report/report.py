@@ -147,10 +147,11 @@ def _add_boxes(report: ReportPage, about: ReportSubject, source: coco.Source, ev
 
 def _add_poses(report: ReportPage, about: ReportSubject, source: coco.Source, every: int) -> None:
     estimator = PoseEstimator(about.opened, OnnxRunner(about.opened.onnx, threads=1))
-    found = predictions.collect(source, estimator, every)
+    found = predictions.collect(source, estimator, every, covariance=True)
     report.numbers |= {"pictures": len(found.picture_ids), "people": len(found), "mean_oks": float(found.oks.mean())}
     pose_sections.add_precision(report, found, source)
     _add_curves(report, about)
     pose_sections.add_mistakes(report, found)
     pose_sections.add_reliability(report, found)
+    pose_sections.add_coverage(report, found)
     pose_sections.add_examples(report, found, source)

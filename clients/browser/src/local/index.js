@@ -43,7 +43,7 @@ import { readPixels } from "./pixels.js";
  * @property {AbortSignal} [signal] Aborts the loading.
  */
 
-/** @typedef {Omit<PredictOptions, "model" | "maxSide" | "quality">} LocalPredictOptions As for a server. */
+/** @typedef {Omit<PredictOptions, "model" | "maxSide" | "quality" | "covariance">} LocalPredictOptions As for a server. */
 
 /**
  * Load the networks.
