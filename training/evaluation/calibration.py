@@ -20,6 +20,7 @@ from service.pose.bundle import Bundle, BundleError
 from service.pose.calibration import BOX_EDGE, Calibration, logistic, logit
 from service.pose.detector import PersonDetector
 from service.pose.estimator import PoseEstimator
+from service.pose.estimators import Estimator, open_estimator
 from service.pose.types import Boxes, Floats, Image, expected_oks
 from training.data import coco, images
 from training.evaluation import coco_ap, predictions
@@ -105,7 +106,7 @@ def measure(
     if is_detector:
         found = _boxes(source, PersonDetector(bare, runner), every)
     else:
-        found = _keypoints(source, PoseEstimator(bare, runner), every)
+        found = _keypoints(source, open_estimator(bare, runner), every)
     count = len(np.unique(found.pictures))
     if count < 2 or len(found.scores) < MIN_SAMPLES:
         kind = "boxes" if is_detector else "labelled keypoints"
@@ -126,14 +127,14 @@ def measure(
         error_before=round(before.error, 4),
         error=round(after.error, 4),
     )
-    if detector is not None and not is_detector:
+    if detector is not None and bare.manifest.kind == "top_down":
         known = replace(bare, manifest=bare.manifest.model_copy(update={"calibration": calibration}))
         presence = _presence(source, PoseEstimator(known, runner), detector, every)
         calibration = calibration.model_copy(update={"presence": presence})
     return CalibrationResult(calibration, before, after)
 
 
-def _keypoints(source: coco.Source, estimator: PoseEstimator, every: int) -> ScoreSamples:
+def _keypoints(source: coco.Source, estimator: Estimator, every: int) -> ScoreSamples:
     """Return every labelled keypoint, predicted in its person's labelled box, with its similarity."""
     found = predictions.collect(source, estimator, every)
     rows, columns = np.nonzero(found.labelled)
