@@ -21,9 +21,11 @@ from training.onnx.wrap import NORMALISATIONS
 
 SIZE = (320, 320)
 CELL = 8
-WINDOW = (13, 15)
+WINDOW = (15, 21)
 """Cells around a person in which the keypoints are looked for, odd."""
 COLOUR_TOLERANCE = 50.0
+LARGE_MARKER_PX = 40
+"""An area between those of the markers of `spots.SURE` and `spots.UNSURE`, px of an input half as wide."""
 TOP = 20
 """Rows of the layouts in which each person comes once."""
 COUNT = len(COCO17)
@@ -45,6 +47,7 @@ class Stranger:
         order: Order of its keypoints.
         shift: Offset of every keypoint, px of the input.
         batch: Batch size of its input, or the name of a dynamic one.
+        fails_on_sure: Whether running it raises for people whose marker is as large as that of `spots.SURE`.
     """
 
     layout: Layout
@@ -56,6 +59,7 @@ class Stranger:
     order: tuple[int, ...] = tuple(range(COUNT))
     shift: tuple[float, float] = (0.0, 0.0)
     batch: int | str = 1
+    fails_on_sure: bool = False
 
     def save(self, path: Path) -> Path:
         """Write the network as an ONNX file."""
@@ -88,7 +92,11 @@ class _Network(spots.Graph):
         names = self._write(boxes, scores, keypoints)
         width, height = SIZE
         image = helper.make_tensor_value_info("images", TensorProto.FLOAT, [self.kind.batch, 3, height, width])
-        results = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names]
+        deep = [name for name in names if name == "keypoints" and self.kind.layout in {"rtmo", "rf-detr"}]
+        results = [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, [f"{name}{i}" for i in range(3 + (name in deep))])
+            for name in names
+        ]
         graph = helper.make_graph(self.nodes, "hidden", [image], results, self.constants)
         made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
         onnx.checker.check_model(made)
@@ -147,8 +155,13 @@ class _Network(spots.Graph):
             for it, by in zip(columns, (*self.kind.shift, 0), strict=True)
         ]
         keypoints = self.join(*(self.reshape(it, 0, 0, COUNT, 1) for it in moved), axis=3)
-        marker = self.add("Div", [self._sums(self.likeness((spots.MARKER,), rgb)), self.number(30)])
-        marker = self.add("Min", [marker, self.number(0.9)])
+        marked = self.likeness((spots.MARKER,), rgb)
+        marker = self.add("Min", [self.add("Div", [self._sums(marked), self.number(30)]), self.number(0.9)])
+        if self.kind.fails_on_sure:
+            # Picture 1 does not exist: networks run one picture at a time.
+            area = self.add("ReduceSum", [marked, self.sides(1, 2, 3)], keepdims=0)
+            large = self.add("Greater", [area, self.number(LARGE_MARKER_PX)])
+            marker = self.add("Gather", [marker, self.add("Cast", [large], to=TensorProto.INT64)], axis=0)
         scores = self.add("Transpose", [self.reshape(marker, 0, 1, -1)], perm=[0, 2, 1])
         places = self.cut(keypoints, 0, 2, axis=3)
         low = self.add("ReduceMin", [places], axes=[2], keepdims=0)

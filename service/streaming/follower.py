@@ -109,6 +109,7 @@ class Follower:
     ) -> tuple[Poses, Floats]:
         """Estimate the poses of this frame; returns their appearances too."""
         boxes, scores = tracker.predict(time_s)
+        stopwatch.lap("detect")
         found = self._find(picture)
         if found is None:
             return self._estimate_in_boxes(tracker, picture, boxes, scores, stopwatch)

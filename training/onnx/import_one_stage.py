@@ -93,16 +93,14 @@ def _seen(
     if not there.any():
         return usual
     likelihoods = scores[there][:, :1] if layout.name == "yolo-pose-nms" else scores[there]
-    coordinates = boxes[there] if boxes.size else keypoints[there][..., :2]
+    places, certain = _places_and_scores(layout, keypoints[there], usual.keypoint_order)
+    coordinates = boxes[there] if boxes.size else places
     usual = replace(
         usual,
         activation="none" if _are_shares(likelihoods) else "sigmoid",
         units="unit" if np.abs(coordinates).max() <= LARGEST_SHARE else "px",
     )
-    if layout.values > 2:
-        points = keypoints[there]
-        split = usual.keypoint_order == "split"
-        certain = points.reshape(len(points), -1)[:, 2 * layout.keypoint_count :] if split else points[..., 2]
+    if certain.size:
         usual = replace(usual, keypoint_activation="none" if _are_shares(certain) else "sigmoid")
     if boxes.size:
         corners = bool((boxes[there][:, 2:] >= boxes[there][:, :2]).all())
@@ -126,6 +124,16 @@ def _parts(
         scores, rest = outputs[layout.scores][0], keypoints
         boxes = outputs[layout.boxes][0] if layout.boxes else np.zeros((len(scores), 0))
     return boxes, scores, rest.reshape(len(scores), -1, layout.values)
+
+
+def _places_and_scores(
+    layout: OutputLayout, keypoints: NDArray[np.floating], order: str
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """Split keypoints (Q, K, V) into coordinates and scores, of which there may be none."""
+    if order == "split" and layout.values > 2:
+        flat = keypoints.reshape(len(keypoints), -1)
+        return flat[:, : 2 * layout.keypoint_count], flat[:, 2 * layout.keypoint_count :]
+    return keypoints[..., :2], keypoints[..., 2:3]
 
 
 def _are_shares(values: NDArray[np.floating]) -> bool:

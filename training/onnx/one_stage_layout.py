@@ -22,10 +22,6 @@ from training.onnx.probe import ImportRefusedError, Shape
 
 LayoutName = Literal["yolo-pose", "yolo-pose-nms", "rtmo", "detr-pose"]
 LAYOUTS: tuple[LayoutName, ...] = get_args(LayoutName)
-STRIDES = ((8, 16, 32), (8, 16, 32, 64))
-"""Of the levels of YOLO's heads, which decide how many anchors there are."""
-ANCHORS = (1, 3)
-"""Anchors in each cell."""
 MAX_CLASSES = 400
 BOX = 4
 """Numbers of a box."""
@@ -89,7 +85,7 @@ def recognise(
         ImportRefusedError: They are not of the layout that the user named.
     """
     outputs = dict(zip(shape.outputs, found, strict=True))
-    layout = _table(shape, outputs, count, wanted) or _rtmo(outputs) or _detr(outputs, count)
+    layout = _table(outputs, count, wanted) or _rtmo(outputs) or _detr(outputs, count)
     if wanted is not None and (layout is None or layout.name != wanted):
         told = ", ".join(f"{name} {it.shape}" for name, it in outputs.items())
         raise ImportRefusedError(
@@ -99,9 +95,7 @@ def recognise(
     return layout
 
 
-def _table(
-    shape: Shape, outputs: dict[str, NDArray[np.floating]], count: int, wanted: LayoutName | None
-) -> OutputLayout | None:
+def _table(outputs: dict[str, NDArray[np.floating]], count: int, wanted: LayoutName | None) -> OutputLayout | None:
     if len(outputs) != 1:
         return None
     ((name, table),) = outputs.items()
@@ -115,18 +109,18 @@ def _table(
             about_score = columns - BOX - values * count
             if not 1 <= about_score <= most or (most > 2 and columns > table.size // columns):
                 continue
-            rows = table.shape[2 if transposed else 1]
-            once = not transposed and about_score == 2 and rows not in _anchor_counts(shape.input_size)
-            kind: LayoutName = "yolo-pose-nms" if once else "yolo-pose"
-            if wanted in {"yolo-pose", "yolo-pose-nms"} and about_score == 2:
-                kind = wanted
-            return OutputLayout(kind, name, name, name, rows, about_score, count, values, transposed)
+            rows = table[0].T if transposed else table[0]
+            kind: LayoutName = "yolo-pose"
+            if about_score == 2 and (wanted == "yolo-pose-nms" or (wanted is None and _has_class_column(rows))):
+                kind = "yolo-pose-nms"
+            return OutputLayout(kind, name, name, name, len(rows), about_score, count, values, transposed)
     return None
 
 
-def _anchor_counts(size: tuple[int, int]) -> set[int]:
-    cells = {sum((size[0] // stride) * (size[1] // stride) for stride in levels) for levels in STRIDES}
-    return {count * it for it in cells for count in ANCHORS}
+def _has_class_column(rows: NDArray[np.floating]) -> bool:
+    """Whether the second number about the score is a class, 0, 1, …, and not a probability."""
+    classes = rows[:, BOX + 1]
+    return bool((classes == np.round(classes)).all())
 
 
 def _rtmo(outputs: dict[str, NDArray[np.floating]]) -> OutputLayout | None:
