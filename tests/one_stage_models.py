@@ -24,8 +24,8 @@ CELL = 8
 WINDOW = (15, 21)
 """Cells around a person in which the keypoints are looked for, odd."""
 COLOUR_TOLERANCE = 50.0
-LARGE_MARKER_PX = 40
-"""An area between those of the markers of `spots.SURE` and `spots.UNSURE`, px of an input half as wide."""
+LARGE_MARKER_PX = 16
+"""More than the marker of `spots.UNSURE` has in a cell, and less than that of `spots.SURE`, at half their size."""
 TOP = 20
 """Rows of the layouts in which each person comes once."""
 COUNT = len(COCO17)
@@ -155,11 +155,11 @@ class _Network(spots.Graph):
             for it, by in zip(columns, (*self.kind.shift, 0), strict=True)
         ]
         keypoints = self.join(*(self.reshape(it, 0, 0, COUNT, 1) for it in moved), axis=3)
-        marked = self.likeness((spots.MARKER,), rgb)
-        marker = self.add("Min", [self.add("Div", [self._sums(marked), self.number(30)]), self.number(0.9)])
+        marked = self._sums(self.likeness((spots.MARKER,), rgb))
+        marker = self.add("Min", [self.add("Div", [marked, self.number(30)]), self.number(0.9)])
         if self.kind.fails_on_sure:
             # Picture 1 does not exist: networks run one picture at a time.
-            area = self.add("ReduceSum", [marked, self.sides(1, 2, 3)], keepdims=0)
+            area = self.add("ReduceMax", [marked], axes=[1, 2, 3], keepdims=0)
             large = self.add("Greater", [area, self.number(LARGE_MARKER_PX)])
             marker = self.add("Gather", [marker, self.add("Cast", [large], to=TensorProto.INT64)], axis=0)
         scores = self.add("Transpose", [self.reshape(marker, 0, 1, -1)], perm=[0, 2, 1])

@@ -11,7 +11,15 @@ from service.pose.fitting import Fitting
 from service.pose.skeleton import COCO17
 from training.cli import inputs
 from training.data import coco
-from training.onnx import checks, import_one_stage, import_pose, one_stage_checks, one_stage_layout, probe
+from training.onnx import (
+    checks,
+    import_one_stage,
+    import_pose,
+    one_stage_checks,
+    one_stage_graph,
+    one_stage_layout,
+    probe,
+)
 from training.onnx.import_one_stage import OneStageModel
 from training.onnx.one_stage_graph import OneStageConventions
 from training.onnx.one_stage_layout import LAYOUTS
@@ -73,7 +81,9 @@ def run(options: Namespace) -> int | None:
         skeleton=skeleton,
     )
     usual = import_one_stage.usual_conventions(model, shape, layout, joints)
-    return _write(options, imported, replace(usual, **_stated(options)))
+    conventions = replace(usual, **_stated(options))
+    pictures = one_stage_graph.batch_axis(model, shape, layout, conventions, skeleton)
+    return _write(options, replace(imported, pictures=pictures), conventions)
 
 
 def _stated(options: Namespace) -> dict[str, Any]:

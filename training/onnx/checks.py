@@ -81,8 +81,11 @@ class Attempt(Generic[ModelT, ConventionsT]):
 
     @property
     def merit(self) -> float:
-        """Mean of AP and OKS, because a small offset of large people shows in OKS and not in AP."""
-        return (self.ap + float(self.found.oks.mean())) / 2
+        """Mean of AP and OKS, because a small offset of large people shows in OKS and not in AP.
+
+        The OKS of a person of whom a one-stage network is not certain counts less.
+        """
+        return (self.ap + float((self.found.oks * self.found.poses.probabilities).mean())) / 2
 
 
 Change = tuple[tuple[ModelT, ConventionsT], str, str]
@@ -134,6 +137,9 @@ def improve(
         if found.merit >= best.merit + WORTH[kind]:
             was = "as given" if not findings else "then"
             likeness = f"mean OKS {best.found.oks.mean():.3f} and {found.found.oks.mean():.3f}"
+            certain = [float(it.found.poses.probabilities.mean()) for it in (best, found)]
+            if min(certain) < 1:
+                likeness += f", mean score of people {certain[0]:.3f} and {certain[1]:.3f}"
             message = f"AP is {best.ap:.3f} {was}; {words} it would be {found.ap:.3f} ({likeness}): pass {option}"
             findings.append(Finding(kind, message, option))
             best = found

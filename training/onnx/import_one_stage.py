@@ -49,6 +49,7 @@ class OneStageModel:
         licence: Licence of the weights.
         origin: Authors and source of the model.
         skeleton: Its keypoints are predicted by the bundle.
+        pictures: Batch size of the bundle's graph, or the name of a dynamic one; see `one_stage_graph.batch_axis`.
     """
 
     path: Path
@@ -61,6 +62,7 @@ class OneStageModel:
     licence: str
     origin: str
     skeleton: Skeleton = COCO17
+    pictures: str | int = 1
 
 
 def usual_conventions(
@@ -146,7 +148,9 @@ def make(imported: OneStageModel, conventions: OneStageConventions, metrics: dic
     Raises:
         ImportRefusedError: See `one_stage_graph.wrap`.
     """
-    graph = one_stage_graph.wrap(imported.model, imported.shape, imported.layout, conventions, imported.skeleton)
+    graph = one_stage_graph.wrap(
+        imported.model, imported.shape, imported.layout, conventions, imported.skeleton, imported.pictures
+    )
     manifest = Manifest(
         name=imported.name,
         version=imported.version,

@@ -20,6 +20,7 @@ from training.onnx.one_stage_layout import BOX, OutputLayout
 from training.onnx.probe import ImportRefusedError, Shape
 from training.onnx.wrap import THEIRS, PixelConventions, feed, joint_order, takes_batches
 
+PICTURES_AXIS = "pictures"
 MAX_PEOPLE = 100
 """Rows of the outputs."""
 CANDIDATES = 1000
@@ -59,26 +60,44 @@ class OneStageConventions(PixelConventions):
 
 
 def wrap(
-    model: onnx.ModelProto, shape: Shape, layout: OutputLayout, conventions: OneStageConventions, skeleton: Skeleton
+    model: onnx.ModelProto,
+    shape: Shape,
+    layout: OutputLayout,
+    conventions: OneStageConventions,
+    skeleton: Skeleton,
+    pictures: str | int,
 ) -> bytes:
-    """Build the graph that is served; its batch axis is dynamic where the network's is.
+    """Build the graph that is served.
+
+    Args:
+        model: The network.
+        shape: Its input and the names of its outputs.
+        layout: How people are written in its outputs.
+        conventions: What it expects, and what its numbers mean.
+        skeleton: The keypoints to take.
+        pictures: From `batch_axis`.
 
     Raises:
-        ImportRefusedError: ``conventions.joints`` do not fit, the graph is too old, or the wrapped graph does not run.
+        ImportRefusedError: ``conventions.joints`` or the class do not fit, or the graph is too old.
     """
     opset = next((it.version for it in model.opset_import if it.domain in {"", "ai.onnx"}), OLDEST_OPSET)
     if opset < OLDEST_OPSET:
         raise ImportRefusedError(f"expected a graph of opset {OLDEST_OPSET} or later, got {opset}; export it anew")
     order = joint_order(conventions.joints, layout.keypoint_count, skeleton)
-    made = _Builder(model, shape, layout, conventions, order).build("pictures")
-    if takes_batches(made, shape):
-        return made
-    made = _Builder(model, shape, layout, conventions, order).build(1)
-    _require_running(made, shape)
-    return made
+    return _Builder(model, shape, layout, conventions, order).build(pictures)
 
 
-def _require_running(made: bytes, shape: Shape) -> None:
+def batch_axis(
+    model: onnx.ModelProto, shape: Shape, layout: OutputLayout, conventions: OneStageConventions, skeleton: Skeleton
+) -> str | int:
+    """Try whether the wrapped graph takes several pictures at once: returns the name of the axis, or 1.
+
+    Raises:
+        ImportRefusedError: See `wrap`; or the wrapped graph does not run.
+    """
+    if takes_batches(wrap(model, shape, layout, conventions, skeleton, PICTURES_AXIS), shape):
+        return PICTURES_AXIS
+    made = wrap(model, shape, layout, conventions, skeleton, 1)
     width, height = shape.input_size
     ort.set_default_logger_severity(4)  # the error is reported below
     try:
@@ -87,6 +106,7 @@ def _require_running(made: bytes, shape: Shape) -> None:
         raise ImportRefusedError(f"the wrapped graph does not run: {error}") from error
     finally:
         ort.set_default_logger_severity(2)
+    return 1
 
 
 class _Builder(GraphNodes):
