@@ -99,7 +99,9 @@ def score_poses(
     """
     truth = coco.load(source.annotations)
     coco.require_skeleton(truth, source.annotations, estimator.skeleton)
-    detect: Detect = _no_detector if detector is None else detector.detect
+    detect: Detect = _no_detector
+    if detector is not None:
+        detect = detector.detect
     in_labelled_boxes = detector is None and estimator.needs_boxes
     ids = coco.picture_ids(truth, every, complete=not in_labelled_boxes)
     require_pictures(ids, source, every)

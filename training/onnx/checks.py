@@ -113,7 +113,7 @@ def check(
             ("shift", _other_shifts),
             ("padding", _other_paddings),
         )
-        best, findings = improve(first, steps, lambda *changed: _try(*changed, some))
+        best, findings = improve(first, steps, lambda model, given: _try(model, given, some))
         findings += _score_range(best)
     return first, findings
 
@@ -128,7 +128,8 @@ def improve(
     Returns:
         The best attempt, and the changes that lead to it.
     """
-    best, findings = first, []
+    best = first
+    findings: list[Finding] = []
     for kind, alternatives in steps:
         tried = [(try_one(*changed), words, option) for changed, words, option in alternatives(best)]
         if not tried:

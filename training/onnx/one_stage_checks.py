@@ -48,7 +48,7 @@ def check(
             ("joints", checks.other_joints),
             ("shift", lambda attempt: _other_shifts(attempt, some)),
         )
-        best, findings = checks.improve(first, steps, lambda *changed: _try(*changed, some))
+        best, findings = checks.improve(first, steps, lambda model, given: _try(model, given, some))
     if best.ap < MIN_AP:
         message = (
             f"AP is {best.ap:.3f}: hardly anybody is found where the labels are; check --decoder, --units, --boxes, "
