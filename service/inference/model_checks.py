@@ -44,10 +44,11 @@ def load_checked(registry: ModelRegistry, settings: Settings, path: Path) -> Mod
     model = registry_.load(bundle, settings, registry.batching)
     if model.network is None:
         raise BundleError(f"bundle {path.name!r}: expected a graph that the backend loads, got: {model.failure}")
-    if isinstance(registry.detector, NoDetector) and bundle.manifest.kind == "top_down":
+    answers_by_default = path.name in {registry.student, settings.teacher}
+    if answers_by_default and isinstance(registry.detector, NoDetector) and bundle.manifest.kind == "top_down":
         raise BundleError(
-            f"bundle {path.name!r}: expected a one-stage model, as the server was started without a detector, got a "
-            f"top-down model; put {settings.detector!r} into the models folder and start the server again"
+            f"bundle {path.name!r}: expected a one-stage model, as the server has no detector, got a top-down model; "
+            f"load {settings.detector!r} first"
         )
     registry_.try_out(model, registry.batching)
     return model

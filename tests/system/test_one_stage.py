@@ -60,14 +60,7 @@ def mixed(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ru
     """A server whose student is top-down and whose shadow, the teacher, is one-stage."""
     both = Path(shutil.copytree(folder, tmp_path_factory.mktemp("mixed") / "models"))
     spots.write_detector_bundle(both)
-    settings = Settings(
-        models_dir=both,
-        student="top-down",
-        teacher="rtmo",
-        shadow_share=1,
-        model_control="explicit",
-        fallback_score=0.3,
-    )
+    settings = Settings(models_dir=both, student="top-down", teacher="rtmo", shadow_share=1, model_control="explicit")
     with serving(settings) as running:
         yield running
 
@@ -129,6 +122,22 @@ def test_a_top_down_model_as_default_still_needs_a_detector(folder: Path) -> Non
         serving(Settings(models_dir=folder, student="yolo", teacher="top-down")),
     ):
         pass
+
+
+def test_a_default_becomes_top_down_only_once_there_is_a_detector(folder: Path, tmp_path: Path) -> None:
+    models = Path(shutil.copytree(folder, tmp_path / "models"))
+    with serving(Settings(models_dir=models, student="yolo", teacher="rtmo", model_control="explicit")) as running:
+        shutil.rmtree(models / "yolo")
+        spots.write_pose_bundle(models, "yolo", "student", version="2")
+        refused = running.http.post("/v2/repository/models/yolo/load")
+        assert refused.status_code >= 400
+        assert "expected a one-stage model, as the server has no detector" in refused.json()["error"]
+        assert predicted(running)["model"]["version"] == "1"
+        spots.write_detector_bundle(models)
+        for name in ("detector", "yolo"):
+            assert running.http.post(f"/v2/repository/models/{name}/load").status_code == 200
+        reply = predicted(running)
+    assert (reply["model"]["version"], len(reply["poses"])) == ("2", 2)
 
 
 def test_given_boxes_get_the_people_in_them(alone: Running) -> None:
@@ -215,10 +224,14 @@ def test_a_stream_tells_that_every_frame_is_whole(alone: Running) -> None:
         assert [pose["id"] for pose in hear(connection)["poses"]] == [None, None]
 
 
-def test_people_whom_the_student_is_unsure_of_are_left_to_a_one_stage_teacher(mixed: Running) -> None:
-    faint = Person((444, 164), marker_radius=4)
-    reply = predicted(mixed, spots.encode(spots.paint(SURE, faint)))
-    assert len(reply["poses"]) == 2
+def test_people_whom_the_student_is_unsure_of_are_left_to_a_one_stage_teacher(folder: Path, tmp_path: Path) -> None:
+    models = Path(shutil.copytree(folder, tmp_path / "models"))
+    spots.write_detector_bundle(models)
+    settings = Settings(models_dir=models, student="top-down", teacher="rtmo", fallback_score=0.9)
+    with serving(settings) as running:
+        reply = predicted(running)
+    assert [bool(pose.get("fallback")) for pose in reply["poses"]] == [False, True]
+    assert reply["model"]["fallback"] == "low_confidence"
     assert np.abs(points(reply["poses"]) - PEOPLE).max() < 1
 
 

@@ -109,12 +109,12 @@ def test_labelled_pictures_settle_what_is_ambiguous(
 def test_an_option_that_pictures_contradict_is_refused(
     painted: coco.Source, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert take(YOLO, tmp_path, "--colour", "bgr", *on(painted)) == 1
+    assert take(YOLO, tmp_path, "--colour", "bgr", *on(painted), "--pictures", 1) == 1
     said = capsys.readouterr().err
     assert "the bundle was not written" in said
     assert "pass --colour rgb" in said
     assert not (tmp_path / "theirs").exists()
-    assert take(YOLO, tmp_path, "--units", "unit", *on(painted)) == 1
+    assert take(YOLO, tmp_path, "--units", "unit", *on(painted), "--pictures", 1) == 1
     assert "hardly anybody is found where the labels are" in capsys.readouterr().err
 
 
