@@ -171,7 +171,7 @@ def pose_network(shift_cells: int = 0, gain: float = 4.0, fails_on_sure: bool = 
         fails_on_sure: Whether running the network raises for people whose marker is as large as `SURE`'s.
         mixed_up: Whether the keypoints come in the reverse order, as those of a bad model.
     """
-    graph = _Graph()
+    graph = Graph()
     seen = graph.likeness(COLORS[::-1] if mixed_up else COLORS)
     pooled = graph.add("AveragePool", [seen], kernel_shape=[STRIDE] * 2, strides=[STRIDE] * 2)
     # Blurred by a Gaussian, so that the decoder finds a peak; moving the Gaussian in its window moves the peak.
@@ -193,7 +193,7 @@ def pose_network(shift_cells: int = 0, gain: float = 4.0, fails_on_sure: bool = 
 
 def detector_network() -> bytes:
     """Build uint8 (N, H, W, 3) -> centers (N, 1, h, w) and distances (N, 4, h, w) for `service.pose.detector`."""
-    graph = _Graph()
+    graph = Graph()
     seen = graph.likeness((MARKER,))
     cells = graph.add("AveragePool", [seen], kernel_shape=[DETECTOR_STRIDE] * 2, strides=[DETECTOR_STRIDE] * 2)
     highest = graph.add("MaxPool", [cells], kernel_shape=[3, 3], pads=[1] * 4)
@@ -205,7 +205,7 @@ def detector_network() -> bytes:
     return graph.build({"centers": ["n", 1, "h", "w"], "distances": ["n", 4, "h", "w"]})
 
 
-class _Graph:
+class Graph:
     """Builder of an ONNX graph with the input ``pixels``."""
 
     def __init__(self) -> None:
@@ -222,15 +222,16 @@ class _Graph:
         self.constants.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
         return name
 
-    def likeness(self, colors: tuple[tuple[int, int, int], ...]) -> str:
-        """Add (N, C, H, W): max(0, 1 - |rgb - color|² / TOLERANCE²) for each colour."""
-        rgb = self.add("Transpose", [self.add("Cast", ["pixels"], to=TensorProto.FLOAT)], perm=[0, 3, 1, 2])
+    def likeness(self, colors: tuple[tuple[int, int, int], ...], rgb: str = "", tolerance: float = TOLERANCE) -> str:
+        """Add (N, C, H, W): max(0, 1 - |rgb - color|² / tolerance²) for each colour; ``rgb``: float (N, 3, H, W)."""
+        if not rgb:
+            rgb = self.add("Transpose", [self.add("Cast", ["pixels"], to=TensorProto.FLOAT)], perm=[0, 3, 1, 2])
         squared = self.add("Mul", [rgb, rgb])
         palette = np.asarray(colors, np.float32)
         # |x - c|² = Σx² - 2 c·x + |c|²
-        cross = self.add("Conv", [rgb, self.constant(2 * palette[:, :, None, None] / TOLERANCE**2)])
-        norm = self.add("Conv", [squared, self.constant(np.full((len(colors), 3, 1, 1), 1 / TOLERANCE**2, np.float32))])
-        offset = self.constant((1 - (palette**2).sum(axis=1) / TOLERANCE**2).reshape(1, -1, 1, 1))
+        cross = self.add("Conv", [rgb, self.constant(2 * palette[:, :, None, None] / tolerance**2)])
+        norm = self.add("Conv", [squared, self.constant(np.full((len(colors), 3, 1, 1), 1 / tolerance**2, np.float32))])
+        offset = self.constant((1 - (palette**2).sum(axis=1) / tolerance**2).reshape(1, -1, 1, 1))
         return self.add("Relu", [self.add("Add", [self.add("Sub", [cross, norm]), offset])])
 
     def build(self, outputs: dict[str, list[int | str]]) -> bytes:

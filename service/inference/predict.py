@@ -12,10 +12,13 @@ from service.errors import BadParameter
 from service.inference.assignment import Assignment
 from service.inference.image import DecodedImage, decode
 from service.inference.image_header import Header
+from service.inference.no_detector import NoDetector
 from service.inference.registry import Fallback, Model, ModelChoice, ModelRegistry
 from service.pose import boxes as boxes_
+from service.pose.detector import PersonDetector
+from service.pose.estimators import Estimator
 from service.pose.oks import oks, oks_nms
-from service.pose.types import Boxes, Floats, Poses
+from service.pose.types import Boxes, Floats, Image, Poses
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,7 @@ class PoseRequest:
 
     Attributes:
         choice: The models that answer.
-        boxes: float32 (N, 4) xyxy, px of the upright image; None runs the detector.
+        boxes: float32 (N, 4) xyxy, px of the upright image; None: people are to be found.
         max_people: Most people to detect.
         min_score: Poses with a lower score are left out.
         max_pixels: Images with more pixels are refused.
@@ -124,6 +127,35 @@ class Comparison:
     sizes: Floats
 
 
+class Detection:
+    """Runs the detector on one image once at most, as `service.pose.detector.Detect`."""
+
+    def __init__(self, detector: PersonDetector | NoDetector, watch: Stopwatch) -> None:
+        """Wait for somebody to ask.
+
+        Args:
+            detector: The detector.
+            watch: Measures the stage ``detect``.
+        """
+        self._detector = detector
+        self._watch = watch
+        self._started = False
+        self._found: tuple[Boxes, Floats] | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether the detector was asked and gave no answer."""
+        return self._started and self._found is None
+
+    def __call__(self, image: Image, max_people: int, min_score: float) -> tuple[Boxes, Floats]:
+        """See `PersonDetector.detect`; a second call returns the boxes of the first."""
+        if self._found is None:
+            self._started = True
+            self._found = self._detector.detect(image, max_people, min_score)
+            self._watch.lap("detect")
+        return self._found
+
+
 def predict(
     registry: ModelRegistry,
     content: bytes | DecodedImage,
@@ -148,32 +180,26 @@ def predict(
     """
     if request.rolled_back:
         request = request.on_stable()
-    image, boxes, scores = _locate(registry, content, request, watch, header)
+    image = _open(content, request, watch, header)
+    detection = Detection(registry.detector, watch)
     if request.assignment is None:
-        return _estimate(request, image, boxes, scores, watch)
+        return _estimate(request, image, detection, watch)
     try:
-        prediction = _estimate(request, image, boxes, scores, watch)
+        prediction = _estimate(request, image, detection, watch)
     except Exception:
         watch.lap("pose")
-        if not request.assignment.record_failure():
+        if detection.failed or not request.assignment.record_failure():
             raise
         request = request.on_stable()
-        prediction = _estimate(request, image, boxes, scores, watch)
+        prediction = _estimate(request, image, detection, watch)
     return prediction
 
 
-def _estimate(
-    request: PoseRequest, image: DecodedImage, boxes: Boxes, scores: Floats | None, watch: Stopwatch
-) -> Prediction:
-    """Estimate the poses in boxes, and keep those that are people of their own with a sufficient score."""
+def _estimate(request: PoseRequest, image: DecodedImage, detection: Detection, watch: Stopwatch) -> Prediction:
+    """Find people, or estimate those in the given boxes, and keep people of their own with a sufficient score."""
     estimator = request.choice.model.estimator
     before_ms = watch.laps_ms.get("pose", 0.0)
-    if request.boxes is None:
-        poses = estimator.estimate_detections(
-            image.pixels, boxes, scores, request.min_score, covariance=request.covariance
-        )
-    else:
-        poses = estimator.estimate(image.pixels, boxes, covariance=request.covariance)
+    poses = _poses(estimator, request, image, detection, request.min_score)
     poses, by_fallback = apply_fallback(request, image, poses)
     kept = np.arange(len(poses))
     if request.boxes is None:
@@ -184,6 +210,17 @@ def _estimate(
     if request.assignment is not None:
         request.assignment.record_answer(watch.laps_ms["pose"] - before_ms, poses)
     return Prediction.of(request.choice, image, poses, by_fallback[kept])
+
+
+def _poses(
+    estimator: Estimator, request: PoseRequest, image: DecodedImage, detection: Detection, min_score: float
+) -> Poses:
+    """Estimate the people in the request's boxes, or find them; those may have a score below ``min_score``."""
+    if request.boxes is not None:
+        return estimator.estimate(image.pixels, request.boxes, covariance=request.covariance)
+    return estimator.find(
+        image.pixels, detection, request.max_people, request.min_box_score, min_score, covariance=request.covariance
+    )
 
 
 def apply_fallback(request: PoseRequest, image: DecodedImage, poses: Poses) -> tuple[Poses, NDArray[np.bool_]]:
@@ -221,17 +258,15 @@ def compare(
         ServiceError: The image cannot be decoded, or a box lies outside of it.
     """
     teacher = request.choice.model
-    image, boxes, scores = _locate(registry, content, request, watch)
-    detected = request.boxes is None
-    estimate = student.estimator.estimate_detections if detected else student.estimator.estimate
-    by_student = estimate(image.pixels, boxes, scores, covariance=request.covariance)
+    image = _open(content, request, watch)
+    by_student = _poses(student.estimator, request, image, Detection(registry.detector, watch), min_score=0.0)
     watch.lap("student")
     by_teacher = teacher.estimator.estimate(
         image.pixels, by_student.boxes, by_student.box_scores, covariance=request.covariance
     )
     watch.lap("teacher")
     sigmas = teacher.estimator.skeleton.sigma_array
-    kept = oks_nms(by_teacher, sigmas) if detected else np.arange(len(by_teacher))
+    kept = oks_nms(by_teacher, sigmas) if request.boxes is None else np.arange(len(by_teacher))
     higher = np.maximum(by_student.person_scores, by_teacher.person_scores)
     kept = kept[higher[kept] >= request.min_score]
     by_student, by_teacher = by_student.select(kept), by_teacher.select(kept)
@@ -246,23 +281,16 @@ def compare(
     )
 
 
-def _locate(
-    registry: ModelRegistry,
-    content: bytes | DecodedImage,
-    request: PoseRequest,
-    watch: Stopwatch,
-    header: Header | None = None,
-) -> tuple[DecodedImage, Boxes, Floats | None]:
-    """Decode the image and get its boxes: the request's without scores, or the detector's with theirs."""
+def _open(
+    content: bytes | DecodedImage, request: PoseRequest, watch: Stopwatch, header: Header | None = None
+) -> DecodedImage:
+    """Decode the image, and check that the request's boxes fit it."""
     image = content if isinstance(content, DecodedImage) else decode(content, request.max_pixels, header)
     watch.lap("decode")
-    if request.boxes is None:
-        boxes, scores = registry.detector.detect(image.pixels, request.max_people, request.min_box_score)
-    else:
-        boxes, scores = request.boxes, None
-        _require_inside(boxes, image.size)
+    if request.boxes is not None:
+        _require_inside(request.boxes, image.size)
     watch.lap("detect")
-    return image, boxes, scores
+    return image
 
 
 def _require_inside(boxes: Boxes, size: tuple[int, int]) -> None:

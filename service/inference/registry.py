@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -12,12 +12,13 @@ from typing import Literal
 import numpy as np
 
 from service.errors import NotReady, Unavailable, UnknownModel
+from service.inference.no_detector import NoDetector
 from service.pose import bundle as bundles
 from service.pose.backends.dynamic_batching import DynamicBatching
 from service.pose.backends.runner import open_runner
 from service.pose.bundle import Bundle, BundleError, Manifest
 from service.pose.detector import PersonDetector
-from service.pose.estimator import PoseEstimator
+from service.pose.estimators import Estimator, open_estimator
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ class Model:
     manifest: Manifest
     card: str
     backend: str
-    network: PoseEstimator | PersonDetector | None
+    network: Estimator | PersonDetector | None
     failure: str | None = None
 
     @property
@@ -51,9 +52,10 @@ class Model:
         return self.manifest.files[bundles.ONNX]
 
     @property
-    def estimator(self) -> PoseEstimator:
+    def estimator(self) -> Estimator:
         """The network of a model that `ModelRegistry.choose` returned, which is always a pose estimator."""
-        assert isinstance(self.network, PoseEstimator)
+        assert self.network is not None
+        assert not isinstance(self.network, PersonDetector)
         return self.network
 
 
@@ -80,7 +82,7 @@ class ModelRegistry:
     Attributes:
         models: By name.
         batching: How their networks gather images.
-        detector: The detector that finds the people.
+        detector: The detector that finds the people, for the models that need it.
     """
 
     def __init__(self, models: dict[str, Model], settings: Settings, batching: DynamicBatching) -> None:
@@ -92,9 +94,7 @@ class ModelRegistry:
         self._changing = threading.Lock()
         self._warm = threading.Event()
         self._failure: str | None = None
-        network = models[settings.detector].network
-        assert isinstance(network, PersonDetector)
-        self.detector = network
+        self.detector = _detector(models, settings.detector) or NoDetector(settings.detector)
 
     @property
     def ready(self) -> bool:
@@ -134,13 +134,13 @@ class ModelRegistry:
         """Add a model, or replace the one of this name. Calls that have chosen the old one end on it."""
         with self._changing:
             self.models = self.models | {name: model}
-            detector = self.models[self._settings.detector]
-            if isinstance(detector.network, PersonDetector):
-                self.detector = detector.network
+            self.detector = _detector(self.models, self._settings.detector) or self.detector
+            runnable = [it for it in map(self._runnable, (self.student, self._settings.teacher)) if it]
+            detector = self.models.get(self._settings.detector)
             self._failure = None
-            if detector.network is None:
+            if detector is not None and detector.network is None and _need_boxes(runnable):
                 self._failure = f"a detector that cannot run: {detector.failure}"
-            elif not any(self._runnable(name) for name in (self.student, self._settings.teacher)):
+            elif not runnable:
                 self._failure = "neither a student nor a teacher that can run"
 
     def wait_until_warm(self, timeout_s: float) -> bool:
@@ -209,7 +209,7 @@ def open_registry(settings: Settings) -> ModelRegistry:
     """Read, verify and load every bundle in the models folder.
 
     A student or teacher that is missing, or that the backend cannot load, is tolerated while the other one runs. A
-    damaged bundle is not.
+    damaged bundle is not. The detector may be missing where student and teacher find people themselves.
 
     Raises:
         BundleError: A bundle is damaged, the detector is missing or cannot be loaded, or no pose model runs.
@@ -221,13 +221,13 @@ def open_registry(settings: Settings) -> ModelRegistry:
     models = {}
     for path in bundle_paths(folder, expected):
         models[path.name] = load(read(path), settings, batching)
-    detector = models.get(settings.detector)
-    if detector is None or not isinstance(detector.network, PersonDetector):
+    runnable = [name for name in (settings.student, settings.teacher) if name in models and models[name].network]
+    if _detector(models, settings.detector) is None and _need_boxes([models[name] for name in runnable]):
+        detector = models.get(settings.detector)
         got = f"found {sorted(models)}" if detector is None else detector.failure or "it is no detector"
         raise BundleError(
             f"expected a detector {settings.detector!r} in {folder}, got: {got}; set models_dir or detector"
         )
-    runnable = [name for name in (settings.student, settings.teacher) if name in models and models[name].network]
     if not runnable:
         raise BundleError(
             f"expected a student {settings.student!r} or a teacher {settings.teacher!r} in {folder} that runs, "
@@ -236,6 +236,16 @@ def open_registry(settings: Settings) -> ModelRegistry:
     if settings.student not in runnable:
         log.warning("student %r is not available; %r answers in its place", settings.student, settings.teacher)
     return ModelRegistry(models, settings, batching)
+
+
+def _detector(models: Mapping[str, Model], name: str) -> PersonDetector | None:
+    model = models.get(name)
+    return model.network if model is not None and isinstance(model.network, PersonDetector) else None
+
+
+def _need_boxes(runnable: Sequence[Model]) -> bool:
+    """Whether a detector is needed for these models; nobody knows where there are none."""
+    return not runnable or any(model.manifest.kind != "one_stage" for model in runnable)
 
 
 def read(path: Path) -> Bundle:
@@ -286,7 +296,7 @@ def load(bundle: Bundle, settings: Settings, batching: DynamicBatching) -> Model
         return Model(manifest, bundle.card, provider.backend, None, one_line(error))
     if manifest.role == "detector":
         return Model(manifest, bundle.card, runner.backend, PersonDetector(bundle, runner))
-    estimator = PoseEstimator(bundle, runner, settings.flip_test, settings.refine_boxes)
+    estimator = open_estimator(bundle, runner, settings.flip_test, settings.refine_boxes)
     return Model(manifest, bundle.card, runner.backend, estimator)
 
 

@@ -27,7 +27,7 @@ from service.inference.scheduler import Scheduler
 from service.inference.trial import require_same_skeleton, same_keypoints
 from service.pose import boxes as boxes_
 from service.pose.oks import oks
-from service.pose.types import Floats, Image, Poses
+from service.pose.types import Boxes, Floats, Image, Poses
 from service.settings import Settings, SettingsError
 
 log = logging.getLogger(__name__)
@@ -191,12 +191,16 @@ class Shadow:
         """Find people as a call would, with the shadow model; None where the server stops meanwhile."""
         if not self._wait_until_idle():
             return None
-        least = reference.estimator.min_box_score(request.min_score)
-        boxes, scores = self._registry.detector.detect(pixels, request.max_people, least)
-        if not self._wait_until_idle():
-            return None
-        poses = reference.estimator.estimate_detections(pixels, boxes, scores, request.min_score)
-        return poses.select(poses.person_scores >= request.min_score)
+        estimator = reference.estimator
+
+        def detect(image: Image, max_people: int, min_score: float) -> tuple[Boxes, Floats]:
+            found = self._registry.detector.detect(image, max_people, min_score)
+            self._wait_until_idle()
+            return found
+
+        least = estimator.min_box_score(request.min_score)
+        poses = estimator.find(pixels, detect, request.max_people, least, request.min_score)
+        return None if self._closed else poses.select(poses.person_scores >= request.min_score)
 
     def _wait_until_idle(self) -> bool:
         """Wait until an inference thread is idle; False where the server stops meanwhile."""

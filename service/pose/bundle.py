@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from service.pose.calibration import Calibration
 from service.pose.covariance import CovarianceCalibration
+from service.pose.fitting import Fitting
 from service.pose.skeleton import SKELETONS, Skeleton
 
 MANIFEST = "manifest.json"
@@ -59,9 +60,11 @@ class Manifest(BaseModel):
         files: sha256 (hex) of each other file by name.
         skeleton: Name in `skeleton.SKELETONS`, or a whole skeleton; None for a detector.
         input_size: (width, height) of the graph's input, px; for a detector the largest area (`detector.grid`).
-        heatmap_size: (w, h) in cells; for ``simcc`` those of the network's feature map; None for a detector.
-        box_padding: Factor on a box before it is cropped; None for a detector.
-        decoder: How the outputs are read: ``heatmap`` or ``simcc`` of a pose network, ``detector`` (maps of centres and
+        heatmap_size: (w, h) in cells; for ``simcc`` those of the network's feature map; None without crops.
+        box_padding: Factor on a box before it is cropped; None without crops.
+        fitting: How a one-stage network's input is filled with the whole image; None for other networks.
+        decoder: How the outputs are read: ``heatmap`` or ``simcc`` of a network that sees one person's crop,
+            ``one_stage`` of one that finds people and keypoints in the whole image, ``detector`` (maps of centres and
             distances) or ``boxes`` (a list of boxes and scores) of a detector.
         parameters: Number of weights.
         gflops: 10⁹ multiply-adds for one input of `input_size`.
@@ -83,7 +86,8 @@ class Manifest(BaseModel):
     input_size: tuple[int, int]
     heatmap_size: tuple[int, int] | None
     box_padding: float | None
-    decoder: Literal["heatmap", "simcc", "detector", "boxes"]
+    fitting: Fitting | None = None
+    decoder: Literal["heatmap", "simcc", "one_stage", "detector", "boxes"]
     parameters: int
     gflops: float
     metrics: dict[str, float] = {}
@@ -120,8 +124,13 @@ class Manifest(BaseModel):
         return self
 
     @property
+    def kind(self) -> Literal["detector", "top_down", "one_stage"]:
+        """What the network does: locates people, estimates the pose in one person's crop, or both in a whole image."""
+        return "detector" if self.is_detector else "one_stage" if self.decoder == "one_stage" else "top_down"
+
+    @property
     def is_detector(self) -> bool:
-        """Whether the network detects people in whole images; otherwise it estimates one person's pose in a crop."""
+        """Whether the network only locates people in whole images."""
         return self.decoder in {"detector", "boxes"}
 
     @property

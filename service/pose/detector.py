@@ -13,6 +13,7 @@ Outputs of a network with decoder ``boxes``:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import cv2
@@ -29,6 +30,8 @@ STRIDE = 8
 """Input px per cell of the outputs."""
 IOU_THRESHOLD = 0.6
 """Of non-maximum suppression."""
+Detect = Callable[[Image, int, float], tuple[Boxes, Floats]]
+"""`PersonDetector.detect`, or what stands for it: image, most people and lowest score to boxes and scores."""
 MIN_RAW_SCORE = 1e-3
 """Candidates with a lower raw score are dropped before calibration."""
 

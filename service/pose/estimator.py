@@ -12,6 +12,7 @@ from service.pose import crop
 from service.pose.backends.runner import Runner
 from service.pose.bundle import Bundle, BundleError
 from service.pose.decoders import heatmap, simcc
+from service.pose.detector import Detect
 from service.pose.oks import oks_nms
 from service.pose.skeleton import COCO17, SKELETONS
 from service.pose.types import Boxes, Floats, Image, Poses, expected_oks
@@ -33,7 +34,10 @@ class PoseEstimator:
         manifest: The bundle's manifest.
         skeleton: The keypoints that it estimates.
         batch_size: People in one call of the network.
+        needs_boxes: Whether people must be located for it: always.
     """
+
+    needs_boxes = True
 
     def __init__(self, bundle: Bundle, runner: Runner, flip_test: bool = False, refine_boxes: bool = True) -> None:
         """Check that the bundle is a pose network's.
@@ -154,6 +158,32 @@ class PoseEstimator:
         poses = self.estimate_refined(image, boxes, box_scores, min_score, covariance=covariance)
         poses = poses.select(poses.person_scores >= min_score / MAX_REFINEMENT_GAIN)
         return poses.select(oks_nms(poses, self.skeleton.sigma_array))
+
+    def find(
+        self,
+        image: Image,
+        detect: Detect,
+        max_people: int,
+        min_box_score: float,
+        min_score: float = 0.0,
+        *,
+        covariance: bool = False,
+    ) -> Poses:
+        """Detect the people in an image, and estimate their poses.
+
+        Args:
+            image: uint8 (H, W, 3) RGB.
+            detect: The detector.
+            max_people: Most people to detect.
+            min_box_score: Boxes with a lower score are left out.
+            min_score: See `estimate_refined`.
+            covariance: Whether the poses get their covariances.
+
+        Returns:
+            See `estimate_detections`.
+        """
+        boxes, scores = detect(image, max_people, min_box_score)
+        return self.estimate_detections(image, boxes, scores, min_score, covariance=covariance)
 
     def min_box_score(self, min_score: float) -> float:
         """Detector score below which a person is unlikely to reach ``min_score``."""

@@ -84,10 +84,11 @@ class Poses:
         With calibrated scores this is the pose's expected OKS. Ranking by such a product is usual (SimpleBaseline,
         arXiv 1804.06208, sec. 4.1).
         """
-        return np.asarray(self._probabilities * expected_oks(self.scores), np.float32)
+        return np.asarray(self.probabilities * expected_oks(self.scores), np.float32)
 
     @property
-    def _probabilities(self) -> Floats:
+    def probabilities(self) -> Floats:
+        """`person_probabilities`, or the `box_scores` in their place; float32 (N,), 0..1."""
         return self.box_scores if self.person_probabilities is None else self.person_probabilities
 
     def select(self, index: NDArray[np.intp] | NDArray[np.bool_]) -> Poses:
@@ -97,7 +98,7 @@ class Poses:
             self.scores[index],
             self.boxes[index],
             self.box_scores[index],
-            self._probabilities[index],
+            self.probabilities[index],
             None if self.covariances is None else self.covariances[index],
         )
 
@@ -116,7 +117,7 @@ class Poses:
             np.concatenate([part.scores for part in parts]),
             np.concatenate([part.boxes for part in parts]),
             np.concatenate([part.box_scores for part in parts]),
-            np.concatenate([part._probabilities for part in parts]),  # noqa: SLF001 - of the same class
+            np.concatenate([part.probabilities for part in parts]),
             np.concatenate(covariances) if covariances else None,
         )
 

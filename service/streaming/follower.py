@@ -1,4 +1,8 @@
-"""Inference on the frames of one stream: like `service.inference.predict`, but people are tracked between frames."""
+"""Inference on the frames of one stream: like `service.inference.predict`, but people are tracked between frames.
+
+A network that needs boxes gets those in which the tracker expects people, and the detector's every few frames. A
+one-stage network runs on each whole frame; the tracker keeps the ids in the same way.
+"""
 
 from __future__ import annotations
 
@@ -105,8 +109,40 @@ class Follower:
     def _estimate(
         self, tracker: Tracker, picture: DecodedImage, time_s: float, stopwatch: Stopwatch
     ) -> tuple[Poses, Floats]:
-        """Estimate poses in the predicted boxes, and in the detector's where it runs; returns their appearances too."""
+        """Estimate the poses of this frame; returns their appearances too."""
         boxes, scores = tracker.predict(time_s)
+        stopwatch.lap("detect")
+        found = self._find(picture)
+        if found is None:
+            return self._estimate_in_boxes(tracker, picture, boxes, scores, stopwatch)
+        stopwatch.lap("pose")
+        tracker.add_people(found)
+        appearances = self._appearances(picture, found)
+        stopwatch.lap("track")
+        return found, appearances
+
+    def _find(self, picture: DecodedImage) -> Poses | None:
+        """Find everybody by a one-stage network; None where the model needs boxes."""
+        request, share = self._request, KEEP_SHARE  # a weaker pose can still confirm a known person
+        while not self._estimator.needs_boxes:
+            try:
+                return self._estimator.find(
+                    picture.pixels,
+                    self._registry.detector.detect,
+                    request.max_people,
+                    share * request.min_box_score,
+                    share * request.min_score,
+                    covariance=request.covariance,
+                )
+            except Exception:
+                if not self._left_canary():
+                    raise
+        return None
+
+    def _estimate_in_boxes(
+        self, tracker: Tracker, picture: DecodedImage, boxes: Boxes, scores: Floats, stopwatch: Stopwatch
+    ) -> tuple[Poses, Floats]:
+        """Estimate poses in the predicted boxes, and in the detector's where it runs; returns their appearances too."""
         detect = tracker.detection_due
         if detect:
             boxes, scores = self._add_detections(tracker, picture, boxes, scores)
@@ -126,15 +162,19 @@ class Follower:
     def _poses(self, picture: DecodedImage, boxes: Boxes, scores: Floats) -> Poses:
         """Estimate poses. A stream whose canary fails is on the stable model from then on, with its tracks."""
         covariance = self._request.covariance
-        if self._request.assignment is None:
-            return self._estimator.estimate(picture.pixels, boxes, scores, covariance=covariance)
         try:
             return self._estimator.estimate(picture.pixels, boxes, scores, covariance=covariance)
         except Exception:
-            if not self._request.assignment.record_failure():
+            if not self._left_canary():
                 raise
-            self._use_stable()
             return self._estimator.estimate(picture.pixels, boxes, scores, covariance=covariance)
+
+    def _left_canary(self) -> bool:
+        """Use the stable model after a failure, in an `except` block; False where it was no candidate that failed."""
+        if self._request.assignment is None or not self._request.assignment.record_failure():
+            return False
+        self._use_stable()
+        return True
 
     def _use_stable(self) -> None:
         """Answer this stream with the stable model; it estimates the same keypoints, so that the tracks go on."""

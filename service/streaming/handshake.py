@@ -131,7 +131,7 @@ def _set_up(hello: StreamOptions, options: EffectiveOptions, service: Service, s
                 waiting_frames=options.capacity,
             ),
             "idle_timeout_s": settings.stream_idle_s,
-            "detect_every": settings.stream_detect_every,
+            "detect_every": settings.stream_detect_every if choice.model.estimator.needs_boxes else 1,
             "skeleton": skeleton.name,
             "keypoints": skeleton.keypoints,
             "edges": skeleton.edges,

@@ -76,7 +76,8 @@ class Options(PoseOptions):
     boxes: str | None = Field(
         None,
         description="Boxes of people as JSON `[[x, y, width, height], …]` in px of the upright image. The detector is "
-        "then not run, and the reply keeps their order.",
+        "then not run, and the reply keeps their order. A one-stage model gives each box the person who fits it best, "
+        "or a pose of score 0 where it found nobody there.",
         examples=["[[412, 96.5, 188.2, 501.7]]"],
     )
     image_id: int = Field(0, ge=0, description="`image_id` of `format=coco`; counts up within a batch.")

@@ -160,6 +160,10 @@ class ModelEntry(BaseModel):
     )
     previous: PreviousVersion | None = Field(description="The version to which a roll back returns; null: none.")
     default: bool = Field(description="Whether it answers calls that name no model.")
+    kind: Literal["detector", "top_down", "one_stage"] = Field(
+        description="`detector` locates people, `top_down` estimates the pose of each person whom a detector or the "
+        "caller located, `one_stage` finds people and poses at once."
+    )
     skeleton: SkeletonEntry | None = Field(description="null for a detector.")
     metrics: dict[str, float]
     agreement: AgreementEntry | None = Field(None, description="With the shadow model; null without one.")

@@ -38,9 +38,10 @@ def run(options: Namespace) -> int:
     """Measure AP and print one line of json; see `coco_ap.score_poses` and `coco_ap.score_boxes`."""
     opened = bundle.read(options.bundle)
     detects = opened.manifest.is_detector
-    detector = bundle.read(options.detector) if options.detector and not detects else None
+    finds = opened.manifest.kind == "one_stage"
+    detector = bundle.read(options.detector) if options.detector and not (detects or finds) else None
     measured = [opened] if detector is None else [opened, detector]
-    source, whole = inputs.source(options), detects or detector is not None
+    source, whole = inputs.source(options), detects or finds or detector is not None
     overlap = holdout.of_bundles(measured, source, options.every, complete=whole, allow=options.allow_seen)
     if detects:
         score, name = coco_ap.score_boxes(source, inputs.detector(opened), options.every), "box_{}"
@@ -48,7 +49,7 @@ def run(options: Namespace) -> int:
         estimator = inputs.estimator(opened, flip_test=options.flip_test)
         boxes = inputs.detector(detector) if detector else None
         score = coco_ap.score_poses(source, estimator, boxes, options.every)
-        name = "{}_whole_picture" if detector else "{}_ground_truth_boxes"
+        name = "{}_whole_picture" if whole else "{}_ground_truth_boxes"
     print(json.dumps({"bundle": opened.manifest.name, **asdict(score), "overlap": asdict(overlap)}))
     if options.record:
         name += "_seen" * bool(overlap.pictures)

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from service.pose import bundle
 from service.pose.skeleton import COCO17, Skeleton
-from training.cli import inputs
+from training.cli import import_one_stage, inputs
 from training.cli.arguments import add_skeleton, add_source, positive
 from training.data import coco
 from training.onnx import checks, import_detector, import_pose, probe
 from training.onnx.import_pose import ThirdPartyModel
+from training.onnx.one_stage_layout import LAYOUTS
 from training.onnx.wrap import NORMALISATIONS, Conventions
 
 DETECTOR_SIZE = (416, 320)
@@ -23,13 +24,16 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument("onnx", type=Path, help="the file to import")
     parser.add_argument(
-        "--decoder", choices=("heatmap", "simcc", "rtmdet"), required=True, help="how its outputs are decoded"
+        "--decoder",
+        choices=("heatmap", "simcc", "rtmdet", *LAYOUTS),
+        help="how its outputs are decoded (default: what they look like)",
     )
     parser.add_argument("--role", choices=("teacher", "student", "detector"), required=True)
     parser.add_argument("--out", type=Path, required=True, help="bundle folder to write; its name is the bundle's")
     parser.add_argument("--version", default="1", help="version of the bundle (default: 1)")
     _add_preprocessing(parser)
     _add_outputs(parser)
+    import_one_stage.add_arguments(parser)
     parser.add_argument("--licence", default="", help="licence of its weights, for the card")
     parser.add_argument("--origin", default="", help="who made it and where it is from, for the card")
     add_source(parser, required=False)
@@ -38,12 +42,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def _add_preprocessing(parser: ArgumentParser) -> None:
-    parser.add_argument("--colour", choices=("rgb", "bgr"), default="rgb", help="order of its input's channels")
+    parser.add_argument("--colour", choices=("rgb", "bgr"), help="order of its input's channels (default: rgb)")
     parser.add_argument(
         "--normalise",
         choices=tuple(NORMALISATIONS),
-        default="imagenet",
-        help="mean and deviation of its input (default: imagenet)",
+        help="mean and deviation of its input (default: imagenet; of one-stage networks, that of the usual export)",
     )
     parser.add_argument(
         "--mean", type=float, nargs=3, metavar=("R", "G", "B"), help="of 0..255, instead of those of --normalise"
@@ -58,15 +61,13 @@ def _add_preprocessing(parser: ArgumentParser) -> None:
 
 
 def _add_outputs(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "--shift", type=float, nargs=2, default=(0, 0), metavar=("X", "Y"), help="added to keypoints, in input px"
-    )
+    parser.add_argument("--shift", type=float, nargs=2, metavar=("X", "Y"), help="added to keypoints, in input px")
     add_skeleton(parser, "the keypoints of the bundle's replies")
     parser.add_argument(
         "--joints", type=_names, help="names of its outputs, in order, comma-separated (default: the skeleton's)"
     )
     parser.add_argument(
-        "--activation", choices=("none", "sigmoid", "softmax"), default="none", help="maps its outputs to 0..1"
+        "--activation", choices=("none", "sigmoid", "softmax"), help="maps its outputs to 0..1 (default: none)"
     )
     parser.add_argument("--scale", type=float, default=1.0, help="factor on the heatmaps: a certain joint has about 1")
     parser.add_argument(
@@ -82,6 +83,9 @@ def run(options: Namespace) -> int:
     Raises:
         ImportRefusedError: The role does not fit the decoder, or the check finds that the network is fed wrongly.
     """
+    if options.role != "detector" and (code := import_one_stage.run(options)) is not None:
+        return code
+    options.decoder = options.decoder or _recognised(options)
     if (options.decoder == "rtmdet") != (options.role == "detector"):
         raise probe.ImportRefusedError(
             f"expected --role detector for --decoder rtmdet and for no other, got {options.role} for {options.decoder}"
@@ -104,6 +108,24 @@ def run(options: Namespace) -> int:
     what = f"{made.manifest.name}, {len(known.skeleton)} keypoints, {len(written.onnx) / 1e6:.1f} MB"
     print(f"{result}\n{written.path}: {what}, input {width} x {height}")
     return 0
+
+
+def _recognised(options: Namespace) -> str:
+    """Tell the decoder by the outputs."""
+    if options.role == "detector":
+        return "rtmdet"
+    model = import_pose.read(options.onnx)
+    size = (options.input_size[0], options.input_size[1]) if options.input_size else None
+    shape = probe.inputs_of(model, size, tuple(options.outputs))
+    sizes = [it.shape for it in probe.run(model, shape)]
+    ranks = [len(it) for it in sizes]
+    if ranks in ([4], [3, 3]):
+        return "heatmap" if ranks == [4] else "simcc"
+    told = ", ".join(f"{name} {size}" for name, size in zip(shape.outputs, sizes, strict=True))
+    raise probe.ImportRefusedError(
+        f"{options.onnx}: expected heatmaps (1, K, h, w), two distributions (1, K, bins), or those of a one-stage "
+        f"network, got {told}; choose by --outputs, name the keypoints by --skeleton or --joints, or say --decoder"
+    )
 
 
 def _detector(options: Namespace) -> int:
@@ -148,14 +170,14 @@ def _as_labelled(known: ThirdPartyModel, truth: coco.Source) -> ThirdPartyModel:
 
 
 def _conventions(options: Namespace, skeleton: Skeleton) -> Conventions:
-    mean, deviation = NORMALISATIONS[options.normalise]
+    mean, deviation = NORMALISATIONS[options.normalise or "imagenet"]
     return Conventions(
-        colour=options.colour,
+        colour=options.colour or "rgb",
         mean=tuple(options.mean or mean),
         deviation=tuple(options.deviation or deviation),
-        shift=tuple(options.shift),
+        shift=tuple(options.shift or (0, 0)),
         joints=options.joints or skeleton.keypoints,
-        activation=options.activation,
+        activation=options.activation or "none",
         scale=options.scale,
     )
 

@@ -7,7 +7,7 @@ from argparse import Namespace
 from service.pose.backends.runner import OnnxRunner
 from service.pose.bundle import Bundle
 from service.pose.detector import PersonDetector
-from service.pose.estimator import PoseEstimator
+from service.pose.estimators import Estimator, open_estimator
 from service.pose.skeleton import Skeleton
 from training.data import coco, known_skeletons
 
@@ -31,6 +31,6 @@ def detector(opened: Bundle) -> PersonDetector:
     return PersonDetector(opened, OnnxRunner(opened.onnx, threads=1))
 
 
-def estimator(opened: Bundle, *, flip_test: bool = False) -> PoseEstimator:
+def estimator(opened: Bundle, *, flip_test: bool = False) -> Estimator:
     """Return a pose estimator on one CPU thread."""
-    return PoseEstimator(opened, OnnxRunner(opened.onnx, threads=1), flip_test)
+    return open_estimator(opened, OnnxRunner(opened.onnx, threads=1), flip_test)

@@ -13,7 +13,7 @@ import numpy as np
 
 from service.pose import boxes as boxes_
 from service.pose.detector import PersonDetector
-from service.pose.estimator import PoseEstimator
+from service.pose.estimators import Estimator
 from service.pose.skeleton import COCO17
 from training import files
 from training.data import coco, images
@@ -27,7 +27,7 @@ SAME_OVERLAP = 0.5
 def label(
     source: coco.Source,
     out: Path,
-    pose_teacher: PoseEstimator,
+    pose_teacher: Estimator,
     box_teacher: PersonDetector | None,
     min_box_score: float = 0.4,
 ) -> None:

@@ -20,6 +20,7 @@ from service.pose.bundle import Bundle, BundleError
 from service.pose.calibration import BOX_EDGE, Calibration, logistic, logit
 from service.pose.detector import PersonDetector
 from service.pose.estimator import PoseEstimator
+from service.pose.estimators import open_estimator
 from service.pose.types import Boxes, Floats, Image, expected_oks
 from training.data import coco, images
 from training.evaluation import coco_ap, covariance, predictions
@@ -127,12 +128,12 @@ def measure(
         error_before=round(before.error, 4),
         error=round(after.error, 4),
     )
-    if detector is not None and not is_detector:
+    if detector is not None and bare.manifest.kind == "top_down":
         known = replace(bare, manifest=bare.manifest.model_copy(update={"calibration": calibration}))
         presence = _presence(source, PoseEstimator(known, runner), detector, every)
         calibration = calibration.model_copy(update={"presence": presence})
     covariances = None
-    if predicted is not None:
+    if predicted is not None and predicted.poses.covariances is not None:
         scores = calibration.calibrate(predicted.poses.scores)
         predicted = replace(predicted, poses=replace(predicted.poses, scores=scores))
         covariances = covariance.measure(predicted, bare.manifest, calibration.measured_on)
@@ -140,10 +141,12 @@ def measure(
 
 
 def _predict(source: coco.Source, bare: Bundle, runner: OnnxRunner, every: int) -> Predictions:
-    """Predict everyone in the labelled box, with raw scores and with the spreads of the heatmaps as covariances."""
-    skeleton = PoseEstimator(bare, runner).skeleton
-    known = bare.manifest.model_copy(update={"covariance": covariance.uncalibrated(len(skeleton))})
-    return predictions.collect(source, PoseEstimator(replace(bare, manifest=known), runner), every, covariance=True)
+    """Predict everyone in the labelled box, with raw scores; with heatmaps' spreads as covariances if it has any."""
+    estimator = open_estimator(bare, runner)
+    if bare.manifest.kind != "top_down":
+        return predictions.collect(source, estimator, every)
+    known = bare.manifest.model_copy(update={"covariance": covariance.uncalibrated(len(estimator.skeleton))})
+    return predictions.collect(source, open_estimator(replace(bare, manifest=known), runner), every, covariance=True)
 
 
 def _keypoints(found: Predictions) -> ScoreSamples:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from dataclasses import dataclass, replace
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +13,10 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from service.pose import boxes as boxes_
-from service.pose.detector import PersonDetector
-from service.pose.estimator import PoseEstimator
+from service.pose.detector import Detect, PersonDetector
+from service.pose.estimators import Estimator
 from service.pose.skeleton import COCO17, Skeleton
-from service.pose.types import Boxes, Floats, Poses
+from service.pose.types import Boxes, Floats, Image, Poses
 from training.data import coco, images
 from training.evaluation import bootstrap, error_analysis
 from training.evaluation.bootstrap import Interval
@@ -82,14 +83,15 @@ class Evaluation:
 
 
 def score_poses(
-    source: coco.Source, estimator: PoseEstimator, detector: PersonDetector | None = None, every: int = 1
+    source: coco.Source, estimator: Estimator, detector: PersonDetector | None = None, every: int = 1
 ) -> Score:
     """Score keypoints with pycocotools.
 
     Args:
         source: Labelled pictures.
         estimator: The pose network.
-        detector: Detects the people on pictures whose people are all labelled; None: labelled boxes of all pictures.
+        detector: Detects the people on pictures whose people are all labelled; None: labelled boxes of all pictures. A
+            one-stage network finds the people itself, on pictures whose people are all labelled.
         every: Only pictures whose id is divisible by this.
 
     Raises:
@@ -97,22 +99,30 @@ def score_poses(
     """
     truth = coco.load(source.annotations)
     coco.require_skeleton(truth, source.annotations, estimator.skeleton)
-    ids = coco.picture_ids(truth, every, complete=detector is not None)
+    detect: Detect = _no_detector
+    if detector is not None:
+        detect = detector.detect
+    in_labelled_boxes = detector is None and estimator.needs_boxes
+    ids = coco.picture_ids(truth, every, complete=not in_labelled_boxes)
     require_pictures(ids, source, every)
     results, counted = [], np.zeros((len(estimator.skeleton), len(error_analysis.KINDS)), np.int64)
     for image_id, image in images.iterate_labelled(source, truth, ids, f"evaluate {estimator.manifest.name}"):
-        if detector is None:
+        if in_labelled_boxes:
             people = coco.people(truth, image_id, with_keypoints=True)
             poses = estimator.estimate(image, boxes_.from_xywh([a["bbox"] for a in people]))
             joints, known, areas = coco.labelled_joints(people, estimator.skeleton)
             kinds = error_analysis.classify(poses.keypoints, joints, known, areas, estimator.skeleton)
             counted += error_analysis.counts(kinds)
         else:
-            poses = estimator.estimate_detections(image, *detector.detect(image, MAX_PEOPLE, MIN_BOX_SCORE))
+            poses = estimator.find(image, detect, MAX_PEOPLE, MIN_BOX_SCORE)
         results += as_results(image_id, poses)
     found = coco_eval(truth, results, ids, "keypoints", estimator.skeleton)
-    inverted = error_analysis.inversions(counted, estimator.skeleton) if detector is None else None
+    inverted = error_analysis.inversions(counted, estimator.skeleton) if in_labelled_boxes else None
     return replace(_score(found, 5, ids, results), inversions=inverted)
+
+
+def _no_detector(image: Image, max_people: int, min_score: float) -> NoReturn:  # noqa: ARG001
+    raise AssertionError("a one-stage network asks for no boxes")
 
 
 def score_boxes(source: coco.Source, detector: PersonDetector, every: int = 1) -> Score:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 
 from service.pose import boxes
-from service.pose.estimator import PoseEstimator
+from service.pose.estimators import Estimator
 from service.pose.skeleton import Skeleton
 from service.pose.types import Floats, Poses
 from training.data import coco, images
@@ -90,7 +90,7 @@ class Reliability:
         return float((gaps * self.keypoints).sum() / max(1, self.keypoints.sum()))
 
 
-def collect(source: coco.Source, estimator: PoseEstimator, every: int = 1, *, covariance: bool = False) -> Predictions:
+def collect(source: coco.Source, estimator: Estimator, every: int = 1, *, covariance: bool = False) -> Predictions:
     """Predict everyone with a labelled keypoint in the labelled box.
 
     Args:

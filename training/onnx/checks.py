@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import get_args, get_type_hints
+from typing import Generic, TypeVar, get_args, get_type_hints
 
 import numpy as np
 
@@ -22,11 +22,11 @@ from training.data import coco
 from training.evaluation import predictions
 from training.onnx import import_pose
 from training.onnx.import_pose import ThirdPartyModel
-from training.onnx.wrap import NORMALISATIONS, Conventions
+from training.onnx.wrap import NORMALISATIONS, Conventions, PixelConventions
 
 PICTURES = 40
 """Default number of pictures."""
-WORTH = {"joints": 0.02, "colour": 0.02, "shift": 0.01, "padding": 0.02}
+WORTH = {"joints": 0.02, "colour": 0.02, "shift": 0.01, "padding": 0.02, "layout": 0.02, "fitting": 0.02}
 """Gain in `Attempt.merit` from which a change is reported; smaller ones may be chance."""
 SHIFT_CELLS = 0.1
 """Systematic offsets below this share of a cell are ignored."""
@@ -57,8 +57,14 @@ class Finding:
     option: str
 
 
+ModelT = TypeVar("ModelT")
+"""A third-party model of one kind."""
+ConventionsT = TypeVar("ConventionsT", bound=PixelConventions)
+"""The conventions of that kind."""
+
+
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(Generic[ModelT, ConventionsT]):
     """Conventions that were tried, and the results with them.
 
     Attributes:
@@ -68,20 +74,29 @@ class Attempt:
         ap: COCO's AP on the pictures, 0..1.
     """
 
-    imported: ThirdPartyModel
-    conventions: Conventions
+    imported: ModelT
+    conventions: ConventionsT
     found: predictions.Predictions
     ap: float
 
     @property
     def merit(self) -> float:
-        """Mean of AP and OKS, because a small offset of large people shows in OKS and not in AP."""
-        return (self.ap + float(self.found.oks.mean())) / 2
+        """Mean of AP and OKS, because a small offset of large people shows in OKS and not in AP.
+
+        The OKS of a person of whom a one-stage network is not certain counts less.
+        """
+        return (self.ap + float((self.found.oks * self.found.poses.probabilities).mean())) / 2
+
+
+Change = tuple[tuple[ModelT, ConventionsT], str, str]
+"""A changed model and conventions, a description of the change, and the option for it."""
+Step = tuple[str, Callable[[Attempt[ModelT, ConventionsT]], Iterator[Change[ModelT, ConventionsT]]]]
+"""A key of `WORTH`, and the changes of that kind to try."""
 
 
 def check(
     imported: ThirdPartyModel, conventions: Conventions, source: coco.Source, pictures: int = PICTURES
-) -> tuple[Attempt, list[Finding]]:
+) -> tuple[Attempt[ThirdPartyModel, Conventions], list[Finding]]:
     """Try the conventions as given, and changes that correct each common mistake.
 
     Findings build on each other: the second is measured with the first one corrected.
@@ -90,27 +105,46 @@ def check(
         The attempt with the conventions as given, and the changes to make.
     """
     with TemporaryDirectory() as folder:
-        some = _some(source, pictures, Path(folder))
-        first = best = _try(imported, conventions, some)
-        findings: list[Finding] = []
-        for kind, alternatives in (
-            ("joints", _other_joints),
-            ("colour", _other_colours),
+        some = sample(source, pictures, Path(folder))
+        first = _try(imported, conventions, some)
+        steps: tuple[Step[ThirdPartyModel, Conventions], ...] = (
+            ("joints", other_joints),
+            ("colour", other_colours),
             ("shift", _other_shifts),
             ("padding", _other_paddings),
-        ):
-            tried = [(_try(*changed, some), words, option) for changed, words, option in alternatives(best)]
-            if not tried:
-                continue
-            found, words, option = max(tried, key=lambda it: it[0].merit)
-            if found.merit >= best.merit + WORTH[kind]:
-                was = "as given" if not findings else "then"
-                likeness = f"mean OKS {best.found.oks.mean():.3f} and {found.found.oks.mean():.3f}"
-                message = f"AP is {best.ap:.3f} {was}; {words} it would be {found.ap:.3f} ({likeness}): pass {option}"
-                findings.append(Finding(kind, message, option))
-                best = found
+        )
+        best, findings = improve(first, steps, lambda model, given: _try(model, given, some))
         findings += _score_range(best)
     return first, findings
+
+
+def improve(
+    first: Attempt[ModelT, ConventionsT],
+    steps: Sequence[Step[ModelT, ConventionsT]],
+    try_one: Callable[[ModelT, ConventionsT], Attempt[ModelT, ConventionsT]],
+) -> tuple[Attempt[ModelT, ConventionsT], list[Finding]]:
+    """Try the changes of each step, and keep the best of those that are worth it.
+
+    Returns:
+        The best attempt, and the changes that lead to it.
+    """
+    best = first
+    findings: list[Finding] = []
+    for kind, alternatives in steps:
+        tried = [(try_one(*changed), words, option) for changed, words, option in alternatives(best)]
+        if not tried:
+            continue
+        found, words, option = max(tried, key=lambda it: it[0].merit)
+        if found.merit >= best.merit + WORTH[kind]:
+            was = "as given" if not findings else "then"
+            likeness = f"mean OKS {best.found.oks.mean():.3f} and {found.found.oks.mean():.3f}"
+            certain = [float(it.found.poses.probabilities.mean()) for it in (best, found)]
+            if min(certain) < 1:
+                likeness += f", mean score of people {certain[0]:.3f} and {certain[1]:.3f}"
+            message = f"AP is {best.ap:.3f} {was}; {words} it would be {found.ap:.3f} ({likeness}): pass {option}"
+            findings.append(Finding(kind, message, option))
+            best = found
+    return best, findings
 
 
 def refusal(out: Path, findings: list[Finding]) -> str:
@@ -120,11 +154,7 @@ def refusal(out: Path, findings: list[Finding]) -> str:
     return "; ".join([*lines, f"all together: {options}; or --anyway"])
 
 
-Change = tuple[tuple[ThirdPartyModel, Conventions], str, str]
-"""A changed model and conventions, a description of the change, and the option for it."""
-
-
-def _some(source: coco.Source, count: int, folder: Path) -> coco.Source:
+def sample(source: coco.Source, count: int, folder: Path) -> coco.Source:
     """Write a data set of some pictures with labelled people, evenly spread over the source."""
     data = coco.load(source.annotations)
     useful = [i for i in coco.picture_ids(data) if coco.people(data, i, with_keypoints=True)]
@@ -140,14 +170,16 @@ def _some(source: coco.Source, count: int, folder: Path) -> coco.Source:
     return coco.Source(source.name, folder / "some.json", source.images)
 
 
-def _try(imported: ThirdPartyModel, conventions: Conventions, source: coco.Source) -> Attempt:
+def _try(
+    imported: ThirdPartyModel, conventions: Conventions, source: coco.Source
+) -> Attempt[ThirdPartyModel, Conventions]:
     made = import_pose.make(imported, conventions, {})
     found = predictions.collect(source, PoseEstimator(made, OnnxRunner(made.onnx, threads=1)))
     ap = predictions.coco_figures(coco.load(source.annotations), found)["AP"]
     return Attempt(imported, conventions, found, max(0.0, ap))
 
 
-def _other_joints(attempt: Attempt) -> Iterator[Change]:
+def other_joints(attempt: Attempt[ModelT, ConventionsT]) -> Iterator[Change[ModelT, ConventionsT]]:
     """Yield the order of names in which every output is nearest to its label, if that differs from the given one."""
     found, names = attempt.found, attempt.found.skeleton.keypoints
     sizes = np.sqrt(np.maximum(found.areas, 1))[:, None]
@@ -170,10 +202,10 @@ def _other_joints(attempt: Attempt) -> Iterator[Change]:
     yield (attempt.imported, replace(attempt.conventions, joints=order)), words, f"--joints {','.join(order)}"
 
 
-def _other_colours(attempt: Attempt) -> Iterator[Change]:
+def other_colours(attempt: Attempt[ModelT, ConventionsT]) -> Iterator[Change[ModelT, ConventionsT]]:
     """Yield each order of channels with each common normalisation, except the given combination."""
     given = attempt.conventions
-    for colour in get_args(get_type_hints(Conventions)["colour"]):
+    for colour in get_args(get_type_hints(PixelConventions)["colour"]):
         for name, (mean, deviation) in NORMALISATIONS.items():
             same = (mean, deviation) == (given.mean, given.deviation)
             if same and colour == given.colour:
@@ -189,7 +221,9 @@ def _other_colours(attempt: Attempt) -> Iterator[Change]:
             yield (attempt.imported, changed), f"with {' and '.join(words)}", " ".join(options)
 
 
-def _other_shifts(attempt: Attempt) -> Iterator[Change]:
+def _other_shifts(
+    attempt: Attempt[ThirdPartyModel, Conventions],
+) -> Iterator[Change[ThirdPartyModel, Conventions]]:
     """Yield a shift that removes the median offset of good keypoints, in crop px."""
     found, manifest = attempt.found, import_pose.describe(attempt.imported, attempt.conventions, {})
     assert manifest.heatmap_size is not None
@@ -210,14 +244,16 @@ def _other_shifts(attempt: Attempt) -> Iterator[Change]:
     yield (attempt.imported, replace(attempt.conventions, shift=(x, y))), words, f"--shift {x:g} {y:g}"
 
 
-def _other_paddings(attempt: Attempt) -> Iterator[Change]:
+def _other_paddings(
+    attempt: Attempt[ThirdPartyModel, Conventions],
+) -> Iterator[Change[ThirdPartyModel, Conventions]]:
     for padding in PADDINGS:
         if padding != attempt.imported.padding:
             changed = replace(attempt.imported, padding=padding)
             yield (changed, attempt.conventions), f"with boxes padded by {padding:g}", f"--padding {padding:g}"
 
 
-def _score_range(attempt: Attempt) -> list[Finding]:
+def _score_range(attempt: Attempt[ThirdPartyModel, Conventions]) -> list[Finding]:
     """Report scores of correct keypoints that are nearly all clipped to 1, or hardly above 0."""
     right = attempt.found.labelled & (attempt.found.similarities > 0.85)
     scores = attempt.found.poses.scores[right]

@@ -53,6 +53,21 @@ def inspect(
     Raises:
         ImportRefusedError: The graph does not take one picture, or has other outputs than the decoder reads.
     """
+    shape = inputs_of(model, input_size, outputs)
+    return _with_outputs(shape, run(model, shape), decoder)
+
+
+def inputs_of(model: onnx.ModelProto, input_size: tuple[int, int] | None, outputs: tuple[str, ...] = ()) -> Shape:
+    """Read the input of a model; keypoints and cells, which depend on its outputs, are left at 0.
+
+    Args:
+        model: The graph.
+        input_size: (width, height) in px; needed if the graph has dynamic sides.
+        outputs: Names of the outputs to read; empty for all.
+
+    Raises:
+        ImportRefusedError: The graph does not take one picture, or lacks an output.
+    """
     known = {tensor.name for tensor in model.graph.initializer}
     inputs = [it for it in model.graph.input if it.name not in known]
     if len(inputs) != 1:
@@ -77,17 +92,27 @@ def inspect(
     missing = set(names) - {it.name for it in model.graph.output}
     if missing:
         raise ImportRefusedError(f"--outputs: the graph has {[it.name for it in model.graph.output]}, not {missing}")
-    shape = Shape(inputs[0].name, (width, height), channels_first, given.elem_type, names, 0, (0, 0))
-    return _with_outputs(shape, _run(model, shape), decoder)
+    return Shape(inputs[0].name, (width, height), channels_first, given.elem_type, names, 0, (0, 0))
 
 
-def _run(model: onnx.ModelProto, shape: Shape) -> list[NDArray[np.floating]]:
+def run(model: onnx.ModelProto, shape: Shape, pixels: NDArray[np.floating] | None = None) -> list[NDArray[np.floating]]:
+    """Run a model once; return the outputs that ``shape`` names.
+
+    Args:
+        model: The graph.
+        shape: Its input, and the names of the outputs.
+        pixels: (1, H, W, 3), as the model expects them but for the order of axes; zeros when None.
+
+    Raises:
+        ImportRefusedError: The graph does not run.
+    """
     width, height = shape.input_size
-    sides = (1, 3, height, width) if shape.channels_first else (1, height, width, 3)
+    given = np.zeros((1, height, width, 3)) if pixels is None else pixels
+    ordered = given.transpose(0, 3, 1, 2) if shape.channels_first else given
     kind = helper.tensor_dtype_to_np_dtype(shape.input_type)
     try:
         session = open_session(model.SerializeToString(), threads=1)
-        return list(session.run(list(shape.outputs), {shape.input_name: np.zeros(sides, kind)}))
+        return list(session.run(list(shape.outputs), {shape.input_name: np.ascontiguousarray(ordered, kind)}))
     except Exception as error:  # onnxruntime's own exceptions share no base
         raise ImportRefusedError(f"the graph does not run at {width} x {height}: {error}") from error
 

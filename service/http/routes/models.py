@@ -54,6 +54,7 @@ def _entry(request: Request, model: Model) -> dict[str, Any]:
         "last_load_failure": repository.load_failures.get(name),
         "previous": None if previous is None else {"version": previous.manifest.version, "sha256": previous.sha256},
         "default": service.registry.is_default(model),
+        "kind": model.manifest.kind,
         "skeleton": _skeleton(model),
         "metrics": model.manifest.metrics,
         "agreement": _agreement(service, model),

@@ -15,6 +15,9 @@ with a box of the detector and has to be confirmed by it again once a pose is in
 the detector ran and did not see the person. Until then the detector runs on every frame. A track that is not confirmed
 within `track.MAX_UNCONFIRMED` frames is no longer reported, and needs the score of a new person to come back.
 
+A one-stage network needs no boxes and finds everybody on every frame: `Tracker.add_people` then stands in the place
+of the detections, and each pose confirms its own track.
+
 So a person who has left is reported in at most three more frames. There is one exception: if something with the same
 pose and colours takes the person's place, nothing is inconsistent until the detector runs next, and it is reported in
 at most ``detect_every`` + 2 more frames.
@@ -202,11 +205,17 @@ class Tracker:
             self._detections[len(boxes) + row] = _Detection(detected[i], float(detected_scores[i]))
         return np.concatenate([boxes, detected[new]]), np.concatenate([scores, detected_scores[new]])
 
+    def add_people(self, poses: Poses) -> None:
+        """Take the people whom a one-stage network found in the whole frame, before `update` gets the same poses."""
+        self._detected, self._frames_since_detection, self._detection_wanted = True, -1, False
+        columns = zip(poses.boxes, poses.box_scores.tolist(), strict=True)
+        self._detections = {i: _Detection(box, score) for i, (box, score) in enumerate(columns)}
+
     def update(self, poses: Poses, appearances: Floats, image_size: tuple[int, int]) -> TrackerOutput:
         """End a frame: assign its poses to tracks, and start and remove tracks.
 
         Args:
-            poses: N poses, in the order of the boxes from `predict` or `add_detections`.
+            poses: N poses, in the order of the boxes from `predict` or `add_detections`, or those of `add_people`.
             appearances: float32 (N, S, 4), `appearance.sample` of them.
             image_size: (width, height), px.
 
