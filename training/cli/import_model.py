@@ -8,10 +8,10 @@ from pathlib import Path
 
 from service.pose import bundle
 from service.pose.skeleton import COCO17, Skeleton
-from training.cli import inputs
+from training.cli import import_detector, inputs
 from training.cli.arguments import add_skeleton, add_source, positive
 from training.data import coco
-from training.onnx import checks, import_detector, import_pose, probe
+from training.onnx import checks, import_pose, import_rtmdet, probe
 from training.onnx.import_pose import ThirdPartyModel
 from training.onnx.wrap import NORMALISATIONS, Conventions
 
@@ -23,13 +23,14 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument("onnx", type=Path, help="the file to import")
     parser.add_argument(
-        "--decoder", choices=("heatmap", "simcc", "rtmdet"), required=True, help="how its outputs are decoded"
+        "--decoder", choices=("heatmap", "simcc", "rtmdet"), help="how its outputs are decoded (default: recognised)"
     )
-    parser.add_argument("--role", choices=("teacher", "student", "detector"), required=True)
+    parser.add_argument("--role", choices=("teacher", "student", "detector"), help="(default: recognised)")
     parser.add_argument("--out", type=Path, required=True, help="bundle folder to write; its name is the bundle's")
     parser.add_argument("--version", default="1", help="version of the bundle (default: 1)")
     _add_preprocessing(parser)
     _add_outputs(parser)
+    import_detector.add_arguments(parser)
     parser.add_argument("--licence", default="", help="licence of its weights, for the card")
     parser.add_argument("--origin", default="", help="who made it and where it is from, for the card")
     add_source(parser, required=False)
@@ -38,11 +39,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def _add_preprocessing(parser: ArgumentParser) -> None:
-    parser.add_argument("--colour", choices=("rgb", "bgr"), default="rgb", help="order of its input's channels")
+    parser.add_argument("--colour", choices=("rgb", "bgr"), help="order of its input's channels (default: rgb)")
     parser.add_argument(
         "--normalise",
         choices=tuple(NORMALISATIONS),
-        default="imagenet",
         help="mean and deviation of its input (default: imagenet)",
     )
     parser.add_argument(
@@ -77,17 +77,20 @@ def _add_outputs(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Write a bundle of a third party's graph, checked on labelled pictures if there are any.
 
-    See `import_pose.make`, `import_detector.make` and `checks.check`.
+    See `import_pose.make`, `cli.import_detector.run`, `import_rtmdet.make` and `checks.check`.
 
     Raises:
         ImportRefusedError: The role does not fit the decoder, or the check finds that the network is fed wrongly.
     """
-    if (options.decoder == "rtmdet") != (options.role == "detector"):
+    if options.decoder is None and options.role in {None, "detector"}:
+        return import_detector.run(options)
+    if (options.decoder == "rtmdet") != (options.role == "detector") or options.role is None or options.decoder is None:
         raise probe.ImportRefusedError(
-            f"expected --role detector for --decoder rtmdet and for no other, got {options.role} for {options.decoder}"
+            "expected --role teacher or student with --decoder heatmap or simcc, or a detector (--role detector, "
+            f"perhaps --decoder rtmdet), got --role {options.role} and --decoder {options.decoder}"
         )
     if options.decoder == "rtmdet":
-        return _detector(options)
+        return _rtmdet(options)
     truth = coco.optional_source(options.annotations, options.images)
     known = _third_party(options)
     conventions = _conventions(options, known.skeleton)
@@ -106,10 +109,10 @@ def run(options: Namespace) -> int:
     return 0
 
 
-def _detector(options: Namespace) -> int:
+def _rtmdet(options: Namespace) -> int:
     size = (options.input_size[0], options.input_size[1]) if options.input_size else DETECTOR_SIZE
     name = import_pose.bundle_name(options.out)
-    made = import_detector.make(
+    made = import_rtmdet.make(
         options.onnx, name, options.version, size, options.colour == "bgr", options.origin, options.licence
     )
     written = bundle.write(options.out, made.manifest, made.onnx, made.card)
@@ -148,9 +151,9 @@ def _as_labelled(known: ThirdPartyModel, truth: coco.Source) -> ThirdPartyModel:
 
 
 def _conventions(options: Namespace, skeleton: Skeleton) -> Conventions:
-    mean, deviation = NORMALISATIONS[options.normalise]
+    mean, deviation = NORMALISATIONS[options.normalise or "imagenet"]
     return Conventions(
-        colour=options.colour,
+        colour=options.colour or "rgb",
         mean=tuple(options.mean or mean),
         deviation=tuple(options.deviation or deviation),
         shift=tuple(options.shift),

@@ -82,8 +82,8 @@ def _order(shape: Shape, conventions: Conventions, skeleton: Skeleton) -> list[i
     if len(conventions.joints) != shape.keypoint_count:
         raise ImportRefusedError(
             f"expected a name for each of the graph's {shape.keypoint_count} keypoints, got {len(conventions.joints)}; "
-            "pass --skeleton where it predicts one (halpe26, coco-wholebody133, a TOML), or --joints NAME,NAME,... in "
-            "the graph's order"
+            "pass --skeleton where it predicts one (halpe26, coco-wholebody133, a TOML or JSON), or --joints NAME,... "
+            "in the graph's order"
         )
     missing = [name for name in skeleton.keypoints if name not in conventions.joints]
     if missing:
