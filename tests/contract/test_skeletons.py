@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -28,6 +29,7 @@ from training.data.known_skeletons import KNOWN
 HAND = Skeleton("hand3", ("wrist", "left_tip", "right_tip"), ((0, 1), (0, 2)), (0, 2, 1), (0.05, 0.03, 0.03))
 SKELETONS = {"halpe26": KNOWN["halpe26"], "coco-wholebody133": KNOWN["coco-wholebody133"], "hand3": HAND}
 PICTURE = spots.encode(spots.paint(SURE, UNSURE))
+NEEDS = {"parquet": "pyarrow", "sleap": "sleap_io"}
 FORMAT_KEYS = {"openpose": "people", "roboflow": "predictions"}
 
 
@@ -145,8 +147,8 @@ def test_the_client_converts_results_to_every_format(server: Running, name: str,
     lines = tmp_path / "results.jsonl"
     lines.write_text(json.dumps(reply) + "\n")
     for kind, layout in FORMATS.items():
-        if kind in {"parquet", "sleap"}:
-            pytest.importorskip({"parquet": "pyarrow", "sleap": "sleap_io"}[kind], reason=f"needs the extra of {kind}")
+        if kind in NEEDS and find_spec(NEEDS[kind]) is None:  # the other formats are worth a test all the same
+            continue
         options = ExportOptions(layout="own" if name == "hand3" else "body25", threshold=0)
         layout.write(Recording(lines), tmp_path / f"out{layout.ending}", options)
     labels = COCO(str(next(tmp_path.glob("out*coco*.json"))))
