@@ -52,7 +52,7 @@ def _widths(points: Floats, skeleton: Skeleton, thickness: int) -> tuple[list[in
         return [thickness] * len(skeleton.edges), [thickness] * len(skeleton)
     widths, dots = [], [0] * len(skeleton)
     for start, end in skeleton.edges:
-        width = int(min(np.linalg.norm(points[end] - points[start]) / THIN_SHARE, thickness))
+        width = min(int(np.linalg.norm(points[end] - points[start]) / THIN_SHARE), thickness)
         widths.append(max(width, 1))
         dots[start], dots[end] = max(dots[start], width), max(dots[end], width)
     return widths, dots

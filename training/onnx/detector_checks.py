@@ -178,7 +178,7 @@ def _boxes(imported: ThirdPartyDetector) -> Iterator[Change]:
     if layout.strides:
         ways.append(("cxcywh", "cells"))
     for box_format, unit in ways:
-        options = {"--boxes": box_format} if box_format != layout.box_format else {}
+        options: dict[str, str] = {"--boxes": box_format} if box_format != layout.box_format else {}
         options |= {"--units": unit} if unit != layout.unit else {}
         if options:
             yield replace(imported, layout=replace(layout, box_format=box_format, unit=unit)), options
@@ -196,7 +196,7 @@ def _inputs(imported: ThirdPartyDetector) -> Iterator[Change]:
     colours: tuple[Colour, ...] = ("rgb", "bgr")
     names = ["bytes"] if imported.takes_bytes else list(NORMALISATIONS)
     for colour, name in product(colours, names):
-        options = {"--colour": colour} if colour != given.colour else {}
+        options: dict[str, str] = {"--colour": colour} if colour != given.colour else {}
         options |= {"--normalise": name} if name != given.normalisation else {}
         if options:
             mean, deviation = NORMALISATIONS[name]

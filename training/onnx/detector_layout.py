@@ -211,7 +211,7 @@ def _of_one_table(
     if len(tables) != 1 or any(values.ndim != 5 for name, values in outputs.items() if name not in tables):
         return None
     ((name, values),) = tables.items()
-    table = values.reshape(values.shape[-2:])
+    table: NDArray[Any] = values[0] if values.ndim == 3 else values
     usual = [bool({side - 4, side - 5} & {*KNOWN_COUNTS, len(found.class_names)}) for side in table.shape]
     columns_first = usual[0] if usual[0] != usual[1] else table.shape[0] < table.shape[1]
     rows = table.T if columns_first else table

@@ -71,7 +71,7 @@ def _widths(pose: Pose, thickness: int) -> tuple[list[int], list[int]]:
     widths, dots = [], [0] * len(points)
     for start, end in pose.edges:
         length = math.hypot(points[end].x - points[start].x, points[end].y - points[start].y)
-        width = int(min(length / THIN_SHARE, thickness))
+        width = min(int(length / THIN_SHARE), thickness)
         widths.append(max(width, 1))
         dots[start], dots[end] = max(dots[start], width), max(dots[end], width)
     return widths, dots
