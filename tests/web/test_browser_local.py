@@ -234,14 +234,14 @@ def test_a_detector_of_fixed_size_gets_the_picture_as_on_the_server(
     changed = {"name": "fixed", "fitting": mode, "iou_threshold": 0.5, "files": {}}
     manifest = Manifest.model_validate(source.manifest.model_dump() | changed)
     bundles.write(models / "fixed", manifest, source.onnx, source.card)
-    picture = spots.encode(spots.paint(spots.Person((180, 160)), size=(600, 320)))
+    picture = spots.paint(spots.Person((180, 160)), size=(600, 320))
     settings = Settings(
         models_dir=models, detector="fixed", serve_bundles=True, cors_origins=(page.tab.run("location.origin"),)
     )
     body = """const spots = await local({ ort, models: c[0] + "/models/", detector: "fixed" });
     return spots.predict(blobOf(c[1], "image/png"));"""
     with serving(settings) as server:
-        expected = server.predict(picture).json()
+        expected = server.predict(spots.encode(picture)).json()
         got = page.run(body, "student-s", [server.url, packed(picture)])
     assert len(got["poses"]) == len(expected["poses"]) == 1
     np.testing.assert_allclose(points(got["poses"]), points(expected["poses"]), atol=0.3)
