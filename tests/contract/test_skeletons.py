@@ -17,6 +17,7 @@ from pycocotools.coco import COCO
 from posewright_client import Client
 from posewright_client.formats.export import FORMATS, ExportOptions
 from posewright_client.formats.recording import Recording
+from service.inference.registry import open_registry
 from service.pose import bundle
 from service.pose.skeleton import COCO17, Skeleton
 from service.settings import Settings
@@ -121,6 +122,19 @@ def test_skeletons_are_not_mixed(server: Running) -> None:
     assert response.status_code == 422
     detail = response.json()["detail"]
     assert "expected one with the teacher's skeleton 'coco17' to compare, got 'halpe26' of 'halpe26'" in detail
+
+
+def test_a_fallback_between_skeletons_is_reported_at_the_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    models = spots.write_models(tmp_path / "models")
+    write_bundle(models, "hand3", HAND)
+    open_registry(Settings(models_dir=models, student="hand3", fallback_score=0.9))
+    assert "fallback_score has no effect" in caplog.text
+    assert "got 'hand3' of hand3 and 'teacher' of coco17" in caplog.text
+    caplog.clear()
+    open_registry(Settings(models_dir=models, student="student-s", fallback_score=0.9))
+    assert "fallback_score" not in caplog.text
 
 
 @pytest.mark.parametrize("name", ["halpe26", "coco-wholebody133"])
