@@ -235,6 +235,13 @@ def open_registry(settings: Settings) -> ModelRegistry:
         )
     if settings.student not in runnable:
         log.warning("student %r is not available; %r answers in its place", settings.student, settings.teacher)
+    elif settings.fallback_score is not None and settings.teacher in runnable:
+        student, teacher = models[settings.student], models[settings.teacher]
+        if not same_skeleton(student, teacher):
+            log.warning(
+                "fallback_score has no effect: expected student and teacher of one skeleton, got %r of %s and %r of %s",
+                settings.student, shown_skeleton(student), settings.teacher, shown_skeleton(teacher),
+            )  # fmt: skip
     return ModelRegistry(models, settings, batching)
 
 
@@ -261,6 +268,12 @@ def read(path: Path) -> Bundle:
             f"rename the folder to {bundle.manifest.name}"
         )
     return bundle
+
+
+def shown_skeleton(model: Model) -> str:
+    """Name of a model's skeleton, for messages."""
+    known = model.manifest.known_skeleton
+    return known.name if known else str(model.manifest.skeleton)
 
 
 def same_skeleton(student: Model, teacher: Model) -> bool:

@@ -23,6 +23,8 @@ from service.pose.skeleton import SKELETONS, Skeleton
 MANIFEST = "manifest.json"
 ONNX = "model.onnx"
 CARD = "MODEL_CARD.md"
+_LATER_KEYS = ("fitting", "iou_threshold", "covariance")
+"""Written only where they are set, because older versions refuse keys that they do not know."""
 
 
 class BundleError(Exception):
@@ -59,13 +61,17 @@ class Manifest(BaseModel):
         role: What the service uses the bundle for.
         files: sha256 (hex) of each other file by name.
         skeleton: Name in `skeleton.SKELETONS`, or a whole skeleton; None for a detector.
-        input_size: (width, height) of the graph's input, px; for a detector the largest area (`detector.grid`).
+        input_size: (width, height) of the graph's input, px; for a detector without `fitting` the largest area
+            (`detector.grid`).
         heatmap_size: (w, h) in cells; for ``simcc`` those of the network's feature map; None without crops.
         box_padding: Factor on a box before it is cropped; None without crops.
-        fitting: How a one-stage network's input is filled with the whole image; None for other networks.
+        fitting: How the whole image fills the input of a one-stage network, or of a detector whose size is fixed; None for
+            other networks.
         decoder: How the outputs are read: ``heatmap`` or ``simcc`` of a network that sees one person's crop,
             ``one_stage`` of one that finds people and keypoints in the whole image, ``detector`` (maps of centres and
             distances) or ``boxes`` (a list of boxes and scores) of a detector.
+        iou_threshold: Of a detector's non-maximum suppression; 1 where the graph's boxes need none; None:
+            `detector.IOU_THRESHOLD`.
         parameters: Number of weights.
         gflops: 10⁹ multiply-adds for one input of `input_size`.
         metrics: Measured figures, e.g. ``{"ap": 0.5}``.
@@ -88,6 +94,7 @@ class Manifest(BaseModel):
     box_padding: float | None
     fitting: Fitting | None = None
     decoder: Literal["heatmap", "simcc", "one_stage", "detector", "boxes"]
+    iou_threshold: float | None = Field(None, gt=0, le=1)
     parameters: int
     gflops: float
     metrics: dict[str, float] = {}
@@ -223,7 +230,8 @@ def write(path: Path, manifest: Manifest, onnx: bytes, card: str) -> Bundle:
         )
     contents = {ONNX: onnx, CARD: card.encode()}
     manifest = manifest.model_copy(update={"files": {name: sha256(content) for name, content in contents.items()}})
-    contents[MANIFEST] = (manifest.model_dump_json(indent=2) + "\n").encode()
+    unset = {name for name in _LATER_KEYS if getattr(manifest, name) is None}
+    contents[MANIFEST] = (manifest.model_dump_json(indent=2, exclude=unset) + "\n").encode()
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     old = path.with_name(f".{path.name}.{os.getpid()}.old")
     shutil.rmtree(partial, ignore_errors=True)  # left by a killed process with the same id

@@ -1,7 +1,8 @@
 """Detect people in a whole image.
 
 The image is stretched to whole blocks of 32 px: the aspect ratio nearest to the image's whose area stays within the
-manifest's input. No pixels are spent on letterbox bars, and every image costs about the same.
+manifest's input. No pixels are spent on letterbox bars, and every image costs about the same. A third party's network
+whose manifest has a `fitting` gets its input of fixed size instead.
 
 Outputs of a network with decoder ``detector``, at stride 8 (objects as points, arXiv 1904.07850, with the four
 distances of FCOS, arXiv 1904.01355):
@@ -20,6 +21,7 @@ import cv2
 import numpy as np
 
 from service.pose import boxes as boxes_
+from service.pose import crop, fitting
 from service.pose.backends.runner import Runner
 from service.pose.bundle import Bundle, BundleError
 from service.pose.types import Boxes, Floats, Image
@@ -29,7 +31,7 @@ BLOCK = 32
 STRIDE = 8
 """Input px per cell of the outputs."""
 IOU_THRESHOLD = 0.6
-"""Of non-maximum suppression."""
+"""Of non-maximum suppression, unless the manifest has its own."""
 Detect = Callable[[Image, int, float], tuple[Boxes, Floats]]
 """`PersonDetector.detect`, or what stands for it: image, most people and lowest score to boxes and scores."""
 MIN_RAW_SCORE = 1e-3
@@ -82,10 +84,8 @@ class PersonDetector:
             the manifest has a calibration.
         """
         height, width = image.shape[:2]
-        size = grid((width, height), self.manifest.input_size)
-        shrinking = size[0] < width
-        pixels = cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR)
-        outputs = self._runner.run(np.asarray(pixels, np.uint8)[None])
+        pixels, scale, offset = self._input(image)
+        outputs = self._runner.run(pixels[None])
         if self.manifest.decoder == "boxes":
             scores, candidates = outputs[0][0], outputs[1][0]
         else:
@@ -94,9 +94,23 @@ class PersonDetector:
             # Most cells score near 0; calibrating only the others saves time.
             kept = scores >= MIN_RAW_SCORE
             scores, candidates = self.manifest.calibration.calibrate(scores[kept]), candidates[kept]
-        boxes, scores = select(candidates, scores, max_people, min_score)
-        to_image = np.array([width / size[0], height / size[1]] * 2, np.float32)
-        return boxes_.clip(boxes * to_image, (width, height)), scores
+        boxes, scores = select(candidates, scores, max_people, min_score, self.manifest.iou_threshold or IOU_THRESHOLD)
+        return boxes_.clip(boxes * scale + offset, (width, height)), scores
+
+    def _input(self, image: Image) -> tuple[Image, Floats, Floats]:
+        """Make the network's input, with scale and offset (4,) that map boxes from input px to image px."""
+        image_size, input_size = (image.shape[1], image.shape[0]), self.manifest.input_size
+        if self.manifest.fitting is not None:
+            to_image = fitting.input_to_image(image_size, input_size, self.manifest.fitting)
+            scale = np.diagonal(to_image)
+            # The edges of boxes lie between pixels, whose centres are whole numbers to the affine.
+            offset = to_image[:, 2] + (1 - scale) / 2
+            return crop.warp(image, to_image, input_size), np.tile(scale, 2), np.tile(offset, 2)
+        size = grid(image_size, input_size)
+        shrinking = size[0] < image_size[0]
+        pixels = cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR)
+        scale = np.array([image_size[0] / size[0], image_size[1] / size[1]] * 2, np.float32)
+        return np.asarray(pixels, np.uint8), scale, np.zeros(4, np.float32)
 
 
 def candidates_from_maps(centers: Floats, distances: Floats) -> tuple[Floats, Floats]:
@@ -115,7 +129,9 @@ def candidates_from_maps(centers: Floats, distances: Floats) -> tuple[Floats, Fl
     return centers[rows, columns], np.stack([x - left, y - top, x + right, y + bottom], axis=1).astype(np.float32)
 
 
-def select(boxes: Boxes, scores: Floats, max_people: int, min_score: float) -> tuple[Boxes, Floats]:
+def select(
+    boxes: Boxes, scores: Floats, max_people: int, min_score: float, iou_threshold: float = IOU_THRESHOLD
+) -> tuple[Boxes, Floats]:
     """Select the best boxes, one for each person.
 
     Args:
@@ -123,11 +139,12 @@ def select(boxes: Boxes, scores: Floats, max_people: int, min_score: float) -> t
         scores: float32 (M,).
         max_people: Most boxes to return.
         min_score: Boxes with a lower score are left out.
+        iou_threshold: Of non-maximum suppression; 1 keeps all boxes.
 
     Returns:
         Boxes float32 (N, 4), best first, and scores float32 (N,).
     """
     likely = scores >= max(min_score, 1e-6)
     boxes, scores = boxes[likely], scores[likely]
-    kept = boxes_.nms(boxes, scores, IOU_THRESHOLD, max_people)
+    kept = boxes_.nms(boxes, scores, iou_threshold, max_people)
     return boxes[kept], scores[kept]

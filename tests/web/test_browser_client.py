@@ -176,3 +176,23 @@ def test_a_drawing_has_the_colours_of_both_sides(blank_page: Tab) -> None:
             blank_page, body, packed(BOTH), mirrored, np.round(places[[0, 5, 6]]).astype(int).tolist()
         )
         assert (nose, left, right) == ([0, 200, 140, 255], [86, 180, 233, 255], [230, 159, 0, 255])
+
+
+def test_lines_and_dots_of_a_whole_body_are_thin_where_they_are_short(blank_page: Tab) -> None:
+    """A face of 20 px keeps its points apart; the line between the shoulders is as wide as COCO's."""
+    body = """
+    const canvas = Object.assign(document.createElement("canvas"), { width: 400, height: 400 });
+    const names = ["left_shoulder", "right_shoulder", ...Array.from({ length: 60 }, (_, i) => `face-${i}`)];
+    const keypoints = names.map((name, k) => {
+      return k < 2 ? { x: 100 + 200 * k, y: 200, score: 1, name } : { x: 150 + 4 * (k - 2), y: 60, score: 1, name };
+    });
+    const edges = [[0, 1], ...Array.from({ length: 59 }, (_, i) => [i + 2, i + 3])];
+    const box = { xMin: 0, yMin: 0, xMax: 400, yMax: 400, width: 400, height: 400 };
+    draw(canvas.getContext("2d"), [{ keypoints, edges, box, score: 1 }], { label: () => "" });
+    const { data } = canvas.getContext("2d").getImageData(0, 0, 400, 400);
+    const inked = (x) => Array.from({ length: 400 }, (_, y) => data[4 * (400 * y + x) + 3] > 100);
+    const count = (column) => column.filter(Boolean).length;
+    return [count(inked(200).slice(0, 150)), count(inked(200).slice(150))];"""
+    face, shoulders = run(blank_page, body)
+    assert 1 <= face <= 4
+    assert 5 <= shoulders <= 18

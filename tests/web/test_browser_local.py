@@ -223,3 +223,29 @@ def test_other_layouts_of_outputs_are_read_as_by_the_server(
         assert [it["name"] for it in here["keypoints"]] == [it["name"] for it in there["keypoints"]]
         assert here["score"] == pytest.approx(there["score"], abs=0.01)
         assert here.get("edges") == (None if student == "student-s" else [[0, 1], [5, 16]])
+
+
+@pytest.mark.parametrize("mode", ["center", "top_left", "stretch"])
+def test_a_detector_of_fixed_size_gets_the_picture_as_on_the_server(
+    page: Page, models_dir: Path, tmp_path: Path, mode: str
+) -> None:
+    models = shutil.copytree(models_dir, tmp_path / "models")
+    source = bundles.read(models / "detector")
+    changed = {"name": "fixed", "fitting": mode, "iou_threshold": 0.5, "files": {}}
+    manifest = Manifest.model_validate(source.manifest.model_dump() | changed)
+    bundles.write(models / "fixed", manifest, source.onnx, source.card)
+    picture = spots.paint(spots.Person((180, 160)), size=(600, 320))
+    settings = Settings(
+        models_dir=models, detector="fixed", serve_bundles=True, cors_origins=(page.tab.run("location.origin"),)
+    )
+    body = """const spots = await local({ ort, models: c[0] + "/models/", detector: "fixed" });
+    return spots.predict(blobOf(c[1], "image/png"));"""
+    with serving(settings) as server:
+        expected = server.predict(spots.encode(picture)).json()
+        got = page.run(body, "student-s", [server.url, packed(picture)])
+    assert len(got["poses"]) == len(expected["poses"]) == 1
+    np.testing.assert_allclose(points(got["poses"]), points(expected["poses"]), atol=0.3)
+    box = got["poses"][0]["box"]
+    np.testing.assert_allclose(
+        [box["xMin"], box["yMin"], box["width"], box["height"]], expected["poses"][0]["box"], atol=0.1
+    )

@@ -77,4 +77,6 @@ def add_labelled_set(parser: ArgumentParser) -> None:
 def add_skeleton(parser: ArgumentParser, what: str) -> None:
     """Add the choice of a skeleton."""
     known = " or ".join(known_skeletons.KNOWN)
-    parser.add_argument("--skeleton", type=Path, help=f"{what}: a TOML file, {known} (default: COCO's 17)")
+    parser.add_argument(
+        "--skeleton", type=Path, help=f"{what}: a TOML file, a COCO category as JSON, {known} (default: COCO's 17)"
+    )

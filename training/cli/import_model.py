@@ -8,10 +8,11 @@ from pathlib import Path
 
 from service.pose import bundle
 from service.pose.skeleton import COCO17, Skeleton
-from training.cli import import_one_stage, inputs
+from training.cli import import_detector, import_one_stage, inputs
 from training.cli.arguments import add_skeleton, add_source, positive
 from training.data import coco
-from training.onnx import checks, import_detector, import_pose, probe
+from training.onnx import checks, import_pose, import_rtmdet, probe
+from training.onnx.import_one_stage import OneStageModel
 from training.onnx.import_pose import ThirdPartyModel
 from training.onnx.one_stage_layout import LAYOUTS
 from training.onnx.wrap import NORMALISATIONS, Conventions
@@ -26,14 +27,15 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--decoder",
         choices=("heatmap", "simcc", "rtmdet", *LAYOUTS),
-        help="how its outputs are decoded (default: what they look like)",
+        help="how its outputs are decoded (default: recognised)",
     )
-    parser.add_argument("--role", choices=("teacher", "student", "detector"), required=True)
+    parser.add_argument("--role", choices=("teacher", "student", "detector"), help="(default: student or detector)")
     parser.add_argument("--out", type=Path, required=True, help="bundle folder to write; its name is the bundle's")
     parser.add_argument("--version", default="1", help="version of the bundle (default: 1)")
     _add_preprocessing(parser)
     _add_outputs(parser)
     import_one_stage.add_arguments(parser)
+    import_detector.add_arguments(parser)
     parser.add_argument("--licence", default="", help="licence of its weights, for the card")
     parser.add_argument("--origin", default="", help="who made it and where it is from, for the card")
     add_source(parser, required=False)
@@ -78,20 +80,26 @@ def _add_outputs(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Write a bundle of a third party's graph, checked on labelled pictures if there are any.
 
-    See `import_pose.make`, `import_detector.make` and `checks.check`.
+    See `import_pose.make`, `cli.import_detector.run`, `import_rtmdet.make` and `checks.check`.
 
     Raises:
         ImportRefusedError: The role does not fit the decoder, or the check finds that the network is fed wrongly.
     """
-    if options.role != "detector" and (code := import_one_stage.run(options)) is not None:
-        return code
-    options.decoder = options.decoder or _recognised(options)
-    if (options.decoder == "rtmdet") != (options.role == "detector"):
+    is_detector = options.role == "detector" or options.decoder == "rtmdet"
+    if is_detector and (options.role in {"teacher", "student"} or options.decoder not in {None, "rtmdet"}):
         raise probe.ImportRefusedError(
-            f"expected --role detector for --decoder rtmdet and for no other, got {options.role} for {options.decoder}"
+            "expected --role teacher or student, or a detector (--role detector, perhaps --decoder rtmdet), got "
+            f"--role {options.role} with --decoder {options.decoder}"
         )
-    if options.decoder == "rtmdet":
-        return _detector(options)
+    if is_detector:
+        return import_detector.run(options) if options.decoder is None else _rtmdet(options)
+    one_stage = _one_stage(options)
+    if one_stage is not None:
+        return import_one_stage.run(options, one_stage)
+    if options.role is None and options.decoder is None:
+        return import_detector.run(options)
+    options.role = options.role or "student"
+    options.decoder = options.decoder or _recognise_pose(options)
     truth = coco.optional_source(options.annotations, options.images)
     known = _third_party(options)
     conventions = _conventions(options, known.skeleton)
@@ -110,10 +118,20 @@ def run(options: Namespace) -> int:
     return 0
 
 
-def _recognised(options: Namespace) -> str:
-    """Tell the decoder by the outputs."""
-    if options.role == "detector":
-        return "rtmdet"
+def _one_stage(options: Namespace) -> OneStageModel | None:
+    """Recognise a one-stage network; None for others, also for a graph that only a detector's probe can read."""
+    if options.decoder not in {None, *LAYOUTS}:
+        return None
+    try:
+        return import_one_stage.recognise(options)
+    except probe.ImportRefusedError:
+        if options.role is not None or options.decoder is not None:
+            raise
+        return None
+
+
+def _recognise_pose(options: Namespace) -> str:
+    """Tell the decoder of a network that sees one person's crop by the outputs."""
     model = import_pose.read(options.onnx)
     size = (options.input_size[0], options.input_size[1]) if options.input_size else None
     shape = probe.inputs_of(model, size, tuple(options.outputs))
@@ -128,10 +146,10 @@ def _recognised(options: Namespace) -> str:
     )
 
 
-def _detector(options: Namespace) -> int:
+def _rtmdet(options: Namespace) -> int:
     size = (options.input_size[0], options.input_size[1]) if options.input_size else DETECTOR_SIZE
     name = import_pose.bundle_name(options.out)
-    made = import_detector.make(
+    made = import_rtmdet.make(
         options.onnx, name, options.version, size, options.colour == "bgr", options.origin, options.licence
     )
     written = bundle.write(options.out, made.manifest, made.onnx, made.card)

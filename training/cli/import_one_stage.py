@@ -44,7 +44,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "what is not given is taken from the usual exports, the graph's own numbers, and the labelled pictures",
     )
     group.add_argument("--fitting", choices=get_args(Fitting), help="how a picture is fitted into the input")
-    group.add_argument("--units", choices=("px", "unit"), help="of coordinates: px of the input, or shares of it")
+    group.add_argument("--units", choices=("px", "unit", "cells"), help="of coordinates: px, shares of the input; not decoded")
     group.add_argument("--boxes", choices=("cxcywh", "xyxy"), help="numbers of a box: centre and size, or corners")
     group.add_argument("--keypoint-order", choices=("interleaved", "split"), help="x, y, score of each, or apart")
     group.add_argument("--keypoint-activation", choices=("none", "sigmoid"), help="maps keypoints' scores to 0..1")
@@ -52,14 +52,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     group.add_argument("--iou", type=float, help="of non-maximum suppression, where it is not built in (default: 0.7)")
 
 
-def run(options: Namespace) -> int | None:
-    """Import a one-stage network; None if the graph is none, and no decoder says so.
+def recognise(options: Namespace) -> OneStageModel | None:
+    """Recognise a one-stage network; None if the graph is none, and no decoder says so.
 
     Raises:
-        ImportRefusedError: The graph is not of the layout that ``--decoder`` names, or pictures contradict an option.
+        ImportRefusedError: The graph cannot be run, or is not of the layout that ``--decoder`` names.
     """
-    if options.decoder is not None and options.decoder not in LAYOUTS:
-        return None
     model = import_pose.read(options.onnx)
     size = (options.input_size[0], options.input_size[1]) if options.input_size else None
     shape = probe.inputs_of(model, size, tuple(options.outputs))
@@ -68,18 +66,30 @@ def run(options: Namespace) -> int | None:
     layout = one_stage_layout.recognise(shape, probe.run(model, shape), len(joints), options.decoder)
     if layout is None:
         return None
-    imported = OneStageModel(
+    return OneStageModel(
         path=options.onnx,
         model=model,
         shape=shape,
         layout=layout,
         name=import_pose.bundle_name(options.out),
         version=options.version,
-        role=options.role,
+        role=options.role or "student",
         licence=options.licence,
         origin=options.origin,
         skeleton=skeleton,
     )
+
+
+def run(options: Namespace, imported: OneStageModel) -> int:
+    """Write a bundle of a one-stage network.
+
+    Raises:
+        ImportRefusedError: An option does not fit the network, or pictures contradict it.
+    """
+    if options.units == "cells":
+        raise probe.ImportRefusedError("expected --units px or unit of a one-stage network, got cells")
+    model, shape, layout, skeleton = imported.model, imported.shape, imported.layout, imported.skeleton
+    joints = options.joints or skeleton.keypoints
     usual = import_one_stage.usual_conventions(model, shape, layout, joints)
     conventions = replace(usual, **_stated(options))
     pictures = one_stage_graph.batch_axis(model, shape, layout, conventions, skeleton)

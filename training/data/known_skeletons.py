@@ -15,6 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from service.pose.skeleton import COCO17, Skeleton
+from training.data.formats import category_skeleton
 from training.recipe import skeletons
 
 FEET = ("big_toe", "small_toe", "heel")
@@ -23,13 +24,15 @@ BODY_EDGES = COCO17.edges
 
 
 def find(name: Path) -> Skeleton:
-    """Return the skeleton of a name in `KNOWN`, or read a TOML file.
+    """Return the skeleton of a name in `KNOWN`, or read a TOML file or a COCO category as JSON.
 
     Raises:
-        SkeletonError: The name is neither; see `skeletons.load`.
+        SkeletonError: The name is neither; see `skeletons.load` and `category_skeleton.load`.
     """
     known = KNOWN.get(str(name))
-    return known if known is not None and not name.exists() else skeletons.load(name)
+    if known is not None and not name.exists():
+        return known
+    return category_skeleton.load(name) if name.suffix == ".json" else skeletons.load(name)
 
 
 def _made(

@@ -171,6 +171,11 @@ class DetectorTeacher:
         opened = read_bundle(path)
         if opened.manifest.decoder != "boxes":
             raise DatasetError(f"{path}: expected a teacher with decoder 'boxes', got {opened.manifest.decoder!r}")
+        if opened.manifest.fitting is not None:
+            raise DatasetError(
+                f"{path}: expected a teacher that takes pictures of any size, got one of {opened.manifest.input_size} "
+                "px; import RTMDet-nano with --decoder rtmdet, or use one that was trained here"
+            )
         self._runner = OnnxRunner(opened.onnx, threads=torch.get_num_threads())
 
     def infer(self, pixels: Tensor) -> tuple[Tensor, Tensor]:

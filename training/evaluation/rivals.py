@@ -165,7 +165,9 @@ def _their_pose(name: str, opened: Bundle, detector: str | None) -> PoseCandidat
 
 
 def _their_detector(name: str, opened: Bundle) -> DetectorCandidate:
-    """Open a rival's detector, which gets pictures in a square letterbox with the longer side of its input."""
+    """Open a rival's detector, which gets pictures as its bundle says, or in a square letterbox of its longer side."""
+    if opened.manifest.fitting is not None:
+        return replace(_our_detector(name, opened, OnnxRunner(opened.onnx, threads=1)), ours=THEIRS)
     runner, side = OnnxRunner(opened.onnx, threads=1), max(opened.manifest.input_size)
 
     def detect(image: Image, min_score: float) -> tuple[Boxes, Floats]:

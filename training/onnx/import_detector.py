@@ -1,88 +1,140 @@
-"""Makes a bundle of a third-party detector: the weights of RTMDet-nano are read into this project's own network."""
+"""Makes a bundle of a third-party detector, whose own graph serves as it is."""
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import onnx
 
 from service.pose import bundle
 from service.pose.bundle import Bundle, Manifest
-from training.export import model_card, to_onnx
-from training.networks import rtmdet
-from training.networks.served import served_network
-from training.onnx.probe import ImportRefusedError
-from training.recipe.network import Network
-from training.recipe.recipe import Recipe
+from training.export import model_card
+from training.onnx import import_pose, wrap_detector
+from training.onnx.detector_layout import DetectorLayout
+from training.onnx.detector_probe import DetectorProbe
+from training.onnx.probe import Shape
+from training.onnx.wrap import NORMALISATIONS
+from training.onnx.wrap_detector import DetectorConventions
 
 
-def make(
-    path: Path, name: str, version: str, input_size: tuple[int, int], is_bgr: bool, origin: str, licence: str
-) -> Bundle:
-    """Make the bundle in memory; `bundle.write` writes it.
+@dataclass(frozen=True, slots=True)
+class ThirdPartyDetector:
+    """A third-party detector and how it is fed and read.
 
-    Args:
-        path: ONNX file: OpenMMLab's RTMDet-nano for people, with raw outputs.
+    Attributes:
+        path: The ONNX file.
+        model: The graph.
+        found: Its inputs, and its outputs for one picture.
+        layout: How its outputs are read.
+        conventions: What it expects of its input.
         name: Name of the bundle.
         version: Version of the bundle.
-        input_size: (width, height) in px whose area is the detector's budget.
-        is_bgr: Whether the graph takes BGR.
-        origin: Authors and source of the model, for the card.
-        licence: Licence of the weights, for the card.
-
-    Raises:
-        ImportRefusedError: The file is missing or is another network.
+        licence: Licence of the weights.
+        origin: Authors and source of the model.
     """
-    if not path.is_file():
-        raise ImportRefusedError(f"{path}: expected an ONNX file, found nothing")
-    content = path.read_bytes()
-    network = rtmdet.RtmDet()
-    try:
-        network.load_state_dict(rtmdet.weights_of(content, is_bgr))
-    except rtmdet.NotRtmDetError as error:
-        raise ImportRefusedError(f"{path}: {error}; of detectors, only RTMDet-nano can be imported") from error
-    plan = Recipe(name, "detector", Network("detector", "rtmdet-nano", input_size, norms="folded"), (), ())
-    served = served_network(network, plan)
-    graph = to_onnx.to_onnx(served, plan)
-    to_onnx.check(served, graph, plan)
-    manifest = Manifest(
-        name=name,
-        version=version,
+
+    path: Path
+    model: onnx.ModelProto
+    found: DetectorProbe
+    layout: DetectorLayout
+    conventions: DetectorConventions
+    name: str
+    version: str
+    licence: str
+    origin: str
+
+    @property
+    def takes_bytes(self) -> bool:
+        """Whether the input has whole numbers, so that pixels can only be 0..255."""
+        return self.found.input_type in {onnx.TensorProto.UINT8, onnx.TensorProto.INT32}
+
+
+def usual_conventions(layout: DetectorLayout, found: DetectorProbe) -> DetectorConventions:
+    """Return what detectors of a layout expect most often, to begin with.
+
+    MMDetection and YOLOX take BGR in the corner of a letterbox, Ultralytics RGB 0..1 in its middle, and DETRs stretched
+    RGB: RT-DETR's 80 classes 0..1, those with COCO's 91 category ids normalised as ImageNet's.
+    """
+    if found.input_type == onnx.TensorProto.UINT8:
+        return DetectorConventions("rgb", *NORMALISATIONS["bytes"], "center")
+    if layout.maps or layout.name.startswith("dets"):
+        return DetectorConventions("bgr", *NORMALISATIONS["imagenet"], "top_left")
+    if found.size_inputs or (layout.is_final and layout.labels is None):
+        is_rt = found.size_inputs or layout.class_count in {80, 365}
+        return DetectorConventions("rgb", *NORMALISATIONS["unit" if is_rt else "imagenet"], "stretch")
+    if layout.strides and layout.objectness is not None:
+        return DetectorConventions("bgr", *NORMALISATIONS["bytes"], "top_left")
+    return DetectorConventions("rgb", *NORMALISATIONS["unit"], "center")
+
+
+def make(imported: ThirdPartyDetector, metrics: dict[str, float]) -> Bundle:
+    """Make the bundle in memory; `bundle.write` writes it."""
+    graph = wrap_detector.wrap(imported.model, imported.found, imported.layout, imported.conventions)
+    manifest = describe(imported, metrics)
+    return Bundle(Path(imported.name), manifest, graph, _card(manifest, imported))
+
+
+def describe(imported: ThirdPartyDetector, metrics: dict[str, float]) -> Manifest:
+    """Make the manifest."""
+    found, conventions, layout = imported.found, imported.conventions, imported.layout
+    shape = Shape(found.input_name, found.input_size, found.channels_first, found.input_type, (), 0, (0, 0))
+    return Manifest(
+        name=imported.name,
+        version=imported.version,
         role="detector",
         files={},
         skeleton=None,
-        input_size=input_size,
+        input_size=found.input_size,
         heatmap_size=None,
         box_padding=None,
         decoder="boxes",
-        parameters=sum(it.numel() for it in network.parameters()),
-        gflops=round(to_onnx.multiply_adds(served, plan) / 1e9, 4),
+        fitting=conventions.fitting,
+        iou_threshold=1.0 if layout.is_final else None,
+        parameters=import_pose.parameters(imported.model),
+        gflops=round(import_pose.multiply_adds(imported.model, shape) / 1e9, 4),
+        metrics=metrics,
         trained_by={
-            "imported_from": path.name,
-            "imported_sha256": bundle.sha256(content),
-            "origin": origin,
-            "licence": licence,
+            "imported_from": imported.path.name,
+            "imported_sha256": bundle.sha256(imported.path.read_bytes()),
+            "origin": imported.origin,
+            "licence": imported.licence,
+            "conventions": asdict(conventions) | {"layout": layout.name, "person": layout.person},
         },
     )
-    return Bundle(Path(name), manifest, graph, _card(manifest))
 
 
-def _card(manifest: Manifest) -> str:
+def _card(manifest: Manifest, imported: ThirdPartyDetector) -> str:
     width, height = manifest.input_size
-    by = manifest.trained_by
+    by, conventions, layout = manifest.trained_by, imported.conventions, imported.layout
+    figures = [f"| {name} | {value:.3f} |" for name, value in manifest.metrics.items()]
     return "\n".join(
         [
             f"# {manifest.name} {manifest.version}",
             "",
             f"Imported as a detector of people from `{by['imported_from']}` (sha256 `{by['imported_sha256']}`);",
-            f"{manifest.parameters / 1e6:.2f} M parameters, pictures of the area of {width} x {height} px.",
+            f"{manifest.parameters / 1e6:.2f} M parameters, input {width} x {height} (width x height),",
+            f"{manifest.gflops:.3f} G multiply-adds.",
             "",
             f"Origin: {by['origin'] or 'not stated'}.",
             f"Licence: {by['licence'] or 'not stated; whoever imported it must know it'}.",
             "Not trained by this project; its training data has terms of its own.",
             "",
+            "## Conventions",
+            "",
+            "All of these are part of the graph, except how the picture is fitted into the input.",
+            "",
+            f"- Channels: {conventions.colour.upper()}",
+            f"- Mean of pixels 0..255 (R, G, B): {conventions.mean}",
+            f"- Deviation: {conventions.deviation}",
+            f"- Picture in the input: {conventions.fitting}",
+            f"- Outputs: {layout.name}; people are class {layout.person}",
+            f"- Boxes: {layout.box_format}, {layout.unit}",
+            "",
             *model_card.SCORES_UNKNOWN,
             "## Figures",
             "",
-            "None measured.",
+            *(["| figure | value |", "|---|---|", *figures] if figures else ["None measured."]),
             "",
         ]
     )

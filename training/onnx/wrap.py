@@ -97,8 +97,8 @@ def joint_order(joints: tuple[str, ...], count: int, skeleton: Skeleton) -> list
     if len(joints) != count:
         raise ImportRefusedError(
             f"expected a name for each of the graph's {count} keypoints, got {len(joints)}; "
-            "pass --skeleton where it predicts one (halpe26, coco-wholebody133, a TOML), or --joints NAME,NAME,... in "
-            "the graph's order"
+            "pass --skeleton where it predicts one (halpe26, coco-wholebody133, a TOML or JSON), or --joints NAME,... "
+            "in the graph's order"
         )
     missing = [name for name in skeleton.keypoints if name not in joints]
     if missing:

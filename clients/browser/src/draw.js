@@ -26,6 +26,10 @@ import { EDGES } from "./wire.js";
 
 /** Default colours. Safe for colour-blind viewers: Okabe and Ito. */
 export const COLORS = Object.freeze({ left: "rgb(86 180 233)", right: "rgb(230 159 0)", middle: "rgb(0 200 140)" });
+/** Above so many keypoints, short lines and their dots get thinner, so that faces and hands are legible. */
+const MANY_KEYPOINTS = 40;
+/** Length of such a line, in multiples of its width. */
+const THIN_SHARE = 8;
 const OUTLINE = "rgb(0 0 0 / 0.45)";
 
 /**
@@ -74,10 +78,17 @@ export function draw(context, poses, options = {}) {
  */
 function drawSkeleton(context, joints, pairs, width, colors) {
   const edges = pairs.map(([a, b]) => [joints[a], joints[b]]).filter(([a, b]) => a?.visible && b?.visible);
+  const widthOf = (/** @type {Joint} */ a, /** @type {Joint} */ b) =>
+    joints.length > MANY_KEYPOINTS ? Math.min(Math.hypot(b.x - a.x, b.y - a.y) / THIN_SHARE, width) : width;
+  /** @type {Map<Joint, number>} */
+  const dots = new Map();
+  for (const [a, b] of edges) {
+    for (const joint of [a, b]) dots.set(joint, Math.max(dots.get(joint) ?? 0, widthOf(a, b)));
+  }
   // All outlines first, so that none covers the colour of a neighbouring edge.
-  for (const [lineWidth, outline] of /** @type {[number, boolean][]} */ ([[width * 1.7, true], [width, false]])) {
+  for (const [factor, outline] of /** @type {[number, boolean][]} */ ([[1.7, true], [1, false]])) {
     for (const [a, b] of edges) {
-      context.lineWidth = lineWidth;
+      context.lineWidth = Math.max(widthOf(a, b), 1) * factor;
       context.strokeStyle = outline ? OUTLINE : colors[sideOf(a.name, b.name)];
       context.beginPath();
       context.moveTo(a.x, a.y);
@@ -86,8 +97,9 @@ function drawSkeleton(context, joints, pairs, width, colors) {
     }
   }
   for (const joint of joints.filter((it) => it.visible)) {
-    drawDot(context, joint, width * 1.35, "white");
-    drawDot(context, joint, width * 0.9, colors[sideOf(joint.name)]);
+    const dot = joints.length > MANY_KEYPOINTS ? (dots.get(joint) ?? 0) : width;
+    if (dot > 1) drawDot(context, joint, dot * 1.35, "white");
+    drawDot(context, joint, Math.max(dot, 1) * 0.9, colors[sideOf(joint.name)]);
   }
 }
 

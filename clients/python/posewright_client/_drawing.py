@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, overload
 
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 LEFT, RIGHT, MIDDLE, WHITE = (86, 180, 233), (230, 159, 0), (0, 200, 140), (255, 255, 255)
 THRESHOLD = 0.35
 SUBPIXEL_BITS = 3
+MANY_KEYPOINTS = 40
+"""Above so many keypoints, short lines and their dots get thinner, so that faces and hands are legible."""
+THIN_SHARE = 8
+"""Length of such a line, in multiples of its width."""
 
 
 @overload
@@ -63,17 +68,34 @@ def _draw_pose(cv2: Any, canvas: NDArray[np.uint8], pose: Pose, threshold: float
     points = [_fixed(it.x, it.y) for it in pose.keypoints]
     shown = [it.score >= threshold for it in pose.keypoints]
     names = [it.name for it in pose.keypoints]
-    for start, end in pose.edges:
+    widths, dots = _widths(pose, thickness)
+    for (start, end), line in zip(pose.edges, widths, strict=True):
         if shown[start] and shown[end]:
             color = _color(names[start], names[end])
-            cv2.line(canvas, points[start], points[end], color, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
-    radius = (thickness + 1) << SUBPIXEL_BITS
-    for name, point, visible in zip(names, points, shown, strict=True):
+            cv2.line(canvas, points[start], points[end], color, line, cv2.LINE_AA, SUBPIXEL_BITS)
+    for name, point, visible, dot in zip(names, points, shown, dots, strict=True):
         if visible:
-            cv2.circle(canvas, point, radius, WHITE, -1, cv2.LINE_AA, SUBPIXEL_BITS)
-            cv2.circle(canvas, point, radius * 2 // 3, _color(name), -1, cv2.LINE_AA, SUBPIXEL_BITS)
+            radius = (dot + 1) << SUBPIXEL_BITS
+            if dot:
+                cv2.circle(canvas, point, radius, WHITE, -1, cv2.LINE_AA, SUBPIXEL_BITS)
+                radius = radius * 2 // 3
+            cv2.circle(canvas, point, radius, _color(name), -1, cv2.LINE_AA, SUBPIXEL_BITS)
     if pose.id is not None:
         write(canvas, pose.id, (round(x), round(y) - 4))
+
+
+def _widths(pose: Pose, thickness: int) -> tuple[list[int], list[int]]:
+    """Return the width of each edge, px, and of the widest line at each keypoint: 0 for a dot without white around."""
+    points = pose.keypoints
+    if len(points) <= MANY_KEYPOINTS:
+        return [thickness] * len(pose.edges), [thickness] * len(points)
+    widths, dots = [], [0] * len(points)
+    for start, end in pose.edges:
+        length = math.hypot(points[end].x - points[start].x, points[end].y - points[start].y)
+        width = min(int(length / THIN_SHARE), thickness)
+        widths.append(max(width, 1))
+        dots[start], dots[end] = max(dots[start], width), max(dots[end], width)
+    return widths, dots
 
 
 def write(canvas: NDArray[np.uint8], text: str, corner: tuple[int, int]) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from service.pose.skeleton import COCO17
+from service.pose.skeleton import COCO17, Skeleton
 from service.pose.types import Poses
 from service.wire import documents
 from service.wire.formats.coco import CocoResult
@@ -21,6 +21,7 @@ from service.wire.formats.roboflow import RoboflowPerson
 from service.wire.formats.tfjs import TfjsPose
 from service.wire.poses import write_poses
 from service.wire.query import Format
+from training.data.known_skeletons import KNOWN
 
 K = len(COCO17)
 
@@ -152,3 +153,55 @@ def test_rounded_numbers_are_written_without_noise() -> None:
 
 def test_stages_are_written_as_a_server_timing_header() -> None:
     assert documents.server_timing({"queue": 0.123, "total": 4}) == "queue;dur=0.12, total;dur=4.00"
+
+
+def many(skeleton: Skeleton) -> Poses:
+    """One person whose keypoint k lies at (k, 1000 + k), with different scores."""
+    count = len(skeleton)
+    points = np.stack([np.arange(count), 1000 + np.arange(count)], axis=1).astype(np.float32)
+    scores = np.linspace(0.2, 0.9, count, dtype=np.float32)
+    box = np.array([[0, 0, 100, 200]], np.float32)
+    return Poses(points[None], scores[None], box, np.ones(1, np.float32))
+
+
+@pytest.mark.parametrize("name", ["halpe26", "coco-wholebody133"])
+def test_openpose_has_the_feet_face_and_hands_of_larger_skeletons(name: str) -> None:
+    """Points keep their own places; numbers of face and hands are those of OpenPose's documentation."""
+    skeleton = KNOWN[name]
+    people = many(skeleton)
+    (row,) = json.loads(documents.to_json(write_poses(people, skeleton, "openpose", 0.3)))
+    OpenPosePerson.model_validate(row)
+    body = np.array(row["pose_keypoints_2d"]).reshape(25, 3)
+    feet = (
+        "left_big_toe", "left_small_toe", "left_heel", "right_big_toe", "right_small_toe", "right_heel"
+    )  # fmt: skip
+    for place, wanted in zip(range(19, 25), feet, strict=True):
+        assert body[place, 0] == skeleton.keypoints.index(wanted)
+    if name == "halpe26":
+        assert (body[1, 0], body[8, 0]) == (skeleton.keypoints.index("neck"), skeleton.keypoints.index("hip"))
+        assert row["face_keypoints_2d"] == row["hand_left_keypoints_2d"] == row["hand_right_keypoints_2d"] == []
+        return
+    assert body[1, 0] == (5 + 6) / 2
+    face = np.array(row["face_keypoints_2d"]).reshape(70, 3)
+    assert face[:68, 0].tolist() == list(range(23, 91))
+    assert not face[68:].any()  # the pupils
+    for side, first in (("left", 91), ("right", 112)):
+        hand = np.array(row[f"hand_{side}_keypoints_2d"]).reshape(21, 3)
+        assert hand[:, 0].tolist() == list(range(first, first + 21))
+        np.testing.assert_allclose(hand[:, 2], people.scores[0, first : first + 21], atol=1e-4)
+
+
+@pytest.mark.parametrize("layout", ["pose", "compact", "coco", "tfjs", "roboflow", "openpose"])
+@pytest.mark.parametrize("name", ["halpe26", "coco-wholebody133"])
+def test_all_keypoints_of_larger_skeletons_are_in_every_format(name: str, layout: Format) -> None:
+    skeleton = KNOWN[name]
+    (row,) = json.loads(documents.to_json(write_poses(many(skeleton), skeleton, layout, 0.3)))
+    if layout == "openpose":
+        told = {x for key in row if key.endswith("_2d") for x in row[key][0::3]}
+        assert set(map(float, range(len(skeleton)))) - told <= {17.0}  # Halpe's top of the head
+    else:
+        rows = row["keypoints"]
+        xs = rows[0::3] if layout == "coco" else [it[0] if layout == "compact" else it["x"] for it in rows]
+        assert xs == list(range(len(skeleton)))
+    if layout in {"pose", "tfjs"}:
+        assert [it["name"] for it in row["keypoints"]] == list(skeleton.keypoints)

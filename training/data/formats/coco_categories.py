@@ -40,7 +40,7 @@ def read_skeleton(
         raise DatasetError(f"{path}: expected people with keypoints, got none; label some, or give another file")
     if wanted is None:
         try:
-            edges = _edges(named[0]) if named else []
+            edges = edges_of(named[0]) if named else []
             return infer_skeleton(names, count, str(named[0].get("name")) if named else path.stem, edges)
         except (ValueError, TypeError) as error:
             raise DatasetError(f"{path}: categories: {error}") from error
@@ -52,7 +52,7 @@ def read_skeleton(
     return wanted
 
 
-def _edges(category: dict[str, Any]) -> list[tuple[int, int]]:
+def edges_of(category: dict[str, Any]) -> list[tuple[int, int]]:
     """Return pairs of keypoint indices. COCO counts from 1, some tools from 0."""
     pairs = [(a, b) for a, b in category.get("skeleton") or []]
     first = 0 if counts_from_0(category) else 1

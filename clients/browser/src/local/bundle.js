@@ -23,6 +23,8 @@ import { clientType, PosewrightError, refusal, unreachable } from "../errors.js"
  * @property {[number, number] | null} heatmap_size
  * @property {number | null} box_padding
  * @property {"heatmap" | "simcc" | "detector" | "boxes"} decoder
+ * @property {"stretch" | "center" | "top_left"} [fitting] How a picture fills an input of fixed size.
+ * @property {number} [iou_threshold] Of a detector's non-maximum suppression.
  * @property {Calibration | null} [calibration]
  */
 

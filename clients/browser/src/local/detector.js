@@ -3,6 +3,7 @@
 import { clip, nms } from "./boxes.js";
 import { bundleError } from "./bundle.js";
 import { calibrate } from "./calibration.js";
+import { warp } from "./crop.js";
 import { resize } from "./pixels.js";
 
 /** @typedef {import("./bundle.js").Network} Network */
@@ -37,21 +38,41 @@ export class PersonDetector {
    * @returns {Promise<Detection[]>} Image px, best first.
    */
   async detect(image, maxPeople, minScore) {
-    const { input_size: inputSize, calibration = null, decoder } = this.#network.manifest;
-    const [width, height] = inputGrid(image, inputSize);
-    const outputs = await this.#network.run(resize(image, width, height), [1, height, width, 3]);
+    const { input_size: inputSize, calibration = null, decoder, fitting, iou_threshold: threshold } = this.#network.manifest;
+    const [width, height] = fitting ? inputSize : inputGrid(image, inputSize);
+    const { pixels, scale, offset } = fillInput(image, [width, height], fitting ?? "stretch");
+    const outputs = await this.#network.run(pixels, [1, height, width, 3]);
     const candidates =
       decoder === "boxes" ? listed(outputs[0], outputs[1]) : mapped(outputs[0], outputs[1], width / STRIDE);
     const likely = candidates
       .filter(({ score }) => !calibration || score >= MIN_RAW_SCORE)
       .map(({ box, score }) => ({ box, score: calibrate(calibration, score, 0) }))
       .filter(({ score }) => score >= Math.max(minScore, 1e-6));
-    const [x, y] = [image.width / width, image.height / height];
-    return nms(likely, IOU_THRESHOLD, maxPeople).map(({ box: [left, top, right, bottom], score }) => ({
-      box: clip([left * x, top * y, right * x, bottom * y], image),
+    return nms(likely, threshold ?? IOU_THRESHOLD, maxPeople).map(({ box, score }) => ({
+      box: clip(/** @type {Xyxy} */ (box.map((it, i) => it * scale[i % 2] + offset[i % 2])), image),
       score,
     }));
   }
+}
+
+/**
+ * @param {Pixels} image
+ * @param {[number, number]} size Of the network's input.
+ * @param {"stretch" | "center" | "top_left"} fitting
+ * @returns {{ pixels: Uint8Array, scale: number[], offset: number[] }} The input, and along x and y: image px = scale *
+ *   input px + offset, for edges of boxes.
+ */
+function fillInput(image, [width, height], fitting) {
+  const ratios = [image.width / width, image.height / height];
+  if (fitting === "stretch") return { pixels: resize(image, width, height), scale: ratios, offset: [0, 0] };
+  const scale = Math.max(...ratios);
+  const bars = [scale * width - image.width, scale * height - image.height];
+  const offset = fitting === "center" ? bars.map((it) => -it / 2) : [0, 0];
+  // The edges of boxes lie between pixels, whose centres are whole numbers to `warp`.
+  const [left, top] = offset.map((it) => it + (scale - 1) / 2);
+  const pixels = new Uint8Array(width * height * 3);
+  warp(image, { scale, left, top }, [width, height], pixels);
+  return { pixels, scale: [scale, scale], offset };
 }
 
 /**

@@ -16,6 +16,8 @@ from posewright_client.formats.recording import Point, RecordedFrame, RecordedPe
 Source = str | tuple[str, str]
 SUFFIX = "_keypoints.json"
 _NECK, _MID_HIP = ("left_shoulder", "right_shoulder"), ("left_hip", "right_hip")
+_OWN_MIDDLES = {_NECK: "neck", _MID_HIP: "hip"}
+"""Halpe's keypoints, which stand for the middle of the pair where the skeleton has them."""
 _ARMS: tuple[Source, ...] = (
     "nose", _NECK, "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist",
 )  # fmt: skip
@@ -89,6 +91,9 @@ def _person(recording: Recording, person: RecordedPerson, layout: str) -> dict[s
 def _find(by_name: Mapping[str, Point], source: Source) -> Point:
     if isinstance(source, str):
         return by_name.get(source, (0.0, 0.0, 0.0))
+    own = _OWN_MIDDLES[source]
+    if own in by_name:
+        return by_name[own]
     (ax, ay, a), (bx, by, b) = (by_name[it] for it in source)
     return round((ax + bx) / 2, 2), round((ay + by) / 2, 2), min(a, b)
 
