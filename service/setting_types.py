@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from limits import parse_many
 from pydantic import AfterValidator, BeforeValidator
 
 _HOST = re.compile(r"\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*")
+_NUMBERS = re.compile(r"[0-9.]+")
 _ROOT_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
 _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/?#@\s]+")
 
@@ -34,6 +36,28 @@ def _host(value: str) -> str:
     if not _HOST.fullmatch(name):
         raise ValueError(
             f"expected *, or a host name without a port such as pose.example.org or *.example.org, got {value!r}"
+        )
+    return name
+
+
+def _source_host(value: str) -> str:
+    """Check an entry of the list of hosts, networks, folders and devices that videos may come from."""
+    if value == "device":
+        return value
+    if value.startswith("file:"):
+        folder = value.removeprefix("file:").removeprefix("//")
+        if not Path(folder).is_absolute():
+            raise ValueError(f"expected the whole path of a folder, such as file:/srv/videos, got {value!r}")
+        return f"file:{folder}"
+    try:
+        return str(ip_network(value, strict=False))
+    except ValueError:
+        pass
+    name = value.lower().removesuffix(".")
+    if name == "*" or not _HOST.fullmatch(name) or _NUMBERS.fullmatch(name):
+        raise ValueError(
+            "expected a host name without a port such as camera.local or *.cameras.example.org, an address or network "
+            f"such as 10.0.0.0/8, file:/folder, or device, got {value!r}"
         )
     return name
 
@@ -81,6 +105,7 @@ def _provider_options(value: object) -> object:
 Rates = Annotated[str, AfterValidator(_rates)]
 ProviderOptions = Annotated[dict[str, str], BeforeValidator(_provider_options)]
 Hosts = Annotated[tuple[Annotated[str, AfterValidator(_host)], ...], BeforeValidator(_comma_separated)]
+SourceHosts = Annotated[tuple[Annotated[str, AfterValidator(_source_host)], ...], BeforeValidator(_comma_separated)]
 Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], BeforeValidator(_comma_separated)]
 RootPath = Annotated[str, AfterValidator(_root_path)]
 Workers = Annotated[int, AfterValidator(_shared_port)]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("service", "training", "clients/python")
-SERVICE_ROOMS = ("cluster", "http", "streaming", "wire", "inference", "pose")
+SERVICE_ROOMS = ("cluster", "http", "sources", "jobs", "video", "streaming", "wire", "inference", "pose")
 """A room may import itself and those after it."""
 TRAINING_STEPS = (
     ("cli",),

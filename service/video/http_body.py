@@ -1,0 +1,174 @@
+"""The body of a camera's or file's HTTP response, as a file for the decoder.
+
+The connection is made here and not by FFmpeg, so that the allow-list checks the address of every connection, also
+after a redirect, certificates are checked, and another thread can end a read that waits.
+"""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import ssl
+import time
+import urllib.request
+from collections.abc import Callable
+from contextlib import suppress
+from email.message import Message
+from typing import IO, Any
+from urllib.error import HTTPError, URLError
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from service.errors import ServiceError, VideoUnreadable
+from service.video.allowed_urls import AllowedUrls, VideoUrl
+
+MAX_REDIRECTS = 4
+Connect = Callable[[str, bool], socket.socket]
+
+
+class HttpBody:
+    """An open response. `read` may be used by one thread, `close` by any."""
+
+    def __init__(self, url: VideoUrl, allowed: AllowedUrls, timeout_s: float, read_s: float) -> None:
+        """Describe the response; `open` asks for it.
+
+        Args:
+            url: An HTTP or HTTPS URL.
+            allowed: Checks every connection.
+            timeout_s: For connecting, and for the response's head.
+            read_s: Seconds after `expect_data` by which data must have come.
+        """
+        self._url, self._allowed = url, allowed
+        self._timeout_s, self._read_s = timeout_s, read_s
+        self._socket: socket.socket | None = None
+        self._response: Any = None
+        self._deadline_s = float("inf")
+        self.closed = False
+
+    def open(self) -> str:
+        """Ask for the resource and return its Content-Type.
+
+        Raises:
+            ServiceError: It is not allowed, or the server answers with an error.
+            OSError: The server cannot be reached.
+        """
+        target, user, password = _without_credentials(self._url.url)
+        passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
+        if user is not None:
+            passwords.add_password(None, target, user, password or "")
+        opener = urllib.request.OpenerDirector()
+        for handler in (
+            _Redirects(self._allowed),
+            urllib.request.HTTPDefaultErrorHandler(),
+            urllib.request.HTTPErrorProcessor(),
+            urllib.request.HTTPBasicAuthHandler(passwords),
+            urllib.request.HTTPDigestAuthHandler(passwords),
+            _Handler(self._connect),
+        ):
+            opener.add_handler(handler)
+        headers = {"User-Agent": "posewright", "Accept": "*/*"}
+        try:
+            self._response = opener.open(urllib.request.Request(target, headers=headers), timeout=self._timeout_s)  # noqa: S310 - the scheme was checked
+        except HTTPError as error:
+            error.close()
+            raise VideoUnreadable(
+                f"expected a video, got the answer {error.code} {http.client.responses.get(error.code, '')}; "
+                + ("check user and password" if error.code in (401, 403) else "check the path of the URL")
+            ) from None
+        except URLError as error:
+            if isinstance(error.reason, OSError | ServiceError):
+                raise error.reason from None
+            raise VideoUnreadable("expected an HTTP answer, got something else") from None
+        except (http.client.HTTPException, ValueError):  # urllib raises ValueError for authentication that it lacks
+            raise VideoUnreadable("expected an HTTP answer, got something else") from None
+        return str(self._response.headers.get_content_type())
+
+    def expect_data(self) -> None:
+        """Start the time in which the next data must come: a server that sends a byte now and then is cut off."""
+        self._deadline_s = time.monotonic() + self._read_s
+
+    def read(self, size: int) -> bytes:
+        """Return up to ``size`` bytes as soon as there are some; none at the end.
+
+        Raises:
+            OSError: The connection broke, or nothing came in time.
+        """
+        left_s = self._deadline_s - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError(f"no whole picture came within {self._read_s:g} s")
+        if self._socket is not None:
+            self._socket.settimeout(min(left_s, self._read_s))
+        try:
+            return bytes(self._response.read1(size))
+        except (http.client.HTTPException, ValueError, AttributeError) as error:  # after `close` by another thread
+            raise OSError("the connection was closed") from error
+
+    def close(self) -> None:
+        """Close the connection; a `read` that waits ends."""
+        self.closed = True
+        if self._socket is not None:
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+            with suppress(OSError):
+                self._socket.close()
+
+    def _connect(self, url: str, encrypted: bool) -> socket.socket:
+        connection = self._allowed.connect(self._allowed.require(url), self._timeout_s)
+        self._socket = connection
+        if encrypted:
+            host = urlsplit(url).hostname
+            self._socket = ssl.create_default_context().wrap_socket(connection, server_hostname=host)
+        if self.closed:
+            self.close()
+            raise OSError("the connection was closed")
+        return self._socket
+
+
+class _Connection(http.client.HTTPConnection):
+    """A connection whose socket somebody else makes."""
+
+    def __init__(self, host: str, *, scheme: str, opened_by: Connect, timeout: float) -> None:
+        self.default_port = 443 if scheme == "https" else 80
+        super().__init__(host, timeout=timeout)
+        self._scheme, self._opened_by = scheme, opened_by
+
+    def connect(self) -> None:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        self.sock = self._opened_by(f"{self._scheme}://{host}:{self.port}/", self._scheme == "https")
+
+
+class _Handler(urllib.request.AbstractHTTPHandler):
+    """Opens HTTP and HTTPS with `_Connection`."""
+
+    def __init__(self, connect: Connect) -> None:
+        super().__init__()
+        self._connect = connect
+
+    def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_Connection, request, scheme=request.type, opened_by=self._connect)  # type: ignore[arg-type] # typeshed knows no further arguments
+
+    https_open = http_open
+    http_request = https_request = urllib.request.AbstractHTTPHandler.do_request_
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows few redirects, to allowed URLs of HTTP only."""
+
+    max_redirections = MAX_REDIRECTS
+
+    def __init__(self, allowed: AllowedUrls) -> None:
+        self._allowed = allowed
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
+    ) -> urllib.request.Request | None:
+        if self._allowed.require(newurl).scheme not in ("http", "https"):
+            raise VideoUnreadable("expected a video, got a redirect that leads out of HTTP")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type] # typeshed's types of fp and headers are narrower
+
+
+def _without_credentials(url: str) -> tuple[str, str | None, str | None]:
+    """Take user and password out of a URL: urllib takes them for a part of the host."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    user, password = (None if it is None else unquote(it) for it in (parts.username, parts.password))
+    return urlunsplit((parts.scheme, host, parts.path or "/", parts.query, "")), user, password
