@@ -28,6 +28,7 @@ from service.http.routes import (
     canary,
     compare,
     health,
+    jobs,
     models,
     open_inference,
     predict,
@@ -45,6 +46,9 @@ from service.inference.repository import ModelRepository
 from service.inference.scheduler import Scheduler
 from service.inference.shadow import Shadow, require_shadow
 from service.inference.state import Service
+from service.jobs.exports import Exports
+from service.jobs.runner import JobRunner
+from service.jobs.store import JobStore
 from service.settings import THREADS_JOIN_S, Settings
 from service.streaming import route as stream
 from service.streaming.open_streams import OpenStreams
@@ -64,7 +68,7 @@ def create_app(settings: Settings) -> FastAPI:
     Raises:
         BundleError: The models folder cannot be served from.
         SettingsError: The API keys cannot be read, or the settings name a shadow model or a canary that cannot be
-            compared with the student.
+            compared with the student, or a folder for jobs that cannot be written.
         BackendError: The execution provider does not work on this machine.
     """
     api_keys, rate_limits = ApiKeys(settings), RateLimits(settings)
@@ -85,9 +89,11 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.repository = ModelRepository(registry, settings, app.state.metrics.load_failed, app.state.canary)
     app.state.hosts = AllowedHosts(settings)
     app.state.api_keys, app.state.rate_limits = api_keys, rate_limits
+    app.state.jobs = None if settings.jobs_dir is None else JobStore(settings)
+    app.state.job_exports = None if app.state.jobs is None else Exports(app.state.jobs)
     for room in (
-        predict, batch, compare, models, bundle_files, canary, health, open_inference, repository, stream, problems,
-        page,
+        predict, batch, compare, jobs, models, bundle_files, canary, health, open_inference, repository, stream,
+        problems, page,
     ):  # fmt: skip
         app.include_router(room.router)
     openapi.describe(app, public_metrics=settings.public_metrics)
@@ -102,12 +108,13 @@ def create_app(settings: Settings) -> FastAPI:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(settings.cors_origins),
-            allow_methods=["GET", "POST", "PUT"],
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
             allow_headers=["*"],
             expose_headers=[
                 "Server-Timing",
                 "X-Request-Id",
                 "Retry-After",
+                "Location",
                 "RateLimit",
                 "RateLimit-Policy",
                 "Inference-Header-Content-Length",
@@ -164,6 +171,9 @@ def _lifespan(settings: Settings, registry: ModelRegistry) -> Callable[[FastAPI]
         warming.start()
         sampling = asyncio.create_task(_sample(app.state.metrics)) if multiprocess_folder() else None
         app.state.repository.follow()
+        if app.state.jobs is not None:
+            app.state.job_runner = JobRunner(app.state.jobs, app.state.service, asyncio.get_running_loop())
+            app.state.job_runner.start()
         yield
         if sampling is not None:
             sampling.cancel()
@@ -171,7 +181,10 @@ def _lifespan(settings: Settings, registry: ModelRegistry) -> Callable[[FastAPI]
         watching.cancel()
         # On a thread: calls that are given up are answered meanwhile. The process does not wait for its threads.
         ends_s = time.monotonic() + THREADS_JOIN_S
-        await asyncio.to_thread(scheduler.close, THREADS_JOIN_S)
+        if app.state.jobs is not None:
+            app.state.job_exports.close()
+            await asyncio.to_thread(app.state.job_runner.close, THREADS_JOIN_S)
+        await asyncio.to_thread(scheduler.close, max(0.0, ends_s - time.monotonic()))
         if shadow is not None:
             shadow.close(max(0.0, ends_s - time.monotonic()))
         warming.join(max(0.0, ends_s - time.monotonic()))

@@ -40,6 +40,7 @@ from service.wire.formats.coco import CocoResult
 from service.wire.formats.openpose import OpenPoseDocument
 from service.wire.formats.roboflow import RoboflowDocument
 from service.wire.formats.tfjs import TfjsPose
+from service.wire.job import JobList, JobReply, JobRequest
 from service.wire.problem_documents import PROBLEM_TYPE
 
 _REF = "#/components/schemas/"
@@ -47,7 +48,7 @@ _TYPES = (
     wire.Reply, CocoResult, wire.ComparisonReply, wire.Models, wire.ModelDetail, wire.State, wire.Problem, CanaryReply,
     CanaryRequest, wire.BatchFault, TfjsPose, OpenPoseDocument, RoboflowDocument, open_inference.ModelControl,
     open_inference.RepositoryEntry, open_inference.InferenceError, open_inference.ServerMetadata,
-    open_inference.ModelMetadata, open_inference.InferRequest, open_inference.InferReply,
+    open_inference.ModelMetadata, open_inference.InferRequest, open_inference.InferReply, JobReply, JobList, JobRequest,
 )  # fmt: skip
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}

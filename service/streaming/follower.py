@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -68,11 +70,29 @@ class Follower:
                 min_box_score=request.min_box_score,
             )
 
-    def infer(self, content: bytes, time_s: float, stopwatch: Stopwatch) -> TrackedPrediction:
+    def state(self) -> dict[str, Any]:
+        """Return what the next frames depend on, as plain values. Call it between two frames."""
+        if self._tracker is None:
+            return {}
+        return {"tracker": self._tracker.state(), "smoother": self._smoother.state() if self._smoother else {}}
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Go on where another follower of the same options was when its `state` was taken.
+
+        Raises:
+            KeyError: It is not such a state.
+            ValueError: It is not such a state.
+        """
+        if self._tracker is not None:
+            self._tracker.restore(saved["tracker"])
+            if self._smoother is not None:
+                self._smoother.restore(saved["smoother"])
+
+    def infer(self, content: bytes | DecodedImage, time_s: float, stopwatch: Stopwatch) -> TrackedPrediction:
         """Process one frame.
 
         Args:
-            content: The image file.
+            content: The image file, or a decoded image whose size the caller has checked.
             time_s: Time of the frame on the stream's clock.
             stopwatch: Times the stages.
 
@@ -85,7 +105,7 @@ class Follower:
             prediction = predict(self._registry, content, self._request, stopwatch)
             stopwatch.lap("track")
             return TrackedPrediction(prediction, None)
-        picture = image.decode(content, self._request.max_pixels)
+        picture = content if isinstance(content, DecodedImage) else image.decode(content, self._request.max_pixels)
         stopwatch.lap("decode")
         estimated, appearances = self._estimate(self._tracker, picture, time_s, stopwatch)
         poses, by_fallback = apply_fallback(self._request.choice, picture, estimated)

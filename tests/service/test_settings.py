@@ -64,6 +64,10 @@ EXAMPLES = {
     "canary_window_s": ("60", 60),
     "canary_auto_rollback": ("true", True),
     "serve_bundles": ("true", True),
+    "source_hosts": (
+        "camera.local, 10.0.0.0/8, file:/srv/videos, device",
+        ("camera.local", "10.0.0.0/8", "file:/srv/videos", "device"),
+    ),
     "cors_origins": ("https://a.example, https://b.example", ("https://a.example", "https://b.example")),
     "log_level": ("debug", "debug"),
     "log_format": ("json", "json"),
@@ -74,6 +78,15 @@ EXAMPLES = {
     "rate_limit_per_key": ("10/second;5000/day", "10/second;5000/day"),
     "rate_limit_per_address": ("600 per 2 minutes", "600 per 2 minutes"),
     "stream_max_per_key": ("3", 3),
+    "jobs_dir": ("/srv/jobs", "/srv/jobs"),
+    "jobs_at_once": ("2", 2),
+    "jobs_queue_size": ("9", 9),
+    "jobs_keep_hours": ("1.5", 1.5),
+    "jobs_max_bytes": ("7000", 7000),
+    "job_max_bytes": ("6000", 6000),
+    "job_max_frames": ("50", 50),
+    "job_max_duration_s": ("2.5", 2.5),
+    "job_upload_s": ("90", 90.0),
 }
 
 
