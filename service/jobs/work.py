@@ -1,10 +1,10 @@
 """One job from its video to its last line, also after an interruption.
 
-A journal and a checkpoint say where the job was. The video is decoded from its beginning, because seeks are inexact, and
-the frames of lines that exist are passed over. People are tracked from frame to frame, so tracking must go on as well:
-its state is written beside the journal every few frames, and after an interruption the frames between that state and
-the last line are analysed again, without a new line. The state is exact, so that what follows equals an uninterrupted
-run wherever the network answers equal pixels equally.
+A journal and a checkpoint say where the job was. The video is decoded from its beginning, because seeks are inexact,
+and the frames of lines that exist are passed over. People are tracked from frame to frame, so tracking must go on as
+well: its state is written beside the journal every few frames, and after an interruption the frames between that state
+and the last line are analysed again, without a new line. The state is exact, so that what follows equals an
+uninterrupted run wherever the network answers equal pixels equally.
 """
 
 from __future__ import annotations

@@ -16,7 +16,8 @@ def test_every_reference_resolves_and_every_route_is_described(server: Running) 
     for name in re.findall(r'"#/components/schemas/([^"]+)"', response.text):
         assert name in document["components"]["schemas"]
     assert sorted(document["paths"]) == [
-        "/canary", "/canary/promote", "/canary/rollback", "/compare", "/healthz", "/metrics", "/models",
+        "/canary", "/canary/promote", "/canary/rollback", "/compare", "/healthz", "/jobs", "/jobs/{job_id}",
+        "/jobs/{job_id}/cancel", "/jobs/{job_id}/result", "/metrics", "/models",
         "/models/{name}", "/models/{name}/manifest.json", "/models/{name}/model.onnx", "/predict", "/predict/batch",
         "/readyz", "/v2", "/v2/health/live", "/v2/health/ready", "/v2/models/{name}", "/v2/models/{name}/infer",
         "/v2/models/{name}/ready", "/v2/models/{name}/versions/{version}",

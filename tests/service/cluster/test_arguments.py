@@ -37,6 +37,7 @@ def test_unknown_arguments_of_a_file_are_refused() -> None:
     ("flags", "said"),
     [
         (["--workers", "2"], "(--workers): expected 1 on a cluster"),
+        (["--jobs-dir", "jobs"], "(--jobs-dir): expected none on a cluster"),
         (["--model-control", "explicit"], "(--model-control): expected none on a cluster"),
     ],
 )
