@@ -18,8 +18,9 @@ POSE_FREE_OF = {"fastapi", "starlette", "uvicorn"}
 LEAVES = {"service": {"service.settings", "service.setting_types", "service.errors"}, "training": {"training.files"}}
 """Files outside the rooms that every room may import."""
 CONVERTERS = ("service.jobs.export", "posewright_client")
-"""The one file of the service that imports another distribution of ours, and that one: the client's converters write the
-results of jobs in other tools' formats, and they exist once. The file is a program of its own, the package optional."""
+"""The one file of the service that imports another distribution of ours, and that one: the client's converters write
+the results of jobs in other tools' formats, and they exist once. The file is a program of its own, the package
+optional."""
 
 
 def allowed_rooms(room: str) -> set[str]:
