@@ -137,7 +137,14 @@ _TFJS = {"type": "array", "items": _ref(TfjsPose)}
 _ANSWER = {"anyOf": [_ref(wire.Reply), _COCO, _TFJS, _ref(OpenPoseDocument), _ref(RoboflowDocument)]}
 
 PREDICT = _route(
-    {_JSON: _ANSWER, "image/jpeg": _BINARY["schema"], "image/png": _BINARY["schema"]}, _PICTURE_PROBLEMS, _ONE_PICTURE
+    {
+        _JSON: _ANSWER,
+        "image/jpeg": _BINARY["schema"],
+        "image/png": _BINARY["schema"],
+        "text/csv": {"type": "string"},
+    },
+    _PICTURE_PROBLEMS,
+    _ONE_PICTURE,
 )
 BATCH = _route(
     {_JSON: {"type": "array", "items": {"anyOf": [*_ANSWER["anyOf"], _ref(wire.BatchFault)]}}},

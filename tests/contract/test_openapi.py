@@ -39,7 +39,7 @@ def test_predict_has_its_body_types_parameters_replies_and_problems(server: Runn
     assert {parameter["name"] for parameter in operation["parameters"]} == set(Options.model_fields)
     assert all(parameter["description"] for parameter in operation["parameters"])
     responses = operation["responses"]
-    assert set(responses["200"]["content"]) == {"application/json", "image/jpeg", "image/png"}
+    assert set(responses["200"]["content"]) == {"application/json", "image/jpeg", "image/png", "text/csv"}
     assert set(responses) == {"200", "400", "404", "406", "408", "413", "415", "422", "503", "504"}
     for status in set(responses) - {"200"}:
         assert list(responses[status]["content"]) == ["application/problem+json"]
