@@ -45,16 +45,26 @@ class BackgroundInference:
             Interrupted: The server stops.
             DeadlineExceeded: The work hangs.
         """
-        while True:
+        while not self._stopping.is_set():
             attempt = _Attempt(work)
             try:
-                scheduled = self._scheduler.run(attempt.run, lane="background", admitted=True)
-                return self._wait(asyncio.run_coroutine_threadsafe(scheduled, self._loop))
+                return self._wait(self._schedule(attempt))
             except DeadlineExceeded:
                 if attempt.begun:
                     return attempt.late_result(HUNG_AFTER * self._deadline_s)
             except (Unavailable, CancelledError) as error:
                 raise Interrupted from error
+        raise Interrupted
+
+    def _schedule(self, attempt: _Attempt[T]) -> Future[T]:
+        scheduled = self._scheduler.run(attempt.run, lane="background", admitted=True)
+        try:
+            return asyncio.run_coroutine_threadsafe(scheduled, self._loop)
+        except RuntimeError as error:
+            scheduled.close()
+            if self._loop.is_closed():
+                raise Interrupted from error
+            raise
 
     def _wait(self, result: Future[T]) -> T:
         while True:
@@ -63,7 +73,7 @@ class BackgroundInference:
             except TimeoutError:
                 if result.done():
                     raise
-            if self._stopping.is_set() and self._loop.is_closed():
+            if self._loop.is_closed():
                 raise Interrupted
 
 

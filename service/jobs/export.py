@@ -15,11 +15,13 @@ import zipfile
 from contextlib import suppress
 from pathlib import Path
 
-from service.jobs import annotated
+from service.errors import JobsDiskFull
+from service.jobs import annotated, files
 from service.jobs.record import JobFolder
 
-REFUSED, MISSING = 3, 4
-"""Exit statuses: the results do not fit the format; a package is missing. One line on stderr says why."""
+REFUSED, MISSING, FULL = 3, 4, 5
+"""Exit statuses: the results do not fit the format; a package is missing; the disk is full. The last line of stderr
+says why."""
 NICENESS = 10
 ZIPPED = {"openpose": "{name}_json", "label-studio": "tasks.json"}
 """Formats of several files, and how what they write is named in the archive."""
@@ -39,10 +41,15 @@ def main(arguments: list[str] | None = None) -> int:
         with suppress(OSError):
             os.nice(NICENESS)
     folder = JobFolder(given.folder)
-    if given.format == "mp4":
-        annotated.write(folder.video, folder.results, given.out, given.keypoint_threshold)
-        return 0
-    return _convert(folder, given)
+    try:
+        with files.full_disk_told():
+            if given.format == "mp4":
+                annotated.write(folder.video, folder.results, given.out, given.keypoint_threshold)
+                return 0
+            return _convert(folder, given)
+    except JobsDiskFull as error:
+        print(error, file=sys.stderr)
+        return FULL
 
 
 def _convert(folder: JobFolder, given: argparse.Namespace) -> int:

@@ -7,12 +7,21 @@ import logging
 import os
 import subprocess
 import sys
-import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.errors import JobUnfinished, MissingPackage, ResultPending, ResultRefused, ServiceError, internal_error
+from service.errors import (
+    JobsDiskFull,
+    JobUnfinished,
+    MissingPackage,
+    ResultPending,
+    ResultRefused,
+    ServiceError,
+    UnknownJob,
+    internal_error,
+)
 from service.jobs import export
 from service.jobs.record import JobFolder, JobRecord
 from service.jobs.store import JobStore
@@ -63,10 +72,10 @@ class Exports:
     def __init__(self, store: JobStore) -> None:
         """Begin without files."""
         self._store = store
-        self._turn = threading.Lock()
+        self._thread = ThreadPoolExecutor(1, "export")
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
-        self._running: dict[tuple[str, str], asyncio.Task[Path]] = {}
+        self._running: dict[tuple[str, str], asyncio.Future[Path]] = {}
 
     async def get(self, job: JobRecord, query: ResultQuery, default_threshold: float) -> Path:
         """Return the file of a result, written now or before.
@@ -97,7 +106,8 @@ class Exports:
         key = (job.id, order.file_name)
         task = self._running.get(key)
         if task is None:
-            task = self._running[key] = asyncio.create_task(asyncio.to_thread(self._write, order, path))
+            task = asyncio.get_running_loop().run_in_executor(self._thread, self._write, order, path)
+            self._running[key] = task
             task.add_done_callback(lambda done: self._forget(key, done))
         done, _ = await asyncio.wait({task}, timeout=WAIT_S)
         if not done:
@@ -111,11 +121,12 @@ class Exports:
     def close(self) -> None:
         """End the process that writes; what it has written is discarded."""
         self._closed = True
+        self._thread.shutdown(wait=False, cancel_futures=True)
         process = self._process
         if process is not None:
             process.kill()
 
-    def _forget(self, key: tuple[str, str], task: asyncio.Task[Path]) -> None:
+    def _forget(self, key: tuple[str, str], task: asyncio.Future[Path]) -> None:
         self._running.pop(key, None)
         if not task.cancelled():
             task.exception()  # a failure that nobody waited for is asked for again by the next call
@@ -123,16 +134,20 @@ class Exports:
     def _write(self, order: ExportOrder, path: Path) -> Path:
         """Write a file, on a thread."""
         folder = self._store.folder(order.job.id)
-        with self._turn:
-            if not path.exists():
-                self._store.require_room(folder.results.stat().st_size)
-                path.parent.mkdir(exist_ok=True)
-                part = path.with_name(f".{uuid.uuid4().hex}")
-                try:
-                    self._run(order, folder, part)
-                    part.replace(path)
-                finally:
-                    part.unlink(missing_ok=True)
+        if path.exists():
+            return path
+        part = path.with_name(f".{uuid.uuid4().hex}")
+        try:
+            self._store.require_room(folder.results.stat().st_size)
+            path.parent.mkdir(exist_ok=True)
+            self._run(order, folder, part)
+            part.replace(path)
+        except (FileNotFoundError, ServiceError):
+            if not folder.path.exists():
+                raise UnknownJob("expected a job, got one that was deleted meanwhile") from None
+            raise
+        finally:
+            part.unlink(missing_ok=True)
         return path
 
     def _run(self, order: ExportOrder, folder: JobFolder, out: Path) -> None:
@@ -165,6 +180,8 @@ class Exports:
 def _failure(status: int, lines: list[str], order: ExportOrder) -> ServiceError:
     if status == export.MISSING:
         return MissingPackage(f"format {order.format!r}: {lines[-1]}")
+    if status == export.FULL:
+        return JobsDiskFull(lines[-1])
     if status == export.REFUSED:
         return ResultRefused(f"format {order.format!r}: {lines[-1]}")
     log.error("job %s: the result in format %s failed: %s", order.job.id, order.format, "\n".join(lines))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from service.errors import JobsDiskFull
 
 
 def write_whole(path: Path, content: bytes, *, durable: bool = True) -> None:
@@ -40,6 +44,21 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def full_disk_told() -> Iterator[None]:
+    """Tell a full disk as the problem that it is.
+
+    Raises:
+        JobsDiskFull: The disk, or the quota of the server's user, is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise JobsDiskFull("expected room for a file, got a full disk; delete jobs or other files") from error
+        raise
 
 
 def bytes_in(folder: Path) -> int:

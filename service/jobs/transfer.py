@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Self
 
@@ -38,9 +39,9 @@ class IncomingVideo:
         self.bytes = 0
         self._path, self._store = path, store
         self._part = path.with_name(f".{path.name}.part")
+        self._announced, self._checked = announced, CHECK_EVERY_BYTES
         self._require_bytes(announced)
         store.require_room(announced)
-        self._checked = announced
         self._file: BinaryIO = self._part.open("wb")
 
     def write(self, data: bytes) -> None:
@@ -53,21 +54,25 @@ class IncomingVideo:
         self.bytes += len(data)
         self._require_bytes(self.bytes)
         if self.bytes > self._checked:
-            self._store.require_room(CHECK_EVERY_BYTES)
+            coming = self._announced - self.bytes if self._announced else CHECK_EVERY_BYTES
+            self._store.require_room(max(0, min(coming, CHECK_EVERY_BYTES)))
             self._checked = self.bytes + CHECK_EVERY_BYTES
-        self._file.write(data)
+        with files.full_disk_told():
+            self._file.write(data)
 
     def finish(self) -> None:
         """Put the whole file on the disk, under its name."""
-        self._file.flush()
-        files.sync(self._file.fileno())
-        self._file.close()
+        with files.full_disk_told():
+            self._file.flush()
+            files.sync(self._file.fileno())
+            self._file.close()
         self._part.replace(self._path)
         files.sync_folder(self._path.parent)
 
     def close(self) -> None:
         """Close the file, and delete it unless it is finished."""
-        self._file.close()
+        with suppress(OSError):  # what is left of a full disk's last block
+            self._file.close()
         self._part.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:

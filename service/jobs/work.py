@@ -9,7 +9,6 @@ uninterrupted run wherever the network answers equal pixels equally.
 
 from __future__ import annotations
 
-import errno
 import logging
 import threading
 import time
@@ -17,12 +16,11 @@ from collections import deque
 from contextlib import closing
 from typing import Any
 
-from service.errors import JobsDiskFull
 from service.inference.image import DecodedImage
 from service.inference.predict import Stopwatch
 from service.inference.registry import Model
 from service.inference.state import Service
-from service.jobs import transfer, video_limits
+from service.jobs import files, transfer, video_limits
 from service.jobs.background import BackgroundInference, Interrupted
 from service.jobs.checkpoint import Checkpoint
 from service.jobs.journal import Journal
@@ -98,18 +96,13 @@ class JobWork:
         )
         self._get_video()
         query = resolve(self.record.options, self._service.registry, self._service.settings)
-        try:
-            with Journal(self._folder.results) as journal:
-                try:
-                    self._answer(journal, query)
-                except _OtherFrames:
-                    log.warning("job %s: the video has other frames than the journal; it begins again", self.record.id)
-                    self._begin_again(journal)
-                    self._answer(journal, query)
-        except OSError as error:
-            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-                raise JobsDiskFull("expected room for the results, got a full disk; delete some") from error
-            raise
+        with files.full_disk_told(), Journal(self._folder.results) as journal:
+            try:
+                self._answer(journal, query)
+            except _OtherFrames:
+                log.warning("job %s: the video has other frames than the journal; it begins again", self.record.id)
+                self._begin_again(journal)
+                self._answer(journal, query)
         self._check()
         self._change(state="done", ended=now(), progress=1.0, position=self._position)
 
