@@ -11,11 +11,10 @@ import cv2
 import numpy as np
 
 from service.jobs import journal
-from service.jobs.video_limits import open_video
+from service.jobs.video_limits import opened
 from service.pose.drawing import draw
 from service.pose.skeleton import COCO17, Skeleton
 from service.pose.types import Image, Poses
-from service.settings import Settings
 
 TIME_BASE = Fraction(1, 90_000)
 """Unit of the times in the file, s: small enough for the times of any camera."""
@@ -23,6 +22,8 @@ CODECS = ("libx264", "mpeg4")
 """The first that FFmpeg has is taken; builds without GPL code lack the first."""
 OPTIONS = {"libx264": {"crf": "23", "preset": "veryfast"}, "mpeg4": {"qscale": "4"}}
 FALLBACK_RATE = 25
+MAX_PIXELS = 2**31 - 1
+"""No limit: the job has kept the server's."""
 
 
 def write(video: Path, results: Path, out: Path, keypoint_threshold: float) -> None:
@@ -63,17 +64,13 @@ def _frames(video: Path, results: Path, keypoint_threshold: float) -> Iterator[t
     """Yield the frames that have a line, drawn on, with their times."""
     lines = journal.read(results)
     line = next(lines, None)
-    opened = open_video(video, Settings(max_pixels=2**31))  # the job has kept the limit already
-    try:
-        opened.open()
-        for frame in opened.frames():
+    with opened(video, MAX_PIXELS) as (_, frames):
+        for frame in frames:
             if line is None:
                 return
             if frame.index == line["frame"]:
                 yield _drawn(frame.pixels(), line, keypoint_threshold), frame.time_s
                 line = next(lines, None)
-    finally:
-        opened.close()
 
 
 def _drawn(pixels: Image, line: Mapping[str, Any], keypoint_threshold: float) -> Image:

@@ -22,7 +22,7 @@ from service.jobs.record import JobFolder
 REFUSED, MISSING, FULL = 3, 4, 5
 """Exit statuses: the results do not fit the format; a package is missing; the disk is full. The last line of stderr
 says why."""
-NICENESS = 10
+NICENESS = 5
 ZIPPED = {"openpose": "{name}_json", "label-studio": "tasks.json"}
 """Formats of several files, and how what they write is named in the archive."""
 

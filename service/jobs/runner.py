@@ -120,7 +120,7 @@ class JobRunner:
         work = JobWork(record, self._store, self._service, inference, self._stopping)
         try:
             work.run()
-            self._end(work.record)
+            self._end(work.record, state="done")
         except Interrupted:
             self._write(work.record.changed(state="queued", fps=None, frames=self._lines(record)))
         except Cancelled:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from itertools import chain
 from pathlib import Path
 
 from service.errors import VideoTooLarge, VideoUnreadable
@@ -14,37 +17,37 @@ from service.wire.job import JobOptions
 TIME_TOLERANCE_S = 1e-6
 
 
-def open_video(path: Path, settings: Settings) -> Video:
-    """Return the video in a file, which has still to be opened.
+@contextmanager
+def opened(path: Path, max_pixels: int) -> Iterator[tuple[VideoInfo, Iterator[VideoFrame]]]:
+    """Open a video file; yields what it says of itself, and its frames, of which there is at least one.
 
     Raises:
         VideoNotInstalled: PyAV is missing.
+        VideoUnreadable: It is no video, or no frame can be decoded.
+        TooLarge: A frame has too many pixels.
     """
     # Of the folder alone: the file cannot make FFmpeg open another one.
     allowed = AllowedUrls((f"file:{path.parent}",))
-    url = VideoUrl(path.as_uri(), "file", path=str(path))
-    return Video(url, allowed, VideoLimits(max_pixels=settings.max_pixels))
+    video = Video(VideoUrl(path.as_uri(), "file", path=str(path)), allowed, VideoLimits(max_pixels=max_pixels))
+    info = video.open()
+    with closing(video.frames()) as frames:
+        first = next(frames, None)  # a generator frees the file only if it was begun
+        if first is None:
+            raise VideoUnreadable("expected a video with at least one frame, got none that can be decoded")
+        yield info, chain([first], frames)
 
 
 def check_video(path: Path, settings: Settings) -> VideoInfo:
     """Check that a file is a video within the limits, by its own account and its first frame.
 
     Raises:
-        VideoNotInstalled: PyAV is missing.
-        VideoUnreadable: It is no video, or no frame can be decoded.
+        ServiceError: As `opened`.
         VideoTooLarge: It has too many frames or seconds.
-        TooLarge: Its frames have too many pixels.
     """
-    video = open_video(path, settings)
-    try:
-        info = video.open()
+    with opened(path, settings.max_pixels) as (info, _):
         require_length(info.frame_count, settings)
         if info.fps:
             require_seconds(info.frame_count / info.fps, settings)
-        if next(video.frames(), None) is None:
-            raise VideoUnreadable("expected a video with at least one frame, got none that can be decoded")
-    finally:
-        video.close()
     return info
 
 

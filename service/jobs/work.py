@@ -13,7 +13,6 @@ import logging
 import threading
 import time
 from collections import deque
-from contextlib import closing
 from typing import Any
 
 from service.inference.image import DecodedImage
@@ -83,7 +82,7 @@ class JobWork:
         self._position = 0  # frames of the video that were decoded
 
     def run(self) -> None:
-        """Do the job, or the rest of it.
+        """Do the job, or the rest of it; the caller writes the end into its record.
 
         Raises:
             Interrupted: The server stops. The job can go on later.
@@ -104,7 +103,7 @@ class JobWork:
                 self._begin_again(journal)
                 self._answer(journal, query)
         self._check()
-        self._change(state="done", ended=now(), progress=1.0, position=self._position)
+        self.record = self.record.changed(progress=1.0, position=self._position)
 
     def _get_video(self) -> None:
         """Fetch the video if it is not here yet, and check it."""
@@ -123,10 +122,9 @@ class JobWork:
         follower, inferred = self._resume(journal, query)
         selection = FrameSelection(self.record.options)
         known, number = journal.frames, 0
-        with closing(video_limits.open_video(self._folder.video, self._store.settings)) as video:
-            info = video.open()
+        with video_limits.opened(self._folder.video, self._store.settings.max_pixels) as (info, frames):
             self._duration_s = info.frame_count / info.fps if info.fps and info.frame_count else None
-            for frame in video.frames():
+            for frame in frames:
                 video_limits.require_length(frame.index + 1, self._store.settings)
                 video_limits.require_seconds(frame.time_s, self._store.settings)
                 if self._stopping.is_set():
@@ -154,7 +152,7 @@ class JobWork:
         """Return the tracking, and the number of lines whose frames it is behind."""
         model = query.request.choice.model
         known = JobModel(name=model.manifest.name, version=model.manifest.version, sha256=model.sha256)
-        if self.record.model not in {None, known}:
+        if self.record.model is not None and self.record.model != known:
             log.info("job %s: another model serves now; it begins again", self.record.id)
             self._begin_again(journal)
         if self.record.model != known:

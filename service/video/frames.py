@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -104,6 +104,7 @@ class Video:
         self._closed = threading.Event()
         self._transport: HttpBody | RtspRelay | None = None
         self._container: InputContainer | None = None
+        self._file: BinaryIO | None = None
         self._arrival_times = False
         self.damaged = 0
         """Number of packets that could not be decoded."""
@@ -166,7 +167,8 @@ class Video:
             name = f"video={self._url.path}" if kind == "dshow" else self._url.path
             return av.open(name, format=kind, timeout=timeout, options={"format_whitelist": f"{kind},video4linux2"})
         if scheme == "file":
-            return av.open(self._allowed.open_file(self._url), timeout=timeout, options=options)
+            self._file = self._allowed.open_file(self._url)
+            return av.open(self._file, timeout=timeout, options=options)
         if scheme in ("rtsp", "rtsps"):
             relay = self._transport = RtspRelay(self._url, self._allowed, limits.open_s)
             self._end_if_closed()
@@ -260,6 +262,8 @@ class Video:
         if self._container is not None:
             self._container.close()
             self._container = None
+        if self._file is not None:  # the container does not close what it was given
+            self._file.close()
         if self._transport is not None:
             self._transport.close()
 

@@ -110,6 +110,9 @@ class HttpBody:
                 self._socket.shutdown(socket.SHUT_RDWR)
             with suppress(OSError):
                 self._socket.close()
+        if self._response is not None:  # which holds the socket open
+            with suppress(OSError, ValueError, AttributeError):
+                self._response.close()
 
     def _connect(self, url: str, encrypted: bool) -> socket.socket:
         connection = self._allowed.connect(self._allowed.require(url), self._timeout_s)

@@ -43,6 +43,22 @@ def jobs(models_dir: Path, tmp_path_factory: pytest.TempPathFactory, clip: Path)
         yield running
 
 
+@pytest.fixture(scope="module")
+def file_host(clip: Path) -> Iterator[str]:
+    """A web server with the clip."""
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=clip.parent)) as host:
+        thread = threading.Thread(target=host.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{host.server_port}"
+        host.shutdown()
+        thread.join()
+
+
 def problem_of(response: httpx.Response, status: int, slug: str) -> dict[str, Any]:
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/problem+json"
@@ -64,18 +80,18 @@ def test_every_frame_has_a_line_with_its_time_and_its_people(jobs: Running, clip
     assert [it["frame"] for it in found] == list(range(COUNT))
     assert [it["time_ms"] for it in found] == [pytest.approx(1000 * i / FPS, abs=0.01) for i in range(COUNT)]
     assert {(it["image"]["width"], it["image"]["height"]) for it in found} == {DETECTOR_SIZE}
-    for i, line in enumerate(found):
-        expected = {it.center: it for it in people(i)}
-        assert len(line["poses"]) == len(expected), i
-        for pose in line["poses"]:
+    assert [len(it["poses"]) for it in found[:9]] == [1] * 9
+    assert [len(found[i]["poses"]) for i in (19, 29)] == [2, 2], "the detector runs in every tenth frame at least"
+    for i in [*range(20), *range(26, COUNT)]:  # in between one person is away
+        for pose in found[i]["poses"]:
             x, y, *_ = pose["keypoints"][0]
-            nearest = min(expected.values(), key=lambda it: abs(it.keypoints[0] - (x, y)).sum())
+            nearest = min(people(i), key=lambda it: abs(it.keypoints[0] - (x, y)).sum())
             assert abs(nearest.keypoints - [it[:2] for it in pose["keypoints"]]).max() < 3
     assert {pose["id"] for line in found for pose in line["poses"]} == {"1", "2"}
 
 
 @pytest.mark.parametrize("form", ["multipart", "octets", "http", "file"])
-def test_every_way_of_sending_gives_the_same_lines(jobs: Running, clip: Path, form: str) -> None:
+def test_every_way_of_sending_gives_the_same_lines(jobs: Running, clip: Path, form: str, file_host: str) -> None:
     query = {"every": 10}
     if form == "multipart":
         response = jobs.http.post("/jobs", files={"video": ("C:\\dir\\walk 1.mp4", clip.read_bytes())}, params=query)
@@ -85,10 +101,7 @@ def test_every_way_of_sending_gives_the_same_lines(jobs: Running, clip: Path, fo
     elif form == "file":
         response = jobs.http.post("/jobs", json={"url": clip.as_uri()}, params=query)
     else:
-        handler = partial(SimpleHTTPRequestHandler, directory=clip.parent)
-        host = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        threading.Thread(target=host.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{host.server_port}/walk.mp4?token=secret"
+        url = f"{file_host}/walk.mp4?token=secret"
         response = jobs.http.post("/jobs", json={"url": url, "name": "a/b/c.mp4", "options": query})
     assert response.status_code == 202, response.text
     job = response.json()
@@ -97,8 +110,6 @@ def test_every_way_of_sending_gives_the_same_lines(jobs: Running, clip: Path, fo
     assert "secret" not in json.dumps(job)
     wait_for(jobs.http, job["id"], "done")
     assert [it["frame"] for it in lines(jobs.http, job["id"])] == [0, 10, 20]
-    if form == "http":
-        host.shutdown()
 
 
 def test_max_fps_and_options_of_a_picture(jobs: Running, clip: Path) -> None:
