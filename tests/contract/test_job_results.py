@@ -102,7 +102,8 @@ def test_pyarrow_reads_parquet(jobs: Running, job: str, journal: list[dict]) -> 
     expected = np.concatenate(points_of(journal))
     assert table.column("x_px").to_numpy() == pytest.approx(expected[:, 0])
     assert table.schema.field("x_px").metadata == {b"unit": b"px"}
-    assert json.loads(pq.read_metadata(io.BytesIO(content)).metadata[b"posewright"])["skeleton"]["keypoints"] == list(KEYPOINTS)
+    about = json.loads(pq.read_metadata(io.BytesIO(content)).metadata[b"posewright"])
+    assert about["skeleton"]["keypoints"] == list(KEYPOINTS)
 
 
 def test_a_reader_of_openpose_folders_reads_the_archive(jobs: Running, job: str, journal: list[dict]) -> None:

@@ -24,7 +24,7 @@ from tests.jobs import PATIENCE_S, lines, submit, wait_for, write_video
 from tests.system.processes import ServerProcess, run_server
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="uses SIGKILL")
-COUNT = 160
+COUNT = 140
 FLAGS = ("--inference-threads", "1", "--runtime-threads", "1", "--stop-s", "3")
 
 
@@ -73,7 +73,7 @@ def test_a_killed_server_goes_on_with_no_frame_missing_or_twice_and_the_same_ids
 ) -> None:
     jobs_dir = tmp_path / "jobs"
     job_id, journal = "", Path()
-    for target in (10, 70, 120):
+    for target in (10, 70, 100):
         with server(models_dir, jobs_dir) as (process, http):
             job_id = job_id or submit(http, clip)["id"]
             journal = jobs_dir / job_id / "results.jsonl"
@@ -86,10 +86,11 @@ def test_a_killed_server_goes_on_with_no_frame_missing_or_twice_and_the_same_ids
     assert done["restarts"] == 3
     assert [it["frame"] for it in found] == list(range(COUNT))
     assert {it["session"] for it in found} == {job_id}
-    assert {pose["id"] for line in uninterrupted for pose in line["poses"]} == {"1", "2"}
+    assert {pose["id"] for line in uninterrupted for pose in line["poses"]} == {"1", "2"}, "there are ids to keep"
     assert without_session(found) == without_session(uninterrupted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["torn line", "zeros", "no checkpoint", "checkpoint of the future", "half a record"])
 def test_what_a_power_failure_leaves_is_repaired(
     models_dir: Path, tmp_path: Path, clip: Path, uninterrupted: list[dict[str, Any]], damage: str
@@ -124,6 +125,7 @@ def test_what_a_power_failure_leaves_is_repaired(
     assert without_session(found) == without_session(uninterrupted)
 
 
+@pytest.mark.slow
 def test_sigterm_stops_at_a_frame_and_the_job_goes_on(
     models_dir: Path, tmp_path: Path, clip: Path, uninterrupted: list[dict[str, Any]]
 ) -> None:
@@ -143,6 +145,7 @@ def test_sigterm_stops_at_a_frame_and_the_job_goes_on(
         assert without_session(lines(http, job_id)) == without_session(uninterrupted)
 
 
+@pytest.mark.slow
 def test_with_another_model_a_job_begins_again(
     models_dir: Path, tmp_path: Path, clip: Path, uninterrupted: list[dict[str, Any]]
 ) -> None:
@@ -160,6 +163,7 @@ def test_with_another_model_a_job_begins_again(
         assert without_session(lines(running.http, job_id)) == without_session(uninterrupted)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
 def test_one_of_several_processes_runs_the_jobs_and_another_takes_over(
     models_dir: Path, tmp_path: Path, clip: Path, uninterrupted: list[dict[str, Any]]
