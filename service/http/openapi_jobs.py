@@ -45,7 +45,7 @@ def _route(reply: dict[str, Any], *problems: type[ServiceError]) -> dict[str, An
 
 
 _JOB = {JSON: {"schema": _ref(JobReply)}}
-CREATE = {
+CREATE: dict[str, Any] = {
     "response_model": None,
     "status_code": 202,
     "responses": {
@@ -73,7 +73,7 @@ CREATE = {
 }  # fmt: skip
 LIST = _route({JSON: {"schema": _ref(JobList)}}, JobsDisabled)
 SHOW = _route(_JOB, JobsDisabled, UnknownJob)
-DELETE = {
+DELETE: dict[str, Any] = {
     "response_model": None,
     "status_code": 204,
     "responses": {204: {"description": "It is gone."}, **_problems(JobsDisabled, UnknownJob)},

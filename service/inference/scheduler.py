@@ -296,7 +296,7 @@ class Scheduler:
 
     def _next(self) -> _Job:
         """Take the next job; at least one must be waiting."""
-        lane = next((lane for lane in self._turns if self._queues[lane]), "background")
+        lane: Lane = next((it for it in self._turns if self._queues[it]), "background")
         if lane in self._turns:
             self._turns.remove(lane)
             self._turns.append(lane)

@@ -16,8 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from service.errors import JobsDiskFull
-from service.jobs import annotated, files
-from service.jobs.record import JobFolder
+from service.jobs import files
 
 REFUSED, MISSING, FULL = 3, 4, 5
 """Exit statuses: the results do not fit the format; a package is missing; the disk is full. The last line of stderr
@@ -30,7 +29,8 @@ ZIPPED = {"openpose": "{name}_json", "label-studio": "tasks.json"}
 def main(arguments: list[str] | None = None) -> int:
     """Write one file."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("video", type=Path)
+    parser.add_argument("results", type=Path)
     parser.add_argument("format")
     parser.add_argument("out", type=Path)
     parser.add_argument("--name", required=True)
@@ -40,19 +40,22 @@ def main(arguments: list[str] | None = None) -> int:
     if hasattr(os, "nice"):
         with suppress(OSError):
             os.nice(NICENESS)
-    folder = JobFolder(given.folder)
     try:
         with files.full_disk_told():
-            if given.format == "mp4":
-                annotated.write(folder.video, folder.results, given.out, given.keypoint_threshold)
-                return 0
-            return _convert(folder, given)
+            return _draw(given) if given.format == "mp4" else _convert(given)
     except JobsDiskFull as error:
         print(error, file=sys.stderr)
         return FULL
 
 
-def _convert(folder: JobFolder, given: argparse.Namespace) -> int:
+def _draw(given: argparse.Namespace) -> int:
+    from service.jobs import annotated  # noqa: PLC0415 - the other formats need no OpenCV
+
+    annotated.write(given.video, given.results, given.out, given.keypoint_threshold)
+    return 0
+
+
+def _convert(given: argparse.Namespace) -> int:
     try:
         from posewright_client import MissingExtra  # noqa: PLC0415 - optional
         from posewright_client.formats.export import FORMATS, ExportOptions  # noqa: PLC0415
@@ -66,7 +69,7 @@ def _convert(folder: JobFolder, given: argparse.Namespace) -> int:
         return MISSING
     video = Path(given.name)
     options = ExportOptions(video=video, threshold=given.keypoint_threshold, layout=given.layout)
-    recording = Recording(folder.results, video=video)
+    recording = Recording(given.results, video=video)
     try:
         with tempfile.TemporaryDirectory(dir=given.out.parent) as place:
             written = Path(place) / ZIPPED.get(given.format, "out").format(name=video.stem)
@@ -79,7 +82,7 @@ def _convert(folder: JobFolder, given: argparse.Namespace) -> int:
         print(str(error).removeprefix(f"--to {given.format} needs "), file=sys.stderr)
         return MISSING
     except ResultsError as error:
-        print(str(error).replace(str(folder.results), folder.results.name), file=sys.stderr)
+        print(str(error).replace(str(given.results), given.results.name), file=sys.stderr)
         return REFUSED
     return 0
 

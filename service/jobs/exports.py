@@ -158,7 +158,8 @@ class Exports:
             ResultRefused: The results do not fit the format.
             ServiceError: It failed.
         """
-        command = [sys.executable, "-m", export.__name__, str(folder.path), order.format, str(out)]
+        command = [sys.executable, "-m", export.__name__]
+        command += [str(folder.video), str(folder.results), order.format, str(out)]
         command += [f"--name={order.job.name}", f"--keypoint-threshold={order.threshold}", f"--layout={order.layout}"]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(it for it in sys.path if it)}
         self._process = subprocess.Popen(  # noqa: S603 - our own program; the name of the video is one argument

@@ -125,6 +125,7 @@ def fetch(url: VideoUrl, path: Path, store: JobStore, allowed: AllowedUrls, chec
     settings = store.settings
     ends_s = time.monotonic() + settings.job_upload_s
     body: HttpBody | None = None
+    read: Callable[[int], bytes]
     try:
         if url.scheme == "file":
             source = allowed.open_file(url)
