@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from service.jobs import files
 
 
-class Checkpoint(BaseModel):
+class TrackingCheckpoint(BaseModel):
     """The state of tracking after a line of the journal.
 
     Attributes:
@@ -25,7 +25,7 @@ class Checkpoint(BaseModel):
     state: dict[str, Any]
 
     @classmethod
-    def read(cls, path: Path) -> Checkpoint | None:
+    def read(cls, path: Path) -> TrackingCheckpoint | None:
         """Read a checkpoint; None if there is none, or it is damaged."""
         try:
             return cls.model_validate(json.loads(path.read_bytes()))

@@ -21,7 +21,7 @@ from service.inference.registry import Model
 from service.inference.state import Service
 from service.jobs import files, transfer, video_limits
 from service.jobs.background import BackgroundInference, Interrupted
-from service.jobs.checkpoint import Checkpoint
+from service.jobs.checkpoint import TrackingCheckpoint
 from service.jobs.journal import Journal
 from service.jobs.record import JobFolder, JobRecord, now
 from service.jobs.store import JobStore
@@ -159,7 +159,7 @@ class JobWork:
             self._change(model=known)
         if not self.record.options.track:
             return self._follower(query), len(journal.frames)
-        saved = Checkpoint.read(self._folder.checkpoint)
+        saved = TrackingCheckpoint.read(self._folder.checkpoint)
         if saved is not None and saved.sha256 == model.sha256 and saved.lines <= len(journal.frames):
             follower = self._follower(query)
             try:
@@ -230,7 +230,7 @@ class JobWork:
     def _checkpoint(self, journal: Journal, follower: Follower, model: Model, lines: int) -> None:
         if self.record.options.track:
             journal.sync()  # before the checkpoint, which must not be ahead of it
-            Checkpoint(lines=lines, sha256=model.sha256, state=follower.state()).write(self._folder.checkpoint)
+            TrackingCheckpoint(lines=lines, sha256=model.sha256, state=follower.state()).write(self._folder.checkpoint)
 
     def _check(self) -> None:
         """Raise if the job must not go on."""
