@@ -52,7 +52,21 @@ async def send_lines(request: Request, store: JobStore, record: JobRecord, *, fo
     except FileNotFoundError:
         return Response(b"", media_type=LINES)
     status[6] = size  # st_size: a line that is just being written is left out
+    if not record.has_ended and "range" not in request.headers:
+        # `FileResponse` would send what is written meanwhile, too, beyond the length that it has announced.
+        return StreamingResponse(_first(path, size), media_type=LINES, headers={"Content-Length": str(size)})
     return FileResponse(path, media_type=LINES, filename=name, stat_result=os.stat_result(status))
+
+
+async def _first(path: Path, size: int) -> AsyncIterator[bytes]:
+    """Yield the first ``size`` bytes of a file."""
+    sent = 0
+    while sent < size:
+        data = await run_in_threadpool(_read_from, path, sent, min(BLOCK, size - sent))
+        if not data:  # the job has begun again meanwhile
+            raise OSError(f"{path} is shorter than before")
+        sent += len(data)
+        yield data
 
 
 async def _grow(path: Path, store: JobStore, record: JobRecord, budget: UploadBudget) -> AsyncIterator[bytes]:
@@ -74,7 +88,11 @@ async def _grow(path: Path, store: JobStore, record: JobRecord, budget: UploadBu
 
 
 def _lines_from(path: Path, start: int) -> bytes:
+    data = _read_from(path, start, BLOCK)
+    return data[: data.rfind(b"\n") + 1]
+
+
+def _read_from(path: Path, start: int, count: int) -> bytes:
     with path.open("rb") as file:
         file.seek(start)
-        data = file.read(BLOCK)
-    return data[: data.rfind(b"\n") + 1]
+        return file.read(count)

@@ -136,6 +136,19 @@ def test_lines_can_be_read_as_they_come_and_in_parts(jobs: Running, clip: Path) 
     assert more.status_code == 416  # nothing new
 
 
+def test_what_is_sent_while_a_job_runs_is_the_beginning_of_the_whole(jobs: Running, clip: Path) -> None:
+    job = submit(jobs.http, clip)
+    seen = []
+    while jobs.http.get(f"/jobs/{job['id']}").json()["state"] != "done":
+        seen += [jobs.http.get(f"/jobs/{job['id']}/result") for _ in range(20)]
+    whole = jobs.http.get(f"/jobs/{job['id']}/result").content
+    for response in seen:
+        assert response.status_code == 200
+        assert whole.startswith(response.content)
+        assert response.content[-1:] in {b"", b"\n"}
+    assert len({len(it.content) for it in seen}) > 3
+
+
 def test_a_cancelled_job_keeps_its_lines_and_a_deleted_one_nothing(jobs: Running, clip: Path) -> None:
     folder = jobs.app.state.jobs.path
     running, waiting = submit(jobs.http, clip), submit(jobs.http, clip)
