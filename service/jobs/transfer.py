@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable
@@ -132,7 +133,7 @@ def fetch(url: VideoUrl, path: Path, store: JobStore, allowed: AllowedUrls, chec
             read, close = source.read, source.close
         else:
             body = HttpBody(url, allowed, settings.upload_s, settings.upload_s)
-            read, close = body.read, body.close
+            read, close = body.read, body.free
             if body.open().startswith("multipart/"):
                 raise UnsupportedType(
                     "expected a video file, got the endless pictures of a camera; follow it with POST /sources",
@@ -155,6 +156,8 @@ def fetch(url: VideoUrl, path: Path, store: JobStore, allowed: AllowedUrls, chec
                             bytes=video.bytes,
                             upload_s=settings.job_upload_s,
                         )
+                if body is not None and body.missing:
+                    raise OSError(errno.ECONNRESET, "the connection broke")
                 video.finish()
         finally:
             close()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import cast
 
 from service.errors import VideoTooLarge, VideoUnreadable
 from service.settings import Settings
@@ -31,7 +30,7 @@ def opened(path: Path, max_pixels: int) -> Iterator[tuple[VideoInfo, Iterator[Vi
     allowed = AllowedUrls((f"file:{path.parent}",))
     video = Video(VideoUrl(path.as_uri(), "file", path=str(path)), allowed, VideoLimits(max_pixels=max_pixels))
     info = video.open()
-    with closing(cast("Generator[VideoFrame]", video.frames())) as frames:
+    with closing(video.frames()) as frames:
         first = next(frames, None)  # a generator frees the file only if it was begun
         if first is None:
             raise VideoUnreadable("expected a video with at least one frame, got none that can be decoded")

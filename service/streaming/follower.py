@@ -105,7 +105,9 @@ class Follower:
             prediction = predict(self._registry, content, self._request, stopwatch)
             stopwatch.lap("track")
             return TrackedPrediction(prediction, None)
-        picture = content if isinstance(content, DecodedImage) else image.decode(content, self._request.max_pixels)
+        picture = content
+        if not isinstance(picture, DecodedImage):
+            picture = image.decode(picture, self._request.max_pixels)
         stopwatch.lap("decode")
         estimated, appearances = self._estimate(self._tracker, picture, time_s, stopwatch)
         poses, by_fallback = apply_fallback(self._request.choice, picture, estimated)

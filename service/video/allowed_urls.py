@@ -181,13 +181,17 @@ class AllowedUrls:
             SourceForbidden: There is none.
             OSError: The name cannot be resolved. Only if it is listed: others learn nothing about names.
         """
+        if not (self._networks or self._lists_name(url.host)):
+            raise self._refusal(url)
         try:
             found = socket.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError):
             if not self._lists_name(url.host):
                 raise self._refusal(url) from None
             raise OSError(f"the name {url.host} cannot be resolved") from None
-        allowed = [(family, address) for family, *_, address in found if self._allows(url.host, _plain(address[0]))]
+        allowed: list[tuple[socket.AddressFamily, tuple]] = [
+            (family, address) for family, *_, address in found if self._allows(url.host, _plain(str(address[0])))
+        ]
         if not allowed:
             raise self._refusal(url)
         return allowed
@@ -216,9 +220,7 @@ def redacted(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     if not separator:
         scheme, rest = "", url
-    end = min((at for at in map(rest.find, "/?#") if at >= 0), default=len(rest))
-    # The part in front of the last @, wherever that is: an unescaped / in a password must not reveal what is behind.
-    at = rest.rfind("@") if "@" in rest[:end] or ":" in rest[:end] else -1
+    at = rest.rfind("@")  # the last one anywhere: a password may hold others, and slashes
     if at >= 0:
         rest = f"{HIDDEN}@{rest[at + 1 :]}"
     return scheme + separator + _SECRET.sub(rf"\1{HIDDEN}", rest)

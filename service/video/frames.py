@@ -9,10 +9,10 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,mpjpeg,mjpeg,h264,hevc,ivf"
 """Formats that are read. None of them is a playlist, which would name further files and URLs to open."""
+_ANALYZE_US = "1000000"
+"""Microseconds of a camera's video that FFmpeg looks at before the first frame; its own 5 s would delay results."""
 _DEVICE_FORMATS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
 MAX_DAMAGED = 100
 """Most damaged packets in a row, after which a video is given up."""
@@ -78,9 +80,14 @@ class VideoFrame:
     time_s: float
     picture: av.VideoFrame
 
+    @property
+    def pixel_count(self) -> int:
+        """Number of pixels."""
+        return int(self.picture.width) * int(self.picture.height)
+
     def pixels(self) -> Image:
         """Return uint8 (H, W, 3) RGB, upright."""
-        pixels = self.picture.to_ndarray(format="rgb24")
+        pixels: Image = self.picture.to_ndarray(format="rgb24")
         quarters = round(self.picture.rotation / 90) % 4  # counter-clockwise, as `rot90`
         return np.ascontiguousarray(np.rot90(pixels, quarters)) if quarters else pixels
 
@@ -132,7 +139,7 @@ class Video:
             self._free()
             raise self._readable(error, "cannot be opened") from None
 
-    def frames(self) -> Iterator[VideoFrame]:
+    def frames(self) -> Generator[VideoFrame]:
         """Yield the frames of the opened video until it ends or is closed; frees it then.
 
         Raises:
@@ -156,7 +163,7 @@ class Video:
         finally:
             self._free()
 
-    def _open_container(self) -> InputContainer:
+    def _open_container(self) -> Any:
         import av  # noqa: PLC0415 - an optional dependency
 
         limits, scheme = self._limits, self._url.scheme
@@ -173,7 +180,8 @@ class Video:
             relay = self._transport = RtspRelay(self._url, self._allowed, limits.open_s)
             self._end_if_closed()
             options = {"format_whitelist": "rtsp", "protocol_whitelist": "tcp,rtp", "rtsp_transport": "tcp"}
-            return av.open(relay.url, format="rtsp", timeout=timeout, options=options | {"fflags": "nobuffer"})
+            options |= {"fflags": "nobuffer", "analyzeduration": _ANALYZE_US}
+            return av.open(relay.url, format="rtsp", timeout=timeout, options=options)
         body = self._transport = HttpBody(self._url, self._allowed, limits.open_s, limits.read_s)
         kind = body.open()
         self._arrival_times = kind == "multipart/x-mixed-replace"
@@ -262,10 +270,10 @@ class Video:
         if self._container is not None:
             self._container.close()
             self._container = None
-        if self._file is not None:  # the container does not close what it was given
+        if self._file is not None:
             self._file.close()
         if self._transport is not None:
-            self._transport.close()
+            self._transport.free()
 
 
 def require_av() -> None:

@@ -6,6 +6,7 @@ after a redirect, certificates are checked, and another thread can end a read th
 
 from __future__ import annotations
 
+import base64
 import http.client
 import socket
 import ssl
@@ -26,7 +27,7 @@ Connect = Callable[[str, bool], socket.socket]
 
 
 class HttpBody:
-    """An open response. `read` may be used by one thread, `close` by any."""
+    """An open response. One thread may use it; any other may `close` it."""
 
     def __init__(self, url: VideoUrl, allowed: AllowedUrls, timeout_s: float, read_s: float) -> None:
         """Describe the response; `open` asks for it.
@@ -52,22 +53,17 @@ class HttpBody:
             OSError: The server cannot be reached.
         """
         target, user, password = _without_credentials(self._url.url)
-        passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
-        if user is not None:
-            passwords.add_password(None, target, user, password or "")
-        opener = urllib.request.OpenerDirector()
-        for handler in (
-            _Redirects(self._allowed),
-            urllib.request.HTTPDefaultErrorHandler(),
-            urllib.request.HTTPErrorProcessor(),
-            urllib.request.HTTPBasicAuthHandler(passwords),
-            urllib.request.HTTPDigestAuthHandler(passwords),
-            _Handler(self._connect),
-        ):
-            opener.add_handler(handler)
-        headers = {"User-Agent": "posewright", "Accept": "*/*"}
+        request = urllib.request.Request(target, headers={"User-Agent": "posewright", "Accept": "*/*"})  # noqa: S310 - the scheme was checked
         try:
-            self._response = opener.open(urllib.request.Request(target, headers=headers), timeout=self._timeout_s)  # noqa: S310 - the scheme was checked
+            try:
+                self._response = self._ask(request)
+            except HTTPError as error:
+                answer = None if user is None else _authorization(error, request, user, password or "")
+                error.close()
+                if answer is None:
+                    raise
+                request.add_unredirected_header("Authorization", answer)
+                self._response = self._ask(request)
         except HTTPError as error:
             error.close()
             raise VideoUnreadable(
@@ -78,9 +74,25 @@ class HttpBody:
             if isinstance(error.reason, OSError | ServiceError):
                 raise error.reason from None
             raise VideoUnreadable("expected an HTTP answer, got something else") from None
-        except (http.client.HTTPException, ValueError):  # urllib raises ValueError for authentication that it lacks
+        except (http.client.HTTPException, ValueError, LookupError):  # a challenge that urllib does not understand
             raise VideoUnreadable("expected an HTTP answer, got something else") from None
         return str(self._response.headers.get_content_type())
+
+    def _ask(self, request: urllib.request.Request) -> Any:
+        opener = urllib.request.OpenerDirector()
+        for handler in (
+            _Redirects(self._allowed),
+            urllib.request.HTTPDefaultErrorHandler(),
+            urllib.request.HTTPErrorProcessor(),
+            _Handler(self._connect),
+        ):
+            opener.add_handler(handler)
+        return opener.open(request, timeout=self._timeout_s)
+
+    @property
+    def missing(self) -> int:
+        """Bytes that the response has announced and that have not come; 0 where it announces none."""
+        return int(getattr(self._response, "length", None) or 0)
 
     def expect_data(self) -> None:
         """Start the time in which the next data must come: a server that sends a byte now and then is cut off."""
@@ -103,51 +115,60 @@ class HttpBody:
             raise OSError("the connection was closed") from error
 
     def close(self) -> None:
-        """Close the connection; a `read` that waits ends."""
+        """End the connection; a `read` that waits ends."""
         self.closed = True
         if self._socket is not None:
             with suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
-            with suppress(OSError):
-                self._socket.close()
-        if self._response is not None:  # which holds the socket open
-            with suppress(OSError, ValueError, AttributeError):
-                self._response.close()
+
+    def free(self) -> None:
+        """Free what the response holds; called by the thread that reads."""
+        self.close()
+        for it in (self._response, self._socket):
+            if it is not None:
+                with suppress(OSError):
+                    it.close()
 
     def _connect(self, url: str, encrypted: bool) -> socket.socket:
-        connection = self._allowed.connect(self._allowed.require(url), self._timeout_s)
-        self._socket = connection
-        if encrypted:
-            host = urlsplit(url).hostname
-            self._socket = ssl.create_default_context().wrap_socket(connection, server_hostname=host)
+        self._socket = open_socket(url, self._allowed, encrypted, self._timeout_s)
         if self.closed:
             self.close()
             raise OSError("the connection was closed")
         return self._socket
 
 
-class _Connection(http.client.HTTPConnection):
-    """A connection whose socket somebody else makes."""
+class CheckedConnection(http.client.HTTPConnection):
+    """A connection whose socket somebody else makes, after checks."""
 
-    def __init__(self, host: str, *, scheme: str, opened_by: Connect, timeout: float) -> None:
+    def __init__(self, host: str, *, scheme: str, opened_by: Connect, timeout: float, port: int | None = None) -> None:
+        """Prepare; see `http.client.HTTPConnection`.
+
+        Args:
+            host: With or without a port.
+            scheme: ``http`` or ``https``.
+            opened_by: Called with the URL to connect to, and whether to encrypt.
+            timeout: Seconds.
+            port: If ``host`` has none.
+        """
         self.default_port = 443 if scheme == "https" else 80
-        super().__init__(host, timeout=timeout)
+        super().__init__(host, port, timeout=timeout)
         self._scheme, self._opened_by = scheme, opened_by
 
     def connect(self) -> None:
+        """Connect."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         self.sock = self._opened_by(f"{self._scheme}://{host}:{self.port}/", self._scheme == "https")
 
 
 class _Handler(urllib.request.AbstractHTTPHandler):
-    """Opens HTTP and HTTPS with `_Connection`."""
+    """Opens HTTP and HTTPS with `CheckedConnection`."""
 
     def __init__(self, connect: Connect) -> None:
         super().__init__()
         self._connect = connect
 
     def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(_Connection, request, scheme=request.type, opened_by=self._connect)  # type: ignore[arg-type] # typeshed knows no further arguments
+        return self.do_open(CheckedConnection, request, scheme=request.type, opened_by=self._connect)  # type: ignore[arg-type] # typeshed knows no further arguments
 
     https_open = http_open
     http_request = https_request = urllib.request.AbstractHTTPHandler.do_request_
@@ -164,9 +185,51 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
     ) -> urllib.request.Request | None:
-        if self._allowed.require(newurl).scheme not in ("http", "https"):
-            raise VideoUnreadable("expected a video, got a redirect that leads out of HTTP")
+        try:
+            if self._allowed.require(newurl).scheme not in ("http", "https"):
+                raise VideoUnreadable("expected a video, got a redirect that leads out of HTTP")
+        except ServiceError:
+            fp.close()
+            raise
         return super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type] # typeshed's types of fp and headers are narrower
+
+
+def _authorization(error: HTTPError, request: urllib.request.Request, user: str, password: str) -> str | None:
+    """Answer a camera's challenge: Digest where it offers that, else Basic; None if it offers neither."""
+    if error.code != 401:
+        return None
+    offered = {}
+    for challenge in error.headers.get_all("WWW-Authenticate", ()):
+        scheme, _, parameters = challenge.partition(" ")
+        offered[scheme.lower()] = urllib.request.parse_keqv_list(
+            [it for it in urllib.request.parse_http_list(parameters) if "=" in it]
+        )
+    if "digest" in offered:
+        passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
+        passwords.add_password(None, request.full_url, user, password)
+        digest = urllib.request.AbstractDigestAuthHandler(passwords)
+        answer = digest.get_authorization(request, offered["digest"])
+        return None if answer is None else f"Digest {answer}"
+    if "basic" in offered:
+        return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+    return None
+
+
+def open_socket(url: str, allowed: AllowedUrls, encrypted: bool, timeout_s: float) -> socket.socket:
+    """Connect to the host of a URL, if it is allowed, and encrypt with a checked certificate.
+
+    Raises:
+        SourceForbidden: It is not allowed.
+        OSError: It cannot be reached, or its certificate is not valid.
+    """
+    connection = allowed.connect(allowed.require(url), timeout_s)
+    if not encrypted:
+        return connection
+    try:
+        return ssl.create_default_context().wrap_socket(connection, server_hostname=urlsplit(url).hostname)
+    except OSError:
+        connection.close()
+        raise
 
 
 def _without_credentials(url: str) -> tuple[str, str | None, str | None]:

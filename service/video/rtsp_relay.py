@@ -41,6 +41,7 @@ class RtspRelay:
             OSError: The camera cannot be reached, or its certificate is not valid.
         """
         self.redirected = False
+        self._timeout_s = timeout_s
         self._head: bytearray | None = bytearray()  # what the camera sent before the first PLAY
         self._camera = allowed.connect(url, timeout_s)
         try:
@@ -73,6 +74,8 @@ class RtspRelay:
             with suppress(OSError):
                 self._listener.close()
 
+    free = close
+
     def _run(self) -> None:
         try:
             player, _ = self._listener.accept()
@@ -93,10 +96,10 @@ class RtspRelay:
         """Copy bytes both ways until one side ends.
 
         FFmpeg sends little, so that a blocking send to either side holds up nothing that matters. Data that a TLS
-        connection has already decrypted is not seen by a selector, hence `pending`.
+        connection has already decrypted is not seen by a selector, hence `pending`; and what a selector sees may hold
+        no data at all (TLS session tickets), hence a read that does not wait.
         """
-        for connection in (player, self._camera):
-            connection.settimeout(None)
+        player.settimeout(None)
         with selectors.DefaultSelector() as selector:
             selector.register(player, selectors.EVENT_READ)
             selector.register(self._camera, selectors.EVENT_READ)
@@ -109,9 +112,14 @@ class RtspRelay:
                         return
                     if _PLAY.search(request):
                         self._head = None  # FFmpeg follows redirects only before it plays
+                    self._camera.settimeout(self._timeout_s)
                     self._camera.sendall(request)
                 if pending or self._camera in ready:
-                    data = self._camera.recv(CHUNK)
+                    self._camera.settimeout(0)
+                    try:
+                        data = self._camera.recv(CHUNK)
+                    except (BlockingIOError, ssl.SSLWantReadError):
+                        continue
                     if not data or not self._harmless(data):
                         return
                     player.sendall(data)

@@ -48,6 +48,17 @@ def file_host(clip: Path) -> Iterator[str]:
     """A web server with the clip."""
 
     class Handler(SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            """Send a file; of ``/cut`` one half of what the head announces."""
+            if self.path != "/cut":
+                super().do_GET()
+                return
+            content = clip.read_bytes()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content[: len(content) // 2])
+
         def log_message(self, *_: object) -> None:
             """Say nothing."""
 
@@ -214,11 +225,18 @@ def test_bad_requests_are_told_at_once(jobs: Running, clip: Path) -> None:
     problem_of(jobs.http.get("/jobs/../jobs/x%2F..%2Fy"), 404, "not-found")
 
 
-def test_a_job_whose_video_cannot_be_fetched_fails_with_a_problem(jobs: Running) -> None:
-    job = jobs.http.post("/jobs", json={"url": "http://127.0.0.1:9/a.mp4"}).json()
+@pytest.mark.parametrize(
+    ("path", "said"), [("/cut", "Connection reset"), ("/none.mp4", "404"), ("http://127.0.0.1:9/a.mp4", "refused")]
+)
+def test_a_job_whose_video_cannot_be_fetched_fails_with_a_problem(
+    jobs: Running, file_host: str, path: str, said: str
+) -> None:
+    url = path if path.startswith("http") else file_host + path
+    job = jobs.http.post("/jobs", json={"url": url}).json()
     failed = wait_for(jobs.http, job["id"], "failed")
     assert failed["error"]["type"] == "/problems/video-unreadable"
     assert failed["error"]["instance"] == f"/jobs/{job['id']}"
+    assert said in failed["error"]["detail"]
     assert lines(jobs.http, job["id"]) == []
 
 

@@ -27,13 +27,19 @@ def require_control(request: Request) -> None:
             "expected a server that was started with --model-control explicit (POSEWRIGHT_MODEL_CONTROL), got one "
             f"with {settings.model_control}; its operator can allow to change models"
         )
+    if comes_from_elsewhere(request):
+        raise ModelControlForbidden(
+            "expected a call from a program or from a page of this server, got one from a page of "
+            f"{shown(request.headers.get('origin'))}; the operator can name that origin with --cors-origins"
+        )
+
+
+def comes_from_elsewhere(request: Request) -> bool:
+    """Whether a page of another site sent a call: a browser lets any page POST to any server."""
     origin = request.headers.get("origin")
-    if origin is None or origin in settings.cors_origins or is_of(origin, request.headers.get("host", "")):
-        return
-    raise ModelControlForbidden(
-        f"expected a call from a program or from a page of this server, got one from a page of {shown(origin)}; the "
-        "operator can name that origin with --cors-origins"
-    )
+    settings = request.app.state.service.settings
+    own = origin is None or origin in settings.cors_origins or is_of(origin, request.headers.get("host", ""))
+    return not own
 
 
 async def read_body(request: Request) -> bytes:

@@ -18,7 +18,7 @@ from service.errors import BadRequest, JobsDisabled, shown
 from service.http import openapi_jobs
 from service.http.job_result import send_file, send_lines
 from service.http.routes.call import JSON
-from service.http.routes.control import read_body
+from service.http.routes.control import comes_from_elsewhere, read_body
 from service.http.video_body import VideoForm, receive_video, video_form
 from service.inference.state import Service
 from service.jobs import transfer
@@ -27,7 +27,6 @@ from service.jobs.record import JobRecord, now
 from service.jobs.store import JobStore
 from service.jobs.transfer import IncomingVideo
 from service.jobs.video_limits import check_video
-from service.streaming.origin import is_of
 from service.video.allowed_urls import AllowedUrls
 from service.video.frames import require_av
 from service.wire import documents
@@ -113,13 +112,11 @@ def _require_same_site(request: Request) -> None:
     Raises:
         JobsDisabled: It is one.
     """
-    origin, settings = request.headers.get("origin"), request.app.state.service.settings
-    if origin is None or origin in settings.cors_origins or is_of(origin, request.headers.get("host", "")):
-        return
-    raise JobsDisabled(
-        f"expected a call from a program or from a page of this server, got one from a page of {shown(origin)}; the "
-        "operator can name that origin with --cors-origins"
-    )
+    if comes_from_elsewhere(request):
+        raise JobsDisabled(
+            "expected a call from a program or from a page of this server, got one from a page of "
+            f"{shown(request.headers.get('origin'))}; the operator can name that origin with --cors-origins"
+        )
 
 
 def _owner(request: Request) -> str | None:
