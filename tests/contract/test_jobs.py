@@ -292,6 +292,24 @@ def test_results_expire_and_the_disk_is_bounded(models_dir: Path, tmp_path: Path
         assert [it.name for it in settings.jobs_dir.iterdir()] == ["lock"]
 
 
+def test_a_stopping_server_ends_the_connections_that_follow_and_keeps_the_job(
+    models_dir: Path, tmp_path: Path, clip: Path
+) -> None:
+    settings = Settings(models_dir=models_dir, jobs_dir=tmp_path / "jobs", stop_s=20)
+    with serving(settings) as running:
+        job = submit(running.http, clip)
+        with running.http.stream("GET", f"/jobs/{job['id']}/result", params={"follow": True}) as response:
+            followed = response.iter_lines()
+            assert json.loads(next(followed))["frame"] == 0
+            began_s = time.monotonic()
+            running.stop()
+            count = 1 + sum(1 for _ in followed)
+    assert time.monotonic() - began_s < settings.stop_s - 5
+    kept = json.loads((settings.jobs_dir / job["id"] / "job.json").read_text())  # type: ignore[operator]
+    assert kept["state"] in {"queued", "done"}
+    assert count <= kept["frames"]
+
+
 def test_too_many_waiting_jobs_are_refused(models_dir: Path, tmp_path: Path, clip: Path) -> None:
     with serving(Settings(models_dir=models_dir, jobs_dir=tmp_path / "jobs", jobs_queue_size=1)) as running:
         submit(running.http, clip)
