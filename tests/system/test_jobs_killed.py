@@ -24,7 +24,7 @@ from tests.jobs import PATIENCE_S, lines, submit, wait_for, write_video
 from tests.system.processes import ServerProcess, run_server
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="uses SIGKILL")
-COUNT = 100
+COUNT = 120
 FLAGS = ("--inference-threads", "1", "--runtime-threads", "1", "--stop-s", "3")
 
 
