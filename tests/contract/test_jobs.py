@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from service.wire.job import JobReply
 from tests.conftest import Running, serving
 from tests.jobs import FPS, lines, people, submit, wait_for, write_video
 from tests.spots import DETECTOR_SIZE
+from tests.streaming import eventually
 
 COUNT = 30
 
@@ -201,6 +203,25 @@ def test_limits_are_told_at_once(jobs: Running, tmp_path: Path) -> None:
     refused(422, "video-unreadable", b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n")
     cut = long[: len(long) // 2]
     refused(422, "video-unreadable", cut)
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+def test_an_upload_that_stops_leaves_nothing(models_dir: Path, tmp_path: Path, leaves: bool) -> None:
+    folder = tmp_path / "jobs"
+    with (
+        serving(Settings(models_dir=models_dir, jobs_dir=folder, upload_s=1)) as running,
+        socket.create_connection(("127.0.0.1", httpx.URL(running.url).port)) as client,
+    ):
+        head = "POST /jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: video/mp4\r\nContent-Length: 3000000\r\n\r\n"
+        client.sendall(head.encode() + bytes(1_500_000))
+        eventually(lambda: any(it.name.startswith(".new-") for it in folder.iterdir()))
+        if leaves:
+            client.close()
+        else:
+            client.settimeout(30)
+            assert client.recv(65_536).startswith(b"HTTP/1.1 408")
+        eventually(lambda: not any(it.name.startswith(".new-") for it in folder.iterdir()))
+        assert running.http.get("/jobs").json()["jobs"] == []
 
 
 def test_bad_requests_are_told_at_once(jobs: Running, clip: Path) -> None:
