@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -199,9 +198,9 @@ class Video:
         context.options = {"max_pixels": str(self._limits.max_pixels)}
         context.thread_type = "SLICE" if live else "AUTO"  # threads that work on several frames delay them
         context.thread_count = 1 if live else 0
-        rate = stream.average_rate or Fraction(0)
+        rate = float(stream.average_rate or 0)
         duration_s = (container.duration or 0) / 1e6
-        return VideoInfo(live, float(rate), 0 if live else stream.frames or round(duration_s * rate))
+        return VideoInfo(live, rate, 0 if live else stream.frames or round(duration_s * rate))
 
     def _pictures(self, container: InputContainer) -> Iterator[av.VideoFrame]:
         import av  # noqa: PLC0415 - an optional dependency
