@@ -28,6 +28,7 @@ from service.http.routes import (
     canary,
     compare,
     health,
+    jobs,
     models,
     open_inference,
     predict,
@@ -46,6 +47,9 @@ from service.inference.repository import ModelRepository
 from service.inference.scheduler import Scheduler
 from service.inference.shadow import Shadow, require_shadow
 from service.inference.state import Service
+from service.jobs.exports import Exports
+from service.jobs.runner import JobRunner
+from service.jobs.store import JobStore
 from service.settings import THREADS_JOIN_S, Settings
 from service.sources.open_sources import Sources, require_fitting
 from service.streaming import route as stream
@@ -66,7 +70,8 @@ def create_app(settings: Settings) -> FastAPI:
     Raises:
         BundleError: The models folder cannot be served from.
         SettingsError: The API keys cannot be read, the settings name a shadow model or a canary that cannot be compared
-            with the student, or sources cannot be read with these settings.
+            with the student, sources cannot be read with these settings, or
+            the folder for jobs cannot be written.
         BackendError: The execution provider does not work on this machine.
     """
     require_fitting(settings)
@@ -88,9 +93,11 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.repository = ModelRepository(registry, settings, app.state.metrics.load_failed, app.state.canary)
     app.state.hosts = AllowedHosts(settings)
     app.state.api_keys, app.state.rate_limits = api_keys, rate_limits
+    app.state.jobs = None if settings.jobs_dir is None else JobStore(settings)
+    app.state.job_exports = None if app.state.jobs is None else Exports(app.state.jobs)
     for room in (
-        predict, batch, compare, models, bundle_files, canary, health, open_inference, repository, stream, sources,
-        problems, page,
+        predict, batch, compare, sources, jobs, models, bundle_files, canary, health, open_inference, repository,
+        stream, problems, page,
     ):  # fmt: skip
         app.router.routes += room.router.routes  # `include_router` would match every request twice
     openapi.describe(app, public_metrics=settings.public_metrics)
@@ -111,6 +118,7 @@ def create_app(settings: Settings) -> FastAPI:
                 "Server-Timing",
                 "X-Request-Id",
                 "Retry-After",
+                "Location",
                 "RateLimit",
                 "RateLimit-Policy",
                 "Inference-Header-Content-Length",
@@ -155,24 +163,16 @@ def _lifespan(settings: Settings, registry: ModelRegistry) -> Callable[[FastAPI]
         app.state.metrics.watch(scheduler, registry)
         registry.batching.active_callers = lambda: scheduler.running
         registry.batching.on_batch = app.state.metrics.batch
-        app.state.streams = OpenStreams(
-            settings.stream_max_sessions, settings.streams_per_address, settings.stream_max_per_key
-        )
-        viewers_max = settings.source_max_viewers
-        app.state.viewers = OpenStreams(viewers_max, viewers_max, settings.stream_max_per_key)
+        watching = _open_streams(app, settings)
         app.state.sources = Sources(app.state.service)
-        api_keys: ApiKeys = app.state.api_keys
-
-        def close_revoked() -> None:
-            for streams in (app.state.streams, app.state.viewers):
-                streams.close_revoked(api_keys.accepts)
-
-        watching = asyncio.create_task(api_keys.watch(on_change=close_revoked))
         # On a thread: meanwhile /healthz answers, and /readyz tells when the models are warm.
         warming = threading.Thread(target=_warm_up, args=(registry, app.state.metrics), name="warm-up", daemon=True)
         warming.start()
         sampling = asyncio.create_task(_sample(app.state.metrics)) if multiprocess_folder() else None
         app.state.repository.follow()
+        if app.state.jobs is not None:
+            app.state.job_runner = JobRunner(app.state.jobs, app.state.service, asyncio.get_running_loop())
+            app.state.job_runner.start()
         yield
         if sampling is not None:
             sampling.cancel()
@@ -180,7 +180,10 @@ def _lifespan(settings: Settings, registry: ModelRegistry) -> Callable[[FastAPI]
         watching.cancel()
         # On a thread: calls that are given up are answered meanwhile. The process does not wait for its threads.
         ends_s = time.monotonic() + THREADS_JOIN_S
-        await asyncio.to_thread(scheduler.close, THREADS_JOIN_S)
+        if app.state.jobs is not None:
+            app.state.job_exports.close()
+            await asyncio.to_thread(app.state.job_runner.close, THREADS_JOIN_S)
+        await asyncio.to_thread(scheduler.close, max(0.0, ends_s - time.monotonic()))
         if shadow is not None:
             shadow.close(max(0.0, ends_s - time.monotonic()))
         warming.join(max(0.0, ends_s - time.monotonic()))
@@ -188,6 +191,22 @@ def _lifespan(settings: Settings, registry: ModelRegistry) -> Callable[[FastAPI]
             await asyncio.to_thread(app.state.spans.close, max(0.0, ends_s - time.monotonic()))
 
     return lifespan
+
+
+def _open_streams(app: FastAPI, settings: Settings) -> asyncio.Task[None]:
+    """Count streams and viewers, and close those whose API key is revoked, which the returned task watches for."""
+    app.state.streams = OpenStreams(
+        settings.stream_max_sessions, settings.streams_per_address, settings.stream_max_per_key
+    )
+    viewers_max = settings.source_max_viewers
+    app.state.viewers = OpenStreams(viewers_max, viewers_max, settings.stream_max_per_key)
+    api_keys: ApiKeys = app.state.api_keys
+
+    def close_revoked() -> None:
+        for streams in (app.state.streams, app.state.viewers):
+            streams.close_revoked(api_keys.accepts)
+
+    return asyncio.create_task(api_keys.watch(on_change=close_revoked))
 
 
 def _warm_up(registry: ModelRegistry, metrics: Metrics) -> None:

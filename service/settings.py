@@ -284,6 +284,35 @@ class Settings(BaseModel):
     stream_max_per_key: int | None = Field(
         None, ge=1, description="Maximum number of open streams of one API key; unset = no limit of its own."
     )
+    jobs_dir: Path | None = Field(
+        None,
+        description="Folder of the videos and results of video jobs (/jobs), which survive a restart; unset = no jobs. "
+        "Server processes may share it: one of them runs the jobs.",
+    )
+    jobs_at_once: int = Field(
+        1, ge=1, le=64, description="Number of video jobs that run at the same time; the others wait."
+    )
+    jobs_queue_size: int = Field(
+        100, ge=1, le=100_000, description="Maximum number of video jobs that wait or run; more get 503."
+    )
+    jobs_keep_hours: float = Field(
+        24.0, gt=0, le=100_000, description="Hours after its end in which a job's video and results are kept."
+    )
+    jobs_max_bytes: int = Field(
+        20_000_000_000,
+        ge=1,
+        description="Maximum size of all videos and results together in bytes; more get 507.",
+    )
+    job_max_bytes: int = Field(2_000_000_000, ge=1, description="Maximum size of a job's video in bytes.")
+    job_max_frames: int = Field(500_000, ge=1, description="Maximum number of frames of a job's video.")
+    job_max_duration_s: float = Field(14_400.0, gt=0, description="Maximum length of a job's video in seconds.")
+    job_upload_s: float = Field(
+        3600.0,
+        gt=0,
+        le=86_400,
+        description="Seconds for the upload or download of a job's video; a transfer also ends when nothing comes for "
+        "upload_s seconds.",
+    )
 
     @property
     def streams_per_address(self) -> int:

@@ -22,7 +22,7 @@ from training import __main__ as training_cli
 from training.recipe import chain, recipe, reference, skeletons
 
 PROGRAMS = ("posewright-serve", "posewright-serve-cluster", "posewright-train", "posewright-client")
-NOT_OURS = {"--standalone", "--nproc-per-node", "--globoff", "--data-binary"}
+NOT_OURS = {"--standalone", "--nproc-per-node", "--globoff", "--data-binary", "--retry", "--fail"}
 """Options of torchrun and curl."""
 GONE = {
     "losses.forgiving",

@@ -69,7 +69,7 @@ def test_queries_name_metrics_and_labels_of_a_real_server(
     expressions: Any, series: set[str], reported: dict[str, Any]
 ) -> None:
     known = {label for family in reported.values() for sample in family.samples for label in sample.labels}
-    known |= {"reason", "name", "version", "model"} | EVERYWHERE
+    known |= {"reason", "name", "version", "model", "state"} | EVERYWHERE
     found = expressions()
     assert len(found) >= 10
     for expression in found:

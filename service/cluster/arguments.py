@@ -63,6 +63,11 @@ def require_fitting(settings: Settings) -> None:
             f"models of one replica alone, got {settings.model_control}; exchange the bundles on every node and deploy "
             "again"
         )
+    if settings.jobs_dir is not None:
+        raise SettingsError(
+            "POSEWRIGHT_JOBS_DIR (--jobs-dir): expected none on a cluster, whose replicas run on several machines, got "
+            f"{settings.jobs_dir}; run jobs on a server of its own"
+        )
 
     if settings.source_hosts:
         raise SettingsError(

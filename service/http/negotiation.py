@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from service.errors import NotAcceptable
 
-JSON_OR_PICTURE = ("application/json", "image/jpeg", "image/png")
+PREDICTION = ("application/json", "image/jpeg", "image/png", "text/csv")
+"""What /predict can answer with."""
 
 
 def choose(lines: list[str], offered: tuple[str, ...]) -> str:

@@ -45,6 +45,7 @@ from service.wire.formats.coco import CocoResult
 from service.wire.formats.openpose import OpenPoseDocument
 from service.wire.formats.roboflow import RoboflowDocument
 from service.wire.formats.tfjs import TfjsPose
+from service.wire.job import JobList, JobReply, JobRequest
 from service.wire.problem_documents import PROBLEM_TYPE
 
 _REF = "#/components/schemas/"
@@ -53,7 +54,7 @@ _TYPES = (
     CanaryRequest, wire.BatchFault, TfjsPose, OpenPoseDocument, RoboflowDocument, open_inference.ModelControl,
     open_inference.RepositoryEntry, open_inference.InferenceError, open_inference.ServerMetadata,
     open_inference.ModelMetadata, open_inference.InferRequest, open_inference.InferReply,
-    SourceEntry, SourceList,
+    SourceEntry, SourceList, JobReply, JobList, JobRequest,
 )  # fmt: skip
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
@@ -146,7 +147,14 @@ _TFJS = {"type": "array", "items": _ref(TfjsPose)}
 _ANSWER = {"anyOf": [_ref(wire.Reply), _COCO, _TFJS, _ref(OpenPoseDocument), _ref(RoboflowDocument)]}
 
 PREDICT = _route(
-    {_JSON: _ANSWER, "image/jpeg": _BINARY["schema"], "image/png": _BINARY["schema"]}, _PICTURE_PROBLEMS, _ONE_PICTURE
+    {
+        _JSON: _ANSWER,
+        "image/jpeg": _BINARY["schema"],
+        "image/png": _BINARY["schema"],
+        "text/csv": {"type": "string"},
+    },
+    _PICTURE_PROBLEMS,
+    _ONE_PICTURE,
 )
 BATCH = _route(
     {_JSON: {"type": "array", "items": {"anyOf": [*_ANSWER["anyOf"], _ref(wire.BatchFault)]}}},

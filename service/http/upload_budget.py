@@ -57,15 +57,23 @@ class UploadBudget:
         for timeout in self._arriving:
             timeout.reschedule(min(self._closes_s, timeout.when() or self._closes_s))
 
+    @property
+    def closing(self) -> bool:
+        """Whether the server stops."""
+        return self._closes_s is not None
+
     @asynccontextmanager
-    async def arrival(self) -> AsyncIterator[None]:
+    async def arrival(self, upload_s: float | None = None) -> AsyncIterator[None]:
         """Limit the time in which a body arrives.
 
+        Args:
+            upload_s: Maximum time in seconds; None is `upload_s` of all pictures.
+
         Raises:
-            TimeoutError: It took more than `upload_s` seconds.
+            TimeoutError: It took more than that.
             Unavailable: The server stops before that.
         """
-        until_s = asyncio.get_running_loop().time() + self.upload_s
+        until_s = asyncio.get_running_loop().time() + (self.upload_s if upload_s is None else upload_s)
         try:
             async with asyncio.timeout_at(min(until_s, self._closes_s or until_s)) as timeout:
                 self._arriving.add(timeout)

@@ -59,6 +59,7 @@ class Metrics:
         self._make_http_metrics()
         self._make_inference_metrics()
         self._make_stream_metrics()
+        self._make_job_metrics()
         self._make_rollout_metrics()
         self.sources = SourceMetrics(self._registry, _SECONDS)
         self._scheduler: Scheduler | None = None
@@ -135,6 +136,10 @@ class Metrics:
             "From the arrival of a frame's last byte to the sending of its result.",
             _SECONDS,
         )
+
+    def _make_job_metrics(self) -> None:
+        self._jobs = self._gauge("posewright_jobs", "Video jobs that are kept, by state.", "max", "state")
+        self._job_frames = self._counter("posewright_job_frames", "Frames of video jobs that were answered.")
 
     def _make_rollout_metrics(self) -> None:
         self._shadow_oks = _Children(self._histogram(
@@ -287,6 +292,15 @@ class Metrics:
             self._ages.observe(age_ms / 1e3)
         if reason is not None:
             self._drops[reason].inc()
+
+    def jobs(self, counts: Mapping[str, int]) -> None:
+        """Set the number of video jobs in each state."""
+        for state in ("queued", "running", "done", "failed", "cancelled"):
+            self._jobs.labels(state).set(counts.get(state, 0))
+
+    def job_frame(self) -> None:
+        """Count a frame of a video job."""
+        self._job_frames.inc()
 
     def fallback(self, reason: str | None) -> None:
         """Count a picture or frame for which the teacher answered; None counts nothing."""

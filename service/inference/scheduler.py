@@ -6,7 +6,8 @@ answered in time.
 
 Calls and streams have a queue each (a lane). The lanes take turns while both have work, so that neither can starve the
 other. Within a lane the order is first in, first out. A stream has at most one job in the scheduler, so that streams
-take turns as well.
+take turns as well. A third lane is for frames of video files, which nobody waits for: it is served only while the other
+two are empty.
 
 A thread cannot be stopped from outside, so one that never returns (a decoder or a graph that hangs) is given up:
 another thread takes its place, and if it returns after all, it ends. Threads that hang keep a core and memory. When
@@ -33,8 +34,10 @@ from service.errors import DeadlineExceeded, NotReady, QueueFull, stopping
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Lane = Literal["call", "stream"]
-LANES: tuple[Lane, ...] = ("call", "stream")
+Lane = Literal["call", "stream", "background"]
+LANES: tuple[Lane, ...] = ("call", "stream", "background")
+LIVE_LANES: tuple[Lane, ...] = ("call", "stream")
+"""Those that take turns."""
 MEAN_WEIGHT = 0.1
 """Weight of the newest call in the running mean of service times."""
 HUNG_AFTER = 3.0
@@ -87,7 +90,7 @@ class Scheduler:
         self._capacity = threads + queue_size
         self._deadline_s = deadline_s
         self._queues: dict[Lane, deque[_Job]] = {lane: deque() for lane in LANES}
-        self._turns = deque(LANES)  # the lane that was served last is at the end
+        self._turns = deque(LIVE_LANES)  # the lane that was served last is at the end
         self._changed = threading.Condition()
         self._in_flight: dict[Lane, int] = dict.fromkeys(LANES, 0)  # waiting and running
         self._closed = False
@@ -293,9 +296,10 @@ class Scheduler:
 
     def _next(self) -> _Job:
         """Take the next job; at least one must be waiting."""
-        lane = next(lane for lane in self._turns if self._queues[lane])
-        self._turns.remove(lane)
-        self._turns.append(lane)
+        lane: Lane = next((it for it in self._turns if self._queues[it]), "background")
+        if lane in self._turns:
+            self._turns.remove(lane)
+            self._turns.append(lane)
         job = self._queues[lane].popleft()
         job.waiting = False
         return job

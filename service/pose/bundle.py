@@ -65,8 +65,8 @@ class Manifest(BaseModel):
             (`detector.grid`).
         heatmap_size: (w, h) in cells; for ``simcc`` those of the network's feature map; None without crops.
         box_padding: Factor on a box before it is cropped; None without crops.
-        fitting: How the whole image fills the input of a one-stage network, or of a detector whose size is fixed; None for
-            other networks.
+        fitting: How the whole image fills the input of a one-stage network, or of a detector whose size is fixed;
+            None for other networks.
         decoder: How the outputs are read: ``heatmap`` or ``simcc`` of a network that sees one person's crop,
             ``one_stage`` of one that finds people and keypoints in the whole image, ``detector`` (maps of centres and
             distances) or ``boxes`` (a list of boxes and scores) of a detector.

@@ -6,7 +6,9 @@ one-stage network runs on each whole frame; the tracker keeps the ids in the sam
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -71,6 +73,24 @@ class Follower:
                 min_score=request.min_score,
                 min_box_score=request.min_box_score,
             )
+
+    def state(self) -> dict[str, Any]:
+        """Return what the next frames depend on, as plain values. Call it between two frames."""
+        if self._tracker is None:
+            return {}
+        return {"tracker": self._tracker.state(), "smoother": self._smoother.state() if self._smoother else {}}
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Go on where another follower of the same options was when its `state` was taken.
+
+        Raises:
+            KeyError: It is not such a state.
+            ValueError: It is not such a state.
+        """
+        if self._tracker is not None:
+            self._tracker.restore(saved["tracker"])
+            if self._smoother is not None:
+                self._smoother.restore(saved["smoother"])
 
     def infer(self, content: bytes | DecodedImage, time_s: float, stopwatch: Stopwatch) -> TrackedPrediction:
         """Process one frame.

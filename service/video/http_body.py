@@ -89,6 +89,11 @@ class HttpBody:
             opener.add_handler(handler)
         return opener.open(request, timeout=self._timeout_s)
 
+    @property
+    def missing(self) -> int:
+        """Bytes that the response has announced and that have not come; 0 where it announces none."""
+        return int(getattr(self._response, "length", None) or 0)
+
     def expect_data(self) -> None:
         """Start the time in which the next data must come: a server that sends a byte now and then is cut off."""
         self._deadline_s = time.monotonic() + self._read_s

@@ -31,6 +31,8 @@ NAMES = {
     "posewright_fallback": "counter",
     "posewright_inference_threads": "gauge",
     "posewright_inference_threads_replaced": "counter",
+    "posewright_job_frames": "counter",
+    "posewright_jobs": "gauge",
     "posewright_model_inference_failures": "counter",
     "posewright_model_inferences": "counter",
     "posewright_model_info": "gauge",

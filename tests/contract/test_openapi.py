@@ -16,7 +16,8 @@ def test_every_reference_resolves_and_every_route_is_described(server: Running) 
     for name in re.findall(r'"#/components/schemas/([^"]+)"', response.text):
         assert name in document["components"]["schemas"]
     assert sorted(document["paths"]) == [
-        "/canary", "/canary/promote", "/canary/rollback", "/compare", "/healthz", "/metrics", "/models",
+        "/canary", "/canary/promote", "/canary/rollback", "/compare", "/healthz", "/jobs", "/jobs/{job_id}",
+        "/jobs/{job_id}/cancel", "/jobs/{job_id}/result", "/metrics", "/models",
         "/models/{name}", "/models/{name}/manifest.json", "/models/{name}/model.onnx", "/predict", "/predict/batch",
         "/readyz", "/sources", "/sources/{source_id}", "/sources/{source_id}/pause", "/sources/{source_id}/resume",
         "/v2", "/v2/health/live", "/v2/health/ready", "/v2/models/{name}", "/v2/models/{name}/infer",
@@ -39,7 +40,7 @@ def test_predict_has_its_body_types_parameters_replies_and_problems(server: Runn
     assert {parameter["name"] for parameter in operation["parameters"]} == set(Options.model_fields)
     assert all(parameter["description"] for parameter in operation["parameters"])
     responses = operation["responses"]
-    assert set(responses["200"]["content"]) == {"application/json", "image/jpeg", "image/png"}
+    assert set(responses["200"]["content"]) == {"application/json", "image/jpeg", "image/png", "text/csv"}
     assert set(responses) == {"200", "400", "404", "406", "408", "413", "415", "422", "503", "504"}
     for status in set(responses) - {"200"}:
         assert list(responses[status]["content"]) == ["application/problem+json"]

@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import uuid
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,6 +14,8 @@ import pytest
 from pycocotools.coco import COCO
 from skimage import data
 
+from posewright_client.formats import csv_table
+from posewright_client.formats.recording import Recording
 from service.pose.skeleton import COCO17
 from service.wire import reply as shapes
 from service.wire.formats.coco import CocoResult
@@ -268,6 +271,26 @@ class TestFormats:
         x, y = (SURE.keypoints[5] + SURE.keypoints[6]).astype(int) // 2  # on the line between the shoulders
         assert difference[y - 3 : y + 4, x].max() > 60
         assert np.median(difference[:, 400:]) < 5  # far from the person
+
+
+class TestTable:
+    """``Accept: text/csv``."""
+
+    @pytest.mark.parametrize("people", [[SURE, UNSURE], []])
+    def test_it_is_the_table_that_the_client_writes(
+        self, server: Running, tmp_path: Path, people: list[Person]
+    ) -> None:
+        content = spots.encode(spots.paint(*people))
+        reply = server.predict(content, min_score=0, format="compact").json()
+        (tmp_path / "a.jsonl").write_text(json.dumps({"frame": 0, **reply}) + "\n")
+        csv_table.write(Recording(tmp_path / "a.jsonl"), tmp_path / "a.csv")
+
+        headers = {"Accept": "text/csv", "Content-Type": "image/png"}
+        response = server.http.post("/predict", content=content, params={"min_score": 0}, headers=headers)
+
+        assert response.headers["content-type"].startswith("text/csv")
+        assert response.text == (tmp_path / "a.csv").read_text()
+        assert len(reply["poses"]) == len(people)
 
 
 class TestHeaders:

@@ -120,7 +120,8 @@ def test_an_unknown_model_is_refused_with_the_known_ones(server: Running) -> Non
 
 def test_an_accept_header_without_an_offered_type_is_refused(server: Running) -> None:
     response = server.http.post("/predict", content=PICTURE, headers={"Accept": "text/html"})
-    assert assert_problem(response, 406, "not-acceptable")["offered"] == ["application/json", "image/jpeg", "image/png"]
+    offered = ["application/json", "image/jpeg", "image/png", "text/csv"]
+    assert assert_problem(response, 406, "not-acceptable")["offered"] == offered
     for path in ("/compare", "/predict/batch"):
         response = server.http.post(path, content=PICTURE, headers={"Accept": "image/jpeg"})
         assert_problem(response, 406, "not-acceptable")

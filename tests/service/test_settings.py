@@ -84,6 +84,15 @@ EXAMPLES = {
     "rate_limit_per_key": ("10/second;5000/day", "10/second;5000/day"),
     "rate_limit_per_address": ("600 per 2 minutes", "600 per 2 minutes"),
     "stream_max_per_key": ("3", 3),
+    "jobs_dir": ("/srv/jobs", "/srv/jobs"),
+    "jobs_at_once": ("2", 2),
+    "jobs_queue_size": ("9", 9),
+    "jobs_keep_hours": ("1.5", 1.5),
+    "jobs_max_bytes": ("7000", 7000),
+    "job_max_bytes": ("6000", 6000),
+    "job_max_frames": ("50", 50),
+    "job_max_duration_s": ("2.5", 2.5),
+    "job_upload_s": ("90", 90.0),
 }
 
 

@@ -22,7 +22,6 @@ from training.onnx import (
 )
 from training.onnx.import_one_stage import OneStageModel
 from training.onnx.one_stage_graph import OneStageConventions
-from training.onnx.one_stage_layout import LAYOUTS
 from training.onnx.wrap import NORMALISATIONS
 
 OPTIONS = {
@@ -44,7 +43,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         "what is not given is taken from the usual exports, the graph's own numbers, and the labelled pictures",
     )
     group.add_argument("--fitting", choices=get_args(Fitting), help="how a picture is fitted into the input")
-    group.add_argument("--units", choices=("px", "unit", "cells"), help="of coordinates: px, shares of the input; not decoded")
+    group.add_argument(
+        "--units", choices=("px", "unit", "cells"), help="of coordinates: px, shares of the input; not decoded"
+    )
     group.add_argument("--boxes", choices=("cxcywh", "xyxy"), help="numbers of a box: centre and size, or corners")
     group.add_argument("--keypoint-order", choices=("interleaved", "split"), help="x, y, score of each, or apart")
     group.add_argument("--keypoint-activation", choices=("none", "sigmoid"), help="maps keypoints' scores to 0..1")

@@ -12,6 +12,8 @@ from service.inference import image, image_header
 from service.inference.predict import Stopwatch, predict
 from service.pose.drawing import draw
 from service.wire import documents
+from service.wire.formats import table
+from service.wire.formats.record import records_of
 
 router = APIRouter(route_class=QueryRoute)
 
@@ -19,7 +21,7 @@ router = APIRouter(route_class=QueryRoute)
 @router.post("/predict", **openapi.PREDICT)
 async def predict_one(request: Request, options: QueryOptions) -> Response:
     """Find the people in one picture and their keypoints."""
-    call = check(request, options, negotiation.JSON_OR_PICTURE)
+    call = check(request, options, negotiation.PREDICTION)
     max_bytes = call.service.settings.max_bytes
     body = Body.of_one(request.headers, max_bytes, request.app.state.upload_budget)
     with body.budget.share() as take:
@@ -56,6 +58,11 @@ def answer(call: Call, content: bytes, watch: Stopwatch, image_id: int) -> tuple
             if call.media_type == JSON:
                 reply, laps_ms = documents.prediction_reply(prediction, call.query, call.request_id, image_id, watch)
                 body = documents.to_json(reply)
+            elif call.media_type == table.MEDIA_TYPE:
+                people = records_of(
+                    prediction.poses, prediction.model.estimator.skeleton, call.query.keypoint_threshold
+                )
+                body, laps_ms = table.write_table(people), watch.finish()
             else:
                 skeleton, threshold = prediction.model.estimator.skeleton, call.query.keypoint_threshold
                 canvas = draw(prediction.image.pixels, prediction.poses, skeleton, threshold)

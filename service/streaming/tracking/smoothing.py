@@ -8,12 +8,14 @@ people near the camera.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from service.pose.types import Floats
-from service.streaming.tracking import clock
+from service.streaming.tracking import clock, state
 
 MIN_CUTOFF_HZ = 1.0
 BETA = 5.0
@@ -63,18 +65,30 @@ class Smoother:
         Returns:
             float32 (K, 2), image px.
         """
-        state = self._states.get(person)
-        step_s = None if state is None else clock.step(state.time_s, time_s)
-        if state is None or step_s is None:
+        before = self._states.get(person)
+        step_s = None if before is None else clock.step(before.time_s, time_s)
+        if before is None or step_s is None:
             self._states[person] = _State(time_s, points, np.zeros_like(points))
             return points
-        raw_speeds = (points - state.points) / (max(size, 1.0) * step_s)
-        speeds = state.speeds + _weight(np.float32(SPEED_CUTOFF_HZ), step_s) * (raw_speeds - state.speeds)
+        raw_speeds = (points - before.points) / (max(size, 1.0) * step_s)
+        speeds = before.speeds + _weight(np.float32(SPEED_CUTOFF_HZ), step_s) * (raw_speeds - before.speeds)
         cutoff_shares = np.clip(scores / FULL_CUTOFF_SCORE, MIN_CUTOFF_SHARE, 1)
         cutoffs_hz = cutoff_shares * (MIN_CUTOFF_HZ + BETA * np.linalg.norm(speeds, axis=1))
-        smoothed = state.points + _weight(cutoffs_hz, step_s)[:, None] * (points - state.points)
+        smoothed = before.points + _weight(cutoffs_hz, step_s)[:, None] * (points - before.points)
         self._states[person] = _State(time_s, smoothed.astype(np.float32), speeds.astype(np.float32))
         return self._states[person].points
+
+    def state(self) -> dict[str, Any]:
+        """Return the filters of all people as plain values."""
+        return {str(person): state.pack(it) for person, it in self._states.items()}
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Go on where another smoother was when its `state` was taken.
+
+        Raises:
+            ValueError: It is not such a state.
+        """
+        self._states = {int(person): state.unpack(_State, it) for person, it in saved.items()}
 
     def keep(self, people: set[int]) -> None:
         """Remove the filters of everyone but ``people``."""

@@ -25,14 +25,16 @@ at most ``detect_every`` + 2 more frames.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.pose import boxes as boxes_
 from service.pose.types import Boxes, Floats, Poses
-from service.streaming.tracking import association, clock
+from service.streaming.tracking import association, clock, state
 from service.streaming.tracking.assignment import assign
 from service.streaming.tracking.association import URGENT_MISSES
 from service.streaming.tracking.crowding import Crowding
@@ -129,6 +131,27 @@ class Tracker:
     def detection_due(self) -> bool:
         """Whether the detector must run on this frame: nobody is known, somebody is lost, or it is time."""
         return self._detection_wanted or not self._tracks or self._frames_since_detection + 1 >= self._detect_every
+
+    def state(self) -> dict[str, Any]:
+        """Return everything that the next frames depend on, as plain values; call it between two frames."""
+        return {
+            "tracks": [state.pack(track) for track in self._tracks],
+            "next_id": self._next_id,
+            "frames_since_detection": self._frames_since_detection,
+            "detection_wanted": self._detection_wanted,
+            "time_s": self._time_s,
+        }
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Go on where another tracker was when its `state` was taken.
+
+        Raises:
+            KeyError: It is not such a state.
+            ValueError: It is not such a state.
+        """
+        self._tracks = [state.unpack(Track, it) for it in saved["tracks"]]
+        self._next_id, self._frames_since_detection = saved["next_id"], saved["frames_since_detection"]
+        self._detection_wanted, self._time_s = saved["detection_wanted"], saved["time_s"]
 
     def predict(self, time_s: float) -> tuple[Boxes, Floats]:
         """Begin a frame: predict the box of each track.

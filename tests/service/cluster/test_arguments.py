@@ -38,6 +38,7 @@ def test_unknown_arguments_of_a_file_are_refused() -> None:
     [
         (["--workers", "2"], "(--workers): expected 1 on a cluster"),
         (["--source-hosts", "10.0.0.1"], "(--source-hosts): expected no sources on a cluster"),
+        (["--jobs-dir", "jobs"], "(--jobs-dir): expected none on a cluster"),
         (["--model-control", "explicit"], "(--model-control): expected none on a cluster"),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 from service.errors import NotAcceptable
 from service.http import negotiation
 
-JSON, JPEG, PNG = negotiation.JSON_OR_PICTURE
+JSON, JPEG, PNG, _ = negotiation.PREDICTION
 
 
 @pytest.mark.parametrize(
@@ -21,8 +21,8 @@ JSON, JPEG, PNG = negotiation.JSON_OR_PICTURE
 )  # fmt: skip
 def test_the_type_of_the_highest_quality_wins(header: str | None, expected: str) -> None:
     lines = [] if header is None else [header]
-    assert negotiation.choose(lines, negotiation.JSON_OR_PICTURE) == expected
-    assert negotiation.choose(header.split(",") if header else ["", ""], negotiation.JSON_OR_PICTURE) == expected
+    assert negotiation.choose(lines, negotiation.PREDICTION) == expected
+    assert negotiation.choose(header.split(",") if header else ["", ""], negotiation.PREDICTION) == expected
 
 
 @pytest.mark.parametrize(
@@ -32,4 +32,4 @@ def test_the_type_of_the_highest_quality_wins(header: str | None, expected: str)
 )
 def test_a_header_that_accepts_nothing_offered_is_refused(header: str) -> None:
     with pytest.raises(NotAcceptable, match="expected an Accept header that allows"):
-        negotiation.choose([header], negotiation.JSON_OR_PICTURE)
+        negotiation.choose([header], negotiation.PREDICTION)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from service.errors import DeadlineExceeded, NotReady, QueueFull, Unavailable
-from service.inference.scheduler import HUNG_AFTER, MAX_HUNG_THREADS, Scheduler
+from service.inference.scheduler import HUNG_AFTER, MAX_HUNG_THREADS, Lane, Scheduler
 
 PATIENCE_S = 30.0
 
@@ -192,6 +192,24 @@ def test_calls_and_streams_take_turns() -> None:
         hold.released.set()
         await asyncio.gather(first, *waiting)
         assert begun == ["stream", "call", "stream", "call", "call", "call", "call"]
+
+    with running(queue_size=5) as scheduler:
+        asyncio.run(main(scheduler))
+
+
+def test_frames_in_the_background_wait_for_all_others() -> None:
+    async def main(scheduler: Scheduler) -> None:
+        hold, begun = Hold(), list[str]()
+        first = await started(scheduler, hold)
+        lanes: list[Lane] = ["background", "background", "call", "stream", "call"]
+        waiting = [
+            asyncio.create_task(scheduler.run(lambda _, lane=lane: begun.append(lane), lane=lane, admitted=True))
+            for lane in lanes
+        ]
+        await asyncio.sleep(0)
+        hold.released.set()
+        await asyncio.gather(first, *waiting)
+        assert begun == ["stream", "call", "call", "background", "background"]
 
     with running(queue_size=5) as scheduler:
         asyncio.run(main(scheduler))
