@@ -16,6 +16,7 @@ from training.onnx.import_pose import ThirdPartyModel
 from training.onnx.one_stage_layout import LAYOUTS
 from training.onnx.wrap import NORMALISATIONS, Conventions
 
+DECODERS = ("heatmap", "simcc", "rtmdet", *LAYOUTS)
 DETECTOR_SIZE = (416, 320)
 """(width, height) in px whose area an imported detector's input has."""
 
@@ -25,8 +26,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("onnx", type=Path, help="the file to import")
     parser.add_argument(
         "--decoder",
-        choices=("heatmap", "simcc", "rtmdet", *LAYOUTS),
-        help="how its outputs are decoded (default: what they look like)",
+        choices=DECODERS,
+        metavar="NAME",
+        help=f"how its outputs are decoded: {', '.join(DECODERS)} (default: what they look like)",
     )
     parser.add_argument("--role", choices=("teacher", "student", "detector"), required=True)
     parser.add_argument("--out", type=Path, required=True, help="bundle folder to write; its name is the bundle's")
@@ -83,7 +85,7 @@ def run(options: Namespace) -> int:
     Raises:
         ImportRefusedError: The role does not fit the decoder, or the check finds that the network is fed wrongly.
     """
-    if options.role != "detector" and (code := import_one_stage.run(options)) is not None:
+    if options.role != "detector" and (code := import_one_stage.run_if_one_stage(options)) is not None:
         return code
     options.decoder = options.decoder or _recognised(options)
     if (options.decoder == "rtmdet") != (options.role == "detector"):

@@ -52,7 +52,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     group.add_argument("--iou", type=float, help="of non-maximum suppression, where it is not built in (default: 0.7)")
 
 
-def run(options: Namespace) -> int | None:
+def run_if_one_stage(options: Namespace) -> int | None:
     """Import a one-stage network; None if the graph is none, and no decoder says so.
 
     Raises:
