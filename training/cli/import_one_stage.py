@@ -75,7 +75,7 @@ def run_if_one_stage(options: Namespace) -> int | None:
         layout=layout,
         name=import_pose.bundle_name(options.out),
         version=options.version,
-        role=options.role,
+        role=options.role or "student",
         licence=options.licence,
         origin=options.origin,
         skeleton=skeleton,
