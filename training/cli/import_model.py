@@ -17,6 +17,7 @@ from training.onnx.import_pose import ThirdPartyModel
 from training.onnx.one_stage_layout import LAYOUTS
 from training.onnx.wrap import NORMALISATIONS, Conventions
 
+DECODERS = ("heatmap", "simcc", "rtmdet", *LAYOUTS)
 DETECTOR_SIZE = (416, 320)
 """(width, height) in px whose area an imported detector's input has."""
 
@@ -26,8 +27,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("onnx", type=Path, help="the file to import")
     parser.add_argument(
         "--decoder",
-        choices=("heatmap", "simcc", "rtmdet", *LAYOUTS),
-        help="how its outputs are decoded (default: recognised)",
+        choices=DECODERS,
+        metavar="NAME",
+        help=f"how its outputs are decoded: {', '.join(DECODERS)} (default: recognised)",
     )
     parser.add_argument("--role", choices=("teacher", "student", "detector"), help="(default: student or detector)")
     parser.add_argument("--out", type=Path, required=True, help="bundle folder to write; its name is the bundle's")

@@ -14,7 +14,7 @@ import numpy as np
 
 from service.pose.backends.runner import OnnxRunner
 from service.pose.detector import PersonDetector
-from service.pose.estimator import PoseEstimator
+from service.pose.estimators import open_estimator
 from training import files
 from training.data import coco, holdout
 from training.engine import tensorboard
@@ -146,7 +146,7 @@ def _add_boxes(report: ReportPage, about: ReportSubject, source: coco.Source, ev
 
 
 def _add_poses(report: ReportPage, about: ReportSubject, source: coco.Source, every: int) -> None:
-    estimator = PoseEstimator(about.opened, OnnxRunner(about.opened.onnx, threads=1))
+    estimator = open_estimator(about.opened, OnnxRunner(about.opened.onnx, threads=1))
     found = predictions.collect(source, estimator, every, covariance=True)
     report.numbers |= {"pictures": len(found.picture_ids), "people": len(found), "mean_oks": float(found.oks.mean())}
     pose_sections.add_precision(report, found, source)
