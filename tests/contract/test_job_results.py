@@ -164,6 +164,7 @@ def test_the_clients_converter_reads_the_lines(jobs: Running, job: str, tmp_path
     assert (tmp_path / "walk.csv").read_bytes() == result(jobs, job, "csv").content
 
 
+@pytest.mark.slow
 def test_a_file_is_written_once_and_again_for_other_options(jobs: Running, job: str) -> None:
     first = result(jobs, job, "coco").headers["etag"]
     assert result(jobs, job, "coco").headers["etag"] == first
@@ -182,6 +183,7 @@ def test_what_does_not_fit_is_told(jobs: Running, job: str, tmp_path: Path) -> N
     assert response.status_code == 422
 
 
+@pytest.mark.slow
 def test_missing_packages_are_named(jobs: Running, job: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The process that writes runs with a path where the client, or pyarrow, fails to import."""
     for package, named in (
@@ -199,6 +201,7 @@ def test_missing_packages_are_named(jobs: Running, job: str, monkeypatch: pytest
         assert named in response.json()["detail"]
 
 
+@pytest.mark.slow
 def test_a_result_that_takes_long_is_pending_and_can_be_asked_for_again(
     jobs: Running, job: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -205,6 +205,7 @@ def test_limits_are_told_at_once(jobs: Running, tmp_path: Path) -> None:
     refused(422, "video-unreadable", cut)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leaves", [True, False])
 def test_an_upload_that_stops_leaves_nothing(models_dir: Path, tmp_path: Path, leaves: bool) -> None:
     folder = tmp_path / "jobs"
@@ -316,6 +317,7 @@ def test_results_expire_and_the_disk_is_bounded(models_dir: Path, tmp_path: Path
         assert [it.name for it in settings.jobs_dir.iterdir()] == ["lock"]
 
 
+@pytest.mark.slow
 def test_a_stopping_server_ends_the_connections_that_follow_and_keeps_the_job(
     models_dir: Path, tmp_path: Path, clip: Path
 ) -> None:

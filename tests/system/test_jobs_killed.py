@@ -68,12 +68,13 @@ def wait_for_lines(path: Path, count: int) -> None:
         time.sleep(0.002)
 
 
+@pytest.mark.parametrize("kills", [(65,), pytest.param((10, 60, 90), marks=pytest.mark.slow)])
 def test_a_killed_server_goes_on_with_no_frame_missing_or_twice_and_the_same_ids(
-    models_dir: Path, tmp_path: Path, clip: Path, uninterrupted: list[dict[str, Any]]
+    models_dir: Path, tmp_path: Path, clip: Path, uninterrupted: list[dict[str, Any]], kills: tuple[int, ...]
 ) -> None:
     jobs_dir = tmp_path / "jobs"
     job_id, journal = "", Path()
-    for target in (10, 65):
+    for target in kills:
         with server(models_dir, jobs_dir) as (process, http):
             job_id = job_id or submit(http, clip)["id"]
             journal = jobs_dir / job_id / "results.jsonl"
@@ -83,7 +84,7 @@ def test_a_killed_server_goes_on_with_no_frame_missing_or_twice_and_the_same_ids
     with server(models_dir, jobs_dir) as (_, http):
         done = wait_for(http, job_id, "done")
         found = lines(http, job_id)
-    assert done["restarts"] == 2
+    assert done["restarts"] == len(kills)
     assert [it["frame"] for it in found] == list(range(COUNT))
     assert {it["session"] for it in found} == {job_id}
     assert {pose["id"] for line in uninterrupted for pose in line["poses"]} == {"1", "2"}, "there are ids to keep"
