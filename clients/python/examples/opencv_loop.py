@@ -51,8 +51,10 @@ def main(arguments: list[str] | None = None) -> int:
         raise SystemExit(f"OpenCV cannot open {args.source!r}")
     writer, count = None, 0
     # A window shows the newest frame and leaves out those that would be late; a video needs all of them.
-    policy = "all" if args.headless else "latest"
-    with Client(args.url) as client, client.stream(read_frames(capture), policy=policy) as stream:
+    with (
+        Client(args.url) as client,
+        client.stream(read_frames(capture), policy="all" if args.headless else "latest") as stream,
+    ):
         for result in stream:
             if result.problem is not None:
                 print(f"frame {result.seq}: {result.problem}")

@@ -32,9 +32,10 @@ class StampedFrame(Frame):
 def to_frame(message: Any) -> StampedFrame:
     """Return the frame of a `sensor_msgs/CompressedImage` (its bytes), or of an `Image` (its pixels as RGB)."""
     stamp = message.header.stamp
-    picture: Picture = bytes(message.data)
+    data = bytes(message.data)
+    picture: Picture = data
     if not hasattr(message, "format"):  # an Image; its rows may have padding
-        rows = np.frombuffer(picture, np.uint8).reshape(message.height, message.step)
+        rows = np.frombuffer(data, np.uint8).reshape(message.height, message.step)
         channels = {"rgb8": [0, 1, 2], "bgr8": [2, 1, 0], "mono8": [0, 0, 0]}[message.encoding]
         pixel_bytes = max(channels) + 1
         pixels = rows[:, : message.width * pixel_bytes].reshape(message.height, message.width, pixel_bytes)

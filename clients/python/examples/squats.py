@@ -76,9 +76,14 @@ def main(arguments: list[str] | None = None) -> int:
     if not capture.isOpened():
         raise SystemExit(f"OpenCV cannot open {args.source!r}")
 
-    frames, policy = read_frames(capture, live=live), "latest" if live else "all"  # of a file, every frame matters
     counters: dict[tuple[str, str | None], SquatCounter] = defaultdict(SquatCounter)
-    with Client(args.url) as client, client.stream(frames, policy=policy) as stream:
+    with (
+        Client(args.url) as client,
+        client.stream(
+            read_frames(capture, live=live),
+            policy="latest" if live else "all",  # of a file, every frame matters
+        ) as stream,
+    ):
         for result in stream:
             for pose in result:
                 counter = counters[result.session, pose.id]  # ids belong to one session

@@ -41,9 +41,7 @@ class Tensor(Protocol):
         """Return the tensor in the main memory."""
 
 
-Picture = (
-    str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryFile | NDArray[np.uint8] | PillowImage | Tensor
-)
+Picture = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryFile | NDArray[Any] | PillowImage | Tensor
 """A picture:
 
 - a path;

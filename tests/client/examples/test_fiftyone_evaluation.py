@@ -91,7 +91,9 @@ example = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(example)
 evaluation = COCOEvaluation(COCOEvaluationConfig("people", "labels", iou=0.9, classwise=True))
 evaluation.gt_field, evaluation.pred_field = "labels", "people"
-importer = COCODetectionDatasetImporter(folder + "/pictures", folder + "/annotations.json", label_types="keypoints")
+importer = COCODetectionDatasetImporter(
+    data_path=folder + "/pictures", labels_path=folder + "/annotations.json", label_types="keypoints"
+)
 with importer, Client(url) as client:
     for path, _, labels in importer:
         people = example.to_fiftyone(client.predict(path))

@@ -34,9 +34,9 @@ def _end_of_boxes(file: BinaryIO) -> int:
     """Return the end of the last box, bytes from the beginning (ISO/IEC 14496-12, 4.2)."""
     end = 0
     while len(head := file.read(16)) >= 8:
-        length = int.from_bytes(head[:4])
+        length = int.from_bytes(head[:4], "big")
         if length == 1:
-            length = int.from_bytes(head[8:])
+            length = int.from_bytes(head[8:], "big")
         if length < 8:  # 0: up to the end of the file
             break
         end += length
@@ -61,5 +61,5 @@ def _length(file: BinaryIO) -> int | None:
     if not first or not first[0]:
         return None
     more = 8 - first[0].bit_length()
-    value = int.from_bytes(first + file.read(more)) & ((1 << 7 * (more + 1)) - 1)
+    value = int.from_bytes(first + file.read(more), "big") & ((1 << 7 * (more + 1)) - 1)
     return None if value == (1 << 7 * (more + 1)) - 1 else value
