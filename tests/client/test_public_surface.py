@@ -21,6 +21,12 @@ from service import errors
 from service.wire.problem_documents import problem
 
 PACKAGE = Path(posewright_client.__file__).parent
+NOT_CALLED = {
+    "unknown-source", "source-conflict", "source-forbidden", "video-unreadable", "video-not-installed",
+    "jobs-disabled", "unknown-job", "job-unfinished", "video-too-large", "result-refused", "missing-package",
+    "result-pending", "jobs-disk-full",
+}  # fmt: skip
+"""Problems of sources and video jobs, for which the client has no calls."""
 OPTIONAL = {"cv2", "supervision", "tqdm", "PIL", "IPython", "torch", "service", "fastapi", "pydantic"}
 
 
@@ -47,8 +53,7 @@ def server_errors(kind: type[errors.ServiceError] = errors.ServiceError) -> list
 def test_every_problem_of_the_server_has_its_class(kind: type[errors.ServiceError]) -> None:
     document = problem(kind("detail", fact=3), "/predict", "id")
     received = _errors.ProblemError.from_document(document)
-    assert type(received) is not _errors.ProblemError
-    assert received.slug == kind.slug
+    assert (received.slug == kind.slug) == (kind.slug not in NOT_CALLED)
     assert (received.status, received.detail, received.extras, received.request_id) == (
         kind.status, "detail", {"fact": 3}, "id",
     )  # fmt: skip

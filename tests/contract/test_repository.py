@@ -145,7 +145,7 @@ def test_a_bundle_that_cannot_serve_leaves_the_old_one_serving_and_says_why(runn
     elif damage == "skeleton":
         manifest = json.loads((bundle / "manifest.json").read_text())
         points = {"name": "two", "keypoints": ["a", "b"], "edges": [], "flip": [0, 1], "sigmas": [0.1, 0.1]}
-        (bundle / "manifest.json").write_text(json.dumps(manifest | {"skeleton": points}))
+        (bundle / "manifest.json").write_text(json.dumps(manifest | {"skeleton": points, "covariance": None}))
     else:
         graph = b"no graph" if damage == "no graph" else spots.detector_network()
         spots.write_pose_bundle(folder, "student-s", "student", graph, version="2")

@@ -48,7 +48,7 @@ def write_bundle(models: Path, name: str, skeleton: Skeleton) -> None:
     del model.graph.output[:]
     shape = ["n", len(skeleton), "h", "w"]
     model.graph.output.append(helper.make_tensor_value_info("more", TensorProto.FLOAT, shape))
-    manifest = source.manifest.model_copy(update={"name": name, "skeleton": skeleton, "files": {}})
+    manifest = source.manifest.model_copy(update={"name": name, "skeleton": skeleton, "files": {}, "covariance": None})
     bundle.write(models / name, manifest, model.SerializeToString(), f"# {name}\n")
 
 

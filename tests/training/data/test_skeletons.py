@@ -119,7 +119,7 @@ def test_formats_and_comparisons_that_need_cocos_joints_are_refused(made: Made, 
     content, box, _ = asked(made)
     reply = server.predict(content, boxes=box, format="openpose")
     assert reply.status_code == 422
-    assert "expected a model of skeleton coco17 for openpose" in reply.json()["detail"]
+    assert "expected a model with all of COCO's keypoints for openpose" in reply.json()["detail"]
     headers = {"Content-Type": "image/png"}
     reply = server.http.post("/compare", content=content, params={"boxes": box}, headers=headers)
     assert reply.status_code == 422
