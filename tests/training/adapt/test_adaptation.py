@@ -28,6 +28,8 @@ from training.engine import checkpoint
 from training.export import to_onnx
 from training.networks import registry
 
+pytestmark = pytest.mark.slow
+
 FEW = ("--steps", "2", "--threads", "1", "--set", "phases.0.batch=4")
 
 

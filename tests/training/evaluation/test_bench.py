@@ -210,6 +210,7 @@ def test_the_plot_is_a_reproducible_svg() -> None:
     assert drawn != plots.accuracy_over_latency([replace(ROWS[0], median_ms=9.0), *ROWS[1:]])
 
 
+@pytest.mark.slow
 def test_the_subcommand_writes_table_and_plot(painted: coco.Source, models: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "training", "bench", *map(str, sorted(models.iterdir()))]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
