@@ -397,6 +397,12 @@ def test_only_values_of_options_are_repeated(running: Running) -> None:
     assert "s3cret" not in running.http.post("/sources", json={"url": "x", "options": secret}).text
 
 
+def test_a_body_that_is_no_object_is_named_as_a_whole(running: Running) -> None:
+    response = running.http.post("/sources", json=[])
+    assert response.status_code == 422
+    assert response.json()["detail"].startswith("body: Input should be an object, got")
+
+
 def test_a_viewers_format_decides_about_covariances(running: Running) -> None:
     with cameras.mjpeg_camera() as camera:
         source = add(running, camera.url, options={"covariance": True})
