@@ -192,7 +192,10 @@ class UnsupportedType(ServiceError):
 
     status, slug, title = 415, "unsupported-type", "The type is not supported"
     meaning = "The server does not read this Content-Type, this Content-Encoding, or this kind of picture."
-    advice = "Send one still picture as JPEG, PNG or WebP. Convert other formats, and split videos into frames."
+    advice = (
+        "Send one still picture as JPEG, PNG or WebP. Convert other formats. Send videos to `/jobs` where the "
+        "server runs video jobs; otherwise split them into frames."
+    )
     fields: ClassVar[Mapping[str, str]] = {
         "expected": "The types that the server reads.",
         "got": "The type that came.",

@@ -382,4 +382,6 @@ def load(environ: Mapping[str, str], flags: Mapping[str, Any] | None = None) -> 
 
 def _sentence(location: tuple[int | str, ...], message: str, got: object) -> str:
     name = str(location[0])
-    return f"{PREFIX}{name.upper()} (--{name.replace('_', '-')}): {message}, got {got!r}"
+    message = message.removeprefix("Value error, ")
+    told = "" if ", got " in message else f", got {got!r}"
+    return f"{PREFIX}{name.upper()} (--{name.replace('_', '-')}): {message}{told}"

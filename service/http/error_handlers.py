@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match, Route
 
 from service.errors import ServiceError
 from service.http import error_reply
@@ -38,7 +39,16 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     detail = f"{request.method} {request.url.path}: {error.detail}; see /docs for what there is"
     document = framework_problem(error.status_code, detail, *_place(request))
-    return _response(request, document, dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = _allowed_methods(request)
+    return _response(request, document, headers)
+
+
+def _allowed_methods(request: Request) -> str:
+    """List the methods of all routes of the path; the framework names those of the first one only."""
+    fitting = [it for it in request.app.routes if isinstance(it, Route) and it.matches(request.scope)[0] != Match.NONE]
+    return ", ".join(sorted({method for it in fitting for method in it.methods or ()}))
 
 
 def _place(request: Request) -> tuple[str, str, str]:

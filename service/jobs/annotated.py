@@ -88,7 +88,9 @@ def _drawn(pixels: Image, line: Mapping[str, Any], keypoint_threshold: float) ->
 
 
 def _write(canvas: Image, text: str, corner: tuple[int, int]) -> None:
-    """Write white text with a dark outline; ``corner`` is its bottom left."""
+    """Write white text with a dark outline; ``corner`` is its bottom left, moved so that the text is in the picture."""
+    (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.6, 4)
+    corner = (max(2, min(corner[0], canvas.shape[1] - width)), max(corner[1], height + 2))
     for color, thickness in (((0, 0, 0), 4), ((255, 255, 255), 1)):
         cv2.putText(canvas, text, corner, cv2.FONT_HERSHEY_SIMPLEX, 0.6, color, thickness, cv2.LINE_AA)
 

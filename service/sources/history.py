@@ -58,9 +58,9 @@ class SourceHistory:
     @property
     def fps(self) -> float:
         """Frames per second that arrived in the last seconds."""
+        since_s = time.monotonic() - FPS_WINDOW_S
         with self._lock:
-            self._forget_arrivals(time.monotonic())
-            return len(self._arrivals) / FPS_WINDOW_S
+            return sum(it >= since_s for it in self._arrivals) / FPS_WINDOW_S
 
     @property
     def age_ms(self) -> float | None:

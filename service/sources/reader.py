@@ -89,6 +89,7 @@ class SourceReader:
         self._video: Video | None = None
         self._origin_s: float | None = None  # when it was open for the first time
         self._connected_s: float | None = None  # since when it is open now
+        self._warned: str | None = None  # what was logged last, since frames came
         self._thread = threading.Thread(target=self._run, name=f"source-{url.scheme}", daemon=True)
 
     def start(self) -> None:
@@ -140,13 +141,19 @@ class SourceReader:
                 self._history.interrupted(error.detail)
                 if self._is_permanent(error):
                     return "failed"
-                log.warning("source %s: %s; it is connected again", self._url.redacted, error.detail)
+                self._warn(error.detail)
             if self._connected_s is not None and time.monotonic() - self._connected_s > STEADY_S:
                 attempt = 0
             self._events.state(self, "reconnecting")
             self._stopped.wait(backoff_s(attempt, MAX_BACKOFF_S))
             attempt += 1
         return "ended"
+
+    def _warn(self, reason: str) -> None:
+        """Log why the source broke off; the same reason only once until frames come again."""
+        if reason != self._warned:
+            log.warning("source %s: %s; the server tries to connect again", self._url.redacted, reason)
+        self._warned = reason
 
     def _is_permanent(self, error: ServiceError) -> bool:
         """Whether another attempt is useless: files do not recover by themselves, cameras do."""
@@ -194,6 +201,9 @@ class SourceReader:
 
     def _deliver(self, frame: VideoFrame, time_s: float) -> None:
         gap = self._history.frame_arrived()
+        if self._warned is not None:
+            log.info("source %s: frames come again", self._url.redacted)
+            self._warned = None
         if gap is not None:
             self._events.gap(gap)
         if self._history.frames == 1 or gap is not None or frame.index == 0:

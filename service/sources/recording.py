@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import re
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO
 
 from service.sources.outbox import DeliveryFailed
 
@@ -67,7 +67,7 @@ class SourceRecording:
         self._name = f"{name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
         self._number = 0
         self._size = 0
-        self._file: BinaryIO | None = None
+        self._file: io.FileIO | None = None
         self.path: Path | None = None
         """The file that is written now, or was last."""
 
@@ -82,12 +82,9 @@ class SourceRecording:
             if self._file is None or self._size + len(content) > self._folder.max_file_bytes:
                 self._next_file()
             self._folder.make_room(len(content))
-            assert self._file is not None
-            self._file.write(content)
-            self._file.flush()
-            self._size += len(content)
+            self._append(content)
         except OSError as error:
-            self.close()  # a line may have been written in part: the next ones go into another file
+            self._forget_rest()
             raise DeliveryFailed(f"results cannot be written: {error.strerror}") from None
 
     def close(self) -> None:
@@ -99,10 +96,27 @@ class SourceRecording:
         if self.path is not None:
             self._folder.open_files.discard(self.path)
 
+    def _append(self, content: bytes) -> None:
+        assert self._file is not None
+        rest = memoryview(content)
+        while rest:
+            rest = rest[self._file.write(rest) :]
+        self._size += len(content)
+
+    def _forget_rest(self) -> None:
+        """Cut off lines that were written in part, so that the file stays readable and is continued."""
+        if self._file is not None:
+            try:
+                self._file.truncate(self._size)
+                self._file.seek(self._size)
+            except OSError:
+                self.close()
+
     def _next_file(self) -> None:
         self.close()
+        path = self._folder.folder / f"{self._name}-{self._number + 1:04d}.jsonl"
+        self._file = path.open("xb", buffering=0)
+        self._folder.open_files.add(path)
+        self.path = path
         self._number += 1
-        self.path = self._folder.folder / f"{self._name}-{self._number:04d}.jsonl"
-        self._file = self.path.open("xb")
-        self._folder.open_files.add(self.path)
         self._size = 0

@@ -80,6 +80,7 @@ class ManagedSource:
         self.history = SourceHistory()
         self.deliveries = deliveries
         self._setup, self._service, self._allowed = setup, service, allowed
+        self.skeleton = setup.query.request.choice.model.estimator.skeleton
         self._on_state = on_state
         self._worker = FrameWorker(service, setup, f"source {name}", self._write)
         self._viewers: tuple[ViewerSession, ...] = ()  # replaced, never changed: an inference thread reads it

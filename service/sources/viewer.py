@@ -18,13 +18,14 @@ from pydantic import ValidationError
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from service.errors import BadRequest, ServiceError, internal_error
+from service.pose.skeleton import Skeleton
 from service.sources.messages import ViewerHello, ViewerReady
 from service.sources.result import SourceResult
 from service.streaming import messages
 from service.streaming.close import CloseCode, CloseStream, send_close
 from service.streaming.messages import Ready
 from service.wire.problem_documents import problem, validation_error
-from service.wire.query import Format
+from service.wire.query import COVARIANCE_FORMATS, Format, require_format
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ class ViewedSource(Protocol):
 
     id: str
     name: str
+    skeleton: Skeleton
 
     @property
     def ready(self) -> Ready:
@@ -132,12 +134,20 @@ class ViewerSession:
             raise CloseStream(CloseCode.IDLE, reason) from None
         try:
             hello = _read_hello(first)
+            require_format(hello.format or self.format, self._source.skeleton)
         except ServiceError as error:
             raise CloseStream(CloseCode.BAD_HELLO, error.detail, self._problem(error)) from None
         self.format, self.pictures = hello.format or self.format, hello.pictures
-        agreed = self._source.ready.model_dump(by_alias=True) | {"session": self.id, "format": self.format}
-        more = {"source": self._source.id, "name": self._source.name, "pictures": self.pictures}
-        await self._send(messages.write(ViewerReady.model_validate(agreed | more)))
+        of_source = self._source.ready.model_dump(by_alias=True)
+        own = {
+            "session": self.id,
+            "format": self.format,
+            "covariance": of_source["covariance"] and self.format in COVARIANCE_FORMATS,
+            "source": self._source.id,
+            "name": self._source.name,
+            "pictures": self.pictures,
+        }
+        await self._send(messages.write(ViewerReady.model_validate(of_source | own)))
         self._source.add_viewer(self)
         while True:
             message = await self._receive()

@@ -30,7 +30,7 @@ class JobOptions(PoseOptions):
     @classmethod
     def _is_compact(cls, value: Format) -> Format:
         if value != "compact":
-            raise ValueError("the format of a job is chosen when its result is read, /jobs/{id}/result?format=")
+            raise ValueError("no format here: it is chosen when the result is read, /jobs/{id}/result?format=")
         return value
 
 

@@ -53,6 +53,8 @@ def validation_error(faults: Sequence[Any]) -> BadParameter:
     parameters = []
     for fault in faults:
         where, name = str(fault["loc"][0]), ".".join(str(part) for part in fault["loc"][1:])
-        parameters.append({"in": where, "name": name, "expected": fault["msg"], "got": shown(fault.get("input"))})
-    sentences = [f"{it['in']} parameter {it['name']!r}: {it['expected']}, got {it['got']}" for it in parameters]
+        expected = fault["msg"].removeprefix("Value error, ")
+        parameters.append({"in": where, "name": name, "expected": expected, "got": shown(fault.get("input"))})
+    places = [f"{it['in']} parameter {it['name']!r}" if it["name"] else it["in"] for it in parameters]
+    sentences = [f"{at}: {it['expected']}, got {it['got']}" for at, it in zip(places, parameters, strict=True)]
     return BadParameter("; ".join(sentences) + "; see /docs for the parameters", parameters=parameters)

@@ -14,6 +14,7 @@ from service.inference.canary import Canary
 from service.inference.predict import PoseRequest
 from service.inference.registry import Model, ModelRegistry
 from service.pose.boxes import from_xywh
+from service.pose.skeleton import Skeleton
 from service.pose.types import Boxes
 from service.settings import Settings
 from service.wire.formats.openpose import require_body_25
@@ -133,8 +134,7 @@ def resolve(
     boxes = options.given_boxes()
     assignment = canary.assign(canary_key) if canary is not None and options.model == "auto" else None
     choice = registry.choose(options.model) if assignment is None else assignment.choice
-    if options.format == "openpose":
-        require_body_25(choice.model.estimator.skeleton)
+    require_format(options.format, choice.model.estimator.skeleton)
     if options.covariance:
         _require_covariance(registry.choose(options.model).model, options.format)
     default_min_score = settings.min_score if boxes is None else 0.0
@@ -149,6 +149,16 @@ def resolve(
     )
     threshold = settings.keypoint_threshold if options.keypoint_threshold is None else options.keypoint_threshold
     return PoseQuery(request, options.format, threshold)
+
+
+def require_format(format: Format, skeleton: Skeleton) -> None:  # noqa: A002 - the name of the option
+    """Refuse a format that cannot hold the keypoints of a skeleton.
+
+    Raises:
+        BadParameter: It cannot.
+    """
+    if format == "openpose":
+        require_body_25(skeleton)
 
 
 def _require_covariance(model: Model, format_: Format) -> None:

@@ -132,6 +132,8 @@ def test_unknown_paths_and_methods_are_problems(server: Running) -> None:
     response = server.http.get("/predict")
     assert_problem(response, 405, "method-not-allowed")
     assert response.headers["allow"] == "POST"
+    for path, methods in (("/canary", "GET, PUT"), ("/jobs/x", "DELETE, GET"), ("/sources", "GET, POST")):
+        assert server.http.patch(path).headers["allow"] == methods
 
 
 @pytest.mark.parametrize("form", ["raw", "json", "multipart", "chunked"])

@@ -13,6 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from pycocotools.coco import COCO
+from websockets.sync.client import connect
 
 from posewright_client import Client
 from posewright_client.formats.export import FORMATS, ExportOptions
@@ -21,10 +22,11 @@ from service.inference.registry import open_registry
 from service.pose import bundle
 from service.pose.skeleton import COCO17, Skeleton
 from service.settings import Settings
+from service.streaming.close import CloseCode
 from tests import spots
 from tests.conftest import Running, serving
 from tests.spots import SURE, UNSURE, Person
-from tests.streaming import frame, hear, streaming
+from tests.streaming import frame, hear, hear_goodbye, say, streaming
 from training.data.known_skeletons import KNOWN
 
 HAND = Skeleton("hand3", ("wrist", "left_tip", "right_tip"), ((0, 1), (0, 2)), (0, 2, 1), (0.05, 0.03, 0.03))
@@ -111,6 +113,17 @@ def test_people_keep_their_ids_in_streams(server: Running, name: str) -> None:
         ends = sorted(by_id.values(), key=lambda it: it[0, 0])
         for found, person in zip(ends, people, strict=True):
             assert np.abs(found - points_of(skeleton, person)).max() < 12  # smoothed
+
+
+def test_viewers_of_a_source_cannot_ask_for_a_format_without_its_keypoints(server: Running) -> None:
+    pytest.importorskip("av", reason="PyAV (pip install 'posewright[video]') is not installed")
+    models = server.app.state.service.settings.models_dir
+    with serving(Settings(models_dir=models, student="halpe26", source_hosts=("127.0.0.1",))) as running:
+        wanted = {"url": "http://127.0.0.1:9/", "options": {"model": "hand3"}}
+        source = running.http.post("/sources", json=wanted).json()["id"]
+        with connect(f"{running.url.replace('http', 'ws')}/sources/{source}/stream") as viewer:
+            say(viewer, type="hello", format="openpose")
+            assert "openpose" in hear_goodbye(viewer, CloseCode.BAD_HELLO)["reason"]
 
 
 def test_skeletons_are_not_mixed(server: Running) -> None:

@@ -281,9 +281,13 @@ def test_files_that_cannot_be_read_fail_and_say_why(running: Running, videos: Pa
         assert (response.status_code, response.json()["type"]) == (409, "/problems/source-conflict")
 
 
-def test_a_camera_that_is_away_is_tried_again_and_again(running: Running) -> None:
+def test_a_camera_that_is_away_is_tried_again_and_again(running: Running, caplog: pytest.LogCaptureFixture) -> None:
     source = add(running, f"http://user:s3cret@127.0.0.1:{cameras.free_port()}/")
     entry = wait_for(running, source, lambda it: it["state"] == "reconnecting")
+    time.sleep(2)  # more attempts, of which the log says nothing new
+    (line,) = [it for it in caplog.messages if "tries to connect again" in it]
+    assert "refused" in line
+    assert "s3cret" not in line
     assert entry["reconnects"] == 0
     assert "refused" in entry["last_error"]
     assert [(it["to"], "refused" in it["reason"]) for it in entry["gaps"]] == [(None, True)]
@@ -380,6 +384,34 @@ def test_a_request_that_does_not_fit_is_refused(
     assert told in response.json()["detail"]
     assert "s3cret" not in response.text
     assert running.http.get("/sources").json() == {"sources": []}
+
+
+def test_only_values_of_options_are_repeated(running: Running) -> None:
+    secret = "http://u:s3cret@127.0.0.1/"
+    options = {"max_people": 9999, "url": secret, "format": "xml"}
+    response = running.http.post("/sources", json={"url": [secret], "name": secret, "options": options})
+    got = {it["name"]: it["got"] for it in response.json()["parameters"]}
+    assert (got["options.max_people"], got["options.format"]) == ("9999", "'xml'")
+    assert {"url", "name", "options.url"} <= got.keys()
+    assert "s3cret" not in response.text
+    assert "s3cret" not in running.http.post("/sources", json={"url": "x", "options": secret}).text
+
+
+def test_a_body_that_is_no_object_is_named_as_a_whole(running: Running) -> None:
+    response = running.http.post("/sources", json=[])
+    assert response.status_code == 422
+    assert response.json()["detail"].startswith("body: Input should be an object, got")
+
+
+def test_a_viewers_format_decides_about_covariances(running: Running) -> None:
+    with cameras.mjpeg_camera() as camera:
+        source = add(running, camera.url, options={"covariance": True})
+        for form, expected in (("compact", True), ("tfjs", False)):
+            with connect(f"{running.url.replace('http', 'ws')}/sources/{source}/stream", max_size=None) as viewer:
+                say(viewer, type="hello", format=form)
+                assert hear(viewer)["covariance"] is expected
+                (result,) = results(viewer, 1)
+                assert all(("covariances" in pose) is expected for pose in result["poses"])
 
 
 def test_bodies_that_are_no_json_or_too_large_are_refused(running: Running) -> None:

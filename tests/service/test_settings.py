@@ -144,6 +144,8 @@ def test_the_message_names_an_invalid_value(name: str, text: str) -> None:
     assert PREFIX + name.upper() in message
     assert "--" + name.replace("_", "-") in message
     assert repr(text) in message
+    assert message.count(", got ") == 1
+    assert "Value error" not in message
     assert "\n" not in message
 
 

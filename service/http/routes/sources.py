@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request, WebSocket
 from pydantic import ValidationError
@@ -23,6 +24,9 @@ from service.streaming.close import CloseCode, CloseStream, send_close
 from service.streaming.open_streams import OpenStreams
 from service.wire import documents
 from service.wire.problem_documents import problem, validation_error
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 router = APIRouter()
 
@@ -143,9 +147,14 @@ def _read_request(content: bytes) -> SourceRequest:
         faults = error.errors(include_url=False)
         if faults[0]["type"] == "json_invalid":
             raise BadRequest('expected JSON {"url": "rtsp://…"}, got something else; see docs/sources.md') from None
-        # Not what came: it may hold a password or a secret.
-        hidden = [{**it, "loc": ("body", *it["loc"]), "input": "(not shown)"} for it in faults]
-        raise validation_error(hidden) from None
+        raise validation_error([_without_secrets(it) for it in faults]) from None
+
+
+def _without_secrets(fault: ErrorDetails) -> dict[str, Any]:
+    """Hide what came unless it is the value of an option: others may hold a password or a secret."""
+    is_option = fault["loc"][:1] == ("options",) and len(fault["loc"]) > 1 and fault["type"] != "extra_forbidden"
+    hidden: dict[str, Any] = {} if is_option else {"input": "(not shown)"}
+    return {**fault, "loc": ("body", *fault["loc"]), **hidden}
 
 
 def _entry(source: ManagedSource, status: int = 200, headers: dict[str, str] | None = None) -> Response:

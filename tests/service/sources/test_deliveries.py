@@ -236,7 +236,26 @@ def test_recordings_are_continued_in_new_files_and_the_oldest_are_deleted(tmp_pa
     assert (tmp_path / "notes.jsonl").read_text() == "not ours\n"
 
 
-def test_a_full_disk_costs_lines_and_nothing_else(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_whole_lines_in_one_file(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="this system has no limits of a file's size")
+    recording = SourceRecording(RecordingFolder(tmp_path, 100_000_000), "door")
+    line = b'{"filler":"%s"}' % (b"x" * 900_000)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, limits[1]))
+    try:
+        recording.write([line, line], NEVER)
+        for _ in range(3):
+            with pytest.raises(DeliveryFailed, match="cannot be written"):
+                recording.write([line], NEVER)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    recording.write([b"{}"], NEVER)
+    recording.close()
+    (file,) = tmp_path.iterdir()
+    assert file.read_bytes().splitlines() == [line, line, b"{}"]
+
+
+def test_a_missing_folder_costs_lines_and_nothing_else(tmp_path: Path) -> None:
     folder = RecordingFolder(tmp_path / "gone", 1_000_000)
     recording = SourceRecording(folder, "door")
     with pytest.raises(DeliveryFailed, match="cannot be written"):
