@@ -22,7 +22,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
 
 
-def run(options: Namespace) -> int:
+def write_bundle(options: Namespace) -> int:
     """Write a bundle of a third party's detector.
 
     Raises:

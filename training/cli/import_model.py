@@ -82,7 +82,7 @@ def _add_outputs(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Write a bundle of a third party's graph, checked on labelled pictures if there are any.
 
-    See `import_pose.make`, `cli.import_detector.run`, `import_rtmdet.make` and `checks.check`.
+    See `import_pose.make`, `cli.import_detector.write_bundle`, `import_rtmdet.make` and `checks.check`.
 
     Raises:
         ImportRefusedError: The role does not fit the decoder, or the check finds that the network is fed wrongly.
@@ -91,13 +91,13 @@ def run(options: Namespace) -> int:
     if options.decoder == "rtmdet":
         return _rtmdet(options)
     if options.role == "detector":
-        return import_detector.run(options)
+        return import_detector.write_bundle(options)
     one_stage = _one_stage(options)
     if one_stage is not None:
-        return import_one_stage.run(options, one_stage)
+        return import_one_stage.write_bundle(options, one_stage)
     options.decoder = options.decoder or _recognise_top_down(options)
     if options.decoder is None:
-        return import_detector.run(options)
+        return import_detector.write_bundle(options)
     options.role = options.role or "student"
     truth = coco.optional_source(options.annotations, options.images)
     known = _third_party(options)
@@ -137,16 +137,21 @@ def _one_stage(options: Namespace) -> OneStageModel | None:
     try:
         return import_one_stage.recognise(options)
     except probe.ImportRefusedError:
-        if options.role is not None or options.decoder is not None:
+        if _is_pose(options):
             raise
         return None
 
 
+def _is_pose(options: Namespace) -> bool:
+    """Whether an option says that it is a pose network: a detector has no such role, decoder or keypoints."""
+    return any(it is not None for it in (options.role, options.decoder, options.skeleton, options.joints))
+
+
 def _recognise_top_down(options: Namespace) -> str | None:
-    """Tell the decoder of a network that sees one person's crop; None for another network whose role is open.
+    """Tell the decoder of a network that sees one person's crop; None for another one that may be a detector.
 
     Raises:
-        ImportRefusedError: The outputs are others, and the role says that it is a pose network.
+        ImportRefusedError: The outputs are others, and an option says that it is a pose network.
     """
     model = import_pose.read(options.onnx)
     size = (options.input_size[0], options.input_size[1]) if options.input_size else None
@@ -154,17 +159,17 @@ def _recognise_top_down(options: Namespace) -> str | None:
         shape = probe.inputs_of(model, size, tuple(options.outputs))
         found = probe.run(model, shape)
     except probe.ImportRefusedError:
-        if options.role is not None:
+        if _is_pose(options):
             raise
         return None
     decoder = probe.top_down_decoder(shape, found)
-    if decoder is not None or options.role is None:
+    if decoder is not None or not _is_pose(options):
         return decoder
     told = ", ".join(f"{name} {it.shape}" for name, it in zip(shape.outputs, found, strict=True))
     raise probe.ImportRefusedError(
         f"{options.onnx}: expected heatmaps (1, K, h, w), two distributions (1, K, bins), or those of a one-stage "
         f"network, got {told}; choose by --outputs, name the keypoints by --skeleton or --joints, or say --decoder; "
-        "of a detector leave --role out"
+        "of a detector leave --role, --skeleton and --joints out"
     )
 
 

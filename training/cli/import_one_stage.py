@@ -84,7 +84,7 @@ def recognise(options: Namespace) -> OneStageModel | None:
     )
 
 
-def run(options: Namespace, imported: OneStageModel) -> int:
+def write_bundle(options: Namespace, imported: OneStageModel) -> int:
     """Write a bundle of a one-stage network.
 
     Raises:

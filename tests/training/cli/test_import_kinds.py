@@ -22,11 +22,10 @@ POSE_NETWORKS = {
     "heatmap": {"heatmap"},
     "simcc": {"simcc"},
     "yolov8": {"yolo-pose"},
-    "yolo-nms": {"yolo-pose-nms", "yolo-pose"},
     "rtmo": {"rtmo"},
     "detr": {"detr-pose"},
 }
-"""The decoders that read each of them: whether a number is a class or a probability, an option may say."""
+"""The decoders that read each of them."""
 DETECTORS = ("detr", "rtmdet maps")
 GRAPHS: dict[str, Callable[[], onnx.ModelProto]] = {
     "heatmap": third_party,
@@ -65,7 +64,7 @@ def test_every_role_and_decoder_is_right_or_refused_with_what_was_expected(name:
         if role == "detector" and not decoder:
             assert "for a pose network pass --role student or teacher" in answer.stderr
         if role in {"student", "teacher"} and not decoder:
-            assert "of a detector leave --role out" in answer.stderr or "with one input" in answer.stderr
+            assert "of a detector leave --role, --skeleton and --joints out" in answer.stderr
 
 
 @pytest.mark.parametrize("count", [26, 133])
@@ -82,6 +81,13 @@ def test_rows_longer_than_the_file_has_classes_are_no_detector_s(tmp_path: Path)
     assert "expected a score for each of the 1 classes that the file names, got 79 columns" in said
     assert "--skeleton or --joints if it has other keypoints than COCO" in said
     run("import", tmp_path / "theirs.onnx", "--out", tmp_path / "theirs", "--person-class", 0)
+
+
+@pytest.mark.parametrize("options", [("--skeleton", "halpe26"), ("--joints", "nose,tail,left_paw,right_paw,ear")])
+def test_whoever_names_keypoints_gets_no_detector(options: tuple[str, str], tmp_path: Path) -> None:
+    theirs = save("detector: detr", tmp_path)
+    said = run("import", theirs, "--out", tmp_path / "theirs", *options, fails=True).stderr
+    assert "expected heatmaps (1, K, h, w), two distributions (1, K, bins), or those of a one-stage network" in said
 
 
 def test_boxes_that_are_not_decoded_are_a_detector_s(tmp_path: Path) -> None:
