@@ -169,9 +169,12 @@ def _require_covariance(model: Model, format_: Format) -> None:
             model=model.manifest.name,
         )
     if model.manifest.covariance is None:
+        remedy = "calibrate it (posewright-train calibrate)"
+        if model.manifest.kind == "one_stage":
+            remedy = "it is a one-stage network, which has none, so ask another model"
         raise BadParameter(
             f"covariance: expected a model whose manifest has a covariance, got {model.manifest.name!r} "
-            f"{model.manifest.version} without; calibrate it (posewright-train calibrate), or leave the parameter out",
+            f"{model.manifest.version} without; {remedy}, or leave the parameter out",
             model=model.manifest.name,
         )
 

@@ -71,6 +71,12 @@ def predicted(running: Running, content: bytes = PICTURE, **query: object) -> di
     return response.json()
 
 
+def test_a_one_stage_network_refuses_covariances_for_good(alone: Running) -> None:
+    response = alone.predict(PICTURE, covariance="true")
+    assert response.status_code == 422
+    assert "it is a one-stage network, which has none, so ask another model" in response.json()["detail"]
+
+
 def points(poses: list[dict[str, Any]]) -> np.ndarray:
     """Keypoints (N, 17, 2) of the poses of ``format=pose``."""
     return np.array([[[it["x"], it["y"]] for it in pose["keypoints"]] for pose in poses]).reshape(-1, 17, 2)

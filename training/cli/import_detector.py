@@ -2,41 +2,27 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentError, ArgumentParser, Namespace
-from contextlib import suppress
+from argparse import ArgumentParser, Namespace
 from dataclasses import replace
-from typing import Any, get_args
 
 from service.pose import bundle
-from service.pose.fitting import Fitting
 from training.data import coco
 from training.onnx import detector_checks, detector_layout, detector_probe, import_detector, import_pose, probe
+from training.onnx.detector_layout import POSE_HINT
 from training.onnx.import_detector import ThirdPartyDetector
 from training.onnx.wrap import NORMALISATIONS
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add the options that only detectors have; what is left out is recognised, or settled by labelled pictures."""
+    """Add the options that only detectors have; `import_one_stage.add_arguments` adds those of both."""
     group = parser.add_argument_group("detectors", "what is not given is recognised, or settled by labelled pictures")
     group.add_argument("--objectness", choices=("yes", "no"), help="whether rows have an objectness before the classes")
     group.add_argument(
         "--cell-offset", type=float, metavar="SHARE", help="reference point in a cell: 0 its corner, 0.5 its middle"
     )
-    shared: dict[str, dict[str, Any]] = {
-        "--fitting": {"choices": get_args(Fitting), "help": "how a picture is fitted into the input"},
-        "--units": {
-            "choices": ("px", "unit", "cells"),
-            "help": "of boxes: px, shares of the input, or not decoded",
-        },
-        "--boxes": {"choices": ("cxcywh", "xyxy"), "help": "numbers of a box: centre and size, or corners"},
-        "--person-class": {"type": int, "metavar": "N", "help": "which of its classes is the person's, from 0"},
-    }
-    for option, settings in shared.items():
-        with suppress(ArgumentError):  # other kinds of networks may have added it
-            group.add_argument(option, **settings)
 
 
-def run(options: Namespace) -> int:
+def write_bundle(options: Namespace) -> int:
     """Write a bundle of a third party's detector.
 
     Raises:
@@ -69,6 +55,8 @@ def _third_party(options: Namespace) -> tuple[ThirdPartyDetector, frozenset[str]
     found = detector_probe.probe(model, size)
     objectness = None if options.objectness is None else options.objectness == "yes"
     layout = detector_layout.recognise(found, objectness)
+    if options.person_class is None:
+        _require_named_classes(layout, len(found.class_names))
     given = {"person": options.person_class, "box_format": options.boxes, "unit": options.units}
     given |= {"cell_offset": options.cell_offset}
     layout = replace(layout, **{key: value for key, value in given.items() if value is not None})
@@ -110,6 +98,15 @@ def _stated(options: Namespace) -> frozenset[str]:
     return frozenset(option for option, value in given.items() if value is not None)
 
 
+def _require_named_classes(layout: detector_layout.DetectorLayout, named: int) -> None:
+    """Refuse a table whose columns are more than the classes that the file names: it may well hold keypoints."""
+    if named and layout.class_count not in {None, named}:
+        raise probe.ImportRefusedError(
+            f"expected a score for each of the {named} classes that the file names, got {layout.class_count} columns: "
+            f"pass --person-class if they are classes; {POSE_HINT}"
+        )
+
+
 def _with_known_person(layout: detector_layout.DetectorLayout, *, has_pictures: bool) -> detector_layout.DetectorLayout:
     """Return the layout with an index of people, 0 where the pictures or the labels can tell.
 
@@ -122,7 +119,7 @@ def _with_known_person(layout: detector_layout.DetectorLayout, *, has_pictures: 
     if person is None and count is not None and not has_pictures:
         raise probe.ImportRefusedError(
             f"expected a detector of 1, 80, 90, 91, 365 or 366 classes, or a file that names them, got {count}: pass "
-            "--person-class, the index of people among them"
+            f"--person-class, the index of people among them; {POSE_HINT}"
         )
     return replace(layout, person=person or 0)
 

@@ -82,26 +82,23 @@ def _add_outputs(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Write a bundle of a third party's graph, checked on labelled pictures if there are any.
 
-    See `import_pose.make`, `cli.import_detector.run`, `import_rtmdet.make` and `checks.check`.
+    See `import_pose.make`, `cli.import_detector.write_bundle`, `import_rtmdet.make` and `checks.check`.
 
     Raises:
         ImportRefusedError: The role does not fit the decoder, or the check finds that the network is fed wrongly.
     """
-    is_detector = options.role == "detector" or options.decoder == "rtmdet"
-    if is_detector and (options.role in {"teacher", "student"} or options.decoder not in {None, "rtmdet"}):
-        raise probe.ImportRefusedError(
-            "expected --role teacher or student, or a detector (--role detector, perhaps --decoder rtmdet), got "
-            f"--role {options.role} with --decoder {options.decoder}"
-        )
-    if is_detector:
-        return import_detector.run(options) if options.decoder is None else _rtmdet(options)
+    _require_role_of_decoder(options)
+    if options.decoder == "rtmdet":
+        return _rtmdet(options)
+    if options.role == "detector":
+        return import_detector.write_bundle(options)
     one_stage = _one_stage(options)
     if one_stage is not None:
-        return import_one_stage.run(options, one_stage)
-    if options.role is None and options.decoder is None:
-        return import_detector.run(options)
+        return import_one_stage.write_bundle(options, one_stage)
+    options.decoder = options.decoder or _recognise_top_down(options)
+    if options.decoder is None:
+        return import_detector.write_bundle(options)
     options.role = options.role or "student"
-    options.decoder = options.decoder or _recognise_pose(options)
     truth = coco.optional_source(options.annotations, options.images)
     known = _third_party(options)
     conventions = _conventions(options, known.skeleton)
@@ -120,6 +117,19 @@ def run(options: Namespace) -> int:
     return 0
 
 
+def _require_role_of_decoder(options: Namespace) -> None:
+    """Refuse a detector's decoder for a pose network, and a pose network's decoder for a detector."""
+    if options.decoder == "rtmdet" and options.role in {"teacher", "student"}:
+        raise probe.ImportRefusedError(
+            f"--decoder rtmdet reads a detector: expected --role detector, or none, got --role {options.role}"
+        )
+    if options.role == "detector" and options.decoder not in {None, "rtmdet"}:
+        raise probe.ImportRefusedError(
+            f"--decoder {options.decoder} reads a pose network: expected --role teacher or student, or none, got "
+            "--role detector; of a detector leave --decoder out"
+        )
+
+
 def _one_stage(options: Namespace) -> OneStageModel | None:
     """Recognise a one-stage network; None for others, also for a graph that only a detector's probe can read."""
     if options.decoder not in {None, *LAYOUTS}:
@@ -127,24 +137,39 @@ def _one_stage(options: Namespace) -> OneStageModel | None:
     try:
         return import_one_stage.recognise(options)
     except probe.ImportRefusedError:
-        if options.role is not None or options.decoder is not None:
+        if _is_pose(options):
             raise
         return None
 
 
-def _recognise_pose(options: Namespace) -> str:
-    """Tell the decoder of a network that sees one person's crop by the outputs."""
+def _is_pose(options: Namespace) -> bool:
+    """Whether an option says that it is a pose network: a detector has no such role, decoder or keypoints."""
+    return any(it is not None for it in (options.role, options.decoder, options.skeleton, options.joints))
+
+
+def _recognise_top_down(options: Namespace) -> str | None:
+    """Tell the decoder of a network that sees one person's crop; None for another one that may be a detector.
+
+    Raises:
+        ImportRefusedError: The outputs are others, and an option says that it is a pose network.
+    """
     model = import_pose.read(options.onnx)
     size = (options.input_size[0], options.input_size[1]) if options.input_size else None
-    shape = probe.inputs_of(model, size, tuple(options.outputs))
-    sizes = [it.shape for it in probe.run(model, shape)]
-    ranks = [len(it) for it in sizes]
-    if ranks in ([4], [3, 3]):
-        return "heatmap" if ranks == [4] else "simcc"
-    told = ", ".join(f"{name} {size}" for name, size in zip(shape.outputs, sizes, strict=True))
+    try:
+        shape = probe.inputs_of(model, size, tuple(options.outputs))
+        found = probe.run(model, shape)
+    except probe.ImportRefusedError:
+        if _is_pose(options):
+            raise
+        return None
+    decoder = probe.top_down_decoder(shape, found)
+    if decoder is not None or not _is_pose(options):
+        return decoder
+    told = ", ".join(f"{name} {it.shape}" for name, it in zip(shape.outputs, found, strict=True))
     raise probe.ImportRefusedError(
         f"{options.onnx}: expected heatmaps (1, K, h, w), two distributions (1, K, bins), or those of a one-stage "
-        f"network, got {told}; choose by --outputs, name the keypoints by --skeleton or --joints, or say --decoder"
+        f"network, got {told}; choose by --outputs, name the keypoints by --skeleton or --joints, or say --decoder; "
+        "of a detector leave --role, --skeleton and --joints out"
     )
 
 

@@ -37,19 +37,22 @@ OPTIONS = {
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add the options that only one-stage networks have."""
-    group = parser.add_argument_group(
-        "one-stage networks",
+    """Add the options of networks that see the whole picture, some of which detectors have, too."""
+    both = parser.add_argument_group(
+        "one-stage networks and detectors",
         "what is not given is taken from the usual exports, the graph's own numbers, and the labelled pictures",
     )
-    group.add_argument("--fitting", choices=get_args(Fitting), help="how a picture is fitted into the input")
-    group.add_argument(
-        "--units", choices=("px", "unit", "cells"), help="of coordinates: px, shares of the input; not decoded"
+    both.add_argument("--fitting", choices=get_args(Fitting), help="how a picture is fitted into the input")
+    both.add_argument(
+        "--units",
+        choices=("px", "unit", "cells"),
+        help="of coordinates: px, shares of the input, or, of detectors, not decoded",
     )
-    group.add_argument("--boxes", choices=("cxcywh", "xyxy"), help="numbers of a box: centre and size, or corners")
+    both.add_argument("--boxes", choices=("cxcywh", "xyxy"), help="numbers of a box: centre and size, or corners")
+    both.add_argument("--person-class", type=int, metavar="N", help="which of its classes is the person's, from 0")
+    group = parser.add_argument_group("one-stage networks")
     group.add_argument("--keypoint-order", choices=("interleaved", "split"), help="x, y, score of each, or apart")
     group.add_argument("--keypoint-activation", choices=("none", "sigmoid"), help="maps keypoints' scores to 0..1")
-    group.add_argument("--person-class", type=int, metavar="N", help="which of its classes is the person's, from 0")
     group.add_argument("--iou", type=float, help="of non-maximum suppression, where it is not built in (default: 0.7)")
 
 
@@ -81,7 +84,7 @@ def recognise(options: Namespace) -> OneStageModel | None:
     )
 
 
-def run(options: Namespace, imported: OneStageModel) -> int:
+def write_bundle(options: Namespace, imported: OneStageModel) -> int:
     """Write a bundle of a one-stage network.
 
     Raises:

@@ -149,9 +149,11 @@ def improve(
 
 def refusal(out: Path, findings: list[Finding]) -> str:
     """Write the error message for wrong conventions, with all the options that correct them."""
-    options = " ".join(finding.option for finding in findings)
     lines = [f"{out}: the bundle was not written", *(finding.message for finding in findings)]
-    return "; ".join([*lines, f"all together: {options}; or --anyway"])
+    options = [finding.option for finding in findings if finding.option]
+    if len(options) > 1:
+        lines.append(f"all together: {' '.join(options)}")
+    return "; ".join([*lines, "or pass --anyway"])
 
 
 def sample(source: coco.Source, count: int, folder: Path) -> coco.Source:

@@ -20,6 +20,10 @@ from training.onnx.probe import ImportRefusedError
 
 MOST_QUERIES = 1000
 """Boxes that a DETR lists at most, each object once; longer lists are cells that have to be suppressed."""
+POSE_HINT = (
+    "for a pose network pass --role student or teacher, and --skeleton or --joints if it has other keypoints than COCO"
+)
+"""What to do with a graph that is no detector."""
 BoxFormat = Literal["xyxy", "cxcywh"]
 BoxUnit = Literal["px", "unit", "cells"]
 PYRAMIDS = ((8, 16, 32), (8, 16, 32, 64), (16, 32), (4, 8, 16, 32))
@@ -110,7 +114,7 @@ def recognise(found: DetectorProbe, has_objectness: bool | None = None) -> Detec
         raise ImportRefusedError(
             "expected the outputs of a detector: (1, M, 5 + classes) or (1, 4 + classes, M) as of YOLO, (1, N, 6), "
             "dets (1, N, 5) and labels (1, N), labels, boxes and scores, boxes (1, N, 4) and logits (1, N, classes), "
-            f"or score maps with distance maps; got {got}. For a pose network pass --role and --decoder"
+            f"or score maps with distance maps; got {got}; {POSE_HINT}"
         )
     return _with_person(layout, found.class_names)
 

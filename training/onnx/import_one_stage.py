@@ -16,8 +16,8 @@ from service.pose.skeleton import COCO17, Skeleton
 from training.export import model_card
 from training.onnx import import_pose, one_stage_graph, probe
 from training.onnx.one_stage_graph import OneStageConventions
-from training.onnx.one_stage_layout import BOX, LayoutName, OutputLayout
-from training.onnx.probe import Shape
+from training.onnx.one_stage_layout import LayoutName, OutputLayout
+from training.onnx.probe import BOX, Shape
 from training.onnx.wrap import NORMALISATIONS
 
 USUAL: dict[LayoutName, OneStageConventions] = {

@@ -16,8 +16,8 @@ from service.pose.boxes import BODY_MARGIN
 from service.pose.fitting import Fitting
 from service.pose.skeleton import Skeleton
 from training.onnx.graph_nodes import GraphNodes
-from training.onnx.one_stage_layout import BOX, OutputLayout
-from training.onnx.probe import ImportRefusedError, Shape
+from training.onnx.one_stage_layout import OutputLayout
+from training.onnx.probe import BOX, ImportRefusedError, Shape
 from training.onnx.wrap import THEIRS, PixelConventions, feed, joint_order, takes_batches
 
 PICTURES_AXIS = "pictures"

@@ -18,13 +18,11 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from training.onnx.probe import ImportRefusedError, Shape
+from training.onnx.probe import BOX, ImportRefusedError, Shape
 
 LayoutName = Literal["yolo-pose", "yolo-pose-nms", "rtmo", "detr-pose"]
 LAYOUTS: tuple[LayoutName, ...] = get_args(LayoutName)
 MAX_CLASSES = 400
-BOX = 4
-"""Numbers of a box."""
 ROLES = {
     "boxes": ("dets", "boxes", "pred_boxes"),
     "scores": ("labels", "logits", "scores", "pred_logits"),

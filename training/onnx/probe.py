@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -10,6 +11,9 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from service.pose.backends.runner import open_session
+
+BOX = 4
+"""Numbers of a box."""
 
 
 class ImportRefusedError(ValueError):
@@ -115,6 +119,28 @@ def run(model: onnx.ModelProto, shape: Shape, pixels: NDArray[np.floating] | Non
         return list(session.run(list(shape.outputs), {shape.input_name: np.ascontiguousarray(ordered, kind)}))
     except Exception as error:  # onnxruntime's own exceptions share no base
         raise ImportRefusedError(f"the graph does not run at {width} x {height}: {error}") from error
+
+
+def top_down_decoder(shape: Shape, found: list[NDArray[np.floating]]) -> Literal["heatmap", "simcc"] | None:
+    """Tell by its outputs how a network that sees one person's crop is decoded.
+
+    Args:
+        shape: The graph's input and the names of its outputs.
+        found: The outputs for one picture.
+
+    Returns:
+        ``heatmap`` for one output (1, K, h, w) of the input's aspect, ``simcc`` for two (1, K, bins) whose bins
+        divide the input's sides into equal parts; None for others, such as the boxes (1, N, 4) of a detector.
+    """
+    width, height = shape.input_size
+    sizes = [it.shape for it in found]
+    if len(sizes) == 1 and len(sizes[0]) == 4 and width * sizes[0][2] == height * sizes[0][3]:
+        return "heatmap"
+    if len(sizes) != 2 or any(len(size) != 3 for size in sizes) or sizes[0][1] != sizes[1][1]:
+        return None
+    bins = (sizes[0][2], sizes[1][2])
+    fits = any(x * height == y * width for x, y in (bins, bins[::-1]))
+    return "simcc" if fits and min(bins) > BOX else None
 
 
 def _with_outputs(shape: Shape, found: list[NDArray[np.floating]], decoder: str) -> Shape:

@@ -49,6 +49,14 @@ def main(arguments: list[str] | None = None) -> int:
     capture = cv2.VideoCapture(int(args.source) if args.source.isdigit() else args.source)
     if not capture.isOpened():
         raise SystemExit(f"OpenCV cannot open {args.source!r}")
+    if not args.headless:
+        try:
+            cv2.namedWindow("posewright")
+        except cv2.error:
+            raise SystemExit(
+                "OpenCV has no windows here: pip uninstall opencv-python-headless, then pip install opencv-python; "
+                "or write a video with --headless drawn.mp4"
+            ) from None
     writer, count = None, 0
     # A window shows the newest frame and leaves out those that would be late; a video needs all of them.
     with (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import cv2
@@ -33,3 +34,10 @@ def test_every_frame_is_drawn_and_written(load: Load, server: Running, tmp_path:
 def test_a_missing_video_is_a_message(load: Load, server: Running) -> None:
     with pytest.raises(SystemExit, match=r"cannot open 'nothing\.mp4'"):
         load("opencv_loop").main(["nothing.mp4", "--url", server.url])
+
+
+@pytest.mark.skipif(not re.search(r"GUI:\s+NONE", cv2.getBuildInformation()), reason="this OpenCV has windows")
+def test_an_opencv_without_windows_is_a_message(load: Load, server: Running, tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "walk.mp4", 1)
+    with pytest.raises(SystemExit, match="pip install opencv-python; or write a video with --headless"):
+        load("opencv_loop").main([str(clip), "--url", server.url])

@@ -168,13 +168,14 @@ def test_people_are_found_by_the_names_of_classes_by_their_number_or_by_the_opti
 def test_graphs_that_are_no_detectors_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "pose.onnx"
     path.write_bytes(spots.pose_network())
-    assert main(["import", str(path), "--out", str(tmp_path / "theirs"), "--input-size", "192", "256"]) == 1
+    given = ["import", str(path), "--out", str(tmp_path / "theirs")]
+    assert main([*given, "--role", "detector", "--input-size", "192", "256"]) == 1
     said = capsys.readouterr().err
     assert "expected the outputs of a detector" in said
     assert "heatmaps (1, 17, 64, 48)" in said
-    assert "For a pose network pass --role and --decoder" in said
-    assert main(["import", str(path), "--out", str(tmp_path / "x"), "--role", "teacher"]) == 1
-    assert "expected --role teacher or student with --decoder" in capsys.readouterr().err
+    assert "for a pose network pass --role student or teacher" in said
+    assert main([*given, "--role", "teacher"]) == 1
+    assert "the graph leaves its input's size open: pass --input-size" in capsys.readouterr().err
     assert take(blob_detectors.detector("yolov8"), tmp_path, "--input-size", 64, 64) == 1
     assert "as the graph says" in capsys.readouterr().err
 

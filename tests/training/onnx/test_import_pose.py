@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -199,7 +200,7 @@ def test_the_error_names_a_mistake_and_the_options_that_correct_it(
     for words in named:
         assert words in said
     assert not (tmp_path / "theirs").exists()
-    advice = said.split("all together: ")[1].split(";")[0].split()
+    advice = " ".join(re.findall(r"pass (--(?!anyway)[^;]+)", said)).split()
     assert take(third_party(**described), tmp_path, *given, *advice, *on(painted)) == 0
     assert "AP 1.000" in capsys.readouterr().out
 
