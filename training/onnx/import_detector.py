@@ -13,7 +13,6 @@ from training.export import model_card
 from training.onnx import import_pose, wrap_detector
 from training.onnx.detector_layout import DetectorLayout
 from training.onnx.detector_probe import DetectorProbe
-from training.onnx.probe import Shape
 from training.onnx.wrap import NORMALISATIONS
 from training.onnx.wrap_detector import DetectorConventions
 
@@ -78,7 +77,6 @@ def make(imported: ThirdPartyDetector, metrics: dict[str, float]) -> Bundle:
 def describe(imported: ThirdPartyDetector, metrics: dict[str, float]) -> Manifest:
     """Make the manifest."""
     found, conventions, layout = imported.found, imported.conventions, imported.layout
-    shape = Shape(found.input_name, found.input_size, found.channels_first, found.input_type, (), 0, (0, 0))
     return Manifest(
         name=imported.name,
         version=imported.version,
@@ -92,7 +90,7 @@ def describe(imported: ThirdPartyDetector, metrics: dict[str, float]) -> Manifes
         fitting=conventions.fitting,
         iou_threshold=1.0 if layout.is_final else None,
         parameters=import_pose.parameters(imported.model),
-        gflops=round(import_pose.multiply_adds(imported.model, shape) / 1e9, 4),
+        gflops=round(import_pose.multiply_adds(imported.model, found.shape) / 1e9, 4),
         metrics=metrics,
         trained_by={
             "imported_from": imported.path.name,
