@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentError, ArgumentParser, Namespace
-from contextlib import suppress
+from argparse import ArgumentParser, Namespace
 from dataclasses import replace
-from typing import Any, get_args
 
 from service.pose import bundle
-from service.pose.fitting import Fitting
+from training.cli import inputs
 from training.data import coco
 from training.onnx import detector_checks, detector_layout, detector_probe, import_detector, import_pose, probe
 from training.onnx.import_detector import ThirdPartyDetector
@@ -16,24 +14,12 @@ from training.onnx.wrap import NORMALISATIONS
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add the options that only detectors have; what is left out is recognised, or settled by labelled pictures."""
-    group = parser.add_argument_group("detectors", "what is not given is recognised, or settled by labelled pictures")
+    """Add the options that only detectors have."""
+    group = parser.add_argument_group("detectors")
     group.add_argument("--objectness", choices=("yes", "no"), help="whether rows have an objectness before the classes")
     group.add_argument(
         "--cell-offset", type=float, metavar="SHARE", help="reference point in a cell: 0 its corner, 0.5 its middle"
     )
-    shared: dict[str, dict[str, Any]] = {
-        "--fitting": {"choices": get_args(Fitting), "help": "how a picture is fitted into the input"},
-        "--units": {
-            "choices": ("px", "unit", "cells"),
-            "help": "of boxes: px, shares of the input, or not decoded",
-        },
-        "--boxes": {"choices": ("cxcywh", "xyxy"), "help": "numbers of a box: centre and size, or corners"},
-        "--person-class": {"type": int, "metavar": "N", "help": "which of its classes is the person's, from 0"},
-    }
-    for option, settings in shared.items():
-        with suppress(ArgumentError):  # other kinds of networks may have added it
-            group.add_argument(option, **settings)
 
 
 def run(options: Namespace) -> int:
@@ -65,8 +51,7 @@ def run(options: Namespace) -> int:
 def _third_party(options: Namespace) -> tuple[ThirdPartyDetector, frozenset[str]]:
     """Recognise the detector, and return it with the options that the user gave."""
     model = import_pose.read(options.onnx)
-    size = (options.input_size[0], options.input_size[1]) if options.input_size else None
-    found = detector_probe.probe(model, size)
+    found = detector_probe.probe(model, inputs.input_size(options))
     objectness = None if options.objectness is None else options.objectness == "yes"
     layout = detector_layout.recognise(found, objectness)
     given = {"person": options.person_class, "box_format": options.boxes, "unit": options.units}

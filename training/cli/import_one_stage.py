@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any
 
 from service.pose import bundle
-from service.pose.fitting import Fitting
 from service.pose.skeleton import COCO17
 from training.cli import inputs
 from training.data import coco
@@ -38,18 +37,9 @@ OPTIONS = {
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the options that only one-stage networks have."""
-    group = parser.add_argument_group(
-        "one-stage networks",
-        "what is not given is taken from the usual exports, the graph's own numbers, and the labelled pictures",
-    )
-    group.add_argument("--fitting", choices=get_args(Fitting), help="how a picture is fitted into the input")
-    group.add_argument(
-        "--units", choices=("px", "unit", "cells"), help="of coordinates: px, shares of the input; not decoded"
-    )
-    group.add_argument("--boxes", choices=("cxcywh", "xyxy"), help="numbers of a box: centre and size, or corners")
+    group = parser.add_argument_group("one-stage networks")
     group.add_argument("--keypoint-order", choices=("interleaved", "split"), help="x, y, score of each, or apart")
     group.add_argument("--keypoint-activation", choices=("none", "sigmoid"), help="maps keypoints' scores to 0..1")
-    group.add_argument("--person-class", type=int, metavar="N", help="which of its classes is the person's, from 0")
     group.add_argument("--iou", type=float, help="of non-maximum suppression, where it is not built in (default: 0.7)")
 
 
@@ -60,8 +50,7 @@ def recognise(options: Namespace) -> OneStageModel | None:
         ImportRefusedError: The graph cannot be run, or is not of the layout that ``--decoder`` names.
     """
     model = import_pose.read(options.onnx)
-    size = (options.input_size[0], options.input_size[1]) if options.input_size else None
-    shape = probe.inputs_of(model, size, tuple(options.outputs))
+    shape = probe.inputs_of(model, inputs.input_size(options), tuple(options.outputs))
     skeleton = inputs.skeleton(options) or COCO17
     joints = options.joints or skeleton.keypoints
     layout = one_stage_layout.recognise(shape, probe.run(model, shape), len(joints), options.decoder)

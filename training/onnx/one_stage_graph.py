@@ -26,7 +26,7 @@ MAX_PEOPLE = 100
 CANDIDATES = 1000
 """Rows that non-maximum suppression compares at most, those of the highest scores."""
 MIN_CANDIDATE_SCORE = 1e-3
-"""Rows with a lower score are nobody."""
+"""Rows with a lower score are left out."""
 OLDEST_OPSET = 11
 """Older operator sets lack `ScatterND`, `GatherElements` and others that are added."""
 EVERYTHING = np.iinfo(np.int64).max
@@ -248,7 +248,7 @@ class _Builder(GraphNodes):
         return self.add("Gather", both, self.integers(*self._order), axis=2)
 
     def _pack(self, boxes: str, scores: str, keypoints: str) -> str:
-        """Put everything about a person in a row, (N, Q + MAX_PEOPLE, 5 + 3 K); the last rows are nobody's."""
+        """Put everything about a person in a row, (N, Q + MAX_PEOPLE, 5 + 3 K); the last rows are zeros."""
         flat = self._reshape(keypoints, 0, 0, 3 * len(self._order))
         rows = self.add("Concat", boxes, scores, flat, axis=2)
         return self.add("Pad", rows, self.integers(0, 0, 0, 0, MAX_PEOPLE, 0))

@@ -5,14 +5,13 @@ from __future__ import annotations
 from contextlib import suppress
 
 from fastapi import APIRouter, Request, WebSocket
-from pydantic import ValidationError
 from starlette.responses import Response
 from starlette.websockets import WebSocketDisconnect
 
-from service.errors import BadRequest, ServiceError, SourceForbidden, UnknownSource, shown
+from service.errors import ServiceError, SourceForbidden, UnknownSource
 from service.http import openapi
 from service.http.routes.call import JSON
-from service.http.routes.control import comes_from_elsewhere, read_body
+from service.http.routes.control import parse_body, read_body, require_same_site
 from service.inference.state import Service
 from service.sources.messages import SourceRequest
 from service.sources.open_sources import Sources
@@ -22,7 +21,7 @@ from service.streaming import opening
 from service.streaming.close import CloseCode, CloseStream, send_close
 from service.streaming.open_streams import OpenStreams
 from service.wire import documents
-from service.wire.problem_documents import problem, validation_error
+from service.wire.problem_documents import problem
 
 router = APIRouter()
 
@@ -38,7 +37,8 @@ async def list_sources(request: Request) -> Response:
 async def add_source(request: Request) -> Response:
     """Let the server read a camera or a file, and answer its frames for all who watch it."""
     sources = _changing(request)
-    source = await sources.add(_read_request(await read_body(request)))
+    example = '{"url": "rtsp://camera.local/stream"}'
+    source = await sources.add(parse_body(SourceRequest, await read_body(request), example, has_secrets=True))
     headers = {"Location": f"{request.scope.get('root_path', '')}/sources/{source.id}"}
     return _entry(source, 201, headers)
 
@@ -106,11 +106,7 @@ def _changing(request: Request) -> Sources:
         SourceForbidden: There are none, or a page of another site sent the call.
     """
     sources = _sources(request)
-    if comes_from_elsewhere(request):
-        raise SourceForbidden(
-            "expected a call from a program or from a page of this server, got one from a page of "
-            f"{shown(request.headers.get('origin'))}; the operator can name that origin with --cors-origins"
-        )
+    require_same_site(request, SourceForbidden)
     return sources
 
 
@@ -128,24 +124,6 @@ def _source_of(socket: WebSocket, source_id: str) -> ManagedSource:
         code = CloseCode.NO_SOURCE if isinstance(error, UnknownSource) else CloseCode.FORBIDDEN
         document = problem(error, socket.url.path, "", socket.scope.get("root_path", ""))
         raise CloseStream(code, error.detail, document) from None
-
-
-def _read_request(content: bytes) -> SourceRequest:
-    """Read the body of POST /sources.
-
-    Raises:
-        BadRequest: It is no JSON.
-        BadParameter: It lacks a field, or has a value that is not valid.
-    """
-    try:
-        return SourceRequest.model_validate_json(content)
-    except ValidationError as error:
-        faults = error.errors(include_url=False)
-        if faults[0]["type"] == "json_invalid":
-            raise BadRequest('expected JSON {"url": "rtsp://…"}, got something else; see docs/sources.md') from None
-        # Not what came: it may hold a password or a secret.
-        hidden = [{**it, "loc": ("body", *it["loc"]), "input": "(not shown)"} for it in faults]
-        raise validation_error(hidden) from None
 
 
 def _entry(source: ManagedSource, status: int = 200, headers: dict[str, str] | None = None) -> Response:
