@@ -26,7 +26,7 @@ from service.streaming.handshake import StreamSetup
 from service.streaming.messages import Ready
 from service.video.allowed_urls import AllowedUrls, VideoUrl
 from service.video.frames import VideoLimits
-from service.wire.query import Format, require_format
+from service.wire.query import Format
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +99,6 @@ class ManagedSource:
     def viewer_count(self) -> int:
         """Number of viewers."""
         return len(self._viewers)
-
-    def require_format(self, wanted: Format) -> None:
-        """Check that the model's keypoints, and the covariances that the source was added with, fit a viewer's format.
-
-        Raises:
-            BadParameter: They do not.
-        """
-        request = self._setup.query.request
-        require_format(wanted, request.choice.model, covariance=request.covariance)
 
     def start(self) -> None:
         """Read and answer from now on."""

@@ -43,9 +43,6 @@ class ViewedSource(Protocol):
         """The options in force."""
         ...
 
-    def require_format(self, wanted: Format) -> None:
-        """Check that a viewer may have results in a format; raises `BadParameter`."""
-
     def add_viewer(self, viewer: ViewerSession) -> None:
         """Send results to a viewer from now on."""
 
@@ -135,8 +132,6 @@ class ViewerSession:
             raise CloseStream(CloseCode.IDLE, reason) from None
         try:
             hello = _read_hello(first)
-            if hello.format is not None:
-                self._source.require_format(hello.format)
         except ServiceError as error:
             raise CloseStream(CloseCode.BAD_HELLO, error.detail, self._problem(error)) from None
         self.format, self.pictures = hello.format or self.format, hello.pictures

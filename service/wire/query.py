@@ -133,10 +133,10 @@ def resolve(
     boxes = options.given_boxes()
     assignment = canary.assign(canary_key) if canary is not None and options.model == "auto" else None
     choice = registry.choose(options.model) if assignment is None else assignment.choice
-    require_format(options.format, choice.model, covariance=options.covariance)
+    if options.format == "openpose":
+        require_body_25(choice.model.estimator.skeleton)
     if options.covariance:
-        # A candidate without covariances answers null: whether a call is valid must not depend on the assignment.
-        _require_covariance((choice if assignment is None else assignment.stable).model)
+        _require_covariance(registry.choose(options.model).model, options.format)
     default_min_score = settings.min_score if boxes is None else 0.0
     request = PoseRequest(
         choice,
@@ -151,23 +151,13 @@ def resolve(
     return PoseQuery(request, options.format, threshold)
 
 
-def require_format(wanted: Format, model: Model, *, covariance: bool) -> None:
-    """Check that a format can hold the keypoints of a model, and their covariances if those are wanted.
-
-    Raises:
-        BadParameter: It cannot.
-    """
-    if wanted == "openpose":
-        require_body_25(model.estimator.skeleton)
-    if covariance and wanted not in COVARIANCE_FORMATS:
+def _require_covariance(model: Model, format_: Format) -> None:
+    if format_ not in COVARIANCE_FORMATS:
         raise BadParameter(
-            f"covariance: expected format {', '.join(COVARIANCE_FORMATS)}, which can hold covariances, got {wanted}; "
+            f"covariance: expected format {', '.join(COVARIANCE_FORMATS)}, which can hold covariances, got {format_}; "
             "choose one of them, or leave the parameter out",
             model=model.manifest.name,
         )
-
-
-def _require_covariance(model: Model) -> None:
     if model.manifest.covariance is None:
         raise BadParameter(
             f"covariance: expected a model whose manifest has a covariance, got {model.manifest.name!r} "

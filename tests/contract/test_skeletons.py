@@ -50,9 +50,7 @@ def write_bundle(models: Path, name: str, skeleton: Skeleton) -> None:
     del model.graph.output[:]
     shape = ["n", len(skeleton), "h", "w"]
     model.graph.output.append(helper.make_tensor_value_info("more", TensorProto.FLOAT, shape))
-    covariance = spots.COVARIANCE.model_copy(update={"offsets": (0.0,) * len(skeleton)})
-    changed = {"name": name, "skeleton": skeleton, "covariance": covariance, "files": {}}
-    manifest = source.manifest.model_copy(update=changed)
+    manifest = source.manifest.model_copy(update={"name": name, "skeleton": skeleton, "covariance": None, "files": {}})
     bundle.write(models / name, manifest, model.SerializeToString(), f"# {name}\n")
 
 
@@ -177,17 +175,15 @@ def test_the_client_converts_results_to_every_format(server: Running, name: str,
     assert {len(it["keypoints"]) for it in labels.anns.values()} == {3 * len(skeleton)}
 
 
-def test_a_video_job_of_a_whole_body_model_has_covariances_and_is_exported(server: Running, tmp_path: Path) -> None:
+def test_a_video_job_of_a_whole_body_model_is_exported(server: Running, tmp_path: Path) -> None:
     jobs = pytest.importorskip("tests.jobs", reason="PyAV is an extra: pip install 'posewright[video]'")
     skeleton, name = SKELETONS["coco-wholebody133"], "coco-wholebody133"
     video = jobs.write_video(tmp_path / "walk.mp4", 3)
-    refused = server.http.post("/jobs", content=video.read_bytes(), params={"model": "teacher", "covariance": "true"})
-    assert "expected a model whose manifest has a covariance, got 'teacher'" in refused.json()["detail"]
-    job = jobs.submit(server.http, video, model=name, covariance="true", keypoint_threshold=0)["id"]
+    job = jobs.submit(server.http, video, model=name, keypoint_threshold=0)["id"]
     jobs.wait_for(server.http, job, "done")
     for line in jobs.lines(server.http, job):
         assert line["keypoints"] == list(skeleton.keypoints)
-        assert [(len(it["keypoints"]), len(it["covariances"])) for it in line["poses"]] == [(133, 133)]
+        assert [len(it["keypoints"]) for it in line["poses"]] == [133]
     files = {it: jobs.result(server.http, job, format=it).content for it in ("coco", "openpose", "label-studio", "mp4")}
     labels = json.loads(files["coco"])
     assert labels["categories"][0]["keypoints"] == list(skeleton.keypoints)

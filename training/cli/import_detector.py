@@ -14,8 +14,8 @@ from training.onnx.wrap import NORMALISATIONS
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add the options that only detectors have."""
-    group = parser.add_argument_group("detectors")
+    """Add the options that only detectors have; `import_one_stage.add_arguments` adds those of both."""
+    group = parser.add_argument_group("detectors", "what is not given is recognised, or settled by labelled pictures")
     group.add_argument("--objectness", choices=("yes", "no"), help="whether rows have an objectness before the classes")
     group.add_argument(
         "--cell-offset", type=float, metavar="SHARE", help="reference point in a cell: 0 its corner, 0.5 its middle"

@@ -5,10 +5,8 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
 
 from service.pose import bundle
-from service.pose.fitting import Fitting
 from service.pose.skeleton import COCO17, Skeleton
 from training.cli import import_detector, import_one_stage, inputs
 from training.cli.arguments import add_skeleton, add_source, positive
@@ -38,7 +36,6 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--version", default="1", help="version of the bundle (default: 1)")
     _add_preprocessing(parser)
     _add_outputs(parser)
-    _add_boxes(parser)
     import_one_stage.add_arguments(parser)
     import_detector.add_arguments(parser)
     parser.add_argument("--licence", default="", help="licence of its weights, for the card")
@@ -80,21 +77,6 @@ def _add_outputs(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--outputs", nargs="+", default=[], metavar="NAME", help="outputs of the graph to use, if it has more"
     )
-
-
-def _add_boxes(parser: ArgumentParser) -> None:
-    group = parser.add_argument_group(
-        "one-stage networks and detectors",
-        "what is not given is recognised, taken from the usual exports, or settled by labelled pictures",
-    )
-    group.add_argument("--fitting", choices=get_args(Fitting), help="how a picture is fitted into the input")
-    group.add_argument(
-        "--units",
-        choices=("px", "unit", "cells"),
-        help="of coordinates: px, shares of the input, or (detectors) not decoded",
-    )
-    group.add_argument("--boxes", choices=("cxcywh", "xyxy"), help="numbers of a box: centre and size, or corners")
-    group.add_argument("--person-class", type=int, metavar="N", help="which of its classes is the person's, from 0")
 
 
 def run(options: Namespace) -> int:
@@ -153,7 +135,8 @@ def _one_stage(options: Namespace) -> OneStageModel | None:
 def _recognise_pose(options: Namespace) -> str:
     """Tell the decoder of a network that sees one person's crop by the outputs."""
     model = import_pose.read(options.onnx)
-    shape = probe.inputs_of(model, inputs.input_size(options), tuple(options.outputs))
+    size = (options.input_size[0], options.input_size[1]) if options.input_size else None
+    shape = probe.inputs_of(model, size, tuple(options.outputs))
     sizes = [it.shape for it in probe.run(model, shape)]
     ranks = [len(it) for it in sizes]
     if ranks in ([4], [3, 3]):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 from service.pose import bundle
+from service.pose.fitting import Fitting
 from service.pose.skeleton import COCO17
 from training.cli import inputs
 from training.data import coco
@@ -36,7 +37,19 @@ OPTIONS = {
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add the options that only one-stage networks have."""
+    """Add the options of networks that see the whole picture, some of which detectors have, too."""
+    both = parser.add_argument_group(
+        "one-stage networks and detectors",
+        "what is not given is taken from the usual exports, the graph's own numbers, and the labelled pictures",
+    )
+    both.add_argument("--fitting", choices=get_args(Fitting), help="how a picture is fitted into the input")
+    both.add_argument(
+        "--units",
+        choices=("px", "unit", "cells"),
+        help="of coordinates: px, shares of the input, or, of detectors, not decoded",
+    )
+    both.add_argument("--boxes", choices=("cxcywh", "xyxy"), help="numbers of a box: centre and size, or corners")
+    both.add_argument("--person-class", type=int, metavar="N", help="which of its classes is the person's, from 0")
     group = parser.add_argument_group("one-stage networks")
     group.add_argument("--keypoint-order", choices=("interleaved", "split"), help="x, y, score of each, or apart")
     group.add_argument("--keypoint-activation", choices=("none", "sigmoid"), help="maps keypoints' scores to 0..1")

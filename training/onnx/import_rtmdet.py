@@ -38,7 +38,7 @@ def make(
     try:
         network.load_state_dict(rtmdet.weights_of(content, is_bgr))
     except rtmdet.NotRtmDetError as error:
-        raise ImportRefusedError(f"{path}: {error}; import another detector without --decoder") from error
+        raise ImportRefusedError(f"{path}: {error}; import other detectors without --decoder") from error
     plan = Recipe(name, "detector", Network("detector", "rtmdet-nano", input_size, norms="folded"), (), ())
     served = served_network(network, plan)
     graph = to_onnx.to_onnx(served, plan)
