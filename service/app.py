@@ -70,8 +70,7 @@ def create_app(settings: Settings) -> FastAPI:
     Raises:
         BundleError: The models folder cannot be served from.
         SettingsError: The API keys cannot be read, the settings name a shadow model or a canary that cannot be compared
-            with the student, sources cannot be read with these settings, or
-            the folder for jobs cannot be written.
+            with the student, sources cannot be read with these settings, or the folder for jobs cannot be written.
         BackendError: The execution provider does not work on this machine.
     """
     require_fitting(settings)

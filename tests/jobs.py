@@ -69,6 +69,16 @@ def wait_for(http: httpx.Client, job_id: str, *states: str, frames: int = 0) -> 
         time.sleep(0.05)
 
 
+def result(http: httpx.Client, job_id: str, **query: Any) -> httpx.Response:
+    """Ask for a result until it is no longer pending."""
+    end_s = time.monotonic() + PATIENCE_S
+    while True:
+        response = http.get(f"/jobs/{job_id}/result", params=query)
+        if response.status_code != 503:
+            return response
+        assert time.monotonic() < end_s
+
+
 def lines(http: httpx.Client, job_id: str, **query: Any) -> list[dict[str, Any]]:
     """Read the lines of a job."""
     response = http.get(f"/jobs/{job_id}/result", params=query)

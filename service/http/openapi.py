@@ -97,11 +97,12 @@ _SEVERAL_PICTURES = {
 }
 
 
-def _ref(model: type) -> dict[str, str]:
+def ref(model: type) -> dict[str, str]:
+    """Refer to the schema of a model among those that `describe` adds."""
     return {"$ref": _REF + model.__name__}
 
 
-def _problems(
+def problem_responses(
     *errors: type[ServiceError], media_type: str = PROBLEM_TYPE, document: type = wire.Problem
 ) -> dict[int | str, Any]:
     """Describe the problems of a route, grouped by status."""
@@ -112,18 +113,18 @@ def _problems(
         if known:
             known["description"] += " " + line
         else:
-            responses[error.status] = {"description": line, "content": {media_type: {"schema": _ref(document)}}}
+            responses[error.status] = {"description": line, "content": {media_type: {"schema": ref(document)}}}
     return responses
 
 
-def _route(
+def route(
     reply: dict[str, Any], problems: dict[int | str, Any], body: dict[str, Any] | None = None, status: int = 200
 ) -> dict[str, Any]:
     """Make the arguments of a route's decorator.
 
     Args:
         reply: Schemas by media type.
-        problems: From `_problems`.
+        problems: From `problem_responses`.
         body: Description of the request body.
         status: Of an answer without problems.
     """
@@ -138,15 +139,15 @@ def _route(
 
 
 _JSON = "application/json"
-_PICTURE_PROBLEMS = _problems(
+_PICTURE_PROBLEMS = problem_responses(
     EmptyBody, BadRequest, UnknownModel, NotAcceptable, SlowUpload, TooLarge, UnsupportedType, UndecodableImage,
     BadParameter, NotReady, Unavailable, QueueFull, DeadlineExceeded,
 )  # fmt: skip
-_COCO = {"type": "array", "items": _ref(CocoResult)}
-_TFJS = {"type": "array", "items": _ref(TfjsPose)}
-_ANSWER = {"anyOf": [_ref(wire.Reply), _COCO, _TFJS, _ref(OpenPoseDocument), _ref(RoboflowDocument)]}
+_COCO = {"type": "array", "items": ref(CocoResult)}
+_TFJS = {"type": "array", "items": ref(TfjsPose)}
+_ANSWER = {"anyOf": [ref(wire.Reply), _COCO, _TFJS, ref(OpenPoseDocument), ref(RoboflowDocument)]}
 
-PREDICT = _route(
+PREDICT = route(
     {
         _JSON: _ANSWER,
         "image/jpeg": _BINARY["schema"],
@@ -156,69 +157,71 @@ PREDICT = _route(
     _PICTURE_PROBLEMS,
     _ONE_PICTURE,
 )
-BATCH = _route(
-    {_JSON: {"type": "array", "items": {"anyOf": [*_ANSWER["anyOf"], _ref(wire.BatchFault)]}}},
+BATCH = route(
+    {_JSON: {"type": "array", "items": {"anyOf": [*_ANSWER["anyOf"], ref(wire.BatchFault)]}}},
     _PICTURE_PROBLEMS,
     _SEVERAL_PICTURES,
 )
-COMPARE = _route({_JSON: _ref(wire.ComparisonReply)}, _PICTURE_PROBLEMS, _ONE_PICTURE)
-MODELS = _route({_JSON: _ref(wire.Models)}, {})
-MODEL = _route({_JSON: _ref(wire.ModelDetail)}, _problems(UnknownModel))
-BUNDLE_MANIFEST = _route({_JSON: {"type": "object"}}, _problems(BundleFilesForbidden, UnknownModel))
-BUNDLE_GRAPH = _route(
-    {"application/octet-stream": _BINARY["schema"]}, _problems(BundleFilesForbidden, UnknownModel, Unavailable)
+COMPARE = route({_JSON: ref(wire.ComparisonReply)}, _PICTURE_PROBLEMS, _ONE_PICTURE)
+MODELS = route({_JSON: ref(wire.Models)}, {})
+MODEL = route({_JSON: ref(wire.ModelDetail)}, problem_responses(UnknownModel))
+BUNDLE_MANIFEST = route({_JSON: {"type": "object"}}, problem_responses(BundleFilesForbidden, UnknownModel))
+BUNDLE_GRAPH = route(
+    {"application/octet-stream": _BINARY["schema"]}, problem_responses(BundleFilesForbidden, UnknownModel, Unavailable)
 )
-CANARY = _route({_JSON: _ref(CanaryReply)}, {})
-CANARY_START = _route(
-    {_JSON: _ref(CanaryReply)},
-    _problems(BadRequest, ModelControlForbidden, UnknownModel, SlowUpload, BadParameter, Unavailable, QueueFull),
-    {"requestBody": {"required": True, "content": {_JSON: {"schema": _ref(CanaryRequest)}}}},
+CANARY = route({_JSON: ref(CanaryReply)}, {})
+CANARY_START = route(
+    {_JSON: ref(CanaryReply)},
+    problem_responses(
+        BadRequest, ModelControlForbidden, UnknownModel, SlowUpload, BadParameter, Unavailable, QueueFull
+    ),
+    {"requestBody": {"required": True, "content": {_JSON: {"schema": ref(CanaryRequest)}}}},
 )
-CANARY_CHANGE = _route(
-    {_JSON: _ref(CanaryReply)}, _problems(ModelControlForbidden, NoCanary, UnknownModel, Unavailable)
+CANARY_CHANGE = route(
+    {_JSON: ref(CanaryReply)}, problem_responses(ModelControlForbidden, NoCanary, UnknownModel, Unavailable)
 )
-SOURCES = _route({_JSON: _ref(SourceList)}, _problems(SourceForbidden))
-SOURCE = _route({_JSON: _ref(SourceEntry)}, _problems(SourceForbidden, UnknownSource))
-SOURCE_ADD = _route(
-    {_JSON: _ref(SourceEntry)},
-    _problems(
+SOURCES = route({_JSON: ref(SourceList)}, problem_responses(SourceForbidden))
+SOURCE = route({_JSON: ref(SourceEntry)}, problem_responses(SourceForbidden, UnknownSource))
+SOURCE_ADD = route(
+    {_JSON: ref(SourceEntry)},
+    problem_responses(
         BadRequest, SourceForbidden, UnknownModel, SlowUpload, SourceConflict, BadParameter, VideoNotInstalled,
         NotReady, Unavailable, QueueFull,
     ),
-    {"requestBody": {"required": True, "content": {_JSON: {"schema": _ref(SourceRequest)}}}},
+    {"requestBody": {"required": True, "content": {_JSON: {"schema": ref(SourceRequest)}}}},
     status=201,
 )  # fmt: skip
-SOURCE_CHANGE = _route({_JSON: _ref(SourceEntry)}, _problems(SourceForbidden, UnknownSource, SourceConflict))
-SOURCE_REMOVE = _route({}, _problems(SourceForbidden, UnknownSource), status=204)
-METRICS = _route({"text/plain": {"type": "string"}}, {})
-HEALTHZ = _route({_JSON: _ref(wire.State)}, {})
-READYZ = _route({_JSON: _ref(wire.State)}, _problems(NotReady))
+SOURCE_CHANGE = route({_JSON: ref(SourceEntry)}, problem_responses(SourceForbidden, UnknownSource, SourceConflict))
+SOURCE_REMOVE = route({}, problem_responses(SourceForbidden, UnknownSource), status=204)
+METRICS = route({"text/plain": {"type": "string"}}, {})
+HEALTHZ = route({_JSON: ref(wire.State)}, {})
+READYZ = route({_JSON: ref(wire.State)}, problem_responses(NotReady))
 
 
 def _errors(*errors: type[ServiceError]) -> dict[int | str, Any]:
     """Describe the errors of a route below /v2."""
-    return _problems(*errors, media_type=_JSON, document=open_inference.InferenceError)
+    return problem_responses(*errors, media_type=_JSON, document=open_inference.InferenceError)
 
 
-_CONTROL = {"requestBody": {"content": {_JSON: {"schema": _ref(open_inference.ModelControl)}}}}
-REPOSITORY_INDEX = _route(
-    {_JSON: {"type": "array", "items": _ref(open_inference.RepositoryEntry)}},
+_CONTROL = {"requestBody": {"content": {_JSON: {"schema": ref(open_inference.ModelControl)}}}}
+REPOSITORY_INDEX = route(
+    {_JSON: {"type": "array", "items": ref(open_inference.RepositoryEntry)}},
     _errors(BadRequest, ModelControlForbidden, SlowUpload, QueueFull),
     _CONTROL,
 )
-REPOSITORY_CHANGE = _route(
-    {_JSON: _ref(open_inference.RepositoryEntry)},
+REPOSITORY_CHANGE = route(
+    {_JSON: ref(open_inference.RepositoryEntry)},
     _errors(BadRequest, ModelControlFailed, ModelControlForbidden, UnknownModel, SlowUpload, NotReady, QueueFull),
     _CONTROL,
 )
 _HEALTH = {_JSON: {"type": "object"}}
-SERVER_METADATA = _route({_JSON: _ref(open_inference.ServerMetadata)}, {})
-SERVER_LIVE = _route(_HEALTH, {})
-SERVER_READY = _route(_HEALTH, _errors(NotReady))
-MODEL_METADATA = _route({_JSON: _ref(open_inference.ModelMetadata)}, _errors(UnknownModel, Unavailable))
-MODEL_READY = _route(_HEALTH, _errors(UnknownModel, Unavailable, NotReady))
-INFER = _route(
-    {_JSON: _ref(open_inference.InferReply), "application/octet-stream": _BINARY["schema"]},
+SERVER_METADATA = route({_JSON: ref(open_inference.ServerMetadata)}, {})
+SERVER_LIVE = route(_HEALTH, {})
+SERVER_READY = route(_HEALTH, _errors(NotReady))
+MODEL_METADATA = route({_JSON: ref(open_inference.ModelMetadata)}, _errors(UnknownModel, Unavailable))
+MODEL_READY = route(_HEALTH, _errors(UnknownModel, Unavailable, NotReady))
+INFER = route(
+    {_JSON: ref(open_inference.InferReply), "application/octet-stream": _BINARY["schema"]},
     _errors(
         EmptyBody, BadRequest, UnknownModel, SlowUpload, TooLarge, UnsupportedType, UndecodableImage, BadParameter,
         NotReady, Unavailable, QueueFull, DeadlineExceeded,
@@ -228,7 +231,7 @@ INFER = _route(
             "required": True,
             "description": "JSON; or JSON and binary tensor data, with the size of the JSON in the header "
             f"`{open_inference.HEADER_LENGTH}`.",
-            "content": {_JSON: {"schema": _ref(open_inference.InferRequest)}, "application/octet-stream": _BINARY},
+            "content": {_JSON: {"schema": ref(open_inference.InferRequest)}, "application/octet-stream": _BINARY},
         }
     },
 )  # fmt: skip

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from service.errors import (
     BadParameter,
     BadRequest,
@@ -16,7 +14,6 @@ from service.errors import (
     QueueFull,
     ResultPending,
     ResultRefused,
-    ServiceError,
     SlowUpload,
     SourceForbidden,
     TooLarge,
@@ -28,35 +25,21 @@ from service.errors import (
     VideoTooLarge,
     VideoUnreadable,
 )
-from service.http.openapi import _problems, _ref
+from service.http.openapi import problem_responses, ref, route
 from service.http.routes.call import JSON
 from service.jobs.exports import ENDINGS
 from service.wire.job import JobList, JobReply, JobRequest
 
 _BINARY = {"type": "string", "format": "binary"}
-_HEADERS = {"Location": {"description": "Address of the job.", "schema": {"type": "string"}}}
-
-
-def _route(reply: dict[str, Any], *problems: type[ServiceError]) -> dict[str, Any]:
-    return {
-        "response_model": None,
-        "responses": {200: {"description": "The answer.", "content": reply}, **_problems(*problems)},
-    }
-
-
-_JOB = {JSON: {"schema": _ref(JobReply)}}
-CREATE: dict[str, Any] = {
-    "response_model": None,
-    "status_code": 202,
-    "responses": {
-        202: {"description": "The job, which waits.", "content": _JOB, "headers": _HEADERS},
-        **_problems(
-            EmptyBody, BadRequest, JobsDisabled, SourceForbidden, UnknownModel, SlowUpload, VideoTooLarge, TooLarge,
-            UnsupportedType, BadParameter, VideoUnreadable, VideoNotInstalled, NotReady, Unavailable, QueueFull,
-            JobsDiskFull,
-        ),
-    },
-    "openapi_extra": {
+_JOB = {JSON: ref(JobReply)}
+CREATE = route(
+    _JOB,
+    problem_responses(
+        EmptyBody, BadRequest, JobsDisabled, SourceForbidden, UnknownModel, SlowUpload, VideoTooLarge, TooLarge,
+        UnsupportedType, BadParameter, VideoUnreadable, VideoNotInstalled, NotReady, Unavailable, QueueFull,
+        JobsDiskFull,
+    ),
+    {
         "requestBody": {
             "required": True,
             "description": "A video: its bytes, or a multipart field `video`, or JSON with its address.",
@@ -66,20 +49,20 @@ CREATE: dict[str, Any] = {
                 "multipart/form-data": {
                     "schema": {"type": "object", "required": ["video"], "properties": {"video": _BINARY}}
                 },
-                JSON: {"schema": _ref(JobRequest)},
+                JSON: {"schema": ref(JobRequest)},
             },
         }
     },
-}  # fmt: skip
-LIST = _route({JSON: {"schema": _ref(JobList)}}, JobsDisabled)
-SHOW = _route(_JOB, JobsDisabled, UnknownJob)
-DELETE: dict[str, Any] = {
-    "response_model": None,
-    "status_code": 204,
-    "responses": {204: {"description": "It is gone."}, **_problems(JobsDisabled, UnknownJob)},
-}
-RESULT = _route(
-    {"application/x-ndjson": {"schema": {"type": "string"}}}
-    | {media_type: {"schema": _BINARY} for _, media_type in ENDINGS.values()},
-    JobsDisabled, UnknownJob, JobUnfinished, BadParameter, ResultRefused, MissingPackage, ResultPending, JobsDiskFull,
+    status=202,
+)  # fmt: skip
+CREATE["responses"][202]["headers"] = {"Location": {"description": "Address of the job.", "schema": {"type": "string"}}}
+LIST = route({JSON: ref(JobList)}, problem_responses(JobsDisabled))
+SHOW = route(_JOB, problem_responses(JobsDisabled, UnknownJob))
+DELETE = route({}, problem_responses(JobsDisabled, UnknownJob), status=204)
+RESULT = route(
+    {"application/x-ndjson": {"type": "string"}} | {media_type: _BINARY for _, media_type in ENDINGS.values()},
+    problem_responses(
+        JobsDisabled, UnknownJob, JobUnfinished, BadParameter, ResultRefused, MissingPackage, ResultPending,
+        JobsDiskFull,
+    ),
 )  # fmt: skip

@@ -19,7 +19,7 @@ from service.inference.assignment import Assignment
 from service.inference.call_window import CallWindow
 from service.inference.canary_file import CanaryFile, CanaryState
 from service.inference.metrics import Metrics
-from service.inference.registry import Model, ModelRegistry
+from service.inference.registry import Model, ModelRegistry, same_skeleton
 from service.inference.trial import (
     Arm,
     CanaryCause,
@@ -27,8 +27,7 @@ from service.inference.trial import (
     Change,
     Trial,
     position,
-    require_same_skeleton,
-    same_keypoints,
+    require_comparable,
 )
 from service.inference.verdict import CanaryVerdict, ModelEvidence, judge
 from service.settings import Settings, SettingsError
@@ -104,7 +103,7 @@ class Canary:
         if position(trial.candidate, key) < trial.share:
             choice = self._registry.choose("auto", trial.candidate)
             # A candidate that was unloaded or cannot run is passed over, as is one that was replaced by another kind.
-            if choice.model.manifest.name == trial.candidate and same_keypoints(choice.model, stable.model):
+            if choice.model.manifest.name == trial.candidate and same_skeleton(choice.model, stable.model):
                 return Assignment(self.record, trial, "candidate", choice, stable)
         return Assignment(self.record, trial, "stable", stable, stable)
 
@@ -221,7 +220,7 @@ class Canary:
                 self.trial.share = share
             else:
                 stable = self._registry.choose("auto").model
-                require_same_skeleton(self._registry.models, candidate, stable, "a candidate")
+                require_comparable(self._registry, candidate, stable, "a candidate", finds_people=True)
                 if self.trial is not None:
                     self._end(self.trial, "rolled_back", "operator")
                 self.trial = self._new_trial(candidate, share)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from service.errors import ModelControlFailed, UnknownModel, shown
 from service.inference import registry as registry_
-from service.inference.no_detector import NoDetector
+from service.inference.no_detector import can_find_people
 from service.inference.registry import Model, ModelRegistry
 from service.pose.bundle import MANIFEST, BundleError, Manifest
 from service.settings import Settings
@@ -45,7 +45,7 @@ def load_checked(registry: ModelRegistry, settings: Settings, path: Path) -> Mod
     if model.network is None:
         raise BundleError(f"bundle {path.name!r}: expected a graph that the backend loads, got: {model.failure}")
     answers_by_default = path.name in {registry.student, settings.teacher}
-    if answers_by_default and isinstance(registry.detector, NoDetector) and bundle.manifest.kind == "top_down":
+    if answers_by_default and not can_find_people(bundle.manifest, registry.detector):
         raise BundleError(
             f"bundle {path.name!r}: expected a one-stage model, as the server has no detector, got a top-down model; "
             f"load {settings.detector!r} first"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import NoReturn
 
 from service.errors import Unavailable
+from service.pose.bundle import Manifest
+from service.pose.detector import PersonDetector
 from service.pose.types import Image
 
 
@@ -25,3 +27,8 @@ class NoDetector:
             f"expected a detector {self._name!r} in the models folder, which this model needs, got none; ask for a "
             "one-stage model (`kind` in /models), or give `boxes`",
         )
+
+
+def can_find_people(manifest: Manifest, detector: PersonDetector | NoDetector) -> bool:
+    """Whether a pose model finds people in whole images, with the detector or without."""
+    return manifest.kind == "one_stage" or not isinstance(detector, NoDetector)

@@ -251,7 +251,7 @@ def _detector(models: Mapping[str, Model], name: str) -> PersonDetector | None:
 
 
 def _need_boxes(runnable: Sequence[Model]) -> bool:
-    """Whether a detector is needed for these models; nobody knows where there are none."""
+    """Whether one of these models needs a detector; without any model one is expected, too."""
     return not runnable or any(model.manifest.kind != "one_stage" for model in runnable)
 
 
@@ -276,9 +276,9 @@ def shown_skeleton(model: Model) -> str:
     return known.name if known else str(model.manifest.skeleton)
 
 
-def same_skeleton(student: Model, teacher: Model) -> bool:
-    """Whether the teacher may answer in the student's place: callers rely on the keypoints of the model they chose."""
-    return student.manifest.known_skeleton == teacher.manifest.known_skeleton
+def same_skeleton(a: Model, b: Model) -> bool:
+    """Whether one may answer in the other's place: callers rely on the keypoints of the model that they chose."""
+    return a.manifest.known_skeleton == b.manifest.known_skeleton
 
 
 def bundle_paths(folder: Path, expected: Collection[str] = ()) -> list[Path]:

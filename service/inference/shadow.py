@@ -22,9 +22,9 @@ from service.inference import image
 from service.inference.agreement import Agreements
 from service.inference.metrics import Metrics
 from service.inference.predict import PoseRequest, Prediction
-from service.inference.registry import Model, ModelRegistry
+from service.inference.registry import Model, ModelRegistry, same_skeleton
 from service.inference.scheduler import Scheduler
-from service.inference.trial import require_same_skeleton, same_keypoints
+from service.inference.trial import require_comparable
 from service.pose import boxes as boxes_
 from service.pose.oks import oks
 from service.pose.types import Boxes, Floats, Image, Poses
@@ -138,7 +138,7 @@ class Shadow:
     def _reference(self, model: Model) -> Model | None:
         """Return the shadow model; None if it cannot run, or cannot be compared with ``model``."""
         reference = self._registry.models.get(self.model)
-        if reference is None or reference.network is None or reference is model or not same_keypoints(reference, model):
+        if reference is None or reference.network is None or reference is model or not same_skeleton(reference, model):
             return None
         return reference
 
@@ -214,13 +214,14 @@ def require_shadow(registry: ModelRegistry, settings: Settings) -> None:
     """Check that the shadow model of the settings can be compared with the student.
 
     Raises:
-        SettingsError: There is no such model, or it has another skeleton.
+        SettingsError: There is no such model, it has another skeleton, or it needs a detector that is not there.
     """
     if not settings.shadow_share:
         return
     name = settings.shadow_model or settings.teacher
     try:
-        require_same_skeleton(registry.models, name, registry.choose("auto").model, "a shadow model")
+        student, whole = registry.choose("auto").model, settings.shadow_whole_picture
+        require_comparable(registry, name, student, "a shadow model", finds_people=whole)
     except ServiceError as error:
         raise SettingsError(f"POSEWRIGHT_SHADOW_MODEL (--shadow-model): {error.detail}") from None
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
 from service.errors import BadParameter, UnknownModel
 from service.inference.call_window import CallWindow
-from service.inference.registry import Model
+from service.inference.no_detector import can_find_people
+from service.inference.registry import Model, ModelRegistry, same_skeleton, shown_skeleton
 
 Arm = Literal["stable", "candidate"]
 CanaryCause = Literal["settings", "operator", "verdict"]
@@ -74,36 +74,33 @@ class CanaryEvent:
     at: datetime
 
 
-def same_keypoints(a: Model, b: Model) -> bool:
-    """Whether two models estimate the same keypoints, so that one can answer in the other's place."""
-    return a.manifest.known_skeleton == b.manifest.known_skeleton
-
-
-def require_same_skeleton(models: Mapping[str, Model], name: str, other: Model, what: str) -> None:
-    """Find a pose model that estimates the same keypoints as another one.
+def require_comparable(registry: ModelRegistry, name: str, other: Model, what: str, *, finds_people: bool) -> None:
+    """Check that a pose model estimates the same keypoints as another one.
 
     Args:
-        models: The registry's models.
+        registry: Holds the models.
         name: The model.
         other: The other one.
         what: The model's part, for the message.
+        finds_people: Whether it must find people too, and not only answer in boxes that the other model gives.
 
     Raises:
         UnknownModel: No model has this name.
-        BadParameter: It is a detector or the other model itself, or it has another skeleton.
+        BadParameter: It is a detector or the other model itself, it has another skeleton, or it cannot find people.
     """
-    model = models.get(name)
+    model = registry.models.get(name)
     if model is None:
-        known = sorted(models)
+        known = sorted(registry.models)
         raise UnknownModel(f"expected a model of {known}, got {name!r}; see /models", model=name, models=known)
     got = None
     if model.manifest.role == "detector":
         got = "a detector"
     elif model is other:
         got = "that model itself"
-    elif not same_keypoints(model, other):
-        known_skeleton = model.manifest.known_skeleton
-        got = f"one of skeleton {known_skeleton.name!r}" if known_skeleton else "one of an unknown skeleton"
+    elif not same_skeleton(model, other):
+        got = f"one of skeleton {shown_skeleton(model)!r}"
+    elif finds_people and not can_find_people(model.manifest, registry.detector):
+        got = "which needs a detector that this server has not"
     if got is not None:
         raise BadParameter(
             f"model: expected {what} beside {other.manifest.name!r} that estimates the same keypoints, got {name!r}, "

@@ -39,7 +39,7 @@ class BackgroundInference:
     def run(self, work: Callable[[], T]) -> T:
         """Run ``work`` on an inference thread as soon as neither a call nor a stream waits, and return its result.
 
-        A deadline is none of ours: what has not begun by then is scheduled again.
+        Work that has not begun by the scheduler's deadline is scheduled again: nobody waits for it.
 
         Raises:
             Interrupted: The server stops.

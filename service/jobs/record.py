@@ -25,14 +25,14 @@ class JobRecord(BaseModel):
         url: Where the video has to be fetched from, with its secrets; None for uploads.
         shown_url: The same without secrets.
         options: What to compute.
-        state: What becomes of it.
+        state: Whether it waits, runs, or how it ended.
         created: When it was made.
         started: When it first ran.
         ended: When it ended.
         frames: Frames in the journal.
-        position: Frames of the video that are behind.
-        total: Frames of the video, by its own account.
-        progress: Share of the video that is behind, 0..1.
+        position: Frames of the video that were read so far.
+        total: Number of frames that the file states.
+        progress: Share of the video that is done, 0..1.
         fps: Frames answered a second, lately.
         restarts: How often it went on after an interruption.
         model: The model that answers its frames.
@@ -63,7 +63,7 @@ class JobRecord(BaseModel):
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing more becomes of it."""
+        """Whether it will not run again."""
         return self.state in ENDED
 
     def changed(self, **values: Any) -> JobRecord:

@@ -26,10 +26,10 @@ from service.jobs.journal import Journal
 from service.jobs.record import JobFolder, JobRecord, now
 from service.jobs.store import JobStore
 from service.jobs.video_limits import FrameSelection
-from service.pose.skeleton import COCO17
 from service.streaming.follower import Follower
 from service.video.allowed_urls import AllowedUrls
 from service.video.frames import VideoFrame
+from service.wire.documents import recording_line
 from service.wire.job import JobModel
 from service.wire.poses import write_prediction
 from service.wire.query import PoseQuery, resolve
@@ -149,7 +149,7 @@ class JobWork:
             raise _OtherFrames
 
     def _resume(self, journal: Journal, query: PoseQuery) -> tuple[Follower, int]:
-        """Return the tracking, and the number of lines whose frames it is behind."""
+        """Return the follower, and the number of lines whose frames it has already seen."""
         model = query.request.choice.model
         known = JobModel(name=model.manifest.name, version=model.manifest.version, sha256=model.sha256)
         if self.record.model is not None and self.record.model != known:
@@ -200,16 +200,8 @@ class JobWork:
                 tracked = follower.infer(DecodedImage(pixels, 1), frame.time_s, stopwatch)
             poses = write_prediction(tracked.prediction, query, track_ids=tracked.ids)
             service.metrics.fallback(tracked.prediction.fallback)
-            skeleton = tracked.prediction.model.estimator.skeleton
-            named = {} if skeleton == COCO17 else {"keypoints": skeleton.keypoints, "edges": skeleton.edges}
-            return {
-                "frame": frame.index,
-                "time_ms": round(frame.time_s * 1e3, 3),
-                "image": {"width": width, "height": height},
-                "session": self.record.id,
-                **named,
-                "poses": poses,
-            }
+            time_ms = round(frame.time_s * 1e3, 3)
+            return recording_line(tracked.prediction, poses, frame=frame.index, time_ms=time_ms, session=self.record.id)
 
         return self._inference.run(work)
 

@@ -34,7 +34,7 @@ class PoseEstimator:
         manifest: The bundle's manifest.
         skeleton: The keypoints that it estimates.
         batch_size: People in one call of the network.
-        needs_boxes: Whether people must be located for it: always.
+        needs_boxes: True, as people must be located first.
     """
 
     needs_boxes = True
@@ -50,7 +50,7 @@ class PoseEstimator:
             refine_boxes: Whether `estimate_refined` and `estimate_detections` refine boxes.
 
         Raises:
-            BundleError: It is a detector, or its skeleton is not known.
+            BundleError: It is a detector or a one-stage network, or its skeleton is not known.
         """
         manifest = bundle.manifest
         if manifest.is_detector or manifest.heatmap_size is None or manifest.box_padding is None:

@@ -16,9 +16,9 @@ from service.pose.skeleton import SKELETONS
 from service.pose.types import Boxes, Floats, Image, Poses, expected_oks
 
 MIN_IOU = 0.3
-"""IoU of a given box and a found person's box from which the box is taken for that person's."""
+"""IoU of a given box and a found person's box from which the given box is that person's."""
 MIN_INSIDE = 0.7
-"""The same for the share of the person's box that lies in the given box, which may be much larger."""
+"""Share of a found person's box inside a given box from which it is that person's, however large the given box is."""
 
 
 class OneStageEstimator:
@@ -27,8 +27,8 @@ class OneStageEstimator:
     Attributes:
         manifest: The bundle's manifest.
         skeleton: The keypoints that it estimates.
-        batch_size: People in one call of the network: as many as there are.
-        needs_boxes: Whether people must be located for it: never.
+        batch_size: People in one call of the network, which sees the whole image: more than any image has.
+        needs_boxes: False, as the network finds the people itself.
     """
 
     batch_size = 1000
@@ -74,7 +74,7 @@ class OneStageEstimator:
             max_people: Most people to return.
             min_box_score: People of whom the network is less certain are left out.
             min_score: Poses with a lower person score are left out.
-            covariance: Whether the poses get covariances; they are unknown, NaN.
+            covariance: Whether the poses get covariances, which are all NaN: the network has no heatmaps.
 
         Returns:
             Poses, best first, each person once.

@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from service.sources.reader import State
 from service.streaming.messages import Ready, StreamOptions
+from service.video.allowed_urls import MAX_URL
 from service.wire.query import Format
 
-MAX_URL = 2048
 NAME = r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$"
 
 
@@ -59,7 +59,7 @@ class GapEntry(BaseModel):
 
 
 class DeliveryEntry(BaseModel):
-    """What became of results outside of streams."""
+    """Results that go to a webhook or a file."""
 
     delivered: int
     dropped: int = Field(description="Results that were not delivered: the receiver failed, or was too slow.")

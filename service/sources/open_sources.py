@@ -46,11 +46,7 @@ class Sources:
         Raises:
             SourceForbidden: It does not.
         """
-        if not self._allowed:
-            raise SourceForbidden(
-                "expected a server that opens cameras and files, but its --source-hosts is empty; the operator lists "
-                "there which hosts, networks and folders may be opened"
-            )
+        self._allowed.require_any()
 
     def list_all(self) -> list[ManagedSource]:
         """List the sources in the order in which they were added."""

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 from service.inference import image
 from service.inference.predict import Stopwatch
 from service.inference.state import Service
-from service.pose.skeleton import COCO17, Skeleton
 from service.streaming.follower import TrackedPrediction
 from service.streaming.frame_queue import QueuedFrame
 from service.streaming.frame_worker import describe, finish
@@ -67,15 +65,9 @@ def write_result(
     head |= finish(service, taken, prediction, stopwatch)
     line = None
     if wanted.recording is not None:
-        width, height = prediction.image.size
-        document = {
-            "frame": head["seq"],
-            "time_ms": head["time_ms"],
-            "image": {"width": width, "height": height},
-            "session": wanted.recording,
-            **_skeleton_of(prediction.model.estimator.skeleton),
-            "poses": poses["compact"],
-        }
+        document = documents.recording_line(
+            prediction, poses["compact"], frame=head["seq"], time_ms=head["time_ms"], session=wanted.recording
+        )
         line = documents.to_json(document)
     texts = {it: documents.to_json(head | {"poses": poses[it]})[:-1] for it in wanted.formats}
     picture = None
@@ -83,8 +75,3 @@ def write_result(
         header = HEADER.pack(VERSION, 0, 0, head["seq"], head["capture_us"])
         picture = header + image.encode(prediction.image.pixels, "image/jpeg")
     return SourceResult(texts, picture, line)
-
-
-def _skeleton_of(skeleton: Skeleton) -> dict[str, Any]:
-    """Name the keypoints; those of COCO are known to every reader."""
-    return {} if skeleton == COCO17 else {"keypoints": skeleton.keypoints, "edges": skeleton.edges}

@@ -87,6 +87,18 @@ class AllowedUrls:
     def __bool__(self) -> bool:
         return bool(self._entries)
 
+    def require_any(self) -> None:
+        """Check that something may be opened at all.
+
+        Raises:
+            SourceForbidden: The list is empty.
+        """
+        if not self:
+            raise SourceForbidden(
+                "expected a server that opens cameras and files, but its --source-hosts is empty; the operator lists "
+                "there which hosts, networks and folders may be opened"
+            )
+
     def require(self, url: str) -> VideoUrl:
         """Check a URL.
 
@@ -97,6 +109,7 @@ class AllowedUrls:
             SourceForbidden: The operator has not allowed it.
         """
         checked = _parse(url)
+        self.require_any()
         if checked.scheme == "device":
             if not self._devices:
                 raise self._refusal(checked, "add `device` to it")
@@ -207,12 +220,7 @@ class AllowedUrls:
         raise self._refusal(url, "list its folder as file:/folder, and check the file's name")
 
     def _refusal(self, url: VideoUrl, advice: str = "add its host, or its network, to it") -> SourceForbidden:
-        return SourceForbidden(
-            f"expected a URL that the server's --source-hosts allows, got {url.redacted}; {advice}"
-            if self
-            else "expected a server that opens cameras and files, but its --source-hosts is empty; the operator lists "
-            "there which hosts, networks and folders may be opened"
-        )
+        return SourceForbidden(f"expected a URL that the server's --source-hosts allows, got {url.redacted}; {advice}")
 
 
 def redacted(url: str) -> str:

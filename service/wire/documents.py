@@ -105,6 +105,31 @@ def model_ref(model: Model, fallback: str | None = None) -> Json:
     }
 
 
+def recording_line(
+    prediction: Prediction, compact_poses: list[Json], *, frame: int, time_ms: float, session: str
+) -> Json:
+    """Build a line of JSON lines that ``posewright-client convert`` reads: the people of one frame of a video.
+
+    Args:
+        prediction: The answer.
+        compact_poses: Its people in ``format=compact``.
+        frame: Number of the frame.
+        time_ms: Time of the frame in the video.
+        session: Names the video or source within which track ids are unique.
+    """
+    width, height = prediction.image.size
+    skeleton = prediction.model.estimator.skeleton
+    named = {} if skeleton == COCO17 else {"keypoints": skeleton.keypoints, "edges": skeleton.edges}
+    return {
+        "frame": frame,
+        "time_ms": time_ms,
+        "image": {"width": width, "height": height},
+        "session": session,
+        **named,
+        "poses": compact_poses,
+    }
+
+
 def timings(laps_ms: Mapping[str, float]) -> dict[str, float]:
     """Round the ms of each stage."""
     return {stage: round(lap_ms, 2) for stage, lap_ms in laps_ms.items()}

@@ -94,9 +94,9 @@ class JobReply(BaseModel):
     ended: datetime | None
     expires: datetime | None = Field(description="When video and results are deleted; null before the end.")
     frames: int = Field(description="Frames that are answered.")
-    position: int = Field(description="Frames of the video that are behind, those left out included.")
-    total: int | None = Field(description="Frames of the video by its own account; null if it is not told.")
-    progress: float | None = Field(description="Share of the video that is behind, 0..1; null if it is unknown.")
+    position: int = Field(description="Frames of the video that were read so far, also those that were left out.")
+    total: int | None = Field(description="Number of frames that the file states; null if it states none.")
+    progress: float | None = Field(description="Share of the video that is done, 0..1; null if it is unknown.")
     fps: float | None = Field(description="Frames answered a second, lately; null before there are some.")
     restarts: int = Field(description="How often the job went on after the server had ended.")
     model: JobModel | None = Field(description="null before the first frame.")

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import queue
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -123,3 +124,16 @@ def test_an_async_stream_can_be_closed_after_a_cancelled_read() -> None:
     with hosting_stream(ScriptedStream()) as url:
         asyncio.run(main(url))
     assert stopped.wait(PATIENCE_S)
+
+
+def test_a_stream_that_is_closed_while_it_ends_leaves_no_connection() -> None:
+    """After the only result the connection is being closed; whoever closes the stream just then does not tear it."""
+    loop_errors: list[str] = []
+    with hosting_stream(ScriptedStream()) as url, pw.Client(url) as client:
+        for i in range(12):
+            with client.stream([b"picture"]) as stream:
+                assert next(stream).seq == 0
+                stream._loop.set_exception_handler(lambda _, context: loop_errors.append(context["message"]))
+                time.sleep(i * 2e-4)
+        gc.collect()
+    assert loop_errors == []

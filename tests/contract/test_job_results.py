@@ -8,7 +8,6 @@ import io
 import json
 import subprocess
 import sys
-import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,11 +18,12 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
+import tests.jobs
 from posewright_client import KEYPOINTS
 from service.jobs import exports
 from service.settings import Settings
 from tests.conftest import Running, serving
-from tests.jobs import FPS, PATIENCE_S, lines, people, submit, wait_for, write_video
+from tests.jobs import FPS, lines, people, submit, wait_for, write_video
 from tests.spots import DETECTOR_SIZE
 
 av = pytest.importorskip("av", reason="PyAV is an extra: pip install 'posewright[video]'")
@@ -50,18 +50,8 @@ def journal(jobs: Running, job: str) -> list[dict[str, Any]]:
     return lines(jobs.http, job)
 
 
-def asked(jobs: Running, job: str, **query: Any) -> httpx.Response:
-    """Ask for a result until it is no longer pending."""
-    end_s = time.monotonic() + PATIENCE_S
-    while True:
-        response = jobs.http.get(f"/jobs/{job}/result", params=query)
-        if response.status_code != 503:
-            return response
-        assert time.monotonic() < end_s
-
-
 def result(jobs: Running, job: str, name: str, **query: Any) -> httpx.Response:
-    response = asked(jobs, job, format=name, **query)
+    response = tests.jobs.result(jobs.http, job, format=name, **query)
     assert response.status_code == 200, response.text
     assert 'filename="walk.' in response.headers["content-disposition"]
     return response
@@ -195,7 +185,7 @@ def test_missing_packages_are_named(jobs: Running, job: str, monkeypatch: pytest
         (folder / f"{package}.py").write_text("raise ImportError('not here')\n")
         with monkeypatch.context() as patched:
             patched.syspath_prepend(str(folder))
-            response = asked(jobs, job, format="parquet", keypoint_threshold=0.11)
+            response = tests.jobs.result(jobs.http, job, format="parquet", keypoint_threshold=0.11)
         assert response.status_code == 501, response.text
         assert response.json()["type"] == "/problems/missing-package"
         assert named in response.json()["detail"]

@@ -344,3 +344,14 @@ def test_too_many_waiting_jobs_are_refused(models_dir: Path, tmp_path: Path, cli
         response = running.http.post("/jobs", content=clip.read_bytes(), headers={"Content-Type": "video/mp4"})
         assert problem_of(response, 503, "queue-full")["capacity"] == 1
         assert response.headers["Retry-After"]
+
+
+def test_lines_have_covariances_when_asked(jobs: Running, tmp_path: Path) -> None:
+    video = write_video(tmp_path / "short.mp4", 3)
+    refused = jobs.http.post("/jobs", content=video.read_bytes(), params={"model": "teacher", "covariance": "true"})
+    assert "expected a model whose manifest has a covariance, got 'teacher'" in refused.json()["detail"]
+    job = submit(jobs.http, video, covariance="true")["id"]
+    wait_for(jobs.http, job, "done")
+    poses = [pose for line in lines(jobs.http, job) for pose in line["poses"]]
+    assert [len(it["covariances"]) for it in poses] == [17] * 3
+    assert all(xx * yy > xy**2 for it in poses for xx, xy, yy in it["covariances"])

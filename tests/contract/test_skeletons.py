@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -59,7 +61,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     models = spots.write_models(tmp_path_factory.mktemp("skeletons") / "models")
     for name, skeleton in SKELETONS.items():
         write_bundle(models, name, skeleton)
-    with serving(Settings(models_dir=models, student="halpe26", fallback_score=0.9)) as running:
+    jobs = tmp_path_factory.mktemp("jobs")
+    with serving(Settings(models_dir=models, student="halpe26", fallback_score=0.9, jobs_dir=jobs)) as running:
         yield running
 
 
@@ -183,3 +186,22 @@ def test_the_client_converts_results_to_every_format(server: Running, name: str,
     assert tuple(category["keypoints"]) == skeleton.keypoints
     assert [tuple(np.subtract(it, 1)) for it in category["skeleton"]] == list(skeleton.edges)
     assert {len(it["keypoints"]) for it in labels.anns.values()} == {3 * len(skeleton)}
+
+
+def test_a_video_job_of_a_whole_body_model_is_exported(server: Running, tmp_path: Path) -> None:
+    jobs = pytest.importorskip("tests.jobs", reason="PyAV is an extra: pip install 'posewright[video]'")
+    skeleton, name = SKELETONS["coco-wholebody133"], "coco-wholebody133"
+    video = jobs.write_video(tmp_path / "walk.mp4", 3)
+    job = jobs.submit(server.http, video, model=name, keypoint_threshold=0)["id"]
+    jobs.wait_for(server.http, job, "done")
+    for line in jobs.lines(server.http, job):
+        assert line["keypoints"] == list(skeleton.keypoints)
+        assert [len(it["keypoints"]) for it in line["poses"]] == [133]
+    files = {it: jobs.result(server.http, job, format=it).content for it in ("coco", "openpose", "label-studio", "mp4")}
+    labels = json.loads(files["coco"])
+    assert labels["categories"][0]["keypoints"] == list(skeleton.keypoints)
+    assert {it["num_keypoints"] for it in labels["annotations"]} == {133}
+    with zipfile.ZipFile(io.BytesIO(files["openpose"])) as archive:
+        (person,) = json.loads(archive.read(archive.namelist()[0]))["people"]
+    sizes = [len(person[f"{it}_keypoints_2d"]) // 3 for it in ("pose", "face", "hand_left", "hand_right")]
+    assert sizes == [25, 70, 21, 21]

@@ -471,6 +471,25 @@ def test_a_bad_hello_of_a_viewer_is_refused(running: Running, first: str | bytes
         assert told in hear_goodbye(connection, CloseCode.BAD_HELLO)["reason"]
 
 
+def test_covariances_reach_viewers_and_recordings_and_are_refused_where_they_do_not_fit(running: Running) -> None:
+    with cameras.mjpeg_camera() as camera:
+        source = add(running, camera.url, options={"covariance": True}, record=True)
+        with viewing(running, source, format="pose") as viewer:
+            (result,) = results(viewer, 1)
+        (xx, xy), (yx, yy) = result["poses"][0]["keypoints"][0]["covariance"]
+        assert xy == yx
+        assert xx * yy > xy**2
+        wait_for(running, source, lambda it: it["record"]["delivered"] > 0)
+        file = status(running, source)["record"]["file"]
+        folder = running.app.state.service.settings.source_record_dir
+        assert running.http.delete(f"/sources/{source}").status_code == 204
+        line = json.loads((folder / file).read_text().splitlines()[0])
+        assert len(line["poses"][0]["covariances"]) == 17
+        for options in ({"covariance": True, "format": "coco"}, {"covariance": True, "model": "teacher"}):
+            response = running.http.post("/sources", json={"url": camera.url, "options": options})
+            assert response.status_code == 422, options
+
+
 def test_a_viewer_may_ping_and_send_no_frames(running: Running) -> None:
     source = add(running, f"http://127.0.0.1:{cameras.free_port()}/")
     with viewing(running, source) as viewer:

@@ -16,9 +16,12 @@ import pytest
 
 pytest.importorskip("torch", reason="posewright-train import needs torch")
 
+from service.inference.image import DecodedImage
+from service.inference.predict import PoseRequest, Stopwatch
 from service.pose.bundle import BundleError
-from service.settings import Settings
+from service.settings import Settings, SettingsError
 from service.streaming import messages
+from service.streaming.follower import Follower
 from service.wire import reply as shapes
 from tests import spots
 from tests.conftest import Running, serving
@@ -146,6 +149,24 @@ def test_a_default_becomes_top_down_only_once_there_is_a_detector(folder: Path, 
     assert (reply["model"]["version"], len(reply["poses"])) == ("2", 2)
 
 
+def test_a_candidate_or_shadow_that_needs_a_detector_is_refused_where_there_is_none(folder: Path) -> None:
+    settings = Settings(models_dir=folder, student="yolo", teacher="rtmo", model_control="explicit")
+    with serving(settings) as running:
+        refused = running.http.put("/canary", json={"model": "top-down", "share": 1.0})
+        assert refused.status_code == 422
+        assert "which needs a detector that this server has not" in refused.json()["detail"]
+        assert predicted(running)["model"]["name"] == "yolo"
+    shadow = {"shadow_model": "top-down", "shadow_share": 1.0}
+    with (
+        pytest.raises(SettingsError, match="needs a detector"),
+        serving(Settings(models_dir=folder, student="yolo", teacher="rtmo", shadow_whole_picture=True, **shadow)),
+    ):
+        pass
+    with serving(Settings(models_dir=folder, student="yolo", teacher="rtmo", **shadow)) as running:
+        predicted(running)
+        eventually(lambda: bool((running.http.get("/models/yolo").json()["agreement"] or {}).get("people")))
+
+
 def test_given_boxes_get_the_people_in_them(alone: Running) -> None:
     boxes = [UNSURE.box_xywh, [10, 300, 60, 60], SURE.box_xywh]
     poses = predicted(alone, boxes=json.dumps(boxes))["poses"]
@@ -220,6 +241,26 @@ def test_a_stream_keeps_ids_and_follows_people_within_a_pixel(alone: Running, mo
                 assert np.abs(found[name] - person.keypoints).max() < tolerance
     assert sorted(who) == ["1", "2"]
     eventually(lambda: alone.open_streams == 0)
+
+
+def test_following_goes_on_from_a_saved_state(alone: Running) -> None:
+    def follower() -> Follower:
+        choice = alone.registry.choose("yolo")
+        request = PoseRequest(choice, None, max_people=20, min_score=0.3, max_pixels=10**7)
+        return Follower(alone.registry, request, track=True, smooth=True, detect_every=4, max_misses=5)
+
+    def answer(follower: Follower, step: int) -> tuple[list[int] | None, bytes]:
+        tracked = follower.infer(DecodedImage(spots.paint(*walk(step)), 1), step / 25, Stopwatch())
+        return tracked.ids, tracked.prediction.poses.keypoints.tobytes()
+
+    first, second = follower(), follower()
+    for step in range(4):
+        answer(first, step)
+    second.restore(json.loads(json.dumps(first.state())))
+    for step in range(4, 8):
+        ids, keypoints = answer(first, step)
+        assert (ids, keypoints) == answer(second, step)
+        assert ids == [1, 2]
 
 
 def test_a_stream_tells_that_every_frame_is_whole(alone: Running) -> None:

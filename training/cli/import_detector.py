@@ -6,6 +6,7 @@ from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 
 from service.pose import bundle
+from training.cli import inputs
 from training.data import coco
 from training.onnx import detector_checks, detector_layout, detector_probe, import_detector, import_pose, probe
 from training.onnx.detector_layout import POSE_HINT
@@ -51,8 +52,7 @@ def write_bundle(options: Namespace) -> int:
 def _third_party(options: Namespace) -> tuple[ThirdPartyDetector, frozenset[str]]:
     """Recognise the detector, and return it with the options that the user gave."""
     model = import_pose.read(options.onnx)
-    size = (options.input_size[0], options.input_size[1]) if options.input_size else None
-    found = detector_probe.probe(model, size)
+    found = detector_probe.probe(model, inputs.input_size(options))
     objectness = None if options.objectness is None else options.objectness == "yes"
     layout = detector_layout.recognise(found, objectness)
     if options.person_class is None:

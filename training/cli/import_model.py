@@ -174,7 +174,7 @@ def _recognise_top_down(options: Namespace) -> str | None:
 
 
 def _rtmdet(options: Namespace) -> int:
-    size = (options.input_size[0], options.input_size[1]) if options.input_size else DETECTOR_SIZE
+    size = inputs.input_size(options) or DETECTOR_SIZE
     name = import_pose.bundle_name(options.out)
     made = import_rtmdet.make(
         options.onnx, name, options.version, size, options.colour == "bgr", options.origin, options.licence
@@ -187,11 +187,10 @@ def _rtmdet(options: Namespace) -> int:
 def _third_party(options: Namespace) -> ThirdPartyModel:
     model = import_pose.read(options.onnx)
     skeleton = inputs.skeleton(options) or COCO17
-    size = (options.input_size[0], options.input_size[1]) if options.input_size else None
     return ThirdPartyModel(
         path=options.onnx,
         model=model,
-        shape=probe.inspect(model, options.decoder, size, tuple(options.outputs)),
+        shape=probe.inspect(model, options.decoder, inputs.input_size(options), tuple(options.outputs)),
         decoder=options.decoder,
         name=import_pose.bundle_name(options.out),
         version=options.version,

@@ -63,8 +63,7 @@ def recognise(options: Namespace) -> OneStageModel | None:
         ImportRefusedError: The graph cannot be run, or is not of the layout that ``--decoder`` names.
     """
     model = import_pose.read(options.onnx)
-    size = (options.input_size[0], options.input_size[1]) if options.input_size else None
-    shape = probe.inputs_of(model, size, tuple(options.outputs))
+    shape = probe.inputs_of(model, inputs.input_size(options), tuple(options.outputs))
     skeleton = inputs.skeleton(options) or COCO17
     joints = options.joints or skeleton.keypoints
     layout = one_stage_layout.recognise(shape, probe.run(model, shape), len(joints), options.decoder)

@@ -26,6 +26,11 @@ def skeleton(options: Namespace) -> Skeleton | None:
     return known_skeletons.find(options.skeleton) if options.skeleton else None
 
 
+def input_size(options: Namespace) -> tuple[int, int] | None:
+    """Return the width and height, px, that ``--input-size`` gives a network; None: those of its graph."""
+    return (options.input_size[0], options.input_size[1]) if options.input_size else None
+
+
 def detector(opened: Bundle) -> PersonDetector:
     """Return a detector on one CPU thread."""
     return PersonDetector(opened, OnnxRunner(opened.onnx, threads=1))

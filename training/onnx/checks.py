@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Generic, TypeVar, get_args, get_type_hints
+from typing import Generic, TypeVar, get_args
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from training.data import coco
 from training.evaluation import predictions
 from training.onnx import import_pose
 from training.onnx.import_pose import ThirdPartyModel
-from training.onnx.wrap import NORMALISATIONS, Conventions, PixelConventions
+from training.onnx.wrap import NORMALISATIONS, Colour, Conventions, KeypointConventions
 
 PICTURES = 40
 """Default number of pictures."""
@@ -59,7 +59,7 @@ class Finding:
 
 ModelT = TypeVar("ModelT")
 """A third-party model of one kind."""
-ConventionsT = TypeVar("ConventionsT", bound=PixelConventions)
+ConventionsT = TypeVar("ConventionsT", bound=KeypointConventions)
 """The conventions of that kind."""
 
 
@@ -207,7 +207,7 @@ def other_joints(attempt: Attempt[ModelT, ConventionsT]) -> Iterator[Change[Mode
 def other_colours(attempt: Attempt[ModelT, ConventionsT]) -> Iterator[Change[ModelT, ConventionsT]]:
     """Yield each order of channels with each common normalisation, except the given combination."""
     given = attempt.conventions
-    for colour in get_args(get_type_hints(PixelConventions)["colour"]):
+    for colour in get_args(Colour):
         for name, (mean, deviation) in NORMALISATIONS.items():
             same = (mean, deviation) == (given.mean, given.deviation)
             if same and colour == given.colour:

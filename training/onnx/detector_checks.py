@@ -23,8 +23,7 @@ from training.evaluation import coco_ap
 from training.onnx import import_detector
 from training.onnx.detector_layout import BoxFormat, BoxUnit
 from training.onnx.import_detector import ThirdPartyDetector
-from training.onnx.wrap import NORMALISATIONS
-from training.onnx.wrap_detector import Colour
+from training.onnx.wrap import NORMALISATIONS, Colour
 
 WORTH_TAKING, WORTH_REPORTING = 0.005, 0.02
 """Gain in AP from which another way is taken, and from which it is held against what the user stated."""
@@ -193,9 +192,8 @@ def _cells(imported: ThirdPartyDetector) -> Iterator[Change]:
 
 def _inputs(imported: ThirdPartyDetector) -> Iterator[Change]:
     given = imported.conventions
-    colours: tuple[Colour, ...] = ("rgb", "bgr")
     names = ["bytes"] if imported.takes_bytes else list(NORMALISATIONS)
-    for colour, name in product(colours, names):
+    for colour, name in product(get_args(Colour), names):
         options: dict[str, str] = {"--colour": colour} if colour != given.colour else {}
         options |= {"--normalise": name} if name != given.normalisation else {}
         if options:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from service.pose.backends.runner import open_session
-from training.onnx.probe import ImportRefusedError
+from training.onnx.probe import ImportRefusedError, Shape
 
 USUAL_SIZE = (640, 640)
 """(width, height) in px of an input whose size the graph leaves open."""
@@ -40,6 +40,13 @@ class DetectorProbe:
     size_inputs: Mapping[str, int]
     outputs: Mapping[str, NDArray[Any]]
     class_names: Mapping[int, str]
+
+    @property
+    def shape(self) -> Shape:
+        """The input for pictures, and the outputs' names; without keypoints and cells, which a detector has not."""
+        return Shape(
+            self.input_name, self.input_size, self.channels_first, self.input_type, tuple(self.outputs), 0, (0, 0)
+        )
 
     def size_values(self) -> dict[str, NDArray[Any]]:
         """Return the input's own (width, height) for each of `size_inputs`, so that boxes are in px of the input."""
@@ -72,9 +79,7 @@ def probe(model: onnx.ModelProto, input_size: tuple[int, int] | None) -> Detecto
     name = pictures[0]
     channels_first, size = _picture_shape(inputs[name], input_size)
     found = DetectorProbe(name, size, channels_first, inputs[name].elem_type, sizes, {}, _class_names(model))
-    return DetectorProbe(
-        name, size, channels_first, inputs[name].elem_type, sizes, _run(model, found), found.class_names
-    )
+    return replace(found, outputs=_run(model, found))
 
 
 def _is_size(kind: onnx.TypeProto.Tensor) -> bool:

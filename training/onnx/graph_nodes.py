@@ -11,6 +11,10 @@ from onnx import helper, numpy_helper
 
 from training.networks.onnx_graph import WRAPPER_PREFIX
 
+Value = onnx.ValueInfoProto
+OLDEST_IR = 7
+"""Version of ONNX's file format that the added nodes need."""
+
 
 class GraphNodes:
     """Collects nodes in their order, and constants; all names begin with `WRAPPER_PREFIX`.
@@ -39,11 +43,23 @@ class GraphNodes:
         self.constants.append(numpy_helper.from_array(values, WRAPPER_PREFIX + name))
         return WRAPPER_PREFIX + name
 
+    def array(self, values: NDArray) -> str:
+        """Add a constant under a number; returns its full name."""
+        return self.keep(f"array{len(self.constants)}", values)
+
     def floats(self, *values: float) -> str:
         """Add a constant of float32 numbers, one alone as a scalar; returns its name."""
-        array = np.array(values[0] if len(values) == 1 else values, np.float32)
-        return self.keep(f"floats{len(self.constants)}", array)
+        return self.array(np.array(values[0] if len(values) == 1 else values, np.float32))
 
     def integers(self, *values: int) -> str:
         """Add a constant list of int64 numbers; returns its name."""
-        return self.keep(f"integers{len(self.constants)}", np.array(values, np.int64))
+        return self.array(np.array(values, np.int64))
+
+    def put_around(self, model: onnx.ModelProto, inputs: list[Value], outputs: list[Value]) -> bytes:
+        """Replace the graph of a model by the collected nodes, which contain its own; returns the ONNX file."""
+        graph = helper.make_graph(
+            self.nodes, model.graph.name, inputs, outputs, [*model.graph.initializer, *self.constants]
+        )
+        model.graph.CopyFrom(graph)
+        model.ir_version = max(model.ir_version, OLDEST_IR)
+        return bytes(model.SerializeToString())

@@ -9,11 +9,10 @@ import onnx
 
 from service.pose import bundle
 from service.pose.bundle import Bundle, Manifest
-from training.export import model_card
+from training.export import imported_card
 from training.onnx import import_pose, wrap_detector
 from training.onnx.detector_layout import DetectorLayout
 from training.onnx.detector_probe import DetectorProbe
-from training.onnx.probe import Shape
 from training.onnx.wrap import NORMALISATIONS
 from training.onnx.wrap_detector import DetectorConventions
 
@@ -78,7 +77,6 @@ def make(imported: ThirdPartyDetector, metrics: dict[str, float]) -> Bundle:
 def describe(imported: ThirdPartyDetector, metrics: dict[str, float]) -> Manifest:
     """Make the manifest."""
     found, conventions, layout = imported.found, imported.conventions, imported.layout
-    shape = Shape(found.input_name, found.input_size, found.channels_first, found.input_type, (), 0, (0, 0))
     return Manifest(
         name=imported.name,
         version=imported.version,
@@ -92,7 +90,7 @@ def describe(imported: ThirdPartyDetector, metrics: dict[str, float]) -> Manifes
         fitting=conventions.fitting,
         iou_threshold=1.0 if layout.is_final else None,
         parameters=import_pose.parameters(imported.model),
-        gflops=round(import_pose.multiply_adds(imported.model, shape) / 1e9, 4),
+        gflops=round(import_pose.multiply_adds(imported.model, found.shape) / 1e9, 4),
         metrics=metrics,
         trained_by={
             "imported_from": imported.path.name,
@@ -105,36 +103,13 @@ def describe(imported: ThirdPartyDetector, metrics: dict[str, float]) -> Manifes
 
 
 def _card(manifest: Manifest, imported: ThirdPartyDetector) -> str:
-    width, height = manifest.input_size
-    by, conventions, layout = manifest.trained_by, imported.conventions, imported.layout
-    figures = [f"| {name} | {value:.3f} |" for name, value in manifest.metrics.items()]
-    return "\n".join(
-        [
-            f"# {manifest.name} {manifest.version}",
-            "",
-            f"Imported as a detector of people from `{by['imported_from']}` (sha256 `{by['imported_sha256']}`);",
-            f"{manifest.parameters / 1e6:.2f} M parameters, input {width} x {height} (width x height),",
-            f"{manifest.gflops:.3f} G multiply-adds.",
-            "",
-            f"Origin: {by['origin'] or 'not stated'}.",
-            f"Licence: {by['licence'] or 'not stated; whoever imported it must know it'}.",
-            "Not trained by this project; its training data has terms of its own.",
-            "",
-            "## Conventions",
-            "",
-            "All of these are part of the graph, except how the picture is fitted into the input.",
-            "",
-            f"- Channels: {conventions.colour.upper()}",
-            f"- Mean of pixels 0..255 (R, G, B): {conventions.mean}",
-            f"- Deviation: {conventions.deviation}",
-            f"- Picture in the input: {conventions.fitting}",
-            f"- Outputs: {layout.name}; people are class {layout.person}",
-            f"- Boxes: {layout.box_format}, {layout.unit}",
-            "",
-            *model_card.SCORES_UNKNOWN,
-            "## Figures",
-            "",
-            *(["| figure | value |", "|---|---|", *figures] if figures else ["None measured."]),
-            "",
-        ]
-    )
+    conventions, layout = imported.conventions, imported.layout
+    told = {
+        "Channels": conventions.colour.upper(),
+        "Mean of pixels 0..255 (R, G, B)": conventions.mean,
+        "Deviation": conventions.deviation,
+        "Picture in the input": conventions.fitting,
+        "Outputs": f"{layout.name}; people are class {layout.person}",
+        "Boxes": f"{layout.box_format}, {layout.unit}",
+    }
+    return imported_card.write(manifest, "a detector of people", told, "how the picture is fitted into the input")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from service.pose import bundle
 from service.pose.bundle import Bundle, Manifest
 from service.pose.skeleton import COCO17, Skeleton
-from training.export import model_card
+from training.export import imported_card
 from training.onnx import import_pose, one_stage_graph, probe
 from training.onnx.one_stage_graph import OneStageConventions
 from training.onnx.one_stage_layout import LayoutName, OutputLayout
@@ -178,32 +178,8 @@ def make(imported: OneStageModel, conventions: OneStageConventions, metrics: dic
 
 
 def _card(manifest: Manifest) -> str:
-    width, height = manifest.input_size
     by: dict[str, Any] = manifest.trained_by
-    figures = [f"| {name} | {value:.3f} |" for name, value in manifest.metrics.items()]
-    return "\n".join(
-        [
-            f"# {manifest.name} {manifest.version}",
-            "",
-            f"Imported as a {manifest.role} from `{by['imported_from']}` (sha256 `{by['imported_sha256']}`), layout",
-            f"`{by['layout']}`: finds people and their keypoints in a whole picture, without a detector.",
-            f"{manifest.parameters / 1e6:.2f} M parameters, input {width} x {height} (width x height),",
-            f"{manifest.gflops:.3f} G multiply-adds.",
-            "",
-            f"Origin: {by['origin'] or 'not stated'}.",
-            f"Licence: {by['licence'] or 'not stated; whoever imported it must know it'}.",
-            "Not trained by this project; its training data has terms of its own.",
-            "",
-            "## Conventions",
-            "",
-            "All of these are part of the graph, except the fitting.",
-            "",
-            *(f"- {name.replace('_', ' ')}: {value}" for name, value in by["conventions"].items() if name != "joints"),
-            "",
-            *model_card.SCORES_UNKNOWN,
-            "## Figures",
-            "",
-            *(["| figure | value |", "|---|---|", *figures] if figures else ["None measured."]),
-            "",
-        ]
-    )
+    told = {"layout": by["layout"]} | {name.replace("_", " "): value for name, value in by["conventions"].items()}
+    del told["joints"]
+    what = f"a one-stage {manifest.role}, which finds people and their keypoints in a whole picture,"
+    return imported_card.write(manifest, what, told, "the fitting")

@@ -6,14 +6,14 @@ import math
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import onnx
 
 from service.pose import bundle
 from service.pose.bundle import Bundle, Manifest
 from service.pose.skeleton import COCO17, Skeleton
-from training.export import model_card
+from training.export import imported_card
 from training.onnx import wrap
 from training.onnx.probe import ImportRefusedError, Shape
 from training.onnx.wrap import Conventions
@@ -161,37 +161,13 @@ def multiply_adds(model: onnx.ModelProto, shape: Shape) -> int:
 
 
 def _card(manifest: Manifest, conventions: Conventions) -> str:
-    width, height = manifest.input_size
-    by: dict[str, Any] = manifest.trained_by
-    figures = [f"| {name} | {value:.3f} |" for name, value in manifest.metrics.items()]
-    return "\n".join(
-        [
-            f"# {manifest.name} {manifest.version}",
-            "",
-            f"Imported as a {manifest.role} from `{by['imported_from']}` (sha256 `{by['imported_sha256']}`);",
-            f"{manifest.parameters / 1e6:.2f} M parameters, input {width} x {height} (width x height),",
-            f"{manifest.gflops:.3f} G multiply-adds.",
-            "",
-            f"Origin: {by['origin'] or 'not stated'}.",
-            f"Licence: {by['licence'] or 'not stated; whoever imported it must know it'}.",
-            "Not trained by this project; its training data has terms of its own.",
-            "",
-            "## Conventions",
-            "",
-            "All of these are part of the graph, except the box padding.",
-            "",
-            f"- Channels: {conventions.colour.upper()}",
-            f"- Mean of pixels 0..255 (R, G, B): {conventions.mean}",
-            f"- Deviation: {conventions.deviation}",
-            f"- Box padding: {manifest.box_padding:g}",
-            f"- Shift of keypoints: {conventions.shift} crop px",
-            f"- Activation: {conventions.activation}",
-            f"- Scale of scores: {conventions.scale:g}",
-            "",
-            *model_card.SCORES_UNKNOWN,
-            "## Figures",
-            "",
-            *(["| figure | value |", "|---|---|", *figures] if figures else ["None measured."]),
-            "",
-        ]
-    )
+    told = {
+        "Channels": conventions.colour.upper(),
+        "Mean of pixels 0..255 (R, G, B)": conventions.mean,
+        "Deviation": conventions.deviation,
+        "Box padding": manifest.box_padding,
+        "Shift of keypoints": f"{conventions.shift} crop px",
+        "Activation": conventions.activation,
+        "Scale of scores": conventions.scale,
+    }
+    return imported_card.write(manifest, f"a {manifest.role}", told, "the box padding")

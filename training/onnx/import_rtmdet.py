@@ -6,7 +6,7 @@ from pathlib import Path
 
 from service.pose import bundle
 from service.pose.bundle import Bundle, Manifest
-from training.export import model_card, to_onnx
+from training.export import imported_card, to_onnx
 from training.networks import rtmdet
 from training.networks.served import served_network
 from training.onnx.probe import ImportRefusedError
@@ -62,27 +62,5 @@ def make(
             "licence": licence,
         },
     )
-    return Bundle(Path(name), manifest, graph, _card(manifest))
-
-
-def _card(manifest: Manifest) -> str:
-    width, height = manifest.input_size
-    by = manifest.trained_by
-    return "\n".join(
-        [
-            f"# {manifest.name} {manifest.version}",
-            "",
-            f"Imported as a detector of people from `{by['imported_from']}` (sha256 `{by['imported_sha256']}`);",
-            f"{manifest.parameters / 1e6:.2f} M parameters, pictures of the area of {width} x {height} px.",
-            "",
-            f"Origin: {by['origin'] or 'not stated'}.",
-            f"Licence: {by['licence'] or 'not stated; whoever imported it must know it'}.",
-            "Not trained by this project; its training data has terms of its own.",
-            "",
-            *model_card.SCORES_UNKNOWN,
-            "## Figures",
-            "",
-            "None measured.",
-            "",
-        ]
-    )
+    what = "a detector of people, which takes pictures of any size,"
+    return Bundle(Path(name), manifest, graph, imported_card.write(manifest, what, {}))

@@ -18,7 +18,7 @@ from service.pose.skeleton import Skeleton
 from training.onnx.graph_nodes import GraphNodes
 from training.onnx.one_stage_layout import OutputLayout
 from training.onnx.probe import BOX, ImportRefusedError, Shape
-from training.onnx.wrap import THEIRS, PixelConventions, feed, joint_order, takes_batches
+from training.onnx.wrap import THEIRS, KeypointConventions, feed, joint_order, takes_batches
 
 PICTURES_AXIS = "pictures"
 MAX_PEOPLE = 100
@@ -26,14 +26,14 @@ MAX_PEOPLE = 100
 CANDIDATES = 1000
 """Rows that non-maximum suppression compares at most, those of the highest scores."""
 MIN_CANDIDATE_SCORE = 1e-3
-"""Rows with a lower score are nobody."""
+"""Rows with a lower score are left out."""
 OLDEST_OPSET = 11
 """Older operator sets lack `ScatterND`, `GatherElements` and others that are added."""
 EVERYTHING = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True, slots=True)
-class OneStageConventions(PixelConventions):
+class OneStageConventions(KeypointConventions):
     """The conventions of a one-stage network.
 
     Attributes:
@@ -129,26 +129,20 @@ class _Builder(GraphNodes):
 
     def build(self, pictures: str | int) -> bytes:
         """Build the graph, for ``pictures`` at a time."""
-        graph = self._model.graph
         width, height = self._shape.input_size
         feed(self, "pixels", self._conventions, self._shape)
-        self.nodes += list(graph.node)
+        self.nodes += list(self._model.graph.node)
         boxes, scores, keypoints = self._read()
         self._select(self._pack(boxes, scores, keypoints))
         sizes = {"scores": (), "boxes": (BOX,), "keypoints": (len(self._order), 3)}
-        made = helper.make_graph(
-            self.nodes,
-            graph.name,
+        return self.put_around(
+            self._model,
             [helper.make_tensor_value_info("pixels", TensorProto.UINT8, [pictures, height, width, 3])],
             [
                 helper.make_tensor_value_info(name, TensorProto.FLOAT, [pictures, MAX_PEOPLE, *size])
                 for name, size in sizes.items()
             ],
-            [*graph.initializer, *self.constants],
         )
-        self._model.graph.CopyFrom(made)
-        self._model.ir_version = max(self._model.ir_version, 7)
-        return bytes(self._model.SerializeToString())
 
     def _slice(self, tensor: str, start: int, end: int, axis: int = 2) -> str:
         bounds = (self.integers(start), self.integers(end), self.integers(axis))
@@ -254,7 +248,7 @@ class _Builder(GraphNodes):
         return self.add("Gather", both, self.integers(*self._order), axis=2)
 
     def _pack(self, boxes: str, scores: str, keypoints: str) -> str:
-        """Put everything about a person in a row, (N, Q + MAX_PEOPLE, 5 + 3 K); the last rows are nobody's."""
+        """Put everything about a person in a row, (N, Q + MAX_PEOPLE, 5 + 3 K); the last rows are zeros."""
         flat = self._reshape(keypoints, 0, 0, 3 * len(self._order))
         rows = self.add("Concat", boxes, scores, flat, axis=2)
         return self.add("Pad", rows, self.integers(0, 0, 0, 0, MAX_PEOPLE, 0))

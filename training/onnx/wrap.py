@@ -27,6 +27,7 @@ THEIRS = "theirs/"
 """Prefix of all names that the original graph had."""
 OUTPUTS = {"heatmap": ("heatmaps",), "simcc": ("along_x", "along_y")}
 Triple = tuple[float, float, float]
+Colour = Literal["rgb", "bgr"]
 NORMALISATIONS: dict[str, tuple[Triple, Triple]] = {
     "imagenet": (IMAGENET_MEAN, IMAGENET_DEVIATION),
     "unit": ((0.0, 0.0, 0.0), (255.0, 255.0, 255.0)),
@@ -38,26 +39,35 @@ NORMALISATIONS: dict[str, tuple[Triple, Triple]] = {
 
 @dataclass(frozen=True, slots=True)
 class PixelConventions:
-    """What third-party models of all kinds have conventions for.
+    """What third-party models of all kinds expect of their input.
 
     Attributes:
         colour: Order of the input channels.
         mean: Of R, G, B, subtracted from pixels 0..255.
         deviation: Of R, G, B; divides the difference.
+    """
+
+    colour: Colour = "rgb"
+    mean: Triple = NORMALISATIONS["imagenet"][0]
+    deviation: Triple = NORMALISATIONS["imagenet"][1]
+
+
+@dataclass(frozen=True, slots=True)
+class KeypointConventions(PixelConventions):
+    """The conventions of a model of any kind that estimates keypoints.
+
+    Attributes:
         shift: Offset to add to its keypoints, (x, y) in px of its input; (-1.5, -1.5) for a network of stride 4 that
             was trained without half-pixel terms.
         joints: Names of the output keypoints in the order of the model; those that the skeleton lacks are dropped.
     """
 
-    colour: Literal["rgb", "bgr"] = "rgb"
-    mean: Triple = NORMALISATIONS["imagenet"][0]
-    deviation: Triple = NORMALISATIONS["imagenet"][1]
     shift: tuple[float, float] = (0.0, 0.0)
     joints: tuple[str, ...] = COCO17.keypoints
 
 
 @dataclass(frozen=True, slots=True)
-class Conventions(PixelConventions):
+class Conventions(KeypointConventions):
     """The conventions of a model for one person's crop.
 
     Attributes:
@@ -156,11 +166,10 @@ class _GraphBuilder(GraphNodes):
 
     def build(self, by_one: bool) -> bytes:
         """Build the graph; with ``by_one`` it runs the model in a loop over the pictures."""
-        graph = self._model.graph
         width, height = self._shape.input_size
         one = self.add("Reshape", "crop", self.keep("one", np.array([1, height, width, 3]))) if by_one else "pixels"
         feed(self, one, self._conventions, self._shape)
-        self.nodes += list(graph.node)
+        self.nodes += list(self._model.graph.node)
         count, (w, h) = len(self._order), self._shape.cells
         sizes = {"heatmaps": (count, h, w), "along_x": (count, w), "along_y": (count, h)}
         names = OUTPUTS[self._decoder]
@@ -170,25 +179,19 @@ class _GraphBuilder(GraphNodes):
                 last = self.add("Reshape", last, self.keep(f"{ours}/size", np.array(sizes[ours])))
             self.nodes.append(helper.make_node("Identity", [last], [f"{WRAPPER_PREFIX}{ours}" if by_one else ours]))
         people: list[str | int] = ["people"]
-        nodes = self.nodes
         if by_one:
             body = helper.make_graph(
-                nodes,
+                self.nodes,
                 f"{WRAPPER_PREFIX}one",
                 [helper.make_tensor_value_info("crop", TensorProto.UINT8, [height, width, 3])],
                 [helper.make_tensor_value_info(WRAPPER_PREFIX + it, TensorProto.FLOAT, sizes[it]) for it in names],
             )
-            nodes = [helper.make_node("Scan", ["pixels"], list(names), body=body, num_scan_inputs=1)]
-        made = helper.make_graph(
-            nodes,
-            graph.name,
+            self.nodes = [helper.make_node("Scan", ["pixels"], list(names), body=body, num_scan_inputs=1)]
+        return self.put_around(
+            self._model,
             [helper.make_tensor_value_info("pixels", TensorProto.UINT8, [*people, height, width, 3])],
             [helper.make_tensor_value_info(it, TensorProto.FLOAT, [*people, *sizes[it]]) for it in names],
-            [*graph.initializer, *self.constants],
         )
-        self._model.graph.CopyFrom(made)
-        self._model.ir_version = max(self._model.ir_version, 7)
-        return bytes(self._model.SerializeToString())
 
     def _read(self, output: str, axis: int) -> str:
         """Add the nodes from an output of the model to scores in the skeleton's order; returns their name."""

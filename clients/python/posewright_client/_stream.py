@@ -7,7 +7,7 @@ import json
 import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -198,7 +198,7 @@ class AsyncStream(AsyncIterator[StreamResult]):
         Raises:
             StreamClosed, ProblemError, TransportError: The connection could not be opened, or ended early.
         """
-        async with await self._endpoint.open() as connection:
+        async with _closing(await self._endpoint.open()) as connection:
             if connection.subprotocol != SUBPROTOCOL:
                 raise BadReply(
                     f"{self._endpoint.url}: expected subprotocol {SUBPROTOCOL}, got {connection.subprotocol}"
@@ -243,6 +243,19 @@ class AsyncStream(AsyncIterator[StreamResult]):
                 raise Timeout(
                     f"/stream: the server accepted no frame for {self._options.reply_timeout_s:g} s"
                 ) from error
+
+
+@asynccontextmanager
+async def _closing(connection: ClientConnection) -> AsyncIterator[ClientConnection]:
+    """Close a connection at the end of a block; wholly, even if the task is cancelled meanwhile."""
+    try:
+        yield connection
+    finally:
+        closing = asyncio.ensure_future(connection.close())
+        try:
+            await asyncio.shield(closing)
+        finally:
+            await asyncio.wait({closing})
 
 
 class _ChangeSignal:

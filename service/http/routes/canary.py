@@ -5,18 +5,15 @@ from __future__ import annotations
 import asyncio
 
 from fastapi import APIRouter, Request
-from pydantic import ValidationError
 from starlette.responses import Response
 
-from service.errors import BadRequest, shown
 from service.http import openapi
 from service.http.routes.call import JSON
-from service.http.routes.control import read_body, require_control
+from service.http.routes.control import parse_body, read_body, require_control
 from service.inference.canary import Canary
 from service.inference.repository import ModelRepository
 from service.wire import documents
 from service.wire.canary import CanaryRequest, write_canary
-from service.wire.problem_documents import validation_error
 
 router = APIRouter()
 KNOW_S = 5.0
@@ -33,7 +30,7 @@ async def show_canary(request: Request) -> Response:
 async def start_canary(request: Request) -> Response:
     """Let a candidate answer a share of the callers of `auto`, or change its share."""
     require_control(request)
-    wanted = _read_wanted(await read_body(request))
+    wanted = parse_body(CanaryRequest, await read_body(request), '{"model": "student-s", "share": 0.1}')
     canary: Canary = request.app.state.canary
     await _know(request, wanted.model)
     canary.start(wanted.model, wanted.share)
@@ -67,24 +64,6 @@ async def _know(request: Request, name: str) -> None:
     if model is None or model.network is None:
         repository: ModelRepository = request.app.state.repository
         await asyncio.to_thread(repository.catch_up, KNOW_S)
-
-
-def _read_wanted(content: bytes) -> CanaryRequest:
-    """Read the body of PUT /canary.
-
-    Raises:
-        BadRequest: It is no JSON.
-        BadParameter: It lacks a field, or has a value that is not valid.
-    """
-    try:
-        return CanaryRequest.model_validate_json(content)
-    except ValidationError as error:
-        faults = error.errors(include_url=False)
-        if faults[0]["type"] == "json_invalid":
-            raise BadRequest(
-                f'expected JSON {{"model": NAME, "share": 0 to 1}}, got {shown(content[:80])}; send an object with both'
-            ) from None
-        raise validation_error([{**fault, "loc": ("body", *fault["loc"])} for fault in faults]) from None
 
 
 def _state(canary: Canary) -> Response:

@@ -1,12 +1,18 @@
-"""Changes of what the server answers with, by /v2/repository and /canary: who may make them, and their small bodies."""
+"""Calls that change the server, of /v2/repository, /canary, /sources and /jobs: who may send them, and small bodies."""
 
 from __future__ import annotations
 
-from fastapi import Request
+from typing import TypeVar
 
-from service.errors import BadRequest, EmptyBody, ModelControlForbidden, TooLarge, shown
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+
+from service.errors import BadRequest, EmptyBody, ModelControlForbidden, ServiceError, TooLarge, shown
 from service.http.body import Body
 from service.streaming.origin import is_of
+from service.wire.problem_documents import validation_error
+
+T = TypeVar("T", bound=BaseModel)
 
 MAX_BYTES = 65_536
 """Maximum size of a body, which holds nothing but a few options."""
@@ -27,19 +33,47 @@ def require_control(request: Request) -> None:
             "expected a server that was started with --model-control explicit (POSEWRIGHT_MODEL_CONTROL), got one "
             f"with {settings.model_control}; its operator can allow to change models"
         )
-    if comes_from_elsewhere(request):
-        raise ModelControlForbidden(
-            "expected a call from a program or from a page of this server, got one from a page of "
-            f"{shown(request.headers.get('origin'))}; the operator can name that origin with --cors-origins"
-        )
+    require_same_site(request, ModelControlForbidden)
 
 
-def comes_from_elsewhere(request: Request) -> bool:
-    """Whether a page of another site sent a call: a browser lets any page POST to any server."""
+def require_same_site(request: Request, refusal: type[ServiceError]) -> None:
+    """Refuse a call that a page of another site sent: a browser lets any page POST to any server.
+
+    Raises:
+        ServiceError: Of the type ``refusal``.
+    """
     origin = request.headers.get("origin")
-    settings = request.app.state.service.settings
-    own = origin is None or origin in settings.cors_origins or is_of(origin, request.headers.get("host", ""))
-    return not own
+    allowed = request.app.state.service.settings.cors_origins
+    if origin is None or origin in allowed or is_of(origin, request.headers.get("host", "")):
+        return
+    raise refusal(
+        f"expected a call from a program or from a page of this server, got one from a page of {shown(origin)}; the "
+        "operator can name that origin with --cors-origins"
+    )
+
+
+def parse_body(model: type[T], content: bytes, example: str, *, has_secrets: bool = False) -> T:
+    """Read a JSON body.
+
+    Args:
+        model: What it must be.
+        content: The body.
+        example: A valid body, for the message.
+        has_secrets: Whether it may hold passwords, so that messages must not repeat what came.
+
+    Raises:
+        BadRequest: It is no JSON.
+        BadParameter: It lacks a field, or has a value that is not valid.
+    """
+    try:
+        return model.model_validate_json(content)
+    except ValidationError as error:
+        faults = error.errors(include_url=False)
+        if faults[0]["type"] == "json_invalid":
+            got = "something else" if has_secrets else shown(content[:80])
+            raise BadRequest(f"expected a JSON object such as {example}, got {got}") from None
+        hidden = {"input": "(not shown)"} if has_secrets else {}
+        raise validation_error([{**it, "loc": ("body", *it["loc"]), **hidden} for it in faults]) from None
 
 
 async def read_body(request: Request) -> bytes:

@@ -10,15 +10,14 @@ from typing import Annotated, Any
 from urllib.parse import unquote, urlsplit
 
 from fastapi import APIRouter, Query, Request
-from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from service.errors import BadRequest, JobsDisabled, shown
+from service.errors import JobsDisabled
 from service.http import openapi_jobs
 from service.http.job_result import send_file, send_lines
 from service.http.routes.call import JSON
-from service.http.routes.control import comes_from_elsewhere, read_body
+from service.http.routes.control import parse_body, read_body, require_same_site
 from service.http.video_body import VideoForm, receive_video, video_form
 from service.inference.state import Service
 from service.jobs import transfer
@@ -32,7 +31,6 @@ from service.video.frames import require_av
 from service.wire import documents
 from service.wire.caller import CALLER_KEY, Caller
 from service.wire.job import JobList, JobOptions, JobQuery, JobReply, JobRequest, ResultQuery
-from service.wire.problem_documents import validation_error
 from service.wire.query import resolve
 
 router = APIRouter()
@@ -43,7 +41,7 @@ _UNSAFE = re.compile(r"[^\w .()+-]")
 async def create_job(request: Request, query: Annotated[JobQuery, Query()]) -> Response:
     """Process a video in the background; the answer tells where to ask for it."""
     store = _store(request)
-    _require_same_site(request)
+    require_same_site(request, JobsDisabled)
     require_av()
     form = video_form(request)
     await run_in_threadpool(store.require_place)
@@ -71,7 +69,7 @@ async def show_job(request: Request, job_id: str) -> Response:
 @router.post("/jobs/{job_id}/cancel", **openapi_jobs.SHOW)
 async def cancel_job(request: Request, job_id: str) -> Response:
     """Stop a job for good; the frames that are answered stay. An ended job stays as it is."""
-    _require_same_site(request)
+    require_same_site(request, JobsDisabled)
     record = await _find(request, job_id)
     await run_in_threadpool(_store(request).cancel, record)
     request.app.state.job_runner.wake()
@@ -81,7 +79,7 @@ async def cancel_job(request: Request, job_id: str) -> Response:
 @router.delete("/jobs/{job_id}", **openapi_jobs.DELETE)
 async def delete_job(request: Request, job_id: str) -> Response:
     """Stop a job if it runs, and delete its video and its results."""
-    _require_same_site(request)
+    require_same_site(request, JobsDisabled)
     await run_in_threadpool(_store(request).delete, await _find(request, job_id))
     return Response(status_code=204)
 
@@ -104,19 +102,6 @@ def _store(request: Request) -> JobStore:
             "(POSEWRIGHT_JOBS_DIR)"
         )
     return store
-
-
-def _require_same_site(request: Request) -> None:
-    """Refuse calls of pages of other sites: a browser lets any page POST to any server.
-
-    Raises:
-        JobsDisabled: It is one.
-    """
-    if comes_from_elsewhere(request):
-        raise JobsDisabled(
-            "expected a call from a program or from a page of this server, got one from a page of "
-            f"{shown(request.headers.get('origin'))}; the operator can name that origin with --cors-origins"
-        )
 
 
 def _owner(request: Request) -> str | None:
@@ -156,7 +141,8 @@ async def _from_upload(request: Request, query: JobQuery, form: VideoForm) -> Jo
 async def _from_url(request: Request, query: JobQuery) -> JobRecord:
     """Check an address and make the job of its video, which fetches it when its turn comes."""
     store, service = _store(request), request.app.state.service
-    wanted = _read_wanted(await read_body(request))
+    example = '{"url": "https://…/video.mp4"}'
+    wanted = parse_body(JobRequest, await read_body(request), example, has_secrets=True)
     given = query.model_dump(exclude={"name"}, exclude_unset=True)
     given |= wanted.options.model_dump(exclude_unset=True)
     options = _checked(JobOptions.model_validate(given), service)
@@ -181,24 +167,6 @@ def _checked(options: JobOptions, service: Service) -> JobOptions:
     """Check that the models can answer with these options now, so that the caller learns it at once."""
     resolve(options, service.registry, service.settings)
     return options
-
-
-def _read_wanted(content: bytes) -> JobRequest:
-    """Read a JSON body.
-
-    Raises:
-        BadRequest: It is no JSON.
-        BadParameter: It lacks a field, or has a value that is not valid.
-    """
-    try:
-        return JobRequest.model_validate_json(content)
-    except ValidationError as error:
-        faults = error.errors(include_url=False)
-        if faults[0]["type"] == "json_invalid":
-            raise BadRequest(
-                f'expected JSON {{"url": …}}, got {shown(content[:80])}; send an object, or the video itself'
-            ) from None
-        raise validation_error([{**fault, "loc": ("body", *fault["loc"])} for fault in faults]) from None
 
 
 def _name(given: str | None) -> str:

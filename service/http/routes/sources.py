@@ -10,10 +10,10 @@ from pydantic import ValidationError
 from starlette.responses import Response
 from starlette.websockets import WebSocketDisconnect
 
-from service.errors import BadRequest, ServiceError, SourceForbidden, UnknownSource, shown
+from service.errors import BadRequest, ServiceError, SourceForbidden, UnknownSource
 from service.http import openapi
 from service.http.routes.call import JSON
-from service.http.routes.control import comes_from_elsewhere, read_body
+from service.http.routes.control import read_body, require_same_site
 from service.inference.state import Service
 from service.sources.messages import SourceRequest
 from service.sources.open_sources import Sources
@@ -110,11 +110,7 @@ def _changing(request: Request) -> Sources:
         SourceForbidden: There are none, or a page of another site sent the call.
     """
     sources = _sources(request)
-    if comes_from_elsewhere(request):
-        raise SourceForbidden(
-            "expected a call from a program or from a page of this server, got one from a page of "
-            f"{shown(request.headers.get('origin'))}; the operator can name that origin with --cors-origins"
-        )
+    require_same_site(request, SourceForbidden)
     return sources
 
 

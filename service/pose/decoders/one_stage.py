@@ -26,7 +26,7 @@ def decode(outputs: list[Floats], to_image: Floats) -> tuple[Boxes, Floats, Floa
         in image px, and their scores float32 (N, K).
     """
     scores, boxes, keypoints = (it[0] for it in outputs)
-    # A number that is none must not reach a caller; nor can a box be placed by it.
+    # NaN and infinity, which half-precision graphs may give, must not reach a caller.
     known = (scores > 0) & np.isfinite(boxes).all(axis=1) & np.isfinite(keypoints).all(axis=(1, 2))
     scores, boxes, keypoints = scores[known], boxes[known], keypoints[known]
     affines = np.broadcast_to(to_image, (len(scores), 2, 3))
