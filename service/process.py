@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from service import logs
 from service.app import create_app, package_version
 from service.http.server import Server
+from service.inference import heap
 from service.settings import Settings
 
 
@@ -33,6 +34,8 @@ def serve(settings: Settings, listener: socket.socket, announce: Callable[[str],
         BackendError: The execution provider does not work on this machine.
     """
     logs.configure(settings)
+    if settings.model_control != "none":
+        heap.use_one_arena()
     app = create_app(settings)
     if settings.workers > 1:  # a process that is not ready must not take connections from those that are
         app.state.registry.warm_up()
