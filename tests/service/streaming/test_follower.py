@@ -136,14 +136,13 @@ def test_stages_are_timed(registry: ModelRegistry) -> None:
     assert list(stopwatch.laps_ms) == ["queue", "decode", "detect", "pose", "track"]
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(
     st.sampled_from(["grey", "colours", "noise", "bodies"]),
     st.sampled_from([1, 3, 10, 1000]),
     st.sampled_from([2.0, 10.0, 30.0]),
     st.integers(0, 999),
 )
-@settings(max_examples=30)
 def test_a_person_who_vanishes_is_reported_for_three_more_frames_at_most(
     registry: ModelRegistry, background: str, detect_every: int, fps: float, seed: int
 ) -> None:
