@@ -119,6 +119,7 @@ def test_a_network_with_batch_norms_cannot_begin_with_a_bundle(tmp_path: Path) -
         initial_weights.read(tiny_recipe(network=LITE0, init_from=str(tmp_path / "before")), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_folded_detector_can_begin_with_a_bundle(tmp_path: Path, data_root: Path) -> None:
     network = {"kind": "detector", "backbone": "lite0", "decoder_width": 16, "input_size": [128, 96]}
     start = to_onnx.export(fresh("detector", network=network, name="before"), tmp_path / "before", "3")

@@ -175,6 +175,7 @@ def test_an_imported_model_can_be_served(
     assert score.ap > 0.99
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("described", "given", "named"),
     [

@@ -213,6 +213,7 @@ def test_minutes_bound_a_run_once_and_for_all(data_root: Path, tmp_path: Path, s
     )
 
 
+@pytest.mark.slow
 def test_an_interrupted_ablation_goes_on_as_if_nothing_had_happened(data_root: Path, tmp_path: Path) -> None:
     """Killed in the middle of a run, and once more behind it, before it was scored."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"

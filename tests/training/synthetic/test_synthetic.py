@@ -51,6 +51,7 @@ def facing(identity: int, yaw: float = 180.0) -> tuple[Camera, Stage]:
     return camera, Stage(camera, (cast.place(posed, yaw, 0.0, 4.0),), (), around)
 
 
+@pytest.mark.slow
 def test_a_picture_is_a_function_of_seed_and_number() -> None:
     assert scene.render(SMALL, 4) == scene.render(SMALL, 4)
     assert scene.render(SMALL, 4).jpeg != scene.render(SMALL, 5).jpeg
@@ -191,6 +192,7 @@ def first_hit(stage: Stage, joint: np.ndarray) -> tuple[int, float]:
     return best
 
 
+@pytest.mark.slow
 def test_visibility_agrees_with_rays(stages: list[tuple[Stage, drawing.Drawn]]) -> None:
     agree, total, hidden = 0, 0, 0
     for stage, drawn in stages[:4]:
