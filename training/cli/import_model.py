@@ -154,9 +154,8 @@ def _recognise_top_down(options: Namespace) -> str | None:
         ImportRefusedError: The outputs are others, and an option says that it is a pose network.
     """
     model = import_pose.read(options.onnx)
-    size = (options.input_size[0], options.input_size[1]) if options.input_size else None
     try:
-        shape = probe.inputs_of(model, size, tuple(options.outputs))
+        shape = probe.inputs_of(model, inputs.input_size(options), tuple(options.outputs))
         found = probe.run(model, shape)
     except probe.ImportRefusedError:
         if _is_pose(options):
