@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -90,7 +91,7 @@ class ModelRepository:
         self._canary = canary
         self._previous: dict[str, Model] = {}
         self._turn = threading.Lock()
-        self._waiting = 0
+        self._places = threading.BoundedSemaphore(MAX_WAITING)
 
     def previous(self, name: str) -> Model | None:
         """Get the version to which `roll_back` would return; None if there is none."""
@@ -134,38 +135,35 @@ class ModelRepository:
         """
         if not self._registry.wait_until_warm(0):
             self._registry.require_ready()
-        if self._waiting >= MAX_WAITING:
+        if not self._places.acquire(blocking=False):
             raise QueueFull(
                 f"expected at most {MAX_WAITING} changes of models to wait, got one more; try again in 5 s",
                 headers={"Retry-After": "5"},
                 retry_after_s=5,
                 capacity=MAX_WAITING,
             )
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Model] = loop.create_future()
+        answer: Future[Model] = Future()
+        answer.set_running_or_notify_cancel()  # the change is made even if its caller leaves
+        # Not a pool's thread: the process would wait for it at its end, however long the backend takes.
+        work = threading.Thread(target=self._work, args=(answer, action, name), name=f"model-{name[:40]}", daemon=True)
+        work.start()
+        try:
+            return await asyncio.wrap_future(answer)
+        finally:
+            del answer  # it holds an error whose traceback holds this frame, and thereby the model
 
-        def work() -> None:
-            model, error = None, None
+    def _work(self, answer: Future[Model], action: Action, name: str) -> None:
+        """Make a change and pass its result on."""
+        try:
             try:
                 model = self.change(action, name)
-            except BaseException as raised:  # noqa: BLE001 - raised again where the call is awaited
-                error = raised
-            with suppress(RuntimeError):  # the loop has closed: the server stopped meanwhile
-                loop.call_soon_threadsafe(settle, model, error)
-
-        def settle(model: Model | None, error: BaseException | None) -> None:
-            self._waiting -= 1
-            if answer.cancelled():
-                return
-            if model is not None:
-                answer.set_result(model)
-            elif error is not None:
-                answer.set_exception(error)
-
-        self._waiting += 1
-        # Not a pool's thread: the process would wait for it at its end, however long the backend takes.
-        threading.Thread(target=work, name=f"model-{name[:40]}", daemon=True).start()
-        return await answer
+            finally:
+                self._places.release()
+            answer.set_result(model)
+        except BaseException as error:  # noqa: BLE001 - raised again where the call is awaited
+            answer.set_exception(error)
+        finally:
+            del answer  # as in `run`
 
     def change(self, action: Action, name: str) -> Model:
         """Make a change, in this process and by the journal in the others; one change is made at a time.

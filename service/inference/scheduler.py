@@ -174,6 +174,7 @@ class Scheduler:
         finally:
             timer.cancel()
             self._withdraw(job, loop)
+            del job  # it holds an error whose traceback holds this frame, and thereby the model
 
     def close(self, patience_s: float = 10.0) -> None:
         """Finish the waiting jobs and end the threads; return after ``patience_s`` even if some still run."""

@@ -82,7 +82,7 @@ class ManagedSource:
         self._setup, self._service, self._allowed = setup, service, allowed
         self.skeleton = setup.query.request.choice.model.estimator.skeleton
         self._on_state = on_state
-        self._worker = FrameWorker(service, setup, f"source {name}", self._write)
+        self._worker: FrameWorker[SourceResult] = FrameWorker(service, setup, f"source {name}")
         self._viewers: tuple[ViewerSession, ...] = ()  # replaced, never changed: an inference thread reads it
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()  # set when a frame waits, or when the source must stop
@@ -165,6 +165,7 @@ class ManagedSource:
         left_s = max(0.0, ends_s - time.monotonic())
         await asyncio.gather(*(asyncio.to_thread(it.close, left_s) for it in boxes))
         await asyncio.to_thread(self._reader.join, max(0.0, ends_s - time.monotonic()))
+        del self._reader  # its events hold this source, and thereby the model
 
     def entry(self) -> dict[str, Any]:
         """Write a `SourceEntry`."""
@@ -258,7 +259,7 @@ class ManagedSource:
                 return
             self._wake.clear()
             try:
-                outcome = await self._worker.answer()
+                outcome = await self._worker.answer(self._write)
             except Unavailable:  # the server is stopping
                 return
             except CloseStream as hung:

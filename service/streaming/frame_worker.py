@@ -50,16 +50,15 @@ class FrameOutcome(Generic[T]):
 class FrameWorker(Generic[T]):
     """Takes frames from a stream's queue and runs inference on them. Used on the event loop."""
 
-    def __init__(self, service: Service, setup: StreamSetup, name: str, write: Write[T]) -> None:
+    def __init__(self, service: Service, setup: StreamSetup, name: str) -> None:
         """Prepare; nothing runs before `answer`.
 
         Args:
             service: The server's parts.
             setup: Of the stream.
             name: Of the stream, for the log.
-            write: Called on the inference thread with each frame, its people and the stopwatch, which it ends.
         """
-        self._service, self._setup, self._name, self._write = service, setup, name, write
+        self._service, self._setup, self._name = service, setup, name
         self._job: FrameJob | None = None  # the job whose frame is not answered yet
         self._late: FrameJob | None = None  # a job that missed its deadline and may still be running
         self._late_waits = 0  # frames that waited for it in vain
@@ -74,8 +73,11 @@ class FrameWorker(Generic[T]):
         in_progress = self._job is not None and self._job.close() is not None
         return len(self._setup.queue) + in_progress
 
-    async def answer(self) -> FrameOutcome[T] | None:
+    async def answer(self, write: Write[T]) -> FrameOutcome[T] | None:
         """Process the frame that is next when a thread is free; None where none waits then.
+
+        Args:
+            write: Called on the inference thread with the frame, its people and the stopwatch, which it ends.
 
         Raises:
             Unavailable: The server is stopping.
@@ -86,11 +88,11 @@ class FrameWorker(Generic[T]):
         job = self._job = FrameJob(self._setup.queue)
         try:
             await self._wait_for_late_job()
-            result = await self._service.scheduler.run(lambda _: self._infer(job), lane="stream", admitted=True)
+            result = await self._service.scheduler.run(lambda _: self._infer(job, write), lane="stream", admitted=True)
         except (Unavailable, CloseStream):
             raise
         except ServiceError as failure:
-            error = failure
+            error = failure.with_traceback(None)  # which holds this frame, and thereby the model
         except Exception:
             log.exception("stream %s: a frame failed", self._name)
             error = internal_error()
@@ -125,7 +127,7 @@ class FrameWorker(Generic[T]):
             )
         self._late, self._late_waits = None, 0
 
-    def _infer(self, job: FrameJob) -> T | None:
+    def _infer(self, job: FrameJob, write: Write[T]) -> T | None:
         """Process the job's frame on an inference thread."""
         taken = job.start()
         if taken is None:
@@ -144,7 +146,7 @@ class FrameWorker(Generic[T]):
                 tracked = setup.follower.infer(content, frame.time_s, stopwatch)
             if self._service.shadow is not None and file is not None:
                 self._service.shadow.offer(file, setup.query.request, tracked.prediction)
-            return self._write(taken, tracked, stopwatch)
+            return write(taken, tracked, stopwatch)
         finally:
             job.finish()
 

@@ -97,7 +97,7 @@ class StreamSession:
     async def _read(self) -> None:
         """Read the hello, then all further messages."""
         self._setup = negotiate(await self._receive(), self._service, self.id, canary_key(self._socket))
-        self._worker = FrameWorker(self._service, self._setup, self.id, self._result)
+        self._worker = FrameWorker(self._service, self._setup, self.id)
         await self._send(messages.write(self._setup.ready))
         loop = asyncio.get_running_loop()
         self._last_frame_s = loop.time()
@@ -192,7 +192,7 @@ class StreamSession:
     async def _answer_one(self, worker: FrameWorker[str]) -> None:
         """Process one frame and send its result, or an error message."""
         try:
-            outcome = await worker.answer()
+            outcome = await worker.answer(self._result)
         except Unavailable:  # the server is stopping
             self.stop()
             return

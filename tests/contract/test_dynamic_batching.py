@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 import time
 from collections.abc import Iterator
@@ -117,7 +116,6 @@ def test_batches_with_a_model_that_is_loaded_and_calls_of_several_pictures(serve
         for action in ("load", "unload", "load"):
             assert running.http.post(f"/v2/repository/models/student-s/{action}").status_code == 200
         assert sorted(set(sizes)) == [1, 4]  # the new network was tried with one person and with a whole batch
-        gc.collect()
         assert len(running.registry.batching._runners) == gathering  # nothing keeps networks that were unloaded
         sizes.clear()
         found = arrays(post(running, *files(*pictures)))

@@ -59,12 +59,14 @@ async def _entry(request: Request, call: Call, contents: list[bytes], i: int) ->
         content, contents[i] = require_size(contents[i], call.service.settings.max_bytes), b""
         return answer(call, content, watch, call.options.image_id + i)[0]
 
+    def refusal(error: ServiceError) -> bytes:
+        document = problem(error, request.url.path, call.request_id, request.scope.get("root_path", ""))
+        return documents.to_json({"problem": document})
+
     try:
         return await call.service.scheduler.run(work, admitted=True)
-    except ServiceError as failure:
-        error = failure
+    except ServiceError as error:
+        return refusal(error)
     except Exception:  # the answers of the other pictures are still wanted
         log.exception("call %s: picture %d of a batch failed", call.request_id, i)
-        error = internal_error()
-    document = problem(error, request.url.path, call.request_id, request.scope.get("root_path", ""))
-    return documents.to_json({"problem": document})
+        return refusal(internal_error())
