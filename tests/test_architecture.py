@@ -11,7 +11,7 @@ import pytest
 from tests import house
 
 ROOT = house.ROOT
-WIRING = ("service.app", "service.__main__")
+WIRING = ("service.app", "service.cli", "service.__main__")
 """They put the rooms together, so they may import any."""
 RUNTIME_FREE_OF = {"torch", "training", "pycocotools", "onnx"}
 POSE_FREE_OF = {"fastapi", "starlette", "uvicorn"}
@@ -108,7 +108,7 @@ def test_imports_inside_functions_and_circles_are_seen(tmp_path: Path) -> None:
     assert set(house.circle({"a": {"b"}, "b": {"c"}, "c": {"a"}})) == {"a", "b", "c"}
 
 
-@pytest.mark.parametrize("module", ["service.pose.estimator", "service.app", "service.__main__"])
+@pytest.mark.parametrize("module", ["service.pose.estimator", "service.app", "service.cli"])
 def test_importing_the_runtime_loads_no_torch(module: str) -> None:
     script = f"import sys, {module}; print(sorted(set(sys.modules) & {RUNTIME_FREE_OF | {'PIL', 'skimage'}!r}))"
     answer = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)

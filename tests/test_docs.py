@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from posewright_client.cli import main as client_cli
-from service import __main__ as server_cli
+from service import cli as server_cli
 from service.app import create_app
 from service.cluster import __main__ as cluster_cli
 from service.settings import Settings

@@ -14,8 +14,9 @@ from contextlib import suppress
 from pydantic import ValidationError
 
 from service import settings as settings_
-from service.__main__ import add_setting_flags
+from service.__main__ import LIBRARY_ENVIRONMENT
 from service.app import package_version
+from service.cli import add_setting_flags
 from service.cluster.arguments import ClusterArguments, given_settings, require_fitting
 from service.settings import Settings, SettingsError
 
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _serve(address: str, metrics_port: int, settings: Settings, args: ClusterArguments) -> None:
-    for name, value in RAY_ENVIRONMENT.items():
+    for name, value in (RAY_ENVIRONMENT | LIBRARY_ENVIRONMENT).items():
         os.environ.setdefault(name, value)
     # Imported late: --help and faults in settings are answered without Ray, which takes seconds to import.
     import ray  # noqa: PLC0415

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from service.__main__ import LIBRARY_ENVIRONMENT
 from tests.benchmarks import contenders as contenders_
 from tests.benchmarks.contenders import CONTENDERS, KINDS, Contender, InstallError
 from tests.benchmarks.process_tree import ProcessTree
@@ -200,7 +201,7 @@ def environment(models_dir: Path, roles: dict[str, str], slots: int, runtime_thr
     # Ray's own limits, 5 s, are too short for a busy machine.
     limits = ("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S")
     ray = {"RAY_USAGE_STATS_ENABLED": "0", **dict.fromkeys(limits, "240")}
-    return {**os.environ, **named, **ray, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    return {**os.environ, **named, **ray, **LIBRARY_ENVIRONMENT, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
 
 
 def _answer(output: str | bytes) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from service import __main__ as server_cli
+from service import cli as server_cli
 from service.logs import JsonFormatter, TextFormatter
 from service.settings import Settings
 from tests import spots

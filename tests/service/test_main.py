@@ -71,6 +71,12 @@ def test_it_prints_its_address_serves_and_stops(models_dir: Path) -> None:
         assert process.wait(PATIENCE_S) in {0, -signal.SIGTERM}
 
 
+def test_libraries_are_imported_after_their_environment_is_set() -> None:
+    script = "import sys, service.__main__; print({'cv2', 'onnxruntime'} & set(sys.modules))"
+    answer = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "set()"
+
+
 def test_a_damaged_bundle_is_reported_in_one_line(models_dir: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(models_dir, tmp_path / "models"))
     (folder / "teacher" / "model.onnx").write_bytes(b"damaged")

@@ -244,7 +244,7 @@ def test_a_protocol_that_is_not_there_is_logged_and_the_server_goes_on(
 def test_a_server_without_traces_imports_nothing_of_them() -> None:
     """The API alone may be there: FastAPI 0.165 imports it itself."""
     script = (
-        "import sys, service.__main__, service.app as a; from service.settings import Settings; "
+        "import sys, service.cli, service.app as a; from service.settings import Settings; "
         "a.create_app(Settings()); print({'opentelemetry.sdk', 'service.spans'} & set(sys.modules))"
     )
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -9,7 +9,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from service.__main__ import run
+from service.cli import run
 from service.pose.backends import provider_choice
 from service.pose.backends.execution_provider import (
     ONNXRUNTIME_NAMES,
