@@ -9,8 +9,9 @@ PORT ?= 8000
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 PIP = $(VENV)/bin/pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-# Tests that measure time or memory are marked serial and run by themselves afterwards.
-TEST_PROCESSES ?= 2
+# More than most machines of CI have cores, as many tests wait. Those that measure time or memory are marked serial and
+# run by themselves afterwards.
+TEST_PROCESSES ?= 3
 
 TRAIN = $(VENV)/bin/posewright-train
 DEMO ?= demo

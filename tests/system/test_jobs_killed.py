@@ -68,7 +68,8 @@ def wait_for_lines(path: Path, count: int) -> None:
         time.sleep(0.002)
 
 
-@pytest.mark.parametrize("kills", [(65,), pytest.param((10, 60, 90), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [(65,), (10, 60, 90)])
 def test_a_killed_server_goes_on_with_no_frame_missing_or_twice_and_the_same_ids(
     models_dir: Path, tmp_path: Path, clip: Path, uninterrupted: list[dict[str, Any]], kills: tuple[int, ...]
 ) -> None:

@@ -60,6 +60,7 @@ def average_precision(state: Checkpoint, source: coco.Source, folder: Path) -> f
     return coco_ap.score_poses(source, PoseEstimator(opened, OnnxRunner(opened.onnx, threads=1))).ap
 
 
+@pytest.mark.slow
 def test_ap_rises_by_distillation_without_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = stick_people.write_coco(tmp_path / "set", count=24)
     source = coco.Source("stick", path, path.parents[1] / "train")

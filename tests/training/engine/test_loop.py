@@ -72,7 +72,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(
     assert_resumes(tiny_recipe(**changes), stop, data_root, tmp_path)
 
 
-@pytest.mark.parametrize("stop", [9, 12])
+@pytest.mark.parametrize("stop", [pytest.param(9, marks=pytest.mark.slow), 12])
 def test_soap_resumes_before_and_after_an_update_of_its_bases(data_root: Path, tmp_path: Path, stop: int) -> None:
     """Bases are updated every ten steps. Blocks are unfrozen at step 4, so their bases are younger than the others."""
     phases = [{**FROZEN_THEN_UNFROZEN[0], "steps": 4}, {**FROZEN_THEN_UNFROZEN[1], "steps": 9}]

@@ -152,6 +152,7 @@ def test_somebody_facing_the_camera_has_the_left_side_at_larger_x() -> None:
     assert (x[1::2] < x[2::2]).all()
 
 
+@pytest.mark.slow
 def test_the_face_is_seen_from_before_and_not_from_behind() -> None:
     for yaw, expected in ((180.0, 2), (0.0, 1)):
         camera, stage = facing(3, yaw)
