@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import get_args
 
-import numpy as np
 from pycocotools.coco import COCO
 
 from service.pose.backends.runner import OnnxRunner
