@@ -7,6 +7,7 @@ import logging
 from collections.abc import Coroutine
 from typing import Any
 
+from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from service.errors import internal_error
@@ -48,7 +49,7 @@ async def _until_closed(name: str, work: Coroutine[Any, Any, None]) -> CloseStre
     return None
 
 
-def content_of(message: dict[str, Any]) -> bytes | str:
+def content_of(message: Message) -> bytes | str:
     """Return the content of a message that the socket received.
 
     Raises:
