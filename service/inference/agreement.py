@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from service.inference.registry import Model
+from service.inference.sliding_window import SlidingWindow
 from service.pose.types import Floats
 
 MAX_PEOPLE = 5000
@@ -38,11 +38,11 @@ class AgreementStatistics:
 
 @dataclass(slots=True)
 class _Compared:
-    """People who were compared: (seconds, OKS); ``hashes`` are those of both networks."""
+    """OKS of the people who were compared; ``hashes`` are those of both networks."""
 
     hashes: tuple[str, str]
     reference: str
-    people: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=MAX_PEOPLE))
+    people: SlidingWindow[float]
 
 
 class Agreements:
@@ -68,27 +68,22 @@ class Agreements:
             reference: The shadow model.
             oks: float32 (N,), 0..1.
         """
-        name, hashes, now_s = model.manifest.name, (model.sha256, reference.sha256), self._clock()
+        name, hashes = model.manifest.name, (model.sha256, reference.sha256)
         with self._lock:
             known = self._compared.pop(name, None)
             if known is None or known.hashes != hashes:
-                known = _Compared(hashes, reference.manifest.name)
-            known.people.extend((now_s, float(value)) for value in oks)
+                window: SlidingWindow[float] = SlidingWindow(self.seconds, MAX_PEOPLE, self._clock)
+                known = _Compared(hashes, reference.manifest.name, window)
+            known.people.add(*map(float, oks))
             self._compared[name] = known
             while len(self._compared) > MAX_MODELS:
                 del self._compared[next(iter(self._compared))]
 
     def statistics(self, name: str) -> AgreementStatistics | None:
         """Compute the statistics of the model ``name``; None where nobody was compared within the window."""
-        since_s = self._clock() - self.seconds
         with self._lock:
             known = self._compared.get(name)
-            if known is None:
-                return None
-            while known.people and known.people[0][0] < since_s:
-                known.people.popleft()
-            values = [value for _, value in known.people]
-        if not values:
+        if known is None or not (values := known.people.entries()):
             return None
         different = sum(value < DIFFERENT_OKS for value in values)
         return AgreementStatistics(known.reference, len(values), different, sum(values) / len(values))

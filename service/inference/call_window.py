@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+
+from service.inference.sliding_window import SlidingWindow
 
 MAX_CALLS = 2000
 """Most calls that a window remembers."""
@@ -19,13 +19,11 @@ class CallRecord:
     """One picture or frame.
 
     Attributes:
-        at_s: When it was answered, on the window's clock.
         pose_ms: Milliseconds of the stage `pose`; None: the network raised.
         score_sum: Sum of the people's scores.
         people: Number of people in the answer.
     """
 
-    at_s: float
     pose_ms: float | None
     score_sum: float
     people: int
@@ -64,23 +62,15 @@ class CallWindow:
             seconds: Age from which a call no longer counts.
             clock: Seconds that never go back.
         """
-        self._seconds = seconds
-        self._clock = clock
-        self._records: deque[CallRecord] = deque(maxlen=MAX_CALLS)
-        self._lock = threading.Lock()
+        self._records: SlidingWindow[CallRecord] = SlidingWindow(seconds, MAX_CALLS, clock)
 
     def add(self, pose_ms: float | None, score_sum: float = 0.0, people: int = 0) -> None:
         """Add a call; see `CallRecord`."""
-        with self._lock:
-            self._records.append(CallRecord(self._clock(), pose_ms, score_sum, people))
+        self._records.add(CallRecord(pose_ms, score_sum, people))
 
     def statistics(self) -> CallStatistics:
         """Compute the statistics of the calls that still count."""
-        since_s = self._clock() - self._seconds
-        with self._lock:
-            while self._records and self._records[0].at_s < since_s:
-                self._records.popleft()
-            records = list(self._records)
+        records = self._records.entries()
         answered = sorted(it.pose_ms for it in records if it.pose_ms is not None)
         people = sum(it.people for it in records)
         return CallStatistics(

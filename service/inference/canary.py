@@ -86,6 +86,13 @@ class Canary:
         """Name of the model that answers calls for ``auto`` without a trial."""
         return self._registry.choose("auto").model.manifest.name
 
+    @property
+    def names(self) -> set[str]:
+        """Names of the models that answer calls for ``auto``, now or after the next promotion or roll back."""
+        trial = self.trial
+        candidate = None if trial is None else trial.candidate
+        return {it for it in (self._registry.student, self._awaited, self._previous, candidate) if it is not None}
+
     def assign(self, key: str) -> Assignment | None:
         """Assign a call for ``auto``.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from service.errors import ModelControlFailed, UnknownModel, shown
 from service.inference import registry as registry_
+from service.inference.canary import Canary
 from service.inference.no_detector import can_find_people
 from service.inference.registry import Model, ModelRegistry
 from service.pose.bundle import MANIFEST, BundleError, Manifest
@@ -32,7 +33,7 @@ def find_folder(registry: ModelRegistry, settings: Settings, name: str) -> Path:
     )
 
 
-def load_checked(registry: ModelRegistry, settings: Settings, path: Path) -> Model:
+def load_checked(registry: ModelRegistry, settings: Settings, canary: Canary, path: Path) -> Model:
     """Load a bundle and run it once.
 
     Raises:
@@ -44,14 +45,25 @@ def load_checked(registry: ModelRegistry, settings: Settings, path: Path) -> Mod
     model = registry_.load(bundle, settings, registry.batching)
     if model.network is None:
         raise BundleError(f"bundle {path.name!r}: expected a graph that the backend loads, got: {model.failure}")
-    answers_by_default = path.name in {registry.student, settings.teacher}
-    if answers_by_default and not can_find_people(bundle.manifest, registry.detector):
-        raise BundleError(
-            f"bundle {path.name!r}: expected a one-stage model, as the server has no detector, got a top-down model; "
-            f"load {settings.detector!r} first"
-        )
+    require_people_finder(registry, settings, canary, bundle.manifest)
     registry_.try_out(model, registry.batching)
     return model
+
+
+def require_people_finder(registry: ModelRegistry, settings: Settings, canary: Canary, manifest: Manifest) -> None:
+    """Refuse a top-down model on a server without a detector where whole pictures reach it although no caller names it.
+
+    Raises:
+        BundleError: It is such a model.
+    """
+    names = {settings.teacher, *canary.names}
+    if settings.shadow_share and settings.shadow_whole_picture:
+        names.add(settings.shadow_model or settings.teacher)
+    if manifest.name in names and not can_find_people(manifest, registry.detector):
+        raise BundleError(
+            f"bundle {manifest.name!r}: expected a one-stage model, as the server has no detector, got a top-down "
+            f"model; load {settings.detector!r} first"
+        )
 
 
 def require_dispensable(registry: ModelRegistry, settings: Settings, name: str) -> None:

@@ -261,7 +261,7 @@ class ModelRepository:
     def _load(self, name: str, wanted: str | None) -> Model:
         path = model_checks.find_folder(self._registry, self._settings, name)
         try:
-            model = model_checks.load_checked(self._registry, self._settings, path)
+            model = model_checks.load_checked(self._registry, self._settings, self._canary, path)
             _require_version(model, wanted)
         except Exception as error:
             reason = self._note_failure(name, error)
@@ -292,6 +292,10 @@ class ModelRepository:
                 "the model was unloaded; put the older bundle into the models folder and load it",
                 model=name,
             )
+        try:
+            model_checks.require_people_finder(self._registry, self._settings, self._canary, model.manifest)
+        except BundleError as error:
+            raise ModelControlFailed(f"model {name!r} was not rolled back: {error}", model=name) from None
         self._replace(name, model)
         log.info("model %r: rolled back to version %s", name, model.manifest.version)
         return model

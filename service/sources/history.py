@@ -42,6 +42,7 @@ class SourceHistory:
         """Begin without frames."""
         self.frames = self.dropped = self.answered = self.errors = self.reconnects = self.gap_count = 0
         self.last_error: str | None = None
+        self.last_error_s: float | None = None  # when it came, seconds since 1970
         self._gaps: deque[Gap] = deque(maxlen=MAX_GAPS)
         self._open: Gap | None = None
         self._arrivals: deque[float] = deque()
@@ -100,7 +101,7 @@ class SourceHistory:
     def frame_failed(self, detail: str) -> None:
         """Note a frame that could not be answered."""
         self.errors += 1
-        self.last_error = detail
+        self._note_error(detail)
 
     def interrupted(self, reason: str, *, error: bool = True) -> None:
         """Begin a gap, unless one lasts: its reason is the first one, `last_error` the newest."""
@@ -108,12 +109,15 @@ class SourceHistory:
             if self._open is None:
                 self._open = Gap(self._last_arrival_s, None, reason)
             if error:
-                self.last_error = reason
+                self._note_error(reason)
 
     def finished(self) -> None:
         """Note that no more frames are expected: what follows is no gap."""
         with self._lock:
             self._open = None
+
+    def _note_error(self, detail: str) -> None:
+        self.last_error, self.last_error_s = detail, time.time()
 
     def _forget_arrivals(self, now_s: float) -> None:
         """Keep those of the window, and always the last one."""

@@ -96,6 +96,7 @@ class SourceEntry(BaseModel):
     gap_count: int = Field(description="Number of gaps that have ended, of which `gaps` has the last 100.")
     gaps: list[GapEntry]
     last_error: str | None
+    last_error_at: str | None = Field(description="When `last_error` came (RFC 3339); it stays once frames come again.")
     webhook: WebhookEntry | None
     record: RecordEntry | None
 

@@ -12,7 +12,7 @@ from typing import Any
 from service.errors import SourceConflict, Unavailable
 from service.inference.predict import Stopwatch
 from service.inference.state import Service
-from service.sources.history import Gap, SourceHistory
+from service.sources.history import Gap, SourceHistory, timestamp
 from service.sources.outbox import Outbox
 from service.sources.reader import ReaderEvents, SourceReader, State
 from service.sources.recording import SourceRecording
@@ -189,6 +189,7 @@ class ManagedSource:
             "gap_count": history.gap_count,
             "gaps": [it.document() for it in history.gaps],
             "last_error": history.last_error,
+            "last_error_at": timestamp(history.last_error_s),
             "webhook": None if webhook is None else {"url": self.deliveries.webhook_url, **_delivered(webhook)},
             "record": None if record is None else {"file": file, **_delivered(record)},
         }

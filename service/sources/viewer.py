@@ -8,26 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import uuid
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from pydantic import ValidationError
-from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+from starlette.websockets import WebSocket
 
-from service.errors import BadRequest, ServiceError, internal_error
+from service.errors import BadRequest, ServiceError
 from service.pose.skeleton import Skeleton
 from service.sources.messages import ViewerHello, ViewerReady
 from service.sources.result import SourceResult
 from service.streaming import messages
 from service.streaming.close import CloseCode, CloseStream, send_close
+from service.streaming.conversation import content_of, converse, send
 from service.streaming.messages import Ready
 from service.wire.problem_documents import problem, validation_error
 from service.wire.query import COVARIANCE_FORMATS, Format, require_format
-
-log = logging.getLogger(__name__)
 
 MAX_NOTICES = 16
 """Notices (gaps, states) that wait for a viewer; the oldest are dropped."""
@@ -99,30 +97,12 @@ class ViewerSession:
 
     async def run(self) -> None:
         """Serve the viewer until either side ends it."""
-        tasks = [asyncio.create_task(self._until_closed(it)) for it in (self._read(), self._write())]
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            closed = await converse(f"viewer {self.id}", self._read(), self._write())
         finally:
             self._source.remove_viewer(self)
-            for task in tasks:
-                task.cancel()
-            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-        for outcome in outcomes:
-            if isinstance(outcome, CloseStream):
-                await send_close(self._socket, outcome)
-                return
-
-    async def _until_closed(self, task: Coroutine[Any, Any, None]) -> CloseStream | None:
-        try:
-            await task
-        except CloseStream as closed:
-            return closed
-        except WebSocketDisconnect:
-            return None
-        except Exception:
-            log.exception("viewer %s failed", self.id)
-            return CloseStream(CloseCode.INTERNAL_ERROR, internal_error().detail)
-        return None
+        if closed is not None:
+            await send_close(self._socket, closed)
 
     async def _read(self) -> None:
         """Read the hello, then pings until the viewer leaves."""
@@ -147,23 +127,23 @@ class ViewerSession:
             "name": self._source.name,
             "pictures": self.pictures,
         }
-        await self._send(messages.write(ViewerReady.model_validate(of_source | own)))
+        await send(self._socket, messages.write(ViewerReady.model_validate(of_source | own)))
         self._source.add_viewer(self)
         while True:
             message = await self._receive()
             try:
                 if _read_later(message) == "ping":
-                    await self._send('{"type":"pong"}')
+                    await send(self._socket, '{"type":"pong"}')
             except BadRequest as error:
                 told = messages.StreamError.model_validate({"seq": None, "problem": self._problem(error)})
-                await self._send(messages.write(told))
+                await send(self._socket, messages.write(told))
 
     async def _write(self) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
             while self._notices:
-                await self._send(self._notices.popleft())
+                await send(self._socket, self._notices.popleft())
             if self._closing is not None:
                 raise self._closing
             result, self._result = self._result, None
@@ -172,25 +152,12 @@ class ViewerSession:
             text = result.texts[self.format] + b',"dropped":%d}' % self._replaced
             self._replaced = 0
             if self.pictures and result.picture is not None:
-                await self._send(result.picture)
-            await self._send(text.decode())
+                await send(self._socket, result.picture)
+            await send(self._socket, text.decode())
             self._count("sent")
 
     async def _receive(self) -> bytes | str:
-        message = await self._socket.receive()
-        if message["type"] == "websocket.disconnect":
-            raise WebSocketDisconnect(message.get("code", 1005))
-        content: bytes | None = message.get("bytes")
-        return str(message["text"]) if content is None else content
-
-    async def _send(self, content: str | bytes) -> None:
-        """Send a message; waits while the viewer does not read, until the server cuts the connection."""
-        try:
-            await (self._socket.send_bytes(content) if isinstance(content, bytes) else self._socket.send_text(content))
-        except RuntimeError as error:  # the other task has just found that the viewer left
-            if self._socket.application_state is not WebSocketState.DISCONNECTED:
-                raise
-            raise WebSocketDisconnect(1006) from error
+        return content_of(await self._socket.receive())
 
     def _problem(self, error: ServiceError) -> dict[str, Any]:
         return problem(error, f"/sources/{self._source.id}/stream", self.id, self._root_path)

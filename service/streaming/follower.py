@@ -143,21 +143,22 @@ class Follower:
 
     def _find(self, picture: DecodedImage) -> Poses | None:
         """Find everybody by a one-stage network; None where the model needs boxes."""
+        if self._estimator.needs_boxes:
+            return None
         request, share = self._request, KEEP_SHARE  # a weaker pose can still confirm a known person
-        while not self._estimator.needs_boxes:
-            try:
-                return self._estimator.find(
-                    picture.pixels,
-                    self._registry.detector.detect,
-                    request.max_people,
-                    share * request.min_box_score,
-                    share * request.min_score,
-                    covariance=request.covariance,
-                )
-            except Exception:
-                if not self._left_canary():
-                    raise
-        return None
+        try:
+            return self._estimator.find(
+                picture.pixels,
+                self._registry.detector.detect,
+                request.max_people,
+                share * request.min_box_score,
+                share * request.min_score,
+                covariance=request.covariance,
+            )
+        except Exception:
+            if not self._left_canary():
+                raise
+        return self._find(picture)  # by the stable model, which may need boxes
 
     def _estimate_in_boxes(
         self, tracker: Tracker, picture: DecodedImage, boxes: Boxes, scores: Floats, stopwatch: Stopwatch
@@ -181,13 +182,12 @@ class Follower:
 
     def _poses(self, picture: DecodedImage, boxes: Boxes, scores: Floats) -> Poses:
         """Estimate poses. A stream whose canary fails is on the stable model from then on, with its tracks."""
-        covariance = self._request.covariance
         try:
-            return self._estimator.estimate(picture.pixels, boxes, scores, covariance=covariance)
+            return self._estimator.estimate(picture.pixels, boxes, scores, covariance=self._request.covariance)
         except Exception:
             if not self._left_canary():
                 raise
-            return self._estimator.estimate(picture.pixels, boxes, scores, covariance=covariance)
+        return self._poses(picture, boxes, scores)  # by the stable model
 
     def _left_canary(self) -> bool:
         """Use the stable model after a failure, in an `except` block; False where it was no candidate that failed."""

@@ -8,20 +8,18 @@ session holds at most the frames of its queue, the one being processed, and one 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 import uuid
-from collections.abc import Coroutine
 from contextlib import suppress
-from typing import Any
 
-from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+from starlette.websockets import WebSocket
 
-from service.errors import BadRequest, ServiceError, Unavailable, internal_error
+from service.errors import BadRequest, ServiceError, Unavailable
 from service.inference.predict import Stopwatch
 from service.inference.state import Service
 from service.streaming import messages
 from service.streaming.close import CloseCode, CloseStream, send_close
+from service.streaming.conversation import content_of, converse, send
 from service.streaming.follower import TrackedPrediction
 from service.streaming.frame_queue import QueuedFrame
 from service.streaming.frame_worker import FrameWorker, describe, finish
@@ -31,8 +29,6 @@ from service.wire import documents
 from service.wire.canary import canary_key
 from service.wire.poses import write_prediction
 from service.wire.problem_documents import problem
-
-log = logging.getLogger(__name__)
 
 
 class StreamSession:
@@ -64,41 +60,22 @@ class StreamSession:
 
     async def run(self) -> None:
         """Serve the stream until either side ends it."""
-        tasks = [asyncio.create_task(self._until_closed(it)) for it in (self._read(), self._answer())]
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            closed = await converse(f"stream {self.id}", self._read(), self._answer())
         finally:
-            for task in tasks:
-                task.cancel()
-            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
             self._count_unanswered()
-        for outcome in outcomes:
-            if isinstance(outcome, CloseStream):
-                await send_close(self._socket, outcome)
-                return
+        if closed is not None:
+            await send_close(self._socket, closed)
 
     def _count_unanswered(self) -> None:
         for _ in range(0 if self._worker is None else self._worker.close()):
             self._service.metrics.frame("dropped", reason="closed")
 
-    async def _until_closed(self, task: Coroutine[Any, Any, None]) -> CloseStream | None:
-        """Run one of the two tasks until the client leaves (None) or the server has to close the stream."""
-        try:
-            await task
-        except CloseStream as closed:
-            return closed
-        except WebSocketDisconnect:
-            return None
-        except Exception:
-            log.exception("stream %s failed", self.id)
-            return CloseStream(CloseCode.INTERNAL_ERROR, internal_error().detail)
-        return None
-
     async def _read(self) -> None:
         """Read the hello, then all further messages."""
         self._setup = negotiate(await self._receive(), self._service, self.id, canary_key(self._socket))
         self._worker = FrameWorker(self._service, self._setup, self.id)
-        await self._send(messages.write(self._setup.ready))
+        await send(self._socket, messages.write(self._setup.ready))
         loop = asyncio.get_running_loop()
         self._last_frame_s = loop.time()
         while True:
@@ -131,10 +108,7 @@ class StreamSession:
             missing = "a hello" if self._setup is None else "a frame"
             reason = f"expected {missing} within {idle_s:g} s, got none; connect again when there is one to send"
             raise CloseStream(CloseCode.IDLE, reason)
-        if message["type"] == "websocket.disconnect":
-            raise WebSocketDisconnect(message.get("code", 1005))
-        content: bytes | str | None = message.get("bytes")
-        return str(message["text"]) if content is None else content
+        return content_of(message)
 
     async def _on_frame(self, message: bytes, setup: StreamSetup) -> bool:
         """Put a frame into the queue; returns False where the message is not a frame."""
@@ -143,14 +117,14 @@ class StreamSession:
             frame = self._frames.read(message, time.perf_counter())
         except BadRequest as error:
             metrics.frame("error")
-            await self._send(self._error_message(error, seq=error.extras["seq"]))
+            await send(self._socket, self._error_message(error, seq=error.extras["seq"]))
             return False
         if setup.queue.put(frame):
             metrics.frame("dropped", reason="replaced")
         self._wake.set()
         if setup.hello.policy == "all" and setup.queue.full:
             waiting = len(setup.queue)
-            await self._send(messages.write(messages.SlowDown(waiting=waiting, limit=waiting)))
+            await send(self._socket, messages.write(messages.SlowDown(waiting=waiting, limit=waiting)))
             # Nothing is read meanwhile, so further frames stay in the client's own buffers.
             self._room.clear()
             if setup.queue.full:
@@ -161,10 +135,10 @@ class StreamSession:
         try:
             kind = messages.read_ping(text)
         except BadRequest as error:
-            await self._send(self._error_message(error))
+            await send(self._socket, self._error_message(error))
             return
         if kind == "ping":
-            await self._send('{"type":"pong"}')
+            await send(self._socket, '{"type":"pong"}')
 
     async def _answer(self) -> None:
         """Process frames, one at a time, until the session is stopped."""
@@ -202,10 +176,12 @@ class StreamSession:
         taken = outcome.taken
         if outcome.error is not None:
             self._service.metrics.frame("error")
-            await self._send(self._error_message(outcome.error, taken.frame.seq, taken.frame.capture_us, taken.dropped))
+            await send(
+                self._socket, self._error_message(outcome.error, taken.frame.seq, taken.frame.capture_us, taken.dropped)
+            )
         elif outcome.result is not None:
             self._service.metrics.frame("answered", outcome.age_ms)
-            await self._send(outcome.result)
+            await send(self._socket, outcome.result)
 
     def _result(self, taken: QueuedFrame, tracked: TrackedPrediction, stopwatch: Stopwatch) -> str:
         """Write a result as JSON."""
@@ -223,17 +199,3 @@ class StreamSession:
         document = problem(error, INSTANCE, self.id, self._service.settings.root_path)
         message = {"seq": seq, "capture_us": capture_us, "dropped": dropped, "problem": document}
         return messages.write(messages.StreamError.model_validate(message))
-
-    async def _send(self, text: str) -> None:
-        """Send a text message; waits while the client does not read, until the server cuts the connection.
-
-        Raises:
-            WebSocketDisconnect: The client left.
-        """
-        try:
-            await self._socket.send_text(text)
-        except RuntimeError as error:
-            # The session's other task has just found, by a send of its own, that the client left.
-            if self._socket.application_state is not WebSocketState.DISCONNECTED:
-                raise
-            raise WebSocketDisconnect(1006) from error

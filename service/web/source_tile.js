@@ -78,7 +78,9 @@ export class SourceTile {
     values.forEach((value, i) => (this.#figures[i].textContent = value));
     const past = !["reconnecting", "failed"].includes(source.state);
     this.#error.classList.toggle("past", past);
-    this.#error.textContent = source.lastError && (past ? `Last error: ${source.lastError}` : source.lastError);
+    const { lastError, lastErrorAt } = source;
+    const when = new Date(lastErrorAt ?? 0).toLocaleString([], { dateStyle: "medium", timeStyle: "medium" });
+    this.#error.textContent = lastError && past ? `Last error, ${when}: ${lastError}` : lastError;
     const active = ACTIVE.includes(source.state);
     this.#pause.textContent = active ? "Pause" : "Resume";
     this.#pause.hidden = source.state === "ended" || source.state === "failed";

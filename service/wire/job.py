@@ -24,7 +24,11 @@ class JobOptions(PoseOptions):
     max_fps: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] | None = Field(
         None, description="Leave out frames, so that at most so many are answered for a second of the video."
     )
-    format: Format = Field("compact", description="Always `compact`; the result's format is chosen when it is read.")
+    format: Format = Field(
+        "compact",
+        exclude=True,
+        description="Always `compact`; the result's format is chosen when it is read.",
+    )
 
     @field_validator("format")
     @classmethod

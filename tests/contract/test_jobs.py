@@ -134,6 +134,7 @@ def test_max_fps_and_options_of_a_picture(jobs: Running, clip: Path) -> None:
     assert {it["id"] for line in found for it in line["poses"]} == {None}
     assert done["model"]["name"] == "teacher"
     assert done["options"]["max_people"] == 1
+    assert "format" not in done["options"], "it has no effect"
 
 
 def test_lines_can_be_read_as_they_come_and_in_parts(jobs: Running, clip: Path) -> None:

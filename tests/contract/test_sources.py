@@ -386,17 +386,6 @@ def test_a_request_that_does_not_fit_is_refused(
     assert running.http.get("/sources").json() == {"sources": []}
 
 
-def test_only_values_of_options_are_repeated(running: Running) -> None:
-    secret = "http://u:s3cret@127.0.0.1/"
-    options = {"max_people": 9999, "url": secret, "format": "xml"}
-    response = running.http.post("/sources", json={"url": [secret], "name": secret, "options": options})
-    got = {it["name"]: it["got"] for it in response.json()["parameters"]}
-    assert (got["options.max_people"], got["options.format"]) == ("9999", "'xml'")
-    assert {"url", "name", "options.url"} <= got.keys()
-    assert "s3cret" not in response.text
-    assert "s3cret" not in running.http.post("/sources", json={"url": "x", "options": secret}).text
-
-
 def test_a_body_that_is_no_object_is_named_as_a_whole(running: Running) -> None:
     response = running.http.post("/sources", json=[])
     assert response.status_code == 422

@@ -18,6 +18,7 @@ pytest.importorskip("torch", reason="posewright-train import needs torch")
 
 from service.inference.image import DecodedImage
 from service.inference.predict import PoseRequest, Stopwatch
+from service.pose import bundle
 from service.pose.bundle import BundleError
 from service.settings import Settings, SettingsError
 from service.streaming import messages
@@ -133,20 +134,73 @@ def test_a_top_down_model_as_default_still_needs_a_detector(folder: Path) -> Non
         pass
 
 
-def test_a_default_becomes_top_down_only_once_there_is_a_detector(folder: Path, tmp_path: Path) -> None:
+def renamed(source: Path, target: Path, version: str = "1") -> None:
+    """Copy a bundle under another name."""
+    read = bundle.read(source)
+    manifest = read.manifest.model_copy(update={"name": target.name, "version": version})
+    bundle.write(target, manifest, read.onnx, read.card)
+
+
+def change(running: Running, action: str, name: str) -> str:
+    """Load or roll back a model; returns the error, empty if there is none."""
+    response = running.http.post(f"/v2/repository/models/{name}/{action}")
+    return "" if response.status_code == 200 else response.json()["error"]
+
+
+NEEDS_ONE_STAGE = (
+    "expected a one-stage model, as the server has no detector, got a top-down model; load 'detector' first"
+)
+
+
+def test_whoever_must_find_people_becomes_top_down_only_once_there_is_a_detector(folder: Path, tmp_path: Path) -> None:
     models = Path(shutil.copytree(folder, tmp_path / "models"))
-    with serving(Settings(models_dir=models, student="yolo", teacher="rtmo", model_control="explicit")) as running:
-        shutil.rmtree(models / "yolo")
-        spots.write_pose_bundle(models, "yolo", "student", version="2")
-        refused = running.http.post("/v2/repository/models/yolo/load")
-        assert refused.status_code >= 400
-        assert "expected a one-stage model, as the server has no detector" in refused.json()["error"]
+    for name in ("candidate", "shadow"):
+        renamed(models / "yolo", models / name)
+    settings = Settings(
+        models_dir=models,
+        student="yolo",
+        teacher="rtmo",
+        shadow_model="shadow",
+        shadow_share=1,
+        shadow_whole_picture=True,
+        model_control="explicit",
+    )
+    with serving(settings) as running:
+        assert running.http.put("/canary", json={"model": "candidate", "share": 0}).status_code == 200
+        for name in ("yolo", "rtmo", "candidate", "shadow", "fails"):
+            spots.write_pose_bundle(models, name, "student", version="2")
+            error = change(running, "load", name)
+            assert NEEDS_ONE_STAGE in error if name != "fails" else not error
         assert predicted(running)["model"]["version"] == "1"
+        assert running.http.post("/canary/promote").status_code == 200
+        assert NEEDS_ONE_STAGE in change(running, "load", "yolo")  # a roll back of the canary returns to it
         spots.write_detector_bundle(models)
-        for name in ("detector", "yolo"):
-            assert running.http.post(f"/v2/repository/models/{name}/load").status_code == 200
+        for name in ("detector", "yolo", "rtmo", "candidate", "shadow"):
+            assert not change(running, "load", name)
         reply = predicted(running)
     assert (reply["model"]["version"], len(reply["poses"])) == ("2", 2)
+
+
+def test_a_candidate_is_not_rolled_back_to_a_version_that_needs_a_detector(folder: Path, tmp_path: Path) -> None:
+    models = Path(shutil.copytree(folder, tmp_path / "models"))
+    with serving(Settings(models_dir=models, student="yolo", teacher="rtmo", model_control="explicit")) as running:
+        renamed(models / "yolo", models / "top-down", version="2")
+        assert not change(running, "load", "top-down")
+        assert running.http.put("/canary", json={"model": "top-down", "share": 1}).status_code == 200
+        assert NEEDS_ONE_STAGE in change(running, "rollback", "top-down")
+        assert predicted(running)["model"]["version"] == "2"
+        assert running.http.post("/canary/rollback").status_code == 200
+        assert not change(running, "rollback", "top-down")
+
+
+def test_a_shadow_that_only_gets_boxes_may_become_top_down(folder: Path, tmp_path: Path) -> None:
+    models = Path(shutil.copytree(folder, tmp_path / "models"))
+    shadow = {"shadow_model": "fails", "shadow_share": 1.0, "model_control": "explicit"}
+    with serving(Settings(models_dir=models, student="yolo", teacher="rtmo", **shadow)) as running:
+        spots.write_pose_bundle(models, "fails", "student", version="2")
+        assert not change(running, "load", "fails")
+        predicted(running)
+        eventually(lambda: bool((running.http.get("/models/yolo").json()["agreement"] or {}).get("people")))
 
 
 def test_a_candidate_or_shadow_that_needs_a_detector_is_refused_where_there_is_none(folder: Path) -> None:

@@ -156,6 +156,12 @@ def test_a_camera_that_fails_is_told_in_words(tab: Tab, watching: Running, camer
     camera.switch(on=True)
     tab.wait_for(f"{STATE} === 'Running'")
     tab.wait_for("Number(document.querySelector('.tile dl div:last-child dd').textContent) >= 1")
+    # What has passed says when it was.
+    (source,) = watching.http.get("/sources").json()["sources"]
+    when = tab.call(
+        "(at) => new Date(at).toLocaleString([], { dateStyle: 'medium', timeStyle: 'medium' })", source["last_error_at"]
+    )
+    assert tab.text(".tile .fault") == f"Last error, {when}: {source['last_error']}"
 
 
 @needs_sources

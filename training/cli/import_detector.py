@@ -6,9 +6,9 @@ from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 
 from service.pose import bundle
-from training.cli import inputs
+from training.cli import import_options, inputs
 from training.data import coco
-from training.onnx import detector_checks, detector_layout, detector_probe, import_detector, import_pose, probe
+from training.onnx import checks, detector_checks, detector_layout, detector_probe, import_detector, import_pose, probe
 from training.onnx.detector_layout import POSE_HINT
 from training.onnx.import_detector import ThirdPartyDetector
 from training.onnx.wrap import NORMALISATIONS
@@ -27,14 +27,15 @@ def write_bundle(options: Namespace) -> int:
     """Write a bundle of a third party's detector.
 
     Raises:
-        ImportRefusedError: It is no detector of a known layout, or the pictures show that it is fed or read wrongly.
+        ImportRefusedError: It is no detector of a known layout, an option has no effect on detectors, or the pictures
+            show that it is fed or read wrongly.
     """
     imported, stated = _third_party(options)
     truth = coco.optional_source(options.annotations, options.images)
     metrics: dict[str, float] = {}
     result = detector_checks.NOT_CHECKED
     if truth is not None:
-        check = detector_checks.settle(imported, stated, truth, options.pictures)
+        check = detector_checks.settle(imported, stated, truth, options.pictures or checks.PICTURES)
         objection = check.objection()
         if objection and not options.anyway:
             raise probe.ImportRefusedError(f"{options.out}: the bundle was not written; {objection}")
@@ -55,6 +56,8 @@ def _third_party(options: Namespace) -> tuple[ThirdPartyDetector, frozenset[str]
     found = detector_probe.probe(model, inputs.input_size(options))
     objectness = None if options.objectness is None else options.objectness == "yes"
     layout = detector_layout.recognise(found, objectness)
+    unread = {"--cell-offset": not layout.maps, "--objectness": not layout.is_one_table}
+    import_options.require_effect(options, import_options.DETECTOR, unread)
     if options.person_class is None:
         _require_named_classes(layout, len(found.class_names))
     given = {"person": options.person_class, "box_format": options.boxes, "unit": options.units}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from service.pose import bundle
 from service.pose.skeleton import COCO17, Skeleton
-from training.cli import import_detector, import_one_stage, inputs
+from training.cli import import_detector, import_one_stage, import_options, inputs
 from training.cli.arguments import add_skeleton, add_source, positive
 from training.data import coco
 from training.onnx import checks, import_pose, import_rtmdet, probe
@@ -41,7 +41,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--licence", default="", help="licence of its weights, for the card")
     parser.add_argument("--origin", default="", help="who made it and where it is from, for the card")
     add_source(parser, required=False)
-    parser.add_argument("--pictures", type=positive, default=40, help="labelled pictures to check it on (default: 40)")
+    parser.add_argument("--pictures", type=positive, help="labelled pictures to check it on (default: 40)")
     parser.add_argument("--anyway", action="store_true", help="write the bundle whatever the check finds")
 
 
@@ -58,7 +58,7 @@ def _add_preprocessing(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--deviation", type=float, nargs=3, metavar=("R", "G", "B"), help="of 0..255, instead of those of --normalise"
     )
-    parser.add_argument("--padding", type=float, default=1.25, help="factor on a box before it is cut (default: 1.25)")
+    parser.add_argument("--padding", type=float, help="factor on a box before it is cut (default: 1.25)")
     parser.add_argument(
         "--input-size", type=int, nargs=2, metavar=("W", "H"), help="in px, if the graph does not fix it"
     )
@@ -73,7 +73,7 @@ def _add_outputs(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--activation", choices=("none", "sigmoid", "softmax"), help="maps its outputs to 0..1 (default: none)"
     )
-    parser.add_argument("--scale", type=float, default=1.0, help="factor on the heatmaps: a certain joint has about 1")
+    parser.add_argument("--scale", type=float, help="factor on the heatmaps: a certain joint has about 1 (default: 1)")
     parser.add_argument(
         "--outputs", nargs="+", default=[], metavar="NAME", help="outputs of the graph to use, if it has more"
     )
@@ -85,7 +85,8 @@ def run(options: Namespace) -> int:
     See `import_pose.make`, `cli.import_detector.write_bundle`, `import_rtmdet.make` and `checks.check`.
 
     Raises:
-        ImportRefusedError: The role does not fit the decoder, or the check finds that the network is fed wrongly.
+        ImportRefusedError: The role does not fit the decoder, an option has no effect on such a graph, or the check
+            finds that the network is fed wrongly.
     """
     _require_role_of_decoder(options)
     if options.decoder == "rtmdet":
@@ -98,13 +99,16 @@ def run(options: Namespace) -> int:
     options.decoder = options.decoder or _recognise_top_down(options)
     if options.decoder is None:
         return import_detector.write_bundle(options)
+    import_options.require_effect(options, options.decoder)
     options.role = options.role or "student"
     truth = coco.optional_source(options.annotations, options.images)
     known = _third_party(options)
     conventions = _conventions(options, known.skeleton)
     made, result = import_pose.make(known, conventions, {}), checks.NOT_CHECKED
     if truth is not None:
-        trial, findings = checks.check(_as_labelled(known, truth), conventions, truth, options.pictures)
+        trial, findings = checks.check(
+            _as_labelled(known, truth), conventions, truth, options.pictures or checks.PICTURES
+        )
         if findings and not options.anyway:
             raise probe.ImportRefusedError(checks.refusal(options.out, findings))
         made = import_pose.make(known, conventions, {"ap_import_check": round(trial.ap, 4)})
@@ -173,6 +177,7 @@ def _recognise_top_down(options: Namespace) -> str | None:
 
 
 def _rtmdet(options: Namespace) -> int:
+    import_options.require_effect(options, import_options.RTMDET)
     size = inputs.input_size(options) or DETECTOR_SIZE
     name = import_pose.bundle_name(options.out)
     made = import_rtmdet.make(
@@ -194,7 +199,7 @@ def _third_party(options: Namespace) -> ThirdPartyModel:
         name=import_pose.bundle_name(options.out),
         version=options.version,
         role=options.role,
-        padding=options.padding,
+        padding=1.25 if options.padding is None else options.padding,
         licence=options.licence,
         origin=options.origin,
         skeleton=skeleton,
@@ -221,7 +226,7 @@ def _conventions(options: Namespace, skeleton: Skeleton) -> Conventions:
         shift=tuple(options.shift or (0, 0)),
         joints=options.joints or skeleton.keypoints,
         activation=options.activation or "none",
-        scale=options.scale,
+        scale=1.0 if options.scale is None else options.scale,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any, get_args
 from service.pose import bundle
 from service.pose.fitting import Fitting
 from service.pose.skeleton import COCO17
-from training.cli import inputs
+from training.cli import import_options, inputs
 from training.data import coco
 from training.onnx import (
     checks,
@@ -92,6 +92,12 @@ def write_bundle(options: Namespace, imported: OneStageModel) -> int:
     if options.units == "cells":
         raise probe.ImportRefusedError("expected --units px or unit of a one-stage network, got cells")
     model, shape, layout, skeleton = imported.model, imported.shape, imported.layout, imported.skeleton
+    unread = {
+        "--boxes": not layout.boxes,
+        "--keypoint-activation": layout.values < 3,
+        "--keypoint-order": layout.values != 3,
+    }
+    import_options.require_effect(options, layout.name, unread)
     joints = options.joints or skeleton.keypoints
     usual = import_one_stage.usual_conventions(model, shape, layout, joints)
     conventions = replace(usual, **_stated(options))
@@ -124,7 +130,9 @@ def _write(options: Namespace, imported: OneStageModel, conventions: OneStageCon
     truth = coco.optional_source(options.annotations, options.images)
     result, metrics = checks.NOT_CHECKED, {}
     if truth is not None:
-        first, best, findings = one_stage_checks.check(imported, conventions, truth, options.pictures)
+        first, best, findings = one_stage_checks.check(
+            imported, conventions, truth, options.pictures or checks.PICTURES
+        )
         stated = {option for name, option in OPTIONS.items() if getattr(options, name) is not None}
         if options.mean or options.deviation:
             stated.add("--normalise")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -120,18 +121,14 @@ def with_figures(text: str, manifest: Manifest, measured_on: str) -> str:
         manifest: Holds the figures.
         measured_on: Names the pictures.
     """
-    head, _, rest = text.partition(f"{FIGURES}\n")
     section = [
-        FIGURES,
-        "",
         _measured(measured_on),
         "",
         "| figure | value |",
         "|---|---|",
         *(f"| {name} | {value:.3f} |" for name, value in manifest.metrics.items()),
     ]
-    behind = rest[rest.index("\n## ") :] if "\n## " in rest else ""
-    return head + "\n".join(section) + "\n" + behind
+    return _with_section(text, FIGURES, section)
 
 
 def _start_lines(manifest: Manifest, plan: Recipe) -> list[str]:
@@ -168,12 +165,8 @@ def with_scores(text: str, calibration: Calibration, bins: Iterable[tuple[float,
         bins: Mean score, observed mean and number of samples of each bin of scores, measured on pictures that the
             calibration was not fitted to.
     """
-    head, _, rest = text.partition(f"{SCORES}\n")
-    behind = rest[rest.index("\n## ") + 1 :] if "\n## " in rest else ""
     observed = "similarity" if calibration.meaning == "expected_oks" else "people"
     section = [
-        SCORES,
-        "",
         SCORES_KNOWN[calibration.meaning],
         "",
         f"Measured on {calibration.measured_on}: {calibration.samples:,} samples on {calibration.pictures} pictures.",
@@ -183,30 +176,20 @@ def with_scores(text: str, calibration: Calibration, bins: Iterable[tuple[float,
         f"| score | {observed} | count |",
         "|---|---|---|",
         *(f"| {score:.2f} | {mean:.2f} | {count:,} |" for score, mean, count in bins),
-        "",
     ]
-    return "\n".join([head.rstrip("\n"), "", *section, behind]).rstrip("\n") + "\n"
+    return _with_section(text, SCORES, section)
 
 
 def with_uncertainty(text: str, calibration: CovarianceCalibration, rows: Iterable[Iterable[str]]) -> str:
     """Replace the section on covariances of a card, which follows that on scores.
 
     Args:
-        text: The card, with a section on scores.
+        text: The card.
         calibration: What was fitted.
         rows: Name, count and coverage of 50 % and of 90 % ellipses of groups of keypoints, measured on pictures that
             the calibration was not fitted to.
     """
-    head, _, rest = text.partition(f"{UNCERTAINTY}\n")
-    if rest:
-        behind = rest[rest.index("\n## ") + 1 :] if "\n## " in rest else ""
-    else:
-        before, mark, section = text.partition(f"{SCORES}\n")
-        at = section.find("\n## ") + 1 or len(section)
-        head, behind = before + mark + section[:at], section[at:]
-    section_lines = [
-        UNCERTAINTY,
-        "",
+    section = [
         "With `covariance=true` every keypoint has the covariance of its error. How many labels, in percent, lay",
         f"within the ellipses that are to contain 50 and 90 % of them, on {calibration.measured_on}, each half of the",
         "pictures with the calibration of the other half; in brackets 95 % intervals. Labels are off themselves.",
@@ -214,6 +197,17 @@ def with_uncertainty(text: str, calibration: CovarianceCalibration, rows: Iterab
         "| keypoints | count | within 50 % | within 90 % |",
         "|---|---|---|---|",
         *(f"| {' | '.join(row)} |" for row in rows),
-        "",
     ]
-    return "\n".join([head.rstrip("\n"), "", *section_lines, behind]).rstrip("\n") + "\n"
+    return _with_section(text, UNCERTAINTY, section, after=SCORES)
+
+
+def _with_section(text: str, heading: str, lines: list[str], after: str = "") -> str:
+    """Replace a section of a card; a new one comes behind the section ``after``, or at the end where there is none."""
+    sections = [it.strip("\n") for it in re.split("^(?=## )", text, flags=re.MULTILINE)]
+    headings = [it.partition("\n")[0] for it in sections]
+    section = "\n".join([heading, "", *lines])
+    if heading in headings:
+        sections[headings.index(heading)] = section
+    else:
+        sections.insert(headings.index(after) + 1 if after in headings else len(sections), section)
+    return "\n\n".join(filter(None, sections)) + "\n"

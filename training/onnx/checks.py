@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Generic, TypeVar, get_args
 
 import numpy as np
+from pycocotools.coco import COCO
 
 from service.pose import crop
 from service.pose.backends.runner import OnnxRunner
@@ -156,13 +157,32 @@ def refusal(out: Path, findings: list[Finding]) -> str:
     return "; ".join([*lines, "or pass --anyway"])
 
 
-def sample(source: coco.Source, count: int, folder: Path) -> coco.Source:
-    """Write a data set of some pictures with labelled people, evenly spread over the source."""
+def choose(source: coco.Source, count: int, *, with_keypoints: bool) -> tuple[COCO, list[int]]:
+    """Choose some pictures with labelled people, evenly spread over the source.
+
+    Args:
+        source: The pictures.
+        count: Most pictures to choose.
+        with_keypoints: Whether people must have keypoints; otherwise all of a picture's people must have boxes.
+
+    Returns:
+        The source's labels and the ids of the chosen pictures.
+
+    Raises:
+        DatasetError: There is no such picture.
+    """
     data = coco.load(source.annotations)
-    useful = [i for i in coco.picture_ids(data) if coco.people(data, i, with_keypoints=True)]
+    ids = coco.picture_ids(data, complete=not with_keypoints)
+    useful = [i for i in ids if coco.people(data, i, with_keypoints=with_keypoints)]
     if not useful:
-        raise coco.DatasetError(f"{source.annotations}: expected people with labelled keypoints, got none")
-    chosen = [useful[i] for i in np.unique(np.linspace(0, len(useful) - 1, min(count, len(useful))).astype(int))]
+        wanted = "people with labelled keypoints" if with_keypoints else "pictures whose people all have boxes"
+        raise coco.DatasetError(f"{source.annotations}: expected {wanted}, got none; give other pictures")
+    return data, [useful[i] for i in np.unique(np.linspace(0, len(useful) - 1, min(count, len(useful))).astype(int))]
+
+
+def sample(source: coco.Source, count: int, folder: Path) -> coco.Source:
+    """Write a data set of some pictures with labelled keypoints."""
+    data, chosen = choose(source, count, with_keypoints=True)
     content = {
         "images": [data.imgs[i] for i in chosen],
         "annotations": [a for i in chosen for a in data.imgToAnns[i]],

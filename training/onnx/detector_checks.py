@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import get_args
 
-import numpy as np
 from pycocotools.coco import COCO
 
 from service.pose.backends.runner import OnnxRunner
@@ -20,7 +19,7 @@ from service.pose.fitting import Fitting
 from service.pose.types import Image
 from training.data import coco, images
 from training.evaluation import coco_ap
-from training.onnx import import_detector
+from training.onnx import checks, import_detector
 from training.onnx.detector_layout import BoxFormat, BoxUnit
 from training.onnx.import_detector import ThirdPartyDetector
 from training.onnx.wrap import NORMALISATIONS, Colour
@@ -117,7 +116,8 @@ def settle(imported: ThirdPartyDetector, stated: frozenset[str], source: coco.So
     Raises:
         DatasetError: No picture has labelled people.
     """
-    some = _some(source, pictures)
+    data, ids = checks.choose(source, pictures, with_keypoints=False)
+    some = _LabelledPictures(data, {i: images.read_labelled(source.images, data.imgs[i]) for i in ids})
     best, chosen = _try(imported, some), dict[str, str]()
     for _ in range(MOST_ROUNDS):
         before = best
@@ -138,18 +138,6 @@ def _best(changes: list[Change], before: DetectorTrial, some: _LabelledPictures)
     """Try changes; return the best, or the trial before without options where there are none."""
     tried = [(_try(changed, some), options) for changed, options in changes]
     return max(tried, key=lambda it: it[0].ap, default=(before, {}))
-
-
-def _some(source: coco.Source, count: int) -> _LabelledPictures:
-    """Read some pictures with labelled people, evenly spread over the source."""
-    data = coco.load(source.annotations)
-    useful = [i for i in coco.picture_ids(data, complete=True) if coco.people(data, i)]
-    if not useful:
-        raise coco.DatasetError(
-            f"{source.annotations}: expected pictures whose people all have boxes, got none; give other pictures"
-        )
-    chosen = [useful[i] for i in np.unique(np.linspace(0, len(useful) - 1, min(count, len(useful))).astype(int))]
-    return _LabelledPictures(data, {i: images.read_labelled(source.images, data.imgs[i]) for i in chosen})
 
 
 def _try(imported: ThirdPartyDetector, some: _LabelledPictures) -> DetectorTrial:

@@ -88,6 +88,11 @@ class DetectorLayout:
     person: int | None = None
     is_final: bool = False
 
+    @property
+    def is_one_table(self) -> bool:
+        """Whether a row holds the box and a score for each class, and may have an objectness in between."""
+        return not self.maps and self.labels is None and self.boxes.output == self.scores.output
+
 
 def recognise(found: DetectorProbe, has_objectness: bool | None = None) -> DetectorLayout:
     """Recognise the layout of a detector's outputs.

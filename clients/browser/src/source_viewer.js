@@ -1,6 +1,7 @@
 /** Results and pictures of a source that the server opened. */
 
 import { StreamConnection } from "./connection.js";
+import { LiveResults } from "./live_results.js";
 import { Newest } from "./newest.js";
 import { readFrame, readPose } from "./wire.js";
 
@@ -34,8 +35,12 @@ import { readFrame, readPose } from "./wire.js";
  * @property {Record<string, number>} timingsMs
  */
 
-/** A view of a source. Made by `Sources.view`. */
-export class SourceViewer {
+/**
+ * A view of a source. Made by `Sources.view`.
+ *
+ * @extends {LiveResults<SourceResult>}
+ */
+export class SourceViewer extends LiveResults {
   #connection;
   #options;
   /** @type {any} The `ready` message, which describes the skeleton. */
@@ -45,8 +50,7 @@ export class SourceViewer {
   /** @type {{ message: any, picture: Blob | null } | null} The newest result, while the one before is decoded. */
   #next = null;
   #decoding = false;
-  /** @type {Newest<SourceResult>} For iterators. */
-  #results = new Newest(({ picture }) => picture?.close());
+  #results;
 
   /**
    * @param {URL} url
@@ -55,40 +59,19 @@ export class SourceViewer {
    */
   constructor(url, key, options) {
     const { pictures = true, maxRetries = Infinity, signal } = options;
-    this.#options = options;
-    this.#connection = new StreamConnection(url, key, { type: "hello", pictures, format: "compact" }, maxRetries, {
+    /** @type {Newest<SourceResult>} */
+    const results = new Newest(({ picture }) => picture?.close());
+    const hello = { type: "hello", pictures, format: "compact" };
+    const connection = new StreamConnection(url, key, hello, maxRetries, {
       onMessage: (message) => this.#receive(message),
       onFrame: (frame) => (this.#frame = readFrame(frame)),
       onDisconnect: () => (this.#frame = this.#next = null),
       onState: (state, details) => this.#onState(state, details),
     });
-    signal?.addEventListener("abort", () => this.close(), { once: true });
-    // Deferred, so that the caller has the view before `onState` is called.
-    queueMicrotask(() => (signal?.aborted ? this.close() : this.#connection.connect()));
-  }
-
-  /** @returns {StreamState} */
-  get state() {
-    return this.#connection.state;
-  }
-
-  /** If the view waits to reconnect, reconnect now. */
-  reconnect() {
-    if (this.state === "waiting") this.#connection.connect();
-  }
-
-  /** End the view; the source goes on. */
-  close() {
-    this.#connection.end();
-  }
-
-  /** @returns {AsyncGenerator<SourceResult, void, void>} */
-  async *[Symbol.asyncIterator]() {
-    try {
-      yield* this.#results.read();
-    } finally {
-      this.close();
-    }
+    super(connection, results, signal);
+    this.#connection = connection;
+    this.#results = results;
+    this.#options = options;
   }
 
   /**

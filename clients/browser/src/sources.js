@@ -24,6 +24,7 @@ import { SourceViewer } from "./source_viewer.js";
  * @property {number} gapCount Number of gaps that have ended; `gaps` has the last ones.
  * @property {Gap[]} gaps
  * @property {string | null} lastError
+ * @property {string | null} lastErrorAt When it came (RFC 3339); it stays once frames come again.
  */
 
 /** @typedef {{ url: string, secret?: string }} Webhook Where the server posts results. */
@@ -125,6 +126,6 @@ function pathOf(id) {
  * @param {any} source
  * @returns {ServerSource}
  */
-function readSource({ age_ms: ageMs, gap_count: gapCount, last_error: lastError, ...same }) {
-  return { ...same, ageMs, gapCount, lastError };
+function readSource({ age_ms: ageMs, gap_count: gapCount, last_error: lastError, last_error_at: at, ...same }) {
+  return { ...same, ageMs, gapCount, lastError, lastErrorAt: at };
 }

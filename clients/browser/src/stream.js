@@ -3,6 +3,7 @@
 import { StreamConnection } from "./connection.js";
 import { clientType, PosewrightError } from "./errors.js";
 import { FrameRateLimit, onEveryFrame } from "./frames.js";
+import { LiveResults } from "./live_results.js";
 import { Newest } from "./newest.js";
 import { JpegEncoder, sizeOf } from "./picture.js";
 import { frameHeader, HEADER_BYTES, readPose } from "./wire.js";
@@ -64,8 +65,12 @@ import { frameHeader, HEADER_BYTES, readPose } from "./wire.js";
 
 /** @typedef {{ capturedMs: number, sentMs: number, scale: Scale, image: Size }} SentFrame */
 
-/** A stream of frames to the server and of poses back. Made by `Posewright.stream`. */
-export class PoseStream {
+/**
+ * A stream of frames to the server and of poses back. Made by `Posewright.stream`.
+ *
+ * @extends {LiveResults<StreamResult>}
+ */
+export class PoseStream extends LiveResults {
   /** @type {StreamStats} */
   stats = { sent: 0, answered: 0, failed: 0, dropped: 0, lost: 0, skipped: 0, reconnects: 0 };
 
@@ -84,8 +89,7 @@ export class PoseStream {
   /** @type {any} The `ready` message, which names the session and describes the skeleton. */
   #ready = {};
   #maxBytes = Infinity;
-  /** @type {Newest<StreamResult>} For iterators. */
-  #results = new Newest();
+  #results;
 
   /**
    * @param {URL} url
@@ -101,42 +105,21 @@ export class PoseStream {
       format: keypointThreshold === undefined ? "compact" : "pose", // only `pose` has the field `visible`
       model, max_people: maxPeople, min_score: minScore, keypoint_threshold: keypointThreshold, covariance,
     };
-    this.#connection = new StreamConnection(url, key, hello, maxRetries, {
+    const stopFrames = onEveryFrame(source, (capturedMs) => this.#offer(capturedMs));
+    /** @type {Newest<StreamResult>} */
+    const results = new Newest();
+    const connection = new StreamConnection(url, key, hello, maxRetries, {
       onMessage: (message) => this.#receive(message),
       onDisconnect: () => this.#loseUnanswered(),
       onState: (state, details) => this.#onState(state, details),
     });
+    super(connection, results, options.signal);
+    this.#connection = connection;
+    this.#results = results;
     this.#source = source;
     this.#options = options;
     this.#rate = new FrameRateLimit(maxFps);
-    this.#stopFrames = onEveryFrame(source, (capturedMs) => this.#offer(capturedMs));
-    options.signal?.addEventListener("abort", () => this.close(), { once: true });
-    // Deferred, so that the caller has the stream before `onState` is called.
-    queueMicrotask(() => (options.signal?.aborted ? this.close() : this.#connection.connect()));
-  }
-
-  /** @returns {StreamState} */
-  get state() {
-    return this.#connection.state;
-  }
-
-  /** If the stream waits to reconnect, reconnect now. */
-  reconnect() {
-    if (this.state === "waiting") this.#connection.connect();
-  }
-
-  /** End the stream. */
-  close() {
-    this.#connection.end();
-  }
-
-  /** @returns {AsyncGenerator<StreamResult, void, void>} */
-  async *[Symbol.asyncIterator]() {
-    try {
-      yield* this.#results.read();
-    } finally {
-      this.close();
-    }
+    this.#stopFrames = stopFrames;
   }
 
   /**

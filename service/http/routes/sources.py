@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request, WebSocket
-from pydantic import ValidationError
 from starlette.responses import Response
 from starlette.websockets import WebSocketDisconnect
 
-from service.errors import BadRequest, ServiceError, SourceForbidden, UnknownSource
+from service.errors import ServiceError, SourceForbidden, UnknownSource
 from service.http import openapi
 from service.http.routes.call import JSON
-from service.http.routes.control import read_body, require_same_site
+from service.http.routes.control import parse_body, read_body, require_same_site
 from service.inference.state import Service
 from service.sources.messages import SourceRequest
 from service.sources.open_sources import Sources
@@ -23,10 +21,7 @@ from service.streaming import opening
 from service.streaming.close import CloseCode, CloseStream, send_close
 from service.streaming.open_streams import OpenStreams
 from service.wire import documents
-from service.wire.problem_documents import problem, validation_error
-
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
+from service.wire.problem_documents import problem
 
 router = APIRouter()
 
@@ -42,7 +37,8 @@ async def list_sources(request: Request) -> Response:
 async def add_source(request: Request) -> Response:
     """Let the server read a camera or a file, and answer its frames for all who watch it."""
     sources = _changing(request)
-    source = await sources.add(_read_request(await read_body(request)))
+    wanted = parse_body(SourceRequest, await read_body(request), '{"url": "rtsp://…"}', has_secrets=True)
+    source = await sources.add(wanted)
     headers = {"Location": f"{request.scope.get('root_path', '')}/sources/{source.id}"}
     return _entry(source, 201, headers)
 
@@ -128,29 +124,6 @@ def _source_of(socket: WebSocket, source_id: str) -> ManagedSource:
         code = CloseCode.NO_SOURCE if isinstance(error, UnknownSource) else CloseCode.FORBIDDEN
         document = problem(error, socket.url.path, "", socket.scope.get("root_path", ""))
         raise CloseStream(code, error.detail, document) from None
-
-
-def _read_request(content: bytes) -> SourceRequest:
-    """Read the body of POST /sources.
-
-    Raises:
-        BadRequest: It is no JSON.
-        BadParameter: It lacks a field, or has a value that is not valid.
-    """
-    try:
-        return SourceRequest.model_validate_json(content)
-    except ValidationError as error:
-        faults = error.errors(include_url=False)
-        if faults[0]["type"] == "json_invalid":
-            raise BadRequest('expected JSON {"url": "rtsp://…"}, got something else; see docs/sources.md') from None
-        raise validation_error([_without_secrets(it) for it in faults]) from None
-
-
-def _without_secrets(fault: ErrorDetails) -> dict[str, Any]:
-    """Hide what came unless it is the value of an option: others may hold a password or a secret."""
-    is_option = fault["loc"][:1] == ("options",) and len(fault["loc"]) > 1 and fault["type"] != "extra_forbidden"
-    hidden: dict[str, Any] = {} if is_option else {"input": "(not shown)"}
-    return {**fault, "loc": ("body", *fault["loc"]), **hidden}
 
 
 def _entry(source: ManagedSource, status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -56,7 +56,7 @@ def test_a_gap_is_from_the_last_frame_to_the_next_with_its_first_reason(clock: C
         "to": "1970-01-12T13:46:47.000+00:00",
         "reason": "the cable was pulled",
     }
-    assert history.last_error == "connection refused"
+    assert (history.last_error, history.last_error_s) == ("connection refused", 1_000_005)
 
 
 def test_a_camera_that_stalls_without_breaking_off_has_a_gap(clock: Clock) -> None:
