@@ -195,7 +195,7 @@ class Video:
     def _describe(self, container: InputContainer) -> VideoInfo:
         import av.stream  # noqa: PLC0415 - an optional dependency
 
-        stream = container.streams.best("video")
+        stream: Any = container.streams.best("video")
         if stream is None or av.stream.Disposition.attached_pic in stream.disposition:  # the cover of a sound file
             raise VideoUnreadable("expected a video, got a file or stream without pictures")
         context = stream.codec_context
