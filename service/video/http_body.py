@@ -7,7 +7,9 @@ after a redirect, certificates are checked, and another thread can end a read th
 from __future__ import annotations
 
 import base64
+import errno
 import http.client
+import os
 import socket
 import ssl
 import string
@@ -92,11 +94,6 @@ class HttpBody:
         return opener.open(request, timeout=self._timeout_s)
 
     @property
-    def missing(self) -> int:
-        """Bytes that the response has announced and that have not come; 0 where it announces none."""
-        return int(getattr(self._response, "length", None) or 0)
-
-    @property
     def has_length(self) -> bool:
         """Whether the response has announced where it ends; those of cameras do not end."""
         return "Content-Length" in self._response.headers
@@ -123,6 +120,8 @@ class HttpBody:
         except (http.client.HTTPException, ValueError, AttributeError) as error:  # after `close` by another thread
             raise OSError("the connection was closed") from error
         self._ended = not data
+        if self._ended and self._response.length:  # bytes that were announced have not come
+            raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
         return data
 
     def close(self) -> None:

@@ -146,7 +146,8 @@ def test_formats_with_one_size_for_all_frames_are_written(running: Running, join
 def test_odd_videos_are_done_and_drawn(
     running: Running, tmp_path: Path, name: str, size: tuple[int, int], codec: str, more: dict[str, Any]
 ) -> None:
-    job = submit(running.http, write(tmp_path / name, size, codec, **more))["id"]
+    video = write(tmp_path / name, size, codec, **more)
+    job = submit(running.http, video)["id"]
     done = wait_for(running.http, job, "done")
     assert (done["frames"], done["progress"]) == (HALF, 1)
     with av.open(io.BytesIO(result(running, job, format="mp4"))) as container:
@@ -188,3 +189,13 @@ def test_a_file_without_frames_has_failed(running: Running) -> None:
     entry = added(running, path)
     assert (entry["state"], entry["frames"]) == ("failed", 0)
     assert "got none that can be decoded" in entry["last_error"]
+
+
+def test_a_gif_is_sent_as_what_it_is(running: Running, tmp_path: Path) -> None:
+    content = write(tmp_path / "a.gif", LARGE, "gif", pix_fmt="rgb8").read_bytes()
+    response = running.http.post("/jobs", content=content, headers={"Content-Type": "image/gif"})
+    assert response.status_code == 202, response.text
+    assert wait_for(running.http, response.json()["id"], "done")["frames"] == HALF
+    refused = running.http.post("/jobs", content=content, headers={"Content-Type": "image/png"})
+    assert refused.status_code == 415
+    assert "image/gif" in refused.json()["expected"]

@@ -192,6 +192,7 @@ def test_a_format_that_is_not_read_is_told(tmp_path: Path) -> None:
 class Host(http.server.BaseHTTPRequestHandler):
     folder: Path
     says_length = True
+    missing = 0
     paths: list[str]
 
     def do_GET(self) -> None:
@@ -200,7 +201,7 @@ class Host(http.server.BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Type", "video/webm")
         if self.says_length:
-            self.send_header("Content-Length", str(len(content)))
+            self.send_header("Content-Length", str(len(content) + self.missing))
         self.end_headers()
         self.wfile.write(content)
 
@@ -209,9 +210,10 @@ class Host(http.server.BaseHTTPRequestHandler):
 
 
 @contextmanager
-def hosting(folder: Path, *, says_length: bool) -> Iterator[tuple[str, list[str]]]:
+def hosting(folder: Path, *, says_length: bool, missing: int = 0) -> Iterator[tuple[str, list[str]]]:
+    """Serve the one file of a folder; ``missing`` bytes that are announced do not come."""
     paths: list[str] = []
-    handler = type("Of", (Host,), {"folder": folder, "says_length": says_length, "paths": paths})
+    handler = type("Of", (Host,), {"folder": folder, "says_length": says_length, "missing": missing, "paths": paths})
     with http.server.HTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -244,3 +246,13 @@ def test_letters_of_all_languages_are_sent_as_web_servers_expect_them(path: str,
         video.open()
         assert len(list(video.frames())) == COUNT
     assert paths == [quote(path, safe="/?=&%")]
+
+
+def test_a_connection_that_breaks_is_no_end(tmp_path: Path) -> None:
+    write(tmp_path / "a.webm", "libvpx", muxer=LIVE)
+    allowed = AllowedUrls(("127.0.0.1",))
+    with hosting(tmp_path, says_length=True, missing=1000) as (url, _):
+        video = Video(allowed.require(f"{url}/a.webm"), allowed)
+        with pytest.raises(VideoUnreadable, match="Connection reset"):
+            video.open()  # a short file is read to its end already here
+            list(video.frames())
