@@ -127,6 +127,7 @@ def test_the_data_set_of_a_job_goes_back_into_training(running: Running, joined:
     assert train(["check", str(tmp_path / "people.json"), "--images", str(tmp_path / "images")]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["parquet", "sleap"])
 def test_formats_with_one_size_for_all_frames_are_written(running: Running, joined: str, name: str) -> None:
     pytest.importorskip({"parquet": "pyarrow", "sleap": "sleap_io"}[name], reason="an extra of the client")
@@ -137,10 +138,9 @@ def test_formats_with_one_size_for_all_frames_are_written(running: Running, join
     ("name", "size", "codec", "more"),
     [
         ("a.webm", LARGE, "libvpx", {"muxer": {"live": "1"}}),
-        ("a.gif", LARGE, "gif", {"pix_fmt": "rgb8"}),
         ("one.mkv", (1, 1), "ffv1", {"pix_fmt": "bgr0"}),
-        ("odd.mkv", (333, 251), "ffv1", {"pix_fmt": "bgr0"}),
-        ("line.mkv", (640, 1), "ffv1", {"pix_fmt": "bgr0"}),
+        pytest.param("odd.mkv", (333, 251), "ffv1", {"pix_fmt": "bgr0"}, marks=pytest.mark.slow),
+        pytest.param("line.mkv", (640, 1), "ffv1", {"pix_fmt": "bgr0"}, marks=pytest.mark.slow),
     ],
 )
 def test_odd_videos_are_done_and_drawn(

@@ -96,6 +96,7 @@ def test_refusals_say_why(call: Any) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_camera_is_added_watched_paused_and_removed(call: Any) -> None:
     body = """
     const source = await server.sources.add(a, { name: "door", options: { maxFps: 30, covariance: true } });

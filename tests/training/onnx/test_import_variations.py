@@ -128,36 +128,38 @@ def find(folder: Path, image: np.ndarray) -> Poses:
 
 
 HALF, DOUBLE, BYTE, INT = TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.UINT8, TensorProto.INT32
-NAMES = ("pixels", "crop", "scores", "mean", "images", "theirs/images")
+
+
+VARIATIONS: dict[str, tuple[str, str, list[Change], list[object]]] = {
+    "half precision": ("yolov8", "unit", [lambda it: with_input(it, HALF), lambda it: with_outputs(it, HALF)], []),
+    "half outputs": ("rtmo", "bytes", [lambda it: with_outputs(it, HALF)], []),
+    "double outputs": ("detr", "imagenet", [lambda it: with_outputs(it, DOUBLE)], []),
+    "channels last": ("yolov8", "unit", [lambda it: with_input(it, channels_last=True)], []),
+    "bytes, channels last": ("yolov8", "bytes", [lambda it: with_input(it, BYTE, channels_last=True)], []),
+    "whole numbers": ("yolo-nms", "bytes", [lambda it: with_input(it, INT)], []),
+    "bytes": ("rtmo", "bytes", [lambda it: with_input(it, BYTE)], []),
+    **{
+        f"an input named {name}": ("yolov8", "unit", [lambda it, name=name: with_input(it, name=name)], [])
+        for name in ("pixels", "crop", "scores", "mean", "images", "theirs/images")
+    },
+    "usual names": ("detr", "imagenet", [lambda it: with_outputs(it, names=("boxes", "scores", "keypoints"))], []),
+    "numbers as names": ("detr", "imagenet", [lambda it: with_outputs(it, names=("1201", "1202", "1203"))], []),
+    "letters as names": ("rtmo", "bytes", [lambda it: with_outputs(it, names=("a", "b"))], []),
+    "a further output": ("yolov8", "unit", [with_further_output], ["--outputs", "output0"]),
+    "a further output of two": ("rtmo", "bytes", [with_further_output], ["--outputs", "dets", "keypoints"]),
+    "branches": ("yolov8", "unit", [with_branch], []),
+    "an open size": ("yolov8", "unit", [with_open_size], ["--input-size", *SIZE]),
+    "rows of 0": ("yolo-nms", "unit", [lambda it: with_missing_rows(it, 0.0)], []),
+    "rows of -1": ("yolo-nms", "unit", [lambda it: with_missing_rows(it, -1.0)], []),
+}
+"""How a graph differs from that of `USUAL`: its layout, the normalisation of its input, the changes, and options."""
+QUICK = {"half precision", "bytes, channels last", "whole numbers", "numbers as names", "a further output"}
 
 
 @pytest.mark.parametrize(
     ("layout", "normalise", "changes", "options"),
-    [
-        ("yolov8", "unit", [lambda it: with_input(it, HALF), lambda it: with_outputs(it, HALF)], []),
-        ("rtmo", "bytes", [lambda it: with_outputs(it, HALF)], []),
-        ("detr", "imagenet", [lambda it: with_outputs(it, DOUBLE)], []),
-        ("yolov8", "unit", [lambda it: with_input(it, channels_last=True)], []),
-        ("yolov8", "bytes", [lambda it: with_input(it, BYTE, channels_last=True)], []),
-        ("yolo-nms", "bytes", [lambda it: with_input(it, INT)], []),
-        ("rtmo", "bytes", [lambda it: with_input(it, BYTE)], []),
-        *(("yolov8", "unit", [lambda it, name=name: with_input(it, name=name)], []) for name in NAMES),
-        ("detr", "imagenet", [lambda it: with_outputs(it, names=("boxes", "scores", "keypoints"))], []),
-        ("detr", "imagenet", [lambda it: with_outputs(it, names=("1201", "1202", "1203"))], []),
-        ("rtmo", "bytes", [lambda it: with_outputs(it, names=("a", "b"))], []),
-        ("yolov8", "unit", [with_further_output], ["--outputs", "output0"]),
-        ("rtmo", "bytes", [with_further_output], ["--outputs", "dets", "keypoints"]),
-        ("yolov8", "unit", [with_branch], []),
-        ("yolov8", "unit", [with_open_size], ["--input-size", *SIZE]),
-        ("yolo-nms", "unit", [lambda it: with_missing_rows(it, 0.0)], []),
-        ("yolo-nms", "unit", [lambda it: with_missing_rows(it, -1.0)], []),
-    ],
-    ids=[
-        "half precision", "half outputs", "double outputs", "channels last", "bytes, channels last", "whole numbers",
-        "bytes", *(f"an input named {it}" for it in NAMES), "usual names", "numbers as names", "letters as names",
-        "a further output", "a further output of two", "branches", "an open size", "rows of 0", "rows of -1",
-    ],
-)  # fmt: skip
+    [pytest.param(*it, id=name, marks=() if name in QUICK else pytest.mark.slow) for name, it in VARIATIONS.items()],
+)
 def test_a_one_stage_network_finds_people_however_it_was_exported(
     layout: str, normalise: str, changes: list[Change], options: list[object], tmp_path: Path
 ) -> None:
@@ -171,7 +173,7 @@ def test_a_one_stage_network_finds_people_however_it_was_exported(
     assert len(find(tmp_path, spots.paint(size=(300, 200)))) == 0
 
 
-@pytest.mark.parametrize("kind", [BYTE, INT, HALF])
+@pytest.mark.parametrize("kind", [BYTE, HALF])
 def test_a_network_of_crops_is_fed_as_its_input_says(kind: int, tmp_path: Path) -> None:
     """Whole numbers can only be 0..255: the normalisation is inside."""
     model = third_party("bytes" if kind in (BYTE, INT) else "imagenet")
@@ -186,6 +188,7 @@ def test_a_network_of_crops_is_fed_as_its_input_says(kind: int, tmp_path: Path) 
     np.testing.assert_allclose(maps, expected, atol=0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layout", "change"),
     [
