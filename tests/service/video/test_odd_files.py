@@ -90,11 +90,12 @@ KEEP = {"avoid_negative_ts": "disabled"}
         ("g.mkv", {"stamp": lambda i: 7 * i * i}, [0.007 * i * i for i in range(COUNT)]),
         ("b.mp4", {"codec": "libx264", "options": {"bf": "2"}}, EVEN),
         ("one.mp4", {"count": 1}, [0]),
+        ("a.flv", {"codec": "libx264"}, EVEN),  # ends the process in PyAV before 17.1
     ],
     ids=[
         "WebM without a duration", "H.264 without a container", "JPEGs without a container", "GIF", "odd sides",
         "one pixel", "16 bits of grey", "10 bits", "alpha", "negative times", "huge times", "variable rate", "B-frames",
-        "one frame",
+        "one frame", "FLV",
     ],
 )  # fmt: skip
 def test_a_file_has_its_frames_and_its_times(
@@ -102,7 +103,7 @@ def test_a_file_has_its_frames_and_its_times(
 ) -> None:
     info, frames = read(write(tmp_path / name, **given))
     assert not info.live
-    assert info.frame_count in {0, len(times)} or name == "g.mkv"
+    assert info.frame_count in {0, len(times)} or name in {"g.mkv", "a.flv"}  # where it is an estimate
     assert [it for it, _ in frames] == pytest.approx(times, abs=2e-3)
     size = given.get("size", SIZE)
     for i, (_, pixels) in enumerate(frames):
