@@ -45,6 +45,7 @@ CREATE = route(
             "description": "A video: its bytes, or a multipart field `video`, or JSON with its address.",
             "content": {
                 "video/*": {"schema": _BINARY},
+                "image/gif": {"schema": _BINARY},
                 "application/octet-stream": {"schema": _BINARY},
                 "multipart/form-data": {
                     "schema": {"type": "object", "required": ["video"], "properties": {"video": _BINARY}}

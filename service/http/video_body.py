@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # the library defines it for type checkers only
     from python_multipart.multipart import MultipartCallbacks
 
 VideoForm = Literal["raw", "json", "multipart"]
-_EXPECTED = ["video/*", "application/octet-stream", "multipart/form-data", "application/json"]
+_EXPECTED = ["video/*", "image/gif", "application/octet-stream", "multipart/form-data", "application/json"]
 
 
 def video_form(request: Request) -> VideoForm:
@@ -39,7 +39,7 @@ def video_form(request: Request) -> VideoForm:
         return "json"
     if media_type == "multipart/form-data":
         return "multipart"
-    if media_type.startswith("video/") or media_type.endswith("/octet-stream"):
+    if media_type.startswith("video/") or media_type.endswith("/octet-stream") or media_type == "image/gif":
         return "raw"
     raise UnsupportedType(
         f"expected a Content-Type of {', '.join(_EXPECTED)}, got {media_type[:80]!r}; send the video's file",

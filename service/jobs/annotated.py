@@ -46,18 +46,35 @@ def write(video: Path, results: Path, out: Path, keypoint_threshold: float) -> N
         stream: Any = None
         last_pts = -1
         for canvas, time_s in _frames(video, results, keypoint_threshold):
-            height, width = (side - side % 2 for side in canvas.shape[:2])  # yuv420p halves both
             if stream is None:
+                height, width = (max(2, side - side % 2) for side in canvas.shape[:2])  # yuv420p halves both
                 stream = container.add_stream(codec, rate=FALLBACK_RATE, options=OPTIONS[codec])
                 stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
                 stream.codec_context.time_base = TIME_BASE
                 stream.time_base = TIME_BASE
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(canvas[:height, :width]), format="rgb24")
+            picture = av.VideoFrame.from_ndarray(_fitted(canvas, (stream.width, stream.height)), format="rgb24")
             last_pts = picture.pts = max(last_pts + 1, round(time_s / TIME_BASE))
             picture.time_base = TIME_BASE
             container.mux(stream.encode(picture))
         if stream is not None:
             container.mux(stream.encode(None))
+
+
+def _fitted(canvas: Image, size: tuple[int, int]) -> Image:
+    """Return a picture of ``size`` (width, height): without an odd last row or column, or with bars around it.
+
+    Frames of a video may change their size, but those of an MP4 file do not.
+    """
+    width, height = size
+    h, w = canvas.shape[:2]
+    if (w - w % 2, h - h % 2) == size:
+        return np.ascontiguousarray(canvas[:height, :width])
+    scale = min(width / w, height / h)
+    w, h = max(1, round(scale * w)), max(1, round(scale * h))
+    left, top = (width - w) // 2, (height - h) // 2
+    fitted = np.zeros((height, width, 3), np.uint8)
+    fitted[top : top + h, left : left + w] = cv2.resize(canvas, (w, h), interpolation=cv2.INTER_AREA)
+    return fitted
 
 
 def _frames(video: Path, results: Path, keypoint_threshold: float) -> Iterator[tuple[Image, float]]:

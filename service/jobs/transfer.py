@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 from collections.abc import Callable
@@ -156,8 +155,6 @@ def fetch(url: VideoUrl, path: Path, store: JobStore, allowed: AllowedUrls, chec
                             bytes=video.bytes,
                             upload_s=settings.job_upload_s,
                         )
-                if body is not None and body.missing:
-                    raise OSError(errno.ECONNRESET, "the connection broke")
                 video.finish()
         finally:
             close()

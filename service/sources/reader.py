@@ -180,6 +180,7 @@ class SourceReader:
         base_s = self._connected_s - self._origin_s if info.live else 0.0
         pace = _Pace(self._stopped, self._going)
         frames = video.frames()
+        any_frame = False
         try:
             for frame in frames:
                 if not info.live and not (self._wait_for_room() if self._every_frame else pace.wait(frame.time_s)):
@@ -187,8 +188,11 @@ class SourceReader:
                 if self._stopped.is_set():
                     return
                 self._deliver(frame, base_s + frame.time_s)
+                any_frame = True
         finally:
             frames.close()
+        if not info.live and not any_frame:
+            raise VideoUnreadable("expected a video with at least one frame, got none that can be decoded")
 
     def _wait_for_room(self) -> bool:
         """Wait until the queue takes another frame and the file is not held; False if the reader has to end."""

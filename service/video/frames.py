@@ -6,6 +6,7 @@ opening and every read have a limit of time.
 
 from __future__ import annotations
 
+import errno
 import sys
 import threading
 import time
@@ -13,26 +14,30 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-import numpy as np
-
 from service.errors import ServiceError, TooLarge, VideoNotInstalled, VideoUnreadable
 from service.pose.types import Image
 from service.video.allowed_urls import AllowedUrls, VideoUrl
+from service.video.frame_times import FrameTimes
 from service.video.http_body import HttpBody
+from service.video.mjpeg_parts import MjpegParts
+from service.video.orientation import upright
 from service.video.rtsp_relay import RtspRelay
 
 if TYPE_CHECKING:
     import av
     from av.container import InputContainer
+    from av.video.stream import VideoStream
 
-_CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,mpjpeg,mjpeg,h264,hevc,ivf"
+_CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif,mpjpeg,mjpeg,h264,hevc,ivf"
 """Formats that are read. None of them is a playlist, which would name further files and URLs to open."""
+_USUAL = "MP4, MOV, Matroska, WebM, AVI, MPEG, FLV, ASF, Ogg and GIF"
+_ABSOLUTE_END = {"matroska,webm", "asf"}
+"""Formats whose duration is the time of the end, also where the video does not begin at 0."""
 _ANALYZE_US = "1000000"
 """Microseconds of a camera's video that FFmpeg looks at before the first frame; its own 5 s would delay results."""
 _DEVICE_FORMATS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
 MAX_DAMAGED = 100
 """Most damaged packets in a row, after which a video is given up."""
-DEFAULT_FPS = 25.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +76,8 @@ class VideoFrame:
 
     Attributes:
         index: Number of the frame since the video was opened, from 0.
-        time_s: Seconds since the first frame; by the arrival where a camera sends no times.
+        time_s: Seconds since the first frame, later than those of the frame before; by the arrival where a camera sends
+            no times.
         picture: The decoded frame.
     """
 
@@ -86,9 +92,7 @@ class VideoFrame:
 
     def pixels(self) -> Image:
         """Return uint8 (H, W, 3) RGB, upright."""
-        pixels: Image = self.picture.to_ndarray(format="rgb24")
-        quarters = round(self.picture.rotation / 90) % 4  # counter-clockwise, as `rot90`
-        return np.ascontiguousarray(np.rot90(pixels, quarters)) if quarters else pixels
+        return upright(self.picture.to_ndarray(format="rgb24"), self.picture)
 
 
 class Video:
@@ -110,6 +114,7 @@ class Video:
         self._closed = threading.Event()
         self._transport: HttpBody | RtspRelay | None = None
         self._container: InputContainer | None = None
+        self._stream: VideoStream | None = None
         self._file: BinaryIO | None = None
         self._arrival_times = False
         self.damaged = 0
@@ -148,13 +153,12 @@ class Video:
         import av  # noqa: PLC0415 - an optional dependency
 
         assert self._container is not None, "frames of a video that is not open"
-        origin_s: float | None = None
-        index = 0
+        assert self._stream is not None
+        times, index = FrameTimes(float(self._stream.average_rate or 0)), 0
         try:
-            for picture in self._pictures(self._container):
-                time_s = self._time_s(picture, index)
-                origin_s = time_s if origin_s is None else origin_s
-                yield VideoFrame(index, time_s - origin_s, picture)
+            for picture in self._pictures(self._container, self._stream):
+                stamp_s = time.monotonic() if self._arrival_times else picture.time
+                yield VideoFrame(index, times.of_next(stamp_s), picture)
                 index += 1
         except (av.FFmpegError, OSError, ValueError, RuntimeError) as error:
             if not self._closed.is_set():
@@ -182,31 +186,43 @@ class Video:
             options |= {"fflags": "nobuffer", "analyzeduration": _ANALYZE_US}
             return av.open(relay.url, format="rtsp", timeout=timeout, options=options)
         body = self._transport = HttpBody(self._url, self._allowed, limits.open_s, limits.read_s)
-        kind = body.open()
-        self._arrival_times = kind == "multipart/x-mixed-replace"
+        self._arrival_times = body.open().startswith("multipart/")
         body.expect_data()
-        return av.open(body, format="mpjpeg" if self._arrival_times else None, timeout=timeout, options=options)
+        if self._arrival_times:
+            return av.open(MjpegParts(body.read), format="mpjpeg", timeout=timeout, options=options)
+        return av.open(body, timeout=timeout, options=options)
 
     def _describe(self, container: InputContainer) -> VideoInfo:
-        if not container.streams.video:
+        import av.stream  # noqa: PLC0415 - an optional dependency
+
+        stream: Any = container.streams.best("video")
+        if stream is None or av.stream.Disposition.attached_pic in stream.disposition:  # the cover of a sound file
             raise VideoUnreadable("expected a video, got a file or stream without pictures")
-        stream, context = container.streams.video[0], container.streams.video[0].codec_context
+        context = stream.codec_context
         if context is None:
             raise VideoUnreadable("expected a video in a codec that this server reads, got another one")
+        self._stream = stream
         self._require_pixels(context.width, context.height)
-        live = self._url.scheme not in ("file", "http", "https") or not container.duration
+        live = self._is_live(container)
         context.options = {"max_pixels": str(self._limits.max_pixels)}
         context.thread_type = "SLICE" if live else "AUTO"  # threads that work on several frames delay them
         context.thread_count = 1 if live else 0
         rate = float(stream.average_rate or 0)
-        duration_s = (container.duration or 0) / 1e6
-        return VideoInfo(live, rate, 0 if live else stream.frames or round(duration_s * rate))
+        duration_us = container.duration or 0
+        if container.format.name in _ABSOLUTE_END:
+            duration_us = max(0, duration_us - (container.start_time or 0))
+        return VideoInfo(live, rate, 0 if live else stream.frames or round(duration_us / 1e6 * rate))
 
-    def _pictures(self, container: InputContainer) -> Iterator[av.VideoFrame]:
+    def _is_live(self, container: InputContainer) -> bool:
+        """Whether frames come when they come. A file has an end, also where it does not say how long it is."""
+        if isinstance(self._transport, HttpBody):
+            return self._arrival_times or not (container.duration or self._transport.has_length)
+        return self._url.scheme != "file"
+
+    def _pictures(self, container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
         import av  # noqa: PLC0415 - an optional dependency
 
         in_a_row = 0
-        stream = container.streams.video[0]
         if isinstance(self._transport, HttpBody):
             self._transport.expect_data()
         for packet in container.demux(stream):
@@ -227,13 +243,6 @@ class Video:
                 yield picture
             if self._closed.is_set():
                 return
-
-    def _time_s(self, picture: av.VideoFrame, index: int) -> float:
-        if self._arrival_times:
-            return time.monotonic()
-        if picture.time is None:
-            return index / DEFAULT_FPS
-        return float(picture.time)
 
     def _require_pixels(self, width: int, height: int) -> None:
         if width * height > self._limits.max_pixels:
@@ -263,6 +272,8 @@ class Video:
         )
         if "Immediate exit" in reason:  # how FFmpeg names a limit of time that is over
             reason = "no data came in time"
+        elif self._container is None and getattr(error, "errno", None) == errno.EINVAL:  # not in `_CONTAINERS`
+            reason = f"it is of a format that the server does not read; it reads {_USUAL}, among others"
         return VideoUnreadable(f"the video {what}: {reason}")
 
     def _free(self) -> None:

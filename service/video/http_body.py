@@ -7,9 +7,12 @@ after a redirect, certificates are checked, and another thread can end a read th
 from __future__ import annotations
 
 import base64
+import errno
 import http.client
+import os
 import socket
 import ssl
+import string
 import time
 import urllib.request
 from collections.abc import Callable
@@ -17,7 +20,7 @@ from contextlib import suppress
 from email.message import Message
 from typing import IO, Any
 from urllib.error import HTTPError, URLError
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from service.errors import ServiceError, VideoUnreadable
 from service.video.allowed_urls import AllowedUrls, VideoUrl
@@ -43,6 +46,7 @@ class HttpBody:
         self._socket: socket.socket | None = None
         self._response: Any = None
         self._deadline_s = float("inf")
+        self._ended = False
         self.closed = False
 
     def open(self) -> str:
@@ -90,9 +94,9 @@ class HttpBody:
         return opener.open(request, timeout=self._timeout_s)
 
     @property
-    def missing(self) -> int:
-        """Bytes that the response has announced and that have not come; 0 where it announces none."""
-        return int(getattr(self._response, "length", None) or 0)
+    def has_length(self) -> bool:
+        """Whether the response has announced where it ends; those of cameras do not end."""
+        return "Content-Length" in self._response.headers
 
     def expect_data(self) -> None:
         """Start the time in which the next data must come: a server that sends a byte now and then is cut off."""
@@ -104,15 +108,21 @@ class HttpBody:
         Raises:
             OSError: The connection broke, or nothing came in time.
         """
+        if self._ended:  # FFmpeg asks again, when the connection is closed already
+            return b""
         left_s = self._deadline_s - time.monotonic()
         if left_s <= 0:
             raise TimeoutError(f"no whole picture came within {self._read_s:g} s")
         if self._socket is not None:
             self._socket.settimeout(min(left_s, self._read_s))
         try:
-            return bytes(self._response.read1(size))
+            data = bytes(self._response.read1(size))
         except (http.client.HTTPException, ValueError, AttributeError) as error:  # after `close` by another thread
             raise OSError("the connection was closed") from error
+        self._ended = not data
+        if self._ended and self._response.length:  # bytes that were announced have not come
+            raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+        return data
 
     def close(self) -> None:
         """End the connection; a `read` that waits ends."""
@@ -233,8 +243,9 @@ def open_socket(url: str, allowed: AllowedUrls, encrypted: bool, timeout_s: floa
 
 
 def _without_credentials(url: str) -> tuple[str, str | None, str | None]:
-    """Take user and password out of a URL: urllib takes them for a part of the host."""
+    """Take user and password out of a URL, which urllib takes for a part of the host, and escape other letters."""
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     user, password = (None if it is None else unquote(it) for it in (parts.username, parts.password))
-    return urlunsplit((parts.scheme, host, parts.path or "/", parts.query, "")), user, password
+    path, query = (quote(it, safe=string.punctuation) for it in (parts.path or "/", parts.query))
+    return urlunsplit((parts.scheme, host, path, query, "")), user, password

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from service.pose import bundle
-from service.pose.skeleton import COCO17, Skeleton
+from service.pose.skeleton import COCO17
 from training.cli import import_detector, import_one_stage, import_options, inputs
 from training.cli.arguments import add_skeleton, add_source, positive
 from training.data import coco
@@ -103,7 +103,7 @@ def run(options: Namespace) -> int:
     options.role = options.role or "student"
     truth = coco.optional_source(options.annotations, options.images)
     known = _third_party(options)
-    conventions = _conventions(options, known.skeleton)
+    conventions = _conventions(options, known)
     made, result = import_pose.make(known, conventions, {}), checks.NOT_CHECKED
     if truth is not None:
         trial, findings = checks.check(
@@ -217,14 +217,14 @@ def _as_labelled(known: ThirdPartyModel, truth: coco.Source) -> ThirdPartyModel:
     return known
 
 
-def _conventions(options: Namespace, skeleton: Skeleton) -> Conventions:
-    mean, deviation = NORMALISATIONS[options.normalise or "imagenet"]
+def _conventions(options: Namespace, known: ThirdPartyModel) -> Conventions:
+    mean, deviation = NORMALISATIONS[options.normalise or ("bytes" if known.shape.takes_bytes else "imagenet")]
     return Conventions(
         colour=options.colour or "rgb",
         mean=tuple(options.mean or mean),
         deviation=tuple(options.deviation or deviation),
         shift=tuple(options.shift or (0, 0)),
-        joints=options.joints or skeleton.keypoints,
+        joints=options.joints or known.skeleton.keypoints,
         activation=options.activation or "none",
         scale=1.0 if options.scale is None else options.scale,
     )

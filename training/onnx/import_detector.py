@@ -46,7 +46,7 @@ class ThirdPartyDetector:
     @property
     def takes_bytes(self) -> bool:
         """Whether the input has whole numbers, so that pixels can only be 0..255."""
-        return self.found.input_type in {onnx.TensorProto.UINT8, onnx.TensorProto.INT32}
+        return self.found.shape.takes_bytes
 
 
 def usual_conventions(layout: DetectorLayout, found: DetectorProbe) -> DetectorConventions:
@@ -55,7 +55,7 @@ def usual_conventions(layout: DetectorLayout, found: DetectorProbe) -> DetectorC
     MMDetection and YOLOX take BGR in the corner of a letterbox, Ultralytics RGB 0..1 in its middle, and DETRs stretched
     RGB: RT-DETR's 80 classes 0..1, those with COCO's 91 category ids normalised as ImageNet's.
     """
-    if found.input_type == onnx.TensorProto.UINT8:
+    if found.shape.takes_bytes:
         return DetectorConventions("rgb", *NORMALISATIONS["bytes"], "center")
     if layout.maps or layout.name.startswith("dets"):
         return DetectorConventions("bgr", *NORMALISATIONS["imagenet"], "top_left")

@@ -73,6 +73,9 @@ def usual_conventions(
     The numbers show whether coordinates are px, whether scores still need a sigmoid, and what a box's numbers are.
     """
     usual = replace(USUAL[layout.name], joints=joints)
+    if shape.takes_bytes:
+        mean, deviation = NORMALISATIONS["bytes"]
+        usual = replace(usual, mean=mean, deviation=deviation)
     width, height = shape.input_size
     noise = np.random.default_rng(0).uniform(0, 255, (1, height, width, 3))
     pixels = (noise - np.array(usual.mean)) / np.array(usual.deviation)

@@ -42,6 +42,11 @@ class Shape:
     keypoint_count: int
     cells: tuple[int, int]
 
+    @property
+    def takes_bytes(self) -> bool:
+        """Whether the input has whole numbers, so that pixels can only be 0..255."""
+        return self.input_type in {onnx.TensorProto.UINT8, onnx.TensorProto.INT32}
+
 
 def inspect(
     model: onnx.ModelProto, decoder: str, input_size: tuple[int, int] | None, outputs: tuple[str, ...] = ()

@@ -130,21 +130,31 @@ export class Posewright {
     const form = new FormData();
     /** @type {Scale[]} */
     const scales = [];
+    /** @type {(PosewrightError | null)[]} For each picture; null for those that are sent. */
+    const failures = [];
     for (const source of sources) {
-      const { blob, scale } = await encode(source, maxSide, quality);
-      form.append("image", blob, String(scales.length));
-      scales.push(scale);
+      try {
+        const { blob, scale } = await encode(source, maxSide, quality);
+        form.append("image", blob, String(failures.length));
+        scales.push(scale);
+        failures.push(null);
+      } catch (error) {
+        if (!(error instanceof PosewrightError)) throw error;
+        failures.push(error);
+      }
     }
     const [first] = scales;
+    if (!first && failures.length) return /** @type {PosewrightError[]} */ (failures);
     if (!first) throw new PosewrightError("expected at least one picture, got none", { type: clientType("source") });
     if (options.boxes && scales.some(({ x, y }) => x !== first.x || y !== first.y)) {
       const detail = "boxes: expected pictures that are sent at one scale; send one call for each, or drop maxSide";
       throw new PosewrightError(detail, { type: clientType("boxes") });
     }
     const reply = await this.#calls.json("predict/batch", { ...callOf(options, first), body: form });
-    return reply.map((/** @type {any} */ it, /** @type {number} */ i) =>
+    const answers = reply.map((/** @type {any} */ it, /** @type {number} */ i) =>
       it.problem ? PosewrightError.from(it.problem) : readPrediction(it, scales[i]),
     );
+    return failures.map((failure) => failure ?? answers.shift());
   }
 
   /**

@@ -83,7 +83,10 @@ export class JpegEncoder {
     const canvas = this.#resize(sentWidth, sentHeight);
     // Every frame is read back, which is faster from a canvas in main memory.
     const context = canvas.getContext("2d", { alpha: false, willReadFrequently: true });
-    /** @type {CanvasRenderingContext2D} */ (context).drawImage(source, 0, 0, sentWidth, sentHeight);
+    const drawing = /** @type {CanvasRenderingContext2D} */ (context);
+    drawing.fillStyle = "white"; // behind transparent pixels, as on the server
+    drawing.fillRect(0, 0, sentWidth, sentHeight);
+    drawing.drawImage(source, 0, 0, sentWidth, sentHeight);
     return { blob: await toJpeg(canvas, quality), scale: new Scale(width / sentWidth, height / sentHeight) };
   }
 
@@ -109,7 +112,7 @@ export class JpegEncoder {
  * @returns {Promise<{ blob: Blob, scale: Scale }>}
  */
 export async function encode(source, maxSide, quality) {
-  if (!(source instanceof Blob)) return new JpegEncoder().encode(source, maxSide, quality);
+  if (!(source instanceof Blob)) return new JpegEncoder().encode(source, maxSide, quality).catch(unreadable);
   if (SERVER_TYPES.includes(source.type)) return { blob: source, scale: new Scale() };
   const bitmap = await createImageBitmap(source).catch((cause) => {
     const got = source.type || "a file of unknown type";
@@ -121,6 +124,15 @@ export async function encode(source, maxSide, quality) {
   } finally {
     bitmap.close();
   }
+}
+
+/**
+ * @param {unknown} cause Most likely a SecurityError: pictures of other origins stay unreadable.
+ * @returns {never}
+ */
+function unreadable(cause) {
+  if (cause instanceof PosewrightError) throw cause;
+  throw new PosewrightError(`expected a source whose pixels can be read: ${cause}`, { cause, type: clientType("source") });
 }
 
 /**

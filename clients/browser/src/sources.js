@@ -35,6 +35,7 @@ import { SourceViewer } from "./source_viewer.js";
  * @property {number} [maxPeople]
  * @property {number} [minScore]
  * @property {number} [keypointThreshold]
+ * @property {boolean} [covariance]
  * @property {boolean} [track]
  * @property {boolean} [smooth]
  * @property {number} [maxFps]

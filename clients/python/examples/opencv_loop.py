@@ -20,13 +20,18 @@ from posewright_client import Client, Frame, StreamResult, draw
 ESCAPE = 27
 
 
-def read_frames(capture: cv2.VideoCapture) -> Iterator[Frame]:
-    """Yield frames; the client reads them in a thread of its own, so the camera never waits for the window."""
+def read_frames(capture: cv2.VideoCapture, *, live: bool) -> Iterator[Frame]:
+    """Yield frames; the client reads them in a thread of its own, so the camera never waits for the window.
+
+    Those of a video file have their times in it: people are followed by how far they move from one frame to the next.
+    """
     while True:
         found, bgr = capture.read()
         if not found:
             return
-        yield Frame(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB))  # OpenCV's pictures are BGR, posewright's RGB
+        time_ms = capture.get(cv2.CAP_PROP_POS_MSEC)
+        rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)  # OpenCV's pictures are BGR, posewright's RGB
+        yield Frame(rgb) if live else Frame(rgb, round(time_ms * 1000))
 
 
 def drawn(result: StreamResult) -> np.ndarray:
@@ -46,7 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--url", default="http://localhost:8000", help="address of the posewright server")
     args = parser.parse_args(arguments)
 
-    capture = cv2.VideoCapture(int(args.source) if args.source.isdigit() else args.source)
+    live = args.source.isdigit()
+    capture = cv2.VideoCapture(int(args.source) if live else args.source)
     if not capture.isOpened():
         raise SystemExit(f"OpenCV cannot open {args.source!r}")
     if not args.headless:
@@ -61,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
     # A window shows the newest frame and leaves out those that would be late; a video needs all of them.
     with (
         Client(args.url) as client,
-        client.stream(read_frames(capture), policy="all" if args.headless else "latest") as stream,
+        client.stream(read_frames(capture, live=live), policy="all" if args.headless else "latest") as stream,
     ):
         for result in stream:
             if result.problem is not None:

@@ -15,7 +15,7 @@ from posewright_client import _calls
 from posewright_client._calls import Options, Steps, Wait, exchange
 from posewright_client._errors import ProblemError
 from posewright_client._frames import Frame, StreamArguments, StreamOptions
-from posewright_client._pictures import AsyncBinaryFile, Picture, load, load_async
+from posewright_client._pictures import AsyncBinaryFile, Picture, load, load_async, require_several
 from posewright_client._python310 import Self, Unpack
 from posewright_client._results import Comparison, Model, Prediction
 from posewright_client._retries import Retries
@@ -121,6 +121,7 @@ class Client:
         Raises:
             ProblemError, TransportError, OSError, TypeError, ValueError: As `predict`, for the call as a whole.
         """
+        require_several("predict_batch", pictures)
         contents = [load(picture) for picture in pictures]
         return self._run(exchange(_calls.predict_batch(contents, options), self._configuration.retries))
 
@@ -224,6 +225,7 @@ class AsyncClient:
         self, pictures: Iterable[Picture | AsyncBinaryFile], **options: Unpack[Options]
     ) -> list[Prediction | ProblemError]:
         """See `Client.predict_batch`."""
+        require_several("predict_batch", pictures)
         contents: Sequence[bytes] = [await load_async(picture) for picture in pictures]
         return await self._run(exchange(_calls.predict_batch(contents, options), self._configuration.retries))
 

@@ -45,9 +45,11 @@ def draw(picture: Any, people: Iterable[Pose], threshold: float = THRESHOLD) -> 
         MissingExtra: OpenCV is not installed.
         PosewrightError: OpenCV cannot decode the picture.
         ValueError: The picture has another size than the predicted one.
-        OSError, TypeError: The picture cannot be read, or is none.
+        OSError, TypeError: The picture cannot be read, or is none; or it is one pose and not several.
     """
     cv2 = require_cv2("drawing")
+    if isinstance(people, Pose):  # which can be iterated over, too
+        raise TypeError("draw: expected a prediction or a list of poses, got one pose; pass [pose]")
     canvas = np.array(to_pixels(picture), order="C")
     height, width, _ = canvas.shape
     if isinstance(people, Prediction) and people.image_size != (width, height):

@@ -36,6 +36,10 @@ class Frame:
     picture: Picture
     capture_us: int | None = None
 
+    def __post_init__(self) -> None:
+        if self.capture_us is not None and not hasattr(self.capture_us, "__index__"):
+            raise TypeError(f"capture_us: expected a whole number of µs, got {self.capture_us!r}; round it")
+
 
 @dataclass(frozen=True, slots=True)
 class StreamOptions:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import io
 import os
 from collections.abc import Awaitable
 from pathlib import Path
@@ -86,6 +87,19 @@ def encode_jpeg(pixels: NDArray[np.uint8], quality: int = JPEG_QUALITY) -> bytes
     if not ok:
         raise PosewrightError(f"OpenCV could not encode an array of shape {pixels.shape} as JPEG")
     return bytes(encoded)
+
+
+def require_several(call: str, pictures: object) -> None:
+    """Check that these are pictures and not one of them, since texts, bytes and files can be iterated over, too.
+
+    Raises:
+        TypeError: It is one picture, or the name of a video.
+    """
+    if isinstance(pictures, str | bytes | bytearray | memoryview | os.PathLike | io.IOBase):
+        raise TypeError(
+            f"{call}: expected an iterable of pictures, got {pictures!r:.80}; pass a list of pictures, or of a video "
+            "an iterable of its frames"
+        )
 
 
 def load(picture: Picture, quality: int = JPEG_QUALITY) -> bytes:

@@ -24,6 +24,7 @@ from posewright_client._errors import (
     Timeout,
 )
 from posewright_client._frames import StreamOptions, StreamResult, StreamStats
+from posewright_client._pictures import require_several
 from posewright_client._python310 import Self, timeout
 from posewright_client._retries import is_retryable, parse_retry_after
 from posewright_client._session import SUBPROTOCOL, StreamSession
@@ -88,6 +89,7 @@ class AsyncStream(AsyncIterator[StreamResult]):
     """
 
     def __init__(self, source: Source, options: StreamOptions, endpoint: StreamEndpoint) -> None:
+        require_several("stream", source)
         self._source, self._options, self._endpoint = source, options, endpoint
         self._session = StreamSession(options)
         self._changes = _ChangeSignal()

@@ -121,10 +121,13 @@ def even_fps(times_us: Sequence[int], fps: float) -> float:
 
 
 class MovieWriter:
-    """Writes pictures at a constant rate; each is shown from its own time on, to within half a period."""
+    """Writes pictures at a constant rate; each is shown from its own time on, to within half a period.
 
-    def __init__(self, writer: Any, fps: float) -> None:
-        self._writer, self._fps = writer, fps
+    OpenCV leaves out pictures of another size than the video's, so these are fitted into it, with bars.
+    """
+
+    def __init__(self, writer: Any, fps: float, size: tuple[int, int]) -> None:
+        self._writer, self._fps, self._size = writer, fps, size
         self._written = 0
         self._last: NDArray[np.uint8] | None = None
 
@@ -132,7 +135,7 @@ class MovieWriter:
         """Show a picture from a time on, µs."""
         if self._last is not None:
             self._show_until(round(time_us * self._fps / 1e6))
-        self._last = bgr
+        self._last = _fitted(bgr, self._size)
 
     def finish(self) -> None:
         """Show the last picture, for one period."""
@@ -142,6 +145,20 @@ class MovieWriter:
         while self._written < slot and self._last is not None:
             self._writer.write(self._last)
             self._written += 1
+
+
+def _fitted(bgr: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return the picture with bars around it where it is not of ``size`` (width, height)."""
+    (width, height), (h, w) = size, bgr.shape[:2]
+    if (w, h) == size:
+        return bgr
+    cv2 = require_cv2("writing videos")
+    scale = min(width / w, height / h)
+    w, h = max(1, round(scale * w)), max(1, round(scale * h))
+    left, top = (width - w) // 2, (height - h) // 2
+    fitted = np.zeros((height, width, 3), np.uint8)
+    fitted[top : top + h, left : left + w] = cv2.resize(bgr, (w, h), interpolation=cv2.INTER_AREA)
+    return fitted
 
 
 def require_writable(path: Path) -> None:
@@ -172,7 +189,7 @@ def writing(path: Path, fps: float, size: tuple[int, int]) -> Iterator[MovieWrit
     writer = cv2.VideoWriter(str(part), fourcc, fps, size)
     if not writer.isOpened():
         raise PosewrightError(f"{path}: OpenCV cannot write this video of {size[0]} x {size[1]} px")
-    movie = MovieWriter(writer, fps)
+    movie = MovieWriter(writer, fps, size)
     try:
         yield movie
         movie.finish()

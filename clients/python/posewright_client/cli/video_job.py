@@ -88,6 +88,7 @@ def run(client: Client, job: VideoJob) -> VideoReport:
     try:
         _process(client, job, movie)
         problems = ["problem" in line for line in read(job.journal)]
+        _require_frames(job, len(problems))
         if job.out is not None:
             _render(job, movie, job.out)
     except BaseException:
@@ -95,6 +96,14 @@ def run(client: Client, job: VideoJob) -> VideoReport:
         raise
     claim.finish()
     return VideoReport(len(problems), sum(problems), movie.missing(len(problems)))
+
+
+def _require_frames(job: VideoJob, count: int) -> None:
+    if not count:
+        raise PosewrightError(
+            f"{job.video}: expected a frame that OpenCV can decode, got none; convert the video to H.264 in MP4, or "
+            "send it to a server that runs video jobs"
+        )
 
 
 def _description(job: VideoJob) -> dict[str, Any]:

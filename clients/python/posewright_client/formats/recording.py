@@ -128,6 +128,8 @@ class Recording:
 
     def _frame(self, where: str, document: Mapping[str, Any], number: int) -> RecordedFrame:
         try:
+            if document.get("keypoints"):  # named although there may be no people
+                self._require_skeleton(where, skeleton_of(document), len(document["keypoints"]))
             image = document.get("image")
             size = self._size if image is None else (int(image["width"]), int(image["height"]))
             return RecordedFrame(
