@@ -66,6 +66,18 @@ def test_too_many_parts_are_refused_without_reading_the_rest(max_count: int) -> 
         multipart_.images(opened + b"no header \r\n" * 3, content_type, max_count)
 
 
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [(b"\r\n--bbx" * 100_000, "10 lines with the boundary"), (b"\r\n--bb" + b" \t" * 100_000, "very many blanks")],
+    ids=["boundaries", "padding"],
+)
+def test_a_part_that_keeps_the_parser_busy_is_refused(content: bytes, expected: str) -> None:
+    """The parser needs some tenths of a microsecond for each of these bytes."""
+    body, content_type = multipart([content])
+    with pytest.raises(BadRequest, match=expected):
+        multipart_.images(body, content_type, max_count=1)
+
+
 @pytest.mark.parametrize("filler", [b"{}", b"[]", b"0"])
 def test_json_of_many_values_is_refused_before_it_is_parsed(filler: bytes) -> None:
     body = b'{"image": "", "x": [' + b",".join([filler] * 100) + b"]"  # incomplete, as a parser would report
