@@ -15,6 +15,11 @@ from service.settings import Settings
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 
 
+def is_name(name: str) -> bool:
+    """Whether a bundle's folder may have this name: `Manifest.name` allows no other."""
+    return _NAME.fullmatch(name) is not None
+
+
 def find_folder(registry: ModelRegistry, settings: Settings, name: str) -> Path:
     """Find the folder of a name, which must be one part of a path.
 
@@ -22,7 +27,7 @@ def find_folder(registry: ModelRegistry, settings: Settings, name: str) -> Path:
         UnknownModel: There is no such model and no such folder.
     """
     path = settings.models_dir / name
-    if _NAME.fullmatch(name) and (name in registry.models or (path / MANIFEST).is_file()):
+    if is_name(name) and (name in registry.models or (path / MANIFEST).is_file()):
         return path
     raise UnknownModel(
         f"expected the name of a model or of a bundle's folder in the models folder, got {shown(name)}; "

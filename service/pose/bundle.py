@@ -206,7 +206,11 @@ def _read_manifest(path: Path) -> Manifest:
             "check the models folder"
         ) from error
     except ValidationError as error:
-        raise BundleError(f"bundle {path.name!r}: {path / MANIFEST} is not a valid manifest: {error}") from error
+        faults = [f"{'.'.join(map(str, it['loc'])) or 'it'}: {it['msg']}" for it in error.errors(include_url=False)]
+        raise BundleError(
+            f"bundle {path.name!r}: {path / MANIFEST} is not a valid manifest: {'; '.join(faults)}; copy the bundle "
+            "again"
+        ) from error
 
 
 def write(path: Path, manifest: Manifest, onnx: bytes, card: str) -> Bundle:

@@ -153,6 +153,7 @@ def test_a_bundle_that_cannot_serve_leaves_the_old_one_serving_and_says_why(runn
 
     assert "the version before serves on" in message
     assert said.get(damage, "") in message
+    assert "pydantic" not in message
     assert answer(running) == ("1", 0)
     entry = running.http.get("/models/student-s").json()
     reply.ModelDetail.model_validate(entry)
@@ -258,6 +259,15 @@ def test_a_name_is_one_part_of_a_path(running_unchanged: Running, name: str, act
 def running_unchanged(shared: Running) -> Running:
     """For tests that change no model."""
     return shared
+
+
+def test_a_bundle_whose_name_is_not_possible_is_listed_with_the_reason(running: Running) -> None:
+    folder = folder_of(running)
+    shutil.copytree(folder / "student-s", folder / "Student-S")
+    (listed,) = index(running)["Student-S"]
+    assert listed["state"] == "UNAVAILABLE"
+    assert "cannot be loaded: expected a name of" in listed["reason"]
+    refusal(ask(running, "Student-S", "load"), 404)
 
 
 def test_hidden_folders_are_not_loaded(running: Running) -> None:
