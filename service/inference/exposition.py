@@ -44,7 +44,10 @@ def write(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
         registry = CollectorRegistry()
         registry.register(_AllProcesses(folder))
         registry.register(_ProcessTotals(folder))
-    encode, content_type = choose_encoder(accept)
+    try:
+        encode, content_type = choose_encoder(accept)
+    except (TypeError, ValueError):  # a version that is no number
+        encode, content_type = choose_encoder("")
     return encode(registry), content_type
 
 

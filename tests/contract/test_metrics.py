@@ -198,6 +198,13 @@ def test_openmetrics_is_written_for_those_who_ask_for_it(fresh: Running) -> None
     assert response.text.endswith("# EOF\n")
 
 
+@pytest.mark.parametrize("version", ["abc", "1.x", "", "1.0.0;version=2"])
+def test_a_version_that_does_not_exist_is_answered_in_the_text_format(fresh: Running, version: str) -> None:
+    response = fresh.http.get("/metrics", headers={"Accept": f"application/openmetrics-text;version={version}"})
+    assert response.status_code == 200
+    assert "http_server_request_duration_seconds" in response.text
+
+
 def test_a_model_that_is_replaced_or_gone_is_no_longer_listed(fresh: Running) -> None:
     models = fresh.registry.models
     replaced = models["teacher"].manifest.model_copy(update={"version": "2"})
