@@ -85,6 +85,14 @@ def test_all_metrics_exist_from_the_start(fresh: Running) -> None:
     assert types["process_resident_memory_bytes"] == "gauge"
 
 
+def test_failures_of_models_are_counted_from_0(fresh: Running) -> None:
+    """Prometheus sees no increase in a series that begins with its first failure."""
+    counted = samples(fresh)
+    for name in ("detector", "student-s", "teacher"):
+        assert counted["posewright_model_load_failures_total", name] == 0
+        assert counted["posewright_model_inference_failures_total", name, "1"] == 0
+
+
 def test_calls_are_counted_by_route_and_status(fresh: Running) -> None:
     fresh.predict(PICTURE)
     fresh.predict(b"no picture")
