@@ -79,6 +79,15 @@ def test_an_endless_head_is_refused_before_it_takes_memory(server: Running, firs
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000
 
 
+def test_an_idle_connection_is_kept_as_long_as_the_setting_says(models_dir: Path) -> None:
+    with serving(Settings(models_dir=models_dir, keep_alive_s=0.5)) as running, connection(running) as it:
+        begun_s = time.monotonic()
+        it.sendall(HEAD + b"\r\n")
+        assert read_to_end(it).endswith(b'{"status":"ok"}')
+        assert 0.25 < time.monotonic() - begun_s < 4  # uvicorn's own default is 5 s
+    assert Settings().keep_alive_s > 60  # longer than proxies keep connections
+
+
 @pytest.mark.parametrize("at_once", [True, False])
 @pytest.mark.parametrize(("size", "status"), [(MAX_HEAD_BYTES - 2000, b"200"), (MAX_HEAD_BYTES + 2000, b"431")])
 def test_a_head_may_have_so_many_bytes(server: Running, size: int, status: bytes, at_once: bool) -> None:
