@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import shutil
 import threading
@@ -16,6 +18,7 @@ import httpx
 import numpy as np
 import pytest
 
+from service.inference.registry import open_registry
 from service.inference.repository import MAX_WAITING
 from service.settings import Settings
 from service.wire import open_inference as shapes
@@ -268,6 +271,26 @@ def test_a_bundle_whose_name_is_not_possible_is_listed_with_the_reason(running: 
     assert listed["state"] == "UNAVAILABLE"
     assert "cannot be loaded: expected a name of" in listed["reason"]
     refusal(ask(running, "Student-S", "load"), 404)
+
+
+@pytest.mark.parametrize("name", ["lost+found", "private"])
+def test_a_folder_that_cannot_be_looked_into_is_no_bundle(
+    running: Running, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Volumes have a folder lost+found of the administrator's, as whom tests may run."""
+    folder = folder_of(running) / name
+    folder.mkdir()
+    stat = Path.stat
+
+    def refuse(path: Path, **options: Any) -> Any:
+        if path.parent == folder:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    assert name not in index(running)
+    refusal(ask(running, name, "load"), 404)
+    assert name not in open_registry(Settings(models_dir=folder.parent)).models
 
 
 def test_hidden_folders_are_not_loaded(running: Running) -> None:
