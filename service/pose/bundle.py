@@ -194,7 +194,11 @@ def read(path: Path) -> Bundle:
                 f"bundle {path.name!r}: {path / name} is not what its manifest says: "
                 f"expected sha256 {expected}, got {got}; the file was damaged or changed, copy the bundle again"
             )
-    return Bundle(path, manifest, contents[ONNX], contents[CARD].decode())
+    try:
+        card = contents[CARD].decode()
+    except UnicodeDecodeError as error:
+        raise BundleError(f"bundle {path.name!r}: expected {path / CARD} in UTF-8, got: {error}") from error
+    return Bundle(path, manifest, contents[ONNX], card)
 
 
 def _read_manifest(path: Path) -> Manifest:
