@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import socket
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests import spots
 from tests.conftest import PATIENCE_S, Running
@@ -46,6 +49,32 @@ def test_other_options_of_the_connection_stay(server: Running) -> None:
     offer = OFFER.replace(b"Upgrade, HTTP2", b"close, Upgrade, HTTP2")
     answer = answers(server, [HEALTH + offer + b"\r\n"])
     assert answer.lower().count(b"connection: close") == 1
+
+
+NO_PICTURE = (
+    b"Content-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\n5;a=b\r\nhello\r\n1\r\nx\r\n0\r\nT: v\r\n\r\n"
+)
+REQUESTS = [
+    HEALTH + b"\r\n",
+    b"\r\nHEAD /healthz HTTP/1.1\r\nHost: x\r\n" + OFFER + b"\r\n",
+    b"GET /nowhere HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 60_000 + b"\r\n\r\n",
+    b"POST /predict HTTP/1.1\r\nHost: x\r\n" + NO_PICTURE,
+    b"POST /predict HTTP/1.1\r\nHost: x\r\n" + OFFER + NO_PICTURE,
+    b"POST /predict HTTP/1.1\r\nHost: x\r\n" + OFFER + b"Content-Type: image/png\r\nContent-Length: 6\r\n\r\nhellox",
+]
+
+
+@given(data=st.data())
+def test_requests_are_answered_alike_however_they_are_cut(server: Running, data: st.DataObject) -> None:
+    chosen = data.draw(st.lists(st.sampled_from(REQUESTS), max_size=6))
+    whole = b"".join([*chosen, END])
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(whole) - 1), max_size=10)))
+    pieces = [whole[begin:end] for begin, end in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
+    first, second = (
+        re.sub(rb"(?im)^date: .*$|[0-9a-f]{8}-[0-9a-f-]{27}", b"", answers(server, sent)) for sent in ([whole], pieces)
+    )
+    assert first == second
+    assert first.count(b"HTTP/1.1 ") == len(chosen) + 1
 
 
 @pytest.mark.parametrize("path", [b"a.example:443", b"/healthz"])
