@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +13,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.settings import Settings
 from tests import spots
-from tests.conftest import Running, serving
+from tests.conftest import PATIENCE_S, Running, serving
 from tests.spots import SURE, UNSURE
-from tests.streaming import connected, frame, hear, say, streaming
+from tests.streaming import connected, eventually, frame, hear, say, streaming
 
 PICTURE = spots.encode(spots.paint(SURE, UNSURE))
 # The parser names counters without _total.
@@ -185,6 +186,20 @@ def test_bytes_of_bodies_are_counted(fresh: Running, chunked: bool) -> None:
     counted = samples(fresh)
     assert counted["http_server_request_body_size_bytes_sum", "POST", "/predict"] == len(PICTURE)
     assert counted["http_server_response_body_size_bytes_sum", "POST", "/predict"] == len(reply.content)
+
+
+def test_bytes_that_are_announced_and_never_sent_are_not_counted(fresh: Running) -> None:
+    """A single call could spoil the sum for ever: a float that large does not change when a picture is added."""
+    host, port = fresh.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=PATIENCE_S) as connection:
+        head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {2**63 - 1}\r\n\r\n"
+        connection.sendall(head.encode() + b"ten bytes.")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 413 ")
+    large = bytes(2_000_000)
+    assert fresh.predict(large).status_code == 422
+    eventually(lambda: samples(fresh)["http_server_request_body_size_bytes_count", "POST", "/predict"] == 2)
+    counted = samples(fresh)["http_server_request_body_size_bytes_sum", "POST", "/predict"]
+    assert len(large) <= counted <= len(large) + 10
 
 
 def test_a_model_that_raises_is_counted_as_its_failure(fresh: Running, monkeypatch: pytest.MonkeyPatch) -> None:
