@@ -12,8 +12,12 @@ from service.http.ignored_upgrade import UpgradeIgnoringHttp
 MAX_HEAD_BYTES = 65_536
 """Maximum size of a request's line and headers together, in bytes; also of what may follow a piece of a body without
 being body itself, such as trailers."""
+MAX_URL_BYTES = 16_384
+"""Maximum size of a URL in bytes: a query of ten thousand parameters would keep the event loop busy for long."""
 MIN_READ_BYTES = 100_000
 """Bytes of an answer, or its whole rest, that a client must read in `BoundedHttp.timeout_s`."""
+
+_HEAD_EXPECTED = f"expected a request line and headers of at most {MAX_HEAD_BYTES} bytes together, got more; send fewer"
 
 
 class BoundedHttp(UpgradeIgnoringHttp):
@@ -45,7 +49,7 @@ class BoundedHttp(UpgradeIgnoringHttp):
         super().data_received(data)
         if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
             if self._head_awaited:
-                self._refuse_head()
+                self._refuse(431, _HEAD_EXPECTED)
             else:  # endless trailers: the call ends as if its client had left
                 self.transport.close()
         self._check_timer()
@@ -74,8 +78,11 @@ class BoundedHttp(UpgradeIgnoringHttp):
         if self._head_bytes > MAX_HEAD_BYTES:  # or less: the same piece may hold a part of the body
             size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
             if size > MAX_HEAD_BYTES:
-                self._refuse_head()
+                self._refuse(431, _HEAD_EXPECTED)
                 raise ValueError
+        if len(self.url) > MAX_URL_BYTES:
+            self._refuse(414, f"expected a URL of at most {MAX_URL_BYTES} bytes, got {len(self.url)}")
+            raise ValueError
         self._head_awaited = False
         if not self.flow.write_paused:
             self._stop_watching()
@@ -116,11 +123,10 @@ class BoundedHttp(UpgradeIgnoringHttp):
         self._answering = cycle
         super()._start_asgi_task(cycle, app)
 
-    def _refuse_head(self) -> None:
-        """Answer with 431 (RFC 6585, sec. 5) and close the connection."""
-        text = f"expected a request line and headers of at most {MAX_HEAD_BYTES} bytes together, got more; send fewer"
+    def _refuse(self, status: int, text: str) -> None:
+        """Answer without a call, and close the connection."""
         head = b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(text)
-        self.transport.write(STATUS_LINE[431] + head + text.encode())
+        self.transport.write(STATUS_LINE[status] + head + text.encode())
         self.transport.close()
         self._watch_reader()
 

@@ -22,6 +22,10 @@ MAX_TOKENS = 1_000_000
 """Most brackets and commas in the JSON of a call: a picture of 640 x 480 as numbers. Lists of tiny values take many
 times the memory of their text."""
 
+MAX_QUOTES = 10_000
+"""Most quotation marks in the JSON of a call: two for each name and each picture. Faults of unknown names take many
+times the memory of their text."""
+
 
 class ModelControl(BaseModel):
     """Body of the calls of the model repository."""
@@ -163,6 +167,8 @@ def read_call(body: bytes, header_length: str | None) -> InferCall:
             f"expected at most {MAX_TOKENS} brackets and commas in the JSON, got more; send pixels as binary data "
             f"(header {HEADER_LENGTH}), or the picture's file as BYTES"
         )
+    if text.count(b'"') > MAX_QUOTES:
+        raise BadRequest(f"expected at most {MAX_QUOTES} quotation marks in the JSON, got more; send several calls")
     require_ascii_where_large(text)
     try:
         request = InferRequest.model_validate_json(text)

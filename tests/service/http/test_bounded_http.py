@@ -101,6 +101,14 @@ def test_a_head_may_have_so_many_bytes(server: Running, size: int, status: bytes
     assert (b"expected a request line and headers of at most 65536 bytes" in answer) == (status == b"431")
 
 
+@pytest.mark.parametrize(("size", "status"), [(16_384, b"404"), (16_385, b"414")])
+def test_a_url_may_have_so_many_bytes(server: Running, size: int, status: bytes) -> None:
+    url = b"/nowhere?" + b"a=1&" * 5000
+    with connection(server) as it:
+        it.sendall(HEAD.replace(b"/healthz", url[:size]) + b"Connection: close\r\n\r\n")
+        assert read_to_end(it).startswith(b"HTTP/1.1 " + status)
+
+
 def test_a_call_whose_trailers_never_end_is_dropped(server: Running) -> None:
     with connection(server) as it:
         chunk = b"1\r\nx\r\n0\r\n"

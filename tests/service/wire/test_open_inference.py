@@ -255,3 +255,15 @@ def test_long_texts_take_little_memory_and_short_messages(text: str, end: str) -
         tracemalloc.stop()
     assert len(message) < 1000
     assert peak < 4 * len(body)
+
+
+@pytest.mark.parametrize("place", ['{"parameters": {MANY}, "inputs": []}', '{"inputs": [{"parameters": {MANY}}]}'])
+def test_very_many_unknown_names_are_refused_before_they_are_read(place: str) -> None:
+    body = place.replace("MANY", ",".join(f'"{i:x}":1' for i in range(100_000))).encode()
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadRequest, match="quotation marks"):
+            read(body, None)
+        assert tracemalloc.get_traced_memory()[1] < len(body)
+    finally:
+        tracemalloc.stop()
