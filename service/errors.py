@@ -473,5 +473,7 @@ def stopping() -> Unavailable:
 
 def shown(value: object, limit: int = 80) -> str:
     """Return the ``repr`` of a value, cut to ``limit`` characters: a message must not repeat megabytes of input."""
+    if isinstance(value, str | bytes):  # the `repr` of a long text takes many times its memory
+        value = value[: limit + 1]
     text = repr(value)
     return text if len(text) <= limit else text[:limit] + "…"

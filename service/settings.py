@@ -118,6 +118,13 @@ class Settings(BaseModel):
     upload_s: float = Field(
         30.0, gt=0, le=3600, description="Seconds for the upload of a request's body; slower uploads get 408."
     )
+    keep_alive_s: float = Field(
+        75.0,
+        gt=0,
+        le=3600,
+        description="Seconds without a request after which a connection is closed. It must be longer than a proxy in "
+        "front keeps idle connections (mostly 60), or some of its calls meet a connection that is just being closed.",
+    )
     stop_s: float = Field(
         8.0,
         ge=2,

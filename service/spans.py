@@ -41,16 +41,20 @@ class Spans:
 
         Args:
             version: Of this software.
+
+        Raises:
+            ValueError: A variable is not valid.
+            re.error: OTEL_PYTHON_EXCLUDED_URLS is no list of regular expressions.
         """
+        excluded = os.environ.get("OTEL_PYTHON_EXCLUDED_URLS", _EXCLUDED)
+        self.excluded = re.compile("|".join(part.strip() for part in excluded.split(",") if part.strip()) or r"\Z\A.")
         resource = Resource.create({"service.version": version})
         if str(resource.attributes["service.name"]).startswith("unknown_service"):
             resource = resource.merge(Resource({"service.name": "posewright"}))
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         self.tracer = self._provider.get_tracer("posewright", version)
-        excluded = os.environ.get("OTEL_PYTHON_EXCLUDED_URLS", _EXCLUDED)
         self.middleware = TracedRequests
-        self.excluded = re.compile("|".join(part.strip() for part in excluded.split(",") if part.strip()) or r"\Z\A.")
         self._records = logging.getLogRecordFactory()
         logging.setLogRecordFactory(self._record)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -35,10 +36,13 @@ def start(version: str) -> Spans | None:
         return None
     try:
         from service.spans import Spans  # noqa: PLC0415 (an optional extra)
+
+        return Spans(version)
     except ImportError as error:
         log.warning("no traces: %s; pip install '.[otel]' in posewright's folder, or set OTEL_SDK_DISABLED=true", error)
-        return None
-    return Spans(version)
+    except (ValueError, re.error) as error:  # OpenTelemetry reads some variables when it is imported
+        log.warning("no traces: a variable OTEL_* is not valid: %s; correct it, or set OTEL_SDK_DISABLED=true", error)
+    return None
 
 
 def wanted(environ: Mapping[str, str]) -> bool:

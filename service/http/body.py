@@ -14,6 +14,7 @@ from service.errors import BadParameter, BadRequest, EmptyBody, SlowUpload, TooL
 from service.http import content_encoding, multipart
 from service.http.content_encoding import Encoding
 from service.http.upload_budget import Take, UploadBudget
+from service.wire.json_text import require_ascii_where_large
 
 Form = Literal["raw", "json", "multipart"]
 
@@ -188,6 +189,7 @@ def _from_json(body: bytes) -> bytes:
             f'expected JSON {{"image": "<base64>"}}, got more than {MAX_JSON_TOKENS} brackets and commas; send that '
             "field alone, parameters go into the query"
         )
+    require_ascii_where_large(body)
     try:
         document = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -195,7 +197,7 @@ def _from_json(body: bytes) -> bytes:
     if not isinstance(document, dict) or not isinstance(document.get("image"), str):
         got = f"a {type(document).__name__}"
         if isinstance(document, dict):
-            got = f"the fields {shown(sorted(document)[:10], 200)}"
+            got = f"the fields {shown([name[:80] for name in sorted(document)[:10]], 200)}"
         raise BadParameter(f'expected JSON {{"image": "<base64>"}}, got {got}; put the picture into the field "image"')
     if unknown := sorted(set(document) - {"image"}):
         some = [name[:80] for name in unknown[:10]]

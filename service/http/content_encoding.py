@@ -40,7 +40,7 @@ def decode(chunks: list[bytes], encoding: Encoding | None, limit: int) -> bytes:
     """Join the chunks of a body and decompress it. Slow: do not call this on the event loop.
 
     Args:
-        chunks: In the order of their arrival.
+        chunks: In the order of their arrival. They are removed, because the body would take its memory twice.
         encoding: From `of`.
         limit: Maximum size of the result in bytes. Memory never holds more than one byte beyond it.
 
@@ -49,6 +49,7 @@ def decode(chunks: list[bytes], encoding: Encoding | None, limit: int) -> bytes:
         TooLarge: The result has more than ``limit`` bytes.
     """
     body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    chunks.clear()
     if encoding is None:
         return body
     try:

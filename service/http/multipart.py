@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from python_multipart.exceptions import FormParserError
@@ -14,6 +15,28 @@ if TYPE_CHECKING:  # the library defines it for type checkers only
 
 SURPLUS_PARTS = 8
 """Number of parts that are read beyond the allowed pictures, so that the error can name them."""
+MAX_PADDING = 100
+"""Maximum number of blanks between a boundary and the end of its line."""
+
+
+def require_few_delimiters(body: bytes, boundary: bytes, max_count: int) -> None:
+    """Refuse what would keep the parser busy for very long: it looks at each delimiter and its padding byte by byte.
+
+    A delimiter may not occur in a part (RFC 2046, sec. 5.1.1), so that there is no reason to send many.
+
+    Args:
+        body: The body, or a piece of it.
+        boundary: From the Content-Type.
+        max_count: Maximum number of delimiters.
+
+    Raises:
+        BadRequest: There are more, or one with more than `MAX_PADDING` blanks behind it.
+    """
+    delimiter = b"\r\n--" + boundary
+    if body.count(delimiter) > max_count:
+        raise BadRequest(f"expected at most {max_count} lines with the boundary, got more; send several calls")
+    if re.search(re.escape(delimiter) + rb"[ \t]{%d}" % (MAX_PADDING + 1), body):
+        raise BadRequest("expected the line to end after the boundary, got very many blanks; let a library write it")
 
 
 def images(body: bytes, content_type: str | None, max_count: int) -> list[bytes]:
@@ -27,6 +50,7 @@ def images(body: bytes, content_type: str | None, max_count: int) -> list[bytes]
     if not boundary:
         raise BadRequest("expected a boundary in the Content-Type, got none; let the HTTP library set the header")
     parts = _Parts(max_count + SURPLUS_PARTS)
+    require_few_delimiters(body, boundary, max_count + SURPLUS_PARTS + 1)
     try:
         parser = MultipartParser(boundary, parts.callbacks())
         parser.write(body)

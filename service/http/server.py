@@ -9,7 +9,7 @@ from collections.abc import Callable
 import uvicorn
 from fastapi import FastAPI
 
-from service.http.head_timeout import http_protocol
+from service.http.bounded_http import http_protocol
 from service.http.upload_budget import UploadBudget
 from service.http.websocket import websocket_protocol
 from service.settings import THREADS_JOIN_S, Settings
@@ -89,6 +89,7 @@ def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         server_header=False,
         root_path=settings.root_path,
         http=http_protocol(settings.upload_s),
+        timeout_keep_alive=settings.keep_alive_s,  # type: ignore[arg-type] # asyncio takes fractions
         ws=websocket_protocol(settings.stream_send_s, settings.upload_s),
         ws_max_size=settings.stream_max_bytes,
         # Pictures are compressed already, and the state of zlib takes memory for each stream.

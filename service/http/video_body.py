@@ -11,6 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from service.errors import BadParameter, BadRequest, EmptyBody, SlowUpload, UnsupportedType
+from service.http.multipart import MAX_PADDING, require_few_delimiters
 from service.http.upload_budget import UploadBudget
 from service.jobs.transfer import CHUNK, IncomingVideo
 
@@ -114,6 +115,7 @@ class _VideoPart:
         self._ended = False
         self._header, self._value = b"", b""
         self._data = bytearray()
+        self._boundary, self._tail = boundary, b""
         callbacks: MultipartCallbacks = {
             "on_part_begin": self._begin,
             "on_header_field": self._on_field,
@@ -126,6 +128,9 @@ class _VideoPart:
 
     def feed(self, chunk: bytes) -> bytes:
         """Parse a chunk and return what of it belongs to the video."""
+        seen = self._tail + chunk  # a delimiter may lie in two chunks
+        self._tail = seen[-(len(self._boundary) + MAX_PADDING + 8) :]
+        require_few_delimiters(seen, self._boundary, max_count=10)
         try:
             self._parser.write(chunk)
         except FormParserError as error:

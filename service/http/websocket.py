@@ -56,6 +56,8 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
         """Pass received bytes on, or discard them once the peer has broken the protocol."""
         if self._discard_bytes is None:
             super().data_received(data)
+            if self.conn.handshake_exc is not None and not self.handshake_initiated:
+                self._refuse_handshake()
             return
         self._discard_bytes -= len(data)
         if self._discard_bytes < 0:
@@ -113,6 +115,18 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
             super().handle_ping()
         else:
             self.conn.data_to_send()  # drops the pong that `websockets` has prepared
+
+    def _refuse_handshake(self) -> None:
+        """Answer a request that `websockets` cannot read; uvicorn would keep the connection and say nothing."""
+        text = (
+            "expected a GET with at most 128 headers, none longer than 8192 bytes, to open a stream, got: "
+            f"{self.conn.handshake_exc}; send fewer and shorter headers"
+        ).encode()
+        head = b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(text)
+        self.transport.write(b"HTTP/1.1 400 Bad Request\r\n" + head + text)
+        self.handshake_complete = self.close_sent = True
+        self.transport.close()
+        self._abort_after(self.send_timeout_s)
 
     def _abort_after(self, delay_s: float) -> None:
         self._cancel_abort()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
+import uuid
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -59,7 +60,8 @@ class CanaryFile:
 
     def write(self, state: CanaryState) -> None:
         """Replace the file in one step; a failure is logged, and the state then holds in this process alone."""
-        part = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+        # Not the process' number: in containers that share the folder, many have the number 1.
+        part = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex}")
         try:
             part.write_text(state.model_dump_json() + "\n")
             # Taken before the renaming, which keeps it: afterwards another process may have written already.
@@ -67,6 +69,8 @@ class CanaryFile:
             part.replace(self._path)
         except OSError:
             log.exception("the canary's state cannot be written to %s: other processes do not learn of it", self._path)
+            with suppress(OSError):
+                part.unlink()
 
     @staticmethod
     def _mark(path: Path) -> tuple[int, int, int]:

@@ -21,6 +21,7 @@ GONE = math.inf
 """Value of a gauge whose labels this process no longer reports: files of the shared folder cannot forget labels."""
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _LIVE = "gauge_livesum_"
+_OPEN, _MAX = "process_open_fds", "process_max_fds"
 
 
 def multiprocess_folder() -> Path | None:
@@ -44,7 +45,10 @@ def write(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
         registry = CollectorRegistry()
         registry.register(_AllProcesses(folder))
         registry.register(_ProcessTotals(folder))
-    encode, content_type = choose_encoder(accept)
+    try:
+        encode, content_type = choose_encoder(accept)
+    except (TypeError, ValueError):  # a version that is no number
+        encode, content_type = choose_encoder("")
     return encode(registry), content_type
 
 
@@ -66,7 +70,11 @@ class _AllProcesses(Collector):
 
 
 class _ProcessTotals(Collector):
-    """`process_*` of the live server processes and their supervisor together. Linux only, as prometheus_client's."""
+    """`process_*` of the live server processes and their supervisor together. Linux only, as prometheus_client's.
+
+    File descriptors are those of the process that has used most of its own: the limit is each process', and a sum would
+    hide the one that has none left.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -75,8 +83,14 @@ class _ProcessTotals(Collector):
         supervisor = os.getppid()
         pids = [supervisor, *(int(path.stem.removeprefix(_LIVE)) for path in self._folder.glob(f"{_LIVE}*.db"))]
         totals: dict[str, Metric] = {}
+        most_used = -1.0
         for pid in pids:
-            for metric in ProcessCollector(pid=lambda pid=pid: pid, registry=None).collect():  # type: ignore[misc]
+            found = {it.name: it for it in ProcessCollector(pid=lambda pid=pid: pid, registry=None).collect()}  # type: ignore[misc]
+            descriptors = {name: found.pop(name) for name in (_OPEN, _MAX) if name in found}
+            if len(descriptors) == 2 and (used := _ratio(descriptors)) > most_used:
+                most_used = used
+                totals |= descriptors
+            for metric in found.values():
                 total = totals.setdefault(metric.name, metric)
                 if total is not metric and metric.name != "process_start_time_seconds":
                     total.samples = [
@@ -87,6 +101,11 @@ class _ProcessTotals(Collector):
             # Without the dead processes' time the counter would fall, which Prometheus takes for a restart.
             cpu.samples = [sample._replace(value=sample.value + _ended_cpu_s(supervisor)) for sample in cpu.samples]
         return totals.values()
+
+
+def _ratio(descriptors: dict[str, Metric]) -> float:
+    """Share of a process' file descriptors that are in use."""
+    return float(descriptors[_OPEN].samples[0].value / descriptors[_MAX].samples[0].value)
 
 
 def _ended_cpu_s(pid: int) -> float:

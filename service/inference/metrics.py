@@ -196,6 +196,8 @@ class Metrics:
                 self._forget(name)
             self._reported[name] = labels
             self._model_info.labels(*labels).set(float(model.network is not None))
+            # From 0: Prometheus sees no increase in a series that begins with its first failure.
+            _ = self._load_failures[name], self._inference_failures[name, manifest.version]
         for name in self._reported.keys() - models.keys():
             self._forget(name)
 

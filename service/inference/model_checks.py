@@ -10,10 +10,15 @@ from service.inference import registry as registry_
 from service.inference.canary import Canary
 from service.inference.no_detector import can_find_people
 from service.inference.registry import Model, ModelRegistry
-from service.pose.bundle import MANIFEST, BundleError, Manifest
+from service.pose.bundle import BundleError, Manifest
 from service.settings import Settings
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
+
+
+def is_name(name: str) -> bool:
+    """Whether a bundle's folder may have this name: `Manifest.name` allows no other."""
+    return _NAME.fullmatch(name) is not None
 
 
 def find_folder(registry: ModelRegistry, settings: Settings, name: str) -> Path:
@@ -23,7 +28,7 @@ def find_folder(registry: ModelRegistry, settings: Settings, name: str) -> Path:
         UnknownModel: There is no such model and no such folder.
     """
     path = settings.models_dir / name
-    if _NAME.fullmatch(name) and (name in registry.models or (path / MANIFEST).is_file()):
+    if is_name(name) and (name in registry.models or registry_.is_bundle(path)):
         return path
     raise UnknownModel(
         f"expected the name of a model or of a bundle's folder in the models folder, got {shown(name)}; "

@@ -291,7 +291,15 @@ def bundle_paths(folder: Path, expected: Collection[str] = ()) -> list[Path]:
         paths = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     except OSError as error:
         raise BundleError(f"expected a folder of bundles at {folder}, got {error.strerror}; set models_dir") from error
-    return [path for path in paths if path.name in expected or (path / bundles.MANIFEST).is_file()]
+    return [path for path in paths if path.name in expected or is_bundle(path)]
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether a folder holds a manifest; one that may not be looked into, such as lost+found, is no bundle."""
+    try:
+        return (path / bundles.MANIFEST).is_file()
+    except OSError:
+        return False
 
 
 def load(bundle: Bundle, settings: Settings, batching: DynamicBatching) -> Model:

@@ -17,6 +17,7 @@ from service.inference import heap, model_checks
 from service.inference import registry as registry_
 from service.inference.canary import Canary
 from service.inference.control_journal import Action, Change, ControlJournal
+from service.inference.model_checks import is_name
 from service.inference.registry import Model, ModelRegistry
 from service.pose.bundle import BundleError, sha256
 from service.settings import Settings
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 
 State = Literal["READY", "UNAVAILABLE"]
 UNLOADED = "unloaded"
+_BAD_NAME = "cannot be loaded: expected a name of at most 100 characters a-z, 0-9, '.', '_' and '-'; rename the bundle"
 MAX_WAITING = 8
 """Most actions that wait for their turn; further ones are refused."""
 POLL_S = 1.0
@@ -111,7 +113,7 @@ class ModelRepository:
             on_disk = registry_.bundle_paths(self._settings.models_dir)
         for path in on_disk:
             if path.name not in models:
-                reason = self.load_failures.get(path.name, "not loaded")
+                reason = self.load_failures.get(path.name, "not loaded" if is_name(path.name) else _BAD_NAME)
                 entries.append(IndexEntry(path.name, None, None, "UNAVAILABLE", reason))
         return entries
 

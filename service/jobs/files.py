@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,12 +21,16 @@ def write_whole(path: Path, content: bytes, *, durable: bool = True) -> None:
         content: What it will hold.
         durable: Whether the file must survive a power failure right after this call. Costs a write to the disk.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    with part.open("wb") as file:
-        file.write(content)
-        if durable:
-            sync(file.fileno())
-    part.replace(path)
+    # Not the process' number: in containers that share the folder, many have the number 1.
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            if durable:
+                sync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
     if durable:
         sync_folder(path.parent)
 

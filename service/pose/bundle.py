@@ -194,7 +194,11 @@ def read(path: Path) -> Bundle:
                 f"bundle {path.name!r}: {path / name} is not what its manifest says: "
                 f"expected sha256 {expected}, got {got}; the file was damaged or changed, copy the bundle again"
             )
-    return Bundle(path, manifest, contents[ONNX], contents[CARD].decode())
+    try:
+        card = contents[CARD].decode()
+    except UnicodeDecodeError as error:
+        raise BundleError(f"bundle {path.name!r}: expected {path / CARD} in UTF-8, got: {error}") from error
+    return Bundle(path, manifest, contents[ONNX], card)
 
 
 def _read_manifest(path: Path) -> Manifest:
@@ -206,7 +210,11 @@ def _read_manifest(path: Path) -> Manifest:
             "check the models folder"
         ) from error
     except ValidationError as error:
-        raise BundleError(f"bundle {path.name!r}: {path / MANIFEST} is not a valid manifest: {error}") from error
+        faults = [f"{'.'.join(map(str, it['loc'])) or 'it'}: {it['msg']}" for it in error.errors(include_url=False)]
+        raise BundleError(
+            f"bundle {path.name!r}: {path / MANIFEST} is not a valid manifest: {'; '.join(faults)}; copy the bundle "
+            "again"
+        ) from error
 
 
 def write(path: Path, manifest: Manifest, onnx: bytes, card: str) -> Bundle:

@@ -13,12 +13,17 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, StrictBool, StrictInt, ValidationError
 
 from service.errors import BadRequest, shown
+from service.wire.json_text import require_ascii_where_large
 
 IMAGE = "image"
 OUTPUTS = ("keypoints", "boxes", "scores", "num_poses")
 HEADER_LENGTH = "Inference-Header-Content-Length"
 MAX_TOKENS = 1_000_000
 """Most brackets and commas in the JSON of a call: a picture of 640 x 480 as numbers. Lists of tiny values take many
+times the memory of their text."""
+
+MAX_QUOTES = 10_000
+"""Most quotation marks in the JSON of a call: two for each name and each picture. Faults of unknown names take many
 times the memory of their text."""
 
 
@@ -162,11 +167,14 @@ def read_call(body: bytes, header_length: str | None) -> InferCall:
             f"expected at most {MAX_TOKENS} brackets and commas in the JSON, got more; send pixels as binary data "
             f"(header {HEADER_LENGTH}), or the picture's file as BYTES"
         )
+    if text.count(b'"') > MAX_QUOTES:
+        raise BadRequest(f"expected at most {MAX_QUOTES} quotation marks in the JSON, got more; send several calls")
+    require_ascii_where_large(text)
     try:
         request = InferRequest.model_validate_json(text)
     except ValidationError as error:
         raise _not_a_request(error, header_length) from None
-    names = [tensor.name for tensor in request.inputs]
+    names = [tensor.name[:80] for tensor in request.inputs]
     if names != [IMAGE]:
         raise BadRequest(f"expected one input 'image', got {shown(names, 200)}; options are parameters of the request")
     (image,) = request.inputs
@@ -231,7 +239,8 @@ def _wanted(request: InferRequest) -> dict[str, bool]:
             raise BadRequest(f"expected outputs of {list(OUTPUTS)}, each once, got {shown(output.name)}")
         if unknown := sorted(set(output.parameters) - {"binary_data"}):
             raise BadRequest(
-                f"output {output.name!r}: expected no parameter but binary_data, got {shown(unknown[:10], 200)}"
+                f"output {output.name!r}: expected no parameter but binary_data, got "
+                f"{shown([it[:80] for it in unknown[:10]], 200)}"
             )
         binary = output.parameters.get("binary_data", default)
         if not isinstance(binary, bool):

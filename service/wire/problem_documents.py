@@ -9,6 +9,8 @@ from typing import Any
 from service.errors import BadParameter, ServiceError, UnknownPath, WrongMethod, shown
 
 PROBLEM_TYPE = "application/problem+json"
+MAX_FAULTS = 20
+"""Maximum number of faults that one problem names; a small request can have thousands."""
 
 
 def problem(error: ServiceError, instance: str, request_id: str, root_path: str = "") -> dict[str, Any]:
@@ -51,10 +53,12 @@ def validation_error(faults: Sequence[Any]) -> BadParameter:
         faults: As ``RequestValidationError.errors()`` gives them.
     """
     parameters = []
-    for fault in faults:
+    for fault in faults[:MAX_FAULTS]:
         where, name = str(fault["loc"][0]), ".".join(str(part) for part in fault["loc"][1:])
         expected = fault["msg"].removeprefix("Value error, ")
         parameters.append({"in": where, "name": name, "expected": expected, "got": shown(fault.get("input"))})
     places = [f"{it['in']} parameter {it['name']!r}" if it["name"] else it["in"] for it in parameters]
     sentences = [f"{at}: {it['expected']}, got {it['got']}" for at, it in zip(places, parameters, strict=True)]
+    if len(faults) > MAX_FAULTS:
+        sentences.append(f"and {len(faults) - MAX_FAULTS} more")
     return BadParameter("; ".join(sentences) + "; see /docs for the parameters", parameters=parameters)

@@ -22,6 +22,8 @@ from service.wire.formats.openpose import require_body_25
 MAX_BOXES = 100
 MAX_COORDINATE = 100_000.0
 """Largest coordinate of a box, px: beyond any photograph, and small enough for float32 to keep whole pixels apart."""
+MAX_IMAGE_ID = 2**53 - 1
+"""Largest whole number that every reader of JSON keeps exactly (RFC 8259, sec. 6)."""
 
 Format = Literal["pose", "compact", "coco", "tfjs", "openpose", "roboflow"]
 COVARIANCE_FORMATS = ("pose", "compact", "roboflow")
@@ -81,7 +83,9 @@ class Options(PoseOptions):
         "or a pose of score 0 where it found nobody there.",
         examples=["[[412, 96.5, 188.2, 501.7]]"],
     )
-    image_id: int = Field(0, ge=0, description="`image_id` of `format=coco`; counts up within a batch.")
+    image_id: int = Field(
+        0, ge=0, le=MAX_IMAGE_ID, description="`image_id` of `format=coco`; counts up within a batch."
+    )
 
     def given_boxes(self) -> Boxes | None:
         """See `PoseOptions.given_boxes`.

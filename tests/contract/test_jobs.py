@@ -243,6 +243,10 @@ def test_bad_requests_are_told_at_once(jobs: Running, clip: Path) -> None:
     problem_of(post(headers={"Origin": "https://evil.example"}), 403, "jobs-disabled")
     problem_of(jobs.http.post("/jobs", files={"image": video}), 422, "bad-parameter")
     problem_of(jobs.http.post("/jobs", files=[("video", video), ("video", video)]), 400, "malformed-request")
+    for slow in (b"\r\n--bx" * 90_000, b"\r\n--b" + b" " * 500_000):  # the parser would need the loop for long
+        form = b'--b\r\nContent-Disposition: form-data; name="video"; filename="a.mp4"\r\n\r\n' + slow
+        response = jobs.http.post("/jobs", content=form, headers={"Content-Type": "multipart/form-data; boundary=b"})
+        assert "boundary, got" in problem_of(response, 400, "malformed-request")["detail"]
     problem_of(
         jobs.http.post("/jobs", content=b"{", headers={"Content-Type": "application/json"}), 400, "malformed-request"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +13,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.settings import Settings
 from tests import spots
-from tests.conftest import Running, serving
+from tests.conftest import PATIENCE_S, Running, serving
 from tests.spots import SURE, UNSURE
-from tests.streaming import connected, frame, hear, say, streaming
+from tests.streaming import connected, eventually, frame, hear, say, streaming
 
 PICTURE = spots.encode(spots.paint(SURE, UNSURE))
 # The parser names counters without _total.
@@ -83,6 +84,14 @@ def test_all_metrics_exist_from_the_start(fresh: Running) -> None:
     ours = {name: kind for name, kind in types.items() if name.startswith(("posewright_", "http_"))}
     assert {name: kind for name, kind in ours.items() if not name.endswith("_created")} == NAMES
     assert types["process_resident_memory_bytes"] == "gauge"
+
+
+def test_failures_of_models_are_counted_from_0(fresh: Running) -> None:
+    """Prometheus sees no increase in a series that begins with its first failure."""
+    counted = samples(fresh)
+    for name in ("detector", "student-s", "teacher"):
+        assert counted["posewright_model_load_failures_total", name] == 0
+        assert counted["posewright_model_inference_failures_total", name, "1"] == 0
 
 
 def test_calls_are_counted_by_route_and_status(fresh: Running) -> None:
@@ -179,6 +188,20 @@ def test_bytes_of_bodies_are_counted(fresh: Running, chunked: bool) -> None:
     assert counted["http_server_response_body_size_bytes_sum", "POST", "/predict"] == len(reply.content)
 
 
+def test_bytes_that_are_announced_and_never_sent_are_not_counted(fresh: Running) -> None:
+    """A single call could spoil the sum for ever: a float that large does not change when a picture is added."""
+    host, port = fresh.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=PATIENCE_S) as connection:
+        head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {2**63 - 1}\r\n\r\n"
+        connection.sendall(head.encode() + b"ten bytes.")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 413 ")
+    large = bytes(2_000_000)
+    assert fresh.predict(large).status_code == 422
+    eventually(lambda: samples(fresh)["http_server_request_body_size_bytes_count", "POST", "/predict"] == 2)
+    counted = samples(fresh)["http_server_request_body_size_bytes_sum", "POST", "/predict"]
+    assert len(large) <= counted <= len(large) + 10
+
+
 def test_a_model_that_raises_is_counted_as_its_failure(fresh: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     model = fresh.registry.models["student-s"].network
     monkeypatch.setattr(model._runner, "run", lambda *_: 1 / 0)
@@ -196,6 +219,13 @@ def test_openmetrics_is_written_for_those_who_ask_for_it(fresh: Running) -> None
     families = {it.name: it for it in openmetrics.text_string_to_metric_families(response.text)}
     assert families["http_server_request_duration_seconds"].type == "histogram"
     assert response.text.endswith("# EOF\n")
+
+
+@pytest.mark.parametrize("version", ["abc", "1.x", "", "1.0.0;version=2"])
+def test_a_version_that_does_not_exist_is_answered_in_the_text_format(fresh: Running, version: str) -> None:
+    response = fresh.http.get("/metrics", headers={"Accept": f"application/openmetrics-text;version={version}"})
+    assert response.status_code == 200
+    assert "http_server_request_duration_seconds" in response.text
 
 
 def test_a_model_that_is_replaced_or_gone_is_no_longer_listed(fresh: Running) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import shutil
 import threading
@@ -16,6 +18,7 @@ import httpx
 import numpy as np
 import pytest
 
+from service.inference.registry import open_registry
 from service.inference.repository import MAX_WAITING
 from service.settings import Settings
 from service.wire import open_inference as shapes
@@ -153,6 +156,7 @@ def test_a_bundle_that_cannot_serve_leaves_the_old_one_serving_and_says_why(runn
 
     assert "the version before serves on" in message
     assert said.get(damage, "") in message
+    assert "pydantic" not in message
     assert answer(running) == ("1", 0)
     entry = running.http.get("/models/student-s").json()
     reply.ModelDetail.model_validate(entry)
@@ -258,6 +262,35 @@ def test_a_name_is_one_part_of_a_path(running_unchanged: Running, name: str, act
 def running_unchanged(shared: Running) -> Running:
     """For tests that change no model."""
     return shared
+
+
+def test_a_bundle_whose_name_is_not_possible_is_listed_with_the_reason(running: Running) -> None:
+    folder = folder_of(running)
+    shutil.copytree(folder / "student-s", folder / "Student-S")
+    (listed,) = index(running)["Student-S"]
+    assert listed["state"] == "UNAVAILABLE"
+    assert "cannot be loaded: expected a name of" in listed["reason"]
+    refusal(ask(running, "Student-S", "load"), 404)
+
+
+@pytest.mark.parametrize("name", ["lost+found", "private"])
+def test_a_folder_that_cannot_be_looked_into_is_no_bundle(
+    running: Running, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Volumes have a folder lost+found of the administrator's, as whom tests may run."""
+    folder = folder_of(running) / name
+    folder.mkdir()
+    stat = Path.stat
+
+    def refuse(path: Path, **options: Any) -> Any:
+        if path.parent == folder:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    assert name not in index(running)
+    refusal(ask(running, name, "load"), 404)
+    assert name not in open_registry(Settings(models_dir=folder.parent)).models
 
 
 def test_hidden_folders_are_not_loaded(running: Running) -> None:

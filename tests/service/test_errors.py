@@ -32,3 +32,10 @@ def test_long_input_is_cut() -> None:
     fault = {"loc": ("query", "boxes"), "msg": "wrong", "input": "x" * 10_000}
     error = validation_error([fault])
     assert len(error.detail) < 300
+
+
+def test_a_request_of_very_many_faults_gets_a_short_answer() -> None:
+    fault = {"loc": ("query", "x"), "msg": "Extra inputs are not permitted", "input": "1"}
+    error = validation_error([fault] * 10_000)
+    assert "and 9980 more; see /docs" in error.detail
+    assert len(str(problem(error, "/predict", "1"))) < 10_000

@@ -34,6 +34,7 @@ EXAMPLES = {
     "queue_size": ("5", 5),
     "deadline_s": ("2.5", 2.5),
     "upload_s": ("3.5", 3.5),
+    "keep_alive_s": ("65", 65.0),
     "stop_s": ("4.5", 4.5),
     "max_bytes": ("1000", 1000),
     "max_pixels": ("2000", 2000),

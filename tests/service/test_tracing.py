@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -239,6 +240,34 @@ def test_a_protocol_that_is_not_there_is_logged_and_the_server_goes_on(
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
     assert tracing.start("1") is None
     assert re.search(r"expected OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf, got 'grpc'", caplog.text)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("OTEL_BSP_SCHEDULE_DELAY", "-1"),
+        ("OTEL_PYTHON_EXCLUDED_URLS", "("),
+        ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "many"),
+    ],
+)
+def test_a_variable_that_is_not_valid_is_logged_and_the_server_goes_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str, value: str
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv(name, value)
+    before = threading.active_count()
+    assert tracing.start("1") is None
+    assert "no traces: a variable OTEL_* is not valid: " in caplog.text
+    assert threading.active_count() == before
+
+
+def test_propagators_that_do_not_exist_are_logged_too() -> None:
+    """They are read when OpenTelemetry is imported."""
+    environ = os.environ | {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_PROPAGATORS": "pigeon"}
+    script = "from service import tracing; print(tracing.start('1'))"
+    answer = subprocess.run([sys.executable, "-c", script], env=environ, capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "None"
+    assert "Propagator pigeon not found" in answer.stderr
 
 
 def test_a_server_without_traces_imports_nothing_of_them() -> None:

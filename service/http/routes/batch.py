@@ -33,7 +33,6 @@ async def predict_batch(request: Request, options: QueryOptions) -> Response:
         contents = await while_connected(request, taking_out)
         if body.encoding is not None:
             take(sum(map(len, contents)))
-        chunks.clear()
         entries = await while_connected(request, _answer_all(request, call, contents))
     return Response(b"[" + b",".join(entries) + b"]", media_type=JSON)
 

@@ -131,7 +131,6 @@ async def infer(request: Request, name: str, version: str | None = None) -> Resp
             size, inference = await while_connected(request, service.scheduler.run(read))
         if encoding is not None:
             take(size)
-        chunks.clear()
         found = await while_connected(request, _infer_all(inference, admitted=not at_once))
         if len(found) == 1:
             return _reply(inference, found)

@@ -57,6 +57,15 @@ def test_several_gzip_members_are_one_body_up_to_a_maximum_number() -> None:
         content_encoding.decode([member * 101], "gzip", 1000)
 
 
+@pytest.mark.parametrize("encoding", [None, "gzip"])
+def test_a_body_is_not_kept_twice(encoding: content_encoding.Encoding | None) -> None:
+    content = bytes(range(256)) * 4000
+    body = content if encoding is None else gzip.compress(content)
+    chunks = [body[:1000], body[1000:]]
+    assert content_encoding.decode(chunks, encoding, len(content)) == content
+    assert chunks == []
+
+
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
 def test_a_decompression_bomb_takes_little_memory(encoding: str) -> None:
     body = (gzip.compress if encoding == "gzip" else zlib.compress)(bytes(20_000_000))

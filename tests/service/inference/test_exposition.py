@@ -11,6 +11,7 @@ import pytest
 from prometheus_client.multiprocess import mark_process_dead
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.inference import exposition
 from service.inference.exposition import FOLDER_VARIABLE
 
 ROOT = Path(__file__).parents[3]
@@ -79,3 +80,21 @@ def test_values_of_all_processes_are_added_up_and_the_worst_model_counts(models_
     assert samples["posewright_workers",] == 2
     assert teachers(samples) == {"2": 1}  # nobody has version 1 any more
     assert second != first
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="file descriptors are counted on Linux alone")
+def test_the_process_with_the_fewest_file_descriptors_left_is_told(tmp_path: Path) -> None:
+    """Its supervisor has far more, and would hide it in a sum."""
+    script = (
+        "import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (50, 50)); "
+        "held = [os.open(os.devnull, os.O_RDONLY) for _ in range(40)]; print(os.getpid(), flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as poor:
+        assert poor.stdout is not None
+        pid = int(poor.stdout.readline())
+        (tmp_path / f"gauge_livesum_{pid}.db").touch()
+        (tmp_path / f"gauge_livesum_{os.getpid()}.db").touch()
+        samples = {it.name: it.samples[0].value for it in exposition._ProcessTotals(tmp_path).collect()}
+        poor.communicate()
+    assert samples["process_max_fds"] == 50
+    assert 43 <= samples["process_open_fds"] <= 50

@@ -51,6 +51,15 @@ def test_a_bad_manifest_is_refused(student: Path, text: str) -> None:
         bundle.read(student)
 
 
+def test_a_card_that_is_no_text_is_refused(student: Path) -> None:
+    opened = bundle.read(student)
+    (student / "MODEL_CARD.md").write_bytes(b"\xff")
+    files = opened.manifest.files | {"MODEL_CARD.md": bundle.sha256(b"\xff")}
+    (student / "manifest.json").write_text(opened.manifest.model_copy(update={"files": files}).model_dump_json())
+    with pytest.raises(bundle.BundleError, match=r"MODEL_CARD\.md in UTF-8, got"):
+        bundle.read(student)
+
+
 def test_an_unlisted_file_is_refused(student: Path) -> None:
     opened = bundle.read(student)
     manifest = opened.manifest.model_copy(update={"files": {"model.onnx": opened.manifest.files["model.onnx"]}})

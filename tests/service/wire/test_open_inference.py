@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import struct
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -219,3 +220,50 @@ def test_outputs_are_padded_and_written_in_json_or_binary(counts: list[int], bin
     for row, one in zip(restored, rows, strict=True):
         assert np.array_equal(row[: len(one)], one)
         assert not row[len(one) :].any()
+
+
+LONG = "a" * 1_000_000
+
+
+IMAGE = '{"name": "image", "datatype": "BYTES", "shape": [1], "data": [""]}'
+
+
+@pytest.mark.parametrize("end", ["", "é", "😀", "\\ud83d\\ude00"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"id": "LONG", "inputs": []}',
+        '{"LONG": 1, "inputs": []}',
+        '{"inputs": "LONG"}',
+        '{"inputs": [' + IMAGE.replace("image", "LONG") + "]}",
+        '{"inputs": [' + IMAGE.replace("BYTES", "LONG") + "]}",
+        '{"inputs": [' + IMAGE.replace('[""]', '["LONG"]') + "]}",
+        '{"inputs": [' + IMAGE[:-1] + ', "parameters": {"LONG": 1}}]}',
+        '{"inputs": [' + IMAGE + '], "outputs": [{"name": "LONG"}]}',
+        '{"inputs": [' + IMAGE + '], "outputs": [{"name": "boxes", "parameters": {"LONG": 1}}]}',
+    ],
+)
+def test_long_texts_take_little_memory_and_short_messages(text: str, end: str) -> None:
+    body, message = text.replace("LONG", LONG + end).encode(), ""
+    tracemalloc.start()
+    try:
+        read(body, None)
+    except ServiceError as error:
+        message = error.detail
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert len(message) < 1000
+    assert peak < 4 * len(body)
+
+
+@pytest.mark.parametrize("place", ['{"parameters": {MANY}, "inputs": []}', '{"inputs": [{"parameters": {MANY}}]}'])
+def test_very_many_unknown_names_are_refused_before_they_are_read(place: str) -> None:
+    body = place.replace("MANY", ",".join(f'"{i:x}":1' for i in range(100_000))).encode()
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadRequest, match="quotation marks"):
+            read(body, None)
+        assert tracemalloc.get_traced_memory()[1] < len(body)
+    finally:
+        tracemalloc.stop()
