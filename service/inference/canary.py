@@ -13,11 +13,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Literal
 
-from service.errors import NoCanary, ServiceError
+from service.errors import ServiceError
 from service.inference.agreement import Agreements
 from service.inference.assignment import Assignment
 from service.inference.call_window import CallWindow
 from service.inference.canary_file import CanaryFile, CanaryState
+from service.inference.errors import NoCanary
 from service.inference.metrics import Metrics
 from service.inference.registry import Model, ModelRegistry, same_skeleton
 from service.inference.trial import (

@@ -11,8 +11,9 @@ import onnxruntime
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.metrics import MetricWrapperBase
 
-from service.errors import EmptyBody, ServiceError, TooLarge, UndecodableImage, UnsupportedType
+from service.errors import EmptyBody, ServiceError, TooLarge, UnsupportedType
 from service.inference import exposition
+from service.inference.errors import UndecodableImage
 from service.inference.registry import Model, ModelRegistry
 from service.inference.scheduler import LANES, Lane, Scheduler
 from service.inference.source_metrics import SourceMetrics

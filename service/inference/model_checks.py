@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from service.errors import ModelControlFailed, UnknownModel, shown
+from service.errors import shown
 from service.inference import registry as registry_
+from service.inference.errors import ModelControlFailed, UnknownModel
 from service.inference.no_detector import can_find_people
 from service.inference.registry import Model, ModelRegistry
 from service.pose.bundle import MANIFEST, BundleError, Manifest

@@ -11,7 +11,8 @@ from typing import Literal
 
 import numpy as np
 
-from service.errors import NotReady, Unavailable, UnknownModel
+from service.errors import NotReady, Unavailable
+from service.inference.errors import UnknownModel
 from service.inference.no_detector import NoDetector
 from service.pose import bundle as bundles
 from service.pose.backends.dynamic_batching import DynamicBatching

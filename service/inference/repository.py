@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from service.errors import ModelControlFailed, QueueFull, ServiceError
+from service.errors import QueueFull, ServiceError
 from service.inference import heap, model_checks
 from service.inference import registry as registry_
 from service.inference.canary import Canary
 from service.inference.control_journal import Action, Change, ControlJournal
+from service.inference.errors import ModelControlFailed
 from service.inference.registry import Model, ModelRegistry
 from service.pose.bundle import BundleError, sha256
 from service.settings import Settings

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from service.errors import BadParameter, UnknownModel
+from service.errors import BadParameter
 from service.inference.call_window import CallWindow
+from service.inference.errors import UnknownModel
 from service.inference.no_detector import can_find_people
 from service.inference.registry import Model, ModelRegistry, same_skeleton, shown_skeleton
 

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from service.errors import ServiceError, TooLarge, VideoNotInstalled, VideoUnreadable
+from service.errors import ServiceError, TooLarge
 from service.pose.types import Image
 from service.video.allowed_urls import AllowedUrls, VideoUrl
+from service.video.errors import VideoNotInstalled, VideoUnreadable
 from service.video.http_body import HttpBody
 from service.video.rtsp_relay import RtspRelay
 
