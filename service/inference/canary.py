@@ -19,8 +19,8 @@ from service.inference.assignment import Assignment
 from service.inference.call_window import CallWindow
 from service.inference.canary_file import CanaryFile, CanaryState
 from service.inference.errors import NoCanary
-from service.inference.metrics import Metrics
 from service.inference.registry import Model, ModelRegistry, same_skeleton
+from service.inference.rollout_metrics import RolloutMetrics
 from service.inference.trial import (
     Arm,
     CanaryCause,
@@ -46,7 +46,7 @@ class Canary:
         self,
         registry: ModelRegistry,
         settings: Settings,
-        metrics: Metrics,
+        metrics: RolloutMetrics,
         agreements: Agreements,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

@@ -50,7 +50,7 @@ def registry(folder: Path) -> ModelRegistry:
 
 def canary_of(registry: ModelRegistry, **settings: object) -> Canary:
     registry.student = "student-s"
-    return Canary(registry, Settings.model_validate(settings), Metrics(), Agreements(600))
+    return Canary(registry, Settings.model_validate(settings), Metrics().rollout, Agreements(600))
 
 
 def assign(canary: Canary, key: str) -> Assignment:
