@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from service.inference.registry import Model
+from service.inference.model import Model
 from service.pose.types import Floats
 
 MAX_PEOPLE = 5000

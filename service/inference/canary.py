@@ -19,7 +19,8 @@ from service.inference.assignment import Assignment
 from service.inference.call_window import CallWindow
 from service.inference.canary_file import CanaryFile, CanaryState
 from service.inference.errors import NoCanary
-from service.inference.registry import Model, ModelRegistry, same_skeleton
+from service.inference.model import Model, same_skeleton
+from service.inference.registry import ModelRegistry
 from service.inference.rollout_metrics import RolloutMetrics
 from service.inference.trial import (
     Arm,

@@ -14,7 +14,8 @@ from service.errors import EmptyBody, ServiceError, TooLarge, UnsupportedType
 from service.inference import exposition
 from service.inference.errors import UndecodableImage
 from service.inference.instruments import Children, Instruments
-from service.inference.registry import Model, ModelRegistry
+from service.inference.model import Model
+from service.inference.registry import ModelRegistry
 from service.inference.rollout_metrics import RolloutMetrics
 from service.inference.scheduler import LANES, Lane, Scheduler
 from service.inference.source_metrics import SourceMetrics

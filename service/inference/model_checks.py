@@ -6,10 +6,11 @@ import re
 from pathlib import Path
 
 from service.errors import shown
-from service.inference import registry as registry_
+from service.inference import model as model_
 from service.inference.errors import ModelControlFailed, UnknownModel
+from service.inference.model import Model
 from service.inference.no_detector import can_find_people
-from service.inference.registry import Model, ModelRegistry
+from service.inference.registry import ModelRegistry
 from service.pose.bundle import MANIFEST, BundleError, Manifest
 from service.settings import Settings
 
@@ -40,9 +41,9 @@ def load_checked(registry: ModelRegistry, settings: Settings, path: Path) -> Mod
         BundleError: It is damaged, does not fit what callers rely on, or cannot be loaded.
         Exception: Whatever the backend raises when it runs.
     """
-    bundle = registry_.read(path)
+    bundle = model_.read(path)
     _require_same_kind(registry, settings, path.name, bundle.manifest)
-    model = registry_.load(bundle, settings, registry.batching)
+    model = model_.load(bundle, settings, registry.batching)
     if model.network is None:
         raise BundleError(f"bundle {path.name!r}: expected a graph that the backend loads, got: {model.failure}")
     answers_by_default = path.name in {registry.student, settings.teacher}
@@ -51,7 +52,7 @@ def load_checked(registry: ModelRegistry, settings: Settings, path: Path) -> Mod
             f"bundle {path.name!r}: expected a one-stage model, as the server has no detector, got a top-down model; "
             f"load {settings.detector!r} first"
         )
-    registry_.try_out(model, registry.batching)
+    model_.try_out(model, registry.batching)
     return model
 
 
@@ -67,7 +68,7 @@ def require_dispensable(registry: ModelRegistry, settings: Settings, name: str) 
     if name not in others:
         return
     model, other = registry.models[name], registry.models.get(others[name])
-    if other is None or other is model or other.network is None or not registry_.same_skeleton(model, other):
+    if other is None or other is model or other.network is None or not model_.same_skeleton(model, other):
         raise ModelControlFailed(
             f"expected a model that others can replace, got {name!r}, the last that answers calls for `auto` with "
             f"its keypoints; load {others[name]!r} first",

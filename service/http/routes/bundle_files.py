@@ -16,7 +16,7 @@ from service.errors import Unavailable
 from service.http import openapi
 from service.http.routes.call import JSON
 from service.inference.errors import BundleFilesForbidden
-from service.inference.registry import Model
+from service.inference.model import Model
 from service.inference.state import Service
 from service.pose import bundle as bundles
 

@@ -18,8 +18,8 @@ from service.http.routes.call import JSON, while_connected
 from service.inference import image
 from service.inference.errors import UnknownModel
 from service.inference.image import DecodedImage
+from service.inference.model import Model
 from service.inference.predict import Stopwatch, predict
-from service.inference.registry import Model
 from service.inference.state import Service
 from service.pose import boxes as boxes_
 from service.pose.types import Poses
