@@ -88,7 +88,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.registry = registry
     app.state.metrics = Metrics(package_version())
     app.state.agreements = Agreements(settings.canary_window_s)
-    app.state.canary = Canary(registry, settings, app.state.metrics, app.state.agreements)
+    app.state.canary = Canary(registry, settings, app.state.metrics.rollout, app.state.agreements)
     app.state.repository = ModelRepository(registry, settings, app.state.metrics.load_failed, app.state.canary)
     app.state.hosts = AllowedHosts(settings)
     app.state.api_keys, app.state.rate_limits = api_keys, rate_limits
@@ -158,7 +158,7 @@ def _lifespan(settings: Settings, registry: ModelRegistry) -> Callable[[FastAPI]
         app.state.upload_budget = UploadBudget(settings.max_bodies_bytes, settings.upload_s)
         shadow = None
         if settings.shadow_share:
-            shadow = Shadow(registry, scheduler, app.state.metrics, app.state.agreements, settings)
+            shadow = Shadow(registry, scheduler, app.state.metrics.rollout, app.state.agreements, settings)
         app.state.service = Service(
             settings, registry, scheduler, app.state.metrics, pixel_budget, app.state.canary, shadow
         )

@@ -1,8 +1,9 @@
-"""The problems that a caller can get; `service.wire.problem_documents` writes them.
+"""`ServiceError`, and the problems that any call can get; `service.wire.problem_documents` writes them.
 
-Each class is one problem type. Its class attributes are the only source of the page ``/problems/{slug}`` and of
-``docs/errors.md``. Each message says what was expected, what came, and what to do; the extra fields of a document carry
-the same facts typed.
+Each class is one problem type. Problems with the things of one room are in its ``errors.py``, such as
+`service.jobs.errors`, and all types are listed in `service.http.problem_types`. The class attributes are the only
+source of the page ``/problems/{slug}`` and of ``docs/errors.md``. Each message says what was expected, what came, and
+what to do; the extra fields of a document carry the same facts typed.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-_RETRY_AFTER = {"retry_after_s": "Seconds to wait before the next attempt, as in the header `Retry-After`."}
+RETRY_AFTER = {"retry_after_s": "Seconds to wait before the next attempt, as in the header `Retry-After`."}
+"""Field of the problems that pass by themselves."""
 
 
 class ServiceError(Exception):
@@ -98,27 +100,6 @@ class UnknownPath(ServiceError):
     advice = "See `/docs` for all paths. Check the prefix if a proxy stands in front of the server."
 
 
-class UnknownModel(ServiceError):
-    """The registry has no such model."""
-
-    status, slug, title = 404, "unknown-model", "No such model"
-    meaning = "The server has no model of this name, or the model is a detector and cannot answer with poses."
-    advice = "Choose one of the names in `models`, or leave `model` out. `/models` lists every model."
-    fields: ClassVar[Mapping[str, str]] = {
-        "model": "The name that was asked for.",
-        "models": "The names that can be asked for.",
-    }
-
-
-class UnknownSource(ServiceError):
-    """There is no such source."""
-
-    status, slug, title = 404, "unknown-source", "No such source"
-    meaning = "The server has no source of this id: it was removed, or the server was started again."
-    advice = "`GET /sources` lists the sources."
-    fields: ClassVar[Mapping[str, str]] = {"source": "The id that was asked for."}
-
-
 class WrongMethod(ServiceError):
     """The path exists but does not allow the HTTP method."""
 
@@ -149,23 +130,6 @@ class SlowUpload(ServiceError):
         "bytes": "Bytes that arrived in time.",
         "upload_s": "The time limit in seconds.",
     }
-
-
-class NoCanary(ServiceError):
-    """There is no candidate to promote or to roll back."""
-
-    status, slug, title = 409, "no-canary", "There is no canary"
-    meaning = "The call would promote or roll back a candidate, but none answers calls, and none was promoted."
-    advice = "See `GET /canary` for what happened last: another operator or the verdict may have been faster."
-
-
-class SourceConflict(ServiceError):
-    """A source cannot be added, paused or resumed as things are."""
-
-    status, slug, title = 409, "source-conflict", "The source does not allow this now"
-    meaning = "There are too many sources, another one has the name, or a source that has ended is paused or resumed."
-    advice = "See `GET /sources`. Remove sources that are not needed with DELETE."
-    fields: ClassVar[Mapping[str, str]] = {"max_sources": "Maximum number of sources."}
 
 
 class TooLarge(ServiceError):
@@ -217,18 +181,6 @@ class UnknownHost(ServiceError):
     fields: ClassVar[Mapping[str, str]] = {"host": "The Host header."}
 
 
-class UndecodableImage(ServiceError):
-    """The bytes are not a picture, or the picture is damaged."""
-
-    status, slug, title = 422, "undecodable-image", "The picture cannot be decoded"
-    meaning = "The bytes are not a picture, or the file is damaged or incomplete."
-    advice = "Open the file in an image viewer and save it again. Check that all of its bytes were sent."
-    fields: ClassVar[Mapping[str, str]] = {
-        "kind": "Format of the damaged file.",
-        "expected": "The formats that the server reads.",
-    }
-
-
 class BadParameter(ServiceError):
     """A parameter or a field has an invalid value."""
 
@@ -249,67 +201,6 @@ class BadParameter(ServiceError):
     }
 
 
-class ModelControlForbidden(ServiceError):
-    """The server does not let this caller load and unload models."""
-
-    status, slug, title = 403, "model-control-forbidden", "Models cannot be changed by this call"
-    meaning = (
-        "The server runs without `--model-control explicit`, or a web page of another site asked it to change its "
-        "models or its canary."
-    )
-    advice = "The operator starts the server with `--model-control explicit`. Send the call from a program, not a page."
-
-
-class ModelControlFailed(ServiceError):
-    """A model was not loaded, unloaded or rolled back."""
-
-    status, slug, title = 400, "model-control-failed", "The model was not changed"
-    meaning = (
-        "The new bundle is damaged or does not fit, the model to unload is needed, or there is no version to return "
-        "to. What served before serves on."
-    )
-    advice = "The `detail` says what is wrong. Correct the bundle's folder and load it again."
-    fields: ClassVar[Mapping[str, str]] = {"model": "The model's name."}
-
-
-class BundleFilesForbidden(ServiceError):
-    """The server does not hand out its bundles."""
-
-    status, slug, title = 403, "bundle-files-forbidden", "The files of models are not served"
-    meaning = "The server runs without `--serve-bundles true`, and so keeps the files of its models to itself."
-    advice = "The operator starts the server with `--serve-bundles true`, or puts the models folder on a web server."
-
-
-class SourceForbidden(ServiceError):
-    """The server may not open this camera, file or device."""
-
-    status, slug, title = 403, "source-forbidden", "The server may not open this URL"
-    meaning = (
-        "The server opens cameras, files and devices of the list `--source-hosts` only, which is empty by default, or "
-        "a web page of another site asked it to."
-    )
-    advice = (
-        "The operator adds the camera's host name or network, `file:/folder` or `device` to `--source-hosts`. Send the "
-        "call from a program, or from a page of this server."
-    )
-
-
-class VideoUnreadable(ServiceError):
-    """A video cannot be opened or decoded."""
-
-    status, slug, title = 422, "video-unreadable", "The video cannot be read"
-    meaning = "The camera, file or device cannot be opened, sends no pictures, or its connection broke."
-    advice = "The `detail` says why. Open the same URL with a player, such as ffplay or VLC, on the server's machine."
-
-
-class VideoNotInstalled(ServiceError):
-    """PyAV, which decodes videos, is not installed."""
-
-    status, slug, title = 501, "video-not-installed", "The server cannot decode videos"
-    meaning = "The package PyAV, which decodes videos, is not installed on the server."
-    advice = "The operator installs it: `pip install 'posewright[video]'`."
-
-
 class RateLimited(ServiceError):
     """The caller made too many calls in a short time."""
 
@@ -320,7 +211,7 @@ class RateLimited(ServiceError):
         "answer tell how many calls are left. The operator can raise the limits with `--rate-limit-per-key` and "
         "`--rate-limit-per-address`."
     )
-    fields: ClassVar[Mapping[str, str]] = _RETRY_AFTER | {
+    fields: ClassVar[Mapping[str, str]] = RETRY_AFTER | {
         "limit": "Maximum number of calls in the window.",
         "window_s": "Length of the window in seconds.",
         "counted_by": "What the limit counts by: `key` or `address`.",
@@ -333,7 +224,7 @@ class Unavailable(ServiceError):
     status, slug, title = 503, "model-unavailable", "The model is not available"
     meaning = "The server has the model but cannot run it, or the server is stopping."
     advice = "Ask for another model. If the document has `retry_after_s`, wait that long and try again."
-    fields: ClassVar[Mapping[str, str]] = {"model": "The model that was asked for."} | _RETRY_AFTER
+    fields: ClassVar[Mapping[str, str]] = {"model": "The model that was asked for."} | RETRY_AFTER
 
 
 class NotReady(Unavailable):
@@ -342,7 +233,7 @@ class NotReady(Unavailable):
     slug, title = "not-ready", "The service is not ready"
     meaning = "The server has just started and its models are still warming up, or none of them can run."
     advice = "Try again in a second. `/readyz` answers with status 200 as soon as the server is ready."
-    fields: ClassVar[Mapping[str, str]] = _RETRY_AFTER
+    fields: ClassVar[Mapping[str, str]] = RETRY_AFTER
 
 
 class QueueFull(Unavailable):
@@ -354,7 +245,7 @@ class QueueFull(Unavailable):
         "Wait for `retry_after_s` seconds and try again; send fewer calls at once. The operator can raise the limits "
         "with `--queue-size` and `--max-bodies-bytes`."
     )
-    fields: ClassVar[Mapping[str, str]] = _RETRY_AFTER | {
+    fields: ClassVar[Mapping[str, str]] = RETRY_AFTER | {
         "capacity": "Maximum number of calls that wait or run.",
         "max_bodies_bytes": "Maximum size of all bodies together, in bytes.",
     }
@@ -367,94 +258,6 @@ class DeadlineExceeded(ServiceError):
     meaning = "The server could not answer before its deadline, because of a long queue or a slow model."
     advice = "Send fewer calls at once, or smaller pictures. The operator can raise the limit with `--deadline-s`."
     fields: ClassVar[Mapping[str, str]] = {"deadline_s": "The deadline in seconds."}
-
-
-class JobsDisabled(ServiceError):
-    """The server runs no video jobs."""
-
-    status, slug, title = 403, "jobs-disabled", "Video jobs are off"
-    meaning = "The server runs without `--jobs-dir`, or a web page of another site asked it to start a job."
-    advice = "The operator starts the server with `--jobs-dir FOLDER`. Send the call from a program, not a page."
-
-
-class UnknownJob(ServiceError):
-    """There is no such video job."""
-
-    status, slug, title = 404, "unknown-job", "No such job"
-    meaning = "There is no video job of this id: it was deleted, it has expired, or it belongs to another API key."
-    advice = "`GET /jobs` lists the jobs of your API key. Results are kept for the hours of `--jobs-keep-hours`."
-
-
-class JobUnfinished(ServiceError):
-    """A result needs a job that has ended, or one with at least one frame."""
-
-    status, slug, title = 409, "job-unfinished", "The job has no such result yet"
-    meaning = "Only `format=jsonl` can be read while a job runs, and the other formats need at least one frame."
-    advice = "Ask for the job until its `state` is `done`, or read `format=jsonl`, with `follow=true` as it grows."
-    fields: ClassVar[Mapping[str, str]] = {"state": "State of the job.", "frames": "Frames that are answered."}
-
-
-class VideoTooLarge(ServiceError):
-    """A video has too many bytes, frames, pixels or seconds."""
-
-    status, slug, title = 413, "video-too-large", "The video is too large"
-    meaning = "The video has more bytes, frames, seconds, or pixels in a frame than the server accepts."
-    advice = (
-        "Cut the video into parts, or scale it down. The operator can raise the limits with `--job-max-bytes`, "
-        "`--job-max-frames`, `--job-max-duration-s` and `--max-pixels`."
-    )
-    fields: ClassVar[Mapping[str, str]] = {
-        "limit": "Name of the limit: `bytes`, `frames`, `seconds` or `pixels`.",
-        "maximum": "Its value.",
-        "got": "What the video has, as far as it was read.",
-    }
-
-
-class ResultRefused(ServiceError):
-    """The results of a job cannot be written in a format."""
-
-    status, slug, title = 422, "result-refused", "The results do not fit the format"
-    meaning = "The format cannot hold these results, for example because the model's skeleton lacks its keypoints."
-    advice = "The `detail` says why. Choose another format or layout; `jsonl` holds everything."
-
-
-class MissingPackage(ServiceError):
-    """The server lacks an optional package that the call needs."""
-
-    status, slug, title = 501, "missing-package", "The server lacks a package"
-    meaning = "The call needs a Python package that is optional and not installed on the server."
-    advice = "The operator installs what the `detail` names, and starts the server again."
-    fields: ClassVar[Mapping[str, str]] = {"package": "Name of the package."}
-
-
-class ResultPending(ServiceError):
-    """The server is still writing the results in the format."""
-
-    status, slug, title = 503, "result-pending", "The result is being written"
-    meaning = "The server is writing the results in this format, which takes longer than a call should wait."
-    advice = "Ask again after `retry_after_s` seconds, for example with `curl --retry 100`; the work goes on meanwhile."
-    fields: ClassVar[Mapping[str, str]] = _RETRY_AFTER
-
-
-class JobsDiskFull(ServiceError):
-    """The videos and results of all jobs take too much space."""
-
-    status, slug, title = 507, "jobs-disk-full", "The disk is full"
-    meaning = "The videos and results of all jobs would take more space than the server allows, or than the disk has."
-    advice = (
-        "Delete jobs that are no longer needed, or wait until they expire. The operator can raise the limit with "
-        "`--jobs-max-bytes`."
-    )
-    fields: ClassVar[Mapping[str, str]] = {
-        "used_bytes": "Bytes that all jobs take now.",
-        "max_bytes": "Maximum number of bytes.",
-    }
-
-
-def problem_types(root: type[ServiceError] = ServiceError) -> list[type[ServiceError]]:
-    """List all problem types, by status; those of one status in the order of their definition."""
-    below = [found for child in root.__subclasses__() for found in problem_types(child)]
-    return sorted([root, *below], key=lambda it: it.status)
 
 
 def internal_error() -> ServiceError:

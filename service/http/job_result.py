@@ -11,9 +11,9 @@ from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse, Response, StreamingResponse
 
-from service.errors import UnknownJob
 from service.http.upload_budget import UploadBudget
 from service.jobs import journal
+from service.jobs.errors import UnknownJob
 from service.jobs.exports import ENDINGS
 from service.jobs.record import JobRecord
 from service.jobs.store import JobStore

@@ -15,29 +15,29 @@ from pydantic.json_schema import models_json_schema
 from service.errors import (
     BadParameter,
     BadRequest,
-    BundleFilesForbidden,
     DeadlineExceeded,
     EmptyBody,
-    ModelControlFailed,
-    ModelControlForbidden,
-    NoCanary,
     NotAcceptable,
     NotReady,
     QueueFull,
     ServiceError,
     SlowUpload,
-    SourceConflict,
-    SourceForbidden,
     TooLarge,
     Unavailable,
-    UndecodableImage,
-    UnknownModel,
-    UnknownSource,
     UnsupportedType,
-    VideoNotInstalled,
 )
 from service.http.openapi_security import describe_access
+from service.inference.errors import (
+    BundleFilesForbidden,
+    ModelControlFailed,
+    ModelControlForbidden,
+    NoCanary,
+    UndecodableImage,
+    UnknownModel,
+)
+from service.sources.errors import SourceConflict, UnknownSource
 from service.sources.messages import SourceEntry, SourceList, SourceRequest
+from service.video.errors import SourceForbidden, VideoNotInstalled
 from service.wire import open_inference
 from service.wire import reply as wire
 from service.wire.canary import CanaryReply, CanaryRequest

@@ -6,28 +6,28 @@ from service.errors import (
     BadParameter,
     BadRequest,
     EmptyBody,
+    NotReady,
+    QueueFull,
+    SlowUpload,
+    TooLarge,
+    Unavailable,
+    UnsupportedType,
+)
+from service.http.openapi import problem_responses, ref, route
+from service.http.routes.call import JSON
+from service.inference.errors import UnknownModel
+from service.jobs.errors import (
     JobsDisabled,
     JobsDiskFull,
     JobUnfinished,
     MissingPackage,
-    NotReady,
-    QueueFull,
     ResultPending,
     ResultRefused,
-    SlowUpload,
-    SourceForbidden,
-    TooLarge,
-    Unavailable,
     UnknownJob,
-    UnknownModel,
-    UnsupportedType,
-    VideoNotInstalled,
     VideoTooLarge,
-    VideoUnreadable,
 )
-from service.http.openapi import problem_responses, ref, route
-from service.http.routes.call import JSON
 from service.jobs.exports import ENDINGS
+from service.video.errors import SourceForbidden, VideoNotInstalled, VideoUnreadable
 from service.wire.job import JobList, JobReply, JobRequest
 
 _BINARY = {"type": "string", "format": "binary"}

@@ -1,7 +1,7 @@
 """The pages of the problem types: GET /problems and /problems/{slug}, and ``docs/errors.md``.
 
-All three are written from the classes in `service.errors`. The type of a problem document leads to its page (RFC 9457,
-sec. 3.1.1). ``python -m service.http.problems > docs/errors.md`` writes the page of the documentation.
+All three are written from the classes in `service.http.problem_types`. The type of a problem document leads to its page
+(RFC 9457, sec. 3.1.1). ``python -m service.http.problems > docs/errors.md`` writes the page of the documentation.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from fastapi import APIRouter
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse
 
-from service.errors import ServiceError, problem_types
+from service.errors import ServiceError
 from service.http.page import HEADERS
+from service.http.problem_types import PROBLEM_TYPES
 from service.wire.problem_documents import PROBLEM_TYPE
 
 router = APIRouter(include_in_schema=False)
@@ -31,7 +32,7 @@ async def list_problems() -> HTMLResponse:
     """Show the list of all problem types."""
     items = "".join(
         f'<li><a href="problems/{kind.slug}">{kind.slug}</a> ({kind.status}): {escape(kind.title)}</li>\n'
-        for kind in problem_types()
+        for kind in PROBLEM_TYPES
     )
     return _page("Problems", f"<p>{_html(_INTRODUCTION)}</p>\n<ul>\n{items}</ul>")
 
@@ -39,7 +40,7 @@ async def list_problems() -> HTMLResponse:
 @router.api_route("/problems/{slug}", methods=_METHODS)
 async def show_problem(slug: str) -> HTMLResponse:
     """Show the page of one problem type."""
-    for kind in problem_types():
+    for kind in PROBLEM_TYPES:
         if kind.slug == slug:
             return _page(kind.title, _description(kind))
     raise HTTPException(404)
@@ -77,12 +78,12 @@ def _html(markdown: str) -> str:
 def markdown() -> str:
     """Write the page of the documentation."""
     sections = [
-        "<!-- Written by `python -m service.http.problems > docs/errors.md`; edit service/errors.py instead. -->",
+        "<!-- Written by `python -m service.http.problems > docs/errors.md`; edit the classes in service instead. -->",
         "# Errors",
         _INTRODUCTION,
-        "\n".join(f"- [{kind.slug}](#{kind.slug}) ({kind.status}): {kind.title}" for kind in problem_types()),
+        "\n".join(f"- [{kind.slug}](#{kind.slug}) ({kind.status}): {kind.title}" for kind in PROBLEM_TYPES),
     ]
-    for kind in problem_types():
+    for kind in PROBLEM_TYPES:
         sections += [
             f"## {kind.slug}",
             f"**{kind.status} {kind.title}.** {kind.meaning}",

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from service.inference.registry import Model
+from service.inference.model import Model
 from service.inference.sliding_window import SlidingWindow
 from service.pose.types import Floats
 

@@ -13,13 +13,15 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Literal
 
-from service.errors import NoCanary, ServiceError
+from service.errors import ServiceError
 from service.inference.agreement import Agreements
 from service.inference.assignment import Assignment
 from service.inference.call_window import CallWindow
 from service.inference.canary_file import CanaryFile, CanaryState
-from service.inference.metrics import Metrics
-from service.inference.registry import Model, ModelRegistry, same_skeleton
+from service.inference.errors import NoCanary
+from service.inference.model import Model, same_skeleton
+from service.inference.registry import ModelRegistry
+from service.inference.rollout_metrics import RolloutMetrics
 from service.inference.trial import (
     Arm,
     CanaryCause,
@@ -45,7 +47,7 @@ class Canary:
         self,
         registry: ModelRegistry,
         settings: Settings,
-        metrics: Metrics,
+        metrics: RolloutMetrics,
         agreements: Agreements,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

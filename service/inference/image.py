@@ -18,8 +18,9 @@ from functools import cache
 import cv2
 import numpy as np
 
-from service.errors import NotAcceptable, ServiceError, TooLarge, UndecodableImage
+from service.errors import NotAcceptable, ServiceError, TooLarge
 from service.inference import image_header
+from service.inference.errors import UndecodableImage
 from service.inference.image_header import Header
 from service.pose import orientation as orientation_
 from service.pose.types import Image

@@ -6,8 +6,9 @@ import re
 import struct
 from dataclasses import dataclass
 
-from service.errors import EmptyBody, UndecodableImage, UnsupportedType
+from service.errors import EmptyBody, UnsupportedType
 from service.inference import avif
+from service.inference.errors import UndecodableImage
 from service.pose import orientation as exif
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Literal, TypeVar
+from typing import Literal
 
 import onnxruntime
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
-from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client import CollectorRegistry, ProcessCollector
 
-from service.errors import EmptyBody, ServiceError, TooLarge, UndecodableImage, UnsupportedType
+from service.errors import EmptyBody, ServiceError, TooLarge, UnsupportedType
 from service.inference import exposition
-from service.inference.registry import Model, ModelRegistry
+from service.inference.errors import UndecodableImage
+from service.inference.instruments import Children, Instruments
+from service.inference.model import Model
+from service.inference.registry import ModelRegistry
+from service.inference.rollout_metrics import RolloutMetrics
 from service.inference.scheduler import LANES, Lane, Scheduler
 from service.inference.source_metrics import SourceMetrics
 
-_OKS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.98, 1.0)
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _BYTES = (1e3, 1e4, 1e5, 1e6, 1e7, 1e8)
 _BATCHES = (1, 2, 4, 8, 16, 32, 64)
@@ -28,20 +30,6 @@ WORKER_RESTARTS = ("posewright_worker_restarts", "Server processes that died and
 """Name and help of the counter that the supervisor of several server processes writes."""
 Outcome = Literal["answered", "error", "dropped"]
 Drop = Literal["replaced", "closed"]
-_Child = TypeVar("_Child", bound=MetricWrapperBase)
-
-
-class _Children(dict[Hashable, _Child]):
-    """The children of a metric by their label values; looking one up in the metric takes a lock and builds a tuple."""
-
-    def __init__(self, metric: _Child) -> None:
-        super().__init__()
-        self._metric = metric
-
-    def __missing__(self, key: Hashable) -> _Child:
-        values = key if isinstance(key, tuple) else (key,)
-        child = self[key] = self._metric.labels(*values)
-        return child
 
 
 class Metrics:
@@ -55,124 +43,100 @@ class Metrics:
         """
         self.on_stages: Callable[[Mapping[str, float]], None] | None = None  # also told of every picture's stages
         self._registry = CollectorRegistry()
+        self._make = Instruments(self._registry)
         ProcessCollector(registry=self._registry)
         self._make_http_metrics()
         self._make_inference_metrics()
         self._make_stream_metrics()
         self._make_job_metrics()
-        self._make_rollout_metrics()
-        self.sources = SourceMetrics(self._registry, _SECONDS)
+        self.rollout = RolloutMetrics(self._make)
+        self.sources = SourceMetrics(self._make, _SECONDS)
         self._scheduler: Scheduler | None = None
         self._models: ModelRegistry | None = None
         self._reported: dict[str, tuple[str, ...]] = {}  # labels of each model in `_model_info`
-        build = self._gauge("posewright_build_info", "Versions, as labels.", "max", "version", "python", "onnxruntime")
+        build = self._make.gauge(
+            "posewright_build_info", "Versions, as labels.", "max", "version", "python", "onnxruntime"
+        )
         build.labels(version, platform.python_version(), onnxruntime.__version__).set(1)
-        self._gauge("posewright_workers", "Server processes that run.", "sum").set(1)
-        self._counter(*WORKER_RESTARTS)
+        self._make.gauge("posewright_workers", "Server processes that run.", "sum").set(1)
+        self._make.counter(*WORKER_RESTARTS)
 
     def _make_http_metrics(self) -> None:
         route = ("method", "route")
-        self._requests = _Children(self._histogram(
+        self._requests = Children(self._make.histogram(
             "http_server_request_duration_seconds",
             "HTTP requests, from the arrival of the head to the end of the response.",
             _SECONDS, *route, "status",
         ))  # fmt: skip
-        self._received = _Children(self._histogram(
+        self._received = Children(self._make.histogram(
             "http_server_request_body_size_bytes", "Bodies of requests, as received.", _BYTES, *route
         ))  # fmt: skip
-        self._sent = _Children(self._histogram(
+        self._sent = Children(self._make.histogram(
             "http_server_response_body_size_bytes", "Bodies of responses, as sent.", _BYTES, *route
         ))  # fmt: skip
-        self._rejected = _Children(
-            self._counter("posewright_rejected", "Calls and streams refused, by kind of problem.", "reason")
+        self._rejected = Children(
+            self._make.counter("posewright_rejected", "Calls and streams refused, by kind of problem.", "reason")
         )
 
     def _make_inference_metrics(self) -> None:
-        self._depth = self._gauge(
+        self._depth = self._make.gauge(
             "posewright_queue_depth", "Calls and frames that wait for an inference thread.", "sum", "lane"
         )
-        self._capacity = self._gauge("posewright_queue_capacity", "Calls that may wait; more are refused.", "sum")
-        self._running = self._gauge("posewright_running_calls", "Calls and frames on inference threads.", "sum", "lane")
-        self._threads = self._gauge("posewright_inference_threads", "Inference threads.", "sum")
-        self._waits = _Children(self._histogram(
+        self._capacity = self._make.gauge("posewright_queue_capacity", "Calls that may wait; more are refused.", "sum")
+        self._running = self._make.gauge(
+            "posewright_running_calls", "Calls and frames on inference threads.", "sum", "lane"
+        )
+        self._threads = self._make.gauge("posewright_inference_threads", "Inference threads.", "sum")
+        self._waits = Children(self._make.histogram(
             "posewright_queue_wait_seconds", "Waiting for an inference thread.", _SECONDS, "lane"
         ))  # fmt: skip
-        self._batches = self._histogram("posewright_batch_size", "Pictures and frames in one dynamic batch.", _BATCHES)
-        self._stages = _Children(self._histogram(
+        self._batches = self._make.histogram(
+            "posewright_batch_size", "Pictures and frames in one dynamic batch.", _BATCHES
+        )
+        self._stages = Children(self._make.histogram(
             "posewright_stage_duration_seconds", "Processing stages of pictures and frames.", _SECONDS, "stage"
         ))  # fmt: skip
-        self._model_info = self._gauge(
+        self._model_info = self._make.gauge(
             "posewright_model_info", "Loaded models; 1 if the model can run.", "min",
             "name", "version", "sha256", "role", "backend",
         )  # fmt: skip
         model = ("name", "version")
-        self._inferences = _Children(
-            self._counter("posewright_model_inferences", "Pictures and frames that a model answered.", *model)
+        self._inferences = Children(
+            self._make.counter("posewright_model_inferences", "Pictures and frames that a model answered.", *model)
         )
-        self._inference_failures = _Children(self._counter(
+        self._inference_failures = Children(self._make.counter(
             "posewright_model_inference_failures", "Pictures and frames on which a model raised an error.", *model
         ))  # fmt: skip
-        self._load_failures = _Children(
-            self._counter("posewright_model_load_failures", "Bundles that could not be loaded or warmed up.", "name")
+        self._load_failures = Children(
+            self._make.counter(
+                "posewright_model_load_failures", "Bundles that could not be loaded or warmed up.", "name"
+            )
         )
-        self._lost_threads = self._counter(
+        self._lost_threads = self._make.counter(
             "posewright_inference_threads_replaced", "Inference threads that hung or died and were replaced."
         )
-        self._decode_failures = _Children(
-            self._counter("posewright_decode_failures", "Pictures and frames that were not decoded.", "reason")
+        self._decode_failures = Children(
+            self._make.counter("posewright_decode_failures", "Pictures and frames that were not decoded.", "reason")
         )
-        self._fallbacks = _Children(
-            self._counter("posewright_fallback", "Pictures and frames for which the teacher answered.", "reason")
+        self._fallbacks = Children(
+            self._make.counter("posewright_fallback", "Pictures and frames for which the teacher answered.", "reason")
         )
 
     def _make_stream_metrics(self) -> None:
-        self._sessions = self._gauge("posewright_stream_sessions", "Open streams.", "sum")
-        self._frames = _Children(self._counter("posewright_stream_frames", "Frames by outcome.", "outcome"))
-        self._drops = _Children(
-            self._counter("posewright_stream_frames_dropped", "Frames that were never processed.", "reason")
+        self._sessions = self._make.gauge("posewright_stream_sessions", "Open streams.", "sum")
+        self._frames = Children(self._make.counter("posewright_stream_frames", "Frames by outcome.", "outcome"))
+        self._drops = Children(
+            self._make.counter("posewright_stream_frames_dropped", "Frames that were never processed.", "reason")
         )
-        self._ages = self._histogram(
+        self._ages = self._make.histogram(
             "posewright_stream_frame_age_seconds",
             "From the arrival of a frame's last byte to the sending of its result.",
             _SECONDS,
         )
 
     def _make_job_metrics(self) -> None:
-        self._jobs = self._gauge("posewright_jobs", "Video jobs that are kept, by state.", "max", "state")
-        self._job_frames = self._counter("posewright_job_frames", "Frames of video jobs that were answered.")
-
-    def _make_rollout_metrics(self) -> None:
-        self._shadow_oks = _Children(self._histogram(
-            "posewright_shadow_oks",
-            "Similarity of answered people with the shadow model's pose, by the model that answered.",
-            _OKS, "model",
-        ))  # fmt: skip
-        self._shadow_pictures = _Children(
-            self._counter("posewright_shadow_pictures", "Sampled pictures and frames by outcome.", "outcome")
-        )
-        self._canary_share = self._gauge(
-            "posewright_canary_share", "Share of the callers whom a candidate answers; 0 without one.", "max"
-        )
-        self._canary_requests = _Children(self._counter(
-            "posewright_canary_requests",
-            "Pictures and frames while a canary runs, by the model that they were assigned to.",
-            "model", "outcome",
-        ))  # fmt: skip
-        self._canary_rollbacks = _Children(
-            self._counter("posewright_canary_rollbacks", "Candidates rolled back, by who decided.", "cause")
-        )
-        for cause in ("operator", "verdict"):
-            _ = self._canary_rollbacks[cause]
-
-    def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
-        return Counter(name, meaning, labels, registry=self._registry)
-
-    def _gauge(self, name: str, meaning: str, across: Literal["sum", "min", "max"], *labels: str) -> Gauge:
-        """Make a gauge; ``across`` says how the values of several server processes become one."""
-        return Gauge(name, meaning, labels, registry=self._registry, multiprocess_mode=f"live{across}")  # type: ignore[arg-type] # one of the library's literals
-
-    def _histogram(self, name: str, meaning: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-        return Histogram(name, meaning, labels, buckets=buckets, registry=self._registry)
+        self._jobs = self._make.gauge("posewright_jobs", "Video jobs that are kept, by state.", "max", "state")
+        self._job_frames = self._make.counter("posewright_job_frames", "Frames of video jobs that were answered.")
 
     def watch(self, scheduler: Scheduler, models: ModelRegistry) -> None:
         """Report the state of these parts from now on."""
@@ -308,27 +272,6 @@ class Metrics:
         """Count a picture or frame for which the teacher answered; None counts nothing."""
         if reason is not None:
             self._fallbacks[reason].inc()
-
-    def shadow_oks(self, model: str, oks: Iterable[float]) -> None:
-        """Record the OKS of each person of ``model`` whom the shadow model answered again."""
-        for value in oks:
-            self._shadow_oks[model].observe(float(value))
-
-    def shadow_picture(self, outcome: Literal["compared", "dropped", "failed"]) -> None:
-        """Count a picture that was sampled for the shadow model."""
-        self._shadow_pictures[outcome].inc()
-
-    def canary_share(self, share: float) -> None:
-        """Set the share of the callers whom the candidate answers, 0..1."""
-        self._canary_share.set(share)
-
-    def canary_request(self, model: str, outcome: Literal["answered", "failed"]) -> None:
-        """Count a picture or frame of a canary's trial."""
-        self._canary_requests[model, outcome].inc()
-
-    def canary_rollback(self, cause: str) -> None:
-        """Count a candidate that was rolled back."""
-        self._canary_rollbacks[cause].inc()
 
     def write(self, accept: str = "") -> tuple[bytes, str]:
         """Write all metrics, and the queue and the models as they are now.

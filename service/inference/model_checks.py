@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from service.errors import ModelControlFailed, UnknownModel, shown
+from service.errors import shown
+from service.inference import model as model_
 from service.inference import registry as registry_
 from service.inference.canary import Canary
+from service.inference.errors import ModelControlFailed, UnknownModel
+from service.inference.model import Model
 from service.inference.no_detector import can_find_people
-from service.inference.registry import Model, ModelRegistry
+from service.inference.registry import ModelRegistry
 from service.pose.bundle import BundleError, Manifest
 from service.settings import Settings
 
@@ -45,13 +48,13 @@ def load_checked(registry: ModelRegistry, settings: Settings, canary: Canary, pa
         BundleError: It is damaged, does not fit what callers rely on, or cannot be loaded.
         Exception: Whatever the backend raises when it runs.
     """
-    bundle = registry_.read(path)
+    bundle = model_.read(path)
     _require_same_kind(registry, settings, path.name, bundle.manifest)
-    model = registry_.load(bundle, settings, registry.batching)
+    model = model_.load(bundle, settings, registry.batching)
     if model.network is None:
         raise BundleError(f"bundle {path.name!r}: expected a graph that the backend loads, got: {model.failure}")
     require_people_finder(registry, settings, canary, bundle.manifest)
-    registry_.try_out(model, registry.batching)
+    model_.try_out(model, registry.batching)
     return model
 
 
@@ -83,7 +86,7 @@ def require_dispensable(registry: ModelRegistry, settings: Settings, name: str) 
     if name not in others:
         return
     model, other = registry.models[name], registry.models.get(others[name])
-    if other is None or other is model or other.network is None or not registry_.same_skeleton(model, other):
+    if other is None or other is model or other.network is None or not model_.same_skeleton(model, other):
         raise ModelControlFailed(
             f"expected a model that others can replace, got {name!r}, the last that answers calls for `auto` with "
             f"its keypoints; load {others[name]!r} first",

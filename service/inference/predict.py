@@ -12,8 +12,9 @@ from service.errors import BadParameter
 from service.inference.assignment import Assignment
 from service.inference.image import DecodedImage, decode
 from service.inference.image_header import Header
+from service.inference.model import Model
 from service.inference.no_detector import NoDetector
-from service.inference.registry import Fallback, Model, ModelChoice, ModelRegistry
+from service.inference.registry import Fallback, ModelChoice, ModelRegistry
 from service.pose import boxes as boxes_
 from service.pose.detector import PersonDetector
 from service.pose.estimators import Estimator

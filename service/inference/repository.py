@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from service.errors import ModelControlFailed, QueueFull, ServiceError
+from service.errors import QueueFull, ServiceError
 from service.inference import heap, model_checks
-from service.inference import registry as registry_
 from service.inference.canary import Canary
 from service.inference.control_journal import Action, Change, ControlJournal
+from service.inference.errors import ModelControlFailed
+from service.inference.model import Model, one_line
 from service.inference.model_checks import is_name
-from service.inference.registry import Model, ModelRegistry
+from service.inference.registry import ModelRegistry, bundle_paths
 from service.pose.bundle import BundleError, sha256
 from service.settings import Settings
 
@@ -110,7 +111,7 @@ class ModelRepository:
                 entries.append(IndexEntry(name, previous.manifest.version, previous.sha256, "UNAVAILABLE", kept))
         on_disk: list[Path] = []
         with suppress(BundleError):  # the folder is gone; the models in memory serve on
-            on_disk = registry_.bundle_paths(self._settings.models_dir)
+            on_disk = bundle_paths(self._settings.models_dir)
         for path in on_disk:
             if path.name not in models:
                 reason = self.load_failures.get(path.name, "not loaded" if is_name(path.name) else _BAD_NAME)
@@ -318,7 +319,7 @@ class ModelRepository:
 
 def _reason(error: Exception) -> str:
     """Write why a model cannot serve in one line that is not too long."""
-    text = error.detail if isinstance(error, ServiceError) else registry_.one_line(error)
+    text = error.detail if isinstance(error, ServiceError) else one_line(error)
     return (text or type(error).__name__)[:MAX_REASON]
 
 

@@ -20,9 +20,10 @@ import numpy as np
 from service.errors import ServiceError
 from service.inference import image
 from service.inference.agreement import Agreements
-from service.inference.metrics import Metrics
+from service.inference.model import Model, same_skeleton
 from service.inference.predict import PoseRequest, Prediction
-from service.inference.registry import Model, ModelRegistry, same_skeleton
+from service.inference.registry import ModelRegistry
+from service.inference.rollout_metrics import RolloutMetrics
 from service.inference.scheduler import Scheduler
 from service.inference.trial import require_comparable
 from service.pose import boxes as boxes_
@@ -71,7 +72,7 @@ class Shadow:
         self,
         registry: ModelRegistry,
         scheduler: Scheduler,
-        metrics: Metrics,
+        metrics: RolloutMetrics,
         agreements: Agreements,
         settings: Settings,
     ) -> None:

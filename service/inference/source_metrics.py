@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from service.inference.instruments import Instruments
 
 SOURCE_STATES = ("connecting", "running", "paused", "reconnecting", "ended", "failed")
 
@@ -13,54 +13,36 @@ SOURCE_STATES = ("connecting", "running", "paused", "reconnecting", "ended", "fa
 class SourceMetrics:
     """Counters and gauges of all sources of one server. Safe from several threads."""
 
-    def __init__(self, registry: CollectorRegistry, seconds: tuple[float, ...]) -> None:
+    def __init__(self, make: Instruments, seconds: tuple[float, ...]) -> None:
         """Begin with zeros.
 
         Args:
-            registry: Of the server's metrics.
+            make: Makes the server's metrics.
             seconds: Bounds of the histogram of ages.
         """
-        self._states = Gauge(
-            "posewright_sources", "Sources by state.", ("state",), registry=registry, multiprocess_mode="livesum"
-        )
+        self._states = make.gauge("posewright_sources", "Sources by state.", "sum", "state")
         for state in SOURCE_STATES:
             self._states.labels(state).set(0)
-        self._up = Gauge(
-            "posewright_source_up",
-            "Whether frames of a source come: 1 in the state running.",
-            ("source",),
-            registry=registry,
-            multiprocess_mode="livesum",
+        self._up = make.gauge(
+            "posewright_source_up", "Whether frames of a source come: 1 in the state running.", "sum", "source"
         )
-        self._frames = Counter(
-            "posewright_source_frames", "Frames of sources by outcome.", ("outcome",), registry=registry
-        )
+        self._frames = make.counter("posewright_source_frames", "Frames of sources by outcome.", "outcome")
         for outcome in ("answered", "dropped", "error"):
             self._frames.labels(outcome)
-        self._ages = Histogram(
-            "posewright_source_frame_age_seconds",
-            "From the arrival of a source's frame to its result.",
-            registry=registry,
-            buckets=seconds,
+        self._ages = make.histogram(
+            "posewright_source_frame_age_seconds", "From the arrival of a source's frame to its result.", seconds
         )
-        self._reconnects = Counter(
-            "posewright_source_reconnects", "Cameras that came back after they had broken off.", registry=registry
+        self._reconnects = make.counter(
+            "posewright_source_reconnects", "Cameras that came back after they had broken off."
         )
-        self._viewers = Gauge(
-            "posewright_source_viewers", "Viewers of sources.", registry=registry, multiprocess_mode="livesum"
-        )
-        self._results = Counter(
+        self._viewers = make.gauge("posewright_source_viewers", "Viewers of sources.", "sum")
+        self._results = make.counter(
             "posewright_source_viewer_results",
             "Results for viewers: sent, or replaced by newer ones because the viewer was slow.",
-            ("outcome",),
-            registry=registry,
+            "outcome",
         )
-        self._webhook = Counter(
-            "posewright_source_webhook_events", "Results and notices for webhooks.", ("outcome",), registry=registry
-        )
-        self._recorded = Counter(
-            "posewright_source_recorded_frames", "Results for recordings.", ("outcome",), registry=registry
-        )
+        self._webhook = make.counter("posewright_source_webhook_events", "Results and notices for webhooks.", "outcome")
+        self._recorded = make.counter("posewright_source_recorded_frames", "Results for recordings.", "outcome")
 
     def states(self, counts: Mapping[str, int], up: Mapping[str, bool]) -> None:
         """Set how many sources are in each state, and which of them run, by name."""

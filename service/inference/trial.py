@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from service.errors import BadParameter, UnknownModel
+from service.errors import BadParameter
 from service.inference.call_window import CallWindow
+from service.inference.errors import UnknownModel
+from service.inference.model import Model, same_skeleton, shown_skeleton
 from service.inference.no_detector import can_find_people
-from service.inference.registry import Model, ModelRegistry, same_skeleton, shown_skeleton
+from service.inference.registry import ModelRegistry
 
 Arm = Literal["stable", "candidate"]
 CanaryCause = Literal["settings", "operator", "verdict"]

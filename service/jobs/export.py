@@ -15,8 +15,8 @@ import zipfile
 from contextlib import suppress
 from pathlib import Path
 
-from service.errors import JobsDiskFull
 from service.jobs import files
+from service.jobs.errors import JobsDiskFull
 
 REFUSED, MISSING, FULL = 3, 4, 5
 """Exit statuses: the results do not fit the format; a package is missing; the disk is full. The last line of stderr

@@ -12,17 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.errors import (
-    JobsDiskFull,
-    JobUnfinished,
-    MissingPackage,
-    ResultPending,
-    ResultRefused,
-    ServiceError,
-    UnknownJob,
-    internal_error,
-)
+from service.errors import ServiceError, internal_error
 from service.jobs import export
+from service.jobs.errors import JobsDiskFull, JobUnfinished, MissingPackage, ResultPending, ResultRefused, UnknownJob
 from service.jobs.record import JobFolder, JobRecord
 from service.jobs.store import JobStore
 from service.wire.job import ResultFormat, ResultQuery

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from service.errors import JobsDiskFull
+from service.jobs.errors import JobsDiskFull
 
 
 def write_whole(path: Path, content: bytes, *, durable: bool = True) -> None:

@@ -15,8 +15,9 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from service.errors import JobsDiskFull, QueueFull, UnknownJob
+from service.errors import QueueFull
 from service.jobs import files
+from service.jobs.errors import JobsDiskFull, UnknownJob
 from service.jobs.record import JobFolder, JobRecord, now
 from service.settings import Settings, SettingsError
 

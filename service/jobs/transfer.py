@@ -9,10 +9,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from service.errors import BadParameter, SlowUpload, UnsupportedType, VideoTooLarge, VideoUnreadable
+from service.errors import BadParameter, SlowUpload, UnsupportedType
 from service.jobs import files
+from service.jobs.errors import VideoTooLarge
 from service.jobs.store import JobStore
 from service.video.allowed_urls import AllowedUrls, VideoUrl
+from service.video.errors import VideoUnreadable
 from service.video.http_body import HttpBody
 
 CHECK_EVERY_BYTES = 64_000_000

@@ -8,9 +8,10 @@ from contextlib import closing, contextmanager
 from itertools import chain
 from pathlib import Path
 
-from service.errors import VideoTooLarge, VideoUnreadable
+from service.jobs.errors import VideoTooLarge
 from service.settings import Settings
 from service.video.allowed_urls import AllowedUrls, VideoUrl
+from service.video.errors import VideoUnreadable
 from service.video.frames import Video, VideoFrame, VideoInfo, VideoLimits
 from service.wire.job import JobOptions
 

@@ -16,8 +16,8 @@ from collections import deque
 from typing import Any
 
 from service.inference.image import DecodedImage
+from service.inference.model import Model
 from service.inference.predict import Stopwatch
-from service.inference.registry import Model
 from service.inference.state import Service
 from service.jobs import files, transfer, video_limits
 from service.jobs.background import BackgroundInference, Interrupted

@@ -6,9 +6,10 @@ import asyncio
 import uuid
 from collections import Counter
 
-from service.errors import BadParameter, SourceConflict, SourceForbidden, UnknownSource, stopping
+from service.errors import BadParameter, stopping
 from service.inference.state import Service
 from service.settings import Settings, SettingsError
+from service.sources.errors import SourceConflict, UnknownSource
 from service.sources.messages import SourceRequest, WebhookRequest
 from service.sources.outbox import Outbox
 from service.sources.recording import RecordingFolder, SourceRecording
@@ -16,6 +17,7 @@ from service.sources.source import Deliveries, ManagedSource
 from service.sources.webhook import Webhook
 from service.streaming.handshake import set_up
 from service.video.allowed_urls import AllowedUrls, VideoUrl
+from service.video.errors import SourceForbidden
 from service.video.frames import require_av
 from service.wire import documents
 

@@ -9,13 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from service.errors import BadParameter, ServiceError, TooLarge, VideoNotInstalled, VideoUnreadable, internal_error
+from service.errors import BadParameter, ServiceError, TooLarge, internal_error
 from service.inference.image import DecodedImage
 from service.sources.backoff import backoff_s
 from service.sources.history import Gap, SourceHistory
 from service.streaming.frame_queue import FrameQueue
 from service.streaming.frames import StreamFrame
 from service.video.allowed_urls import AllowedUrls, VideoUrl
+from service.video.errors import VideoNotInstalled, VideoUnreadable
 from service.video.frames import Video, VideoFrame, VideoLimits
 
 log = logging.getLogger(__name__)

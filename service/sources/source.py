@@ -9,9 +9,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from service.errors import SourceConflict, Unavailable
+from service.errors import Unavailable
 from service.inference.predict import Stopwatch
 from service.inference.state import Service
+from service.sources.errors import SourceConflict
 from service.sources.history import Gap, SourceHistory, timestamp
 from service.sources.outbox import Outbox
 from service.sources.reader import ReaderEvents, SourceReader, State

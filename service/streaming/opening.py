@@ -6,7 +6,7 @@ import uuid
 
 from starlette.websockets import WebSocket
 
-from service.errors import RateLimited, ServiceError, SourceForbidden, Unauthorized, UnknownHost, UnknownSource
+from service.errors import RateLimited, ServiceError, Unauthorized, UnknownHost
 from service.streaming.close import CloseCode, CloseStream
 from service.streaming.handshake import INSTANCE
 from service.streaming.messages import BEARER_SUBPROTOCOL, SUBPROTOCOL
@@ -23,8 +23,8 @@ REFUSALS = {
     CloseCode.BAD_HELLO: "bad-subprotocol",
     CloseCode.UNAUTHORIZED: Unauthorized.slug,
     CloseCode.RATE_LIMITED: RateLimited.slug,
-    CloseCode.NO_SOURCE: UnknownSource.slug,
-    CloseCode.FORBIDDEN: SourceForbidden.slug,
+    CloseCode.NO_SOURCE: "unknown-source",
+    CloseCode.FORBIDDEN: "source-forbidden",
 }
 """Why a stream is refused, as the metrics name it."""
 

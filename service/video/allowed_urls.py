@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from service.errors import BadParameter, SourceForbidden, VideoUnreadable
+from service.errors import BadParameter
+from service.video.errors import SourceForbidden, VideoUnreadable
 
 NETWORK_PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
 """Schemes of cameras, with the ports that they have by default."""

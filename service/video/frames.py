@@ -14,9 +14,10 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from service.errors import ServiceError, TooLarge, VideoNotInstalled, VideoUnreadable
+from service.errors import ServiceError, TooLarge
 from service.pose.types import Image
 from service.video.allowed_urls import AllowedUrls, VideoUrl
+from service.video.errors import VideoNotInstalled, VideoUnreadable
 from service.video.frame_times import FrameTimes
 from service.video.http_body import HttpBody
 from service.video.mjpeg_parts import MjpegParts

@@ -22,8 +22,9 @@ from typing import IO, Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from service.errors import ServiceError, VideoUnreadable
+from service.errors import ServiceError
 from service.video.allowed_urls import AllowedUrls, VideoUrl
+from service.video.errors import VideoUnreadable
 
 MAX_REDIRECTS = 4
 Connect = Callable[[str, bool], socket.socket]

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from service.inference.model import Model
 from service.inference.predict import Comparison, Prediction, Stopwatch
-from service.inference.registry import Model
 from service.pose.skeleton import COCO17, Skeleton
 from service.wire.formats import openpose, roboflow
 from service.wire.formats.record import Json, rounded

@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service.errors import BadParameter
 from service.inference.canary import Canary
+from service.inference.model import Model
 from service.inference.predict import PoseRequest
-from service.inference.registry import Model, ModelRegistry
+from service.inference.registry import ModelRegistry
 from service.pose.boxes import from_xywh
 from service.pose.skeleton import Skeleton
 from service.pose.types import Boxes

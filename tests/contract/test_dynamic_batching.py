@@ -14,7 +14,7 @@ import httpx
 import numpy as np
 import pytest
 
-from service.inference import registry
+from service.inference import model
 from service.pose.backends.execution_provider import CPU, ExecutionProvider
 from service.pose.backends.runner import OnnxRunner, Runner
 from service.settings import Settings
@@ -92,7 +92,7 @@ def test_a_slow_accelerator_runs_much_less_often(models_dir: Path, monkeypatch: 
     def open_slowly(_: ExecutionProvider, onnx: bytes, threads: int, calls: int, batch_size: int) -> Runner:
         return SlowRunner(onnx, threads, CPU, batch_size)
 
-    monkeypatch.setattr(registry, "open_runner", open_slowly)
+    monkeypatch.setattr(model, "open_runner", open_slowly)
     counts = {}
     for size in (1, 8):
         settings = Settings(models_dir=models_dir, batch_size=size, batch_window_ms=10, inference_threads=10)

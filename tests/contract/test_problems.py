@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.errors import problem_types
+from service.http.problem_types import PROBLEM_TYPES
 from service.settings import Settings
 from service.wire import reply as shapes
 from tests import spots
@@ -35,7 +35,7 @@ def assert_problem(response: httpx.Response, status: int, slug: str) -> dict[str
     assert response.headers["content-type"] == "application/problem+json"
     document = response.json()
     shapes.Problem.model_validate(document)
-    (kind,) = (it for it in problem_types() if it.slug == slug)
+    (kind,) = (it for it in PROBLEM_TYPES if it.slug == slug)
     assert (document["type"], document["title"]) == (f"/problems/{slug}", kind.title)
     assert set(document) - set(shapes.Problem.model_fields) <= set(kind.fields), "fields that the page does not explain"
     assert document["status"] == status == kind.status

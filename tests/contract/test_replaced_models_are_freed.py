@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from websockets.sync.client import connect
 
-from service.inference.registry import Model
+from service.inference.model import Model
 from service.settings import Settings
 from tests import cameras, jobs, spots
 from tests.conftest import Running, serving
@@ -154,7 +154,7 @@ def test_a_model_that_fails_its_trial_is_freed_at_once(running: Running, monkeyp
         tried.append(weakref.ref(model.network))
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr("service.inference.registry.try_out", fail)
+    monkeypatch.setattr("service.inference.model.try_out", fail)
     assert load(running) == 400
     (network,) = tried
     eventually(lambda: network() is None)

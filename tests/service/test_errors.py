@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from service.errors import ServiceError, problem_types
+from service.errors import ServiceError
+from service.http.problem_types import PROBLEM_TYPES
 from service.wire.problem_documents import framework_problem, problem, validation_error
 
 
-@pytest.mark.parametrize("kind", problem_types(), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", PROBLEM_TYPES, ids=lambda kind: kind.__name__)
 def test_every_error_has_a_problem_document(kind: type[ServiceError]) -> None:
     document = problem(kind("expected this, got that", max_bytes=3), "/predict", "id-1", "/prefix")
 
@@ -18,7 +19,7 @@ def test_every_error_has_a_problem_document(kind: type[ServiceError]) -> None:
 
 
 def test_slugs_are_unique() -> None:
-    slugs = [kind.slug for kind in problem_types()]
+    slugs = [kind.slug for kind in PROBLEM_TYPES]
     assert len(slugs) > 15
     assert len(set(slugs)) == len(slugs)
 

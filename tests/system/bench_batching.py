@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import numpy as np
 
-from service.inference import registry
+from service.inference import model
 from service.pose.backends.runner import Runner, open_runner
 from service.settings import Settings
 from tests.conftest import serving
@@ -75,7 +75,7 @@ def main() -> int:
     choice = Settings(execution_provider=options.execution_provider).provider_choice
     imitates = not choice.provider.gains_from_batches
     if imitates:
-        registry.open_runner = lambda *given: BusyRunner(open_runner(*given), options.busy_ms / 1e3)
+        model.open_runner = lambda *given: BusyRunner(open_runner(*given), options.busy_ms / 1e3)
     print(f"{choice.provider} ({choice.reason})" + (f", imitating a device busy for {options.busy_ms:g} ms" * imitates))
     print("| clients | batches | pictures/s | p50 ms | p95 ms | mean batch |\n|---|---|---|---|---|---|")
     for clients in CLIENTS:

@@ -12,10 +12,11 @@ from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from service.errors import BundleFilesForbidden, Unavailable
+from service.errors import Unavailable
 from service.http import openapi
 from service.http.routes.call import JSON
-from service.inference.registry import Model
+from service.inference.errors import BundleFilesForbidden
+from service.inference.model import Model
 from service.inference.state import Service
 from service.pose import bundle as bundles
 

@@ -10,8 +10,8 @@ from service.http import openapi
 from service.http.body import Body
 from service.http.routes.call import JSON, Call, QueryOptions, QueryRoute, check, respond, while_connected
 from service.inference import image
+from service.inference.model import Model
 from service.inference.predict import Stopwatch, compare
-from service.inference.registry import Model
 from service.wire import documents
 
 router = APIRouter(route_class=QueryRoute)

@@ -7,8 +7,9 @@ from typing import TypeVar
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 
-from service.errors import BadRequest, EmptyBody, ModelControlForbidden, ServiceError, TooLarge, shown
+from service.errors import BadRequest, EmptyBody, ServiceError, TooLarge, shown
 from service.http.body import Body
+from service.inference.errors import ModelControlForbidden
 from service.streaming.origin import is_of
 from service.wire.problem_documents import validation_error
 

@@ -13,7 +13,6 @@ from fastapi import APIRouter, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from service.errors import JobsDisabled
 from service.http import openapi_jobs
 from service.http.job_result import send_file, send_lines
 from service.http.routes.call import JSON
@@ -21,6 +20,7 @@ from service.http.routes.control import parse_body, read_body, require_same_site
 from service.http.video_body import VideoForm, receive_video, video_form
 from service.inference.state import Service
 from service.jobs import transfer
+from service.jobs.errors import JobsDisabled
 from service.jobs.exports import Exports
 from service.jobs.record import JobRecord, now
 from service.jobs.store import JobStore

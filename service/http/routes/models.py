@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from service.http import openapi
 from service.http.routes.call import JSON
-from service.inference.registry import Model
+from service.inference.model import Model
 from service.inference.repository import ModelRepository
 from service.inference.state import Service
 from service.wire import documents

@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from service.errors import ServiceError, UnknownModel, shown
+from service.errors import ServiceError, shown
 from service.http import content_encoding, openapi
 from service.http.body import Body
 from service.http.routes.call import JSON, while_connected
 from service.inference import image
+from service.inference.errors import UnknownModel
 from service.inference.image import DecodedImage
+from service.inference.model import Model
 from service.inference.predict import Stopwatch, predict
-from service.inference.registry import Model
 from service.inference.state import Service
 from service.pose import boxes as boxes_
 from service.pose.types import Poses

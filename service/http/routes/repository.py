@@ -13,7 +13,7 @@ from service.errors import BadRequest, shown
 from service.http import openapi
 from service.http.routes.call import JSON
 from service.http.routes.control import read_body, require_control
-from service.inference.registry import Model
+from service.inference.model import Model
 from service.inference.repository import IndexEntry, ModelRepository
 from service.wire import documents
 from service.wire.open_inference import ModelControl

@@ -8,11 +8,12 @@ from fastapi import APIRouter, Request, WebSocket
 from starlette.responses import Response
 from starlette.websockets import WebSocketDisconnect
 
-from service.errors import ServiceError, SourceForbidden, UnknownSource
+from service.errors import ServiceError
 from service.http import openapi
 from service.http.routes.call import JSON
 from service.http.routes.control import parse_body, read_body, require_same_site
 from service.inference.state import Service
+from service.sources.errors import UnknownSource
 from service.sources.messages import SourceRequest
 from service.sources.open_sources import Sources
 from service.sources.source import ManagedSource
@@ -20,6 +21,7 @@ from service.sources.viewer import ViewerSession
 from service.streaming import opening
 from service.streaming.close import CloseCode, CloseStream, send_close
 from service.streaming.open_streams import OpenStreams
+from service.video.errors import SourceForbidden
 from service.wire import documents
 from service.wire.problem_documents import problem
 

@@ -11,7 +11,8 @@ import pytest
 
 from service.inference.agreement import MAX_MODELS, MAX_PEOPLE, Agreements
 from service.inference.call_window import MAX_CALLS, CallWindow
-from service.inference.registry import Model, open_registry
+from service.inference.model import Model
+from service.inference.registry import open_registry
 from service.settings import Settings
 
 

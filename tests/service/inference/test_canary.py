@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.app import create_app
-from service.errors import BadParameter, NoCanary, UnknownModel
+from service.errors import BadParameter
 from service.inference.agreement import Agreements
 from service.inference.assignment import Assignment
 from service.inference.canary import JUDGE_EVERY, Canary
+from service.inference.errors import NoCanary, UnknownModel
 from service.inference.metrics import Metrics
 from service.inference.registry import ModelRegistry, open_registry
 from service.inference.shadow import require_shadow
@@ -49,7 +50,7 @@ def registry(folder: Path) -> ModelRegistry:
 
 def canary_of(registry: ModelRegistry, **settings: object) -> Canary:
     registry.student = "student-s"
-    return Canary(registry, Settings.model_validate(settings), Metrics(), Agreements(600))
+    return Canary(registry, Settings.model_validate(settings), Metrics().rollout, Agreements(600))
 
 
 def assign(canary: Canary, key: str) -> Assignment:

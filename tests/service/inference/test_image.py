@@ -15,8 +15,9 @@ from PIL import Image as PillowImage
 from PIL import ImageOps
 from skimage import data
 
-from service.errors import EmptyBody, NotAcceptable, ServiceError, TooLarge, UndecodableImage, UnsupportedType
+from service.errors import EmptyBody, NotAcceptable, ServiceError, TooLarge, UnsupportedType
 from service.inference import image
+from service.inference.errors import UndecodableImage
 from service.pose import orientation as orientation_
 from tests import spots
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.errors import UndecodableImage
+from service.inference.errors import UndecodableImage
 from service.inference.predict import PoseRequest, Stopwatch
 from service.inference.registry import ModelRegistry, open_registry
 from service.pose.boxes import iou

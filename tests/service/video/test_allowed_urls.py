@@ -11,9 +11,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from service.errors import BadParameter, ServiceError, SourceForbidden, VideoUnreadable
+from service.errors import BadParameter, ServiceError
 from service.settings import Settings
 from service.video.allowed_urls import AllowedUrls, redacted
+from service.video.errors import SourceForbidden, VideoUnreadable
 
 
 def listing(*entries: str) -> AllowedUrls:

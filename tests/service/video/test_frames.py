@@ -25,8 +25,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.errors import ServiceError, SourceForbidden, TooLarge, VideoNotInstalled, VideoUnreadable
+from service.errors import ServiceError, TooLarge
 from service.video.allowed_urls import AllowedUrls
+from service.video.errors import SourceForbidden, VideoNotInstalled, VideoUnreadable
 from service.video.frames import Video, VideoLimits, require_av
 from service.video.rtsp_relay import RtspRelay
 from tests import cameras

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from service.errors import VideoUnreadable
 from service.video import mjpeg_parts
 from service.video.allowed_urls import AllowedUrls
+from service.video.errors import VideoUnreadable
 from service.video.frames import Video, VideoLimits
 from service.video.mjpeg_parts import MjpegParts
 

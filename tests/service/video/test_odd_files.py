@@ -15,8 +15,8 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 
-from service.errors import VideoUnreadable
 from service.video.allowed_urls import AllowedUrls
+from service.video.errors import VideoUnreadable
 from service.video.frames import Video, VideoInfo
 from tests.cameras import av
 
