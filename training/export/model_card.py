@@ -69,8 +69,7 @@ def write(manifest: Manifest, plan: Recipe, seen: str = "") -> str:
             *(f"- {name}" for name in trained_by["data"]),
             *_pictures(trained_by["pictures"]),
             "",
-            *(f"Teacher: {teacher}." for teacher in trained_by["teachers"]),
-            "",
+            *([*(f"Teacher: {teacher}." for teacher in trained_by["teachers"]), ""] if trained_by["teachers"] else []),
             "## Terms of the data",
             "",
             *(

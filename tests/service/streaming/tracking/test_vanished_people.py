@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tests.simulated_people import FPS, SIZE, Scene, stands, tracker, walks
@@ -80,8 +80,9 @@ def test_a_person_whom_only_the_detector_misses_is_reported_until_it_runs_and_tw
     detect_every: int, fps: float, frames: int, seed: int, others: int, px_per_s: float
 ) -> None:
     """What takes the person's place looks alike and moves on: only the detector can tell. The score falls too."""
-    ways = [*(stands((900 + 130 * i, 300)) for i in range(others)), walks((400, 300), px_per_s)]
+    ways = [*(stands((900 + 130 * i, 300 + 3 * HALF_BOX[1])) for i in range(others)), walks((400, 300), px_per_s)]
     gone_s = (frames - 0.5) / fps
+    assume(HALF_BOX[0] < 400 + px_per_s * gone_s < SIZE[0] - HALF_BOX[0])  # not out of the picture before
     scene = Scene(ways, tracker(detect_every=detect_every, max_misses=1000), seed)
     scene.undetected = lambda person, t: person == others and t > gone_s
     for frame in range(frames + detect_every + 8):
