@@ -78,6 +78,7 @@ def test_a_single_client_never_waits_for_the_window(models_dir: Path) -> None:
     assert sizes == [1, 1, 1, 2, 1, 1, 1, 2]
 
 
+@pytest.mark.slow
 def test_a_slow_accelerator_runs_much_less_often(models_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs are counted, because their time here would be the CPU's, which computes the answers of the stand-in."""
     device, runs = threading.Lock(), []

@@ -41,6 +41,7 @@ def version(running: Running) -> str:
     return running.predict(PICTURE).json()["model"]["version"]
 
 
+@pytest.mark.slow
 def test_changes_through_one_process_reach_the_other(settings: Settings, pair: tuple[Running, Running]) -> None:
     one, other = pair
     spots.write_pose_bundle(settings.models_dir, "student-s", "student", version="2", shift_cells=2)

@@ -304,6 +304,7 @@ def test_pings_do_not_keep_a_stream_open(models_dir: Path) -> None:
     assert "a frame within 0.5 s" in said[-1]["reason"]
 
 
+@pytest.mark.slow
 def test_frames_keep_a_stream_open(models_dir: Path) -> None:
     with serving(Settings(models_dir=models_dir, stream_idle_s=3)) as running, streaming(running) as connection:
         begun_s = time.monotonic()

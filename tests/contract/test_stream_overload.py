@@ -143,6 +143,7 @@ def test_connections_that_are_reset_leave_no_stream_thread_or_memory(strict: Run
     assert resident_bytes() - before < 30e6
 
 
+@pytest.mark.slow
 def test_four_streams_get_equal_shares(strict: Running) -> None:
     """Each sends as fast as it can; one sends larger pictures."""
     together, enough = threading.Barrier(4), threading.Event()

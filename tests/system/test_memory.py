@@ -21,6 +21,7 @@ pytestmark = [
 ]
 
 
+@pytest.mark.slow
 def test_no_call_keeps_memory_and_the_peak_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(
         "POSEWRIGHT_INFERENCE_THREADS", str(MAX_DEFAULT_INFERENCE_THREADS)

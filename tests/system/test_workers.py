@@ -170,6 +170,7 @@ def test_whichever_process_answers_reports_the_metrics_of_all(workers: Cluster) 
     assert cpu == sorted(cpu)
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_replaced_and_others_answer_meanwhile(workers: Cluster) -> None:
     before, cpu_s = workers.counted(), workers.samples()["process_cpu_seconds_total",]
     victim, other = workers.pids

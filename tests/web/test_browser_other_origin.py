@@ -118,6 +118,7 @@ def test_a_camera_is_added_watched_paused_and_removed(call: Any) -> None:
     assert (got["paused"], got["left"]) == ("paused", 0)
 
 
+@pytest.mark.slow
 def test_a_job_is_made_and_its_results_are_read_in_parts(call: Any, tmp_path: Path) -> None:
     """A page without the client: what `fetch` may read of the answer, also the headers that name and place a part."""
     video = write_video(tmp_path / "walk.mp4", 4).read_bytes()

@@ -17,7 +17,7 @@ BACKEND = "backend.example"
 OPERATIONS = "document.querySelectorAll('.opblock').length"
 
 
-@pytest.fixture(scope="module", params=["bare", "behind a proxy"])
+@pytest.fixture(scope="module", params=["bare", pytest.param("behind a proxy", marks=pytest.mark.slow)])
 def url(server: Running, models_dir: Path, request: pytest.FixtureRequest) -> Iterator[str]:
     if request.param == "bare":
         yield server.url

@@ -264,7 +264,7 @@ def test_the_page_fits_a_phone(browser: Browser, server: Running, picture: Path)
         assert min(sizes) >= 44
 
 
-@pytest.mark.parametrize("path", ["/", ""])
+@pytest.mark.parametrize("path", ["/", pytest.param("", marks=pytest.mark.slow)])
 def test_the_page_works_behind_a_proxy_with_a_path_prefix(tab: Tab, models_dir: Path, picture: Path, path: str) -> None:
     port = int(free_address().rpartition(":")[2])
     settings = Settings(models_dir=models_dir, root_path="/pose", allowed_hosts=("backend.example",))

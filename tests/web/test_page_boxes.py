@@ -70,6 +70,7 @@ def test_boxes_are_added_moved_resized_and_removed_with_the_keyboard(page: Tab) 
     page.wait_for(f"{ROWS} === 2")
 
 
+@pytest.mark.slow
 def test_boxes_belong_to_one_photo(page: Tab, picture: Path) -> None:
     page.click("#add-box")
     page.wait_for(f"{BOXES} === 1 && {ROWS} === 1")

@@ -133,6 +133,7 @@ def show_photo(page: Tab, folder: Path, *, people: int = 2) -> None:
     page.wait_for(f"{ROWS} === {people}")
 
 
+@pytest.mark.slow
 def test_a_photos_code_does_what_the_page_did(page: Tab, site: str, folder: Path) -> None:
     page.click("#show-boxes")
     page.run("Object.assign(document.querySelector('#max-people'), { value: 1 }).dispatchEvent(new Event('input'))")

@@ -126,6 +126,7 @@ def assert_continues_after_kills(server: Running, folder: Path, count: int, kill
     assert names_in(folder) == {"in.avi", "out.mp4", "out.jsonl"}
 
 
+@pytest.mark.slow
 def test_a_killed_job_continues(server: Running, tmp_path: Path) -> None:
     assert_continues_after_kills(server, tmp_path, 60, [25], b'{"frame":25,"time_ms":')
 

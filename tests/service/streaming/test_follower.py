@@ -136,6 +136,7 @@ def test_stages_are_timed(registry: ModelRegistry) -> None:
     assert list(stopwatch.laps_ms) == ["queue", "decode", "detect", "pose", "track"]
 
 
+@pytest.mark.slow
 @settings(max_examples=12)
 @given(
     st.sampled_from(["grey", "colours", "noise", "bodies"]),

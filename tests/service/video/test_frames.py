@@ -152,6 +152,7 @@ def test_credentials_are_sent_to_the_camera_and_shown_to_nobody(
         assert "wr0ngs3cret" not in told
 
 
+@pytest.mark.slow
 def test_an_rtsp_camera_is_read(folder: Path) -> None:
     with cameras.rtsp_camera(folder / "walk.mp4") as camera:
         video = camera_video(camera.url, VideoLimits(open_s=10, read_s=5))

@@ -94,6 +94,7 @@ def asked(made: Made) -> tuple[bytes, str, stick_people.Figure]:
     return (made.source.images / "001.png").read_bytes(), json.dumps([figure.box]), figure
 
 
+@pytest.mark.slow
 def test_the_service_answers_twelve_named_keypoints_where_they_are(made: Made, server: Running) -> None:
     content, box, figure = asked(made)
     reply = server.predict(content, boxes=box).json()

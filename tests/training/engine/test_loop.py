@@ -65,7 +65,7 @@ LITE = {"kind": "pose", "backbone": "lite0-stride16-narrow", "decoder_width": 16
     ],
     ids=["plain", "frozen-then-unfrozen", "self-and-features", "bf16"],
 )
-@pytest.mark.parametrize("stop", [3, 4])
+@pytest.mark.parametrize("stop", [3, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(
     data_root: Path, tmp_path: Path, changes: dict[str, object], stop: int
 ) -> None:

@@ -99,6 +99,7 @@ def test_the_calibration_covers_draws_that_it_was_not_fitted_on(manifest: Manife
     assert coverage.measure(fresh)[0].shares == pytest.approx((0.5, 0.9), abs=0.03)
 
 
+@pytest.mark.slow
 def test_a_tenth_of_wrong_limbs_widens_the_ellipses_little(manifest: Manifest) -> None:
     """No Gaussian fits both levels then: what the inner ellipse contains too much, the outer one lacks."""
     inner, outer = covariance.measure(draw(manifest, 1, outliers=0.1), manifest, "draws").rows[0].shares

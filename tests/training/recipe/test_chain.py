@@ -146,6 +146,7 @@ def test_the_ladder_climbs_from_plain_to_all() -> None:
         assert {f.name for f in fields(Losses) if getattr(rows[row], f.name) != getattr(full, f.name)} == parts
 
 
+@pytest.mark.slow
 def test_an_ablation_trains_scores_and_tabulates_and_resumes(
     painted: coco.Source, data_root: Path, tmp_path: Path
 ) -> None:
