@@ -13,6 +13,7 @@ import io
 import struct
 import zlib
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -149,6 +150,7 @@ def with_exif(jpeg: bytes, tiff: bytes) -> bytes:
     return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", 8 + len(tiff)) + b"Exif\0\0" + tiff + jpeg[2:]
 
 
+@cache
 def png_bomb(side: int = 12_000) -> bytes:
     """Build a valid PNG of ``side``² black pixels without holding them in memory."""
     compress = zlib.compressobj(9)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -20,16 +21,21 @@ from tests.web.conftest import portrait, write_clip
 
 pytestmark = pytest.mark.slow
 
-SWAY = [portrait(i / 40) for i in range(40)]
 REACH = 40
 """Tolerance of a joint's position, px of the portrait; as in tests/system/test_shipped_bundles.py."""
+
+
+@cache
+def sway() -> list[tuple[np.ndarray, np.ndarray]]:
+    """The portrait at 40 times of one sway, see `portrait`."""
+    return [portrait(i / 40) for i in range(40)]
 
 
 @pytest.fixture(scope="module")
 def filming(_chromium: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """A browser whose camera films the person."""
     folder = tmp_path_factory.mktemp("filming")
-    clip = write_clip(folder / "person.mjpeg", [filmed for filmed, _ in SWAY])
+    clip = write_clip(folder / "person.mjpeg", [filmed for filmed, _ in sway()])
     with chrome.running(folder / "profile", chrome.camera(clip)) as it:
         yield it
 
@@ -72,8 +78,8 @@ def test_the_drawing_lies_on_the_person(page: Tab) -> None:
     page.click("#camera")
     answered(page, 30)
     found = blobs(page)
-    places = np.array([it @ np.array([*JOINTS["nose"], 1]) for _, it in SWAY])
-    reach = REACH * SWAY[0][1][0, 0]
+    places = np.array([it @ np.array([*JOINTS["nose"], 1]) for _, it in sway()])
+    reach = REACH * sway()[0][1][0, 0]
     near = (found > places.min(axis=0) - reach).all(axis=1) & (found < places.max(axis=0) + reach).all(axis=1)
     assert near.sum() > 5, found
     assert page.run("document.querySelectorAll('#people tbody tr').length") == 1
