@@ -22,7 +22,8 @@ from tests.system import pictures
 from tests.system.faulty import FaultyServer, starting
 
 UPLOAD_S = 10.0
-LINGERING_S = 2 * UPLOAD_S + 5
+KEEP_ALIVE_S = 5.0
+LINGERING_S = 2 * UPLOAD_S + KEEP_ALIVE_S
 """After `upload_s` a body gets its 408, and the rest is then read for the same time at most (lingering close)."""
 HEAD = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\n"
 BODY = HEAD + b"Content-Length: 1000000\r\n\r\n\xff\xd8\xff"
@@ -120,7 +121,7 @@ def run(count: int, rounds: int, calls: int) -> SlowClientReport:
     """Start a server with the bundles that ship, and measure."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # the server inherits it
-    with starting("--upload-s", UPLOAD_S) as server:
+    with starting("--upload-s", UPLOAD_S, "--keep-alive-s", KEEP_ALIVE_S) as server:
         return asyncio.run(measure(server, count, rounds, calls))
 
 
