@@ -7,7 +7,6 @@ import pytest
 from tests.system import slow_clients
 
 
-@pytest.mark.skip(reason="a known fault: since heads are bounded, some slow clients stay connected for minutes")
 @pytest.mark.slow
 @pytest.mark.serial
 def test_slow_clients_do_not_slow_others_down_and_are_disconnected() -> None:
