@@ -69,7 +69,8 @@ def _has_body(scope: Scope) -> bool:
 async def _discard(receive: Receive) -> None:
     left = MAX_DISCARDED_BYTES
     while left > 0:
-        message = await asyncio.wait_for(receive(), IDLE_S)
+        async with asyncio.timeout(IDLE_S):
+            message = await receive()
         if not message.get("more_body", False):  # the end of the body, or of the connection
             return
         left -= len(message["body"])

@@ -54,5 +54,6 @@ class FrameJob:
         """Wait until no thread works on this closed job; False where one still does after ``timeout_s``."""
         with suppress(TimeoutError):
             if self._running:
-                await asyncio.wait_for(self._finished.wait(), timeout_s)
+                async with asyncio.timeout(timeout_s):
+                    await self._finished.wait()
         return not self._running

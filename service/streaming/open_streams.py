@@ -94,4 +94,5 @@ class OpenStreams:
         for session in self._callers:
             session.stop()
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._empty.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self._empty.wait()

@@ -22,8 +22,7 @@ from tests.system import pictures
 from tests.system.faulty import FaultyServer, starting
 
 UPLOAD_S = 10.0
-KEEP_ALIVE_S = 5.0
-LINGERING_S = 2 * UPLOAD_S + KEEP_ALIVE_S
+LINGERING_S = 2 * UPLOAD_S + 5
 """After `upload_s` a body gets its 408, and the rest is then read for the same time at most (lingering close)."""
 HEAD = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\n"
 BODY = HEAD + b"Content-Length: 1000000\r\n\r\n\xff\xd8\xff"
@@ -67,25 +66,29 @@ class SlowClients:
             await asyncio.sleep(0.05)
 
     async def finish(self) -> None:
-        """Wait until the server has ended all of them."""
-        await asyncio.wait_for(asyncio.gather(*self._tasks), 4 * LINGERING_S)
+        """Wait until the server has ended all of them, or it is clear that it does not."""
+        async with asyncio.timeout(4 * LINGERING_S):
+            await asyncio.gather(*self._tasks)
 
     async def _trickle(self, first: bytes) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
         self.connected += 1
         begun_s = time.monotonic()
         ended = asyncio.create_task(reader.read())  # to the end of the connection
-        with suppress(OSError):
-            writer.write(first)
-            while not ended.done():
-                writer.write(b"x")
-                await writer.drain()
-                await asyncio.wait({ended}, timeout=1)
-        with suppress(OSError):
-            await ended
+        try:
+            with suppress(OSError):
+                writer.write(first)
+                while not ended.done():
+                    writer.write(b"x")
+                    await writer.drain()
+                    await asyncio.wait({ended}, timeout=1)
+            with suppress(OSError):
+                await ended
+        finally:
+            ended.cancel()
+            writer.close()
         self.longest_s = max(self.longest_s, time.monotonic() - begun_s)
         self.connected -= 1
-        writer.close()
 
 
 async def _round(client: httpx.AsyncClient, picture: bytes, calls: int) -> list[float]:
@@ -121,7 +124,7 @@ def run(count: int, rounds: int, calls: int) -> SlowClientReport:
     """Start a server with the bundles that ship, and measure."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # the server inherits it
-    with starting("--upload-s", UPLOAD_S, "--keep-alive-s", KEEP_ALIVE_S) as server:
+    with starting("--upload-s", UPLOAD_S) as server:
         return asyncio.run(measure(server, count, rounds, calls))
 
 

@@ -42,6 +42,7 @@ def run(options: Namespace) -> int:
         return 0
     for plan in plans:
         train_stage(plan, options.out / plan.name)
+    distributed.leave()
     return 0
 
 

@@ -50,6 +50,7 @@ def run(options: Namespace) -> int:
         print(_forecast(plan, options.data, options.out, options.device))
     else:
         train(plan, options.data, options.out, options.until, options.device)
+        distributed.leave()
         if os.environ.get("RANK", "0") == "0":
             print(options.out / "last.pt")
     return 0

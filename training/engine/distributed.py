@@ -25,6 +25,15 @@ def join(device: torch.device) -> tuple[int, int]:
     return dist.get_rank(), count()
 
 
+def leave() -> None:
+    """Leave the process group at the end of a program that did not fail.
+
+    Threads of gloo that are still alive when Python ends may abort the process.
+    """
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def started() -> int:
     """Return how many processes torchrun started; 1 without torchrun."""
     return int(os.environ.get("WORLD_SIZE", "1"))

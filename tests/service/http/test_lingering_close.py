@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -35,7 +36,12 @@ def call(
         sent.append(dict(message))
 
     scope = {"type": "http", "headers": [(b"content-length", str(length).encode())]}
-    asyncio.run(asyncio.wait_for(LingeringClose(app, max_s)(scope, receive, send), 60.0))
+
+    async def within_a_minute() -> None:
+        async with asyncio.timeout(60):
+            await LingeringClose(app, max_s)(scope, receive, send)
+
+    asyncio.run(within_a_minute())
     return sent
 
 
@@ -84,6 +90,23 @@ def test_an_endless_body_is_read_up_to_a_time_limit(receive: Receive) -> None:
         return await receive()
 
     assert len(call(refuses, slow, max_s=0.1)) == 3
+
+
+def test_the_time_limit_holds_where_a_piece_comes_at_the_same_moment() -> None:
+    """`asyncio.wait_for` of Python 3.11 would swallow the cancellation, and the client could go on for ever."""
+    received = 0
+
+    async def receive() -> Message:
+        nonlocal received
+        received += 1
+        arrived, loop = asyncio.Event(), asyncio.get_running_loop()
+        loop.call_later(0.01, time.sleep, 0.1)  # the loop is busy until both are due
+        loop.call_later(0.02, arrived.set)
+        await arrived.wait()
+        return {"type": "http.request", "body": b"x", "more_body": received < 10}
+
+    assert len(call(refuses, receive, max_s=0.05)) == 3
+    assert received == 1
 
 
 def test_a_silent_client_is_given_up_earlier(monkeypatch: pytest.MonkeyPatch) -> None:

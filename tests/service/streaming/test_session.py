@@ -46,11 +46,12 @@ def test_a_client_that_leaves_while_both_tasks_send_is_no_failure(
             socket = WebSocket(scope, messages.__anext__, send)
             await socket.accept()
             session = asyncio.create_task(StreamSession(socket, app.state.service).run())
-            await asyncio.wait_for(welcomed.wait(), PATIENCE_S)
-            gone.set()
-            with pytest.raises(WebSocketDisconnect):
-                await socket.send_text("as the other task does")
-            await asyncio.wait_for(session, PATIENCE_S)
+            async with asyncio.timeout(PATIENCE_S):
+                await welcomed.wait()
+                gone.set()
+                with pytest.raises(WebSocketDisconnect):
+                    await socket.send_text("as the other task does")
+                await session
 
     with caplog.at_level(logging.ERROR):
         asyncio.run(play())

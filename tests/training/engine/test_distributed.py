@@ -101,6 +101,7 @@ from training.engine import distributed
 torch.set_num_threads(1)
 rank, count = distributed.join(CPU)
 found = {kind: gradient(kind, Path(sys.argv[1]), rank, count) for kind in ("pose", "detector")}
+distributed.leave()
 if rank == 0:
     torch.save(found, sys.argv[2])
 """
