@@ -37,15 +37,31 @@ class BoundedHttp(UpgradeIgnoringHttp):
     _head_bytes = 0  # received since the last request or piece of a body ended
     _read_timer: asyncio.TimerHandle | None = None
     _answering: RequestResponseCycle | None = None
+    _idle_since_s: float | None = None
+    _last = False  # no request is answered after the current or the next one
+
+    @property
+    def idle_s(self) -> float | None:
+        """Seconds since the connection was made, or the last answer given; None while there is a request."""
+        return None if self._idle_since_s is None else self.loop.time() - self._idle_since_s
+
+    def close_after_answer(self) -> None:
+        """Close the connection, and tell the client so, with the answer to the request under way or the next one."""
+        self._last = True
+        if self._answering is not None:
+            self._answering.keep_alive = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         """Await the first head."""
         super().connection_made(transport)
+        self._idle_since_s = self.loop.time()
         self._check_timer()
 
     def data_received(self, data: bytes) -> None:
         """Parse what has come, refuse a head that is too large, then start or stop the timer."""
         self._head_bytes += len(data)
+        if self._idle_since_s is not None:  # not on_message_begin: empty lines may come before a request
+            self._head_awaited = True
         super().data_received(data)
         if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
             if self._head_awaited:
@@ -116,11 +132,15 @@ class BoundedHttp(UpgradeIgnoringHttp):
 
     def on_response_complete(self) -> None:
         """Watch whether the client reads the rest of an answer."""
+        self._idle_since_s = self.loop.time()
         super().on_response_complete()
         self._watch_reader()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._answering = cycle
+        self._idle_since_s = None
+        if self._last:
+            cycle.keep_alive = False
         super()._start_asgi_task(cycle, app)
 
     def _refuse(self, status: int, text: str) -> None:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import cast
 
 import uvicorn
 from fastapi import FastAPI
 
-from service.http.bounded_http import http_protocol
+from service.http.bounded_http import BoundedHttp, http_protocol
 from service.http.upload_budget import UploadBudget
 from service.http.websocket import websocket_protocol
 from service.settings import THREADS_JOIN_S, Settings
 from service.sources.open_sources import Sources
 from service.streaming.open_streams import OpenStreams
 
-FIRST_BYTES_S = 1.0
-"""Seconds that a stopping server waits for the first request of connections that it has accepted."""
+NEXT_REQUEST_S = 1.0
+"""Seconds after its start, or after its last answer, in which a connection of a stopping server may bring a request."""
 
 
 class Server(uvicorn.Server):
@@ -50,12 +52,11 @@ class Server(uvicorn.Server):
         """Accept no more connections, let streams close, then close what is left; all within `Settings.stop_s`."""
         now_s = asyncio.get_running_loop().time
         ends_s = now_s() + self._stop_s
-        for listening in self.servers:
-            listening.close()
+        await self._stop_listening(sockets or ())
         # Not in the application's lifespan: by its end uvicorn has closed the connections.
         budget: UploadBudget = self._app.state.upload_budget
         budget.close(self._stop_s / 2)
-        await self._wait_for_first_requests()
+        await self._wait_for_requests()
         drained = asyncio.ensure_future(self._drain(self._stop_s / 2))
         while not drained.done() and not self.force_exit:  # a second SIGINT
             await asyncio.wait({drained}, timeout=0.1)
@@ -70,14 +71,36 @@ class Server(uvicorn.Server):
         sources: Sources = self._app.state.sources
         await asyncio.gather(streams.drain(patience_s), viewers.drain(patience_s), sources.drain(patience_s))
 
-    async def _wait_for_first_requests(self) -> None:
-        """Let clients that have just connected send their request: uvicorn closes connections that have none."""
-        now_s = asyncio.get_running_loop().time
-        ends_s = now_s() + FIRST_BYTES_S
+    async def _stop_listening(self, sockets: Sequence[socket.socket]) -> None:
+        """Refuse new connections, but take those that the system has accepted already: it would reset them."""
+        waiting = []
+        for listener in sockets:
+            with suppress(OSError):  # there are no more
+                while True:
+                    waiting.append(listener.accept()[0])
+        for listening in self.servers:
+            listening.close()
+        for connection in waiting:
+            await asyncio.get_running_loop().connect_accepted_socket(self._last_protocol, connection)
+
+    def _last_protocol(self) -> BoundedHttp:
+        make = cast("type[BoundedHttp]", self.config.http_protocol_class)
+        protocol = make(self.config, self.server_state, self.lifespan.state)
+        protocol.close_after_answer()
+        return protocol
+
+    async def _wait_for_requests(self) -> None:
+        """Let clients that have just connected, or were just answered, send a request; its answer is the last one.
+
+        uvicorn would close their connections as the request comes.
+        """
         waiting = True
-        while waiting and now_s() < ends_s:
+        while waiting and not self.force_exit:
+            open_now = [it for it in self.server_state.connections if isinstance(it, BoundedHttp)]
+            for connection in open_now:
+                connection.close_after_answer()
+            waiting = any(it.idle_s is not None and it.idle_s < NEXT_REQUEST_S for it in open_now)
             await asyncio.sleep(0.01)
-            waiting = any(getattr(it, "cycle", it) is None for it in self.server_state.connections)
 
 
 def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:

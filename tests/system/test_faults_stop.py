@@ -87,7 +87,7 @@ def test_every_call_that_was_read_is_answered_after_sigterm(slow_models: Path, a
 
 @pytest.mark.slow
 def test_a_client_that_goes_on_calling_sees_whole_answers_or_no_connection(slow_models: Path) -> None:
-    """Calls that come while the server stops get an answer, a problem, or no connection: never a part of an answer."""
+    """A kept connection ends with an answer that says so; only new connections are refused."""
     over = threading.Event()
 
     def call_repeatedly(server: FaultyServer) -> int:
@@ -97,10 +97,7 @@ def test_a_client_that_goes_on_calling_sees_whole_answers_or_no_connection(slow_
                 try:
                     assert_answered(client.post("/predict", content=PICTURE))
                     answers += 1
-                except (httpx.ConnectError, httpx.ReadError, httpx.WriteError):
-                    return answers
-                except httpx.RemoteProtocolError as error:
-                    assert "without sending a response" in str(error)  # noqa: PT017 - closed before the call was read
+                except httpx.ConnectError:
                     return answers
         return answers
 

@@ -54,14 +54,15 @@ def test_a_head_that_does_not_arrive_in_time_closes_the_connection(
         assert UPLOAD_S / 2 < seconds_until_closed(it, trickle) < UPLOAD_S + 5
 
 
-def test_the_head_of_a_second_request_has_the_same_time(impatient: Running) -> None:
+@pytest.mark.parametrize(("first", "trickle"), [(HEAD, b"x"), (b"\r\n", b"")], ids=["slow", "empty-line"])
+def test_the_head_of_a_second_request_has_the_same_time(impatient: Running, first: bytes, trickle: bytes) -> None:
     with connection(impatient) as it:
         it.sendall(HEAD + b"\r\n")
         answer = b""
         while b'{"status":"ok"}' not in answer:
             answer += it.recv(1000)
-        it.sendall(HEAD)
-        assert UPLOAD_S / 2 < seconds_until_closed(it, b"x") < UPLOAD_S + 5
+        it.sendall(first)
+        assert UPLOAD_S / 2 < seconds_until_closed(it, trickle) < UPLOAD_S + 5
 
 
 def test_heads_in_pieces_and_several_at_once_are_answered(impatient: Running) -> None:
