@@ -24,7 +24,7 @@ serve: $(VENV)/.runtime
 
 test: $(VENV)/.dev
 	$(VENV)/bin/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile -m 'not slow and not serial'
-	$(VENV)/bin/python -m pytest -m 'serial and not slow'
+	$(VENV)/bin/python -m pytest -m 'serial and not slow' $$(grep -rl --include='*.py' mark.serial tests)
 
 train-setup: $(VENV)/.dev
 

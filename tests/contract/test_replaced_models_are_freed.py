@@ -111,15 +111,13 @@ def load(running: Running) -> int:
     return running.http.post("/v2/repository/models/student-s/load").status_code
 
 
-USES = (
-    calls,
+OTHER_USES = (
     calls_with_a_damaged_picture,
     calls_with_a_bad_option,
     batches,
     comparisons,
     drawings,
     inference_protocol,
-    streams,
     streams_that_break,
     streams_with_a_bad_hello,
     sources,
@@ -136,7 +134,7 @@ def _no_collector() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_no_collector")
-@pytest.mark.parametrize("use", USES, ids=lambda it: it.__name__)
+@pytest.mark.parametrize("use", [calls, streams, *(pytest.param(it, marks=pytest.mark.slow) for it in OTHER_USES)])
 def test_a_replaced_model_is_freed_at_once(running: Running, use: Callable[[Running], None]) -> None:
     assert load(running) == 200
     use(running)

@@ -112,7 +112,8 @@ def test_help_describes_every_setting() -> None:
         assert f"--{name.replace('_', '-')} " in text
 
 
-@pytest.mark.parametrize("upload", ["stalled", pytest.param("endless", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("upload", ["stalled", "endless"])
 def test_an_unfinished_upload_is_answered_with_503_and_does_not_delay_a_shutdown(models_dir: Path, upload: str) -> None:
     stop_s = 3
     with subprocess.Popen(

@@ -26,7 +26,7 @@ from tests.system.faulty import FaultyServer, starting
 
 resource = pytest.importorskip("resource", reason="sets limits of Unix")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc and sets limits of Linux")
-UNWRITABLE = ("reader-is-gone", "reader-stalls", "closed", "no-file-can-grow")
+UNWRITABLE = ("full-disk", "reader-is-gone", "reader-stalls", "closed", "no-file-can-grow")
 PICTURE = spots.encode(spots.paint(SURE))
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
 DAY_S = 86_400
@@ -71,7 +71,8 @@ def no_output(kind: str) -> Iterator[dict[str, object]]:
             yield {"preexec": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))}
 
 
-@pytest.mark.parametrize("kind", ["full-disk", *(pytest.param(it, marks=pytest.mark.slow) for it in UNWRITABLE)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", UNWRITABLE)
 def test_a_log_that_cannot_be_written_stops_no_answer(models_dir: Path, kind: str) -> None:
     with (
         no_output(kind) as options,

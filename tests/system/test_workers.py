@@ -154,6 +154,7 @@ def eventually(holds: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_whichever_process_answers_reports_the_metrics_of_all(workers: Cluster) -> None:
     for _ in range(12):
         assert workers.predict().status_code == 200

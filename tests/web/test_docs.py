@@ -17,7 +17,7 @@ BACKEND = "backend.example"
 OPERATIONS = "document.querySelectorAll('.opblock').length"
 
 
-@pytest.fixture(scope="module", params=["bare", pytest.param("behind a proxy", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["bare", "behind a proxy"])
 def url(server: Running, models_dir: Path, request: pytest.FixtureRequest) -> Iterator[str]:
     if request.param == "bare":
         yield server.url
@@ -27,6 +27,7 @@ def url(server: Running, models_dir: Path, request: pytest.FixtureRequest) -> It
         yield it
 
 
+@pytest.mark.slow
 def test_every_operation_is_shown_and_can_be_executed(tab: Tab, server: Running, url: str) -> None:
     paths = server.http.get("/openapi.json").json()["paths"]
     tab.open(url + "/docs", camera=None)

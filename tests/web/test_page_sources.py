@@ -145,6 +145,7 @@ def test_tiles_that_nobody_sees_are_not_watched(tab: Tab, watching: Running, cam
     eventually(lambda: viewers(watching) == 0)
 
 
+@pytest.mark.slow
 @needs_sources
 def test_a_camera_that_fails_is_told_in_words(tab: Tab, watching: Running, camera: Camera) -> None:
     opened(tab, watching.url).click("#sources summary")
@@ -209,6 +210,7 @@ def test_the_browser_client_manages_and_watches_a_source(tab: Tab, watching: Run
     eventually(lambda: viewers(watching) == 0)
 
 
+@pytest.mark.slow
 @needs_sources
 def test_the_code_of_a_source_can_be_copied(tab: Tab, watching: Running, camera: Camera) -> None:
     opened(tab, watching.url).click("#sources summary")

@@ -46,6 +46,7 @@ def test_a_camera_is_disconnected_by_a_pause_and_connected_again(running: Runnin
     assert [(it["reason"], it["to"] is not None) for it in entry["gaps"]] == [("paused", True)]
 
 
+@pytest.mark.slow
 def test_a_broken_connection_and_a_silent_camera_are_gaps_with_reasons(running: Running) -> None:
     with cameras.mjpeg_camera() as camera:
         source = add(running, camera.url)
@@ -73,6 +74,7 @@ def test_a_broken_connection_and_a_silent_camera_are_gaps_with_reasons(running: 
     assert metric(running, "posewright_source_reconnects_total") >= 2
 
 
+@pytest.mark.slow
 def test_an_rtsp_camera_dies_and_comes_back(running: Running, videos: Path) -> None:
     with cameras.rtsp_camera(videos / "walk.mp4") as camera:
         source = add(running, camera.url)

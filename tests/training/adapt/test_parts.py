@@ -167,8 +167,12 @@ def test_versions_count_adaptations() -> None:
 
 @pytest.mark.parametrize(
     ("backbone", "flip_test"),
-    [("plain-s", False), ("plain-s", True), ("lite0-stride16-narrow", False), ("lite0-context", False)],
-    ids=["plain", "plain, flip test", "lite0", "lite0 with context"],
+    [
+        pytest.param("plain-s", False, id="plain", marks=pytest.mark.slow),
+        pytest.param("plain-s", True, id="plain, flip test", marks=pytest.mark.slow),
+        pytest.param("lite0-stride16-narrow", False, id="lite0"),
+        pytest.param("lite0-context", False, id="lite0 with context", marks=pytest.mark.slow),
+    ],
 )
 def test_a_revived_network_answers_as_its_bundle_and_learns(tmp_path: Path, backbone: str, flip_test: bool) -> None:
     network = {"kind": "pose", "backbone": backbone, "decoder_width": 16, "input_size": [96, 128], "sigma_cells": 1.7}

@@ -42,7 +42,11 @@ def save(name: str, folder: Path) -> Path:
     return USUAL[name].save(path)
 
 
-@pytest.mark.parametrize("name", [*POSE_NETWORKS, *(it for it in GRAPHS if it.startswith("detector"))])
+QUICK = ("heatmap", "detector: detr")
+OTHERS = [it for it in {**POSE_NETWORKS, **GRAPHS} if it not in QUICK]
+
+
+@pytest.mark.parametrize("name", [*QUICK, *(pytest.param(it, marks=pytest.mark.slow) for it in OTHERS)])
 def test_every_role_and_decoder_is_right_or_refused_with_what_was_expected(name: str, tmp_path: Path) -> None:
     theirs = save(name, tmp_path)
     own = POSE_NETWORKS.get(name)

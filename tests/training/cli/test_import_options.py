@@ -41,8 +41,11 @@ VALUES: dict[str, tuple[str, ...]] = {
 }
 """Values of which at least one changes what is made of a graph, if the option has an effect on it."""
 KINDS = [
-    *("heatmap", "simcc", "detector: detr", "detector: rtmdet maps"),
-    *(pytest.param(it, marks=pytest.mark.slow) for it in ("yolov8", "yolo-nms", "rtmo", "detr", "grouppose")),
+    *("heatmap", "detector: detr"),
+    *(
+        pytest.param(it, marks=pytest.mark.slow)
+        for it in ("simcc", "detector: rtmdet maps", "yolov8", "yolo-nms", "rtmo", "detr", "grouppose")
+    ),
 ]
 
 

@@ -125,6 +125,7 @@ def test_a_training_begins_as_its_start_and_ends_as_the_smaller_network(
     np.testing.assert_allclose(got, wanted, atol=1e-5 * wanted.max())
 
 
+@pytest.mark.slow
 def test_a_training_resumes_during_gradual_pruning(start: Path, data_root: Path, tmp_path: Path) -> None:
     assert_resumes(shrinking(start), 4, data_root, tmp_path)
 

@@ -56,11 +56,14 @@ LITE = {"kind": "pose", "backbone": "lite0-stride16-narrow", "decoder_width": 16
     "changes",
     [
         {"phases": [{"steps": 6, "batch": 2, "size": [96, 128]}]},
-        {"phases": FROZEN_THEN_UNFROZEN, "network": LITE},
-        {
-            "phases": [{"steps": 6, "batch": 2, "size": [96, 128]}],
-            "losses": {"self_distillation": 0.5, "features": 0.5},
-        },
+        pytest.param({"phases": FROZEN_THEN_UNFROZEN, "network": LITE}, marks=pytest.mark.slow),
+        pytest.param(
+            {
+                "phases": [{"steps": 6, "batch": 2, "size": [96, 128]}],
+                "losses": {"self_distillation": 0.5, "features": 0.5},
+            },
+            marks=pytest.mark.slow,
+        ),
         {"phases": FROZEN_THEN_UNFROZEN, "network": LITE, "optimizer": {"bf16_on_cpu": True}},
     ],
     ids=["plain", "frozen-then-unfrozen", "self-and-features", "bf16"],
@@ -72,7 +75,8 @@ def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(
     assert_resumes(tiny_recipe(**changes), stop, data_root, tmp_path)
 
 
-@pytest.mark.parametrize("stop", [pytest.param(9, marks=pytest.mark.slow), 12])
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [9, 12])
 def test_soap_resumes_before_and_after_an_update_of_its_bases(data_root: Path, tmp_path: Path, stop: int) -> None:
     """Bases are updated every ten steps. Blocks are unfrozen at step 4, so their bases are younger than the others."""
     phases = [{**FROZEN_THEN_UNFROZEN[0], "steps": 4}, {**FROZEN_THEN_UNFROZEN[1], "steps": 9}]

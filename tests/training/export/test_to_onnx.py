@@ -36,7 +36,13 @@ def fresh(kind: str = "pose", **changes: object) -> Checkpoint:
     return Checkpoint(1, network.state_dict(), network.state_dict(), {}, plan, "test")
 
 
-@pytest.mark.parametrize("backbone", ["plain-s", "shuffle-s", "lite0-stride16-narrow", "lite0-context"])
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        "plain-s",
+        *(pytest.param(it, marks=pytest.mark.slow) for it in ("shuffle-s", "lite0-stride16-narrow", "lite0-context")),
+    ],
+)
 def test_a_pose_bundle_is_written_with_manifest_and_card(tmp_path: Path, backbone: str) -> None:
     network = {"kind": "pose", "backbone": backbone, "decoder_width": 16, "input_size": [96, 128]}
     state = fresh(network=network)
@@ -55,6 +61,7 @@ def test_a_pose_bundle_is_written_with_manifest_and_card(tmp_path: Path, backbon
     assert 0 < maps.max() < 1.05  # an untrained network is uncertain
 
 
+@pytest.mark.slow
 def test_with_a_flip_test_mirrored_crops_give_mirrored_heatmaps(tmp_path: Path) -> None:
     once = to_onnx.export(fresh(), tmp_path / "once", "1")
     twice = to_onnx.export(fresh(), tmp_path / "twice", "1", flip_test=True)
@@ -67,7 +74,9 @@ def test_with_a_flip_test_mirrored_crops_give_mirrored_heatmaps(tmp_path: Path) 
         assert np.allclose(maps, mirrored, atol=1e-3 * maps.max()) == symmetric
 
 
-@pytest.mark.parametrize(("head", "temperature"), [("heatmap", 10.0), ("simcc", 1.0)])
+@pytest.mark.parametrize(
+    ("head", "temperature"), [("heatmap", 10.0), pytest.param("simcc", 1.0, marks=pytest.mark.slow)]
+)
 def test_the_server_flips_as_the_graph_does_and_not_again(tmp_path: Path, head: str, temperature: float) -> None:
     """The maps need peaks: the maximum of a flat map would depend on rounding."""
     network = {"kind": "pose", "backbone": "plain-s", "decoder_width": 16, "input_size": [96, 128], "head": head}

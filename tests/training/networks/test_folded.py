@@ -87,6 +87,7 @@ def test_a_resumed_folded_training_equals_an_uninterrupted_one_bit_for_bit(tmp_p
     assert not torch.equal(whole.network["head.2.weight"], started.state_dict()["head.2.weight"])
 
 
+@pytest.mark.slow
 def test_a_blend_interpolates_between_the_starting_bundle_and_the_trained_weights(
     tmp_path: Path, data_root: Path
 ) -> None:

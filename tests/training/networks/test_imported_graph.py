@@ -144,6 +144,7 @@ def test_the_card_names_the_imported_start(graph: Path, data_root: Path, tmp_pat
     assert initial_weights.load_matching(registry.build(again), initial_weights.read(again, tmp_path)) == len(state.ema)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "named"),
     [(Shuffled((64, 48)), r"(Add|Resize|heatmaps)"), (Shuffled(flat=True), r"node '.*' \((MatMul|Gemm|Reshape|Add)\)")],

@@ -75,7 +75,7 @@ def test_the_error_names_an_unknown_operator(tmp_path: Path) -> None:
         OnnxModule(path.read_bytes())
 
 
-@pytest.mark.parametrize("name", ["teacher", "student-s", "student-t"])
+@pytest.mark.parametrize("name", [pytest.param("teacher", marks=pytest.mark.slow), "student-s", "student-t"])
 def test_a_bundle_has_the_same_heatmaps_in_torch_as_in_onnxruntime(name: str) -> None:
     """Shipped bundles, some of which run a flip test and slice with negative steps."""
     pixels = torch.randint(0, 256, (2, 32, 24, 3), dtype=torch.uint8)

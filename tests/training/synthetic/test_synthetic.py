@@ -58,6 +58,7 @@ def test_a_picture_is_a_function_of_seed_and_number() -> None:
     assert scene.render(dataclasses.replace(SMALL, seed=9), 4).jpeg != scene.render(SMALL, 4).jpeg
 
 
+@pytest.mark.slow
 def test_people_keep_to_their_identities() -> None:
     settings = dataclasses.replace(SMALL, identities=(4, 5), people=(2, 2))
     for k in range(3):

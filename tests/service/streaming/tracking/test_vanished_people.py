@@ -26,6 +26,7 @@ def test_the_track_of_a_person_who_leaves_the_picture_is_removed() -> None:
     assert scene.tracker.ids == set()
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(
     st.sampled_from([1, 2, 3, 10, 1000]),
