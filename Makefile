@@ -23,7 +23,7 @@ serve: $(VENV)/.runtime
 	$(VENV)/bin/posewright-serve --host $(HOST) --port $(PORT)
 
 test: $(VENV)/.dev
-	$(VENV)/bin/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile -m 'not slow and not serial'
+	$(VENV)/bin/python -m pytest -p xdist --numprocesses $(TEST_PROCESSES) --dist loadfile -m 'not slow and not serial'
 	$(VENV)/bin/python -m pytest -m 'serial and not slow' $$(grep -rl --include='*.py' mark.serial tests)
 
 train-setup: $(VENV)/.dev

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import anyio
 import httpx
 import pytest
 from fastapi import FastAPI
@@ -27,12 +26,6 @@ from tests import spots
 hypothesis_settings.register_profile("local", deadline=None, max_examples=25)
 hypothesis_settings.register_profile("ci", deadline=None, max_examples=100)
 hypothesis_settings.load_profile("ci" if os.environ.get("CI") else "local")
-
-# anyio imports its modules when they are first used, by then on the servers' threads; pytest rewrites them, and
-# CPython 3.11 may not parse on two threads at once (github.com/python/cpython/issues/106905).
-for _name in dir(anyio):
-    getattr(anyio, _name)
-anyio.run(anyio.sleep, 0)
 
 PATIENCE_S = 60.0
 
