@@ -152,10 +152,11 @@ def with_exif(jpeg: bytes, tiff: bytes) -> bytes:
 
 @cache
 def png_bomb(side: int = 12_000) -> bytes:
-    """Build a valid PNG of ``side``² black pixels without holding them in memory."""
-    compress = zlib.compressobj(9)
-    row = b"\0" * (1 + 3 * side)
-    packed = b"".join(compress.compress(row) for _ in range(side)) + compress.flush()
+    """Build a valid PNG of ``side``² black pixels, a multiple of 100, without holding them in memory."""
+    compress, rows = zlib.compressobj(9, wbits=-zlib.MAX_WBITS), 100
+    part = compress.compress(bytes(rows * (1 + 3 * side))) + compress.flush(zlib.Z_FULL_FLUSH)
+    checksum = (side * (1 + 3 * side) % 65_521 << 16) + 1  # Adler-32 of so many zeros
+    packed = b"\x78\xda" + side // rows * part + b"\x03\x00" + struct.pack(">I", checksum)
 
     def chunk(name: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))

