@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 
 from tests import house
@@ -11,12 +10,8 @@ PAGE = house.ROOT / "docs" / "security.md"
 
 
 def test_every_threat_names_tests_that_exist() -> None:
-    defined = {
-        node.name
-        for path in (house.ROOT / "tests").rglob("test_*.py")
-        for node in ast.walk(ast.parse(path.read_text("utf-8")))
-        if isinstance(node, ast.FunctionDef)
-    }
+    texts = [path.read_text("utf-8") for path in (house.ROOT / "tests").rglob("test_*.py")]
+    defined = {name for text in texts for name in re.findall(r"^ *def (\w+)", text, flags=re.MULTILINE)}
     rows = re.findall(r"^\|([^|]+)\|([^|]+)\|([^|]+)\|$", PAGE.read_text("utf-8"), flags=re.MULTILINE)
     threats = [tests for threat, _, tests in rows if threat.strip() not in {"threat", "---"}]
     assert len(threats) > 20

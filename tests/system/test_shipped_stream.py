@@ -20,7 +20,7 @@ def registry() -> ModelRegistry:
     return open_registry(Settings())
 
 
-@pytest.mark.parametrize("fps", [30, 10, 6.5, 5, 3])
+@pytest.mark.parametrize("fps", [30, 5, *(pytest.param(it, marks=pytest.mark.slow) for it in (10, 6.5, 3))])
 def test_a_swaying_person_is_one_track_at_any_frame_rate(registry: ModelRegistry, fps: float) -> None:
     request = PoseRequest(registry.choose("auto"), None, 20, 0.15, 10**8)
     follower = Follower(registry, request, track=True, smooth=True, detect_every=10, max_misses=30)
@@ -34,7 +34,9 @@ def test_a_swaying_person_is_one_track_at_any_frame_rate(registry: ModelRegistry
 
 
 @pytest.mark.parametrize(("fps", "detect_every"), [(30, 10), (10, 3), (3, 1000)])
-@pytest.mark.parametrize("background", ["black", "brick", "gravel", "page"])
+@pytest.mark.parametrize(
+    "background", ["black", "brick", *(pytest.param(it, marks=pytest.mark.slow) for it in ("gravel", "page"))]
+)
 def test_a_person_who_vanishes_is_reported_for_three_more_frames_at_most(
     registry: ModelRegistry, background: str, fps: int, detect_every: int
 ) -> None:

@@ -108,10 +108,7 @@ def test_the_service_answers_twelve_named_keypoints_where_they_are(made: Made, s
     assert apart.mean() < 30, "a few steps give a rough result"
 
 
-@pytest.mark.parametrize(
-    ("layout", "count"),
-    [pytest.param("compact", 12, marks=pytest.mark.slow), ("tfjs", 12), ("roboflow", 12), ("coco", 36)],
-)
+@pytest.mark.parametrize(("layout", "count"), [("compact", 12), ("tfjs", 12), ("roboflow", 12), ("coco", 36)])
 def test_formats_without_joint_names_accept_any_skeleton(made: Made, server: Running, layout: str, count: int) -> None:
     content, box, _ = asked(made)
     reply = server.predict(content, boxes=box, format=layout).json()

@@ -102,11 +102,20 @@ def test_raw_and_decoded_outputs_give_equal_boxes(tmp_path: Path) -> None:
     ("layout", "habits", "settled"),
     [
         ("yolox raw", Habits("bgr", "bytes", "top_left"), ""),
-        ("yolox decoded", Habits("rgb", "imagenet", "center"), "--colour rgb --normalise imagenet --fitting center"),
         ("dets and labels", Habits("rgb", "bytes", "center", person=1), "--person-class 1 --colour rgb"),
-        ("yolov8", Habits("bgr", "signed", "stretch"), "--colour bgr --normalise signed --fitting stretch"),
-        ("rf-detr", Habits("rgb", "imagenet", "stretch", person=1), ""),
-        ("rt-detr", Habits("rgb", "imagenet", "top_left"), "--normalise imagenet --fitting top_left"),
+        *(
+            pytest.param(*it, marks=pytest.mark.slow)
+            for it in (
+                (
+                    "yolox decoded",
+                    Habits("rgb", "imagenet", "center"),
+                    "--colour rgb --normalise imagenet --fitting center",
+                ),
+                ("yolov8", Habits("bgr", "signed", "stretch"), "--colour bgr --normalise signed --fitting stretch"),
+                ("rf-detr", Habits("rgb", "imagenet", "stretch", person=1), ""),
+                ("rt-detr", Habits("rgb", "imagenet", "top_left"), "--normalise imagenet --fitting top_left"),
+            )
+        ),
     ],
     ids=lambda it: it if isinstance(it, str) else "",
 )

@@ -68,6 +68,7 @@ def test_people_keep_to_their_identities() -> None:
         assert {actor.identity for actor in found} <= {4, 5}
 
 
+@pytest.mark.slow
 def test_bodies_have_human_measures() -> None:
     for identity in range(6):
         who = person(identity)
