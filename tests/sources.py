@@ -39,6 +39,19 @@ def wait_for(running: Running, source: str, condition: Callable[[dict[str, Any]]
     return status(running, source)
 
 
+def steady(running: Running, source: str) -> dict[str, Any]:
+    """Wait until no frame is being worked on; the source must be paused."""
+    seen = [-1]
+
+    def met() -> bool:
+        time.sleep(0.3)
+        seen.append(status(running, source)["answered"])
+        return seen[-1] == seen[-2]
+
+    eventually(met)
+    return status(running, source)
+
+
 @contextmanager
 def viewing(running: Running, source: str, **hello: Any) -> Iterator[ClientConnection]:
     url = f"{running.url.replace('http', 'ws')}/sources/{source}/stream"

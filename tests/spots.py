@@ -152,8 +152,9 @@ def with_exif(jpeg: bytes, tiff: bytes) -> bytes:
 
 @cache
 def png_bomb(side: int = 12_000) -> bytes:
-    """Build a valid PNG of ``side``² black pixels, a multiple of 100, without holding them in memory."""
+    """Build a valid PNG of ``side``² black pixels without holding them in memory; ``side`` is a multiple of 100."""
     compress, rows = zlib.compressobj(9, wbits=-zlib.MAX_WBITS), 100
+    assert side % rows == 0
     part = compress.compress(bytes(rows * (1 + 3 * side))) + compress.flush(zlib.Z_FULL_FLUSH)
     checksum = (side * (1 + 3 * side) % 65_521 << 16) + 1  # Adler-32 of so many zeros
     packed = b"\x78\xda" + side // rows * part + b"\x03\x00" + struct.pack(">I", checksum)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import io
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,10 @@ import pytest
 from posewright_client import KEYPOINTS, AsyncClient, Client, Frame, Keypoint, Pose, draw
 from tests.client.hosts import free_address
 
-ONE: list[Any] = ["photo.jpg", Path("photo.jpg"), b"\xff\xd8", bytearray(b"\xff\xd8"), io.BytesIO(b"\xff\xd8")]
+ONE: list[Any] = [
+    *("photo.jpg", Path("photo.jpg"), b"\xff\xd8", bytearray(b"\xff\xd8"), io.BytesIO(b"\xff\xd8")),
+    codecs.getreader("ascii")(io.BytesIO(b"\xff\xd8")),  # a file that is no io.IOBase, as those of tempfile
+]
 
 
 @pytest.mark.parametrize("one", ONE, ids=lambda it: type(it).__name__)

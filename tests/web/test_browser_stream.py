@@ -59,6 +59,27 @@ def test_a_stream_is_read_with_for_await_and_ends_with_the_loop(blank_page: Tab,
     eventually(lambda: server.open_streams == 0)
 
 
+def test_a_source_that_shows_nothing_for_a_while_ends_no_stream(blank_page: Tab, server: Running) -> None:
+    body = (
+        STREAMING
+        + """
+    const stream = server.stream(canvas, { maxFps: 100 }), { width } = canvas;
+    let results = 0;
+    for await (const _ of stream) {
+      results += 1;
+      if (results === 3) {
+        canvas.width = 0;
+        setTimeout(() => (canvas.width = width), 300);
+      }
+      if (results === 8) break;
+    }
+    return { results, skipped: stream.stats.skipped };"""
+    )
+    got = run(blank_page, body, packed(BOTH))
+    assert got["results"] == 8
+    assert got["skipped"] > 0
+
+
 @pytest.fixture
 def elsewhere(blank_page: Tab) -> Elsewhere:
     """Run a script that has a canvas and ``other``, a client of the server at an address."""

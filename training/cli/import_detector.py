@@ -56,8 +56,10 @@ def _third_party(options: Namespace) -> tuple[ThirdPartyDetector, frozenset[str]
     found = detector_probe.probe(model, inputs.input_size(options))
     objectness = None if options.objectness is None else options.objectness == "yes"
     layout = detector_layout.recognise(found, objectness)
-    unread = {"--cell-offset": not layout.maps, "--objectness": not layout.is_one_table}
+    unread = {"--cell-offset": not layout.maps, "--objectness": not layout.is_one_table, "--boxes": bool(layout.maps)}
     import_options.require_effect(options, import_options.DETECTOR, unread)
+    if layout.maps and options.units == "unit":
+        raise probe.ImportRefusedError("expected --units px or cells of a detector that answers in maps, got unit")
     if options.person_class is None:
         _require_named_classes(layout, len(found.class_names))
     given = {"person": options.person_class, "box_format": options.boxes, "unit": options.units}

@@ -46,11 +46,16 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def _add_preprocessing(parser: ArgumentParser) -> None:
-    parser.add_argument("--colour", choices=("rgb", "bgr"), help="order of its input's channels (default: rgb)")
+    parser.add_argument(
+        "--colour",
+        choices=("rgb", "bgr"),
+        help="order of its input's channels (default: rgb for crops, else that of the usual export)",
+    )
     parser.add_argument(
         "--normalise",
         choices=tuple(NORMALISATIONS),
-        help="mean and deviation of its input (default: imagenet; of one-stage networks, that of the usual export)",
+        help="mean and deviation of its input (default: bytes if it takes whole numbers, imagenet for crops, else those "
+        "of the usual export)",
     )
     parser.add_argument(
         "--mean", type=float, nargs=3, metavar=("R", "G", "B"), help="of 0..255, instead of those of --normalise"
@@ -71,7 +76,9 @@ def _add_outputs(parser: ArgumentParser) -> None:
         "--joints", type=_names, help="names of its outputs, in order, comma-separated (default: the skeleton's)"
     )
     parser.add_argument(
-        "--activation", choices=("none", "sigmoid", "softmax"), help="maps its outputs to 0..1 (default: none)"
+        "--activation",
+        choices=("none", "sigmoid", "softmax"),
+        help="maps its outputs to 0..1 (default: none for crops, else judged by the numbers)",
     )
     parser.add_argument("--scale", type=float, help="factor on the heatmaps: a certain joint has about 1 (default: 1)")
     parser.add_argument(

@@ -224,6 +224,7 @@ def _of_one_table(
     usual = [bool({side - 4, side - 5} & {*KNOWN_COUNTS, len(found.class_names)}) for side in table.shape]
     columns_first = usual[0] if usual[0] != usual[1] else table.shape[0] < table.shape[1]
     rows = table.T if columns_first else table
+    rows = rows[:, : rows.shape[1] - _mask_columns(rows.shape[1], found)]
     width = rows.shape[1]
     if width < 5:
         return None
@@ -308,6 +309,14 @@ def _is_table(values: NDArray[Any]) -> bool:
     return (values.ndim == 3 and values.shape[0] == 1 and values.shape[2] >= 4) or (
         values.ndim == 2 and values.shape[0] != 1 and values.shape[1] in {4, 5, 6, 7}
     )
+
+
+def _mask_columns(width: int, found: DetectorProbe) -> int:
+    """Return how many columns follow the classes: a YOLO that segments has one for each channel of its masks."""
+    channels = [it.shape[1] for it in found.outputs.values() if _is_mask(it)]
+    named = len(found.class_names)
+    fits = named and len(channels) == 1 and width - channels[0] in {4 + named, 5 + named}
+    return channels[0] if fits else 0
 
 
 def _is_mask(values: NDArray[Any]) -> bool:

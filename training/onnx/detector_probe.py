@@ -43,7 +43,7 @@ class DetectorProbe:
 
     @property
     def shape(self) -> Shape:
-        """The input for pictures, and the outputs' names; without keypoints and cells, which a detector has not."""
+        """The input for pictures, and the outputs' names. A detector has no keypoints and no cells."""
         return Shape(
             self.input_name, self.input_size, self.channels_first, self.input_type, tuple(self.outputs), 0, (0, 0)
         )

@@ -62,5 +62,5 @@ def make(
             "licence": licence,
         },
     )
-    what = "a detector of people, which takes pictures of any size,"
+    what = "a detector of people, which takes pictures of any size at about the area of its input,"
     return Bundle(Path(name), manifest, graph, imported_card.write(manifest, what, {}))

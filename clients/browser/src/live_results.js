@@ -20,7 +20,8 @@ export class LiveResults {
   constructor(connection, results, signal) {
     this.#connection = connection;
     this.#results = results;
-    signal?.addEventListener("abort", () => this.close(), { once: true });
+    const self = new WeakRef(this); // the signal of a page may outlive thousands of streams
+    signal?.addEventListener("abort", () => self.deref()?.close(), { once: true });
     // Deferred, so that the caller has this object before `onState` is called.
     queueMicrotask(() => (signal?.aborted ? this.close() : connection.connect()));
   }

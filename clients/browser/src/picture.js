@@ -120,17 +120,19 @@ export async function encode(source, maxSide, quality) {
     throw new PosewrightError(detail, { status: 415, type: clientType("source"), cause });
   });
   try {
-    return await new JpegEncoder().encode(bitmap, Infinity, quality);
+    return await new JpegEncoder().encode(bitmap, Infinity, quality).catch(unreadable);
   } finally {
     bitmap.close();
   }
 }
 
 /**
+ * Throw the error for a source whose pixels cannot be read.
+ *
  * @param {unknown} cause Most likely a SecurityError: pictures of other origins stay unreadable.
  * @returns {never}
  */
-function unreadable(cause) {
+export function unreadable(cause) {
   if (cause instanceof PosewrightError) throw cause;
   throw new PosewrightError(`expected a source whose pixels can be read: ${cause}`, { cause, type: clientType("source") });
 }

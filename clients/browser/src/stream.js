@@ -5,7 +5,7 @@ import { clientType, PosewrightError } from "./errors.js";
 import { FrameRateLimit, onEveryFrame } from "./frames.js";
 import { LiveResults } from "./live_results.js";
 import { Newest } from "./newest.js";
-import { JpegEncoder, sizeOf } from "./picture.js";
+import { JpegEncoder, sizeOf, unreadable } from "./picture.js";
 import { frameHeader, HEADER_BYTES, readPose } from "./wire.js";
 
 /** @typedef {import("./connection.js").StateDetails} StateDetails */
@@ -235,13 +235,15 @@ export class PoseStream extends LiveResults {
     this.#rate.count(performance.now());
     try {
       const image = sizeOf(this.#source);
-      const { blob, scale } = await this.#encoder.encode(this.#source, maxSide, quality);
-      const sent = { capturedMs, sentMs: performance.now(), scale, image };
-      if (socket && socket === this.#connection.socket) this.#transmit(socket, blob, sent);
-    } catch (cause) {
-      // Most likely a canvas with pictures from other origins, which stays unreadable.
-      const detail = `expected a source whose pixels can be read: ${cause}`;
-      this.#connection.end(new PosewrightError(detail, { cause, type: clientType("source") }));
+      if (image.width && image.height) {
+        const { blob, scale } = await this.#encoder.encode(this.#source, maxSide, quality).catch(unreadable);
+        const sent = { capturedMs, sentMs: performance.now(), scale, image };
+        if (socket && socket === this.#connection.socket) this.#transmit(socket, blob, sent);
+      } else {
+        this.stats.skipped += 1; // a video that has just got another camera shows nothing yet
+      }
+    } catch (error) {
+      this.#connection.end(/** @type {PosewrightError} */ (error));
     } finally {
       this.#encoding = false;
     }

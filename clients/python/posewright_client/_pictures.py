@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import io
 import os
 from collections.abc import Awaitable
 from pathlib import Path
@@ -95,7 +94,8 @@ def require_several(call: str, pictures: object) -> None:
     Raises:
         TypeError: It is one picture, or the name of a video.
     """
-    if isinstance(pictures, str | bytes | bytearray | memoryview | os.PathLike | io.IOBase):
+    is_file = callable(getattr(pictures, "readline", None))  # not all files are an io.IOBase, and cameras read as well
+    if is_file or isinstance(pictures, str | bytes | bytearray | memoryview | os.PathLike):
         raise TypeError(
             f"{call}: expected an iterable of pictures, got {pictures!r:.80}; pass a list of pictures, or of a video "
             "an iterable of its frames"

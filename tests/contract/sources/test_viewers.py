@@ -6,7 +6,6 @@ import io
 import json
 import struct
 import threading
-import time
 from contextlib import ExitStack
 
 import numpy as np
@@ -17,7 +16,7 @@ from websockets.sync.client import ClientConnection, connect
 from service.streaming.close import CloseCode
 from tests import cameras, spots
 from tests.conftest import Running
-from tests.sources import add, metric, results, status, viewing
+from tests.sources import add, metric, results, status, steady, viewing
 from tests.streaming import PATIENCE_S, eventually, hear, hear_goodbye, hear_until, say
 
 
@@ -47,8 +46,10 @@ def test_twenty_viewers_cost_one_inference_a_frame_and_a_slow_one_harms_nobody(r
     inferences = ("posewright_model_inferences_total", {"name": "student-s"})
     with cameras.mjpeg_camera(fps=10) as camera, ExitStack() as stack:
         source = add(running, camera.url)
+        running.http.post(f"/sources/{source}/pause")
+        answered = steady(running, source)["answered"]
         before = metric(running, inferences[0], **inferences[1])
-        answered = status(running, source)["answered"]
+        running.http.post(f"/sources/{source}/resume")
         viewers = [stack.enter_context(viewing(running, source, pictures=i % 4 == 0)) for i in range(19)]
         slow = stack.enter_context(viewing(running, source, pictures=True))  # never reads
         assert status(running, source)["viewers"] == 20
@@ -68,9 +69,8 @@ def test_twenty_viewers_cost_one_inference_a_frame_and_a_slow_one_harms_nobody(r
         for thread in threads:
             thread.join(PATIENCE_S)
         assert len(seen) == 19
-        entry = running.http.post(f"/sources/{source}/pause").json()
-        time.sleep(0.5)
-        entry = status(running, source)
+        running.http.post(f"/sources/{source}/pause")
+        entry = steady(running, source)
         spent = metric(running, inferences[0], **inferences[1]) - before
         assert spent == entry["answered"] - answered, "each answered frame was computed once"
         assert slow.protocol.state.name == "OPEN"

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import time
 from pathlib import Path
 
 import httpx
 import pytest
 
 from service.app import create_app
-from service.http.server import NEXT_REQUEST_S, Server
+from service.http import server as http_server
+from service.http.server import Server
 from service.settings import Settings
-from tests.conftest import PATIENCE_S, serving
+from tests.conftest import PATIENCE_S, Running, serving
+from tests.streaming import eventually
 
 REQUEST = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
@@ -44,13 +45,24 @@ def test_connections_that_the_server_had_not_taken_yet_are_answered(models_dir: 
     assert b"\r\nconnection: close\r\n" in answer
 
 
-def test_a_kept_connection_gets_one_more_answer_which_says_that_it_is_the_last(models_dir: Path) -> None:
+def refuses(running: Running) -> bool:
+    """Whether new connections are refused."""
+    try:
+        httpx.get(running.url + "/healthz")
+    except httpx.ConnectError:
+        return True
+    return False
+
+
+def test_a_kept_connection_gets_one_more_answer_which_says_that_it_is_the_last(
+    models_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_server, "NEXT_REQUEST_S", 20.0)
     with serving(Settings(models_dir=models_dir), warm=False) as running:
         before = running.http.get("/healthz")
         running.stop()
-        time.sleep(NEXT_REQUEST_S / 2)
+        eventually(lambda: refuses(running))
         last = running.http.get("/healthz")
         assert [it.headers.get("connection") for it in (before, last)] == [None, "close"]
-        time.sleep(0.1)
         with pytest.raises(httpx.ConnectError):
             running.http.get("/healthz")

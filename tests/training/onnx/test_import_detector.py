@@ -157,6 +157,22 @@ def test_a_detector_of_something_else_is_refused(tmp_path: Path, capsys: pytest.
     assert not (tmp_path / "theirs").exists()
 
 
+def with_masks(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Add what Ultralytics' networks for segmentation have beside boxes and classes: coefficients, and prototypes."""
+    graph, count, channels = model.graph, sum(WIDTH * HEIGHT // it**2 for it in blob_detectors.STRIDES), 32
+    rng = np.random.default_rng(0)
+    coefficients = rng.normal(0, 2, (1, channels, count)).astype(np.float32)
+    prototypes = rng.normal(0, 2, (1, channels, HEIGHT // 4, WIDTH // 4)).astype(np.float32)
+    for name, values in (("coefficients", coefficients), ("prototypes", prototypes)):
+        graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+    boxes = graph.output.pop().name
+    graph.node.append(onnx.helper.make_node("Concat", [boxes, "coefficients"], ["output0"], axis=1))
+    graph.node.append(onnx.helper.make_node("Identity", ["prototypes"], ["output1"]))
+    for name in ("output0", "output1"):
+        graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    return model
+
+
 def test_people_are_found_by_the_names_of_classes_by_their_number_or_by_the_option(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -165,6 +181,9 @@ def test_people_are_found_by_the_names_of_classes_by_their_number_or_by_the_opti
     assert take(model, tmp_path) == 0
     assert "people are class 2" in capsys.readouterr().out
     assert len(opened(tmp_path).detect(blob_detectors.paint(*PICTURES[0]))[0]) == 1
+    segments = with_masks(model)
+    assert take(segments, tmp_path) == 0
+    assert opened(tmp_path).detect(blob_detectors.paint(*PICTURES[0]))[1] == pytest.approx([0.9], abs=0.01)
     nameless = blob_detectors.detector("yolov8", Habits(classes=7, person=2))
     assert take(nameless, tmp_path) == 1
     assert "got 7: pass --person-class" in capsys.readouterr().err

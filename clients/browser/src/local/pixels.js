@@ -1,7 +1,7 @@
 /** Reads the pixels of a picture, and resizes them. */
 
 import { clientType, PosewrightError } from "../errors.js";
-import { sizeOf } from "../picture.js";
+import { sizeOf, unreadable } from "../picture.js";
 
 /** @typedef {import("../picture.js").Source} Source */
 /**
@@ -53,9 +53,7 @@ function readDrawable(source) {
     context.drawImage(source, 0, 0, width, height);
     return { data: context.getImageData(0, 0, width, height).data, width, height, channels: 4 };
   } catch (cause) {
-    // Most likely a picture from another origin, which stays unreadable.
-    const detail = `expected a source whose pixels can be read: ${cause}`;
-    throw new PosewrightError(detail, { cause, type: clientType("source") });
+    return unreadable(cause);
   }
 }
 
