@@ -54,8 +54,8 @@ def _add_preprocessing(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--normalise",
         choices=tuple(NORMALISATIONS),
-        help="mean and deviation of its input (default: bytes if it takes whole numbers, imagenet for crops, else those "
-        "of the usual export)",
+        help="mean and deviation of its input (default: bytes for whole numbers, imagenet for crops, else those of the "
+        "usual export)",
     )
     parser.add_argument(
         "--mean", type=float, nargs=3, metavar=("R", "G", "B"), help="of 0..255, instead of those of --normalise"
