@@ -9,7 +9,7 @@ LIBRARY_ENVIRONMENT = {
     # OpenCV's idle threads then sleep at once; spinning, they take more CPU than all else around a call.
     "OPENCV_THREAD_POOL_ACTIVE_WAIT_WORKER": "0",
 }
-"""Variables of libraries that have another value here, unless they are set."""
+"""Environment variables of libraries, with defaults of ours; a value that is set already is kept."""
 
 
 def main() -> int:

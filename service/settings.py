@@ -116,7 +116,11 @@ class Settings(BaseModel):
         "become 504.",
     )
     upload_s: float = Field(
-        30.0, gt=0, le=3600, description="Seconds for the upload of a request's body; slower uploads get 408."
+        30.0,
+        gt=0,
+        le=3600,
+        description="Seconds in which a request's head must arrive, and then its body (or it gets 408); also those in "
+        "which a client must read 100 kB of an answer, or its rest.",
     )
     keep_alive_s: float = Field(
         75.0,

@@ -22,6 +22,9 @@ from service.inference.registry import ModelRegistry
 from service.settings import Settings
 from tests import spots
 
+# Threads of torch that spin while they wait slow down all other tests. Set before torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 # Without a deadline: benchmarks measure speed.
 hypothesis_settings.register_profile("local", deadline=None, max_examples=25)
 hypothesis_settings.register_profile("ci", deadline=None, max_examples=100)

@@ -191,7 +191,7 @@ def _from_json(body: bytes) -> bytes:
         )
     require_ascii_where_large(body)
     try:
-        document = json.loads(body)
+        document = json.loads(body.decode("utf-8-sig"))  # bytes may be UTF-16, too
     except (ValueError, RecursionError) as error:
         raise BadRequest(f'expected JSON {{"image": "<base64>"}}, got something else: {error}; see /docs') from None
     if not isinstance(document, dict) or not isinstance(document.get("image"), str):

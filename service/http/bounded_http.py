@@ -10,14 +10,21 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 from service.http.ignored_upgrade import UpgradeIgnoringHttp
 
 MAX_HEAD_BYTES = 65_536
-"""Maximum size of a request's line and headers together, in bytes; also of what may follow a piece of a body without
-being body itself, such as trailers."""
+"""Maximum size of a request's line and headers together, in bytes. The same limit holds for trailers and for the
+extensions of chunks."""
 MAX_URL_BYTES = 16_384
 """Maximum size of a URL in bytes: a query of ten thousand parameters would keep the event loop busy for long."""
 MIN_READ_BYTES = 100_000
 """Bytes of an answer, or its whole rest, that a client must read in `BoundedHttp.timeout_s`."""
 
 _HEAD_EXPECTED = f"expected a request line and headers of at most {MAX_HEAD_BYTES} bytes together, got more; send fewer"
+
+
+def last_answer(status: int, text: str) -> bytes:
+    """Write an answer in plain text, behind which the connection is closed."""
+    body = text.encode()
+    head = b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
+    return STATUS_LINE[status] + head + body
 
 
 class BoundedHttp(UpgradeIgnoringHttp):
@@ -126,9 +133,11 @@ class BoundedHttp(UpgradeIgnoringHttp):
         self._watch_reader()
 
     def resume_writing(self) -> None:
-        """Stop watching: the client has read."""
+        """Stop watching, or begin anew: the client has read."""
         super().resume_writing()
         self._stop_watching()
+        if self._idle_since_s is not None:  # the answer is complete, and its rest must be read too
+            self._watch_reader()
 
     def on_response_complete(self) -> None:
         """Watch whether the client reads the rest of an answer."""
@@ -145,8 +154,7 @@ class BoundedHttp(UpgradeIgnoringHttp):
 
     def _refuse(self, status: int, text: str) -> None:
         """Answer without a call, and close the connection."""
-        head = b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(text)
-        self.transport.write(STATUS_LINE[status] + head + text.encode())
+        self.transport.write(last_answer(status, text))
         self.transport.close()
         self._watch_reader()
 

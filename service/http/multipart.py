@@ -15,8 +15,26 @@ if TYPE_CHECKING:  # the library defines it for type checkers only
 
 SURPLUS_PARTS = 8
 """Number of parts that are read beyond the allowed pictures, so that the error can name them."""
+MAX_BOUNDARY = 256
+"""Maximum length of a boundary in bytes; `MultipartParser` takes no longer one."""
 MAX_PADDING = 100
 """Maximum number of blanks between a boundary and the end of its line."""
+
+
+def boundary_of(content_type: str | None) -> bytes:
+    """Return the boundary that a Content-Type names.
+
+    Raises:
+        BadRequest: There is none, or one that is too long.
+    """
+    boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
+    if not 1 <= len(boundary) <= MAX_BOUNDARY:
+        got = f"one of {len(boundary)}" if boundary else "none"
+        raise BadRequest(
+            f"expected a boundary of at most {MAX_BOUNDARY} bytes in the Content-Type, got {got}; let the HTTP library "
+            "set the header"
+        )
+    return boundary
 
 
 def require_few_delimiters(body: bytes, boundary: bytes, max_count: int) -> None:
@@ -46,9 +64,7 @@ def images(body: bytes, content_type: str | None, max_count: int) -> list[bytes]
         BadRequest: The body is not multipart or incomplete, or has no parts or more than ``max_count``.
         BadParameter: A field that is not ``image``.
     """
-    boundary = parse_options_header(content_type)[1].get(b"boundary")
-    if not boundary:
-        raise BadRequest("expected a boundary in the Content-Type, got none; let the HTTP library set the header")
+    boundary = boundary_of(content_type)
     parts = _Parts(max_count + SURPLUS_PARTS)
     require_few_delimiters(body, boundary, max_count + SURPLUS_PARTS + 1)
     try:

@@ -96,11 +96,13 @@ class Server(uvicorn.Server):
         """
         waiting = True
         while waiting and not self.force_exit:
-            open_now = [it for it in self.server_state.connections if isinstance(it, BoundedHttp)]
-            for connection in open_now:
+            for connection in self._http_connections():
                 connection.close_after_answer()
-            waiting = any(it.idle_s is not None and it.idle_s < NEXT_REQUEST_S for it in open_now)
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # one that was just accepted is counted by then
+            waiting = any(it.idle_s is not None and it.idle_s < NEXT_REQUEST_S for it in self._http_connections())
+
+    def _http_connections(self) -> list[BoundedHttp]:
+        return [it for it in self.server_state.connections if isinstance(it, BoundedHttp)]
 
 
 def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:

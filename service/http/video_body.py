@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from service.errors import BadParameter, BadRequest, EmptyBody, SlowUpload, UnsupportedType
-from service.http.multipart import MAX_PADDING, require_few_delimiters
+from service.http.multipart import MAX_PADDING, boundary_of, require_few_delimiters
 from service.http.upload_budget import UploadBudget
 from service.jobs.transfer import CHUNK, IncomingVideo
 
@@ -107,9 +107,7 @@ class _VideoPart:
     """Takes the one part named ``video`` out of a multipart body that arrives in chunks."""
 
     def __init__(self, content_type: str | None) -> None:
-        boundary = parse_options_header(content_type)[1].get(b"boundary")
-        if not boundary:
-            raise BadRequest("expected a boundary in the Content-Type, got none; let the HTTP library set the header")
+        boundary = boundary_of(content_type)
         self.file_name: str | None = None
         self._parts = 0
         self._ended = False

@@ -9,6 +9,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.exceptions import PayloadTooBig
 from websockets.frames import Close, CloseCode, Frame, Opcode
 
+from service.http.bounded_http import last_answer
 from service.http.lingering_close import IDLE_S, MAX_DISCARDED_BYTES
 
 
@@ -121,9 +122,8 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
         text = (
             "expected a GET with at most 128 headers, none longer than 8192 bytes, to open a stream, got: "
             f"{self.conn.handshake_exc}; send fewer and shorter headers"
-        ).encode()
-        head = b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(text)
-        self.transport.write(b"HTTP/1.1 400 Bad Request\r\n" + head + text)
+        )
+        self.transport.write(last_answer(400, text))
         self.handshake_complete = self.close_sent = True
         self.transport.close()
         self._abort_after(self.send_timeout_s)

@@ -216,7 +216,7 @@ def _detector(models: Mapping[str, Model], name: str) -> PersonDetector | None:
 
 
 def _need_boxes(runnable: Sequence[Model]) -> bool:
-    """Whether one of these models needs a detector; without any model one is expected, too."""
+    """Whether a detector is required: one of the models needs boxes, or there is no model at all."""
     return not runnable or any(model.manifest.kind != "one_stage" for model in runnable)
 
 

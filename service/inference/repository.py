@@ -149,7 +149,11 @@ class ModelRepository:
         answer.set_running_or_notify_cancel()  # the change is made even if its caller leaves
         # Not a pool's thread: the process would wait for it at its end, however long the backend takes.
         work = threading.Thread(target=self._work, args=(answer, action, name), name=f"model-{name[:40]}", daemon=True)
-        work.start()
+        try:
+            work.start()
+        except RuntimeError:  # the system allows no further thread
+            self._places.release()
+            raise
         try:
             return await asyncio.wrap_future(answer)
         finally:

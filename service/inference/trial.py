@@ -105,7 +105,7 @@ def require_comparable(registry: ModelRegistry, name: str, other: Model, what: s
         got = "which needs a detector that this server has not"
     if got is not None:
         raise BadParameter(
-            f"model: expected {what} beside {other.manifest.name!r} that estimates the same keypoints, got {name!r}, "
-            f"{got}; choose another model",
+            f"model: expected {what} beside {other.manifest.name!r} that can take its place, got {name!r}, {got}; "
+            f"choose another model",
             model=name,
         )

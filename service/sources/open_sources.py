@@ -106,9 +106,10 @@ class Sources:
         await source.stop(REMOVE_S)
 
     async def drain(self, patience_s: float) -> None:
-        """Stop all sources, and let each deliver its last results."""
+        """Stop and forget all sources, and let each deliver its last results."""
         self._stopping = True
-        await asyncio.gather(*(it.stop(patience_s) for it in self._sources.values()))
+        sources, self._sources = list(self._sources.values()), {}
+        await asyncio.gather(*(it.stop(patience_s) for it in sources))
 
     def _require_room(self, name: str) -> None:
         if self._stopping:

@@ -219,7 +219,7 @@ class ManagedSource:
             self._loop.call_soon_threadsafe(work)
 
     def _on_reader_state(self, reader: SourceReader, state: State) -> None:
-        if reader is not self._reader or self.state in ("paused", "ended", "failed"):
+        if self._stopped.is_set() or reader is not self._reader or self.state in ("paused", "ended", "failed"):
             return
         if state in ("ended", "failed"):
             self._end = state

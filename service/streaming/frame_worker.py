@@ -92,7 +92,7 @@ class FrameWorker(Generic[T]):
         except (Unavailable, CloseStream):
             raise
         except ServiceError as failure:
-            error = failure.with_traceback(None)  # which holds this frame, and thereby the model
+            error = failure.with_traceback(None)  # a traceback would keep this frame, and thereby the model
         except Exception:
             log.exception("stream %s: a frame failed", self._name)
             error = internal_error()

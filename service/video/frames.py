@@ -215,7 +215,7 @@ class Video:
         return VideoInfo(live, rate, 0 if live else stream.frames or round(duration_us / 1e6 * rate))
 
     def _is_live(self, container: InputContainer) -> bool:
-        """Whether frames come when they come. A file has an end, also where it does not say how long it is."""
+        """Whether frames arrive at a camera's pace. A file has an end, also where it does not say how long it is."""
         if isinstance(self._transport, HttpBody):
             return self._arrival_times or not (container.duration or self._transport.has_length)
         return self._url.scheme != "file"
@@ -273,9 +273,14 @@ class Video:
         )
         if "Immediate exit" in reason:  # how FFmpeg names a limit of time that is over
             reason = "no data came in time"
-        elif self._container is None and getattr(error, "errno", None) == errno.EINVAL:  # not in `_CONTAINERS`
+        elif self._may_be_of_another_format(error):
             reason = f"it is of a format that the server does not read; it reads {_USUAL}, among others"
         return VideoUnreadable(f"the video {what}: {reason}")
+
+    def _may_be_of_another_format(self, error: Exception) -> bool:
+        """Whether FFmpeg tells that a file is of no format of `_CONTAINERS`; it tells more of cameras in that way."""
+        is_file = self._url.scheme in {"file", "http", "https"}
+        return is_file and self._container is None and getattr(error, "errno", None) == errno.EINVAL
 
     def _free(self) -> None:
         if self._container is not None:

@@ -8,6 +8,7 @@ in the one form that FFmpeg reads without waiting for what follows.
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable
 
@@ -33,7 +34,7 @@ class MjpegParts:
         self._waiting = bytearray()  # begins with a picture once `_at` is not 0
         self._at = 0  # where the next marker is, or is looked for
         self._in_scan = False
-        self._part = b""
+        self._part = io.BytesIO()
 
     def read(self, size: int) -> bytes:
         """Return up to ``size`` bytes of a part; none at the end of the response.
@@ -41,20 +42,19 @@ class MjpegParts:
         Raises:
             OSError: The connection broke, nothing came in time, or a picture is too large.
         """
-        while not self._part:
+        while not (read := self._part.read(size)):
             end = self._end_of_picture()
             if end:
                 head = f"--picture\r\nContent-Type: image/jpeg\r\nContent-Length: {end}\r\n\r\n"
-                self._part = head.encode() + self._waiting[:end] + b"\r\n"
+                self._part = io.BytesIO(head.encode() + self._waiting[:end] + b"\r\n")
                 self._skip(end)
-                break
+                continue
             if len(self._waiting) > MAX_PICTURE:
                 raise OSError(f"expected pictures of at most {MAX_PICTURE} bytes, got a larger one")
             more = self._read(CHUNK)
             if not more:
                 return b""
             self._waiting += more
-        read, self._part = self._part[:size], self._part[size:]
         return read
 
     def _end_of_picture(self) -> int:
@@ -71,10 +71,10 @@ class MjpegParts:
             if len(data) < at + 2:
                 break
             code = data[at + 1]
-            if code == _END:
-                return at + 2
             if data[at] != 0xFF or code in (0, _START):  # no picture, or one that breaks off
                 self._skip(at)
+            elif code == _END:
+                return at + 2
             elif code == 0xFF:  # a filling byte
                 self._at += 1
             elif len(data) < at + 4:

@@ -247,6 +247,8 @@ def test_bad_requests_are_told_at_once(jobs: Running, clip: Path) -> None:
         form = b'--b\r\nContent-Disposition: form-data; name="video"; filename="a.mp4"\r\n\r\n' + slow
         response = jobs.http.post("/jobs", content=form, headers={"Content-Type": "multipart/form-data; boundary=b"})
         assert "boundary, got" in problem_of(response, 400, "malformed-request")["detail"]
+    headers = {"Content-Type": f"multipart/form-data; boundary={300 * 'b'}"}
+    problem_of(jobs.http.post("/jobs", content=b"x", headers=headers), 400, "malformed-request")
     problem_of(
         jobs.http.post("/jobs", content=b"{", headers={"Content-Type": "application/json"}), 400, "malformed-request"
     )

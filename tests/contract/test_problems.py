@@ -78,6 +78,7 @@ def _server_keeps_answering(server: Running) -> Any:
         pytest.param(b'{"image": "", "boxes": []}', "application/json", 422, "bad-parameter", id="json-unknown"),
         pytest.param(b'{"image": "", "\\ud800": 1}', "application/json", 422, "bad-parameter", id="json-half-a-pair"),
         pytest.param(b"x", "multipart/form-data", 400, "malformed-request", id="no-boundary"),
+        pytest.param(b"x", f"multipart/form-data; boundary={300 * 'b'}", 400, "malformed-request", id="long-boundary"),
         pytest.param(b"x", "multipart/form-data; boundary=b", 400, "malformed-request", id="no-multipart"),
         pytest.param(b"--b--\r\n", "multipart/form-data; boundary=b", 400, "malformed-request", id="multipart-empty"),
         pytest.param(

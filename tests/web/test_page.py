@@ -189,6 +189,7 @@ def test_the_camera_can_be_compared(page: Tab) -> None:
     assert len(rows(page)[0]) == 4
 
 
+@pytest.mark.slow
 def test_a_video_plays_and_pauses(page: Tab, tmp_path: Path) -> None:
     path = tmp_path / "people.webm"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"VP80"), 10, spots.DETECTOR_SIZE)
@@ -231,6 +232,7 @@ def test_over_plain_http_a_message_explains_why_the_camera_is_unavailable(
         assert tab.text("#messages") == ""
 
 
+@pytest.mark.slow
 def test_the_page_reconnects_when_the_server_comes_back(tab: Tab, models_dir: Path, picture: Path) -> None:
     port = int(free_address().rpartition(":")[2])
     settings = Settings(models_dir=models_dir)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import uvicorn
+from uvicorn.server import ServerState
 
-from service.http.bounded_http import MAX_HEAD_BYTES
+from service.http.bounded_http import MAX_HEAD_BYTES, http_protocol
 from service.settings import Settings
 from tests.conftest import PATIENCE_S, Running, serving
 from tests.streaming import eventually
@@ -168,6 +172,45 @@ def test_answers_that_are_not_read_close_the_connection(
         eventually(lambda: not is_open(it))
         assert read_to_end(it).count(b"HTTP/1.1 200 OK") < count
     assert caplog.text == ""
+
+
+class Unread(asyncio.Transport):
+    """A connection whose client has left so many bytes unread."""
+
+    unread, aborted = 0, False
+
+    def get_write_buffer_size(self) -> int:
+        return self.unread
+
+    def write(self, data: Any) -> None:
+        pass
+
+    def is_closing(self) -> bool:
+        return False
+
+    def close(self) -> None:  # it would wait for the client
+        pass
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+def test_a_client_that_stops_reading_near_the_end_is_disconnected(server: Running) -> None:
+    async def play() -> bool:
+        config = uvicorn.Config(server.app, log_config=None)
+        config.load()
+        protocol, transport = http_protocol(0.1)(config, ServerState(), {}), Unread()
+        protocol.connection_made(transport)
+        transport.unread = 200_000
+        protocol.pause_writing()
+        protocol.on_response_complete()
+        transport.unread = 10_000
+        protocol.resume_writing()
+        await asyncio.sleep(0.5)
+        protocol.connection_lost(None)
+        return transport.aborted
+
+    assert asyncio.run(play())
 
 
 @pytest.mark.serial

@@ -164,7 +164,7 @@ def test_the_fallback_to_the_teacher_holds_for_the_candidate_too(folder: Path) -
 @pytest.mark.parametrize(
     ("name", "error", "message"),
     [
-        ("puppet", BadParameter, "same keypoints, got 'puppet', one of skeleton 'puppet'"),
+        ("puppet", BadParameter, "take its place, got 'puppet', one of skeleton 'puppet'"),
         ("student-s", BadParameter, "that model itself"),
         ("detector", UnknownModel, "the detector 'detector'"),
         ("nobody", UnknownModel, "got 'nobody'"),

@@ -41,10 +41,19 @@ VALUES: dict[str, tuple[str, ...]] = {
 }
 """Values of which at least one changes what is made of a graph, if the option has an effect on it."""
 KINDS = [
-    *("heatmap", "detector: detr"),
+    "heatmap",
     *(
         pytest.param(it, marks=pytest.mark.slow)
-        for it in ("simcc", "detector: rtmdet maps", "yolov8", "yolo-nms", "rtmo", "detr", "grouppose")
+        for it in (
+            "simcc",
+            "detector: detr",
+            "detector: rtmdet maps",
+            "yolov8",
+            "yolo-nms",
+            "rtmo",
+            "detr",
+            "grouppose",
+        )
     ),
 ]
 

@@ -92,6 +92,7 @@ def shrinking(start: Path, **changes: Any) -> recipe.Recipe:
     return tiny_recipe(init_from=str(start), **{**given, **changes})
 
 
+@pytest.mark.slow
 def test_a_training_begins_as_its_start_and_ends_as_the_smaller_network(
     start: Path, data_root: Path, tmp_path: Path
 ) -> None:

@@ -72,6 +72,7 @@ def test_training_can_begin_with_a_bundle_which_the_card_names(tmp_path: Path, d
     assert "Its training began with `before`" in bundle.read(tmp_path / "after").card
 
 
+@pytest.mark.slow
 def test_a_resumed_folded_training_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Path, data_root: Path) -> None:
     """Learning rates are scaled by the weights at the start, not by those at the step that resumes."""
     to_onnx.export(fresh(network=LITE0, name="before"), tmp_path / "before", "3")

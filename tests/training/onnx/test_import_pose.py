@@ -160,7 +160,7 @@ def on(painted: coco.Source) -> tuple[object, ...]:
     return "--annotations", painted.annotations, "--images", painted.images, "--pictures", 3
 
 
-@pytest.mark.parametrize("decoder", ["heatmap", "simcc"])
+@pytest.mark.parametrize("decoder", ["heatmap", pytest.param("simcc", marks=pytest.mark.slow)])
 def test_an_imported_model_can_be_served(
     decoder: str, painted: coco.Source, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -281,7 +281,9 @@ def more_keypoints(count: int) -> onnx.ModelProto:
     return third_party(order=(*range(17), *[16] * (count - 17)))
 
 
-@pytest.mark.parametrize("name", ["halpe26", "coco-wholebody133", "own.toml"])
+@pytest.mark.parametrize(
+    "name", ["halpe26", *(pytest.param(it, marks=pytest.mark.slow) for it in ("coco-wholebody133", "own.toml"))]
+)
 def test_all_keypoints_of_a_larger_skeleton_are_served(
     name: str, painted: coco.Source, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

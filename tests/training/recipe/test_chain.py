@@ -59,6 +59,7 @@ def test_a_chain_trains_its_stages_in_turn_and_goes_on(data_root: Path, tmp_path
     assert trained_by["teachers"] == ["big, trained by this project"]
 
 
+@pytest.mark.slow
 def test_a_dry_run_trains_every_stage_in_small_and_keeps_nothing(data_root: Path, tmp_path: Path) -> None:
     (tmp_path / "chain.toml").write_text(HEADER + STAGES)
     before = {it: it.stat().st_mtime_ns for it in data_root.rglob("*")}
