@@ -106,6 +106,6 @@ def require_comparable(registry: ModelRegistry, name: str, other: Model, what: s
     if got is not None:
         raise BadParameter(
             f"model: expected {what} beside {other.manifest.name!r} that can take its place, got {name!r}, {got}; "
-            f"choose another model",
+            "choose another model",
             model=name,
         )
