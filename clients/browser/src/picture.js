@@ -112,7 +112,7 @@ export class JpegEncoder {
  * @returns {Promise<{ blob: Blob, scale: Scale }>}
  */
 export async function encode(source, maxSide, quality) {
-  if (!(source instanceof Blob)) return new JpegEncoder().encode(source, maxSide, quality).catch(unreadable);
+  if (!(source instanceof Blob)) return encodeReadable(source, maxSide, quality);
   if (SERVER_TYPES.includes(source.type)) return { blob: source, scale: new Scale() };
   const bitmap = await createImageBitmap(source).catch((cause) => {
     const got = source.type || "a file of unknown type";
@@ -120,21 +120,34 @@ export async function encode(source, maxSide, quality) {
     throw new PosewrightError(detail, { status: 415, type: clientType("source"), cause });
   });
   try {
-    return await new JpegEncoder().encode(bitmap, Infinity, quality).catch(unreadable);
+    return await encodeReadable(bitmap, Infinity, quality);
   } finally {
     bitmap.close();
   }
 }
 
 /**
- * Throw the error for a source whose pixels cannot be read.
+ * @param {Drawable} source
+ * @param {number} maxSide
+ * @param {number} quality
+ */
+async function encodeReadable(source, maxSide, quality) {
+  try {
+    return await new JpegEncoder().encode(source, maxSide, quality);
+  } catch (cause) {
+    throw unreadable(cause);
+  }
+}
+
+/**
+ * The error for a source whose pixels cannot be read.
  *
- * @param {unknown} cause Most likely a SecurityError: pictures of other origins stay unreadable.
- * @returns {never}
+ * @param {unknown} cause Most likely a SecurityError: pictures of other origins stay unreadable. Our own errors are kept.
+ * @returns {PosewrightError}
  */
 export function unreadable(cause) {
-  if (cause instanceof PosewrightError) throw cause;
-  throw new PosewrightError(`expected a source whose pixels can be read: ${cause}`, { cause, type: clientType("source") });
+  if (cause instanceof PosewrightError) return cause;
+  return new PosewrightError(`expected a source whose pixels can be read: ${cause}`, { cause, type: clientType("source") });
 }
 
 /**

@@ -236,14 +236,14 @@ export class PoseStream extends LiveResults {
     try {
       const image = sizeOf(this.#source);
       if (image.width && image.height) {
-        const { blob, scale } = await this.#encoder.encode(this.#source, maxSide, quality).catch(unreadable);
+        const { blob, scale } = await this.#encoder.encode(this.#source, maxSide, quality);
         const sent = { capturedMs, sentMs: performance.now(), scale, image };
         if (socket && socket === this.#connection.socket) this.#transmit(socket, blob, sent);
       } else {
         this.stats.skipped += 1; // a video that has just got another camera shows nothing yet
       }
-    } catch (error) {
-      this.#connection.end(/** @type {PosewrightError} */ (error));
+    } catch (cause) {
+      this.#connection.end(unreadable(cause));
     } finally {
       this.#encoding = false;
     }

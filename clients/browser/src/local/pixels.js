@@ -53,7 +53,7 @@ function readDrawable(source) {
     context.drawImage(source, 0, 0, width, height);
     return { data: context.getImageData(0, 0, width, height).data, width, height, channels: 4 };
   } catch (cause) {
-    return unreadable(cause);
+    throw unreadable(cause);
   }
 }
 
