@@ -9,8 +9,8 @@ PORT ?= 8000
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 PIP = $(VENV)/bin/pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-# More processes than CI machines usually have cores, because many tests mostly wait. Those that measure time or memory are marked serial and
-# run by themselves afterwards.
+# More processes than CI machines usually have cores, because many tests mostly wait. Those that measure time or memory
+# are marked serial and run by themselves afterwards.
 TEST_PROCESSES ?= 3
 
 TRAIN = $(VENV)/bin/posewright-train

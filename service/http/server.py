@@ -75,7 +75,7 @@ class Server(uvicorn.Server):
         """Refuse new connections, but take those that the system has accepted already: it would reset them."""
         waiting = []
         for listener in sockets:
-            with suppress(OSError):  # there are no more
+            with suppress(OSError):  # none waits, or no file descriptor is left
                 while True:
                     waiting.append(listener.accept()[0])
         for listening in self.servers:

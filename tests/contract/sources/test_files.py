@@ -40,7 +40,7 @@ def test_a_file_is_read_at_its_own_pace(running: Running, videos: Path) -> None:
     times = [(it["time_ms"], it["capture_us"] / 1e3) for it in seen if it["type"] == "result"]
     assert len(times) > 3
     (first_ms, first_at_ms), (last_ms, last_at_ms) = times[0], times[-1]
-    assert last_at_ms - first_at_ms == pytest.approx(last_ms - first_ms, abs=2000)
+    assert -500 < (last_at_ms - first_at_ms) - (last_ms - first_ms) < 2000
 
 
 def test_a_file_is_paused_where_it_is(running: Running, videos: Path) -> None:
